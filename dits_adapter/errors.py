@@ -41,3 +41,7 @@ class MissingExtraError(DITSError, ImportError):
         super().__init__(
             f'{purpose} needs the package "{package}". Install it with: pip install "dits-adapter[{extra}]"'
         )
+
+
+class InputError(DITSError, ValueError):
+    """A value handed to a function is not one it accepts; the message names the row, the value and the remedy."""

@@ -1,0 +1,142 @@
+"""Which embedding space a vector lives in, and how to tell two spaces apart that have the same width.
+
+Two CLIPs of the same width give vectors that no dimension check can distinguish. An `EmbeddingSpace` travels
+with every adapter, cache and collection; opening one of another space is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from dits_adapter.errors import SpaceMismatchError
+
+if TYPE_CHECKING:
+    from dits_adapter.clip import Clip
+
+CANARY_TEXTS = (
+    "a photo of a dog",
+    "a red car drives past two people",
+    "someone is cooking in a kitchen",
+    "the night sky over a lake",
+)
+CANARY_COSINE = 0.999
+"""Vectors of one canary that agree to this cosine are the same: half precision passes, another model fails."""
+
+Canaries = tuple[tuple[float, ...], ...]
+
+
+def canary_images() -> list[np.ndarray]:
+    """Two fixed (96, 128, 3) uint8 RGB images: a colour gradient and rings, made from integer arithmetic."""
+    y, x = np.mgrid[0:96, 0:128]
+    gradient = np.stack([x * 2, y * 2, (x + y) % 256], axis=-1)
+    rings = (((x - 64) ** 2 + (y - 48) ** 2) // 256 % 2 * 200)[..., None] + np.array([20, 40, 10])
+    return [gradient.astype(np.uint8), rings.astype(np.uint8)]
+
+
+def _unit(vectors: np.ndarray) -> Canaries:
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return tuple(tuple(round(float(value), 6) for value in row) for row in unit)
+
+
+class EmbeddingSpace(BaseModel):
+    """The encoder, the pooling and the normalisation behind a set of vectors.
+
+    Attributes:
+        encoder: hub id or folder name of the CLIP, for people; not part of the identity.
+        revision: its hub revision, likewise.
+        weights_sha256: digest of all its weights (`dits_adapter.clip.weights_digest`).
+        pooling: how frame vectors become one video vector (`mean`: mean of unit frame vectors).
+        frames: frames sampled a segment.
+        normalisation: `l2`: stored vectors have unit norm.
+        width: dimension d.
+        canary_texts: unit vectors of `CANARY_TEXTS`, (4, d).
+        canary_images: unit vectors of `canary_images()`, (2, d); they see the preprocessing too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoder: str
+    revision: str | None = None
+    weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    pooling: Literal["mean"] = "mean"
+    frames: int = Field(default=12, ge=1)
+    normalisation: Literal["l2"] = "l2"
+    width: int = Field(ge=1)
+    canary_texts: Canaries
+    canary_images: Canaries
+
+    @classmethod
+    def of(cls, clip: Clip, *, frames: int = 12) -> EmbeddingSpace:
+        """Describe the space of a loaded CLIP; embeds the canaries, which takes a few milliseconds."""
+        from dits_adapter.clip import weights_digest
+
+        return cls(
+            encoder=clip.source.name,
+            revision=clip.source.revision,
+            weights_sha256=weights_digest(clip.model),
+            frames=frames,
+            width=clip.width,
+            canary_texts=_unit(clip.embed_texts(CANARY_TEXTS).cpu().numpy()),
+            canary_images=_unit(clip.embed_images(canary_images()).cpu().numpy()),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that name the space in file names, payloads and messages."""
+        identity = [self.weights_sha256, self.pooling, self.frames, self.normalisation, self.width]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        return f"{self.encoder} [{self.fingerprint}; d={self.width}, {self.frames} frames, {self.pooling}]"
+
+    def differences(self, other: EmbeddingSpace) -> list[str]:
+        """List in words what keeps vectors of the two spaces from being compared; empty if nothing does.
+
+        Weights that differ in their bytes but not in what they compute (a half-precision copy) pass with a
+        warning: the canaries decide.
+        """
+        found = [
+            f"{field} {getattr(self, field)!r} against {getattr(other, field)!r}"
+            for field in ("width", "pooling", "frames", "normalisation")
+            if getattr(self, field) != getattr(other, field)
+        ]
+        if self.width != other.width:
+            return found
+        for field, name in (("canary_texts", "text"), ("canary_images", "image")):
+            cosine = float(np.min(np.sum(np.asarray(getattr(self, field)) * getattr(other, field), axis=1)))
+            if cosine < CANARY_COSINE:
+                found.append(
+                    f"the encoders embed the same test {name}s differently (cosine down to {cosine:.3f})"
+                )
+        if not found and self.weights_sha256 != other.weights_sha256:
+            warnings.warn(
+                f"{self.encoder} and {other.encoder} have different weights but embed the test texts and images "
+                "alike; they are taken for one space (a copy in another precision?).",
+                stacklevel=3,
+            )
+        return found
+
+    def require(self, other: EmbeddingSpace, *, mine: str, theirs: str) -> None:
+        """Refuse `other` unless it is this space.
+
+        Args:
+            other: the space to compare with.
+            mine: what this space belongs to, for the message ("the adapter demo-dits").
+            theirs: what the other belongs to ("the collection videos").
+
+        Raises:
+            SpaceMismatchError: naming both sides and every difference.
+        """
+        found = self.differences(other)
+        if found:
+            raise SpaceMismatchError(
+                f"{mine} belongs to the embedding space {self}, {theirs} to {other}: {'; '.join(found)}. "
+                "Vectors of the two cannot be compared. Use an adapter trained for that encoder, or embed "
+                "the videos again with the encoder of this one."
+            )

@@ -1,0 +1,50 @@
+"""Fixtures that more than one folder of tests uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def save_random_clip(folder: Path, *, seed: int = 0, width: int = 32) -> Path:
+    """Save a randomly initialised CLIPModel with a real CLIP tokenizer and image processor."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    # A byte-level alphabet, alone and at a word's end, encodes any text; merges would only shorten it.
+    letters = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    alphabet = [chr(c) for c in letters] + [chr(256 + n) for n in range(256 - len(letters))]
+    tokens = [*alphabet, *(c + "</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=[], model_max_length=77)
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"bos_token_id": len(tokens) - 2, "eos_token_id": len(tokens) - 1, "pad_token_id": len(tokens) - 1}
+    config = CLIPConfig(
+        text_config={**tower, **ends, "vocab_size": len(tokens)},
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+        projection_dim=width,
+    )
+    torch.manual_seed(seed)
+    model = CLIPModel(config)
+    for parameter in model.parameters():  # the library's initial weights make all inputs look alike
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        folder
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a saved random CLIP of width 32."""
+    return save_random_clip(tmp_path_factory.mktemp("models") / "tiny-clip")
+
+
+@pytest.fixture(scope="session")
+def other_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of another random CLIP of the same architecture and width."""
+    return save_random_clip(tmp_path_factory.mktemp("models") / "other-clip", seed=1)
