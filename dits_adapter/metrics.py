@@ -23,6 +23,7 @@ import numpy.typing as npt
 from dits_adapter.errors import DITSError
 
 __all__ = [
+    "METRICS",
     "Difference",
     "DotProducts",
     "Interval",
@@ -70,8 +71,6 @@ class DotProducts:
     """
 
     def __init__(self, texts: npt.ArrayLike, videos: npt.ArrayLike) -> None:
-        # Summed in double and rounded to single precision: the order of summation, which depends on the
-        # size of the block, drowns in the rounding, so equal vectors tie and blocks do not change a rank.
         self._texts = np.asarray(texts)
         self._videos = np.asarray(videos, dtype=np.float64)
         if self._texts.ndim != 2 or self._videos.ndim != 2 or self._texts.shape[1] != self._videos.shape[1]:
@@ -86,6 +85,8 @@ class DotProducts:
         return len(self._texts), len(self._videos)
 
     def __getitem__(self, rows: slice, /) -> npt.NDArray[np.float32]:
+        # Summed in double and rounded to single precision: the order of summation, which depends on the
+        # size of the block, drowns in the rounding, so equal vectors tie and blocks do not change a rank.
         block: npt.NDArray[np.float32] = (self._texts[rows].astype(np.float64) @ self._videos.T).astype(
             np.float32
         )
@@ -187,6 +188,7 @@ class RetrievalMetrics:
 
 
 METRICS = tuple(field.name for field in fields(RetrievalMetrics) if field.name != "n")
+"""Names of the metrics, in the order in which tables print them."""
 
 
 class Interval(NamedTuple):
@@ -341,8 +343,8 @@ def _checked_labels(scores: Scores, labels: npt.ArrayLike | None) -> Ints:
     if labels is None:
         if n_texts != n_videos:
             raise DITSError(
-                f"{n_texts} texts against {n_videos} videos: without labels the matrix must be square, text i's "
-                "video being column i; otherwise give the column of each text's video as labels"
+                f"{n_texts} texts against {n_videos} videos: without labels, text i is of video i and the "
+                "matrix must be square; otherwise say which column is each text's video (--labels)"
             )
         return np.arange(n_texts)
     columns = np.asarray(labels)
