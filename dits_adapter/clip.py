@@ -54,9 +54,7 @@ class ClipSource:
         folder = bundled(name) or Path(name)
         if not folder.exists():
             if Path(name).is_absolute() or name.count("/") > 1 or name.startswith((".", "~")):
-                raise ArtifactError(
-                    f"{name}: no such folder. Give a folder with a CLIP checkpoint or a hub id."
-                )
+                raise ArtifactError(f"{name}: no such folder. Give a folder with a CLIP checkpoint or a hub id.")
             from huggingface_hub import file_exists
 
             nested = file_exists(name, "0_CLIPModel/config.json", revision=revision)
@@ -68,9 +66,7 @@ class ClipSource:
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{home}: no readable config.json of a CLIP checkpoint ({error}).") from None
         if model_type != "clip":
-            raise ArtifactError(
-                f'{home}: a model of type {model_type!r}; only "clip" checkpoints are accepted.'
-            )
+            raise ArtifactError(f'{home}: a model of type {model_type!r}; only "clip" checkpoints are accepted.')
         if not any(home.glob("*.safetensors")):
             raise ArtifactError(
                 f"{home}: holds no safetensors. Pickled weights (.bin, .pt) are refused because loading them "
@@ -112,7 +108,7 @@ class Clip:
     @property
     def width(self) -> int:
         """Dimension d of the joint space."""
-        return int(self.model.config.projection_dim)
+        return self.model.text_projection.out_features
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str], batch_size: int = 64) -> torch.Tensor:
@@ -127,9 +123,7 @@ class Clip:
 
     def preprocess(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """Resize, crop and normalise (h, w, 3) uint8 RGB images: (n, 3, size, size) float32 on the CPU."""
-        return torch.as_tensor(
-            np.stack(self.image_processor(list(images), return_tensors="np")["pixel_values"])
-        )
+        return torch.as_tensor(np.stack(self.image_processor(list(images), return_tensors="np")["pixel_values"]))
 
     @torch.inference_mode()
     def embed_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -162,16 +156,16 @@ def load_clip(
     source = ClipSource.find(id_or_path, revision)
     where = source.loading()
     try:
-        model = CLIPModel.from_pretrained(source.location, dtype=torch.float32, use_safetensors=True, **where)
+        model: Any = CLIPModel.from_pretrained(source.location, dtype=torch.float32, use_safetensors=True, **where)
         tokenizer = AutoTokenizer.from_pretrained(source.location, **where)
         # The PIL backend is the one that exists with and without torchvision: same pixels on every machine.
         image_processor = CLIPImageProcessorPil.from_pretrained(source.location, **where)
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{source.location}: cannot load a CLIP from here. {error}") from error
-    tokenizer.model_max_length = min(
-        tokenizer.model_max_length, model.config.text_config.max_position_embeddings
-    )
-    return Clip(model.eval().to(pick_device(device)), tokenizer, image_processor, source)
+    positions = model.text_model.embeddings.position_embedding.num_embeddings
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    model.requires_grad_(False).eval()
+    return Clip(model.to(pick_device(device)), tokenizer, image_processor, source)
 
 
 def check_vectors(vectors: np.ndarray | torch.Tensor, width: int) -> None:
@@ -188,6 +182,4 @@ def check_vectors(vectors: np.ndarray | torch.Tensor, width: int) -> None:
     bad = (~torch.isfinite(tensor).all(dim=1)).nonzero()
     if len(bad):
         row = int(bad[0])
-        raise InputError(
-            f"row {row} holds NaN or infinite values ({len(bad)} such rows); remove or re-embed it."
-        )
+        raise InputError(f"row {row} holds NaN or infinite values ({len(bad)} such rows); remove or re-embed it.")

@@ -111,9 +111,7 @@ class EmbeddingSpace(BaseModel):
         for field, name in (("canary_texts", "text"), ("canary_images", "image")):
             cosine = float(np.min(np.sum(np.asarray(getattr(self, field)) * getattr(other, field), axis=1)))
             if cosine < CANARY_COSINE:
-                found.append(
-                    f"the encoders embed the same test {name}s differently (cosine down to {cosine:.3f})"
-                )
+                found.append(f"the encoders embed the same test {name}s differently (cosine down to {cosine:.3f})")
         if not found and self.weights_sha256 != other.weights_sha256:
             warnings.warn(
                 f"{self.encoder} and {other.encoder} have different weights but embed the test texts and images "

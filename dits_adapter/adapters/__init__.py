@@ -1,0 +1,21 @@
+"""DITS and the adapters to compare it with, behind one protocol: `adapt(vectors) -> vectors`."""
+
+from dits_adapter.adapters.affine import AffineAdapter, AffineConfig, mean_shift, procrustes, ridge
+from dits_adapter.adapters.base import Adapter
+from dits_adapter.adapters.dits import DITSAdapter
+from dits_adapter.adapters.mlp import MLPAdapter, MLPConfig
+
+ADAPTERS: dict[str, type[Adapter]] = {cls.kind: cls for cls in (DITSAdapter, AffineAdapter, MLPAdapter)}
+
+__all__ = [
+    "ADAPTERS",
+    "Adapter",
+    "AffineAdapter",
+    "AffineConfig",
+    "DITSAdapter",
+    "MLPAdapter",
+    "MLPConfig",
+    "mean_shift",
+    "procrustes",
+    "ridge",
+]

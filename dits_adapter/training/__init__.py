@@ -1,0 +1,1 @@
+"""Training: cached (text, video) vectors in, artefact out."""

@@ -1,0 +1,102 @@
+"""Linear competitors: y = A x + b on unit text embeddings. One class, four ways to find A and b.
+
+They need microseconds a query, so they are the bar that DITS has to clear.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from dits_adapter.adapters.base import Adapter
+
+Floats = NDArray[np.floating]
+
+
+class AffineConfig(BaseModel):
+    """Definition of an affine adapter.
+
+    Attributes:
+        width: dimension d.
+        method: how A and b were found: `identity`, `mean-shift`, `procrustes`, `ridge` or `contrastive-linear`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(ge=1)
+    method: Literal["identity", "mean-shift", "procrustes", "ridge", "contrastive-linear"] = "identity"
+
+
+class AffineAdapter(Adapter):
+    """y = A x / ‖x‖ + b. Starts as the identity; `contrastive-linear` is trained from there."""
+
+    kind: ClassVar[str] = "affine"
+    Config: ClassVar[type[BaseModel]] = AffineConfig
+    config: AffineConfig
+
+    def __init__(self, config: AffineConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.eye(config.width))
+        self.bias = nn.Parameter(torch.zeros(config.width))
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Map (n, d) of any norm to (n, d)."""
+        return F.linear(F.normalize(text, dim=1), self.weight.to(text.dtype), self.bias.to(text.dtype))
+
+    @classmethod
+    def _from(cls, method: str, weight: Floats, bias: Floats) -> AffineAdapter:
+        adapter = cls(AffineConfig.model_validate({"width": len(bias), "method": method}))
+        adapter.load_state_dict(
+            {
+                "weight": torch.tensor(weight, dtype=torch.float32),
+                "bias": torch.tensor(bias, dtype=torch.float32),
+            }
+        )
+        return adapter.eval()
+
+
+def _unit_float64(vectors: Floats) -> NDArray[np.float64]:
+    vectors = np.asarray(vectors, dtype=np.float64)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def mean_shift(text: Floats, video: Floats) -> AffineAdapter:
+    """Add the difference of the two modalities' means: A = I, b = μ_v − μ_t.
+
+    Args:
+        text: text embeddings, (n, d); normalised here, as all fits do.
+        video: embeddings of the matching videos, row by row, (n, d).
+    """
+    t, v = _unit_float64(text), _unit_float64(video)
+    return AffineAdapter._from("mean-shift", np.eye(t.shape[1]), v.mean(0) - t.mean(0))
+
+
+def procrustes(text: Floats, video: Floats) -> AffineAdapter:
+    """Rotate the centred texts onto the centred videos (orthogonal Procrustes), then shift to the videos' mean."""
+    from scipy.linalg import orthogonal_procrustes
+
+    t, v = _unit_float64(text), _unit_float64(video)
+    rotation = orthogonal_procrustes(t - t.mean(0), v - v.mean(0))[0]
+    return AffineAdapter._from("procrustes", rotation.T, v.mean(0) - t.mean(0) @ rotation)
+
+
+def ridge(text: Floats, video: Floats, penalty: float) -> AffineAdapter:
+    """Least squares from texts to videos with intercept: A minimises Σ‖A t + b − v‖² + n · penalty · ‖A‖².
+
+    Args:
+        text: text embeddings, (n, d).
+        video: embeddings of the matching videos, row by row, (n, d).
+        penalty: weight of ‖A‖² relative to the n pairs; choose it on held-out videos.
+    """
+    t, v = _unit_float64(text), _unit_float64(video)
+    t0, v0 = t - t.mean(0), v - v.mean(0)
+    gram = t0.T @ t0 + len(t) * penalty * np.eye(t.shape[1])
+    weight = np.linalg.solve(gram, t0.T @ v0).T
+    return AffineAdapter._from("ridge", weight, v.mean(0) - weight @ t.mean(0))

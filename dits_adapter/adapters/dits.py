@@ -1,0 +1,47 @@
+"""DITS behind the adapter protocol."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from dits_adapter.adapters.base import Adapter
+from dits_adapter.sampler import SamplerConfig, TruncatedSampler
+
+
+class DITSAdapter(Adapter):
+    """The paper's method: the truncated sampler, deterministic at inference, noisy in training if configured.
+
+    Args:
+        config: the sampler's definition.
+        sampler: its weights; by default fresh ones, which make the adapter the identity.
+    """
+
+    kind: ClassVar[str] = "dits"
+    Config: ClassVar[type[BaseModel]] = SamplerConfig
+    config: SamplerConfig
+
+    def __init__(self, config: SamplerConfig, sampler: TruncatedSampler | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.sampler = sampler or TruncatedSampler(config)
+        self.noise: torch.Generator | None = None
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Run Eq. 8 on (n, d). In training mode with `config.noise_scale`, noise comes from `self.noise`."""
+        scale = self.config.noise_scale if self.training else 0.0
+        return self.sampler(text, noise_scale=scale, generator=self.noise)
+
+    def for_inference(self) -> DITSAdapter:
+        """Return this adapter with a folded network; conditioned ones stay as they are."""
+        if self.config.condition != "none":
+            return self.eval()
+        return DITSAdapter(self.config, self.sampler.fold()).eval()
+
+    def with_steps(self, steps: int) -> DITSAdapter:
+        """Return an adapter on the same weights that runs another number of truncated timesteps T'."""
+        config = SamplerConfig.model_validate({**self.config.model_dump(), "steps": steps})
+        return DITSAdapter(config, TruncatedSampler(config, self.sampler.network)).train(self.training)

@@ -1,0 +1,53 @@
+"""A residual MLP: the plain network that DITS has to beat at equal cost."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from dits_adapter.adapters.base import Adapter
+from dits_adapter.sampler.network import Mlp, layer_norm
+
+
+class MLPConfig(BaseModel):
+    """Definition of a residual MLP.
+
+    Attributes:
+        width: dimension d.
+        depth: number of residual layers.
+        mlp_ratio: hidden width of a layer over d.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(ge=1)
+    depth: int = Field(default=4, ge=1)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+
+
+class MLPAdapter(Adapter):
+    """x ← x + fc2(GELU(fc1(LN(x)))) for each layer, on unit text; starts as the identity."""
+
+    kind: ClassVar[str] = "mlp"
+    Config: ClassVar[type[BaseModel]] = MLPConfig
+    config: MLPConfig
+
+    def __init__(self, config: MLPConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden = int(config.width * config.mlp_ratio)
+        layers = [Mlp(config.width, hidden) for _ in range(config.depth)]
+        for layer in layers:
+            nn.init.zeros_(layer.fc2.weight)
+            nn.init.zeros_(layer.fc2.bias)
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Map (n, d) of any norm to (n, d)."""
+        x = F.normalize(text.to(next(self.parameters()).dtype), dim=1)
+        for layer in self.layers:
+            x = x + layer(layer_norm(x))
+        return x.to(text.dtype)

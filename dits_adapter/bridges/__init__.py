@@ -1,0 +1,1 @@
+"""DITS inside the tools that its users already have."""

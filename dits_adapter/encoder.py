@@ -1,0 +1,306 @@
+"""DITSQueryEncoder: text in, video-aligned unit vector out."""
+
+from __future__ import annotations
+
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dits_adapter.adapters import DITSAdapter
+from dits_adapter.artifact import Artifact, find_artifact
+from dits_adapter.clip import Clip, ClipSource, bundled, pick_device
+from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
+from dits_adapter.space import EmbeddingSpace
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+    from sentence_transformers import SentenceTransformer
+
+OnMismatch = Literal["raise", "warn", "bypass"]
+Array = NDArray[np.float32]
+VIDEO_FILE = re.compile(r"\S*\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|ts|flv|wmv|3gp|ogv)", re.IGNORECASE)
+
+# Stated, because sentence-transformers cannot infer them for CLIP where torchvision is absent.
+CLIP_TOWERS = {
+    modality: {"method": f"get_{modality}_features", "method_output_name": "pooler_output"}
+    for modality in ("text", "image")
+}
+
+
+def find_encoder(folder: Path, space: EmbeddingSpace) -> str:
+    """Return where the CLIP of an adapter is: bundled with it, with the package, beside it, or on the hub.
+
+    Raises:
+        ArtifactError: it is nowhere to be found; pass its folder as `encoder=`.
+    """
+    for candidate in (folder / "encoder", bundled(space.encoder), folder.parent / space.encoder):
+        if candidate is not None and (candidate / "config.json").is_file():
+            return str(candidate)
+    if "/" in space.encoder:
+        return space.encoder
+    raise ArtifactError(
+        f"{folder}: was trained for the CLIP {space.encoder!r}, a folder that is neither inside nor beside it. "
+        "Say where that CLIP is with encoder=PATH."
+    )
+
+
+class DITSQueryEncoder:
+    """Encodes queries so that they lie among the videos, and documents as plain CLIP does.
+
+    Safe to use from several threads. The CLIP is loaded by the first call that needs it, and its space is checked
+    against the adapter's then; `adapt` needs none.
+
+    Example:
+        >>> encoder = DITSQueryEncoder.from_pretrained("demo-dits")
+        >>> encoder.encode_query("a large red circle rises over a green field").shape
+        (128,)
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        encoder: ClipSource,
+        *,
+        device: str | torch.device = "auto",
+        strength: float = 1.0,
+        on_mismatch: OnMismatch = "raise",
+    ) -> None:
+        if on_mismatch not in ("raise", "warn", "bypass"):
+            raise InputError(f'on_mismatch is {on_mismatch!r}; it is one of "raise", "warn" and "bypass".')
+        if not 0 <= strength <= 1:
+            raise InputError(f"strength is {strength}; it goes from 0 (plain CLIP) to 1 (fully adapted).")
+        self.artifact = artifact
+        self.strength = strength
+        self.on_mismatch: OnMismatch = on_mismatch
+        self._source = encoder
+        self._device = pick_device(device)
+        self._adapter = artifact.adapter.for_inference().to(self._device)
+        self._lock = threading.RLock()
+        self._model: SentenceTransformer | None = None
+        self._bypassed = False
+        self._truncation_said = False
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str | PathLike[str],
+        *,
+        encoder: str | PathLike[str] | None = None,
+        revision: str | None = None,
+        device: str | torch.device = "auto",
+        steps: int | None = None,
+        strength: float = 1.0,
+        on_mismatch: OnMismatch = "raise",
+    ) -> DITSQueryEncoder:
+        """Load a trained adapter and the CLIP that it was trained for.
+
+        Args:
+            id_or_path: an artefact's folder, a bundled name (`demo-dits`) or a hub id.
+            encoder: folder or hub id of the CLIP; by default the one that the artefact names.
+            revision: hub revision of the artefact.
+            device: a torch device or `"auto"`.
+            steps: truncated timesteps T' to run instead of the trained number; 0 is plain CLIP.
+            strength: how far queries move on the sphere, 0 (plain CLIP) to 1.
+            on_mismatch: what to do when the CLIP, or a checked collection, lives in another space than the
+                adapter: `raise` refuses, `warn` goes on, `bypass` warns and encodes queries as plain CLIP.
+
+        Raises:
+            ArtifactError: the artefact or the CLIP cannot be loaded.
+            InputError: an option outside its range, or steps for an adapter that has none.
+        """
+        folder = find_artifact(id_or_path, revision)
+        artifact = Artifact.load(folder)
+        if steps is not None:
+            if not isinstance(artifact.adapter, DITSAdapter):
+                raise InputError(f"steps is for DITS; {id_or_path} is an adapter of kind {artifact.adapter.kind}.")
+            limit = artifact.adapter.config.timesteps
+            if not 0 <= steps <= limit:
+                raise InputError(f"steps is {steps}; this adapter runs 0 to {limit} truncated timesteps.")
+            artifact.adapter = artifact.adapter.with_steps(steps)
+        if encoder is not None:
+            source = ClipSource.find(encoder)
+        else:
+            source = ClipSource.find(find_encoder(folder, artifact.space), artifact.space.revision)
+        return cls(artifact, source, device=device, strength=strength, on_mismatch=on_mismatch)
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        """The embedding space of the adapter, and of every collection that its queries may search."""
+        return self.artifact.space
+
+    def encode_query(self, texts: str | Iterable[str], *, batch_size: int = 64) -> Array:
+        """Encode queries on the video side.
+
+        Args:
+            texts: any iterable of strings, or one string. Text beyond CLIP's 77 tokens is cut off, with a warning
+                the first time.
+            batch_size: texts a forward pass.
+
+        Returns:
+            Unit vectors (n, d) float32; (d,) for a single string. The same text gives the same vector in every
+            batch, to float tolerance.
+
+        Raises:
+            InputError: something else than text, or the path of a video file.
+            SpaceMismatchError: the CLIP is another one than the adapter was trained for (`on_mismatch="raise"`).
+        """
+        return self._encode(texts, "query", batch_size)
+
+    def encode_document(self, texts: str | Iterable[str], *, batch_size: int = 64) -> Array:
+        """Encode texts as plain CLIP, never adapted; otherwise as `encode_query`."""
+        return self._encode(texts, "document", batch_size)
+
+    @overload
+    def adapt(self, vectors: Any, *, return_trajectory: Literal[False] = False) -> Array: ...
+    @overload
+    def adapt(self, vectors: Any, *, return_trajectory: Literal[True]) -> tuple[Array, Array]: ...
+
+    def adapt(self, vectors: Any, *, return_trajectory: bool = False) -> Array | tuple[Array, Array]:
+        """Move text embeddings that somebody already has; loads no text encoder.
+
+        Args:
+            vectors: text embeddings of this space, (n, d) or (d,), array or tensor.
+            return_trajectory: also return the sampler's path.
+
+        Returns:
+            Unit vectors of the shape given, float32. With `return_trajectory`, also [v_{T'}, …, v_0] before
+            normalisation, (T' + 1, n, d) float32.
+
+        Raises:
+            InputError: wrong shape, NaN, a zero vector, or a trajectory asked of an adapter that has none.
+        """
+        array = np.asarray(vectors.cpu() if isinstance(vectors, torch.Tensor) else vectors, dtype=np.float32)
+        single = array.ndim == 1
+        array = array[None] if single else array
+        adapted = self._adapter.adapt(array, strength=0.0 if self._bypassed else self.strength)
+        adapted = adapted[0] if single else adapted
+        if not return_trajectory:
+            return adapted
+        if not isinstance(self._adapter, DITSAdapter):
+            raise InputError(f"an adapter of kind {self._adapter.kind} has no trajectory.")
+        with torch.inference_mode():
+            path = self._adapter.sampler.trajectory(torch.as_tensor(array).to(self._device))
+        return adapted, torch.stack(path).cpu().numpy()
+
+    def check(self, client: QdrantClient, collection: str) -> None:
+        """Refuse a Qdrant collection of another embedding space, as `on_mismatch` says.
+
+        Raises:
+            SpaceMismatchError: naming both spaces and their differences (`on_mismatch="raise"`).
+        """
+        from dits_adapter.stores.qdrant import collection_space
+
+        theirs = collection_space(client, collection)
+        self._guard(
+            lambda: self.space.require(theirs, mine="the adapter", theirs=f"the collection {collection!r}")
+        )
+
+    def save_pretrained(self, folder: str | PathLike[str]) -> Path:
+        """Write the adapter as an artefact; see `Artifact.save`."""
+        return self.artifact.save(folder)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
+        """Upload the adapter and its model card to the hub; returns the commit's address.
+
+        The token comes from the hub client's own login or from the environment (`HF_TOKEN`).
+        """
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = self.save_pretrained(Path(scratch) / repo_id.rsplit("/", 1)[-1])
+            commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload adapter")
+        return str(commit.commit_url)
+
+    def as_sentence_transformer(self) -> SentenceTransformer:
+        """Return the sentence-transformers model behind this encoder: CLIP, adapter, normalisation.
+
+        Its `encode_query` adapts; its `encode_document`, `encode` and image inputs stay plain CLIP.
+        """
+        with self._lock:
+            if self._model is None:
+                self._model = self._load()
+            return self._model
+
+    def _load(self) -> SentenceTransformer:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.base.modules import Normalize, Transformer
+
+        from dits_adapter.bridges.sentence_transformers import QueryAdapter
+
+        where = self._source.loading()
+        try:
+            transformer = Transformer(
+                self._source.location,
+                model_kwargs={"dtype": torch.float32, "use_safetensors": True, **where},
+                processor_kwargs={"backend": "pil", **where},
+                config_kwargs=where,
+                modality_config=CLIP_TOWERS,
+                module_output_name="sentence_embedding",
+            )
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{self._source.location}: cannot load a CLIP from here. {error}") from error
+        transformer.model.requires_grad_(False).eval()
+        clip = Clip(transformer.model, transformer.tokenizer, transformer.processor.image_processor, self._source)
+        actual = EmbeddingSpace.of(clip, frames=self.space.frames)
+        self._guard(lambda: self.space.require(actual, mine="the adapter", theirs="the encoder that was loaded"))
+        adapter = QueryAdapter(self.artifact, self._adapter, self.strength)
+        return SentenceTransformer(modules=[transformer, adapter, Normalize()], device=str(self._device))
+
+    def _guard(self, require: Callable[[], None]) -> None:
+        """Run a space check and do what `on_mismatch` says where it fails."""
+        try:
+            require()
+        except SpaceMismatchError as error:
+            if self.on_mismatch == "raise":
+                raise
+            if self.on_mismatch == "bypass":
+                self._bypassed = True
+                warnings.warn(f"{error} Queries are encoded as plain CLIP.", stacklevel=4)
+            else:
+                warnings.warn(f"{error} Going on as asked; expect wrong rankings.", stacklevel=4)
+
+    def _encode(self, texts: str | Iterable[str], task: str, batch_size: int) -> Array:
+        single = isinstance(texts, str)
+        batch = [texts] if isinstance(texts, str) else list(texts)
+        for row, text in enumerate(batch):
+            if not isinstance(text, str):
+                raise InputError(f"text {row} is of type {type(text).__name__}; only strings are accepted.")
+            if VIDEO_FILE.fullmatch(text):
+                raise InputError(
+                    f"text {row} is the name of a video file ({text}); embed videos with "
+                    "VideoEncoder.encode_video."
+                )
+        model = self.as_sentence_transformer()
+        if not batch:
+            return np.empty((0, self.space.width), np.float32)
+        with self._lock:  # the tokeniser's truncation state is shared
+            self._say_truncation(batch, model.tokenizer)
+            encode = model.encode_query if task == "query" and not self._bypassed else model.encode_document
+            vectors: Array = encode(batch, batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False)
+        return vectors[0] if single else vectors
+
+    def _say_truncation(self, texts: list[str], tokenizer: Any) -> None:
+        limit = tokenizer.model_max_length
+        long = [] if self._truncation_said else [text for text in texts if len(text) > limit - 2]
+        if not long:  # a token has at least one character
+            return
+        counts = [len(ids) for ids in tokenizer(long, truncation=False, verbose=False)["input_ids"]]
+        if max(counts) > limit:
+            self._truncation_said = True
+            warnings.warn(
+                f"a text has {max(counts)} tokens; CLIP reads the first {limit} and ignores the rest "
+                f"(said once): {long[int(np.argmax(counts))][:60]!r}…",
+                stacklevel=4,
+            )

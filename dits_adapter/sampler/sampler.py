@@ -1,0 +1,136 @@
+"""The truncated sampler (Eq. 8): moves a text embedding to the video side in T' steps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from dits_adapter.sampler.folded import FoldedNetwork
+from dits_adapter.sampler.network import AlignmentNetwork, Condition
+from dits_adapter.sampler.schedule import NoiseSchedule
+
+
+class SamplerConfig(BaseModel):
+    """Everything that defines the sampler except its weights.
+
+    Attributes:
+        width: dimension d of the embeddings.
+        depth: blocks N of the alignment network (4 in the paper).
+        mlp_ratio: hidden width of a block's MLP over d (4.0 in the paper).
+        condition: see `AlignmentNetwork` (`none` is the method).
+        timesteps: T, the length of the schedule (10 in the paper).
+        steps: T', the truncated timesteps that are run, at most T (10; 5 on DiDeMo in the paper).
+        beta_start: β_1 (0.1 in the paper).
+        beta_end: β_T (0.99 in the paper).
+        noise_scale: factor on λ_t z during TRAINING. 1.0 is the paper; 0.0 is the default, because noise of rms
+            norm 52 (d = 512, T' = 10) drowns a unit query. Inference has its own switch, off by default.
+        input: `unit` normalises the text embedding first; `raw` takes it as the encoder gives it, as the paper.
+        input_scale: factor on the input after that.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(ge=1)
+    depth: int = Field(default=4, ge=0)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    condition: Condition = "none"
+    timesteps: int = Field(default=10, ge=1)
+    steps: int = Field(default=10, ge=0)
+    beta_start: float = Field(default=0.1, gt=0, lt=1)
+    beta_end: float = Field(default=0.99, gt=0, lt=1)
+    noise_scale: float = Field(default=0.0, ge=0)
+    input: Literal["unit", "raw"] = "unit"
+    input_scale: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SamplerConfig:
+        if self.steps > self.timesteps:
+            raise ValueError(f"steps T'={self.steps} exceeds timesteps T={self.timesteps}")
+        if self.beta_end < self.beta_start:
+            raise ValueError(f"beta_end {self.beta_end} lies below beta_start {self.beta_start}")
+        return self
+
+
+class TruncatedSampler(nn.Module):
+    """Runs Eq. 8 from v_{T'} = text down to v_0, the video-aligned embedding (not normalised).
+
+    Args:
+        config: the sampler's definition.
+        network: ε_γ; by default a fresh, zero-initialised `AlignmentNetwork`.
+    """
+
+    def __init__(self, config: SamplerConfig, network: AlignmentNetwork | FoldedNetwork | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.schedule = NoiseSchedule.linear(config.timesteps, config.beta_start, config.beta_end)
+        self.network = network or AlignmentNetwork(config.width, config.depth, config.mlp_ratio, config.condition)
+
+    def fold(self) -> TruncatedSampler:
+        """Return the same sampler with a folded network; exact, about half the time, and not trainable.
+
+        Raises:
+            ValueError: the network is conditioned.
+        """
+        if isinstance(self.network, FoldedNetwork):
+            return self
+        return TruncatedSampler(self.config, FoldedNetwork(self.network, self.config.timesteps))
+
+    def forward(
+        self,
+        text: Tensor,
+        *,
+        steps: int | None = None,
+        video: Tensor | None = None,
+        noise_scale: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return v_0, (n, d), in the dtype of `text`. See `trajectory` for the arguments."""
+        return self.trajectory(text, steps=steps, video=video, noise_scale=noise_scale, generator=generator)[-1]
+
+    def trajectory(
+        self,
+        text: Tensor,
+        *,
+        steps: int | None = None,
+        video: Tensor | None = None,
+        noise_scale: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> list[Tensor]:
+        """Return the whole path [v_{T'}, …, v_0], T' + 1 tensors (n, d).
+
+        Args:
+            text: text embeddings, (n, d), of any float dtype; computed in the dtype of the weights.
+            steps: T' for this call; `config.steps` by default. With 0 the path is [text], bit for bit.
+            video: video embeddings, (n, d), for networks conditioned on the video.
+            noise_scale: factor on λ_t z; 0 is deterministic, 1 the paper's sampler.
+            generator: source of z; required with noise, so that no result depends on a hidden state.
+
+        Raises:
+            ValueError: steps outside 0 … T, or noise without a generator.
+        """
+        steps = self.config.steps if steps is None else steps
+        if not 0 <= steps <= self.config.timesteps:
+            raise ValueError(f"steps T'={steps} lies outside 0 … T={self.config.timesteps}")
+        if noise_scale and generator is None:
+            raise ValueError("noise needs a generator: pass torch.Generator().manual_seed(…)")
+        if steps == 0:
+            return [text]
+        v = text.to(next(self.network.parameters()).dtype)
+        conditions = {}
+        if isinstance(self.network, AlignmentNetwork) and self.network.condition != "none":
+            conditions = {"text": v, "video": None if video is None else video.to(v.dtype)}
+        if self.config.input == "unit":
+            v = F.normalize(v, dim=1)
+        v = v * self.config.input_scale
+        path = [v]
+        for t in range(steps, 0, -1):
+            v = v - float(self.schedule.chi[t - 1]) * self.network(v, t, **conditions)
+            if noise_scale and t > 1:
+                z = torch.empty_like(v).normal_(generator=generator)
+                v = v + noise_scale * float(self.schedule.lam[t - 1]) * z
+            path.append(v)
+        return [point.to(text.dtype) for point in path]
