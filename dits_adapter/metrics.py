@@ -87,9 +87,7 @@ class DotProducts:
     def __getitem__(self, rows: slice, /) -> npt.NDArray[np.float32]:
         # Summed in double and rounded to single precision: the order of summation, which depends on the
         # size of the block, drowns in the rounding, so equal vectors tie and blocks do not change a rank.
-        block: npt.NDArray[np.float32] = (self._texts[rows].astype(np.float64) @ self._videos.T).astype(
-            np.float32
-        )
+        block: npt.NDArray[np.float32] = (self._texts[rows].astype(np.float64) @ self._videos.T).astype(np.float32)
         return block
 
 
@@ -289,13 +287,9 @@ def _statistics(ordered: Floats, weights: Ints) -> Floats:
     return np.stack([*recalls, (lower + upper) / 2, mean(ordered), mean(1 / ordered)])
 
 
-def _resamples(
-    values: Floats, groups: npt.ArrayLike | None, n: int, seed: int
-) -> Iterator[tuple[Floats, Ints]]:
+def _resamples(values: Floats, groups: npt.ArrayLike | None, n: int, seed: int) -> Iterator[tuple[Floats, Ints]]:
     """Yield the ascending ranks with how often each resample draws each of them, a block at a time."""
-    members = (
-        np.arange(len(values)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    )
+    members = np.arange(len(values)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     if members.shape != values.shape:
         raise DITSError(f"groups must give one number per rank: {values.shape} ranks, {members.shape} groups")
     order = np.argsort(values, kind="stable")
@@ -343,8 +337,8 @@ def _checked_labels(scores: Scores, labels: npt.ArrayLike | None) -> Ints:
     if labels is None:
         if n_texts != n_videos:
             raise DITSError(
-                f"{n_texts} texts against {n_videos} videos: without labels, text i is of video i and the "
-                "matrix must be square; otherwise say which column is each text's video (--labels)"
+                f"{n_texts} texts against {n_videos} videos: without labels the matrix must be square, column i "
+                "the video of text i; otherwise say which column is each text's video (--labels)"
             )
         return np.arange(n_texts)
     columns = np.asarray(labels)

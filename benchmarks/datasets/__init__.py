@@ -1,0 +1,15 @@
+"""The datasets of the paper, each a validated record with a reader: `DATASETS["msrvtt"].load(root, "test")`."""
+
+from __future__ import annotations
+
+from benchmarks.datasets.charades import CHARADES
+from benchmarks.datasets.didemo import DIDEMO
+from benchmarks.datasets.lsmdc import LSMDC
+from benchmarks.datasets.msrvtt import MSRVTT
+from benchmarks.datasets.reading import AnnotationError
+from benchmarks.datasets.record import Dataset, Query, RetrievalSplit, find_videos
+from benchmarks.datasets.vatex import VATEX
+
+__all__ = ["DATASETS", "AnnotationError", "Dataset", "Query", "RetrievalSplit", "find_videos"]
+
+DATASETS = {dataset.name: dataset for dataset in (MSRVTT, LSMDC, DIDEMO, VATEX, CHARADES)}

@@ -1,0 +1,286 @@
+"""A retrieval dataset: what it is, where it comes from, which files it needs, and how they become queries."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
+
+from dits_adapter.errors import DITSError
+
+Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+# A few files of DiDeMo end in a bare dot.
+VIDEO_SUFFIXES = {
+    "",
+    "3g2",
+    "3gp",
+    "avi",
+    "flv",
+    "m2ts",
+    "m4v",
+    "mkv",
+    "mov",
+    "mp4",
+    "mpeg",
+    "mpg",
+    "mts",
+    "webm",
+    "wmv",
+}
+
+
+class Query(NamedTuple):
+    """A text and the video that it describes."""
+
+    text: str
+    video_id: str
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class File(_Record):
+    """An annotation file.
+
+    Attributes:
+        source: where to get it: the page's title and owner, and its address.
+        sha256: of the file behind published figures, where we have seen it. A copy that differs is read all
+            the same, and the difference is reported: a wrong list of test clips looks like a right one.
+    """
+
+    source: Text
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class Layout(_Record):
+    """Files that together make a split, and what they then hold.
+
+    Attributes:
+        files: names, all of which must be there.
+        queries: number of texts.
+        videos: number of videos that they describe; None where no source states it.
+    """
+
+    files: tuple[Text, ...] = Field(min_length=1)
+    queries: PositiveInt
+    videos: PositiveInt | None
+
+
+class Split(_Record):
+    """A split.
+
+    Attributes:
+        layouts: the forms in which people have it; the first whose files are all there is read.
+        note: what a reader of its figures must know.
+    """
+
+    layouts: tuple[Layout, ...] = Field(min_length=1)
+    note: str = ""
+
+
+class Dataset(_Record):
+    """A text-video retrieval dataset.
+
+    Attributes:
+        name: on the command line.
+        title, owner, url: what it is called, whose it is, its official page.
+        licence: of annotations and of videos.
+        citation: BibTeX.
+        text: which field of the annotation is the query.
+        captions: how many texts a video has, and how they are scored.
+        span: (start, end) in seconds of the part of each video that counts; None for all of it.
+        videos: where to get the videos and how their files are named.
+        files: every annotation file by name.
+        splits: by name; `train` and `test` always exist, `val` where the dataset has one.
+        read: turns a split's name and its files (by name) into queries.
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z]+$")]
+    title: Text
+    owner: Text
+    url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
+    licence: Text
+    citation: Annotated[str, StringConstraints(pattern=r"^@\w+\{", strip_whitespace=True)]
+    text: Text
+    captions: Text
+    span: tuple[float, PositiveFloat] | None = None
+    videos: Text
+    files: dict[str, File]
+    splits: dict[str, Split]
+    read: Callable[[str, Mapping[str, Path]], Iterator[Query]]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Dataset:
+        named = {name for split in self.splits.values() for layout in split.layouts for name in layout.files}
+        if named != set(self.files):
+            raise ValueError(f"files and the splits' layouts differ in {sorted(named ^ set(self.files))}")
+        if not {"train", "test"} <= set(self.splits):
+            raise ValueError("train and test are splits of every dataset")
+        if self.span is not None and not 0 <= self.span[0] < self.span[1]:
+            raise ValueError(f"span {self.span} is no interval")
+        return self
+
+    def load(self, root: Path, split: str, videos: Path | None = None) -> RetrievalSplit:
+        """Read a split.
+
+        Args:
+            root: folder of the annotation files; they may lie one folder deeper.
+            split: a key of `splits`.
+            videos: folder under which the videos lie, however deep; by default `root`.
+
+        Raises:
+            DITSError: no such split, or its files are not all there (the message says where to get them).
+            AnnotationError: a file is malformed.
+        """
+        if split not in self.splits:
+            raise DITSError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}")
+        layout, paths = self._complete_layout(root, split)
+        queries = list(self.read(split, paths))
+        ids = list(dict.fromkeys(query.video_id for query in queries))
+        column = {video_id: index for index, video_id in enumerate(ids)}
+        found = find_videos(videos or root, ids)
+        deviations = [
+            f"{name} is another file than the published one (sha256 {digest[:12]}… instead of {known[:12]}…)"
+            for name, path in paths.items()
+            if (known := self.files[name].sha256) and (digest := _sha256(path)) != known
+        ]
+        if (len(queries), len(ids)) != (layout.queries, layout.videos or len(ids)):
+            published = f"{layout.queries:,}" + (f" over {layout.videos:,}" if layout.videos else "")
+            deviations.append(f"{len(queries):,} queries over {len(ids):,} videos instead of {published}")
+        return RetrievalSplit(
+            name=f"{self.name} {split}",
+            texts=tuple(query.text for query in queries),
+            labels=np.array([column[query.video_id] for query in queries], dtype=np.int64),
+            video_ids=tuple(ids),
+            paths=tuple(found.get(video_id) for video_id in ids),
+            deviations=tuple(deviations),
+        )
+
+    def check(self, root: Path, videos: Path | None = None) -> str:
+        """Say what is there, what is missing and where to get it, split by split. Opens no video.
+
+        Raises:
+            DITSError: `root` is no folder.
+        """
+        self._demand_folder(root)
+        report = [
+            f"{self.title}, {self.owner}: {self.url}",
+            f"  licence: {self.licence}",
+            f"  videos: {self.videos}",
+        ]
+        for name, split in self.splits.items():
+            try:
+                loaded = self.load(root, name, videos)
+            except DITSError as error:
+                report.append(f"  {name}: NOT READY. {error}")
+                continue
+            missing = [i for i, path in zip(loaded.video_ids, loaded.paths, strict=True) if path is None]
+            found = len(loaded.video_ids) - len(missing)
+            report.append(
+                f"  {name}: {len(loaded.texts):,} queries over {len(loaded.video_ids):,} videos, {found:,} found"
+            )
+            if missing:
+                some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+                report.append(f"    {len(missing):,} videos missing: {some}")
+            report += [f"    {deviation}" for deviation in loaded.deviations]
+            if split.note:
+                report.append(f"    {split.note}")
+        return "\n".join(report)
+
+    def _demand_folder(self, root: Path) -> None:
+        if not root.is_dir():
+            raise DITSError(f"{root} is no folder; give the one that holds the annotation files of {self.title}")
+
+    def _complete_layout(self, root: Path, split: str) -> tuple[Layout, dict[str, Path]]:
+        """Return the split's first layout whose files are all there, and their paths by name."""
+        self._demand_folder(root)
+        layouts = self.splits[split].layouts
+        located = {name: _locate(root, name) for layout in layouts for name in layout.files}
+        for layout in layouts:
+            paths = {name: path for name in layout.files if (path := located[name])}
+            if len(paths) == len(layout.files):
+                return layout, paths
+        nearest = min(layouts, key=lambda layout: sum(located[name] is None for name in layout.files))
+        missing = [f"{name} ({self.files[name].source})" for name in nearest.files if not located[name]]
+        others = [" + ".join(layout.files) for layout in layouts if layout is not nearest]
+        raise DITSError(
+            f"missing from {root}: {'; '.join(missing)}"
+            + (f". Instead also: {', or '.join(others)}" if others else "")
+        )
+
+
+@dataclass(frozen=True)
+class RetrievalSplit:
+    """The texts and videos of a split.
+
+    Attributes:
+        name: dataset and split.
+        texts: the n queries.
+        labels: (n,) int64, the place in `video_ids` of each text's video. Scorers never get to see it.
+        video_ids: the m videos, each once, in the order of their first text.
+        paths: (m,) the videos' files; None for one that was not found.
+        deviations: in what it differs from the published split; figures compare with the papers only where
+            this is empty.
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    video_ids: tuple[str, ...]
+    paths: tuple[Path | None, ...]
+    deviations: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[tuple[str, str, Path | None]]:
+        """Yield (text, video id, path or None) query by query."""
+        for text, column in zip(self.texts, self.labels, strict=True):
+            yield text, self.video_ids[column], self.paths[column]
+
+
+def find_videos(folder: Path, video_ids: Collection[str]) -> dict[str, Path]:
+    """Find the files named `<video id>.<suffix>` anywhere under a folder, through links too.
+
+    Raises:
+        DITSError: a video is there twice, so that which one to read would be chance.
+    """
+    wanted = set(video_ids)
+    found: dict[str, Path] = {}
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if (place := os.path.realpath(parent)) in seen:  # a link back up, or the same folder linked twice
+            folders.clear()
+            continue
+        seen.add(place)
+        for name in names:
+            stem, dot, suffix = name.rpartition(".")
+            if not dot or stem not in wanted or suffix.lower() not in VIDEO_SUFFIXES:
+                continue
+            path = Path(parent, name)
+            if stem in found:
+                raise DITSError(
+                    f"video {stem} is there twice, {found[stem]} and {path}; give one folder of videos"
+                )
+            found[stem] = path
+    return found
+
+
+def _locate(root: Path, name: str) -> Path | None:
+    """Find a file in a folder or one folder deeper."""
+    if (root / name).is_file():
+        return root / name
+    deeper = [path for path in root.glob(f"*/{name}") if path.is_file()]
+    if len(deeper) > 1:
+        raise DITSError(f"{name} is there twice, {deeper[0]} and {deeper[1]}; give one folder of annotation")
+    return deeper[0] if deeper else None
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
