@@ -18,23 +18,7 @@ from dits_adapter.errors import DITSError
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 
 # A few files of DiDeMo end in a bare dot.
-VIDEO_SUFFIXES = {
-    "",
-    "3g2",
-    "3gp",
-    "avi",
-    "flv",
-    "m2ts",
-    "m4v",
-    "mkv",
-    "mov",
-    "mp4",
-    "mpeg",
-    "mpg",
-    "mts",
-    "webm",
-    "wmv",
-}
+VIDEO_SUFFIXES = {"", "3g2", "3gp", "avi", "m2ts", "m4v", "mkv", "mov", "mp4", "mpg", "mts", "webm", "wmv"}
 
 
 class Query(NamedTuple):
@@ -189,8 +173,8 @@ class Dataset(_Record):
                 f"  {name}: {len(loaded.texts):,} queries over {len(loaded.video_ids):,} videos, {found:,} found"
             )
             if missing:
-                some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
-                report.append(f"    {len(missing):,} videos missing: {some}")
+                some = ", ".join(missing[:3]) + (f" and {len(missing) - 3:,} more" if len(missing) > 3 else "")
+                report.append(f"    not found: {some}")
             report += [f"    {deviation}" for deviation in loaded.deviations]
             if split.note:
                 report.append(f"    {split.note}")

@@ -138,7 +138,7 @@ def test_the_check_tells_what_is_there_and_where_the_rest_is(lookalike):
     video.unlink()
     annotation = sorted(path for path in root.iterdir() if path.name in dataset.files)[0]
     report = dataset.check(root)
-    assert f"1 videos missing: {video.name.rpartition('.')[0]}" in report
+    assert f"not found: {video.name.rpartition('.')[0]}" in report
     assert dataset.licence in report
     assert dataset.videos in report
     annotation.unlink()
