@@ -1,0 +1,65 @@
+"""Which moments of a video to look at: the middles of equal intervals, and the segments of a long video."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from dits_adapter.errors import InputError
+
+
+def interval_middles(start: float, end: float, n: int) -> npt.NDArray[np.float64]:
+    """Return the middles of n equal intervals of [start, end): (n,) float64, in the unit of the bounds.
+
+    This is X-Pool's deterministic sampling (METHOD.md, section 4), by time instead of by frame number, so
+    that it means the same where the frame rate varies.
+
+    Raises:
+        InputError: n < 1, or not 0 <= start < end.
+
+    >>> interval_middles(0.0, 6.0, 3).tolist()
+    [1.0, 3.0, 5.0]
+    """
+    if n < 1:
+        raise InputError(f"expected at least one frame, got n={n}.")
+    if not 0 <= start < end < math.inf:
+        raise InputError(f"expected 0 <= start < end in seconds, got start={start}, end={end}.")
+    return np.asarray(start + (np.arange(n) + 0.5) * ((end - start) / n), np.float64)
+
+
+def segment_spans(
+    duration: float, seconds: float | None = None, overlap: float = 0.0
+) -> list[tuple[float, float]]:
+    """Cut [0, duration) into segments of `seconds`, each `overlap` seconds into the one before.
+
+    The last segment takes what remains. With step = seconds - overlap, a remainder shorter than half a step is
+    joined to the segment before it: so the last segment lasts `seconds` give or take half a step, the others
+    exactly `seconds`, and only a video shorter than that has a shorter one.
+
+    Args:
+        duration: length of the video in seconds.
+        seconds: length of a segment; None for one segment that is the whole video.
+        overlap: seconds that neighbouring segments share, less than `seconds`.
+
+    Raises:
+        InputError: a length that is not positive, or an overlap outside [0, seconds).
+
+    >>> segment_spans(25.0, 10.0)
+    [(0.0, 10.0), (10.0, 20.0), (20.0, 25.0)]
+    >>> segment_spans(22.0, 10.0)
+    [(0.0, 10.0), (10.0, 22.0)]
+    """
+    if not 0 < duration < math.inf:
+        raise InputError(f"expected a positive duration in seconds, got {duration}.")
+    if seconds is None:
+        return [(0.0, duration)]
+    if not 0 < seconds < math.inf:
+        raise InputError(f"expected a positive segment length in seconds, got {seconds}.")
+    if not 0 <= overlap < seconds:
+        raise InputError(f"expected an overlap of at least 0 and less than {seconds} seconds, got {overlap}.")
+    step = seconds - overlap
+    count = max(0, math.floor((duration - seconds) / step - 0.5) + 1) + 1
+    starts = [k * step for k in range(count)]
+    return [(start, start + seconds) for start in starts[:-1]] + [(starts[-1], duration)]
