@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from dits_adapter.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, PreTrainedTokenizerBase
+
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
+"""What transformers raises for a checkpoint that is missing, damaged or of other shapes."""
 
 
 def bundled(name: str) -> Path | None:
@@ -156,12 +160,20 @@ def load_clip(
     source = ClipSource.find(id_or_path, revision)
     where = source.loading()
     try:
-        model: Any = CLIPModel.from_pretrained(source.location, dtype=torch.float32, use_safetensors=True, **where)
+        model: Any
+        model, report = CLIPModel.from_pretrained(
+            source.location, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **where
+        )
         tokenizer = AutoTokenizer.from_pretrained(source.location, **where)
         # The PIL backend is the one that exists with and without torchvision: same pixels on every machine.
         image_processor = CLIPImageProcessorPil.from_pretrained(source.location, **where)
-    except (OSError, ValueError) as error:
+    except LOADING_ERRORS as error:
         raise ArtifactError(f"{source.location}: cannot load a CLIP from here. {error}") from error
+    if report["missing_keys"]:  # transformers would leave them at random values
+        first = sorted(report["missing_keys"])[0]
+        raise ArtifactError(
+            f"{source.location}: the weights lack {len(report['missing_keys'])} tensors ({first}, …)."
+        )
     positions = model.text_model.embeddings.position_embedding.num_embeddings
     tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     model.requires_grad_(False).eval()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dits_adapter.adapters import DITSAdapter
 from dits_adapter.artifact import Artifact, find_artifact
-from dits_adapter.clip import Clip, ClipSource, bundled, pick_device
+from dits_adapter.clip import LOADING_ERRORS, Clip, ClipSource, bundled, pick_device
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.space import EmbeddingSpace
 
@@ -171,7 +171,8 @@ class DITSQueryEncoder:
             return_trajectory: also return the sampler's path.
 
         Returns:
-            Unit vectors of the shape given, float32. With `return_trajectory`, also [v_{T'}, …, v_0] before
+            Unit vectors of the shape given, float32 (the input itself where nothing moves: strength 0, T' = 0 or
+            a bypass). With `return_trajectory`, also [v_{T'}, …, v_0] before
             normalisation, (T' + 1, n, d) float32.
 
         Raises:
@@ -249,7 +250,7 @@ class DITSQueryEncoder:
                 modality_config=CLIP_TOWERS,
                 module_output_name="sentence_embedding",
             )
-        except (OSError, ValueError) as error:
+        except LOADING_ERRORS as error:
             raise ArtifactError(f"{self._source.location}: cannot load a CLIP from here. {error}") from error
         transformer.model.requires_grad_(False).eval()
         clip = Clip(transformer.model, transformer.tokenizer, transformer.processor.image_processor, self._source)

@@ -50,6 +50,11 @@ class AffineAdapter(Adapter):
         """Map (n, d) of any norm to (n, d)."""
         return F.linear(F.normalize(text, dim=1), self.weight.to(text.dtype), self.bias.to(text.dtype))
 
+    @property
+    def is_plain(self) -> bool:
+        """True for the method `identity`."""
+        return self.config.method == "identity"
+
     @classmethod
     def _from(cls, method: str, weight: Floats, bias: Floats) -> AffineAdapter:
         adapter = cls(AffineConfig.model_validate({"width": len(bias), "method": method}))

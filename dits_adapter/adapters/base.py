@@ -54,6 +54,11 @@ class Adapter(nn.Module, ABC):
     def forward(self, text: Tensor) -> Tensor:
         """Map text embeddings (n, d) to adapted ones (n, d), differentiably; norms are free."""
 
+    @property
+    def is_plain(self) -> bool:
+        """True where the adapter leaves every embedding as it is by definition, so that `adapt` returns its input."""
+        return False
+
     def for_inference(self) -> Adapter:
         """Return the form that queries should run on: equal results, less work."""
         return self.eval()
@@ -67,8 +72,8 @@ class Adapter(nn.Module, ABC):
             strength: how far to go on the sphere, 0 (plain CLIP) to 1 (fully adapted).
 
         Returns:
-            Unit vectors (n, d) of the type, dtype and device of the input. With strength 0 the input itself,
-            bit for bit and not normalised.
+            Unit vectors (n, d) of the type, dtype and device of the input. With strength 0, or an adapter that
+            `is_plain` (DITS with T' = 0), the input itself, bit for bit and not normalised.
 
         Raises:
             InputError: wrong shape or width, a NaN, infinite or zero row, or a strength outside 0 … 1.
@@ -76,7 +81,7 @@ class Adapter(nn.Module, ABC):
         check_vectors(vectors, self.width)
         if not 0 <= strength <= 1:
             raise InputError(f"strength is {strength}; it goes from 0 (plain CLIP) to 1 (fully adapted).")
-        if strength == 0:
+        if strength == 0 or self.is_plain:
             return vectors
         given = torch.as_tensor(vectors)
         device = next(iter(self.state_dict().values()), given).device

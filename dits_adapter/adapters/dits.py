@@ -35,6 +35,11 @@ class DITSAdapter(Adapter):
         scale = self.config.noise_scale if self.training else 0.0
         return self.sampler(text, noise_scale=scale, generator=self.noise)
 
+    @property
+    def is_plain(self) -> bool:
+        """True with T' = 0."""
+        return self.config.steps == 0
+
     def for_inference(self) -> DITSAdapter:
         """Return this adapter with a folded network; conditioned ones stay as they are."""
         if self.config.condition != "none":

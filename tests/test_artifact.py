@@ -1,0 +1,220 @@
+"""Save and load: bit for bit, all or nothing, and each kind of damage refused with its own sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dits_adapter import artifact as module
+from dits_adapter.adapters import DITSAdapter, MLPAdapter, MLPConfig, mean_shift
+from dits_adapter.artifact import Artifact, ArtifactConfig, find_artifact
+from dits_adapter.clip import load_clip
+from dits_adapter.errors import ArtifactError
+from dits_adapter.sampler import SamplerConfig
+from dits_adapter.space import EmbeddingSpace
+
+
+@pytest.fixture(scope="module")
+def space(tiny_clip):
+    return EmbeddingSpace.of(load_clip(tiny_clip))
+
+
+def random_adapter(width: int = 32) -> DITSAdapter:
+    adapter = DITSAdapter(SamplerConfig(width=width, depth=1, steps=3))
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+    return adapter.eval()
+
+
+@pytest.fixture
+def saved(space, tmp_path):
+    return Artifact(random_adapter(), space, training={"dataset": "none"}, metrics={"r1": 1.0}).save(
+        tmp_path / "adapter"
+    )
+
+
+def resign(folder):
+    """Make checksums right again after a deliberate change, to reach the checks behind them."""
+    config = json.loads((folder / "config.json").read_text())
+    config["weights_sha256"] = module._sha256(folder / "adapter.safetensors")
+    parsed = ArtifactConfig.model_validate(config)
+    parsed.checksum = parsed.expected_checksum()
+    (folder / "config.json").write_text(parsed.model_dump_json())
+
+
+def change_config(folder, **fields):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
+
+
+@pytest.mark.parametrize("kind", ["dits", "mlp", "affine"])
+def test_same_vectors_bit_for_bit(kind, space, tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(9, 32)).astype(np.float32)
+    adapter = {
+        "dits": random_adapter,
+        "mlp": lambda: MLPAdapter(MLPConfig(width=32, depth=1)).eval(),
+        "affine": lambda: mean_shift(vectors, rng.normal(size=(9, 32))),
+    }[kind]()
+    loaded = Artifact.load(Artifact(adapter, space).save(tmp_path / "saved"))
+    assert loaded.space == space
+    assert loaded.adapter.config == adapter.config
+    assert np.array_equal(loaded.adapter.adapt(vectors), adapter.adapt(vectors))
+
+
+def test_carries_training_and_metrics(saved):
+    loaded = Artifact.load(saved)
+    assert (loaded.training, loaded.metrics, loaded.kind) == ({"dataset": "none"}, {"r1": 1.0}, "frozen")
+    card = (saved / "README.md").read_text()
+    assert "library_name: dits_adapter" in card
+    assert "dataset: none" in card
+
+
+def test_saving_twice_replaces_and_leaves_no_scraps(saved, space):
+    Artifact(random_adapter(), space, training={"dataset": "other"}).save(saved)
+    assert Artifact.load(saved).training == {"dataset": "other"}
+    assert [path.name for path in saved.parent.iterdir()] == ["adapter"]
+
+
+def test_a_failed_save_keeps_what_was_there(saved, space, monkeypatch):
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        Artifact(random_adapter(), space).save(saved)
+    monkeypatch.undo()
+    assert Artifact.load(saved).training == {"dataset": "none"}
+    assert [path.name for path in saved.parent.iterdir()] == ["adapter"]
+
+
+def test_other_folders_are_not_overwritten(tmp_path, space):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(ArtifactError, match="not empty"):
+        Artifact(random_adapter(), space).save(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["adapter.safetensors", "config.json"])
+def test_every_changed_byte_is_refused(saved, name):
+    original = (saved / name).read_bytes()
+    positions = np.random.default_rng(0).choice(len(original), 60, replace=False)
+    for position in positions:
+        changed = bytearray(original)
+        changed[position] ^= 1
+        (saved / name).write_bytes(changed)
+        try:
+            loaded = Artifact.load(saved)
+        except ArtifactError as error:
+            assert name in str(error) or "adapter" in str(error)  # noqa: PT017
+        else:  # a byte outside the content, white space between JSON tokens for one
+            (saved / name).write_bytes(original)
+            reference = Artifact.load(saved)
+            assert loaded.space == reference.space
+            assert loaded.adapter.config == reference.adapter.config
+            assert name == "config.json"
+            assert json.loads(bytes(changed)) == json.loads(original)
+
+
+def test_truncated_weights(saved):
+    weights = saved / "adapter.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5])
+    with pytest.raises(ArtifactError, match="no intact safetensors file"):
+        Artifact.load(saved)
+
+
+def test_pickle(saved):
+    (saved / "adapter.safetensors").rename(saved / "adapter.bin")
+    with pytest.raises(ArtifactError, match=r"adapter\.bin is pickled"):
+        Artifact.load(saved)
+
+
+def test_missing_tensor(saved):
+    weights = load_file(saved / "adapter.safetensors")
+    del weights["sampler.network.x_embedder.bias"]
+    save_file(weights, saved / "adapter.safetensors")
+    resign(saved)
+    with pytest.raises(
+        ArtifactError, match=r"1 tensors are missing, the first is sampler\.network\.x_embedder\.bias"
+    ):
+        Artifact.load(saved)
+
+
+def test_extra_tensor(saved):
+    weights = load_file(saved / "adapter.safetensors")
+    save_file({**weights, "stowaway": torch.zeros(1)}, saved / "adapter.safetensors")
+    resign(saved)
+    with pytest.raises(ArtifactError, match="1 tensors are unknown, the first is stowaway"):
+        Artifact.load(saved)
+
+
+def test_wrong_shape(saved):
+    weights = load_file(saved / "adapter.safetensors")
+    weights["sampler.network.x_embedder.bias"] = torch.zeros(31)
+    save_file(weights, saved / "adapter.safetensors")
+    resign(saved)
+    with pytest.raises(ArtifactError, match=r"has shape \(31,\), the config says \(32,\)"):
+        Artifact.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"format_version": 99}, r"format version 99.*pip install -U dits-adapter"),
+        ({"format": "something"}, "not the config of an adapter"),
+        ({"adapter": "oracle"}, "adapter 'oracle' is unknown; known are dits"),
+        ({"config": {"width": 32, "typo": 1}}, "config is invalid"),
+        ({"surprise": 1}, "surprise"),
+        ({"metrics": {"r1": 100.0}}, "was changed or damaged"),
+    ],
+)
+def test_bad_configs_each_have_their_sentence(saved, fields, message):
+    change_config(saved, **fields)
+    with pytest.raises(ArtifactError, match=message):
+        Artifact.load(saved)
+
+
+def test_config_that_is_no_json(saved):
+    (saved / "config.json").write_text("{")
+    with pytest.raises(ArtifactError, match="not valid JSON"):
+        Artifact.load(saved)
+
+
+def test_folder_without_an_adapter(tmp_path, tiny_clip):
+    with pytest.raises(ArtifactError, match="not a saved adapter"):
+        Artifact.load(tmp_path)
+    with pytest.raises(ArtifactError, match="not a saved adapter"):
+        Artifact.load(tiny_clip)
+
+
+def test_width_that_is_not_its_space(space, tmp_path):
+    folder = Artifact(random_adapter(16), space).save(tmp_path / "narrow")
+    with pytest.raises(ArtifactError, match="width 16, but its space has 32"):
+        Artifact.load(folder)
+
+
+def test_hub_download_takes_safetensors_and_json_only(saved, tmp_path, monkeypatch):
+    asked = {}
+
+    def download(repo, revision, allow_patterns):
+        asked.update(repo=repo, revision=revision, patterns=allow_patterns)
+        return str(shutil.copytree(saved, tmp_path / "snapshot"))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    Artifact.load("someone/their-adapter", revision="v2")
+    assert (asked["repo"], asked["revision"]) == ("someone/their-adapter", "v2")
+    assert not any("bin" in pattern or pattern == "*" for pattern in asked["patterns"])
+
+
+def test_unreachable_hub_is_said(monkeypatch):
+    def download(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(ArtifactError, match=r"someone/their-adapter.*no route"):
+        find_artifact("someone/their-adapter")
