@@ -1,0 +1,31 @@
+# `make demo` and `make test` need Python 3.10 or newer, pip and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check model clean
+
+demo: $(INSTALLED)  ## generate clips, ingest them, search with and without DITS
+	$(BIN)/python -m benchmarks.demo
+
+test: $(INSTALLED) check  ## lint, strict types, all tests
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+model: $(INSTALLED)  ## rebuild the shipped encoder and adapters from nothing (about an hour on 2 cores)
+	$(BIN)/python -m benchmarks.clips.train_clip --out dits_adapter/pretrained/demo-clip
+	$(BIN)/python -m benchmarks.clips.train_adapters
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $(INSTALLED)
+
+clean:
+	rm -rf $(VENV) results build dist
