@@ -21,6 +21,21 @@ from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 
 
+def split_videos(count: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Part the rows of videos at random: ascending rows to train on, and `fraction` of them to hold out.
+
+    Raises:
+        InputError: fewer than two videos, or a fraction outside (0, 1).
+    """
+    if count < 2 or not 0 < fraction < 1:
+        raise InputError(
+            f"cannot hold out {fraction} of {count} videos; it takes two videos and 0 < fraction < 1."
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    held = min(max(1, round(fraction * count)), count - 1)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Texts and the videos they describe; several texts may share a video.
@@ -81,14 +96,8 @@ class Pairs:
         Raises:
             InputError: fewer than two videos, or a fraction outside (0, 1).
         """
-        if len(self.video) < 2 or not 0 < fraction < 1:
-            raise InputError(
-                f"cannot hold out {fraction} of {len(self.video)} videos; "
-                "it takes two videos and 0 < fraction < 1."
-            )
-        order = np.random.default_rng(seed).permutation(len(self.video))
-        held = min(max(1, round(fraction * len(order))), len(order) - 1)
-        return self.of_videos(np.sort(order[held:])), self.of_videos(np.sort(order[:held]))
+        kept, held = split_videos(len(self.video), fraction, seed)
+        return self.of_videos(kept), self.of_videos(held)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one safetensors file."""

@@ -149,7 +149,8 @@ def train(
             rows = batch.to(place)
             optimizer.zero_grad()
             queries = F.normalize(adapter(text[rows]), dim=1)
-            loss = contrastive_loss(queries, video[labels[rows]], logit_scale.exp(), labels[rows])
+            similarity = queries @ video[labels[rows]].T
+            loss = contrastive_loss(similarity, logit_scale.exp(), labels[rows])
             loss.backward()
             torch.nn.utils.clip_grad_norm_([*adapter.parameters(), logit_scale], config.gradient_norm)
             optimizer.step()
