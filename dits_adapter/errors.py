@@ -17,6 +17,10 @@ class SpaceMismatchError(DITSError):
     """Two things that should live in one embedding space do not: adapter, encoder, cache or collection."""
 
 
+class StoreError(DITSError):
+    """A vector store that cannot be reached, read or written, or a collection that is not what it should be."""
+
+
 class VideoError(DITSError):
     """A file from which no frames can be had.
 

@@ -1,0 +1,374 @@
+"""Folders of video into a collection, so that it can be stopped at any moment and started again.
+
+A video is its content: its id is made from the SHA-256 of the whole file, and the ids of its points from that and
+their spans, so that storing it twice is storing it once. Each run compares the files with what the collection says
+it holds:
+
+- same path, size and modification time as recorded: done, without opening the file (rsync's quick check);
+- otherwise the file is hashed, at some 1.5 GB/s. Content that is there already was touched, moved or copied and is
+  not decoded again: its record follows the file, or the copy is reported;
+- otherwise it is decoded and embedded, and what was stored of the path before is removed.
+
+The last segment of a video carries their number: a video that was interrupted is recognised and done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from os import PathLike
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from dits_adapter.errors import InputError, StoreError, VideoError
+from dits_adapter.stores.qdrant import Record, VideoFile, failure_point, segment_point, video_id
+
+if TYPE_CHECKING:
+    from qdrant_client.models import PointStruct
+
+    from dits_adapter.stores.qdrant import QdrantStore
+    from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
+
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+    *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
+)
+BATCH_FLOATS = 250_000
+"""Vector elements that are uploaded in one request: some 3 MB of JSON, a tenth of what a server accepts."""
+
+
+@dataclass
+class IngestReport:
+    """What one run did, by file.
+
+    Attributes:
+        videos: how many were embedded and stored, and in how many `segments`.
+        present: how many were there already.
+        moved: how many were there already, under a path where they no longer are.
+        duplicates: files with the content of another one, which they are mapped to.
+        failed: files that gave no frames, and why.
+        known: how many of the failed ones failed in an earlier run and were not tried again.
+        ignored: files that were not taken for videos, and why.
+        seconds: how long the run took.
+    """
+
+    videos: int = 0
+    segments: int = 0
+    present: int = 0
+    moved: int = 0
+    duplicates: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    known: int = 0
+    ignored: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        rate = self.videos / self.seconds if self.seconds else 0.0
+        lines = [
+            f"stored   {self.videos} videos, {self.segments} segments, {self.seconds:.1f} s ({rate:.1f} videos/s)",
+            f"present  {self.present}",
+        ]
+        if self.moved:
+            lines.append(f"moved    {self.moved}")
+        if self.duplicates:
+            lines.append(f"copies   {len(self.duplicates)}")
+            lines += [f"  {path}: same content as {other}" for path, other in self.duplicates.items()]
+        if self.ignored:
+            kinds = ", ".join(f"{n} × {reason}" for reason, n in Counter(self.ignored.values()).most_common())
+            lines.append(f"ignored  {len(self.ignored)} ({kinds})")
+        if self.failed:
+            known = f", {self.known} of them in an earlier run and not tried again" if self.known else ""
+            lines.append(f"failed   {len(self.failed)}{known}")
+            lines += [f"  {path}: {reason}" for path, reason in self.failed.items()]
+        return "\n".join(lines)
+
+
+def find_videos(paths: Iterable[str | PathLike[str]], report: IngestReport) -> list[str]:
+    """List the video files of folders, in the same order every time; what is left out goes into the report.
+
+    A folder is searched all the way down, through links too, by extension; hidden files and folders are left out.
+    A file that is named itself is taken whatever it is called.
+
+    Raises:
+        InputError: a path that does not exist.
+    """
+    found: dict[str, None] = {}
+    for path in map(os.path.abspath, paths):
+        if os.path.isdir(path):
+            found.update(dict.fromkeys(_walk(path, report)))
+        elif os.path.lexists(path):
+            found[path] = None
+        else:
+            raise InputError(f"{path}: no such file or folder.")
+    return list(found)
+
+
+def _walk(root: str, report: IngestReport) -> Iterator[str]:
+    def unreadable(error: OSError) -> None:
+        report.failed[_printable(str(error.filename))] = f"the folder cannot be read ({error.strerror})"
+
+    entered = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=unreadable):
+        identity = os.stat(folder)
+        if (identity.st_dev, identity.st_ino) in entered:  # links can lead round in a circle
+            subfolders.clear()
+            continue
+        entered.add((identity.st_dev, identity.st_ino))
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            suffix = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                report.ignored[_printable(path)] = "hidden"
+            elif suffix not in VIDEO_SUFFIXES:
+                report.ignored[_printable(path)] = f"no video extension ({suffix or 'none'})"
+            else:
+                yield path
+        hidden = [name for name in subfolders if name.startswith(".")]
+        report.ignored.update({_printable(os.path.join(folder, name)): "hidden" for name in hidden})
+        subfolders[:] = sorted(set(subfolders) - set(hidden))
+
+
+def _printable(path: str) -> str:
+    """Spell bytes that are no UTF-8, which file names may hold and JSON may not, as escapes."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def _identify(path: str) -> VideoFile:
+    """Return a file's size and time, not yet its content.
+
+    Raises:
+        VideoError: it is not a readable file, or has a name that cannot be stored.
+    """
+    if _printable(path) != path:
+        raise VideoError(_printable(path), "its name is not valid UTF-8; rename it")
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise VideoError(path, f"it cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise VideoError(path, "it is no regular file but a pipe, a socket or a device")
+    return VideoFile(path, status.st_size, status.st_mtime_ns)
+
+
+def _hash(file: VideoFile) -> VideoFile:
+    """Return the file with the id of its content; raises VideoError as `_identify`."""
+    digest = hashlib.sha256()
+    block = memoryview(bytearray(1 << 20))
+    try:
+        with open(file.path, "rb", buffering=0) as stream:
+            while n := stream.readinto(block):
+                digest.update(block[:n])
+    except OSError as error:
+        raise VideoError(file.path, f"it cannot be read ({error.strerror})") from error
+    return replace(file, video_id=video_id(digest.hexdigest()))
+
+
+def _unchanged(file: VideoFile | Record) -> bool:
+    """Whether the file on disk is still the one that was described."""
+    try:
+        status = os.stat(file.path)
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns)
+
+
+def ingest(
+    store: QdrantStore,
+    paths: str | PathLike[str] | Iterable[str | PathLike[str]],
+    encoder: VideoEncoder,
+    *,
+    segment_seconds: float | None = None,
+    overlap: float = 0.0,
+    retry_failed: bool = False,
+    progress: bool = True,
+) -> IngestReport:
+    """Embed the videos of folders and files and store them; what is there already is skipped.
+
+    Args:
+        store: where to; the collection is made if it is missing.
+        paths: folders and files, or one of them.
+        encoder: makes the vectors; its space is the collection's.
+        segment_seconds: length of a segment, in seconds; None for one a video. A collection has one length.
+        overlap: of neighbouring segments, in seconds.
+        retry_failed: try files again that failed before and have not changed since.
+        progress: show a progress bar, over the files that are not there yet.
+
+    Returns:
+        The report. A file that gives no frames is in its `failed`, and never stops the run.
+
+    Raises:
+        InputError: a path that does not exist, or impossible segments.
+        SpaceMismatchError: the collection is of another embedding space than the encoder.
+        StoreError: the store cannot be reached, read or written, or fails on the way. What was stored stays, and
+            the next run goes on from there.
+    """
+    report = IngestReport()
+    started = time.monotonic()
+    files = find_videos([paths] if isinstance(paths, (str, PathLike)) else paths, report)
+    store.create(encoder.space, segment_seconds=segment_seconds, overlap=overlap)
+    with tqdm(total=len(files), unit="video", desc=store.collection, disable=not progress) as bar:
+        run = _Run(store, report, bar, retry_failed)
+        segments = encoder.iter_segments(
+            run.to_encode(files), segment_seconds=segment_seconds, overlap=overlap, on_error=run.fail
+        )
+        try:
+            for path, group in groupby(segments, key=lambda segment: segment.path):
+                run.store_video(path, group)
+            run.finish()
+        except StoreError as error:
+            raise StoreError(f"{error} What is stored stays; the same command goes on from there.") from error
+    report.seconds = time.monotonic() - started
+    return report
+
+
+class _Run:
+    """One pass over the files: what the collection holds, what is on its way there."""
+
+    def __init__(self, store: QdrantStore, report: IngestReport, bar: tqdm, retry_failed: bool) -> None:
+        self.store = store
+        self.report = report
+        self.bar = bar
+        self.retry_failed = retry_failed
+        self.by_path: defaultdict[str, list[Record]] = defaultdict(list)
+        self.by_video: dict[str, Record] = {}
+        self.encoding: dict[str, VideoFile] = {}
+        self.batch: list[PointStruct] = []
+        self.floats = 0
+        for record in store.records():
+            self._remember(record)
+
+    def _remember(self, record: Record) -> None:
+        self.by_path[record.path].append(record)
+        if record.video_id:
+            self.by_video[record.video_id] = record
+
+    def _forget(self, records: list[Record]) -> None:
+        self.store.forget(records)
+        for record in records:
+            self.by_path[record.path].remove(record)
+            self.by_video.pop(record.video_id, None)
+
+    def to_encode(self, files: Iterable[str]) -> Iterator[str]:
+        """Deal with the files that need no decoding, and give out the others."""
+        for path in files:
+            try:
+                file = _identify(path)
+                if self._is_settled(file):
+                    continue
+                file = _hash(file)
+            except VideoError as error:
+                self.report.failed[error.path] = error.reason
+                self.bar.update()
+                continue
+            stored = self.by_video.get(file.video_id)
+            outdated = [record for record in self.by_path[path] if record is not stored]
+            if stored is not None and not stored.complete:
+                outdated.append(stored)
+                stored = None
+            self._forget(outdated)
+            if stored is None:
+                self.encoding[path] = file
+                yield path
+            else:
+                self._settle_copy(file, stored)
+
+    def _skip(self) -> None:
+        self.bar.total -= 1  # so that rate and remaining time are those of the files to be embedded
+        self.bar.update(0)
+
+    def _is_settled(self, file: VideoFile) -> bool:
+        records = self.by_path[file.path]
+        if len(records) != 1 or not records[0].is_of(file):
+            return False
+        if records[0].failure:
+            if self.retry_failed:
+                return False
+            self.report.failed[file.path] = records[0].failure
+            self.report.known += 1
+        elif records[0].complete:
+            self.report.present += 1
+        else:
+            return False
+        self._skip()
+        return True
+
+    def _settle_copy(self, file: VideoFile, stored: Record) -> None:
+        """Content that is stored already: the file was touched or moved, or is a copy."""
+        self._skip()
+        if stored.path != file.path and _unchanged(stored):
+            self.report.duplicates[file.path] = stored.path
+            return
+        if stored.path == file.path:
+            self.report.present += 1
+        else:
+            self.report.moved += 1
+        self.upload()  # it may still be on its way
+        self.store.relocate(file)
+        self.by_path[stored.path].remove(stored)
+        stored.path, stored.size, stored.mtime_ns = file.path, file.size, file.mtime_ns
+        self.by_path[file.path].append(stored)
+
+    def store_video(self, path: str, segments: Iterator[EncodedSegment]) -> None:
+        """Store a video's segments as they come, the last one with their number."""
+        file = self.encoding[path]
+        if (twin := self.by_video.get(file.video_id)) is not None:  # two copies were new to this run
+            del self.encoding[path]
+            self.report.duplicates[path] = twin.path
+            self._skip()
+            return
+        record = Record(path, file.size, file.mtime_ns, file.video_id)
+        held = next(segments)
+        for segment in segments:
+            self._queue(segment_point(file, held), held)
+            record.found += 1
+            held = segment
+        record.found += 1
+        if path not in self.encoding:  # it failed half-way
+            self._withdraw(record)
+            return
+        del self.encoding[path]
+        self.bar.update()
+        if not _unchanged(file):
+            self._withdraw(record)
+            self.report.failed[path] = "it changed while it was read; run again when it is complete"
+            return
+        self._queue(segment_point(file, held, segments=record.found), held)
+        record.expected = record.found
+        self._remember(record)
+        self.report.videos += 1
+        self.report.segments += record.found
+
+    def _withdraw(self, record: Record) -> None:
+        self.batch = [p for p in self.batch if (p.payload or {}).get("video_id") != record.video_id]
+        self.store.forget([record])
+
+    def fail(self, error: VideoError) -> None:
+        """Write down why a file gives no frames, so that it is not decoded in vain again."""
+        file = self.encoding.pop(error.path)
+        self.report.failed[error.path] = error.reason
+        self.batch.append(failure_point(file, error.reason))
+        self.bar.update()
+
+    def _queue(self, point: PointStruct, segment: EncodedSegment) -> None:
+        self.batch.append(point)
+        self.floats += segment.vector.size + segment.frame_vectors.size
+        if self.floats >= BATCH_FLOATS:
+            self.upload()
+
+    def upload(self) -> None:
+        """Send what is queued."""
+        self.store.write(self.batch)
+        self.batch, self.floats = [], 0
+
+    def finish(self) -> None:
+        """Send the rest, once all files have been through the encoder."""
+        for path in list(self.encoding):
+            self.fail(VideoError(path, "it gave no segments"))
+        self.upload()

@@ -1,0 +1,100 @@
+"""An encoder whose videos are small text files: what ingestion does with an encoder, without a decoder or a model.
+
+Run as a program, it ingests a folder slowly, to be killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from dits_adapter.errors import VideoError
+from dits_adapter.space import EmbeddingSpace
+
+WIDTH, FRAMES = 8, 4
+
+
+def unit(values: np.ndarray) -> np.ndarray:
+    return (values / np.linalg.norm(values, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def fake_space(seed: int = 0, width: int = WIDTH) -> EmbeddingSpace:
+    rng = np.random.default_rng(seed)
+    canaries = [tuple(map(tuple, unit(rng.normal(size=(n, width))).tolist())) for n in (4, 2)]
+    return EmbeddingSpace(
+        encoder=f"fake-{seed}",
+        weights_sha256=hashlib.sha256(f"{seed} {width}".encode()).hexdigest(),
+        frames=FRAMES,
+        width=width,
+        canary_texts=canaries[0],
+        canary_images=canaries[1],
+    )
+
+
+def write_video(path: Path, kind: str = "good", seed: int = 0, segments: int = 2) -> Path:
+    """Write a "video": `good`, `broken` (fails at once), or `half` (fails after its segments)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{kind} {seed} {segments}")
+    return path
+
+
+class FakeEncoder:
+    """Yields what the text of a file asks for and remembers which files it was given."""
+
+    def __init__(self, space: EmbeddingSpace | None = None, *, delay: float = 0.0) -> None:
+        self.space = space or fake_space()
+        self.delay = delay
+        self.decoded: list[str] = []
+        self.before: Callable[[str], None] = lambda path: None
+
+    def iter_segments(
+        self,
+        paths: Iterable[str],
+        *,
+        segment_seconds: float | None = None,
+        overlap: float = 0.0,
+        on_error: Callable[[VideoError], None],
+    ) -> Iterator[Any]:
+        for path in paths:
+            self.decoded.append(path)
+            self.before(path)
+            words = Path(path).read_text().split()
+            if len(words) != 3 or words[0] == "broken":
+                on_error(VideoError(path, "the file is empty" if not words else "no video stream"))
+                continue
+            kind, seed, segments = words
+            rng = np.random.default_rng(int(seed))
+            for n in range(int(segments)):
+                time.sleep(self.delay)
+                frames = unit(rng.normal(size=(FRAMES, self.space.width)))
+                yield SimpleNamespace(
+                    path=path,
+                    start=2.0 * n,
+                    end=2.0 * n + 2,
+                    fps=30000 / 1001,
+                    duration=2.0 * int(segments),
+                    vector=unit(frames.mean(axis=0)),
+                    frame_vectors=frames,
+                    timestamps=2 * n + (np.arange(FRAMES) + 0.5) / 2,
+                    backend="fake",
+                )
+            if kind == "half":
+                on_error(VideoError(path, "it ends early"))
+
+
+if __name__ == "__main__":
+    from dits_adapter.stores import ingest
+    from dits_adapter.stores.qdrant import QdrantStore
+
+    location, collection, folder = sys.argv[1:]
+    ingest.BATCH_FLOATS = 100
+    print("ready", flush=True)
+    with QdrantStore(location, collection) as store:
+        store.ingest(folder, FakeEncoder(delay=0.01), progress=False)  # type: ignore[arg-type]

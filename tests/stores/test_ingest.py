@@ -1,0 +1,458 @@
+"""Ingestion: what is stored, skipped, replaced and reported, and what is left when it is interrupted anywhere."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qdrant_client import QdrantClient, models
+
+from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
+from dits_adapter.stores import ingest as ingest_module
+from dits_adapter.stores.ingest import IngestReport, find_videos
+from dits_adapter.stores.qdrant import QdrantStore
+from tests.stores.conftest import Storage, contents
+from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
+from tests.stores.server import QdrantProcess
+
+
+def run(store: QdrantStore, folder: Path, encoder: FakeEncoder | None = None, **options: Any) -> IngestReport:
+    return store.ingest(folder, encoder or FakeEncoder(), progress=False, **options)  # type: ignore[arg-type]
+
+
+def fresh(collection: str = "videos") -> QdrantStore:
+    return QdrantStore(QdrantClient(":memory:"), collection)
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found.keys() == expected.keys()
+    for point, (payload, vectors) in expected.items():
+        assert found[point][0] == payload
+        assert found[point][1].keys() == vectors.keys()
+        for name in vectors:
+            np.testing.assert_allclose(found[point][1][name], vectors[name], atol=1e-6)
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A folder with everything that occurs in one."""
+    folder = tmp_path / "library"
+    for seed in range(4):
+        write_video(folder / f"good {seed}.mp4", seed=seed, segments=seed + 1)
+    write_video(folder / "deep" / "ärger 東京 🎬.MKV", seed=10)
+    write_video(folder / "broken.mp4", "broken")
+    write_video(folder / "half.webm", "half", seed=20, segments=3)
+    write_video(folder / "copy of good 2.mp4", seed=2, segments=3)
+    (folder / "empty.mp4").touch()
+    (folder / "notes.txt").write_text("no video")
+    (folder / ".hidden.mp4").write_text("no video")
+    (folder / ".trash").mkdir()
+    return folder
+
+
+def test_a_mixed_folder_is_ingested_to_the_end_and_each_bad_file_reported(storage: Storage, library: Path) -> None:
+    with storage.open() as store:
+        report = run(store, library)
+        points = contents(store)
+    assert (report.videos, report.segments) == (5, 12)
+    assert report.failed == {
+        str(library / "broken.mp4"): "no video stream",
+        str(library / "empty.mp4"): "the file is empty",
+        str(library / "half.webm"): "it ends early",
+    }
+    assert report.duplicates == {str(library / "good 2.mp4"): str(library / "copy of good 2.mp4")}
+    assert report.ignored == {
+        str(library / "notes.txt"): "no video extension (.txt)",
+        str(library / ".hidden.mp4"): "hidden",
+        str(library / ".trash"): "hidden",
+    }
+    for path, reason in report.failed.items():
+        assert f"{path}: {reason}" in str(report)
+    stored = sorted((p["path"], p["start"]) for p, vectors in points.values() if vectors)
+    assert len(stored) == 12
+    assert str(library / "half.webm") not in {path for path, _ in stored}
+    payload, vectors = next(points[i] for i in points if points[i][0]["path"].endswith("good 0.mp4"))
+    status = os.stat(library / "good 0.mp4")
+    assert payload | {"video_id": None} == {
+        "video_id": None,
+        "path": str(library / "good 0.mp4"),
+        "start": 0.0,
+        "end": 2.0,
+        "timestamps": [0.25, 0.75, 1.25, 1.75],
+        "duration": 2.0,
+        "fps": pytest.approx(29.97003),
+        "decoder": "fake",
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "segments": 1,
+    }
+    assert np.shape(vectors["frames"]) == (FRAMES, 8)
+
+
+def test_a_second_run_decodes_nothing_and_changes_nothing(storage: Storage, library: Path) -> None:
+    run(storage.open(), library)
+    before = contents(storage.open())
+    encoder = FakeEncoder()
+    report = run(storage.open(), library, encoder)
+    assert encoder.decoded == []
+    assert (report.videos, report.present, report.known, len(report.failed)) == (0, 5, 3, 3)
+    assert_same(contents(storage.open()), before)
+
+
+@pytest.mark.parametrize("floats", [0, ingest_module.BATCH_FLOATS])
+def test_stopped_before_or_after_any_write_the_next_run_completes_it(
+    library: Path, monkeypatch: pytest.MonkeyPatch, floats: int
+) -> None:
+    monkeypatch.setattr(ingest_module, "BATCH_FLOATS", floats)
+    clean = fresh()
+    run(clean, library)
+    expected = contents(clean)
+
+    class Killed(BaseException):
+        pass
+
+    def kill_at(step: int) -> Iterator[None]:
+        """Count the store's writes and stop at the given one: odd before it is done, even after."""
+        steps = iter(range(1, 1000))
+
+        def stopping(write: Callable[..., None]) -> Callable[..., None]:
+            def wrapped(*args: Any) -> None:
+                if next(steps) == step:
+                    raise Killed
+                write(*args)
+                if next(steps) == step:
+                    raise Killed
+
+            return wrapped
+
+        with monkeypatch.context() as patched:
+            for name in ("write", "forget", "relocate"):
+                patched.setattr(QdrantStore, name, stopping(getattr(QdrantStore, name)))
+            yield
+
+    for step in range(1, 1000):
+        store = fresh()
+        try:
+            for _ in kill_at(step):
+                run(store, library)
+        except Killed:
+            run(store, library)
+            assert_same(contents(store), expected)
+        else:
+            assert step > (30 if floats == 0 else 4)
+            break
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_as_one_clean_run(storage: Storage, tmp_path: Path) -> None:
+    if isinstance(storage.location, QdrantClient):
+        pytest.skip("memory does not outlive its process")
+    library = tmp_path / "library"
+    for seed in range(60):
+        write_video(
+            library / f"{seed}.mp4", "broken" if seed % 20 == 7 else "good", seed=seed, segments=seed % 5 + 1
+        )
+    clean = fresh()
+    run(clean, library)
+    delays = random.Random(0)
+    command = [sys.executable, "-m", "tests.stores.fakes", str(storage.location), storage.collection, str(library)]
+    kills = 0
+    while True:
+        child = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(delays.uniform(0.2, 0.8))
+        child.send_signal(signal.SIGKILL)
+        child.stdout.close()
+        if child.wait() != -signal.SIGKILL:
+            break
+        kills += 1
+        assert kills < 40, "no run ever ends"
+    assert child.returncode == 0
+    assert kills >= 2
+    assert_same(contents(storage.open()), contents(clean))
+
+
+def test_killed_server_is_named_and_after_its_restart_the_next_run_completes(
+    qdrant_process: Callable[..., QdrantProcess], library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "BATCH_FLOATS", 0)
+    clean = fresh()
+    run(clean, library)
+    server = qdrant_process()
+    encoder = FakeEncoder()
+    encoder.before = lambda path: server.kill() if len(encoder.decoded) == 4 else None
+    with QdrantStore(server.url) as store:
+        with pytest.raises(StoreError, match=rf"{server.url} gives no usable answer.*the same command goes on"):
+            run(store, library, encoder)
+        server.start()
+        run(store, library)
+        assert_same(contents(store), contents(clean))
+
+
+def test_full_disk_is_said_and_what_was_stored_stays(tmp_path: Path, library: Path) -> None:
+    clean = fresh()
+    run(clean, library)
+    with QdrantStore(tmp_path / "store") as store:
+        store.create(fake_space())
+        database = store.client._client.collections["videos"].storage.storage  # type: ignore[attr-defined]
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        database.execute(f"PRAGMA max_page_count = {pages + 2}")
+        with pytest.raises(StoreError, match=r"disk is full.*free space.*the same command goes on"):
+            run(store, library)
+    with QdrantStore(tmp_path / "store") as store:
+        run(store, library)
+        assert_same(contents(store), contents(clean))
+
+
+def test_replaced_content_takes_the_place_of_the_old(storage: Storage, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "v" / "a.mp4", seed=1, segments=5)
+    run(storage.open(), video.parent)
+    write_video(video, seed=2, segments=2)
+    assert run(storage.open(), video.parent).videos == 1
+    clean = fresh()
+    run(clean, video.parent)
+    assert_same(contents(storage.open()), contents(clean))
+    write_video(video, "broken")
+    report = run(storage.open(), video.parent)
+    assert report.failed == {str(video): "no video stream"}
+    assert storage.open().count() == 0
+    write_video(video, seed=2, segments=2)
+    assert run(storage.open(), video.parent).videos == 1
+    assert len(contents(storage.open())) == 2
+
+
+def test_moved_and_touched_files_are_not_decoded_again(storage: Storage, tmp_path: Path) -> None:
+    first, second = (write_video(tmp_path / "v" / f"{n}.mp4", seed=n) for n in "12")
+    run(storage.open(), tmp_path / "v")
+    second.rename(tmp_path / "v" / "0 moved.mp4")
+    os.utime(first, ns=(1, 1))
+    encoder = FakeEncoder()
+    report = run(storage.open(), tmp_path / "v", encoder)
+    assert encoder.decoded == []
+    assert (report.moved, report.present) == (1, 1)
+    clean = fresh()
+    run(clean, tmp_path / "v")
+    assert_same(contents(storage.open()), contents(clean))
+
+
+def test_a_copy_is_stored_when_the_original_changes(tmp_path: Path) -> None:
+    original = write_video(tmp_path / "v" / "a.mp4", seed=1)
+    copy = Path(shutil.copy(original, tmp_path / "v" / "b.mp4"))
+    store = fresh()
+    assert run(store, tmp_path / "v").duplicates == {str(copy): str(original)}
+    write_video(original, seed=2)
+    run(store, tmp_path / "v")
+    assert {p["path"]: p["video_id"] for p, _ in contents(store).values()}.keys() == {str(original), str(copy)}
+
+
+def test_failed_files_are_tried_again_when_asked_or_changed(storage: Storage, tmp_path: Path) -> None:
+    broken, other = (write_video(tmp_path / "v" / f"{n}.mp4", "broken", seed=n) for n in (1, 2))
+    run(storage.open(), tmp_path / "v")
+    write_video(other, seed=2)
+    encoder = FakeEncoder()
+    report = run(storage.open(), tmp_path / "v", encoder)
+    assert encoder.decoded == [str(other)]
+    assert (report.videos, report.known) == (1, 1)
+    encoder = FakeEncoder()
+    report = run(storage.open(), tmp_path / "v", encoder, retry_failed=True)
+    assert encoder.decoded == [str(broken)]
+    assert report.failed == {str(broken): "no video stream"}
+    assert report.known == 0
+    assert len(contents(storage.open())) == 3
+
+
+def test_missing_segments_are_noticed_and_restored(storage: Storage, tmp_path: Path) -> None:
+    write_video(tmp_path / "v" / "a.mp4", seed=1, segments=4)
+    run(storage.open(), tmp_path / "v")
+    before = contents(storage.open())
+    store = storage.open()
+    lost = next(point for point, (payload, _) in before.items() if payload["start"] == 2.0)
+    store.client.delete(store.collection, models.PointIdsList(points=[lost]), wait=True)
+    assert run(storage.open(), tmp_path / "v").videos == 1
+    assert_same(contents(storage.open()), before)
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_stored(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "v" / "growing.mp4", seed=1)
+    encoder = FakeEncoder()
+    encoder.before = lambda path: os.utime(path, ns=(5, 5))
+    store = fresh()
+    report = run(store, video.parent, encoder)
+    assert "changed while it was read" in report.failed[str(video)]
+    assert contents(store) == {}
+    assert run(store, video.parent).videos == 1
+
+
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["write", "touch", "move", "copy", "swap", "break"]),
+        st.integers(0, 3),
+        st.integers(0, 3),
+        st.integers(0, 5),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rounds=st.lists(st.tuples(OPERATIONS, st.integers(1, 6)), min_size=1, max_size=3))
+def test_whatever_happens_to_the_files_the_collection_follows(
+    rounds: list[tuple[list[tuple[str, int, int, int]], int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Files written, replaced, moved, copied and swapped between runs that are cut short; then a clean run."""
+    folder = tmp_path_factory.mktemp("v")
+    store = fresh()
+    clock = iter(range(1, 10_000))
+    for operations, stop in rounds:
+        for kind, a, b, seed in operations:
+            source, target = folder / f"{a}.mp4", folder / f"{b}.mp4"
+            if kind == "write":
+                write_video(source, seed=seed, segments=seed % 3 + 1)
+            elif kind == "break":
+                write_video(source, "broken", seed)
+            elif source.exists() and kind == "touch":
+                pass
+            elif not source.exists() or source == target:
+                continue
+            elif kind == "move":
+                source.rename(target)
+            elif kind == "copy":
+                shutil.copy(source, target)
+                source = target
+            elif kind == "swap" and target.exists():
+                source.rename(folder / "aside")
+                target.rename(source)
+                (folder / "aside").rename(target)
+            if kind in ("write", "break", "touch", "copy"):
+                os.utime(source, ns=(next(clock), next(clock)))
+        encoder = FakeEncoder()
+
+        def interrupt(path: str, encoder: FakeEncoder = encoder, stop: int = stop) -> None:
+            if len(encoder.decoded) == stop:
+                raise KeyboardInterrupt
+
+        encoder.before = interrupt
+        with suppress(KeyboardInterrupt):
+            run(store, folder, encoder)
+    report = run(store, folder)
+    clean = fresh()
+    clean_report = run(clean, folder)
+
+    def by_content(store: QdrantStore) -> dict[str, Any]:
+        return {
+            point: {k: v for k, v in payload.items() if k not in ("path", "mtime_ns")}
+            for point, (payload, _) in contents(store).items()
+            if "failure" not in payload and os.path.exists(payload["path"])
+        }
+
+    assert by_content(store) == by_content(clean)
+    assert report.failed == clean_report.failed
+    ids = {p["path"]: p["video_id"] for p, _ in contents(clean).values() if "video_id" in p}
+    ids |= {path: ids[original] for path, original in clean_report.duplicates.items()}
+    for payload, _ in contents(store).values():
+        if "video_id" in payload and os.path.exists(payload["path"]):
+            assert payload["video_id"] == ids[payload["path"]]
+            assert payload["mtime_ns"] == os.stat(payload["path"]).st_mtime_ns
+
+
+def test_another_space_segment_length_or_owner_is_refused(storage: Storage, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "v" / "a.mp4")
+    run(storage.open(), video, segment_seconds=2.0)
+    with pytest.raises(SpaceMismatchError, match=r"video encoder.*fake-1.*collection"):
+        run(storage.open(), video, FakeEncoder(fake_space(1)), segment_seconds=2.0)
+    with pytest.raises(
+        StoreError, match=r"holds segments of 2 s overlapping by 0 s, and this asks for whole videos"
+    ):
+        run(storage.open(), video)
+    with pytest.raises(InputError, match="overlap is 2"):
+        run(storage.open(), video, segment_seconds=2.0, overlap=2.0)
+    client = QdrantClient(":memory:")
+    client.create_collection("mine", vectors_config=models.VectorParams(size=8, distance=models.Distance.COSINE))
+    with pytest.raises(StoreError, match="'mine' was made by something else"):
+        run(QdrantStore(client, "mine"), video)
+
+
+def test_requests_stay_small_whatever_a_segment_weighs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(10):
+        write_video(tmp_path / "v" / f"{seed}.mp4", seed=seed, segments=3)
+    sizes: list[int] = []
+    write = QdrantStore.write
+    monkeypatch.setattr(
+        QdrantStore, "write", lambda store, points: (sizes.append(len(points)), write(store, points))
+    )
+    monkeypatch.setattr(ingest_module, "BATCH_FLOATS", 5 * (FRAMES + 1) * 8)
+    run(fresh(), tmp_path / "v")
+    assert sizes == [5] * 6 + [0]
+
+
+def test_links_pipes_and_strange_names(tmp_path: Path) -> None:
+    folder = tmp_path / "v"
+    write_video(folder / "sub" / "a.mp4", seed=1)
+    write_video(tmp_path / "elsewhere" / "b.mp4", seed=2)
+    (folder / "sub" / "loop").symlink_to(folder, target_is_directory=True)
+    (folder / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (folder / "dangling.mp4").symlink_to(tmp_path / "nowhere")
+    (folder / "itself.mp4").symlink_to(folder / "itself.mp4")
+    os.mkfifo(folder / "pipe.mp4")
+    strange = os.fsencode(folder) + b"/caf\xe9.mp4"
+    with open(strange, "w") as file:
+        file.write("good 3 1")
+    store = fresh()
+    report = run(store, folder)
+    stored = {Path(p["path"]).relative_to(folder).as_posix() for p, _ in contents(store).values()}
+    assert stored == {"sub/a.mp4", "linked/b.mp4"}
+    reasons = {Path(path).name: reason for path, reason in report.failed.items()}
+    assert reasons["pipe.mp4"] == "it is no regular file but a pipe, a socket or a device"
+    assert "cannot be read" in reasons["dangling.mp4"]
+    assert "cannot be read" in reasons["itself.mp4"]
+    assert "not valid UTF-8" in reasons["caf\\udce9.mp4"]
+    print(report)
+
+
+def test_an_unreadable_folder_is_reported_and_the_rest_ingested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "v" / "a.mp4")
+    locked = tmp_path / "v" / "locked"
+    locked.mkdir()
+    scandir = os.scandir
+
+    def denying(path: Any) -> Any:  # permissions do not stop root, who may be running this
+        if os.fspath(path) == str(locked):
+            raise PermissionError(13, "Permission denied", str(locked))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denying)
+    report = run(fresh(), tmp_path / "v")
+    assert report.failed == {str(locked): "the folder cannot be read (Permission denied)"}
+    assert report.videos == 1
+
+
+def test_files_are_found_in_one_order_and_missing_paths_named(tmp_path: Path) -> None:
+    names = ["b.mp4", "a.MP4", "sub/c.webm", "odd name"]
+    for name in names:
+        write_video(tmp_path / name)
+    report = IngestReport()
+    found = find_videos([tmp_path / "odd name", tmp_path, tmp_path / "b.mp4"], report)
+    assert [Path(f).relative_to(tmp_path).as_posix() for f in found] == [
+        "odd name",
+        "a.MP4",
+        "b.mp4",
+        "sub/c.webm",
+    ]
+    with pytest.raises(InputError, match=r"nowhere: no such file or folder"):
+        find_videos([tmp_path / "nowhere"], report)
