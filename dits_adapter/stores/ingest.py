@@ -112,7 +112,7 @@ def find_videos(paths: Iterable[str | PathLike[str]], report: IngestReport) -> l
 
 def _walk(root: str, report: IngestReport) -> Iterator[str]:
     def unreadable(error: OSError) -> None:
-        report.failed[_printable(str(error.filename))] = f"the folder cannot be read ({error.strerror})"
+        report.failed[_printable(str(error.filename))] = f"cannot be read, nor what is in it ({error.strerror})"
 
     entered = set()
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=unreadable):
@@ -147,13 +147,13 @@ def _identify(path: str) -> VideoFile:
         VideoError: it is not a readable file, or has a name that cannot be stored.
     """
     if _printable(path) != path:
-        raise VideoError(_printable(path), "its name is not valid UTF-8; rename it")
+        raise VideoError(_printable(path), "has a name that is not valid UTF-8; rename it")
     try:
         status = os.stat(path)
     except OSError as error:
-        raise VideoError(path, f"it cannot be read ({error.strerror})") from error
+        raise VideoError(path, f"cannot be read ({error.strerror})") from error
     if not stat.S_ISREG(status.st_mode):
-        raise VideoError(path, "it is no regular file but a pipe, a socket or a device")
+        raise VideoError(path, "is no regular file but a pipe, a socket or a device")
     return VideoFile(path, status.st_size, status.st_mtime_ns)
 
 
@@ -166,7 +166,7 @@ def _hash(file: VideoFile) -> VideoFile:
             while n := stream.readinto(block):
                 digest.update(block[:n])
     except OSError as error:
-        raise VideoError(file.path, f"it cannot be read ({error.strerror})") from error
+        raise VideoError(file.path, f"cannot be read ({error.strerror})") from error
     return replace(file, video_id=video_id(digest.hexdigest()))
 
 
@@ -337,7 +337,7 @@ class _Run:
         self.bar.update()
         if not _unchanged(file):
             self._withdraw(record)
-            self.report.failed[path] = "it changed while it was read; run again when it is complete"
+            self.report.failed[path] = "changed while it was read; run again when it is complete"
             return
         self._queue(segment_point(file, held, segments=record.found), held)
         record.expected = record.found
@@ -370,5 +370,5 @@ class _Run:
     def finish(self) -> None:
         """Send the rest, once all files have been through the encoder."""
         for path in list(self.encoding):
-            self.fail(VideoError(path, "it gave no segments"))
+            self.fail(VideoError(path, "gave no segments"))
         self.upload()

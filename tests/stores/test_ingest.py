@@ -416,7 +416,7 @@ def test_links_pipes_and_strange_names(tmp_path: Path) -> None:
     stored = {Path(p["path"]).relative_to(folder).as_posix() for p, _ in contents(store).values()}
     assert stored == {"sub/a.mp4", "linked/b.mp4"}
     reasons = {Path(path).name: reason for path, reason in report.failed.items()}
-    assert reasons["pipe.mp4"] == "it is no regular file but a pipe, a socket or a device"
+    assert reasons["pipe.mp4"] == "is no regular file but a pipe, a socket or a device"
     assert "cannot be read" in reasons["dangling.mp4"]
     assert "cannot be read" in reasons["itself.mp4"]
     assert "not valid UTF-8" in reasons["caf\\udce9.mp4"]
@@ -438,7 +438,7 @@ def test_an_unreadable_folder_is_reported_and_the_rest_ingested(
 
     monkeypatch.setattr(os, "scandir", denying)
     report = run(fresh(), tmp_path / "v")
-    assert report.failed == {str(locked): "the folder cannot be read (Permission denied)"}
+    assert report.failed == {str(locked): "cannot be read, nor what is in it (Permission denied)"}
     assert report.videos == 1
 
 
