@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from dits_adapter.adapters import (
@@ -24,7 +33,7 @@ from dits_adapter.adapters import (
     ridge,
 )
 from dits_adapter.clip import pick_device
-from dits_adapter.errors import DITSError, InputError
+from dits_adapter.errors import DITSError, InputError, MissingExtraError
 from dits_adapter.metrics import DotProducts, RetrievalMetrics, ranks
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import TrainingConfig
@@ -32,6 +41,7 @@ from dits_adapter.training.data import Pairs
 from dits_adapter.training.losses import contrastive_loss
 
 RIDGE_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+NEIGHBOURS = 10
 MAX_LOGIT_SCALE = 100.0
 """CLIP's own limit on 1 / temperature."""
 
@@ -52,18 +62,23 @@ def evaluate(adapter: Adapter, pairs: Pairs) -> np.ndarray:
 
 
 def fresh_adapter(name: str, width: int, sampler: SamplerConfig | None = None) -> Adapter:
-    """Build an untrained adapter by the name it has in tables.
+    """Build an untrained adapter by the name it has in tables; `torch.manual_seed` decides its initial weights.
 
     Args:
         name: `dits`, `mlp` or `contrastive-linear`; these are trained by `train`.
         width: dimension d.
         sampler: definition of the sampler for `dits`.
+
+    Raises:
+        InputError: a name that is not trained by gradient.
     """
     if name == "dits":
         return DITSAdapter(sampler or SamplerConfig(width=width))
     if name == "mlp":
         return MLPAdapter(MLPConfig(width=width))
-    return AffineAdapter(AffineConfig(width=width, method="contrastive-linear"))
+    if name == "contrastive-linear":
+        return AffineAdapter(AffineConfig(width=width, method="contrastive-linear"))
+    raise InputError(f"adapter {name!r} is unknown; trained are dits, mlp and contrastive-linear.")
 
 
 def fit_closed_form(name: str, train: Pairs, validation: Pairs) -> AffineAdapter:
@@ -79,6 +94,49 @@ def fit_closed_form(name: str, train: Pairs, validation: Pairs) -> AffineAdapter
     return max(candidates, key=lambda fit: RetrievalMetrics.from_ranks(evaluate(fit, validation)).mrr)
 
 
+def nearest_videos(video: Tensor, neighbours: int, chunk: int = 1024) -> Tensor:
+    """Return the rows of the nearest other videos by cosine, (m, neighbours), for unit vectors (m, d)."""
+    found = []
+    for start in range(0, len(video), chunk):
+        similarity = video[start : start + chunk] @ video.T
+        similarity[torch.arange(len(similarity)), torch.arange(start, start + len(similarity))] = -torch.inf
+        found.append(similarity.topk(min(neighbours, len(video) - 1)).indices)
+    return torch.cat(found)
+
+
+class Batches:
+    """Batches of pair rows; an epoch's order follows from the seed and its number alone, so runs can resume."""
+
+    def __init__(self, labels: Tensor, video: Tensor, config: TrainingConfig) -> None:
+        self._labels, self._config = labels.cpu(), config
+        self._size = min(config.batch_size, len(labels))
+        self._hard = int(config.hard_negatives * self._size)
+        self.count = len(labels) // self._size
+        if self._hard:
+            self._near = nearest_videos(video, NEIGHBOURS).cpu()
+            self._texts_of = torch.argsort(self._labels, stable=True)
+            self._first = torch.searchsorted(self._labels[self._texts_of], torch.arange(len(video) + 1))
+
+    def epoch(self, number: int) -> Iterator[Tensor]:
+        """Yield the rows of each batch, (batch_size,); a last incomplete batch is left out."""
+        random = torch.Generator().manual_seed(self._config.seed * 100_003 + number)
+        order = torch.randperm(len(self._labels), generator=random)
+        for rows in order[: self.count * self._size].split(self._size):
+            yield torch.cat([rows[self._hard :], self._neighbours(rows[self._hard :], random)])
+
+    def _neighbours(self, rows: Tensor, random: torch.Generator) -> Tensor:
+        """Draw one text of one near video for as many of the rows as hard negatives are wanted."""
+        if not self._hard:
+            return rows[:0]
+        seeds = self._labels[rows[torch.randint(len(rows), (self._hard,), generator=random)]]
+        column = torch.randint(self._near.shape[1], (self._hard,), generator=random)
+        video = self._near[seeds, column]
+        first, count = self._first[video], self._first[video + 1] - self._first[video]
+        place = first + (torch.rand(self._hard, generator=random) * count).long()
+        texts = self._texts_of[place.clamp_max(len(self._texts_of) - 1)]
+        return torch.where(count > 0, texts, rows[: self._hard])
+
+
 def train(
     adapter: Adapter,
     pairs: Pairs,
@@ -86,12 +144,14 @@ def train(
     config: TrainingConfig,
     *,
     device: str | torch.device = "auto",
+    checkpoint: str | PathLike[str] | None = None,
+    log_dir: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> list[Epoch]:
     """Train an adapter with the contrastive loss and leave it with the weights of its best epoch.
 
     The best epoch is the one with the highest mean reciprocal rank on the validation pairs; the test split plays
-    no part. Plain CLIP, the state before the first epoch, takes part as epoch 0: where no epoch is better, the
+    no part. The state before the first epoch, plain CLIP, takes part as epoch 0: where no epoch is better, the
     adapter keeps its initial weights.
 
     Args:
@@ -100,6 +160,9 @@ def train(
         validation: held-out pairs of other videos.
         config: the recipe.
         device: a torch device or `"auto"`.
+        checkpoint: file that is written after every epoch and resumed from if it is there; a resumed run ends
+            with the weights of an uninterrupted one.
+        log_dir: folder for TensorBoard event files.
         progress: show a progress bar over the epochs.
 
     Returns:
@@ -107,64 +170,167 @@ def train(
 
     Raises:
         InputError: an adapter of another width, or pairs without two videos.
-        DITSError: the loss became NaN or infinite.
+        DITSError: the loss became NaN or infinite, or the checkpoint belongs to another run.
     """
     if adapter.width != pairs.space.width:
         raise InputError(f"the adapter has width {adapter.width}, the pairs {pairs.space.width}.")
     if len(np.unique(pairs.labels)) < 2:
         raise InputError("training needs pairs of at least two videos; a contrast needs something else.")
     pairs.space.require(validation.space, mine="the training pairs", theirs="the validation pairs")
-    place = pick_device(device)
-    adapter.to(place)
-    random = torch.Generator().manual_seed(config.seed)
-    if isinstance(adapter, DITSAdapter):
-        adapter.noise = torch.Generator(place).manual_seed(config.seed)
-    text, video, labels = pairs.tensors(place)
-    logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature), device=place))
-    matrices = [p for p in adapter.parameters() if p.ndim > 1]
-    others = [p for p in adapter.parameters() if p.ndim <= 1] + [logit_scale]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-    )
-    steps = config.epochs * max(1, len(text) // config.batch_size)
-    warmup = max(1, round(config.warmup * steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min((step + 1) / warmup, (1 + math.cos(math.pi * max(0, step - warmup) / steps)) / 2),
-    )
-
-    def score() -> RetrievalMetrics:
-        return RetrievalMetrics.from_ranks(evaluate(adapter, validation))
-
-    history = [Epoch(0, math.nan, score())]
-    best = copy.deepcopy(adapter.state_dict())
-    bar = tqdm(range(1, config.epochs + 1), desc=f"training {adapter.kind}", unit="epoch", disable=not progress)
-    for number in bar:
-        adapter.train()
-        total = torch.zeros((), device=place)
-        order = torch.randperm(len(text), generator=random)
-        batches = [batch for batch in order.split(config.batch_size) if len(batch) == config.batch_size] or [order]
-        for batch in batches:
-            rows = batch.to(place)
-            optimizer.zero_grad()
-            queries = F.normalize(adapter(text[rows]), dim=1)
-            similarity = queries @ video[labels[rows]].T
-            loss = contrastive_loss(similarity, logit_scale.exp(), labels[rows])
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_([*adapter.parameters(), logit_scale], config.gradient_norm)
-            optimizer.step()
-            schedule.step()
-            with torch.no_grad():
-                logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
-            total += loss.detach()
-        mean_loss = float(total) / len(batches)
-        if not math.isfinite(mean_loss):
-            raise DITSError(f"the loss became {mean_loss} in epoch {number}; lower learning_rate or noise_scale.")
-        history.append(Epoch(number, mean_loss, score()))
-        bar.set_postfix(loss=f"{mean_loss:.3f}", val_r1=f"{history[-1].validation.r1:.1f}")
-        if history[-1].validation.mrr > max(epoch.validation.mrr for epoch in history[:-1]):
-            best = copy.deepcopy(adapter.state_dict())
-    adapter.load_state_dict(best)
+    run = _Run(adapter, pairs, config, pick_device(device))
+    history = run.restore(Path(checkpoint)) if checkpoint and Path(checkpoint).exists() else []
+    log = _tensorboard(log_dir)
+    if not history:
+        history = [Epoch(0, math.nan, RetrievalMetrics.from_ranks(evaluate(adapter, validation)))]
+    bar = tqdm(total=config.epochs, initial=len(history) - 1, unit="epoch", disable=not progress)
+    bar.set_description(f"training {adapter.kind}")
+    for number in range(len(history), config.epochs + 1):
+        best = max(history, key=lambda epoch: epoch.validation.mrr)  # the first of equals
+        if config.patience and number - 1 - best.number >= config.patience:
+            break
+        loss = run.epoch(number)
+        epoch = Epoch(number, loss, RetrievalMetrics.from_ranks(evaluate(run.averaged(), validation)))
+        history.append(epoch)
+        if epoch.validation.mrr > best.validation.mrr:
+            run.keep()
+        if checkpoint:
+            run.save(Path(checkpoint), history)
+        bar.update()
+        bar.set_postfix(loss=f"{loss:.3f}", val_r1=f"{epoch.validation.r1:.1f}")
+        if log is not None:
+            log.add_scalar("train/loss", loss, number)
+            for name, value in asdict(epoch.validation).items():
+                log.add_scalar(f"validation/{name}", value, number)
+    bar.close()
+    adapter.load_state_dict(run.best)
     adapter.eval()
     return history
+
+
+def _tensorboard(log_dir: str | PathLike[str] | None) -> Any:
+    if log_dir is None:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingExtraError("tensorboard", "tensorboard", "log_dir") from None
+    return SummaryWriter(os.fspath(log_dir))
+
+
+class _Run:
+    """State of one training run: adapter, moving average, optimiser, best weights."""
+
+    def __init__(self, adapter: Adapter, pairs: Pairs, config: TrainingConfig, device: torch.device) -> None:
+        self.adapter, self.config, self.device = adapter.to(device), config, device
+        self.text, self.video, self.labels = pairs.tensors(device)
+        self.batches = Batches(self.labels, self.video, config)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature), device=device))
+        matrices = [p for p in adapter.parameters() if p.ndim > 1]
+        others = [p for p in adapter.parameters() if p.ndim <= 1] + [self.logit_scale]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+        )
+        self.average = (
+            AveragedModel(adapter, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
+        )
+        self.best = self._weights()
+
+    def averaged(self) -> Adapter:
+        """Return the adapter that is evaluated and kept: the moving average, or the adapter itself."""
+        return self.adapter if self.average is None else cast(Adapter, self.average.module)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return copy.deepcopy(self.averaged().state_dict())
+
+    def keep(self) -> None:
+        """Remember the present weights as the best."""
+        self.best = self._weights()
+
+    def epoch(self, number: int) -> float:
+        """Run one epoch and return its mean loss."""
+        config, steps = self.config, self.config.epochs * self.batches.count
+        warmup = max(1, round(config.warmup * steps))
+        if isinstance(self.adapter, DITSAdapter):
+            self.adapter.noise = torch.Generator(self.device).manual_seed(config.seed * 100_003 + number)
+        self.adapter.train()
+        total = torch.zeros((), device=self.device)
+        for index, batch in enumerate(self.batches.epoch(number)):
+            step = (number - 1) * self.batches.count + index
+            decay = (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup))) / 2
+            for group in self.optimizer.param_groups:
+                group["lr"] = config.learning_rate * min((step + 1) / warmup, decay)
+            rows = batch.to(self.device)
+            self.optimizer.zero_grad()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
+                queries = self.adapter(self.text[rows])
+            labels = self.labels[rows]
+            similarity = F.normalize(queries.float(), dim=1) @ self.video[labels].T
+            loss = contrastive_loss(similarity, self.logit_scale.exp(), labels)
+            loss.backward()
+            nn.utils.clip_grad_norm_([*self.adapter.parameters(), self.logit_scale], config.gradient_norm)
+            self.optimizer.step()
+            with torch.no_grad():
+                self.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+            if self.average is not None:
+                self.average.update_parameters(self.adapter)
+            total += loss.detach()
+        self.adapter.eval()
+        mean = float(total) / self.batches.count
+        if not math.isfinite(mean):
+            raise DITSError(f"the loss became {mean} in epoch {number}; lower learning_rate or noise_scale.")
+        return mean
+
+    def _identity(self) -> str:
+        """What a checkpoint must share with the run that resumes from it."""
+        data = [len(self.text), len(self.video), float(self.text.sum()), float(self.video.sum())]
+        return json.dumps([self.adapter.config.model_dump(mode="json"), self.config.model_dump(), data])
+
+    def save(self, path: Path, history: list[Epoch]) -> None:
+        """Write the checkpoint, whole or not at all."""
+        tensors = {"logit_scale": self.logit_scale.detach()}
+        models = {"adapter": self.adapter, "average": self.average}
+        for name, model in models.items():
+            if model is not None:
+                tensors |= {f"{name}/{key}": value for key, value in model.state_dict().items()}
+        tensors |= {f"best/{key}": value for key, value in self.best.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
+        metadata = {"run": self._identity(), "history": json.dumps([asdict(epoch) for epoch in history])}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.part")
+        save_file({key: value.contiguous().clone() for key, value in tensors.items()}, scratch, metadata)
+        os.replace(scratch, path)
+
+    def restore(self, path: Path) -> list[Epoch]:
+        """Go on from a checkpoint; returns the epochs that it has behind it."""
+        try:
+            with safe_open(path, "pt", device=str(self.device)) as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise DITSError(f"{path}: is no intact checkpoint ({error}). Remove it to start anew.") from None
+        if metadata.get("run") != self._identity():
+            raise DITSError(
+                f"{path}: belongs to a run with other data, another adapter or another recipe. "
+                "Remove it to start anew, or name another checkpoint."
+            )
+
+        def part(name: str) -> dict[str, Tensor]:
+            return {key.split("/", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
+
+        self.adapter.load_state_dict(part("adapter"))
+        if self.average is not None:
+            self.average.load_state_dict(part("average"))
+        self.best = part("best")
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in part("optimizer").items():
+            index, name = key.split("/")
+            state.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        with torch.no_grad():
+            self.logit_scale.copy_(tensors["logit_scale"])
+        return [
+            Epoch(e["number"], e["loss"], RetrievalMetrics(**e["validation"]))
+            for e in json.loads(metadata["history"])
+        ]
