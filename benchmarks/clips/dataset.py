@@ -1,0 +1,95 @@
+"""The clips on disk: `make_split("test", folder)` writes the videos of a split and their captions."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from benchmarks.clips.captions import video_captions
+from benchmarks.clips.scenes import Scene, render, scenes
+
+
+@dataclass(frozen=True)
+class Record:
+    """One video and what is said of it.
+
+    Attributes:
+        video: file name inside the split's folder.
+        captions: five sentences (`captions.WORDINGS`).
+        key: what all of them tell, e.g. "meadow: blue star cross, red ring chase".
+    """
+
+    video: str
+    captions: tuple[str, ...]
+    key: str
+
+
+def make_split(split: str, root: str | os.PathLike[str], workers: int | None = None) -> list[Record]:
+    """Writes `root/split/*.mp4` and `root/split/captions.jsonl`; what is already there is left alone.
+
+    Every file appears whole or not at all, so a killed call is simply made again.
+
+    Args:
+        split: "train", "val" or "test".
+        root: folder that holds the splits.
+        workers: processes that draw and encode; all CPUs by default.
+
+    Returns:
+        The records, in the order of `scenes(split)`.
+    """
+    folder = Path(root) / split
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = scenes(split)
+    records = [record_of(scene) for scene in drawn]
+    missing = [s for s, record in zip(drawn, records, strict=True) if not (folder / record.video).exists()]
+    if missing:
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            written = pool.imap_unordered(partial(_write_into, folder), missing, chunksize=4)
+            for _ in tqdm(written, total=len(missing), desc=f"making {split} clips", unit="clip"):
+                pass
+    lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
+    captions = folder / "captions.jsonl"
+    unfinished = captions.with_suffix(".part")
+    unfinished.write_text(lines, encoding="utf-8")
+    os.replace(unfinished, captions)
+    return records
+
+
+def record_of(scene: Scene) -> Record:
+    """What is stored of a scene beside its video."""
+    ground, things = scene.key
+    told = ", ".join(" ".join(thing) for thing in sorted(things))
+    return Record(f"{scene.name}.mp4", tuple(video_captions(scene)), f"{ground}: {told}")
+
+
+def _write_into(folder: Path, scene: Scene) -> None:
+    write_clip(scene, folder / f"{scene.name}.mp4")
+
+
+def write_clip(scene: Scene, path: str | os.PathLike[str]) -> None:
+    """Draws and encodes a scene as H.264 in an mp4 file, which appears when it is complete.
+
+    Frame i is the scene at (i + 1/2) / fps seconds: a decoder that shows it from i / fps on shows its middle.
+    """
+    import av
+
+    path = Path(path)
+    unfinished = path.with_suffix(".part")
+    with av.open(str(unfinished), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=scene.fps, options={"preset": "ultrafast", "crf": "22"})
+        stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
+        stream.time_base = Fraction(1, scene.fps)
+        stream.codec_context.thread_count = 1  # the workers are the parallelism
+        for index in range(scene.frames):
+            frame = av.VideoFrame.from_ndarray(render(scene, (index + 0.5) / scene.fps), format="rgb24")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    os.replace(unfinished, path)

@@ -1,0 +1,98 @@
+"""The captions: each tells its own video from all others, and frame captions know nothing of motion."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+
+from benchmarks.clips.captions import (
+    BACKGROUND_WORDS,
+    MOTION_WORDS,
+    SHAPE_WORDS,
+    WORDINGS,
+    frame_caption,
+    video_captions,
+    words,
+)
+from benchmarks.clips.scenes import MOTIONS, Scene, Thing, placements, sample_scene, scenes
+
+TEST = scenes("test")
+
+
+def one_of(phrases: list[str]) -> str:
+    return "(?:" + "|".join(phrases) + ")"
+
+
+def reader(scene: Scene) -> list[re.Pattern[str]]:
+    """Patterns that a sentence matches, all of them, where it tells everything of the scene's key."""
+    patterns = [rf"\b{one_of(list(BACKGROUND_WORDS[scene.background]))}\b"]
+    leader = scene.things[0]
+    for thing in scene.things:
+        goal = thing.direction
+        if thing.motion == "chase":
+            goal = f"the {leader.colour} {one_of(list(SHAPE_WORDS[leader.shape]))}"
+        doing = one_of([phrase.format(d=goal) for phrase in MOTION_WORDS[thing.motion]])
+        patterns.append(rf"\b{thing.colour} {one_of(list(SHAPE_WORDS[thing.shape]))} {doing}\b")
+    return [re.compile(pattern) for pattern in patterns]
+
+
+def test_every_wording_tells_its_own_video_and_no_other() -> None:
+    told = [(i, sentence) for i, scene in enumerate(TEST) for sentence in video_captions(scene)]
+    for i, scene in enumerate(TEST):
+        patterns = reader(scene)
+        fits = {j for j, sentence in told if all(pattern.search(sentence) for pattern in patterns)}
+        assert fits == {i}
+        own = [sentence for j, sentence in told if j == i]
+        assert all(pattern.search(sentence) for sentence in own for pattern in patterns)
+
+
+def test_five_different_wordings_always_the_same() -> None:
+    everything = [video_captions(scene) for scene in TEST]
+    assert all(len(set(captions)) == WORDINGS for captions in everything)
+    assert everything == [video_captions(scene) for scene in scenes("test")]
+    assert len({sentence for captions in everything for sentence in captions}) == WORDINGS * len(TEST)
+
+
+def test_wordings_differ_in_order_and_in_detail() -> None:
+    captions = [video_captions(scene) for scene in TEST if len(scene.things) > 1]
+    lengths = [{len(words(sentence)) for sentence in five} for five in captions]
+    assert sum(len(found) > 1 for found in lengths) > 0.9 * len(captions)
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_frame_captions_have_no_word_of_motion(motion: str) -> None:
+    verbs = {words(phrase)[0] for phrase in MOTION_WORDS[motion]}
+    rng = random.Random(0)
+    for number in range(300):
+        scene = sample_scene(f"frame-{number:06d}")
+        assert verbs.isdisjoint(words(frame_caption(scene, rng.random() * scene.seconds, rng)))
+
+
+def test_frame_captions_name_what_is_in_view_and_nothing_else() -> None:
+    rng = random.Random(0)
+    for number in range(300):
+        scene = sample_scene(f"frame-{number:06d}")
+        seconds = rng.random() * scene.seconds
+        caption = frame_caption(scene, seconds, rng)
+        assert any(re.search(rf"\b{ground}\b", caption) for ground in BACKGROUND_WORDS[scene.background])
+        for place in placements(scene, seconds):
+            look = rf"\b{place.thing.colour} {one_of(list(SHAPE_WORDS[place.thing.shape]))}\b"
+            assert bool(re.search(look, caption)) == place.visible, caption
+
+
+def test_frame_captions_say_where_things_are() -> None:
+    caption_of = {}
+    for x, y in ((0.2, 0.2), (0.5, 0.2), (0.8, 0.5), (0.5, 0.5), (0.2, 0.8)):
+        thing = Thing("star", "pink", "plain", "small", "rest", "", x=x, y=y, begin=0.0, end=1.0)
+        scene = Scene("made up", 160, 120, 10, 20, "snow", (thing,))
+        said = " ".join(frame_caption(scene, 1.0, random.Random(seed)) for seed in range(40))
+        caption_of[x, y] = set(words(said)) & {"top", "bottom", "left", "right", "middle"}
+    assert caption_of == {
+        (0.2, 0.2): {"top", "left"},
+        (0.5, 0.2): {"top"},
+        (0.8, 0.5): {"right"},
+        (0.5, 0.5): {"middle"},
+        (0.2, 0.8): {"bottom", "left"},
+    }
