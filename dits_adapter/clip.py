@@ -160,8 +160,7 @@ def load_clip(
     source = ClipSource.find(id_or_path, revision)
     where = source.loading()
     try:
-        model: Any
-        model, report = CLIPModel.from_pretrained(
+        loaded: Any = CLIPModel.from_pretrained(
             source.location, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **where
         )
         tokenizer = AutoTokenizer.from_pretrained(source.location, **where)
@@ -169,6 +168,7 @@ def load_clip(
         image_processor = CLIPImageProcessorPil.from_pretrained(source.location, **where)
     except LOADING_ERRORS as error:
         raise ArtifactError(f"{source.location}: cannot load a CLIP from here. {error}") from error
+    model, report = loaded
     if report["missing_keys"]:  # transformers would leave them at random values
         first = sorted(report["missing_keys"])[0]
         raise ArtifactError(

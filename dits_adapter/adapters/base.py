@@ -56,7 +56,7 @@ class Adapter(nn.Module, ABC):
 
     @property
     def is_plain(self) -> bool:
-        """True where the adapter leaves every embedding as it is by definition, so that `adapt` returns its input."""
+        """True where the adapter moves nothing by definition, so that `adapt` returns its input."""
         return False
 
     def for_inference(self) -> Adapter:

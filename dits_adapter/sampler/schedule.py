@@ -36,6 +36,6 @@ class NoiseSchedule:
         """Build the paper's schedule: β linear over T timesteps (0.1 to 0.99 over ten in the paper)."""
         beta = np.linspace(beta_start, beta_end, timesteps).astype(np.float64)
         alpha = 1 - beta
-        alpha_bar = np.cumprod(alpha)
-        chi: NDArray[np.float64] = (1 - alpha) / np.sqrt(alpha - alpha * alpha_bar)
+        alpha_bar = np.cumprod(alpha).astype(np.float64)
+        chi = (1 - alpha) / np.sqrt(alpha - alpha * alpha_bar)
         return cls(beta, alpha, alpha_bar, chi, np.sqrt(beta))

@@ -52,7 +52,7 @@ class Recipe(BaseModel):
     """A whole training run but for the data: which adapter, its definition, its optimisation.
 
     Attributes:
-        adapter: `dits`, `mlp` or `contrastive-linear`.
+        adapter: `dits`, `mlp` or `contrastive-linear`, or one in closed form: `mean-shift`, `procrustes`, `ridge`.
         sampler: fields of `SamplerConfig` other than the width, which the data gives; for `dits` only.
         training: the optimisation.
     """

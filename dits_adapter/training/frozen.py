@@ -40,6 +40,7 @@ from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.data import Pairs
 from dits_adapter.training.losses import contrastive_loss
 
+CLOSED_FORM = ("identity", "mean-shift", "procrustes", "ridge")
 RIDGE_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 NEIGHBOURS = 10
 MAX_LOGIT_SCALE = 100.0
@@ -78,11 +79,14 @@ def fresh_adapter(name: str, width: int, sampler: SamplerConfig | None = None) -
         return MLPAdapter(MLPConfig(width=width))
     if name == "contrastive-linear":
         return AffineAdapter(AffineConfig(width=width, method="contrastive-linear"))
-    raise InputError(f"adapter {name!r} is unknown; trained are dits, mlp and contrastive-linear.")
+    raise InputError(
+        f"adapter {name!r} is unknown; "
+        f"trained are dits, mlp and contrastive-linear, in closed form {', '.join(CLOSED_FORM)}."
+    )
 
 
 def fit_closed_form(name: str, train: Pairs, validation: Pairs) -> AffineAdapter:
-    """Fit `identity`, `mean-shift`, `procrustes` or `ridge`; ridge's penalty is chosen on the validation pairs."""
+    """Fit an adapter of `CLOSED_FORM`; the penalty of `ridge` is chosen on the validation pairs."""
     if name == "identity":
         return AffineAdapter(AffineConfig(width=train.space.width)).eval()
     video = train.video[train.labels]

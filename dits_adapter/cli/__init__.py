@@ -1,0 +1,38 @@
+"""The `dits-adapter` command; each subcommand is thin over the library and adds itself to the parser."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from dits_adapter.cli.evaluate import add_evaluate
+from dits_adapter.cli.store import add_ingest, add_search
+from dits_adapter.cli.train import add_train
+from dits_adapter.errors import DITSError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dits-adapter", description="Text finds video across CLIP's modality gap."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (add_ingest, add_search, add_train, add_evaluate):
+        add(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit code.
+
+    0: all went well. 1: a DITSError. 2: wrong usage. 3: done, but not with all files. 130: interrupted.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except DITSError as error:
+        print(f"dits-adapter: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("dits-adapter: interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,7 @@
+"""`python -m dits_adapter.cli`."""
+
+import sys
+
+from dits_adapter.cli import main
+
+sys.exit(main())

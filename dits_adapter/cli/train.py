@@ -1,0 +1,88 @@
+"""`dits-adapter train`: cached pairs in, artefact out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dits_adapter.errors import InputError
+
+
+def add_train(commands: Any) -> None:
+    """Add `train`."""
+    train = commands.add_parser(
+        "train",
+        help="train an adapter on cached (text, video) vectors",
+        description="Train an adapter on cached (text, video) vectors; CLIP and the stored index stay. Exit code 4: trained, but not better than what is there, and --promote-if-better was given.",
+    )
+    train.add_argument("pairs", type=Path, metavar="CACHE", help="what `dits-adapter embed` wrote")
+    train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the artefact; replaced if there")
+    train.add_argument("--preset", default="deterministic", help="the recipe to start from (default: %(default)s)")
+    train.add_argument("--config", type=Path, metavar="FILE.yaml", help="fields that differ from the preset")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one field that differs: adapter=ridge, training.epochs=10, sampler.steps=5; may be repeated",
+    )
+    train.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")
+    train.add_argument(
+        "--test-fraction", type=float, default=0.1, metavar="F", help="of the videos (default: %(default)s)"
+    )
+    train.add_argument(
+        "--promote-if-better",
+        action="store_true",
+        help="write only if R@1 beats the adapter at --out (plain CLIP if none) by more than noise",
+    )
+    train.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
+    train.add_argument("--log-dir", type=Path, metavar="FOLDER", help="TensorBoard event files")
+    train.add_argument("--curve", type=Path, metavar="FILE.png", help="picture of loss and held-out recall")
+    train.set_defaults(run=_train)
+
+
+def parse_settings(settings: list[str]) -> dict[str, str]:
+    """Split NAME=VALUE arguments.
+
+    Raises:
+        InputError: one without an equals sign.
+    """
+    for setting in settings:
+        if "=" not in setting:
+            raise InputError(f"--set {setting}: write NAME=VALUE, training.epochs=10 for example.")
+    return dict(setting.split("=", 1) for setting in settings)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from dits_adapter.figures import training_curve
+    from dits_adapter.training.config import Recipe
+    from dits_adapter.training.data import Pairs
+    from dits_adapter.training.run import train_artifact
+
+    recipe = Recipe.read(args.preset, args.config, parse_settings(args.set))
+    report = train_artifact(
+        Pairs.load(args.pairs),
+        recipe,
+        args.out,
+        dataset=args.pairs.name,
+        test=Pairs.load(args.test) if args.test else None,
+        test_fraction=args.test_fraction,
+        only_if_better=args.promote_if_better,
+        device=args.device,
+        log_dir=args.log_dir,
+    )
+    gain = report.differences["r1"]
+    print(
+        f"{recipe.adapter}: R@1 {report.metrics.r1:.1f}, R@5 {report.metrics.r5:.1f}, "
+        f"R@10 {report.metrics.r10:.1f} on {report.metrics.n} held-out queries; R@1 {gain.difference:+.1f} "
+        f"[{gain.low:+.1f}, {gain.high:+.1f}] against {report.incumbent}"
+    )
+    if args.curve and report.history:
+        training_curve(report.history, args.curve)
+        print(f"training curve: {args.curve}")
+    if report.written is None:
+        print(f"not better than {report.incumbent} by more than noise: nothing written")
+        return 4
+    print(f"written to {report.written}")
+    return 0

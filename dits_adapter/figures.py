@@ -1,0 +1,90 @@
+"""Pictures of training and of the modality gap. They need matplotlib (the extra `figures`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dits_adapter.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from dits_adapter.training.frozen import Epoch
+
+TEXT, VIDEO, ADAPTED = "#c2571a", "#1f6f8b", "#4a8f29"
+
+
+def _axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("matplotlib", "figures", "drawing a figure") from None
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def training_curve(history: Sequence[Epoch], path: str | PathLike[str]) -> None:
+    """Draw the loss and the held-out recall of each epoch into a PNG; the kept epoch is marked."""
+    figure, axes = _axes(1, 2, (9, 3.2))
+    epochs = [epoch.number for epoch in history]
+    best = max(history, key=lambda epoch: epoch.validation.mrr).number
+    axes[0, 0].plot(epochs[1:], [epoch.loss for epoch in history[1:]], color=ADAPTED)
+    axes[0, 0].set(xlabel="epoch", ylabel="contrastive loss", title="training")
+    for name, shade in (("r1", 1.0), ("r5", 0.6), ("r10", 0.35)):
+        values = [getattr(epoch.validation, name) for epoch in history]
+        axes[0, 1].plot(epochs, values, color=VIDEO, alpha=shade, label=f"R@{name[1:]}")
+    axes[0, 1].axvline(best, color=TEXT, linestyle=":", label=f"kept: epoch {best}")
+    axes[0, 1].set(xlabel="epoch", ylabel="% of validation queries", title="held-out pairs")
+    axes[0, 1].legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def gap_picture(
+    text: NDArray[np.floating],
+    adapted: NDArray[np.floating],
+    video: NDArray[np.floating],
+    path: str | PathLike[str],
+    *,
+    caption: str,
+) -> None:
+    """Draw the modality gap before and after: both modalities in the plane, and the cosines of matching pairs.
+
+    The plane is spanned by the line between the means of text and video and by the direction of the largest
+    spread orthogonal to it, so that a gap cannot hide.
+
+    Args:
+        text: unit text vectors as plain CLIP gives them, (n, d).
+        adapted: the same texts after the adapter, unit, (n, d).
+        video: unit vector of each text's video, row by row, (n, d).
+        path: PNG to write.
+        caption: what the vectors are from; stands in the picture.
+    """
+    across = video.mean(0) - text.mean(0)
+    across = across / np.linalg.norm(across)
+    centred = np.concatenate([text, video]) - np.concatenate([text, video]).mean(0)
+    centred = centred - np.outer(centred @ across, across)
+    along = np.linalg.svd(centred, full_matrices=False)[2][0]
+    plane = np.stack([across, along], axis=1)
+    figure, axes = _axes(1, 3, (12, 3.8))
+    for axis, points, title in ((axes[0, 0], text, "plain CLIP"), (axes[0, 1], adapted, "with the adapter")):
+        axis.scatter(*(video @ plane).T, s=6, color=VIDEO, alpha=0.5, label="videos")
+        colour = TEXT if points is text else ADAPTED
+        axis.scatter(*(points @ plane).T, s=6, color=colour, alpha=0.5, label="queries")
+        distance = np.linalg.norm(points.mean(0) - video.mean(0))
+        axis.set(title=f"{title}: means {distance:.2f} apart", xlabel="across the gap", ylabel="largest spread")
+        axis.legend(frameon=False, markerscale=2)
+    axes[0, 1].sharex(axes[0, 0])
+    axes[0, 1].sharey(axes[0, 0])
+    bins = np.linspace(-0.2, 1, 49)
+    for points, colour, label in ((text, TEXT, "plain CLIP"), (adapted, ADAPTED, "with the adapter")):
+        axes[0, 2].hist(np.sum(points * video, axis=1), bins, color=colour, alpha=0.6, label=label)
+    axes[0, 2].set(title="a query and its own video", xlabel="cosine", ylabel="pairs")
+    axes[0, 2].legend(frameon=False)
+    figure.suptitle(caption, fontsize=9, color="#555555")
+    figure.savefig(path, dpi=120)

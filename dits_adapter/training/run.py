@@ -1,0 +1,168 @@
+"""One training run from cached pairs to an artefact that says what it was trained on and what it is worth."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dits_adapter.adapters import Adapter
+from dits_adapter.artifact import Artifact, is_artifact
+from dits_adapter.metrics import Difference, RetrievalMetrics, bootstrap, paired_bootstrap
+from dits_adapter.training.config import Recipe
+from dits_adapter.training.data import Pairs
+from dits_adapter.training.frozen import (
+    CLOSED_FORM,
+    Epoch,
+    evaluate,
+    fit_closed_form,
+    fresh_adapter,
+    train,
+)
+
+TELLING = 5.0
+"""Half-width in points of R@1 beyond which a test split is called too small to tell adapters apart."""
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What came of a run.
+
+    Attributes:
+        artifact: the trained adapter.
+        history: its epochs; empty for adapters in closed form.
+        metrics: of the trained adapter on the test pairs.
+        incumbent: name of what it was compared with: `plain CLIP`, or the artefact that stood at `out`.
+        differences: metric by metric, the trained adapter minus the incumbent on the same queries.
+        written: folder of the artefact; None where it was not better and promotion was conditional.
+    """
+
+    artifact: Artifact
+    history: Sequence[Epoch]
+    metrics: RetrievalMetrics
+    incumbent: str
+    differences: dict[str, Difference]
+    written: Path | None
+
+
+def fit(
+    recipe: Recipe,
+    pairs: Pairs,
+    validation: Pairs,
+    *,
+    device: str | torch.device = "auto",
+    checkpoint: str | PathLike[str] | None = None,
+    log_dir: str | PathLike[str] | None = None,
+    progress: bool = True,
+) -> tuple[Adapter, list[Epoch]]:
+    """Fit the recipe's adapter, in closed form or by `train`; the arguments are those of `train`."""
+    if recipe.adapter in CLOSED_FORM:
+        return fit_closed_form(recipe.adapter, pairs, validation), []
+    torch.manual_seed(recipe.training.seed)
+    width = pairs.space.width
+    adapter = fresh_adapter(recipe.adapter, width, recipe.sampler_config(width))
+    history = train(
+        adapter,
+        pairs,
+        validation,
+        recipe.training,
+        device=device,
+        checkpoint=checkpoint,
+        log_dir=log_dir,
+        progress=progress,
+    )
+    return adapter.cpu(), history
+
+
+def train_artifact(
+    pairs: Pairs,
+    recipe: Recipe,
+    out: str | PathLike[str],
+    *,
+    dataset: str,
+    test: Pairs | None = None,
+    test_fraction: float = 0.1,
+    only_if_better: bool = False,
+    device: str | torch.device = "auto",
+    log_dir: str | PathLike[str] | None = None,
+    progress: bool = True,
+) -> TrainingReport:
+    """Train on one part of the pairs, choose the epoch on a second, measure on a third, write the artefact.
+
+    A killed run goes on from `OUT.checkpoint.safetensors`, which is removed once the artefact is written.
+
+    Args:
+        pairs: all pairs, or those to train on where `test` is given.
+        recipe: adapter and optimisation.
+        out: folder of the artefact; one that is there is the incumbent, and is replaced.
+        dataset: what the pairs are, for the artefact's record.
+        test: held-out pairs of other videos.
+        test_fraction: share of the videos to hold out where `test` is not given.
+        only_if_better: write only where R@1 on the test pairs beats the incumbent's (plain CLIP's where there is
+            none) by more than noise: the 95 % paired bootstrap interval, resampled by video, lies above 0.
+        device, log_dir, progress: see `train`.
+
+    Raises:
+        InputError, DITSError: see `train`.
+        SpaceMismatchError: test pairs or incumbent of another space.
+        ArtifactError: something else is at `out`.
+    """
+    target = Path(out)
+    rest = pairs
+    if test is None:
+        rest, test = pairs.split(test_fraction, recipe.training.seed)
+    pairs.space.require(test.space, mine="the training pairs", theirs="the test pairs")
+    incumbent = Artifact.load(target) if is_artifact(target) else None
+    if incumbent is not None:
+        pairs.space.require(incumbent.space, mine="the training pairs", theirs=f"the adapter at {target}")
+    error = 196 * math.sqrt(0.25 / len(test.video))
+    if error > TELLING:
+        warnings.warn(
+            f"the {len(test.video)} test videos fix R@1 to about ± {error:.0f} points only; differences below "
+            "that mean nothing. Hold out more videos, or take the simplest adapter.",
+            stacklevel=2,
+        )
+    kept, validation = rest.split(recipe.training.validation, recipe.training.seed)
+    checkpoint = target.with_name(f"{target.name}.checkpoint.safetensors")
+    adapter, history = fit(
+        recipe, kept, validation, device=device, checkpoint=checkpoint, log_dir=log_dir, progress=progress
+    )
+    found = evaluate(adapter, test)
+    if incumbent is not None:
+        name, standing = str(target), evaluate(incumbent.adapter, test)
+    else:
+        name, standing = "plain CLIP", evaluate(fit_closed_form("identity", kept, validation), test)
+    differences = paired_bootstrap(standing, found, test.labels)
+    metrics = RetrievalMetrics.from_ranks(found)
+    artifact = Artifact(
+        adapter,
+        pairs.space,
+        training={
+            "dataset": dataset,
+            "pairs": {"train": len(kept), "validation": len(validation), "test": len(test)},
+            "videos": {"train": len(kept.video), "validation": len(validation.video), "test": len(test.video)},
+            "recipe": recipe.model_dump(mode="json"),
+            "best_epoch": max(history, key=lambda e: e.validation.mrr).number if history else None,
+        },
+        metrics={"test": describe(found, test.labels)},
+    )
+    written = None
+    if not only_if_better or differences["r1"].low > 0:
+        written = artifact.save(target)
+    checkpoint.unlink(missing_ok=True)
+    return TrainingReport(artifact, history, metrics, name, differences, written)
+
+
+def describe(ranks: np.ndarray, labels: np.ndarray) -> dict[str, str | int]:
+    """Write each metric with its 95 % bootstrap interval, for records that people read."""
+    metrics, intervals = RetrievalMetrics.from_ranks(ranks), bootstrap(ranks, labels)
+    words: dict[str, str | int] = {
+        name: f"{getattr(metrics, name):.4g} [{low:.4g}, {high:.4g}]" for name, (low, high) in intervals.items()
+    }
+    return {"queries": metrics.n, **words}
