@@ -14,7 +14,8 @@ def add_train(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="train an adapter on cached (text, video) vectors",
-        description="Train an adapter on cached (text, video) vectors; CLIP and the stored index stay. Exit code 4: trained, but not better than what is there, and --promote-if-better was given.",
+        description="Train an adapter on cached (text, video) vectors; CLIP and the stored index stay. "
+        "Exit code 4: trained, but not better than what is there, and --promote-if-better was given.",
     )
     train.add_argument("pairs", type=Path, metavar="CACHE", help="what `dits-adapter embed` wrote")
     train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the artefact; replaced if there")

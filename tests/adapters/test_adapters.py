@@ -156,7 +156,7 @@ def test_procrustes_recovers_a_rotation():
     np.testing.assert_allclose(adapter.bias.detach().numpy(), 0, atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(2, 30), st.sampled_from([1e-4, 1e-2, 1.0]))
 def test_ridge_minimises_what_its_docstring_says(seed, n, penalty):
     text, video = pairs_of(seed, n)
@@ -177,7 +177,7 @@ def test_ridge_minimises_what_its_docstring_says(seed, n, penalty):
             assert other > best - 1e-6 * abs(best)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10_000), st.floats(0, 1), st.sampled_from([0.0, 1e-9, 1e-4, 0.3, 1.5, 3.0]))
 def test_interpolation_against_slerp_in_the_plane(seed, strength, angle):
     rng = np.random.default_rng(seed)

@@ -127,7 +127,7 @@ settings_of_the_fold = {
 }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.fixed_dictionaries(settings_of_the_fold), st.integers(0, 2**32 - 1), st.integers(1, 9))
 def test_fold_is_exact(options, seed, rows):
     config = SamplerConfig(steps=options["timesteps"], **options)

@@ -51,7 +51,7 @@ def slow_loss(similarity, scale, ids):
     return total / (2 * n)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 9), st.integers(1, 5), st.floats(0.1, 100), st.integers(0, 10_000))
 def test_loss_against_a_slow_reference(n, videos, scale, seed):
     rng = np.random.default_rng(seed)
@@ -242,7 +242,7 @@ class TestPairs:
             assert np.array_equal(getattr(loaded, name), getattr(pairs, name))
         assert (loaded.space, loaded.video_ids) == (pairs.space, pairs.video_ids)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.integers(2, 40), st.integers(1, 4), st.floats(0.01, 0.99), st.integers(0, 100))
     def test_a_split_keeps_every_text_with_its_video(self, videos, texts, fraction, seed):
         pairs = gap_pairs(videos, texts)
