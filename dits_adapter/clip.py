@@ -30,6 +30,17 @@ def bundled(name: str) -> Path | None:
     return folder if "/" not in name and folder.is_dir() else None
 
 
+def is_clip(folder: Path) -> bool:
+    """Tell whether a local folder holds a CLIP checkpoint, of transformers' or sentence-transformers' layout."""
+    for config in (folder / "config.json", folder / "0_CLIPModel" / "config.json"):
+        try:
+            if json.loads(config.read_text("utf-8")).get("model_type") == "clip":
+                return True
+        except (OSError, ValueError, AttributeError):
+            continue
+    return False
+
+
 def pick_device(device: str | torch.device) -> torch.device:
     """Return the device that is meant; `"auto"` is the first CUDA device, or the CPU where there is none."""
     if device == "auto":

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dits_adapter.adapters import DITSAdapter
-from dits_adapter.artifact import Artifact, find_artifact
-from dits_adapter.clip import LOADING_ERRORS, Clip, ClipSource, bundled, pick_device
+from dits_adapter.adapters import AffineAdapter, AffineConfig, DITSAdapter
+from dits_adapter.artifact import Artifact, find_artifact, is_artifact
+from dits_adapter.clip import LOADING_ERRORS, Clip, ClipSource, bundled, is_clip, load_clip, pick_device
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.space import EmbeddingSpace
 
@@ -103,7 +103,8 @@ class DITSQueryEncoder:
         """Load a trained adapter and the CLIP that it was trained for.
 
         Args:
-            id_or_path: an artefact's folder, a bundled name (`demo-dits`) or a hub id.
+            id_or_path: an artefact's folder, a bundled name (`demo-dits`) or a hub id. The folder or id of a bare
+                CLIP is taken too, with a warning: without an adapter its queries are plain CLIP.
             encoder: folder or hub id of the CLIP; by default the one that the artefact names.
             revision: hub revision of the artefact.
             device: a torch device or `"auto"`.
@@ -117,6 +118,8 @@ class DITSQueryEncoder:
             InputError: an option outside its range, or steps for an adapter that has none.
         """
         folder = find_artifact(id_or_path, revision)
+        if not is_artifact(folder) and is_clip(folder):
+            return cls._plain(ClipSource.find(id_or_path, revision), device)
         artifact = Artifact.load(folder)
         if steps is not None:
             if not isinstance(artifact.adapter, DITSAdapter):
@@ -130,6 +133,17 @@ class DITSQueryEncoder:
         else:
             source = ClipSource.find(find_encoder(folder, artifact.space), artifact.space.revision)
         return cls(artifact, source, device=device, strength=strength, on_mismatch=on_mismatch)
+
+    @classmethod
+    def _plain(cls, source: ClipSource, device: str | torch.device) -> DITSQueryEncoder:
+        """Stand in for an adapter that has not been trained yet."""
+        warnings.warn(
+            f"{source.name} is a CLIP without an adapter: its queries are encoded as plain CLIP. "
+            "Train an adapter for it with: dits-adapter train",
+            stacklevel=3,
+        )
+        space = EmbeddingSpace.of(load_clip(source.location, revision=source.revision, device=device))
+        return cls(Artifact(AffineAdapter(AffineConfig(width=space.width)).eval(), space), source, device=device)
 
     @property
     def space(self) -> EmbeddingSpace:

@@ -229,3 +229,10 @@ def test_importing_the_package_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_bare_clip_is_plain_and_says_so(tiny_clip):
+    with pytest.warns(UserWarning, match=r"tiny-clip is a CLIP without an adapter.*dits-adapter train"):
+        encoder = DITSQueryEncoder.from_pretrained(tiny_clip)
+    assert np.array_equal(encoder.encode_query(TEXTS), encoder.encode_document(TEXTS))
+    assert encoder.space == EmbeddingSpace.of(load_clip(tiny_clip))

@@ -1,0 +1,147 @@
+"""The whole job on generated clips, offline: `python -m benchmarks.demo` (or `make demo`).
+
+Writes the clips of the test split as .mp4 files, ingests them into an embedded Qdrant, searches them with held-out
+sentences through plain CLIP, the best linear adapter and DITS, and prints what each finds. A second run finds the
+clips and the index there and goes straight to the search. All figures are about generated clips, not real video.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from benchmarks.clips.dataset import Record, make_split
+from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
+from dits_adapter.figures import gap_picture
+from dits_adapter.metrics import METRICS, DotProducts, RetrievalMetrics, bootstrap, paired_bootstrap, ranks
+from dits_adapter.stores.qdrant import POOLED, Hit
+from dits_adapter.video.decode import decode_frames
+
+CAPTION = "300 generated test clips and five held-out sentences each (benchmarks/clips); not real video"
+SHOWN = 3
+THUMBNAIL = (224, 168)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; see the module's docstring."""
+    parser = argparse.ArgumentParser(description="The whole job on generated clips, offline.")
+    parser.add_argument("--out", type=Path, default=Path("results/demo"), help="default: %(default)s")
+    out: Path = parser.parse_args(argv).out
+    started = time.monotonic()
+
+    records = make_split("test", out / "clips")
+    video_encoder = VideoEncoder.from_pretrained("demo-clip")
+    encoders = {
+        "best linear": DITSQueryEncoder.from_pretrained("demo-linear"),
+        "DITS T'=10": DITSQueryEncoder.from_pretrained("demo-dits"),
+    }
+    with QdrantStore(out / "index", "demo") as store:
+        report = store.ingest(out / "clips" / "test", video_encoder)
+        print(report)
+
+        texts = [caption for record in records for caption in record.captions]
+        labels = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])
+        videos = stored_vectors(store, records)
+        queries = {"plain CLIP": encoders["DITS T'=10"].encode_document(texts)}
+        queries |= {name: encoder.encode_query(texts) for name, encoder in encoders.items()}
+        found = {name: ranks(DotProducts(vectors, videos), labels) for name, vectors in queries.items()}
+        linear = str(encoders["best linear"].artifact.adapter.config.method)  # type: ignore[attr-defined]
+        print(f"\n{len(texts)} held-out sentences against {len(records)} generated clips (not real video)\n")
+        print(table(found, labels, {"best linear": f"best linear ({linear})"}))
+        gains = {
+            other: paired_bootstrap(found[other], found["DITS T'=10"], labels)["r1"]
+            for other in ("plain CLIP", "best linear")
+        }
+        for other, gain in gains.items():
+            print(f"DITS against {other}: R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}] (paired)")
+
+        chosen = np.random.default_rng(0).choice(len(texts), SHOWN, replace=False)
+        searches = [
+            (texts[i], records[labels[i]], store.search(queries["DITS T'=10"][i], limit=5)) for i in chosen
+        ]
+    for text, record, hits in searches:
+        print(f"\n“{text}”")
+        for hit in hits:
+            mark = "*" if Path(hit.path or "").name == record.video else " "
+            print(f" {mark} {Path(hit.path or '').name}  {hit.start:.1f}-{hit.end:.1f} s  score {hit.score:.3f}")
+
+    contact_sheet(searches, out / "contact-sheet.png")
+    gap_picture(queries["plain CLIP"], queries["DITS T'=10"], videos[labels], out / "gap.png", caption=CAPTION)
+    result: dict[str, Any] = {
+        "version": 1,
+        "dataset": CAPTION,
+        "clips": len(records),
+        "queries": len(texts),
+        "linear": linear,
+        "metrics": {name: asdict(RetrievalMetrics.from_ranks(r)) for name, r in found.items()},
+        "intervals": {name: bootstrap(r, labels) for name, r in found.items()},
+        "dits_minus": gains,
+        "ranks": {name: r.astype(int).tolist() for name, r in found.items()},
+        "ingested": {"videos": report.videos, "present": report.present, "seconds": round(report.seconds, 2)},
+        "seconds": round(time.monotonic() - started, 1),
+        "machine": {"processor": platform.machine(), "python": platform.python_version()},
+        "packages": {name: version(name) for name in ("torch", "transformers", "qdrant-client", "numpy")},
+    }
+    (out / "result.json").write_text(json.dumps(result) + "\n", "utf-8")
+    print(f"\n{result['seconds']:.0f} s. Pictures: {out / 'contact-sheet.png'}, {out / 'gap.png'}")
+    print(f"Figures: {out / 'result.json'}")
+    return 0
+
+
+def stored_vectors(store: QdrantStore, records: Sequence[Record]) -> np.ndarray:
+    """Return the vectors that the store holds of the records' videos, (n, d), in their order."""
+    points, _ = store.client.scroll(
+        store.collection, limit=10 * len(records), with_payload=["path"], with_vectors=[POOLED]
+    )
+    by_name = {Path(point.payload["path"]).name: point.vector[POOLED] for point in points}
+    return np.array([by_name[record.video] for record in records], dtype=np.float32)
+
+
+def table(found: dict[str, np.ndarray], labels: np.ndarray, names: dict[str, str]) -> str:
+    """Lay out R@1, R@5, R@10, MdR and MnR with their 95 % bootstrap intervals, resampled by video."""
+    shown = METRICS[:5]
+    lines = [f"{'':32}" + "".join(f"{title:>22}" for title in ("R@1", "R@5", "R@10", "MdR", "MnR"))]
+    for name, values in found.items():
+        metrics, intervals = RetrievalMetrics.from_ranks(values), bootstrap(values, labels)
+        cells = [
+            f"{getattr(metrics, key):.1f} [{intervals[key].low:.1f}, {intervals[key].high:.1f}]" for key in shown
+        ]
+        lines.append(f"{names.get(name, name):32}" + "".join(f"{cell:>22}" for cell in cells))
+    return "\n".join(lines)
+
+
+def contact_sheet(searches: Sequence[tuple[str, Record, Sequence[Hit]]], path: Path) -> None:
+    """Draw each query with the thumbnails of its five first hits; the right one has a green frame."""
+    width, height = THUMBNAIL
+    row, font = height + 78, ImageFont.load_default(15)
+    sheet = Image.new("RGB", (5 * (width + 12) + 12, len(searches) * row + 12), "white")
+    draw = ImageDraw.Draw(sheet)
+    for y, (text, record, hits) in zip(range(12, len(searches) * row, row), searches, strict=True):
+        draw.text((12, y), f"“{text}”", fill="black", font=font)
+        for x, hit in zip(range(12, 5 * (width + 12), width + 12), hits, strict=False):
+            assert hit.path is not None
+            frame = decode_frames(hit.path, 1).frames[0]
+            thumbnail = Image.fromarray(frame)
+            thumbnail.thumbnail(THUMBNAIL)
+            sheet.paste(thumbnail, (x, y + 26))
+            label = f"{Path(hit.path).stem}  {hit.score:.3f}"
+            if Path(hit.path).name == record.video:
+                draw.rectangle((x - 4, y + 22, x + width + 4, y + 26 + height), outline="#2a8f2a", width=4)
+                label += "  right"
+            draw.text((x, y + 32 + height), label, fill="#444444", font=font)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
