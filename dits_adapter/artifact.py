@@ -1,4 +1,8 @@
-"""A trained adapter on disk: `adapter.safetensors` and a `config.json` that says what it is and belongs to."""
+"""A trained adapter on disk: `adapter.safetensors` and a `config.json` that says what it is and belongs to.
+
+A `joint` adapter moved the embedding space, so it carries the CLIP that it was trained with in `encoder/`, and the
+pooling head it was trained under in `xpool.safetensors`.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +19,21 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from dits_adapter.adapters import ADAPTERS, Adapter
 from dits_adapter.clip import bundled
 from dits_adapter.errors import ArtifactError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.video.xpool import XPool
 
 FORMAT_VERSION = 1
 WEIGHTS = "adapter.safetensors"
 CONFIG = "config.json"
+ENCODER = "encoder"
+XPOOL = "xpool.safetensors"
+BUNDLED_FILES = (".json", ".safetensors", ".txt")
+"""What a CLIP checkpoint consists of, and all that is downloaded of an artefact."""
 
 
 class ArtifactConfig(BaseModel):
@@ -39,6 +49,7 @@ class ArtifactConfig(BaseModel):
         training: what it was trained on and how, for people and for later comparisons.
         metrics: held-out retrieval figures by name of the split.
         weights_sha256: digest of the weight file.
+        bundle_sha256: digests of the other files of a joint adapter (encoder and X-Pool head) by relative path.
         checksum: digest of all fields above, so that no byte changes unnoticed.
     """
 
@@ -53,6 +64,7 @@ class ArtifactConfig(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
     weights_sha256: str
+    bundle_sha256: dict[str, str] = Field(default_factory=dict)
     checksum: str = ""
 
     def expected_checksum(self) -> str:
@@ -63,13 +75,28 @@ class ArtifactConfig(BaseModel):
 
 @dataclass
 class Artifact:
-    """A trained adapter with all that has to be known to use it rightly."""
+    """A trained adapter with all that has to be known to use it rightly.
+
+    Attributes:
+        adapter: the trained adapter.
+        space: the embedding space that it was trained in.
+        training: what it was trained on and how.
+        metrics: held-out retrieval figures.
+        encoder: of a joint adapter, the folder with the CLIP that was trained along.
+        xpool: of a joint adapter, the head that pools frames under a query, to re-rank with.
+    """
 
     adapter: Adapter
     space: EmbeddingSpace
-    kind: Literal["frozen", "joint"] = "frozen"
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    encoder: Path | None = None
+    xpool: XPool | None = None
+
+    @property
+    def kind(self) -> Literal["frozen", "joint"]:
+        """`frozen`, or `joint` where the CLIP was trained along."""
+        return "frozen" if self.encoder is None else "joint"
 
     def save(self, folder: str | PathLike[str]) -> Path:
         """Write weights, config and model card; all of them or nothing.
@@ -86,8 +113,14 @@ class Artifact:
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
-            weights = {name: tensor.contiguous() for name, tensor in self.adapter.state_dict().items()}
-            save_file(weights, fresh / WEIGHTS)
+            _save_weights(self.adapter, fresh / WEIGHTS)
+            if self.encoder is not None:
+                if self.xpool is not None:
+                    _save_weights(self.xpool, fresh / XPOOL)
+                (fresh / ENCODER).mkdir()
+                for file in self.encoder.iterdir():
+                    if file.suffix in BUNDLED_FILES:
+                        shutil.copy(file, fresh / ENCODER)
             config = ArtifactConfig(
                 kind=self.kind,
                 adapter=self.adapter.kind,
@@ -96,6 +129,7 @@ class Artifact:
                 training=self.training,
                 metrics=self.metrics,
                 weights_sha256=_sha256(fresh / WEIGHTS),
+                bundle_sha256={name: _sha256(fresh / name) for name in _bundle(fresh)},
             )
             config.checksum = config.expected_checksum()
             (fresh / CONFIG).write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
@@ -140,7 +174,14 @@ class Artifact:
             raise ArtifactError(f"{folder / WEIGHTS}: was changed or damaged after it was saved.")
         if config.checksum != config.expected_checksum():
             raise ArtifactError(f"{folder / CONFIG}: was changed or damaged after it was saved.")
-        return cls(adapter.eval(), config.space, config.kind, config.training, config.metrics)
+        artifact = cls(adapter.eval(), config.space, config.training, config.metrics)
+        if config.kind == "joint":
+            _check_bundle(folder, config)
+            artifact.encoder = folder / ENCODER
+            if XPOOL in config.bundle_sha256:
+                artifact.xpool = XPool(config.space.width).eval()
+                _load_weights(folder / XPOOL, artifact.xpool)
+        return artifact
 
 
 def is_artifact(folder: Path) -> bool:
@@ -168,7 +209,7 @@ def find_artifact(id_or_path: str | PathLike[str], revision: str | None = None) 
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = ["*.json", "*.txt", "*.safetensors"]
+        patterns = [f"*{suffix}" for suffix in BUNDLED_FILES]
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub client raises its own, httpx's and OSError
         raise ArtifactError(
@@ -208,9 +249,31 @@ def read_config(folder: Path) -> ArtifactConfig:
         raise ArtifactError(f"{folder / CONFIG}: is invalid. {error}") from None
 
 
-def _load_weights(path: Path, adapter: Adapter) -> None:
-    """Copy a weight file into the adapter, refusing tensors that are missing, extra or misshapen."""
-    expected = adapter.state_dict()
+def _bundle(folder: Path) -> list[str]:
+    """List the files of an artefact that only a joint one has, relative to its folder."""
+    files = [*folder.glob(XPOOL), *folder.glob(f"{ENCODER}/*")]
+    return sorted(file.relative_to(folder).as_posix() for file in files)
+
+
+def _check_bundle(folder: Path, config: ArtifactConfig) -> None:
+    """Refuse a joint artefact whose bundled files are not, byte for byte, those that were saved."""
+    there, expected = _bundle(folder), config.bundle_sha256
+    if missing := sorted({f"{ENCODER}/config.json", *expected} - {*there}):
+        raise ArtifactError(f"{folder / missing[0]}: is missing; a joint adapter does not work without.")
+    if extra := sorted({*there} - expected.keys()):
+        raise ArtifactError(f"{folder / extra[0]}: is no part of the adapter that was saved; remove it.")
+    for name, digest in expected.items():
+        if _sha256(folder / name) != digest:
+            raise ArtifactError(f"{folder / name}: was changed or damaged after it was saved.")
+
+
+def _save_weights(module: nn.Module, path: Path) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path)
+
+
+def _load_weights(path: Path, module: nn.Module) -> None:
+    """Copy a weight file into a module, refusing tensors that are missing, extra or misshapen."""
+    expected = module.state_dict()
     try:
         with safe_open(path, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -223,23 +286,28 @@ def _load_weights(path: Path, adapter: Adapter) -> None:
                     raise ArtifactError(
                         f"{path}: {name} has shape {shapes[name]}, the config says {tuple(tensor.shape)}."
                     )
-            adapter.load_state_dict({name: file.get_tensor(name) for name in expected})
+            module.load_state_dict({name: file.get_tensor(name) for name in expected})
     except SafetensorError as error:
         raise ArtifactError(f"{path}: is no intact safetensors file ({error}).") from None
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def model_card(config: ArtifactConfig, name: str) -> str:
     """Write the README.md of an artefact: what it is, how to use it, what was measured."""
     from huggingface_hub import ModelCard, ModelCardData
 
+    base = str(config.training.get("base_model", config.space.encoder))
     data = ModelCardData(
         library_name="dits_adapter",
         tags=["video-retrieval", "text-to-video", "modality-gap", "clip", config.adapter],
-        base_model=config.space.encoder if "/" in config.space.encoder else None,
+        base_model=base if "/" in base else None,
     )
     facts = "\n".join(f"- {key}: {value}" for key, value in config.training.items()) or "- not recorded"
     rows = "\n".join(f"- {key}: {value}" for key, value in config.metrics.items()) or "- none recorded"
