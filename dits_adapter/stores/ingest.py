@@ -40,8 +40,8 @@ VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
     *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
 )
-BATCH_FLOATS = 250_000
-"""Vector elements that are uploaded in one request: some 3 MB of JSON, a tenth of what a server accepts."""
+BATCH = 16
+"""Segments uploaded in one request: 1.2 MB of JSON for 12 frames of width 512, where a server accepts 32."""
 
 
 @dataclass
@@ -240,7 +240,6 @@ class _Run:
         self.by_video: dict[str, Record] = {}
         self.encoding: dict[str, VideoFile] = {}
         self.batch: list[PointStruct] = []
-        self.floats = 0
         for record in store.records():
             self._remember(record)
 
@@ -326,7 +325,7 @@ class _Run:
         record = Record(path, file.size, file.mtime_ns, file.video_id)
         held = next(segments)
         for segment in segments:
-            self._queue(segment_point(file, held), held)
+            self._queue(segment_point(file, held))
             record.found += 1
             held = segment
         record.found += 1
@@ -339,7 +338,7 @@ class _Run:
             self._withdraw(record)
             self.report.failed[path] = "changed while it was read; run again when it is complete"
             return
-        self._queue(segment_point(file, held, segments=record.found), held)
+        self._queue(segment_point(file, held, segments=record.found))
         record.expected = record.found
         self._remember(record)
         self.report.videos += 1
@@ -353,19 +352,18 @@ class _Run:
         """Write down why a file gives no frames, so that it is not decoded in vain again."""
         file = self.encoding.pop(error.path)
         self.report.failed[error.path] = error.reason
-        self.batch.append(failure_point(file, error.reason))
+        self._queue(failure_point(file, error.reason))
         self.bar.update()
 
-    def _queue(self, point: PointStruct, segment: EncodedSegment) -> None:
+    def _queue(self, point: PointStruct) -> None:
         self.batch.append(point)
-        self.floats += segment.vector.size + segment.frame_vectors.size
-        if self.floats >= BATCH_FLOATS:
+        if len(self.batch) >= BATCH:
             self.upload()
 
     def upload(self) -> None:
         """Send what is queued."""
         self.store.write(self.batch)
-        self.batch, self.floats = [], 0
+        self.batch = []
 
     def finish(self) -> None:
         """Send the rest, once all files have been through the encoder."""

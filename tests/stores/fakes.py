@@ -94,7 +94,7 @@ if __name__ == "__main__":
     from dits_adapter.stores.qdrant import QdrantStore
 
     location, collection, folder = sys.argv[1:]
-    ingest.BATCH_FLOATS = 100
+    ingest.BATCH = 3
     print("ready", flush=True)
     with QdrantStore(location, collection) as store:
         store.ingest(folder, FakeEncoder(delay=0.01), progress=False)  # type: ignore[arg-type]

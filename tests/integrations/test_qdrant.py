@@ -1,0 +1,243 @@
+"""The shell commands, the scripts and the README of integrations/qdrant, on real clips with a real (tiny) CLIP."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shlex
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from qdrant_client import QdrantClient, models
+
+from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
+from dits_adapter.adapters import DITSAdapter
+from dits_adapter.artifact import Artifact
+from dits_adapter.cli import main
+from dits_adapter.clip import load_clip
+from dits_adapter.sampler import SamplerConfig
+from dits_adapter.space import EmbeddingSpace
+from tests.stores.conftest import contents, qdrant_server  # noqa: F401  (a fixture)
+
+HERE = Path(__file__).parents[2] / "integrations" / "qdrant"
+QUERY = "a red ball rolls away"
+
+
+def write_clip(path: Path, seed: int, seconds: int = 4, fps: int = 10) -> None:
+    """Write an mp4: a square that moves over a background, in colours of the seed."""
+    colours = np.random.default_rng(seed).integers(0, 256, (2, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for n in range(seconds * fps):
+            image = np.broadcast_to(colours[0], (48, 64, 3)).copy()
+            image[10:30, n : n + 20] = colours[1]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_clip: Path) -> Path:
+    """A folder with `videos`, and with tiny models under the names of the bundled ones."""
+    folder = tmp_path_factory.mktemp("work")
+    shutil.copytree(tiny_clip, folder / "tiny-clip")
+    adapter = DITSAdapter(SamplerConfig(width=32, depth=1))
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.normal_(std=0.06, generator=torch.Generator().manual_seed(0))
+    Artifact(adapter, EmbeddingSpace.of(load_clip(tiny_clip))).save(folder / "tiny-dits")
+    (folder / "videos").mkdir()
+    for seed in range(6):
+        write_clip(folder / "videos" / f"{seed}.mp4", seed)
+    return folder
+
+
+@pytest.fixture
+def workplace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh copy of it, as the current folder."""
+    folder = Path(shutil.copytree(prepared, tmp_path / "work"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_mixed_folder_from_the_shell(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    videos = workplace / "videos"
+    whole = (videos / "0.mp4").read_bytes()
+    (videos / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (videos / "empty.mp4").touch()
+    (videos / "text.mp4").write_text("this is no video")
+    (videos / "notes.txt").write_text("nor is this")
+    ingest = ["ingest", "videos", "--encoder", "tiny-clip", "--segment-seconds", "2"]
+    assert main(ingest) == 3
+    output = capsys.readouterr().out
+    assert "stored   6 videos, 12 segments" in output
+    assert "failed   3" in output
+    for name in ("cut", "empty", "text"):
+        assert re.search(rf"^  {videos}/{name}\.mp4: \w+", output, re.MULTILINE)
+    assert "no video extension (.txt)" in output
+    assert main(ingest) == 3
+    assert "stored   0 videos" in capsys.readouterr().out
+    for name in ("cut", "empty", "text"):
+        (videos / f"{name}.mp4").unlink()
+    assert main(ingest) == 0
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_search_from_the_shell_ranks_as_the_vectors_do(
+    workplace: Path, capsys: pytest.CaptureFixture[str], plain: bool
+) -> None:
+    assert main(["ingest", "videos", "--encoder", "tiny-dits"]) == 0
+    capsys.readouterr()
+    options = ["--adapter", "tiny-dits", "--limit", "4", *(["--plain"] if plain else [])]
+    assert main(["search", QUERY, "--json", *options]) == 0
+    hits = json.loads(capsys.readouterr().out)
+    queries = DITSQueryEncoder.from_pretrained("tiny-dits")
+    query = queries.encode_document(QUERY) if plain else queries.encode_query(QUERY)
+    videos = VideoEncoder.from_pretrained("tiny-clip").encode_video(sorted((workplace / "videos").iterdir()))
+    scores = {video.path: float(video.vector @ query) for video in videos}
+    assert [hit["path"] for hit in hits] == sorted(scores, key=lambda path: -scores[path])[:4]
+    for hit in hits:
+        video = next(video for video in videos if video.path == hit["path"])
+        assert hit["score"] == pytest.approx(scores[video.path], abs=1e-5)
+        assert hit["timestamp"] == pytest.approx(
+            video.timestamps[np.argmax(video.frame_vectors @ query)], abs=1e-5
+        )
+        assert (hit["start"], hit["end"]) == (0.0, pytest.approx(4.0))
+    assert main(["search", QUERY, *options]) == 0
+    assert capsys.readouterr().out.count("(best at") == 4
+
+
+def test_wrong_stores_and_spaces_are_said_in_one_line(
+    workplace: Path, other_clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = ["search", QUERY, "--adapter", "tiny-dits"]
+    assert main(search) == 1
+    assert "video-index: no Qdrant store is here" in capsys.readouterr().err
+    assert main(["ingest", "nowhere", "--encoder", "tiny-clip"]) == 1
+    assert "nowhere: no such file or folder" in capsys.readouterr().err
+    assert not (workplace / "video-index").exists()
+    assert main(["ingest", "videos/0.mp4", "--encoder", str(other_clip)]) == 0
+    assert main(search) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "tiny-clip" in error
+    assert "other-clip" in error
+    assert main(["ingest", "videos", "--encoder", "tiny-clip"]) == 1
+    assert main([*search, "--collection", "vidoes"]) == 1
+    assert "no collection 'vidoes'; it has videos" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_killed_in_the_middle_ends_as_one_clean_run(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(6, 40):
+        write_clip(workplace / "videos" / f"{seed}.mp4", seed, seconds=2)
+    arguments = ["ingest", "videos", "--encoder", "tiny-clip", "--segment-seconds", "1"]
+    assert main([*arguments, "--store", "clean"]) == 0
+    child = subprocess.Popen([sys.executable, "-m", "dits_adapter.cli", *arguments], stderr=subprocess.DEVNULL)
+    database = workplace / "video-index" / "collection" / "videos" / "storage.sqlite"
+    while child.poll() is None:  # until something is stored
+        if database.exists():
+            with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as reader:
+                tables = reader.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+                if tables and reader.execute("SELECT count(*) FROM points").fetchone()[0]:
+                    break
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    with QdrantStore("video-index") as store:
+        assert 0 < store.count() < 92
+    assert main(arguments) == 0
+    with QdrantStore("video-index") as store, QdrantStore("clean") as clean:
+        found, expected = contents(store), contents(clean)
+    assert found.keys() == expected.keys()
+    assert len(found) == 92
+    for point, (payload, vectors) in expected.items():
+        assert found[point][0] == payload
+        for name, vector in vectors.items():  # batches differ, and float sums with them
+            np.testing.assert_allclose(found[point][1][name], vector, atol=1e-5)
+
+
+def test_the_readme_does_what_it_says(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for model in ("clip", "dits"):  # of the bundled models' names, which come first once they are there
+        shutil.copytree(f"tiny-{model}", f"demo-{model}")
+    readme = (HERE / "README.md").read_text("utf-8")
+    commands = re.findall(r"^dits-adapter (.*)$", readme, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        assert main(shlex.split(command)) == 0
+    assert capsys.readouterr().out.count("(best at") == 3
+    (program,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    exec(compile(program, "README.md", "exec"), {})
+    assert capsys.readouterr().out.count(".mp4") == 3
+
+
+def test_the_scripts_run_against_a_server(
+    workplace: Path,
+    qdrant_server: str,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    collection = f"videos-{uuid.uuid4().hex}"
+    server = ["--url", qdrant_server, "--collection", collection]
+    client = QdrantClient(url=qdrant_server, check_compatibility=False)
+    try:
+        assert script("ingest")(["videos", *server, "--encoder", "tiny-clip"]) == 0
+        assert "stored   6 videos" in capsys.readouterr().out
+        assert script("search")([QUERY, *server, "--adapter", "tiny-dits"]) == 0
+        output = capsys.readouterr().out
+        assert output.count("plain CLIP") == output.count("DITS") == 5
+        assert script("search")([QUERY, *server, "--adapter", "tiny-dits", "--vector", "clip"]) == 1
+        assert "has no vector 'clip'; it has" in capsys.readouterr().err
+    finally:
+        client.delete_collection(collection)
+
+
+def test_an_index_that_was_there_before_is_searched_as_it_is(
+    workplace: Path,
+    qdrant_server: str,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    collection = f"mine-{uuid.uuid4().hex}"
+    client = QdrantClient(url=qdrant_server, check_compatibility=False)
+    cosine = models.VectorParams(size=32, distance=models.Distance.COSINE)
+    client.create_collection(collection, vectors_config={"clip": cosine})
+    videos = VideoEncoder.from_pretrained("tiny-clip").encode_video(sorted((workplace / "videos").iterdir()))
+    points = [
+        models.PointStruct(id=n, vector={"clip": video.vector.tolist()}, payload={"path": video.path})
+        for n, video in enumerate(videos)
+    ]
+    client.upsert(collection, points, wait=True)
+    before = client.get_collection(collection).config
+    search = [QUERY, "--collection", collection, "--adapter", "tiny-dits", "--vector", "clip"]
+    try:
+        assert script("search")([*search, "--url", qdrant_server]) == 1
+        assert "does not say which embedding space" in capsys.readouterr().err
+        with pytest.warns(UserWarning, match="Only its width"):
+            assert script("search")([*search, "--url", qdrant_server, "--trust-unstamped"]) == 0
+        assert capsys.readouterr().out.count(".mp4") == 10
+        with pytest.warns(UserWarning, match="Only its width"):
+            assert main(["search", *search, "--store", qdrant_server, "--trust-unstamped"]) == 0
+        assert capsys.readouterr().out.count(".mp4") == 6
+        assert client.get_collection(collection).config == before
+    finally:
+        client.delete_collection(collection)
+
+
+def script(name: str) -> Callable[[list[str]], int]:
+    """The `main` of one of the scripts, loaded as its users run it."""
+    run: Callable[[list[str]], int] = runpy.run_path(str(HERE / f"{name}.py"))["main"]
+    return run
