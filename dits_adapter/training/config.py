@@ -1,15 +1,18 @@
-"""How an adapter is trained on cached vectors: one validated recipe, three presets."""
+"""How an adapter is trained, on cached vectors or together with CLIP: validated recipes and their presets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
+
+R = TypeVar("R", bound="BaseRecipe")
 
 
 class TrainingConfig(BaseModel):
@@ -48,20 +51,19 @@ class TrainingConfig(BaseModel):
     seed: int = Field(default=24, ge=0)
 
 
-class Recipe(BaseModel):
-    """A whole training run but for the data: which adapter, its definition, its optimisation.
+class BaseRecipe(BaseModel):
+    """What the recipes of both modes share: the sampler, and how presets, files and settings combine.
 
     Attributes:
-        adapter: `dits`, `mlp` or `contrastive-linear`, or one in closed form: `mean-shift`, `procrustes`, `ridge`.
+        presets: recipes to start from, by name.
         sampler: fields of `SamplerConfig` other than the width, which the data gives; for `dits` only.
-        training: the optimisation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    adapter: str = "dits"
+    presets: ClassVar[Mapping[str, BaseRecipe]]
+
     sampler: dict[str, Any] = Field(default_factory=dict)
-    training: TrainingConfig = TrainingConfig()
 
     @field_validator("sampler")
     @classmethod
@@ -75,13 +77,16 @@ class Recipe(BaseModel):
 
     @classmethod
     def read(
-        cls, preset: str, file: str | PathLike[str] | None = None, settings: dict[str, str] | None = None
-    ) -> Recipe:
+        cls: type[R],
+        preset: str,
+        file: str | PathLike[str] | None = None,
+        settings: dict[str, str] | None = None,
+    ) -> R:
         """Combine a preset, a YAML file with any of the fields, and single settings; the last one counts.
 
         Args:
-            preset: a key of `PRESETS`.
-            file: YAML with the keys `adapter`, `sampler` and `training`.
+            preset: a key of `presets`.
+            file: YAML with any of the recipe's fields.
             settings: dotted names to values in YAML syntax, `{"training.epochs": "10"}`.
 
         Raises:
@@ -93,13 +98,13 @@ class Recipe(BaseModel):
         """
         import yaml
 
-        if preset not in PRESETS:
-            raise InputError(f"preset {preset!r} is unknown; there are {', '.join(PRESETS)}.")
-        fields = PRESETS[preset].model_dump()
+        if preset not in cls.presets:
+            raise InputError(f"preset {preset!r} is unknown; there are {', '.join(cls.presets)}.")
+        fields = cls.presets[preset].model_dump()
         try:
             given = yaml.safe_load(Path(file).read_text("utf-8")) or {} if file else {}
             if not isinstance(given, dict):
-                raise InputError(f"{file}: expected the keys adapter, sampler and training.")
+                raise InputError(f"{file}: expected any of the keys {', '.join(cls.model_fields)}.")
             for dotted, value in (settings or {}).items():
                 section, _, name = dotted.rpartition(".")
                 target = given.setdefault(section, {}) if section else given
@@ -111,12 +116,80 @@ class Recipe(BaseModel):
             raise InputError(f"{file or 'the settings'}: {error}") from None
 
 
+class Recipe(BaseRecipe):
+    """A whole training run on cached vectors but for the data: which adapter, its definition, its optimisation.
+
+    Attributes:
+        adapter: `dits`, `mlp` or `contrastive-linear`, or one in closed form: `mean-shift`, `procrustes`, `ridge`.
+        training: the optimisation.
+    """
+
+    adapter: str = "dits"
+    training: TrainingConfig = TrainingConfig()
+
+
+PAPER_SAMPLER = {"noise_scale": 1.0, "input": "raw"}
 PRESETS = {
     "paper": Recipe(
-        sampler={"noise_scale": 1.0, "input": "raw"},
+        sampler=PAPER_SAMPLER,
         training=TrainingConfig(epochs=5, batch_size=32, learning_rate=3e-5),
     ),
     "deterministic": Recipe(),
 }
 """`paper`: Eq. 8 with its noise on un-normalised text, X-Pool's optimisation (METHOD: batch 32, 5 epochs, 3e-5).
 `deterministic`: no noise, unit text, and an optimisation for cached vectors, where large batches are cheap."""
+Recipe.presets = PRESETS
+
+
+class JointRecipe(BaseRecipe):
+    """A whole training run of CLIP, X-Pool head and alignment network but for the data; X-Pool's optimisation.
+
+    AdamW (betas 0.9 and 0.999, eps 1e-6), linear warm-up, cosine to zero, best validation kept.
+
+    Attributes:
+        frames: frames a clip, the middles of as many equal intervals.
+        epochs: passes over all (text, video) pairs.
+        batch_size: pairs a step over all processes; each is contrasted with all others.
+        clip_learning_rate: peak learning rate of CLIP.
+        learning_rate: of the head and the network.
+        weight_decay: AdamW's, on everything.
+        warmup: share of all steps that warm up linearly.
+        gradient_norm: gradients are clipped to this norm.
+        dropout: of the X-Pool head.
+        flip: mirror clips at random; not where captions speak of left and right.
+        validation: share of the videos that is held out to choose the checkpoint.
+        checkpoint_steps: steps between checkpoints, each with a validation; by default an epoch's.
+        gradient_checkpointing: recompute CLIP's activations in the backward pass: less memory, more time.
+        bf16: compute in bfloat16 (autocast); weights and optimiser stay float32.
+        workers: processes that decode, for each training process.
+        log_to: `none`, `tensorboard`, or another logger that transformers knows.
+        seed: of initial weights, order, crops, dropout, noise and the held-out videos.
+    """
+
+    frames: int = Field(default=12, ge=1)
+    epochs: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=32, ge=2)
+    clip_learning_rate: float = Field(default=1e-6, ge=0)
+    learning_rate: float = Field(default=3e-5, gt=0)
+    weight_decay: float = Field(default=0.2, ge=0)
+    warmup: float = Field(default=0.1, ge=0, le=1)
+    gradient_norm: float = Field(default=1.0, gt=0)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    flip: bool = True
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    gradient_checkpointing: bool = False
+    bf16: bool = False
+    workers: int = Field(default=4, ge=0)
+    log_to: str = "none"
+    seed: int = Field(default=24, ge=0)
+
+
+JOINT_PRESETS = {
+    "paper": JointRecipe(sampler=PAPER_SAMPLER, clip_learning_rate=1e-5),
+    "xpool": JointRecipe(sampler=PAPER_SAMPLER, clip_learning_rate=1e-6),
+    "deterministic": JointRecipe(sampler={"input": "raw"}),
+}
+"""`paper` and `xpool`: Eq. 8 with its noise; CLIP's learning rate as the DITS paper has it, and as X-Pool's code,
+which it means to follow. `deterministic`: X-Pool's rate, no noise."""
+JointRecipe.presets = JOINT_PRESETS
