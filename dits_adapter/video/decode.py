@@ -1,12 +1,13 @@
 """Decode chosen frames of a video file through PyAV, decord or torchcodec, by timestamp.
 
-One pass over a file's packets (nothing is decoded in it, audio is not looked into) lists when each frame is
-shown and which frames are keyframes. It answers what a decoder cannot be asked: how long the video really is,
-whether the file ends before its header says it should, and which frame is on screen at a given time. The
-backends then only fetch frames by their number in that list.
+One pass over a file's packets, in which nothing is decoded, lists when each frame is shown and which frames
+are keyframes. It answers what a decoder cannot be asked: how long the video really is, whether the file ends
+before its header says it should, and which frame is on screen at a given time. The backends then only fetch
+frames by their number in that list.
 
 Times are in seconds from the first frame on. Frames come upright: the display matrix is applied. The pixel
-aspect ratio is not. The backends agree to within 2 of 255 grey levels a pixel.
+aspect ratio is not. The backends agree to within 2 of 255 levels on 8-bit video; on deeper video they blend
+colours differently at sharp edges (1 level on average).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
 from os import PathLike, fspath
@@ -118,7 +120,7 @@ def decode_frames(
 class Video:
     """An open video file, to take frames from several spans of it; a context manager.
 
-    When a backend fails on the file, the next one goes on where it stopped. One `Video` belongs to one thread.
+    When a backend fails on the file, the next one takes over for good. One `Video` belongs to one thread.
 
     Attributes:
         path: the file, as given.
@@ -131,6 +133,7 @@ class Video:
         self._backends = _usable(backend)
         self._index = _read_index(self.path)
         self._reader: _Reader | None = None
+        self._failures: list[str] = []
         self.duration = self._index.duration
         self.fps = len(self._index.pts) / self._index.duration
 
@@ -139,6 +142,12 @@ class Video:
 
     def __exit__(self, *exception: object) -> None:
         self._reader = None  # the decoders close their file when they are dropped
+
+    def another(self) -> Video:
+        """Return a second handle on the file, for another thread; the packets are not read again."""
+        twin = copy(self)
+        twin._reader, twin._backends, twin._failures = None, list(self._backends), list(self._failures)
+        return twin
 
     def frames(
         self,
@@ -171,26 +180,27 @@ class Video:
             VideoError: no backend can decode them.
         """
         numbers, copies = np.unique(self._index.shown_at(np.asarray(times, np.float64)), return_inverse=True)
-        wanted = [int(number) for number in numbers]
-        failures: list[str] = []
         while self._backends:
+            backend = self._backends[0]
             frames: list[npt.NDArray[Any]] = []
-            try:
-                self._reader = self._reader or _READERS[self._backends[0]](self.path, self._index)
-                for frame in self._reader.read(wanted):
-                    frames.append(frame if transform is None else transform(frame))
-            except VideoError:  # the file's fault, not the backend's
-                raise
-            except Exception as error:  # each decoder has a zoo of its own
-                backend = self._backends.pop(0)
-                if not isinstance(error, DITSError):  # that is a backend which is not there
-                    failures.append(f"{backend}: {_one_line(error)}")
-                self._reader = None
-                continue
-            if len({frame.shape for frame in frames}) > 1:
-                raise VideoError(self.path, "its frames change size on the way")
-            return DecodedFrames(np.stack(frames)[copies], self._index.times[numbers][copies], self._backends[0])
-        raise VideoError(self.path, f"cannot be decoded ({'; '.join(failures)})")
+            for number in numbers.tolist():
+                try:
+                    self._reader = self._reader or _READERS[backend](self.path, self._index)
+                    frame = self._reader.frame(number)
+                except VideoError:  # the file's fault, not the backend's
+                    raise
+                except Exception as error:  # each decoder has a zoo of its own
+                    if not isinstance(error, DITSError):  # that is a backend which is not there
+                        self._failures.append(f"{backend}: {_one_line(error)}")
+                    self._backends.pop(0)
+                    self._reader = None
+                    break
+                frames.append(frame if transform is None else transform(frame))
+            else:
+                if len({frame.shape for frame in frames}) > 1:
+                    raise VideoError(self.path, "its frames change size on the way")
+                return DecodedFrames(np.stack(frames)[copies], self._index.times[numbers][copies], backend)
+        raise VideoError(self.path, f"cannot be decoded ({'; '.join(self._failures)})")
 
 
 def _one_line(error: BaseException) -> str:
@@ -256,7 +266,7 @@ def _read_index(path: str) -> _Index:
     av = _load("pyav")
     _check_regular(path)
     rows: list[tuple[int, int, int, bool]] = []  # pts, dts, duration, keyframe
-    reached = 0.0
+    ends: dict[int, int] = {}  # of each stream, in its own time base
     try:
         # An absolute path, as "a:b.mp4" reads like a protocol; broken tags are no reason to refuse a video.
         with av.open(os.path.abspath(path), metadata_errors="replace") as container:
@@ -269,13 +279,15 @@ def _read_index(path: str) -> _Index:
             for packet in container.demux():
                 if packet.pts is None:
                     continue
-                length = packet.duration or 0
-                if packet.time_base is not None:
-                    reached = max(reached, float((packet.pts + length) * packet.time_base))
+                track, length = packet.stream.index, packet.duration or 0
+                ends[track] = max(ends.get(track, 0), packet.pts + length)
                 # An edit list discards frames: they help to decode others and are never shown.
-                if packet.stream.index == stream.index and not packet.is_discard and not packet.is_corrupt:
+                if track == stream.index and not packet.is_discard and not packet.is_corrupt:
                     dts = packet.pts if packet.dts is None else packet.dts
                     rows.append((packet.pts, dts, length, packet.is_keyframe))
+            if not rows:
+                raise VideoError(path, "has a video stream without frames")
+            reached = max(float(end * container.streams[track].time_base) for track, end in ends.items())
             promised = (container.duration or 0) / av.time_base
             rate = float(stream.guessed_rate or 25)
             if kind == "avi":  # its duration is scaled down to the size of the file, its frame count is not
@@ -286,8 +298,6 @@ def _read_index(path: str) -> _Index:
         raise VideoError(
             path, f"is not a video, or is cut off before its end (FFmpeg: {_one_line(error)})"
         ) from None
-    if not rows:
-        raise VideoError(path, "has a video stream without frames")
     if promised - reached > max(0.5, 0.1 * promised):
         raise VideoError(path, f"is truncated: {promised:.2f} s long by its header, data for {reached:.2f} s")
     shown, decoded, lengths, is_key = (np.array(column) for column in zip(*rows, strict=True))
@@ -309,8 +319,8 @@ class _Reader(Protocol):
 
     def __init__(self, path: str, index: _Index) -> None: ...
 
-    def read(self, numbers: Iterable[int]) -> Iterator[Frame]:
-        """Yield the upright (h, w, 3) uint8 RGB frames of the given ascending numbers."""
+    def frame(self, number: int) -> Frame:
+        """Return the upright (h, w, 3) uint8 RGB frame of a number; fastest in ascending order."""
         ...
 
 
@@ -333,12 +343,11 @@ class _PyAVReader:
         self._frames = self._container.decode(self._stream)
         self._at = -1  # number of the last frame decoded
 
-    def read(self, numbers: Iterable[int]) -> Iterator[Frame]:
-        for number in numbers:
-            frame = self._decode(number)
-            if frame is None or frame.is_corrupt:
-                raise VideoError(self._path, f"is damaged at {self._index.times[number]:.2f} s")
-            yield _upright(frame)
+    def frame(self, number: int) -> Frame:
+        frame = self._decode(number)
+        if frame is None or frame.is_corrupt:
+            raise VideoError(self._path, f"is damaged at {self._index.times[number]:.2f} s")
+        return _upright(frame)
 
     def _decode(self, number: int) -> Any:
         """Return an `av.VideoFrame`, going on from the last one or from a nearer keyframe; None if it is lost."""
@@ -379,7 +388,8 @@ class _PyAVReader:
 
 def _upright(frame: Any) -> Frame:
     """Convert an `av.VideoFrame` to RGB and apply its display matrix: quarter turns and mirrors."""
-    pixels: Frame = frame.to_ndarray(format="rgb24")
+    # Bicubic, like the conversion inside the other backends: it spreads the colours of odd-sized frames.
+    pixels: Frame = frame.reformat(format="rgb24", interpolation="BICUBIC").to_ndarray()
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return pixels
@@ -410,12 +420,11 @@ class _DecordReader:
         if len(self._video) != len(index.pts) or self._video.get_key_indices() != index.keys.tolist():
             raise RuntimeError("it does not find the right frames among these keyframes")
 
-    def read(self, numbers: Iterable[int]) -> Iterator[Frame]:
-        for number in numbers:
-            frame = self._video[number].asnumpy()
-            # At some small widths it takes the padding of a row for further channels (dmlc/decord issue 336).
-            height, width = frame.shape[:2]
-            yield np.ascontiguousarray(frame.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3))
+    def frame(self, number: int) -> Frame:
+        frame = self._video[number].asnumpy()
+        # At some small widths it takes the padding of a row for further channels (dmlc/decord issue 336).
+        height, width = frame.shape[:2]
+        return np.ascontiguousarray(frame.reshape(height, -1)[:, : 3 * width]).reshape(height, width, 3)
 
 
 class _TorchCodecReader:
@@ -429,13 +438,13 @@ class _TorchCodecReader:
             os.path.abspath(path), seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC"
         )
 
-    def read(self, numbers: Iterable[int]) -> Iterator[Frame]:
-        for number in numbers:
-            frame = self._video.get_frame_at(number)
-            expected = self._index.pts[number] * self._index.time_base
-            if abs(frame.pts_seconds - expected) > self._index.time_base / 2:
-                raise RuntimeError(f"returned the frame of {frame.pts_seconds} s for the one of {expected} s")
-            yield frame.data.numpy()
+    def frame(self, number: int) -> Frame:
+        frame = self._video.get_frame_at(number)
+        expected = self._index.pts[number] * self._index.time_base
+        if abs(frame.pts_seconds - expected) > self._index.time_base / 2:
+            raise RuntimeError(f"returned the frame of {frame.pts_seconds:.3f} s for that of {expected:.3f} s")
+        pixels: Frame = frame.data.numpy()
+        return pixels
 
 
 _READERS: dict[str, type[_Reader]] = {

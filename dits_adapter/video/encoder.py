@@ -1,0 +1,309 @@
+"""VideoEncoder: video files in, unit vectors of segments and of their frames out."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from os import PathLike, fspath
+from typing import Any, Literal, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from huggingface_hub import hf_hub_download
+
+from dits_adapter.artifact import CONFIG, find_artifact, is_artifact, read_config
+from dits_adapter.clip import Clip, bundled, load_clip
+from dits_adapter.encoder import find_encoder
+from dits_adapter.errors import InputError, VideoError
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.video.decode import Backend, DecodedFrames, Frame, Video
+from dits_adapter.video.frames import segment_spans
+from dits_adapter.video.pooling import mean_pool, unit
+
+Path = str | PathLike[str]
+OnError = Literal["raise"] | Callable[[VideoError], object]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_SPANS_PER_TASK = 4
+"""Segments of one video that a worker decodes in a row: enough to make up for opening the file and seeking."""
+
+
+@dataclass(frozen=True)
+class EncodedSegment:
+    """A segment of a video in the embedding space.
+
+    Attributes:
+        path: the file, as given.
+        start: first second of the segment, from the first frame of the video.
+        end: where the segment ends, in seconds.
+        fps: frames a second in the video, on average.
+        duration: seconds of the whole video.
+        vector: (d,) float32 of unit norm, the frame vectors pooled (`pooling.mean_pool`).
+        frame_vectors: (n, d) float32, each of unit norm.
+        timestamps: (n,) float64, when each frame appears on screen, in seconds.
+        backend: the decoder that was used.
+    """
+
+    path: str
+    start: float
+    end: float
+    fps: float
+    duration: float
+    vector: npt.NDArray[np.float32]
+    frame_vectors: npt.NDArray[np.float32]
+    timestamps: npt.NDArray[np.float64]
+    backend: str
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Some segments of the file with this number; or, where it could not be opened, why."""
+
+    number: int
+    source: Video | VideoError
+    spans: list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A segment whose frames went through the image processor: `content.frames` is (n, 3, size, size) float32."""
+
+    video: Video
+    span: tuple[float, float]
+    content: DecodedFrames
+
+
+class VideoEncoder:
+    """Embeds videos with CLIP's image tower: frames in the middle of equal intervals, mean-pooled.
+
+    Example:
+        >>> encoder = VideoEncoder.from_pretrained("demo-clip")
+        >>> encoder.space.pooling, encoder.frames
+        ('mean', 12)
+    """
+
+    def __init__(self, clip: Clip, *, frames: int = 12, decoder: Backend = "auto") -> None:
+        if frames < 1:
+            raise InputError(f"frames is {frames}; a segment needs at least one frame.")
+        self.clip = clip
+        self.frames = frames
+        self.decoder: Backend = decoder
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: Path,
+        *,
+        revision: str | None = None,
+        device: str | torch.device = "auto",
+        frames: int | None = None,
+        decoder: Backend = "auto",
+    ) -> VideoEncoder:
+        """Load a CLIP, or the one that an adapter was trained for.
+
+        Args:
+            id_or_path: a CLIP or a trained adapter: folder, bundled name (`demo-clip`, `demo-dits`) or hub id.
+            revision: hub revision of what is named.
+            device: a torch device or `"auto"`.
+            frames: frames sampled a segment, part of the embedding space; None for the adapter's, or 12.
+            decoder: the video backend (see `decode.decode_frames`).
+
+        Raises:
+            ArtifactError: nothing loadable is there.
+            SpaceMismatchError: the CLIP, or `frames`, is not what the adapter was trained with.
+            InputError: frames < 1.
+        """
+        adapter = _find_adapter(id_or_path, revision)
+        if adapter is None:
+            return cls(
+                load_clip(id_or_path, revision=revision, device=device),
+                frames=12 if frames is None else frames,
+                decoder=decoder,
+            )
+        space = read_config(adapter).space
+        clip = load_clip(find_encoder(adapter, space), revision=space.revision, device=device)
+        encoder = cls(clip, frames=space.frames if frames is None else frames, decoder=decoder)
+        space.require(encoder.space, mine=f"the adapter {fspath(id_or_path)}", theirs="this encoder of videos")
+        return encoder
+
+    @cached_property
+    def space(self) -> EmbeddingSpace:
+        """The embedding space of the vectors."""
+        return EmbeddingSpace.of(self.clip, frames=self.frames)
+
+    @overload
+    def encode_video(self, paths: Path, **options: Any) -> EncodedSegment: ...
+    @overload
+    def encode_video(self, paths: Iterable[Path], **options: Any) -> list[EncodedSegment]: ...
+
+    def encode_video(self, paths: Path | Iterable[Path], **options: Any) -> EncodedSegment | list[EncodedSegment]:
+        """Embed whole videos, one vector each.
+
+        Args:
+            paths: video files, or one.
+            options: `batch_frames` and `workers` of `iter_segments`.
+
+        Returns:
+            A record a video, in the order given; for a single path, the record itself.
+
+        Raises:
+            VideoError: a file gives no frames (to go on instead, see `on_error` of `iter_segments`).
+        """
+        encoded = list(self.iter_segments(paths, **options))
+        return encoded[0] if isinstance(paths, (str, PathLike)) else encoded
+
+    def iter_segments(
+        self,
+        paths: Path | Iterable[Path],
+        *,
+        segment_seconds: float | None = None,
+        overlap: float = 0.0,
+        batch_frames: int = 96,
+        workers: int | None = None,
+        on_error: OnError = "raise",
+    ) -> Iterator[EncodedSegment]:
+        """Embed the segments of videos, one after the other, while worker threads decode ahead.
+
+        The order is that of the paths, whatever the number of workers; so are the vectors. `paths` is read as
+        needed. At most `workers + batch_frames / frames` tasks of four segments are in memory.
+
+        Args:
+            paths: video files, or one.
+            segment_seconds: length of a segment (`frames.segment_spans`); None for one segment a video.
+            overlap: seconds that neighbouring segments share.
+            batch_frames: frames a forward pass of the model, across videos.
+            workers: decoding threads; None for one a CPU core, at most 8.
+            on_error: called with the `VideoError` of each file that cannot be read to its end, in its turn: after
+                the segments before the damage were yielded. `"raise"` raises it instead.
+
+        Raises:
+            InputError: impossible segments, batch or number of workers.
+            VideoError: of the first bad file (`on_error="raise"`).
+        """
+        segment_spans(1.0, segment_seconds, overlap)
+        workers = min(os.cpu_count() or 1, 8) if workers is None else workers
+        if batch_frames < 1 or workers < 1:
+            raise InputError(f"expected batch_frames and workers of at least 1, got {batch_frames} and {workers}.")
+        if isinstance(paths, (str, PathLike)):
+            paths = [paths]
+        return self._encode(paths, segment_seconds, overlap, batch_frames, workers, on_error)
+
+    def _encode(
+        self,
+        paths: Iterable[Path],
+        seconds: float | None,
+        overlap: float,
+        batch_frames: int,
+        workers: int,
+        on_error: OnError,
+    ) -> Iterator[EncodedSegment]:
+        def plan(numbered: tuple[int, Path]) -> list[_Task]:
+            number, path = numbered
+            try:
+                video = Video(path, self.decoder)
+            except VideoError as error:
+                return [_Task(number, error, [])]
+            spans = segment_spans(video.duration, seconds, overlap)
+            starts = range(0, len(spans), _SPANS_PER_TASK)
+            return [_Task(number, video, spans[start : start + _SPANS_PER_TASK]) for start in starts]
+
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        try:
+            tasks = chain.from_iterable(_in_order(pool, plan, enumerate(paths), workers))
+            decoded = _in_order(pool, self._decode, tasks, workers + -(-batch_frames // self.frames))
+            batch: list[_Decoded | VideoError] = []
+            failed = -1
+            for number, items in decoded:
+                for item in items:
+                    if number == failed:
+                        continue
+                    batch.append(item)
+                    if isinstance(item, VideoError):
+                        failed = number
+                    full = sum(self.frames for entry in batch if isinstance(entry, _Decoded)) >= batch_frames
+                    if full or isinstance(batch[0], VideoError):
+                        yield from self._run(batch, batch_frames, on_error)
+                        batch = []
+            yield from self._run(batch, batch_frames, on_error)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _decode(self, task: _Task) -> tuple[int, list[_Decoded | VideoError]]:
+        """Decode and preprocess the segments of a task, up to the first that fails."""
+        if isinstance(task.source, VideoError):
+            return task.number, [task.source]
+        items: list[_Decoded | VideoError] = []
+        with task.source.another() as video:
+            try:
+                for start, end in task.spans:
+                    content = video.frames(self.frames, start, end, transform=self._preprocess)
+                    items.append(_Decoded(video, (start, end), content))
+            except VideoError as error:
+                items.append(error)
+        return task.number, items
+
+    def _preprocess(self, frame: Frame) -> npt.NDArray[np.float32]:
+        pixels: npt.NDArray[np.float32] = self.clip.preprocess([frame])[0].numpy()
+        return pixels
+
+    def _run(
+        self, batch: list[_Decoded | VideoError], batch_frames: int, on_error: OnError
+    ) -> Iterator[EncodedSegment]:
+        """Run the model on a batch and give out what is in it, in order."""
+        segments = [item for item in batch if isinstance(item, _Decoded)]
+        if segments:
+            pixels = torch.from_numpy(np.concatenate([segment.content.frames for segment in segments]))
+            vectors = torch.cat([self.clip.embed_pixels(part).cpu() for part in pixels.split(batch_frames)])
+            units = iter(unit(vectors.numpy()).reshape(len(segments), self.frames, -1))
+        for item in batch:
+            if isinstance(item, _Decoded):
+                frame_vectors = next(units)
+                yield EncodedSegment(
+                    path=item.video.path,
+                    start=item.span[0],
+                    end=item.span[1],
+                    fps=item.video.fps,
+                    duration=item.video.duration,
+                    vector=mean_pool(frame_vectors),
+                    frame_vectors=frame_vectors,
+                    timestamps=item.content.timestamps,
+                    backend=item.content.backend,
+                )
+            elif on_error == "raise":
+                raise item
+            else:
+                on_error(item)
+
+
+def _find_adapter(id_or_path: Path, revision: str | None) -> pathlib.Path | None:
+    """Return the local folder of a trained adapter (downloaded if need be), None where the name is not one's."""
+    name = fspath(id_or_path)
+    folder = bundled(name) or pathlib.Path(name)
+    if folder.exists() or name.count("/") != 1:
+        return folder if is_artifact(folder) else None
+    try:
+        config = pathlib.Path(hf_hub_download(name, CONFIG, revision=revision))
+    except Exception:  # no such repository, no config in it, no network: loading it as a CLIP says which
+        return None
+    return find_artifact(name, revision) if is_artifact(config.parent) else None
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """Map in the pool and yield the results in order, never more than `ahead` items in advance."""
+    pending: deque[Future[Result]] = deque()
+    for item in items:
+        pending.append(pool.submit(function, item))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

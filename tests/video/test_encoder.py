@@ -1,0 +1,240 @@
+"""VideoEncoder on real files, through a CLIP of random weights."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dits_adapter import VideoEncoder
+from dits_adapter.adapters import mean_shift
+from dits_adapter.artifact import Artifact
+from dits_adapter.clip import load_clip
+from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError, VideoError
+from dits_adapter.video.decode import decode_frames
+from dits_adapter.video.frames import segment_spans
+from tests.video.clips import write_clip
+from tests.video.conftest import PICTURES
+
+NAMES = ["closed.mp4", "uneven.webm", "turned_90.mp4", "odd.mp4", "one.mp4", "narrow.mp4", "open.mkv"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_clip):
+    return VideoEncoder.from_pretrained(tiny_clip)
+
+
+@pytest.fixture(scope="module")
+def paths(clips):
+    return [clips / name for name in NAMES]
+
+
+@pytest.fixture
+def broken(clips, tmp_path):
+    """A clip of 4 s whose last second is lost: its packets are zeroed."""
+    content = bytearray((clips / "fast_start.mp4").read_bytes())
+    start = content.index(b"mdat") + 8
+    end = content.index(b"moov") if content.index(b"moov") > start else len(content)
+    content[start + (end - start) * 4 // 5 : end] = bytes(end - start - (end - start) * 4 // 5)
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(content)
+    return path
+
+
+def keys(segments):
+    return [(segment.path, segment.start, segment.end) for segment in segments]
+
+
+def test_vectors_are_those_of_the_sampled_frames(encoder, tiny_clip, paths):
+    clip = load_clip(tiny_clip)
+    encoded = encoder.encode_video(paths)
+    assert [segment.path for segment in encoded] == [str(path) for path in paths]
+    for path, segment in zip(paths, encoded, strict=True):
+        decoded = decode_frames(path, 12)
+        raw = clip.embed_images(list(decoded.frames)).numpy()
+        frame_vectors = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+        mean = frame_vectors.mean(axis=0)
+        np.testing.assert_allclose(segment.frame_vectors, frame_vectors, atol=1e-5)
+        np.testing.assert_allclose(segment.vector, mean / np.linalg.norm(mean), atol=1e-5)
+        np.testing.assert_array_equal(segment.timestamps, decoded.timestamps)
+        assert segment.vector.shape == (32,)
+        assert segment.vector.dtype == segment.frame_vectors.dtype == np.float32
+        assert (segment.start, segment.end, segment.backend) == (0, segment.duration, "pyav")
+    assert encoded[0].fps == 25
+    assert encoded[0].duration == 4
+
+
+def test_one_path_gives_one_record(encoder, clips):
+    for path in (clips / "closed.mp4", str(clips / "closed.mp4")):
+        segment = encoder.encode_video(path)
+        assert segment.path == str(path)
+        np.testing.assert_array_equal(segment.vector, encoder.encode_video([path])[0].vector)
+    assert encoder.encode_video([]) == []
+
+
+def test_alone_or_in_a_batch(encoder, paths):
+    together = encoder.encode_video(paths, batch_frames=1000)
+    for batch_frames in (1, 13, 24):
+        for one, other in zip(encoder.encode_video(paths, batch_frames=batch_frames), together, strict=True):
+            np.testing.assert_allclose(one.frame_vectors, other.frame_vectors, atol=1e-5)
+            np.testing.assert_allclose(one.vector, other.vector, atol=1e-5)
+
+
+def test_the_number_of_workers_changes_nothing(encoder, paths):
+    options = {"segment_seconds": 0.4, "overlap": 0.1, "batch_frames": 30}
+    reference = list(encoder.iter_segments(paths, workers=1, **options))
+    assert len(reference) > 50
+    for workers in (2, 5):
+        segments = list(encoder.iter_segments(paths, workers=workers, **options))
+        assert keys(segments) == keys(reference)
+        for one, other in zip(segments, reference, strict=True):
+            np.testing.assert_array_equal(one.frame_vectors, other.frame_vectors)
+            np.testing.assert_array_equal(one.vector, other.vector)
+
+
+def test_segments_of_a_long_video(encoder, clips):
+    path = clips / "uneven.mp4"
+    segments = list(encoder.iter_segments([path], segment_seconds=1.0, overlap=0.25))
+    assert [(segment.start, segment.end) for segment in segments] == segment_spans(segments[0].duration, 1.0, 0.25)
+    for segment in segments[::4]:
+        alone = decode_frames(path, 12, segment.start, segment.end)
+        np.testing.assert_array_equal(segment.timestamps, alone.timestamps)
+        vectors = encoder.clip.embed_images(list(alone.frames)).numpy()
+        np.testing.assert_allclose(
+            segment.frame_vectors, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), atol=1e-5
+        )
+
+
+def test_bad_files_are_reported_in_their_turn_and_the_others_encoded(encoder, clips, bad_files):
+    good = [str(clips / name) for name in ("closed.mp4", "one.mp4")]
+    bad = sorted(str(path) for path in bad_files.iterdir() if path.name != "part")
+    events: list[str] = []
+    errors: list[VideoError] = []
+
+    def note(error: VideoError) -> None:
+        errors.append(error)
+        events.append(error.path)
+
+    for segment in encoder.iter_segments([good[0], *bad, good[1], "nowhere.mp4"], workers=3, on_error=note):
+        events.append(segment.path)
+    assert events == [good[0], *bad, good[1], "nowhere.mp4"]
+    assert all(error.reason for error in errors)
+    with pytest.raises(VideoError, match=r"nowhere\.mp4: no such file"):
+        encoder.encode_video(["nowhere.mp4", good[0]])
+
+
+@pytest.mark.parametrize("batch_frames", [12, 500])
+def test_a_file_that_breaks_off_gives_its_first_segments_and_one_error(encoder, clips, broken, batch_frames):
+    whole = list(encoder.iter_segments([clips / "fast_start.mp4"], segment_seconds=0.3))
+    events: list[object] = []
+    for segment in encoder.iter_segments(
+        [broken, clips / "one.mp4"], segment_seconds=0.3, batch_frames=batch_frames, on_error=events.append
+    ):
+        events.append(segment)
+    error = next(event for event in events if isinstance(event, VideoError))
+    place = events.index(error)
+    assert 4 <= place < len(whole)
+    assert error.path == str(broken)
+    assert [event.path for event in events[place + 1 :]] == [str(clips / "one.mp4")]
+    for segment, intact in zip(events[:place], whole, strict=False):
+        np.testing.assert_allclose(segment.vector, intact.vector, atol=1e-5)
+
+
+def test_paths_are_read_as_needed(encoder, clips):
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield clips / "one.mp4"
+
+    segments = encoder.iter_segments(endless(), batch_frames=24, workers=2)
+    assert taken == 0
+    for _ in range(10):
+        next(segments)
+    assert taken < 30
+    segments.close()
+
+
+def test_stopping_early_leaves_no_thread_behind(encoder, clips):
+    before = set(threading.enumerate())
+    segments = encoder.iter_segments([clips / "uneven.mp4"] * 20, segment_seconds=0.5, workers=3)
+    next(segments)
+    assert set(threading.enumerate()) > before
+    segments.close()
+    assert set(threading.enumerate()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"segment_seconds": 0}, "segment length"),
+        ({"segment_seconds": 2, "overlap": 2}, "overlap"),
+        ({"batch_frames": 0}, "batch_frames"),
+        ({"workers": 0}, "workers"),
+    ],
+)
+def test_wrong_options_are_refused_at_once(encoder, options, message):
+    with pytest.raises(InputError, match=message):
+        encoder.iter_segments([], **options)
+
+
+def test_frames_and_decoder(tiny_clip, clips):
+    encoder = VideoEncoder.from_pretrained(tiny_clip, frames=5, decoder="decord")
+    segment = encoder.encode_video(clips / "closed.mp4")
+    assert segment.frame_vectors.shape == (5, 32)
+    assert segment.backend == "decord"
+    assert encoder.space.frames == 5
+    with pytest.raises(VideoError, match=r"open.mp4: cannot be decoded \(decord: "):
+        encoder.encode_video(clips / "open.mp4")
+    with pytest.raises(InputError, match="at least one frame"):
+        VideoEncoder.from_pretrained(tiny_clip, frames=0)
+
+
+def test_still_frames_at_high_resolution(encoder, tmp_path):
+    big = [np.kron(picture, np.ones((8, 8, 1), np.uint8)) for picture in PICTURES[:2]]
+    path = write_clip(tmp_path / "big.mp4", big)
+    assert encoder.encode_video(path).vector.shape == (32,)
+
+
+# --- Loading ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def adapter(encoder, tiny_clip, tmp_path):
+    """Folder of an adapter trained with 5 frames, its CLIP beside it."""
+    space = VideoEncoder(encoder.clip, frames=5).space
+    rng = np.random.default_rng(0)
+    texts, videos = (rng.normal(size=(20, 32)).astype(np.float32) for _ in range(2))
+    shutil.copytree(tiny_clip, tmp_path / tiny_clip.name)
+    return Artifact(mean_shift(texts, videos), space).save(tmp_path / "adapter")
+
+
+def test_an_adapter_brings_its_encoder_and_its_frames(adapter, tiny_clip, clips):
+    encoder = VideoEncoder.from_pretrained(adapter)
+    assert encoder.frames == 5
+    assert encoder.space == Artifact.load(adapter).space
+    same = VideoEncoder.from_pretrained(tiny_clip, frames=5)
+    np.testing.assert_array_equal(
+        encoder.encode_video(clips / "one.mp4").vector, same.encode_video(clips / "one.mp4").vector
+    )
+
+
+def test_another_encoder_of_the_same_width_or_other_frames_are_refused(adapter, tiny_clip, other_clip):
+    with pytest.raises(SpaceMismatchError, match="frames 5 against 12"):
+        VideoEncoder.from_pretrained(adapter, frames=12)
+    shutil.rmtree(adapter.parent / tiny_clip.name)
+    shutil.copytree(other_clip, adapter.parent / tiny_clip.name)
+    with pytest.raises(SpaceMismatchError, match="embed the same test"):
+        VideoEncoder.from_pretrained(adapter)
+
+
+def test_what_is_neither_a_clip_nor_an_adapter(tmp_path):
+    with pytest.raises(ArtifactError, match=str(tmp_path)):
+        VideoEncoder.from_pretrained(tmp_path)
+    with pytest.raises(ArtifactError, match="no such folder"):
+        VideoEncoder.from_pretrained(Path("/nowhere/at/all"))
