@@ -48,5 +48,5 @@ class DITSAdapter(Adapter):
 
     def with_steps(self, steps: int) -> DITSAdapter:
         """Return an adapter on the same weights that runs another number of truncated timesteps T'."""
-        config = SamplerConfig.model_validate({**self.config.model_dump(), "steps": steps})
-        return DITSAdapter(config, TruncatedSampler(config, self.sampler.network)).train(self.training)
+        sampler = self.sampler.with_steps(steps)
+        return DITSAdapter(sampler.config, sampler).train(self.training)

@@ -72,8 +72,9 @@ class Mlp(nn.Module):
 class DiTBlock(nn.Module):
     """One adaLN-Zero block: shift, scale and gate of both branches come from the timestep embedding."""
 
-    def __init__(self, width: int, mlp_ratio: float) -> None:
+    def __init__(self, width: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.attn = OneTokenAttention(width)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
@@ -81,8 +82,8 @@ class DiTBlock(nn.Module):
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """Map (n, d) under the conditioning (n or 1, d) to (n, d)."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).chunk(6, dim=1)
-        x = x + gate_a * self.attn(layer_norm(x) * (1 + scale_a) + shift_a)
-        return x + gate_m * self.mlp(layer_norm(x) * (1 + scale_m) + shift_m)
+        x = x + gate_a * self.dropout(self.attn(layer_norm(x) * (1 + scale_a) + shift_a))
+        return x + gate_m * self.dropout(self.mlp(layer_norm(x) * (1 + scale_m) + shift_m))
 
 
 class FinalLayer(nn.Module):
@@ -108,18 +109,26 @@ class AlignmentNetwork(nn.Module):
         width: dimension d of the embeddings.
         depth: number of blocks N (4 in the paper).
         mlp_ratio: hidden width of a block's MLP over d (4.0 in the paper).
+        dropout: probability of dropping an output of a branch in training (0 in the paper).
         condition: what the network sees beside v_t and t. `none` is the method; `text`, `video` and `both` are
             the paper's ablation (Table 6a), added to the timestep embedding through one linear map each.
     """
 
-    def __init__(self, width: int, depth: int = 4, mlp_ratio: float = 4.0, condition: Condition = "none") -> None:
+    def __init__(
+        self,
+        width: int,
+        depth: int = 4,
+        mlp_ratio: float = 4.0,
+        condition: Condition = "none",
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.condition: Condition = condition
         self.x_embedder = nn.Linear(width, width)
         self.t_embedder = TimestepEmbedder(width)
         names = {"none": (), "text": ("text",), "video": ("video",), "both": ("text", "video")}[condition]
         self.c_embedder = nn.ModuleDict({name: nn.Linear(width, width) for name in names})
-        self.blocks = nn.ModuleList(DiTBlock(width, mlp_ratio) for _ in range(depth))
+        self.blocks = nn.ModuleList(DiTBlock(width, mlp_ratio, dropout) for _ in range(depth))
         self.final_layer = FinalLayer(width)
         self._initialise()
 

@@ -30,6 +30,9 @@ class SamplerConfig(BaseModel):
             norm 52 (d = 512, T' = 10) drowns a unit query. Inference has its own switch, off by default.
         input: `unit` normalises the text embedding first; `raw` takes it as the encoder gives it, as the paper.
         input_scale: factor on the input after that.
+        start: where the flow starts: `text` (the paper), or `affine`, an affine map of the text that is trained
+            along and starts as the identity or as the best of the linear adapters.
+        dropout: of the network's branches, in training (0 in the paper).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +48,8 @@ class SamplerConfig(BaseModel):
     noise_scale: float = Field(default=0.0, ge=0)
     input: Literal["unit", "raw"] = "unit"
     input_scale: float = Field(default=1.0, gt=0)
+    start: Literal["text", "affine"] = "text"
+    dropout: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> SamplerConfig:
@@ -67,7 +72,14 @@ class TruncatedSampler(nn.Module):
         super().__init__()
         self.config = config
         self.schedule = NoiseSchedule.linear(config.timesteps, config.beta_start, config.beta_end)
-        self.network = network or AlignmentNetwork(config.width, config.depth, config.mlp_ratio, config.condition)
+        self.network = network or AlignmentNetwork(
+            config.width, config.depth, config.mlp_ratio, config.condition, config.dropout
+        )
+        self.start: nn.Linear | None = None
+        if config.start == "affine":
+            self.start = nn.Linear(config.width, config.width)
+            nn.init.eye_(self.start.weight)
+            nn.init.zeros_(self.start.bias)
 
     def fold(self) -> TruncatedSampler:
         """Return the same sampler with a folded network; exact, about half the time, and not trainable.
@@ -77,7 +89,16 @@ class TruncatedSampler(nn.Module):
         """
         if isinstance(self.network, FoldedNetwork):
             return self
-        return TruncatedSampler(self.config, FoldedNetwork(self.network, self.config.timesteps))
+        return self._with(self.config, FoldedNetwork(self.network, self.config.timesteps))
+
+    def with_steps(self, steps: int) -> TruncatedSampler:
+        """Return a sampler on the same weights that runs another number of truncated timesteps T'."""
+        return self._with(SamplerConfig.model_validate({**self.config.model_dump(), "steps": steps}), self.network)
+
+    def _with(self, config: SamplerConfig, network: AlignmentNetwork | FoldedNetwork) -> TruncatedSampler:
+        sampler = TruncatedSampler(config, network)
+        sampler.start = self.start
+        return sampler
 
     def forward(
         self,
@@ -126,6 +147,8 @@ class TruncatedSampler(nn.Module):
         if self.config.input == "unit":
             v = F.normalize(v, dim=1)
         v = v * self.config.input_scale
+        if self.start is not None:
+            v = self.start(v)
         path = [v]
         for t in range(steps, 0, -1):
             v = v - float(self.schedule.chi[t - 1]) * self.network(v, t, **conditions)

@@ -257,6 +257,13 @@ class _Run:
         warmup = max(1, round(config.warmup * steps))
         if isinstance(self.adapter, DITSAdapter):
             self.adapter.noise = torch.Generator(self.device).manual_seed(config.seed * 100_003 + number)
+        # Dropout draws from the global generator: from a state that the epoch decides, and restored afterwards.
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(config.seed * 100_003 + number)
+            return self._epoch(number, steps, warmup)
+
+    def _epoch(self, number: int, steps: int, warmup: int) -> float:
+        config = self.config
         self.adapter.train()
         total = torch.zeros((), device=self.device)
         for index, batch in enumerate(self.batches.epoch(number)):
