@@ -109,6 +109,26 @@ def test_conditions_reach_the_output(condition, seen):
         sampler.fold()
 
 
+def test_affine_start_is_where_the_flow_begins():
+    sampler = TruncatedSampler(SamplerConfig(width=8, start="affine", input="raw"))
+    text = torch.randn(3, 8)
+    torch.testing.assert_close(sampler(text), text)
+    with torch.no_grad():
+        sampler.start.weight.mul_(2)
+        sampler.start.bias.add_(1)
+    torch.testing.assert_close(sampler.trajectory(text)[0], 2 * text + 1)
+    torch.testing.assert_close(sampler(text), 2 * text + 1)  # the network is still zero
+    assert torch.equal(sampler(text, steps=0), text)
+
+
+def test_dropout_only_in_training():
+    sampler = TruncatedSampler(SamplerConfig(width=8, dropout=0.5))
+    randomise(sampler, seed=0)
+    text = torch.randn(3, 8)
+    assert not torch.equal(sampler.train()(text), sampler(text))
+    assert torch.equal(sampler.eval()(text), sampler(text))
+
+
 def test_missing_condition_is_named():
     sampler = TruncatedSampler(SamplerConfig(width=8, condition="video"))
     with pytest.raises(ValueError, match="conditioned on the video"):
@@ -124,6 +144,7 @@ settings_of_the_fold = {
     "mlp_ratio": st.sampled_from([0.5, 2.0, 4.0]),
     "input": st.sampled_from(["raw", "unit"]),
     "input_scale": st.sampled_from([1.0, 7.5]),
+    "start": st.sampled_from(["text", "affine"]),
 }
 
 
