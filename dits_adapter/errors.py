@@ -39,12 +39,17 @@ class VideoError(DITSError):
 
 
 class MissingExtraError(DITSError, ImportError):
-    """An optional package is not installed; the message holds the pip line that installs it."""
+    """A package is not installed; the message holds the pip line that installs it.
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f'{purpose} needs the package "{package}". Install it with: pip install "dits-adapter[{extra}]"'
-        )
+    Args:
+        package: its name.
+        extra: the extra of ours that brings it, or None for a package that always belongs to an installation.
+        purpose: what needs it.
+    """
+
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+        line = f'"dits-adapter[{extra}]"' if extra else package
+        super().__init__(f'{purpose} needs the package "{package}". Install it with: pip install {line}')
 
 
 class InputError(DITSError, ValueError):

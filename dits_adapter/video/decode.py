@@ -15,12 +15,13 @@ from __future__ import annotations
 import math
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
 from os import PathLike, fspath
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -141,7 +142,12 @@ class Video:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._reader = None  # the decoders close their file when they are dropped
+        self._close()
+
+    def _close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def another(self) -> Video:
         """Return a second handle on the file, for another thread; the packets are not read again."""
@@ -193,7 +199,7 @@ class Video:
                     if not isinstance(error, DITSError):  # that is a backend which is not there
                         self._failures.append(f"{backend}: {_one_line(error)}")
                     self._backends.pop(0)
-                    self._reader = None
+                    self._close()
                     break
                 frames.append(frame if transform is None else transform(frame))
             else:
@@ -314,17 +320,21 @@ def _read_index(path: str) -> _Index:
 # --- The backends: fetch frames by number -------------------------------------------------------------------
 
 
-class _Reader(Protocol):
+class _Reader(ABC):
     """A decoder at work on one file."""
 
+    @abstractmethod
     def __init__(self, path: str, index: _Index) -> None: ...
 
+    @abstractmethod
     def frame(self, number: int) -> Frame:
         """Return the upright (h, w, 3) uint8 RGB frame of a number; fastest in ascending order."""
-        ...
+
+    def close(self) -> None:  # noqa: B027 - most decoders close their file as soon as they are dropped
+        """Let go of the file."""
 
 
-class _PyAVReader:
+class _PyAVReader(_Reader):
     """PyAV, going by timestamps: it seeks only where that skips at least a keyframe's worth of decoding."""
 
     def __init__(self, path: str, index: _Index) -> None:
@@ -332,11 +342,17 @@ class _PyAVReader:
         self._index = index
         # MPEG program streams give most frames no time of their own: it is another one after a seek.
         self._seekable = index.display_order and index.container != "mpeg"
+        self._container: Any = None
         self._restart()
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
 
     def _restart(self) -> None:
         import av
 
+        self.close()
         self._container = av.open(os.path.abspath(self._path), metadata_errors="replace")
         self._stream = self._container.streams.best("video")
         self._stream.codec_context.thread_count = 1  # videos are decoded side by side, not each in parallel
@@ -402,7 +418,7 @@ def _upright(frame: Any) -> Frame:
     return np.ascontiguousarray(pixels[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])
 
 
-class _DecordReader:
+class _DecordReader(_Reader):
     """Decord, where it can be trusted; it turns frames upright itself, but mirrors none.
 
     It finds a frame by counting from a keyframe, whose number it takes in decoding order for its number in
@@ -427,7 +443,7 @@ class _DecordReader:
         return np.ascontiguousarray(frame.reshape(height, -1)[:, : 3 * width]).reshape(height, width, 3)
 
 
-class _TorchCodecReader:
+class _TorchCodecReader(_Reader):
     """torchcodec in its exact mode; the timestamp it returns with each frame is checked."""
 
     def __init__(self, path: str, index: _Index) -> None:
@@ -466,7 +482,8 @@ def _load(backend: str) -> Any:
         return import_module(_MODULES[backend])
     except ImportError:
         package = {"pyav": "av", "decord": "decord2"}.get(backend, backend)
-        raise MissingExtraError(package, backend, f"decoding video with {backend}") from None
+        extra = "torchcodec" if backend == "torchcodec" else None
+        raise MissingExtraError(package, extra, f"decoding video with {backend}") from None
     except (OSError, RuntimeError) as error:  # torchcodec without FFmpeg's libraries or with another torch
         raise DITSError(
             f"{backend} is installed but does not load ({_one_line(error)}); choose another backend."
