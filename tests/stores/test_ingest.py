@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ from qdrant_client import QdrantClient, models
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import ingest as ingest_module
 from dits_adapter.stores.ingest import IngestReport, find_videos
-from dits_adapter.stores.qdrant import QdrantStore
+from dits_adapter.stores.qdrant import QdrantStore, VideoFile, segment_point
 from tests.stores.conftest import Storage, contents
 from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
 from tests.stores.server import QdrantProcess
@@ -279,6 +280,31 @@ def test_missing_segments_are_noticed_and_restored(storage: Storage, tmp_path: P
     store.client.delete(store.collection, models.PointIdsList(points=[lost]), wait=True)
     assert run(storage.open(), tmp_path / "v").videos == 1
     assert_same(contents(storage.open()), before)
+
+
+def test_leftovers_of_another_run_under_the_same_path_are_removed(storage: Storage, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "v" / "a.mp4", seed=1)
+    run(storage.open(), video)
+    before = contents(storage.open())
+    other = write_video(tmp_path / "other.mp4", seed=2)
+    (segment, _) = FakeEncoder().iter_segments([str(other)], on_error=pytest.fail)
+    status = video.stat()
+    file = VideoFile(str(video), status.st_size, status.st_mtime_ns, str(uuid.uuid4()))
+    storage.open().write([segment_point(file, segment)])
+    assert run(storage.open(), video).present == 1
+    assert_same(contents(storage.open()), before)
+
+
+def test_a_video_that_moves_while_it_is_on_its_way_is_stored_where_it_went(tmp_path: Path) -> None:
+    first = write_video(tmp_path / "v" / "a.mp4", seed=1)
+    write_video(tmp_path / "v" / "m.mp4", seed=2)
+    write_video(tmp_path / "v" / "n.mp4", seed=3)
+    copy = shutil.copy(first, tmp_path / "v" / "z.mp4")
+    encoder = FakeEncoder()
+    encoder.before = lambda path: first.unlink() if path.endswith("n.mp4") else None
+    store = fresh()
+    assert run(store, tmp_path / "v", encoder).moved == 1
+    assert {Path(p["path"]).name for p, _ in contents(store).values()} == {"m.mp4", "n.mp4", Path(copy).name}
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_stored(tmp_path: Path) -> None:
