@@ -3,9 +3,12 @@
 from dits_adapter.adapters.affine import AffineAdapter, AffineConfig, mean_shift, procrustes, ridge
 from dits_adapter.adapters.base import Adapter
 from dits_adapter.adapters.dits import DITSAdapter
+from dits_adapter.adapters.low_rank import LowRankAdapter, LowRankConfig
 from dits_adapter.adapters.mlp import MLPAdapter, MLPConfig
 
-ADAPTERS: dict[str, type[Adapter]] = {cls.kind: cls for cls in (DITSAdapter, AffineAdapter, MLPAdapter)}
+ADAPTERS: dict[str, type[Adapter]] = {
+    cls.kind: cls for cls in (DITSAdapter, AffineAdapter, LowRankAdapter, MLPAdapter)
+}
 
 __all__ = [
     "ADAPTERS",
@@ -13,6 +16,8 @@ __all__ = [
     "AffineAdapter",
     "AffineConfig",
     "DITSAdapter",
+    "LowRankAdapter",
+    "LowRankConfig",
     "MLPAdapter",
     "MLPConfig",
     "mean_shift",

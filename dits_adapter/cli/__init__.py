@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from dits_adapter.cli.compare import add_compare
 from dits_adapter.cli.evaluate import add_evaluate
 from dits_adapter.cli.store import add_ingest, add_search
 from dits_adapter.cli.train import add_train
@@ -17,7 +18,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="dits-adapter", description="Text finds video across CLIP's modality gap."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (add_ingest, add_search, add_train, add_evaluate):
+    for add in (add_ingest, add_search, add_train, add_compare, add_evaluate):
         add(commands)
     return parser
 

@@ -1,0 +1,46 @@
+"""A linear map with few parameters, for few pairs."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from dits_adapter.adapters.base import Adapter
+
+
+class LowRankConfig(BaseModel):
+    """Definition of a low-rank affine adapter.
+
+    Attributes:
+        width: dimension d.
+        rank: rank r of the correction to the identity; more than d is more than needed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(ge=1)
+    rank: int = Field(default=32, ge=1)
+
+
+class LowRankAdapter(Adapter):
+    """y = x + U V x + b on unit text, U (d, r) and V (r, d); starts as the identity, with U = 0."""
+
+    kind: ClassVar[str] = "low-rank-affine"
+    Config: ClassVar[type[BaseModel]] = LowRankConfig
+    config: LowRankConfig
+
+    def __init__(self, config: LowRankConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.down = nn.Parameter(torch.empty(config.rank, config.width).normal_(std=config.width**-0.5))
+        self.up = nn.Parameter(torch.zeros(config.width, config.rank))
+        self.bias = nn.Parameter(torch.zeros(config.width))
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Map (n, d) of any norm to (n, d)."""
+        x = F.normalize(text.to(self.bias.dtype), dim=1)
+        return (x + F.linear(F.linear(x, self.down), self.up, self.bias)).to(text.dtype)

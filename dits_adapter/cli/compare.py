@@ -1,0 +1,59 @@
+"""`dits-adapter compare`: every adapter on one split, a table and a recommendation."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dits_adapter.errors import InputError
+
+
+def add_compare(commands: Any) -> None:
+    """Add `compare`."""
+    compare = commands.add_parser(
+        "compare",
+        help="train every adapter on cached (text, video) vectors and say which one is worth it",
+        description="Train plain CLIP's competitors on one part of the cached pairs, choose on a second, measure "
+        "on a third; print a table and a recommendation.",
+    )
+    compare.add_argument("cache", type=Path, metavar="CACHE", help="what `dits-adapter embed` wrote")
+    compare.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the adapters, comparison.json and comparison.md here; the same command goes on from what is "
+        "there",
+    )
+    compare.add_argument(
+        "--test-fraction", type=float, default=0.2, metavar="F", help="of the videos (default: %(default)s)"
+    )
+    compare.add_argument("--seed", type=int, default=24, help="of splits and training (default: %(default)s)")
+    compare.add_argument(
+        "--steps", type=int, nargs="+", default=[1, 5, 10], metavar="T'", help="of the DITS rows (default: 1 5 10)"
+    )
+    compare.add_argument("--epochs", type=int, default=30, help="of training at most (default: %(default)s)")
+    compare.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
+    compare.set_defaults(run=_compare)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from pydantic import ValidationError
+
+    from dits_adapter.training.compare import CONFIGS, compare, standard_fits
+    from dits_adapter.training.data import Pairs
+
+    changes = {"seed": args.seed, "epochs": args.epochs}
+    try:
+        configs = [config.model_validate({**config.model_dump(), **changes}) for config in CONFIGS]
+    except ValidationError as error:
+        raise InputError(f"--seed or --epochs: {error}") from None
+    rest, test = Pairs.load(args.cache).split(args.test_fraction, args.seed)
+    pairs, validation = rest.split(configs[0].validation, args.seed)
+    fits = standard_fits(pairs.space.width, configs, steps=args.steps, device=args.device)
+    found = compare(pairs, validation, test, fits=fits, configs=configs, out=args.out)
+    if args.out is not None:
+        (args.out / "comparison.json").write_text(found.to_json() + "\n", "utf-8")
+        (args.out / "comparison.md").write_text(found.markdown() + "\n", "utf-8")
+    print(found.markdown())
+    return 0

@@ -1,0 +1,553 @@
+"""Is an adapter worth it on these vectors, and which one? Every adapter on one split, one table, one answer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+from tqdm import tqdm
+
+from dits_adapter.adapters import (
+    Adapter,
+    AffineAdapter,
+    AffineConfig,
+    DITSAdapter,
+    LowRankAdapter,
+    LowRankConfig,
+    MLPAdapter,
+    MLPConfig,
+)
+from dits_adapter.artifact import Artifact, is_artifact
+from dits_adapter.errors import DITSError, InputError
+from dits_adapter.metrics import (
+    Difference,
+    DotProducts,
+    Interval,
+    RetrievalMetrics,
+    bootstrap,
+    paired_bootstrap,
+    ranks,
+    video_to_text_ranks,
+)
+from dits_adapter.sampler import SamplerConfig
+from dits_adapter.training.config import TrainingConfig
+from dits_adapter.training.data import Pairs
+from dits_adapter.training.frozen import CLOSED_FORM, evaluate, fit_closed_form, train
+
+PLAIN = "identity"
+"""Name of the row of plain CLIP."""
+STEPS = (1, 5, 10)
+"""Truncated timesteps T' of the DITS rows."""
+SCHEDULE = 10
+"""The paper's T. More steps than that take T = T' with β re-spanned, the only reading of its Table 8."""
+CONFIGS = tuple(TrainingConfig(learning_rate=rate) for rate in (5e-5, 5e-4))
+"""Two learning rates, as no single one is fair: linear maps want a larger one than deep networks."""
+TIMING_ROUNDS = 100
+
+Fit = Callable[[Pairs, Pairs], Adapter]
+"""Makes an adapter from training and validation pairs. The test pairs are out of its reach."""
+Family = Literal["plain", "linear", "network"]
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Retrieval on the test pairs in one direction.
+
+    Attributes:
+        metrics: what papers report.
+        intervals: 95 % bootstrap interval of each metric; captions of one video are drawn together.
+        ranks: rank of each query's right answer, wrong ones of the same score above it.
+    """
+
+    metrics: RetrievalMetrics
+    intervals: dict[str, Interval]
+    ranks: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One adapter in the comparison.
+
+    Attributes:
+        name: of the adapter.
+        family: `plain`, `linear` or `network`, from cheap to dear.
+        text_to_video: the texts search the videos.
+        video_to_text: the videos search the texts; the best of a video's captions counts.
+        over_plain: text to video, this row minus plain CLIP, by metric, on the same queries.
+        validation: text to video on the validation pairs, by which rows are chosen.
+        weights: how many numbers the adapter holds when it runs.
+        microseconds: median time that one query takes to adapt, alone, on one thread of the CPU.
+    """
+
+    name: str
+    family: Family
+    text_to_video: Retrieval
+    video_to_text: Retrieval
+    over_plain: dict[str, Difference]
+    validation: RetrievalMetrics
+    weights: int
+    microseconds: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Which row to use, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; `TypeAdapter(Comparison)` writes and reads it as JSON.
+
+    Attributes:
+        rows: plain CLIP first.
+        recommendation: see `recommend`.
+        labels: which video each test text belongs to.
+        sizes: (texts, videos) of `train`, `validation` and `test`.
+        space: the embedding space in words.
+        configs: the training configs that were tried.
+        environment: versions of packages, processor, see `environment`.
+        version: of this layout.
+    """
+
+    rows: tuple[Row, ...]
+    recommendation: Recommendation
+    labels: tuple[int, ...]
+    sizes: dict[str, tuple[int, int]]
+    space: str
+    configs: tuple[TrainingConfig, ...]
+    environment: dict[str, str]
+    version: Literal[1] = 1
+
+    def __getitem__(self, name: str) -> Row:
+        """Return the row of that name."""
+        return next(row for row in self.rows if row.name == name)
+
+    def to_json(self) -> str:
+        """Write everything, per-query ranks included."""
+        return TypeAdapter(Comparison).dump_json(self, indent=1).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Comparison:
+        """Read what `to_json` wrote.
+
+        Raises:
+            DITSError: it is something else, or of another version.
+        """
+        try:
+            return TypeAdapter(Comparison).validate_json(text)
+        except ValidationError as error:
+            raise DITSError(f"this is no comparison of layout version 1: {error}") from None
+
+    def markdown(self, elsewhere: Mapping[str, Sequence[float]] | None = None) -> str:
+        """Write both directions as tables, and the recommendation.
+
+        Args:
+            elsewhere: rows to print below for text to video: R@1, R@5, R@10, MdR and MnR by name.
+        """
+        texts, videos = self.sizes["test"]
+        forward = [[*_cells(row.name, row.text_to_video), *_costs(row)] for row in self.rows]
+        for name, values in (elsewhere or {}).items():
+            forward.append([name, *(f"{value:g}" for value in values), *["–"] * 3])
+        backward = [_cells(row.name, row.video_to_text) for row in self.rows]
+        head = ["adapter", "R@1", "R@5", "R@10", "MdR", "MnR"]
+        return "\n\n".join(
+            [
+                f"**Text to video**: {texts:,} queries, {videos:,} videos, {self.space}; 95 % intervals.",
+                markdown_table([*head, "R@1 over plain", "weights", "µs a query"], forward),
+                f"**Video to text**: {len(self.rows[0].video_to_text.ranks):,} queries, {texts:,} texts.",
+                markdown_table(head, backward),
+                f"**Recommendation: {self.recommendation.name}.** {self.recommendation.reason}",
+            ]
+        )
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table whose columns also line up as plain text: the first to the left, others to the right.
+
+    >>> print(markdown_table(["name", "R@1"], [["ridge", "9.5"], ["dits-10", "10.0"]]))
+    | name    |  R@1 |
+    |:--------|-----:|
+    | ridge   |  9.5 |
+    | dits-10 | 10.0 |
+    """
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = (
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return f"| {' | '.join([first, *others])} |"
+
+    rule = "|".join([":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])])
+    return "\n".join([line(head), f"|{rule}|", *map(line, rows)])
+
+
+def _cells(name: str, direction: Retrieval) -> list[str]:
+    metrics, intervals = direction.metrics, direction.intervals
+    recalls = [
+        f"{getattr(metrics, key):.1f} [{intervals[key].low:.1f}, {intervals[key].high:.1f}]"
+        for key in ("r1", "r5", "r10")
+    ]
+    return [name, *recalls, f"{metrics.mdr:g}", f"{metrics.mnr:.1f}"]
+
+
+def _costs(row: Row) -> list[str]:
+    over = "–" if row.family == "plain" else signed(row.over_plain["r1"])
+    return [over, f"{row.weights:,}", f"{row.microseconds:.0f}"]
+
+
+def signed(difference: Difference) -> str:
+    """Write a difference in points with its interval.
+
+    >>> signed(Difference(1.25, -0.5, 3.0))
+    '+1.2 [-0.5, +3.0]'
+    """
+    return f"{difference.difference:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
+
+
+def compare(
+    pairs: Pairs,
+    validation: Pairs,
+    test: Pairs,
+    *,
+    fits: Mapping[str, Fit] | None = None,
+    configs: Sequence[TrainingConfig] = CONFIGS,
+    out: str | PathLike[str] | None = None,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> Comparison:
+    """Train every adapter on the same pairs, choose on the validation pairs, report on the test pairs.
+
+    Args:
+        pairs: training pairs.
+        validation: pairs of other videos, for everything that is chosen: epochs, penalties, configs, rows.
+        test: pairs of yet other videos, for the figures.
+        fits: the rows; by default those of `standard_fits` with these configs.
+        configs: how adapters are trained by gradient; with several, each keeps the one that validates best.
+        out: folder that keeps each finished adapter as an artefact. The same call takes up what is there.
+        device: where to train; queries are timed on the CPU.
+        progress: show progress bars.
+
+    Raises:
+        SpaceMismatchError: the three are of different embedding spaces.
+        DITSError: `out` holds adapters of other pairs or configs.
+    """
+    pairs.space.require(test.space, mine="the training pairs", theirs="the test pairs")
+    shared = _rows(test.video) & (_rows(pairs.video) | _rows(validation.video))
+    if shared:
+        warnings.warn(
+            f"{len(shared)} of {len(test.video)} test videos have exactly the vector of a training or validation "
+            "video: the figures flatter every trained adapter.",
+            stacklevel=2,
+        )
+    if fits is None:
+        fits = standard_fits(pairs.space.width, configs, device=device, progress=progress)
+    adapters = fit_all(fits, pairs, validation, configs=configs, out=out, progress=progress)
+    return tabulate(adapters, pairs, validation, test, configs=configs, progress=progress)
+
+
+def trained(
+    build: Callable[[], Adapter],
+    configs: Sequence[TrainingConfig] = CONFIGS,
+    *,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> Fit:
+    """Return the fit that builds an adapter, trains it once with each config and keeps the best on validation."""
+
+    def fit(pairs: Pairs, validation: Pairs) -> Adapter:
+        candidates = []
+        for config in configs:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                adapter = build()
+            history = train(adapter, pairs, validation, config, device=device, progress=progress)
+            candidates.append((max(epoch.validation.mrr for epoch in history), adapter.cpu()))
+        return max(candidates, key=lambda candidate: candidate[0])[1]
+
+    return fit
+
+
+def standard_fits(
+    width: int,
+    configs: Sequence[TrainingConfig] = CONFIGS,
+    *,
+    steps: Sequence[int] = STEPS,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> dict[str, Fit]:
+    """Name every adapter to compare and how to make it.
+
+    `dits-N` is DITS with T' = N, each trained as a sampler of its own. `mlp-N` is the residual MLP whose depth
+    gives it the multiplications of `dits-N`: 8 d² a layer, against (9 · 4 + 2) d² a step of the folded sampler.
+    There is one for the shortest and one for the longest sampler.
+
+    Args:
+        width: dimension d.
+        configs: see `compare`.
+        steps: values of T'. Up to 10 they run t = T' … 1 of the paper's schedule of T = 10; beyond, T = T'.
+        device, progress: see `compare`.
+
+    Raises:
+        InputError: no steps, or less than one.
+    """
+    if not steps or min(steps) < 1:
+        raise InputError(f"steps are {list(steps)}; expected numbers of truncated timesteps T' of at least 1.")
+
+    def closed_form(name: str) -> Fit:
+        return lambda pairs, validation: fit_closed_form(name, pairs, validation)
+
+    low_rank = LowRankConfig(width=width, rank=min(32, width))
+    by_gradient = partial(trained, configs=configs, device=device, progress=progress)
+    full = AffineConfig(width=width, method="contrastive-linear")
+    fits = {name: closed_form(name) for name in CLOSED_FORM}
+    fits["low-rank-affine"] = by_gradient(partial(LowRankAdapter, low_rank))
+    fits["contrastive-linear"] = by_gradient(partial(AffineAdapter, full))
+    for n in sorted({min(steps), max(steps)}):
+        depth = equal_cost_depth(sampler_of(width, n))
+        fits[f"mlp-{n}"] = by_gradient(partial(MLPAdapter, MLPConfig(width=width, depth=depth)))
+    for n in steps:
+        fits[f"dits-{n}"] = by_gradient(partial(DITSAdapter, sampler_of(width, n)))
+    return fits
+
+
+def sampler_of(width: int, steps: int) -> SamplerConfig:
+    """Return the sampler of T' steps: T = 10, or T = T' beyond that (Table 8)."""
+    return SamplerConfig(width=width, timesteps=max(SCHEDULE, steps), steps=steps)
+
+
+def equal_cost_depth(sampler: SamplerConfig) -> int:
+    """Return how many layers of an `MLPAdapter` multiply as often as the folded sampler does for one query.
+
+    Each step is one d × d map at the input, one at the output, and a block's attention (one such map) and MLP
+    (two of d × rd); a layer of the MLP adapter is the latter alone. r is the MLP ratio, the same in both.
+
+    >>> equal_cost_depth(SamplerConfig(width=512, steps=10))  # 10 · (2 + 4 · 9) / 8
+    48
+    """
+    layer = 2 * sampler.mlp_ratio
+    step = 2 + sampler.depth * (1 + layer)
+    return max(1, round(sampler.steps * step / layer))
+
+
+def fit_all(
+    fits: Mapping[str, Fit],
+    pairs: Pairs,
+    validation: Pairs,
+    *,
+    configs: Sequence[TrainingConfig],
+    out: str | PathLike[str] | None = None,
+    progress: bool = True,
+) -> dict[str, Adapter]:
+    """Make every adapter, or load it where an interrupted run with the same pairs and configs has left it.
+
+    Raises:
+        DITSError: `out` holds an adapter of that name, made from other pairs or configs.
+    """
+    digest = _digest(pairs, validation, configs)
+    adapters = {}
+    bar = tqdm(fits.items(), desc="comparing", unit="adapter", disable=not progress)
+    for name, fit in bar:
+        bar.set_postfix_str(name)
+        if out is None:
+            adapters[name] = fit(pairs, validation)
+            continue
+        folder = Path(out) / name
+        if is_artifact(folder):
+            artifact = Artifact.load(folder)
+            if artifact.training.get("comparison") != digest:
+                raise DITSError(
+                    f"{folder}: was made from other pairs, or with another training, than this comparison has. "
+                    "Choose another folder, or delete this one."
+                )
+        else:
+            adapter = fit(pairs, validation)
+            metrics = {"validation": asdict(RetrievalMetrics.from_ranks(evaluate(adapter, validation)))}
+            artifact = Artifact(adapter, pairs.space, training={"comparison": digest}, metrics=metrics)
+            artifact.save(folder)
+        adapters[name] = artifact.adapter
+    return adapters
+
+
+def tabulate(
+    adapters: Mapping[str, Adapter],
+    pairs: Pairs,
+    validation: Pairs,
+    test: Pairs,
+    *,
+    configs: Sequence[TrainingConfig] = (),
+    progress: bool = True,
+) -> Comparison:
+    """Evaluate finished adapters, time them side by side, and recommend one.
+
+    Args:
+        adapters: by name, `identity` among them.
+        pairs: what they were trained on; only its size is reported.
+        validation: pairs that choose between the rows.
+        test: pairs that the figures come from.
+        configs: how they were trained, for the record.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: plain CLIP is not among the adapters.
+    """
+    if PLAIN not in adapters:
+        raise InputError(f"a comparison needs the row {PLAIN!r}, plain CLIP; there are {', '.join(adapters)}.")
+    ready = {name: adapter.for_inference() for name, adapter in adapters.items()}
+    microseconds = _time(ready, test.text)
+    names = sorted(ready, key=lambda name: name != PLAIN)
+    rows: list[Row] = []
+    for name in tqdm(names, desc="evaluating", unit="adapter", disable=not progress):
+        adapter = ready[name]
+        scores = similarities(adapter, test)
+        forward = _retrieval(ranks(scores, test.labels), test.labels)
+        plain = rows[0].text_to_video.ranks if rows else forward.ranks
+        rows.append(
+            Row(
+                name=name,
+                family=_family(adapter),
+                text_to_video=forward,
+                video_to_text=_retrieval(video_to_text_ranks(scores, test.labels)),
+                over_plain=paired_bootstrap(plain, forward.ranks, test.labels),
+                validation=RetrievalMetrics.from_ranks(evaluate(adapter, validation)),
+                weights=0 if adapter.is_plain else sum(t.numel() for t in adapter.state_dict().values()),
+                microseconds=microseconds[name],
+            )
+        )
+    splits = {"train": pairs, "validation": validation, "test": test}
+    return Comparison(
+        rows=tuple(rows),
+        recommendation=recommend(rows, test.labels),
+        labels=tuple(test.labels.tolist()),
+        sizes={name: (len(split.text), len(split.video)) for name, split in splits.items()},
+        space=str(test.space),
+        configs=tuple(configs),
+        environment=environment(),
+    )
+
+
+def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
+    """Choose a row: the cheapest family that nothing dearer beats by more than noise.
+
+    The rule. The families, from cheap to dear, are plain CLIP, linear maps and networks. Within a family the row
+    with the highest mean reciprocal rank on the VALIDATION pairs stands for it. Start with plain CLIP; let the
+    linear map challenge it, then the network challenge whichever stands. A challenger replaces the standing row
+    if, on the test pairs, its mean reciprocal rank is higher and the 95 % paired bootstrap interval of the
+    difference lies above 0. The test pairs thus decide two duels and choose between no rows. So "keep plain
+    CLIP" is the answer where nothing is better by more than noise, and "a linear map is enough" where no network
+    improves on it.
+
+    Args:
+        rows: plain CLIP first.
+        labels: which video each test text belongs to; captions of one video are drawn together.
+    """
+    standing, won = rows[0], ""
+    lost: list[str] = []
+    for family in ("linear", "network"):
+        members = [row for row in rows if row.family == family]
+        if not members:
+            continue
+        challenger = max(members, key=lambda row: row.validation.mrr)
+        difference = paired_bootstrap(standing.text_to_video.ranks, challenger.text_to_video.ranks, labels)
+        r1, mrr = difference["r1"], difference["mrr"]
+        duel = (
+            f"{challenger.name} against {standing.name}: R@1 {signed(r1)}, "
+            f"MRR {mrr.difference:+.3f} [{mrr.low:+.3f}, {mrr.high:+.3f}]"
+        )
+        if mrr.low > 0:
+            standing, won, lost = challenger, duel, []
+        else:
+            lost.append(duel)
+    answer = {
+        "plain": "Keep plain CLIP: no adapter was better by more than noise",
+        "linear": "A linear map is enough: it was better than plain CLIP by more than noise, no network than it",
+        "network": "The steps are worth it: it was better than what is cheaper by more than noise",
+    }[standing.family]
+    duels = ". ".join(filter(None, [won, *lost]))
+    return Recommendation(standing.name, f"{answer} on {len(labels):,} test queries. {duels}.")
+
+
+def similarities(adapter: Adapter, pairs: Pairs) -> DotProducts:
+    """Return the cosines of all adapted texts with all videos, (texts, videos), computed as they are read."""
+    text, video = (
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        for vectors in (adapter.adapt(pairs.text), pairs.video)
+    )
+    return DotProducts(text, video)
+
+
+def environment() -> dict[str, str]:
+    """Return what the figures depend on: processor, threads, graphics card, versions of packages."""
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line for line in cpuinfo.read_text("utf-8").splitlines() if line.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    return {
+        "processor": f"{cpu}, {os.cpu_count()} threads",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("dits-adapter", "torch", "numpy", "scipy")},
+    }
+
+
+def _retrieval(values: NDArray[np.floating], groups: NDArray[np.int64] | None = None) -> Retrieval:
+    return Retrieval(RetrievalMetrics.from_ranks(values), bootstrap(values, groups), tuple(values.tolist()))
+
+
+def _family(adapter: Adapter) -> Family:
+    if adapter.is_plain:
+        return "plain"
+    return "linear" if isinstance(adapter, (AffineAdapter, LowRankAdapter)) else "network"
+
+
+def _time(adapters: Mapping[str, Adapter], texts: NDArray[np.float32]) -> dict[str, float]:
+    """Return the median microseconds that adapting one query takes, all adapters in turn, round by round."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        taken: dict[str, list[float]] = {name: [] for name in adapters}
+        for round_ in range(TIMING_ROUNDS + 1):
+            query = texts[round_ % len(texts)][None]
+            for name, adapter in adapters.items():
+                start = time.perf_counter()
+                adapter.adapt(query)
+                taken[name].append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return {name: 1e6 * statistics.median(times[1:]) for name, times in taken.items()}  # the first warms up
+
+
+def _rows(vectors: NDArray[np.float32]) -> set[bytes]:
+    return {row.tobytes() for row in vectors}
+
+
+def _digest(pairs: Pairs, validation: Pairs, configs: Sequence[TrainingConfig]) -> str:
+    """Return a digest of all that decides what an adapter becomes."""
+    digest = hashlib.sha256(version("dits-adapter").encode())
+    for split in (pairs, validation):
+        for array in (split.text, split.video, split.labels):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    for config in configs:
+        digest.update(config.model_dump_json().encode())
+    return digest.hexdigest()

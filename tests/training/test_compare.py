@@ -1,0 +1,302 @@
+"""The comparison from outside: what it reports, what it recommends, and that a killed one goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dits_adapter.adapters import DITSAdapter, LowRankAdapter, LowRankConfig, MLPAdapter, MLPConfig
+from dits_adapter.cli import main
+from dits_adapter.errors import DITSError, InputError
+from dits_adapter.metrics import RetrievalMetrics, ranks
+from dits_adapter.sampler import SamplerConfig
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.training.compare import (
+    Comparison,
+    Retrieval,
+    Row,
+    compare,
+    equal_cost_depth,
+    recommend,
+    sampler_of,
+    standard_fits,
+)
+from dits_adapter.training.config import TrainingConfig
+from dits_adapter.training.data import Pairs
+
+WIDTH = 8
+QUICK = [TrainingConfig(epochs=2, batch_size=32, learning_rate=rate) for rate in (1e-3, 1e-2)]
+
+
+def space_of(width: int = WIDTH, digest: str = "0") -> EmbeddingSpace:
+    eye = np.eye(4, width).tolist()
+    return EmbeddingSpace(
+        encoder="made-up", weights_sha256=digest * 64, width=width, canary_texts=eye, canary_images=eye[:2]
+    )
+
+
+def rotated_pairs(videos: int = 120, noise: float = 0.1, rotate: bool = True) -> Pairs:
+    """Two texts a video; the videos are rotated texts, which plain cosine cannot undo and a linear map can."""
+    rng = np.random.default_rng(0)
+    meaning = rng.normal(size=(videos, WIDTH))
+    labels = np.repeat(np.arange(videos), 2)
+    rotation = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0] if rotate else np.eye(WIDTH)
+    text = meaning[labels] + noise * rng.normal(size=(2 * videos, WIDTH))
+    video = meaning @ rotation
+    video /= np.linalg.norm(video, axis=1, keepdims=True)
+    return Pairs(text.astype(np.float32), video.astype(np.float32), labels, space_of())
+
+
+def three(pairs: Pairs) -> tuple[Pairs, Pairs, Pairs]:
+    rest, test = pairs.split(0.4, 0)
+    train, validation = rest.split(0.2, 0)
+    return train, validation, test
+
+
+def quick_fits():
+    return standard_fits(WIDTH, QUICK, steps=(1, 2), progress=False)
+
+
+@pytest.fixture(scope="module")
+def rotated() -> Comparison:
+    return compare(*three(rotated_pairs()), fits=quick_fits(), configs=QUICK, progress=False)
+
+
+def test_every_adapter_has_its_row_in_order(rotated):
+    assert [row.name for row in rotated.rows] == [
+        "identity",
+        "mean-shift",
+        "procrustes",
+        "ridge",
+        "low-rank-affine",
+        "contrastive-linear",
+        "mlp-1",
+        "mlp-2",
+        "dits-1",
+        "dits-2",
+    ]
+    assert [row.family for row in rotated.rows] == ["plain"] + 5 * ["linear"] + 4 * ["network"]
+    assert rotated.sizes == {"train": (116, 58), "validation": (28, 14), "test": (96, 48)}
+
+
+def test_the_figures_are_those_of_the_test_pairs(rotated):
+    _, _, test = three(rotated_pairs())
+    text = test.text / np.linalg.norm(test.text, axis=1, keepdims=True)
+    plain = rotated["identity"]
+    assert list(plain.text_to_video.ranks) == ranks(text @ test.video.T, test.labels).tolist()
+    assert len(plain.video_to_text.ranks) == len(test.video)
+    assert plain.weights == 0
+    assert plain.over_plain["r1"].difference == 0
+    for row in rotated.rows:
+        gained = row.text_to_video.metrics.r1 - plain.text_to_video.metrics.r1
+        assert row.over_plain["r1"].difference == pytest.approx(gained)
+        assert row.text_to_video.intervals["r1"].low <= row.text_to_video.metrics.r1
+        assert row.microseconds > 0
+
+
+def test_a_rotation_needs_a_linear_map_and_no_more(rotated):
+    assert rotated.recommendation.name in {"procrustes", "ridge"}
+    assert rotated.recommendation.reason.startswith("A linear map is enough")
+    assert rotated["procrustes"].text_to_video.metrics.r1 > 90 > 20 > rotated["identity"].text_to_video.metrics.r1
+
+
+def test_without_a_gap_it_says_keep_plain_clip():
+    fits = {name: fit for name, fit in quick_fits().items() if name in ("identity", "ridge", "contrastive-linear")}
+    pairs = rotated_pairs(rotate=False, noise=0.5)
+    found = compare(*three(pairs), fits=fits, configs=QUICK, progress=False)
+    assert found.recommendation.name == "identity"
+    assert found.recommendation.reason.startswith("Keep plain CLIP")
+    assert "against identity: R@1" in found.recommendation.reason
+
+
+def test_the_order_of_the_fits_does_not_matter(rotated):
+    names = ["ridge", "identity", "mean-shift"]
+    fits = quick_fits()
+    found = compare(*three(rotated_pairs()), fits={n: fits[n] for n in names}, configs=QUICK, progress=False)
+    assert [row.name for row in found.rows] == ["identity", "ridge", "mean-shift"]
+    assert found["ridge"].text_to_video == rotated["ridge"].text_to_video
+
+
+def test_json_reads_back_equal_and_refuses_another_version(rotated):
+    text = rotated.to_json()
+    assert Comparison.from_json(text) == rotated
+    with pytest.raises(DITSError, match="layout version 1"):
+        Comparison.from_json(json.dumps({**json.loads(text), "version": 2}))
+
+
+def test_the_table_has_all_rows_quoted_ones_and_the_answer(rotated):
+    text = rotated.markdown({"X-Pool, quoted": (46.9, 72.8, 82.2, 2, 14.3)})
+    assert "| X-Pool, quoted " in text
+    assert text.count("| ridge") == 2
+    assert rotated.recommendation.reason in text
+    widths = {len(line) for line in text.split("\n\n")[1].splitlines()}
+    assert len(widths) == 1
+
+
+def test_no_row_of_plain_clip_is_refused():
+    fits = {"ridge": quick_fits()["ridge"]}
+    with pytest.raises(InputError, match="needs the row 'identity'"):
+        compare(*three(rotated_pairs()), fits=fits, configs=QUICK, progress=False)
+
+
+def test_test_videos_that_were_trained_on_are_noticed():
+    train, validation, test = three(rotated_pairs())
+    leaky = test.of_videos(np.arange(len(test.video)))
+    leaky.video[3] = train.video[0]
+    fits = {"identity": quick_fits()["identity"]}
+    with pytest.warns(UserWarning, match="1 of 48 test videos have exactly the vector of a training"):
+        compare(train, validation, leaky, fits=fits, configs=QUICK, progress=False)
+
+
+# --- the rule behind the recommendation ---
+
+
+def row(name, family, test_ranks, validation_mrr):
+    metrics = RetrievalMetrics.from_ranks(test_ranks)
+    retrieval = Retrieval(metrics, {}, tuple(map(float, test_ranks)))
+    validation = dataclasses.replace(metrics, mrr=validation_mrr)
+    return Row(name, family, retrieval, retrieval, {}, validation, weights=0, microseconds=0.0)
+
+
+def outcomes(right: int, n: int = 200) -> list[int]:
+    return [1] * right + [20] * (n - right)
+
+
+PLAIN = row("identity", "plain", outcomes(60), 0.3)
+LABELS = np.arange(200)
+
+
+@pytest.mark.parametrize(
+    ("others", "expected", "words"),
+    [
+        ([("ridge", "linear", 60, 0.9), ("dits", "network", 60, 0.9)], "identity", "Keep plain CLIP"),
+        ([("ridge", "linear", 20, 0.9), ("dits", "network", 30, 0.9)], "identity", "Keep plain CLIP"),
+        ([("ridge", "linear", 61, 0.9), ("dits", "network", 61, 0.9)], "identity", "Keep plain CLIP"),
+        ([("ridge", "linear", 100, 0.9), ("dits", "network", 101, 0.95)], "ridge", "A linear map is enough"),
+        ([("ridge", "linear", 100, 0.9), ("dits", "network", 80, 0.95)], "ridge", "A linear map is enough"),
+        ([("ridge", "linear", 100, 0.9)], "ridge", "A linear map is enough"),
+        ([("ridge", "linear", 100, 0.9), ("dits", "network", 140, 0.95)], "dits", "The steps are worth it"),
+        ([("ridge", "linear", 40, 0.9), ("dits", "network", 140, 0.95)], "dits", "The steps are worth it"),
+        # Validation chooses within a family, however well the other one does on the test pairs.
+        ([("ridge", "linear", 100, 0.8), ("procrustes", "linear", 60, 0.9)], "identity", "Keep plain CLIP"),
+        ([("mlp", "network", 120, 0.9), ("dits", "network", 160, 0.8)], "mlp", "The steps are worth it"),
+        ([], "identity", "Keep plain CLIP"),
+    ],
+)
+def test_the_rule(others, expected, words):
+    rows = [PLAIN, *(row(name, family, outcomes(right), mrr) for name, family, right, mrr in others)]
+    found = recommend(rows, LABELS)
+    assert (found.name, found.reason[: len(words)]) == (expected, words)
+
+
+def test_captions_of_one_video_are_one_observation_for_the_rule():
+    better = row("ridge", "linear", outcomes(100), 0.9)
+    assert recommend([PLAIN, better], LABELS).name == "ridge"
+    assert recommend([PLAIN, better], np.arange(200) // 100).name == "identity"
+
+
+# --- interrupted and taken up again ---
+
+
+def test_a_killed_comparison_goes_on_where_it_was(tmp_path, rotated):
+    made = []
+
+    def watched(fail_at=None):
+        def watch(name, fit):
+            def run(pairs, validation):
+                if name == fail_at:
+                    raise KeyboardInterrupt
+                made.append(name)
+                return fit(pairs, validation)
+
+            return run
+
+        return {name: watch(name, fit) for name, fit in quick_fits().items()}
+
+    splits = three(rotated_pairs())
+    with pytest.raises(KeyboardInterrupt):
+        compare(*splits, fits=watched("mlp-1"), configs=QUICK, out=tmp_path, progress=False)
+    assert made == ["identity", "mean-shift", "procrustes", "ridge", "low-rank-affine", "contrastive-linear"]
+    made.clear()
+    resumed = compare(*splits, fits=watched(), configs=QUICK, out=tmp_path, progress=False)
+    assert made == ["mlp-1", "mlp-2", "dits-1", "dits-2"]
+    assert [dataclasses.replace(r, microseconds=0) for r in resumed.rows] == [
+        dataclasses.replace(r, microseconds=0) for r in rotated.rows
+    ]
+
+
+@pytest.mark.parametrize("changed", ["pairs", "config"])
+def test_adapters_of_another_comparison_are_not_taken_up(tmp_path, changed):
+    splits = three(rotated_pairs())
+    fits = {"identity": quick_fits()["identity"]}
+    compare(*splits, fits=fits, configs=QUICK, out=tmp_path, progress=False)
+    configs = QUICK[:1] if changed == "config" else QUICK
+    if changed == "pairs":
+        splits = three(rotated_pairs(noise=0.2))
+    with pytest.raises(DITSError, match="identity: was made from other pairs"):
+        compare(*splits, fits=fits, configs=configs, out=tmp_path, progress=False)
+
+
+# --- what the rows are ---
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 5), st.sampled_from([1.0, 2.0, 4.0]))
+def test_the_mlp_multiplies_as_often_as_dits(steps, depth, ratio):
+    config = SamplerConfig(width=16, timesteps=12, steps=steps, depth=depth, mlp_ratio=ratio)
+    layers = equal_cost_depth(config)
+
+    def multiplications(module):
+        return sum(p.numel() for p in module.parameters() if p.ndim == 2)
+
+    dits = steps * multiplications(DITSAdapter(config).for_inference())
+    mlp = multiplications(MLPAdapter(MLPConfig(width=16, depth=layers, mlp_ratio=ratio)))
+    assert abs(mlp - dits) <= mlp / layers / 2 + 1
+
+
+def test_more_steps_than_ten_span_a_schedule_of_their_own():
+    assert [(sampler_of(4, n).timesteps, sampler_of(4, n).steps) for n in (1, 10, 40)] == [
+        (10, 1),
+        (10, 10),
+        (40, 40),
+    ]
+
+
+def test_a_low_rank_map_starts_as_the_identity_and_moves_in_few_directions():
+    adapter = LowRankAdapter(LowRankConfig(width=WIDTH, rank=2))
+    vectors = np.random.default_rng(0).normal(size=(20, WIDTH))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(adapter.adapt(vectors), unit, atol=1e-6)
+    with torch.no_grad():
+        adapter.up.normal_()
+    moved = adapter(torch.tensor(unit)).detach().numpy() - unit
+    assert np.linalg.matrix_rank(moved, tol=1e-5) == 2
+
+
+# --- the command ---
+
+
+def test_the_command_prints_the_table_and_keeps_everything(tmp_path, capsys):
+    rotated_pairs(videos=60).save(tmp_path / "cache.safetensors")
+    out = tmp_path / "out"
+    command = ["compare", str(tmp_path / "cache.safetensors"), "--steps", "1", "--epochs", "1", "--out", str(out)]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "| dits-1 " in printed
+    assert "**Recommendation: " in printed
+    found = Comparison.from_json((out / "comparison.json").read_text())
+    assert found.markdown() == printed.rstrip("\n") == (out / "comparison.md").read_text().rstrip("\n")
+    assert {config.epochs for config in found.configs} == {1}
+    for change, message in [
+        (["--seed", "1"], "made from other pairs"),
+        (["--epochs", "0"], "greater than or equal to 1"),
+        (["--steps", "0"], "of at least 1"),
+    ]:
+        assert main([*command, *change]) == 1
+        assert message in capsys.readouterr().err
