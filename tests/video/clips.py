@@ -62,7 +62,7 @@ def write_clip(
             unit = Fraction(1, rate) if milliseconds is None else Fraction(1, 1000)
             stream.time_base = stream.codec_context.time_base = unit
             if cover:
-                stream.disposition = av.stream.Disposition.attached_pic
+                stream.disposition = av.stream.Disposition.attached_pic.value
         if audio_seconds:
             tone = container.add_stream("aac", rate=16000, layout="mono")
             for block in range(int(audio_seconds * 16000 / 1024)):

@@ -192,6 +192,20 @@ def test_a_transform_sees_each_frame_once(clips):
         video.frames(3, transform=lambda frame: frame / (1 // 0))
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files by /proc")
+def test_no_file_stays_open(clips, bad_files, backend):
+    before = os.listdir("/proc/self/fd")
+    for path in (
+        clips / "closed.mp4",
+        clips / "trimmed.mp4",
+        bad_files / "half_vp9.webm",
+        bad_files / "noise.mp4",
+    ):
+        with suppress(VideoError):
+            decode_frames(path, 3, backend=backend)
+    assert os.listdir("/proc/self/fd") == before
+
+
 # --- Files that give no frames ------------------------------------------------------------------------------
 
 
@@ -330,6 +344,9 @@ class Broken:
 
     def frame(self, number):
         raise RuntimeError("out of order\nstack follows")
+
+    def close(self):
+        pass
 
 
 def test_a_failing_backend_gives_way_to_the_next(clips, monkeypatch):
