@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from benchmarks.clips.dataset import Record, make_split
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
 from dits_adapter.figures import gap_picture
 from dits_adapter.metrics import METRICS, DotProducts, RetrievalMetrics, bootstrap, paired_bootstrap, ranks
 from dits_adapter.stores.qdrant import POOLED, Hit
-from dits_adapter.video.decode import decode_frames
+from dits_adapter.video.decode import Video
 
 CAPTION = "300 generated test clips and five held-out sentences each (benchmarks/clips); not real video"
 SHOWN = 3
@@ -130,9 +130,9 @@ def contact_sheet(searches: Sequence[tuple[str, Record, Sequence[Hit]]], path: P
         draw.text((12, y), f"“{text}”", fill="black", font=font)
         for x, hit in zip(range(12, 5 * (width + 12), width + 12), hits, strict=False):
             assert hit.path is not None
-            frame = decode_frames(hit.path, 1).frames[0]
-            thumbnail = Image.fromarray(frame)
-            thumbnail.thumbnail(THUMBNAIL)
+            with Video(hit.path) as video:
+                frame = video.frames_at([hit.timestamp or 0.0]).frames[0]
+            thumbnail = ImageOps.pad(Image.fromarray(frame), THUMBNAIL, color="#eeeeee")
             sheet.paste(thumbnail, (x, y + 26))
             label = f"{Path(hit.path).stem}  {hit.score:.3f}"
             if Path(hit.path).name == record.video:
