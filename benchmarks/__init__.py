@@ -1,0 +1,1 @@
+"""Benchmarks, run from a checkout: datasets, the demo, tables and figures."""

@@ -259,9 +259,7 @@ def test_real_msrvtt_matrices_give_the_published_figures(name, expected, capsys)
     assert main(["evaluate", "--similarity", str(path), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)["text_to_video"]
     assert tuple(result[metric]["value"] for metric in ("r1", "r5", "r10", "mdr", "mnr")) == expected
-    assert all(
-        result[metric]["low"] <= result[metric]["value"] <= result[metric]["high"] for metric in METRICS
-    )
+    assert all(result[metric]["low"] <= result[metric]["value"] <= result[metric]["high"] for metric in METRICS)
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="the real MSRVTT matrices (shared golden/) are not here")

@@ -65,7 +65,8 @@ def main() -> None:
     def judge(name: str, adapter: Adapter) -> float:
         metrics = RetrievalMetrics.from_ranks(evaluate(adapter, validation))
         print(
-            f"{name:20} R@1 {metrics.r1:5.1f}  R@5 {metrics.r5:5.1f}  R@10 {metrics.r10:5.1f}  MRR {metrics.mrr:.3f}"
+            f"{name:20} R@1 {metrics.r1:5.1f}  R@5 {metrics.r5:5.1f}  "
+            f"R@10 {metrics.r10:5.1f}  MRR {metrics.mrr:.3f}"
         )
         return metrics.mrr
 
