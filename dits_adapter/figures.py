@@ -88,3 +88,66 @@ def gap_picture(
     axes[0, 2].legend(frameon=False)
     figure.suptitle(caption, fontsize=9, color="#555555")
     figure.savefig(path, dpi=120)
+
+
+def gap_histograms(
+    text: NDArray[np.floating],
+    adapted: NDArray[np.floating],
+    video: NDArray[np.floating],
+    path: str | PathLike[str],
+) -> None:
+    """Draw the gap δ = v − t of matching pairs before and after: L2 and L1 norm, cosine, and what each pair gains.
+
+    The first three are the paper's Figs 3, 4 and 6, the last one its Fig 5. Arguments as for `gap_picture`.
+    """
+    figure, axes = _axes(2, 2, (9, 6.4))
+    before, after = video - text, video - adapted
+    cosines = np.sum(text * video, axis=1), np.sum(adapted * video, axis=1)
+    for axis, title, values in (
+        (axes[0, 0], "L2 norm of the gap", (np.linalg.norm(before, axis=1), np.linalg.norm(after, axis=1))),
+        (axes[0, 1], "L1 norm of the gap", (np.abs(before).sum(1), np.abs(after).sum(1))),
+        (axes[1, 0], "cosine of a pair", cosines),
+    ):
+        bins = np.histogram_bin_edges(np.concatenate(values), 40)
+        for points, colour, label in zip(values, (TEXT, ADAPTED), ("plain CLIP", "adapted"), strict=True):
+            axis.hist(points, bins, color=colour, alpha=0.6, label=f"{label}: mean {points.mean():.3f}")
+        axis.set(xlabel=title, ylabel="pairs")
+        axis.legend(frameon=False)
+    axes[1, 1].scatter(cosines[0], cosines[1], s=5, color=ADAPTED, alpha=0.4)
+    low, high = min(c.min() for c in cosines), max(c.max() for c in cosines)
+    axes[1, 1].plot([low, high], [low, high], color="#999999", linewidth=1)
+    gained = 100 * float(np.mean(cosines[1] > cosines[0]))
+    axes[1, 1].set(
+        xlabel="cosine with plain CLIP", ylabel="cosine adapted", title=f"{gained:.0f} % of the pairs gain"
+    )
+    figure.savefig(path, dpi=120)
+
+
+def trajectories(
+    paths: NDArray[np.floating],
+    text: NDArray[np.floating],
+    video: NDArray[np.floating],
+    path: str | PathLike[str],
+) -> None:
+    """Draw the way of some queries through the sampler over the two principal components of both modalities.
+
+    Args:
+        paths: [v_{T'}, …, v_0] of some queries, (T' + 1, n, d); normalised here.
+        text: unit text vectors, (m, d), the background.
+        video: unit video vectors, (k, d), likewise.
+        path: PNG to write.
+    """
+    from sklearn.decomposition import PCA
+
+    plane = PCA(2, random_state=0).fit(np.concatenate([text, video]))
+    figure, axes = _axes(1, 1, (6.4, 5.2))
+    for points, colour, label in ((text, TEXT, "queries"), (video, VIDEO, "videos")):
+        axes[0, 0].scatter(*plane.transform(points).T, s=5, color=colour, alpha=0.25, label=label)
+    directions = paths / np.linalg.norm(paths, axis=2, keepdims=True)
+    for i in range(paths.shape[1]):
+        steps = plane.transform(directions[:, i])
+        axes[0, 0].plot(*steps.T, color=ADAPTED, linewidth=1, marker=".", markersize=4)
+        axes[0, 0].plot(*steps[-1], color=ADAPTED, marker="o", markersize=6)
+    axes[0, 0].set(xlabel="first principal component", ylabel="second", title="each step of the sampler")
+    axes[0, 0].legend(frameon=False, markerscale=2)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,125 @@
+"""`dits-adapter train`, from cached pairs to an artefact, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from dits_adapter.artifact import Artifact
+from dits_adapter.cli import main
+from dits_adapter.errors import ArtifactError, SpaceMismatchError
+from dits_adapter.metrics import RetrievalMetrics
+from dits_adapter.training.config import Recipe
+from dits_adapter.training.data import Pairs
+from dits_adapter.training.frozen import best_linear, evaluate
+from dits_adapter.training.run import fit, train_artifact
+from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
+
+pytestmark = pytest.mark.filterwarnings("ignore:the .* test videos fix R@1")
+QUICK = {
+    "training.epochs": "4",
+    "training.batch_size": "64",
+    "training.learning_rate": "2e-3",
+    "sampler.depth": "1",
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    file = tmp_path_factory.mktemp("cache") / "pairs.safetensors"
+    gap_pairs(500, 2).save(file)
+    return file
+
+
+def run(cache, out, *extra, **settings):
+    given = [f"{name}={value}" for name, value in {**QUICK, **settings}.items()]
+    sets = [word for setting in given for word in ("--set", setting)]
+    return main(["train", str(cache), "--out", str(out), "--test-fraction", "0.2", *sets, *extra])
+
+
+def test_writes_an_artefact_that_says_what_it_is(cache, tmp_path, capsys):
+    curve = tmp_path / "curve.png"
+    assert run(cache, tmp_path / "adapter", "--curve", str(curve)) == 0
+    printed = capsys.readouterr().out
+    assert "against plain CLIP" in printed
+    loaded = Artifact.load(tmp_path / "adapter")
+    assert loaded.training["dataset"] == "pairs.safetensors"
+    assert loaded.training["videos"] == {"train": 360, "validation": 40, "test": 100}
+    assert loaded.metrics["test"]["queries"] == 200
+    assert curve.read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "curve.png"]  # no checkpoint left
+
+
+def test_the_recorded_figures_are_those_of_the_saved_weights(cache, tmp_path):
+    run(cache, tmp_path / "adapter")
+    loaded = Artifact.load(tmp_path / "adapter")
+    test = Pairs.load(cache).split(0.2, 24)[1]
+    r1 = RetrievalMetrics.from_ranks(evaluate(loaded.adapter, test)).r1
+    assert loaded.metrics["test"]["r1"].startswith(f"{r1:.4g} [")
+
+
+@pytest.mark.parametrize("name", ["mean-shift", "procrustes", "ridge", "contrastive-linear", "mlp"])
+def test_every_adapter_comes_from_the_same_command(name, cache, tmp_path):
+    assert run(cache, tmp_path / name, **{"adapter": name}) == 0
+    assert Artifact.load(tmp_path / name).training["recipe"]["adapter"] == name
+
+
+class TestPromotion:
+    def test_better_than_plain_clip_is_written(self, cache, tmp_path):
+        assert run(cache, tmp_path / "a", "--promote-if-better") == 0
+        assert Artifact.load(tmp_path / "a").adapter.kind == "dits"
+
+    def test_no_better_than_the_incumbent_is_not(self, cache, tmp_path, capsys):
+        run(cache, tmp_path / "a")
+        before = (tmp_path / "a" / "adapter.safetensors").read_bytes()
+        assert run(cache, tmp_path / "a", "--promote-if-better") == 4
+        assert "nothing written" in capsys.readouterr().out
+        assert (tmp_path / "a" / "adapter.safetensors").read_bytes() == before
+
+    def test_without_a_gap_plain_clip_stays(self, tmp_path):
+        rng = np.random.default_rng(0)
+        vectors = rng.normal(size=(300, WIDTH)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        Pairs(vectors, vectors, np.arange(300), SPACE).save(tmp_path / "same.safetensors")
+        assert run(tmp_path / "same.safetensors", tmp_path / "a", "--promote-if-better") == 4
+        assert not (tmp_path / "a").exists()
+
+
+def test_small_test_splits_are_warned_about(cache, tmp_path):
+    with pytest.warns(UserWarning, match=r"the 100 test videos fix R@1 to about ± 10 points"):
+        run(cache, tmp_path / "a", **{"adapter": "mean-shift"})
+
+
+def test_affine_start_is_at_least_the_best_linear_map_on_validation():
+    pairs, validation = gap_pairs(300).split(0.2, seed=0)
+    recipe = Recipe.read("deterministic", settings={**QUICK, "sampler.start": "affine"})
+    adapter, history = fit(recipe, pairs, validation, progress=False)
+    linear = RetrievalMetrics.from_ranks(evaluate(best_linear(pairs, validation, recipe.training), validation))
+    assert history[0].validation == linear
+    assert RetrievalMetrics.from_ranks(evaluate(adapter, validation)).mrr >= linear.mrr
+
+
+def test_what_is_refused(cache, tmp_path, capsys):
+    assert run(cache, tmp_path / "a", "--preset", "magic") == 1
+    assert "there are paper, deterministic" in capsys.readouterr().err
+    assert run(tmp_path / "none", tmp_path / "a") == 1
+    assert "no such file" in capsys.readouterr().err
+    assert main(["train", str(cache), "--out", str(tmp_path / "a"), "--set", "epochs"]) == 1
+    assert "NAME=VALUE" in capsys.readouterr().err
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("precious")
+    with pytest.raises(ArtifactError, match="not empty"):
+        train_artifact(Pairs.load(cache), Recipe(adapter="mean-shift"), tmp_path / "full", dataset="x")
+    other = gap_pairs(40)
+    other = Pairs(other.text, other.video, other.labels, SPACE.model_copy(update={"frames": 3}))
+    with pytest.raises(SpaceMismatchError, match="frames"):
+        train_artifact(Pairs.load(cache), Recipe(adapter="mean-shift"), tmp_path / "b", dataset="x", test=other)
+
+
+def test_tensorboard_files(cache, tmp_path):
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    run(cache, tmp_path / "a", "--log-dir", str(tmp_path / "log"))
+    assert any(path.name.startswith("events") for path in (tmp_path / "log").iterdir())
+    json.loads((tmp_path / "a" / "config.json").read_text())
