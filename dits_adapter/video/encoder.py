@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 from collections import deque
@@ -84,18 +85,32 @@ class _Decoded:
 class VideoEncoder:
     """Embeds videos with CLIP's image tower: frames in the middle of equal intervals, mean-pooled.
 
+    Args:
+        clip: a loaded CLIP.
+        frames: frames sampled a segment, part of the embedding space.
+        decoder: the video backend (see `decode.decode_frames`).
+        limit: seconds from the start of a video after which the rest of it does not count.
+
+    Raises:
+        InputError: frames < 1, or a limit that is not positive.
+
     Example:
         >>> encoder = VideoEncoder.from_pretrained("demo-clip")
         >>> encoder.space.pooling, encoder.frames
         ('mean', 12)
     """
 
-    def __init__(self, clip: Clip, *, frames: int = 12, decoder: Backend = "auto") -> None:
+    def __init__(
+        self, clip: Clip, *, frames: int = 12, decoder: Backend = "auto", limit: float = math.inf
+    ) -> None:
         if frames < 1:
             raise InputError(f"frames is {frames}; a segment needs at least one frame.")
+        if not limit > 0:
+            raise InputError(f"limit is {limit}; expected seconds above 0.")
         self.clip = clip
         self.frames = frames
         self.decoder: Backend = decoder
+        self.limit = limit
 
     @classmethod
     def from_pretrained(
@@ -211,7 +226,7 @@ class VideoEncoder:
                 video = Video(path, self.decoder)
             except VideoError as error:
                 return [_Task(number, error, [])]
-            spans = segment_spans(video.duration, seconds, overlap)
+            spans = segment_spans(min(video.duration, self.limit), seconds, overlap)
             starts = range(0, len(spans), _SPANS_PER_TASK)
             return [_Task(number, video, spans[start : start + _SPANS_PER_TASK]) for start in starts]
 

@@ -108,6 +108,19 @@ def test_segments_of_a_long_video(encoder, clips):
         )
 
 
+def test_only_the_first_seconds_count(encoder, clips):
+    path = clips / "closed.mp4"
+    first = VideoEncoder(encoder.clip, frames=encoder.frames, limit=2.0)
+    whole = VideoEncoder(encoder.clip, frames=encoder.frames, limit=1000.0)
+    cut = first.encode_video(path)
+    expected = next(encoder.iter_segments(path, segment_seconds=2.0))
+    assert (cut.start, cut.end, cut.duration) == (0.0, 2.0, expected.duration)
+    assert np.array_equal(cut.vector, expected.vector)
+    assert np.array_equal(whole.encode_video(path).vector, encoder.encode_video(path).vector)
+    with pytest.raises(InputError, match="limit is 0"):
+        VideoEncoder(encoder.clip, limit=0)
+
+
 def test_bad_files_are_reported_in_their_turn_and_the_others_encoded(encoder, clips, bad_files):
     good = [str(clips / name) for name in ("closed.mp4", "one.mp4")]
     bad = sorted(str(path) for path in bad_files.iterdir() if path.name != "part")
