@@ -1,0 +1,160 @@
+"""The same search through a Qdrant collection: what its index, quantisation and re-ranking cost and take."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from qdrant_client import QdrantClient, models
+from tqdm import tqdm
+
+from benchmarks.scorers import SHORT_LIST
+from dits_adapter.errors import StoreError
+from dits_adapter.stores.qdrant import FRAMES, POOLED, QdrantStore
+from dits_adapter.training.data import Pairs
+
+Floats = npt.NDArray[np.floating]
+
+LIMIT = 100
+"""Hits that are asked for. A video that is not among them counts as the last one of the collection."""
+UPLOAD = 64
+PATIENCE = 120
+"""Seconds that a server has to build an index."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to search.
+
+    Attributes:
+        name: of the row.
+        params: what a query asks for; None in local mode, which is exact and takes no parameters.
+        quantisation: what the collection keeps beside the full vectors.
+        rerank: order the first hits by MaxSim over the frame vectors.
+    """
+
+    name: str
+    params: models.SearchParams | None
+    quantisation: models.ScalarQuantization | models.BinaryQuantization | None = None
+    rerank: bool = False
+
+
+def _quantised(rescore: bool) -> models.SearchParams:
+    return models.SearchParams(quantization=models.QuantizationSearchParams(rescore=rescore, oversampling=2.0))
+
+
+_INT8 = models.ScalarQuantization(
+    scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+)
+_BINARY = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+_EXACT = models.SearchParams(exact=True)
+
+LOCAL = (Mode("Qdrant, exact", None), Mode("Qdrant, exact, then MaxSim", None, rerank=True))
+"""All that qdrant-client's local mode can show: it has no index and no quantisation."""
+SERVER = (
+    *(replace(mode, params=_EXACT) for mode in LOCAL),
+    Mode("Qdrant, HNSW", models.SearchParams(exact=False)),
+    Mode("Qdrant, HNSW, int8", _quantised(rescore=False), _INT8),
+    Mode("Qdrant, HNSW, int8, rescored", _quantised(rescore=True), _INT8),
+    Mode("Qdrant, HNSW, binary, rescored", _quantised(rescore=True), _BINARY),
+)
+
+
+def search(
+    location: str, test: Pairs, texts: Floats, *, progress: bool = True
+) -> dict[str, tuple[npt.NDArray[np.float64], float]]:
+    """Put the test videos into a collection of their own and search it in every way that the place offers.
+
+    Args:
+        location: a server's URL, or ":memory:" for qdrant-client's local mode.
+        test: videos, with their frame vectors where there are some.
+        texts: unit vectors, (n, d), in the order of the test's texts.
+        progress: show a progress bar.
+
+    Returns:
+        For each mode the rank of each text's video, (n,), and the median milliseconds of a query, sent alone.
+
+    Raises:
+        StoreError: the server cannot be reached, or does not build its index.
+    """
+    modes = LOCAL if location == ":memory:" else SERVER
+    with QdrantStore(location, f"benchmark-{uuid.uuid4().hex}") as store:
+        store.create(test.space)
+        try:
+            _upload(store, test)
+            found = {}
+            for mode in tqdm(modes, desc=f"searching {location}", disable=not progress):
+                if mode.rerank and test.frames is None:
+                    continue
+                if mode.params not in (None, _EXACT):
+                    _index(store.client, store.collection, mode, len(test.video))
+                found[mode.name] = _ranks(store, mode, test.labels, texts, len(test.video))
+        finally:
+            store.client.delete_collection(store.collection)
+    return found
+
+
+def _upload(store: QdrantStore, test: Pairs) -> None:
+    for start in range(0, len(test.video), UPLOAD):
+        rows = range(start, min(start + UPLOAD, len(test.video)))
+        vectors = [{POOLED: test.video[row].tolist()} for row in rows]
+        if test.frames is not None:
+            for vector, frames in zip(vectors, test.frames[rows.start : rows.stop], strict=True):
+                vector[FRAMES] = frames.tolist()
+        store.write(
+            [
+                models.PointStruct(id=row, vector=vector, payload={})
+                for row, vector in zip(rows, vectors, strict=True)
+            ]
+        )
+
+
+def _index(client: QdrantClient, collection: str, mode: Mode, videos: int) -> None:
+    """Have the server build a graph, however small the collection, with the mode's quantisation."""
+    disabled = models.Disabled.DISABLED
+    pooled = models.VectorParamsDiff(
+        hnsw_config=models.HnswConfigDiff(full_scan_threshold=10),
+        quantization_config=mode.quantisation or disabled,
+    )
+    client.update_collection(
+        collection,
+        vectors_config={POOLED: pooled},
+        optimizers_config=models.OptimizersConfigDiff(indexing_threshold=1, default_segment_number=1),
+    )
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        info = client.get_collection(collection)
+        if info.status == models.CollectionStatus.GREEN and (info.indexed_vectors_count or 0) >= videos:
+            return
+        if time.monotonic() > deadline:
+            raise StoreError(
+                f"Qdrant has not indexed {videos} vectors after {PATIENCE} s; its status is {info.status}."
+            )
+        time.sleep(0.1)
+
+
+def _ranks(
+    store: QdrantStore, mode: Mode, labels: npt.NDArray[np.int64], texts: Floats, videos: int
+) -> tuple[npt.NDArray[np.float64], float]:
+    ranks = np.full(len(texts), float(videos))
+    seconds = []
+    for row, text in enumerate(texts):
+        query = text.tolist()
+        started = time.perf_counter()
+        if mode.rerank:
+            first = models.Prefetch(query=query, using=POOLED, limit=SHORT_LIST, params=mode.params)
+            answer = store.client.query_points(
+                store.collection, [query], using=FRAMES, prefetch=first, limit=LIMIT, with_payload=False
+            )
+        else:
+            answer = store.client.query_points(
+                store.collection, query, using=POOLED, search_params=mode.params, limit=LIMIT, with_payload=False
+            )
+        seconds.append(time.perf_counter() - started)
+        ids = [point.id for point in answer.points]
+        if labels[row] in ids:
+            ranks[row] = 1 + ids.index(int(labels[row]))
+    return ranks, 1e3 * float(np.median(seconds))

@@ -1,0 +1,172 @@
+"""Scorers against slow references, blind to labels or marked as not, and the same search through Qdrant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks import qdrant
+from benchmarks.leak import LeakError, assert_blind
+from benchmarks.scorers import DualSoftmax, MaxSim, QBNorm, TwoStage
+from dits_adapter.errors import DITSError
+from dits_adapter.metrics import DotProducts, ranks
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.training.data import Pairs
+from tests.stores.conftest import qdrant_server  # noqa: F401
+
+WIDTH = 16
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def made_up(seed: int, texts: int, videos: int, frames: int = 3):
+    rng = np.random.default_rng(seed)
+    text = unit(rng.normal(size=(texts, WIDTH)))
+    return text, unit(text[np.arange(videos) % texts, None] + rng.normal(size=(videos, frames, WIDTH)))
+
+
+def pooled(texts, frames):
+    return DotProducts(texts, unit(frames.mean(axis=1)))
+
+
+cases = given(st.integers(0, 1000), st.integers(1, 8), st.integers(1, 8))
+few = settings(max_examples=25, deadline=None)
+
+
+@few
+@cases
+def test_maxsim_is_the_best_frame_whatever_the_block(seed, n, m):
+    texts, frames = made_up(seed, n, m)
+    expected = [[max(float(text @ frame) for frame in video) for video in frames] for text in texts]
+    scores = MaxSim(texts, frames)
+    assert scores.shape == (n, m)
+    np.testing.assert_allclose(np.concatenate([scores[:2], scores[2:]]), expected, atol=1e-6)
+
+
+@few
+@given(st.integers(0, 1000), st.integers(1, 8), st.integers(1, 8), st.integers(1, 10))
+def test_two_stages_order_the_short_list_anew_and_leave_the_rest(seed, n, m, short_list):
+    texts, frames = made_up(seed, n, m)
+    first, second = pooled(texts, frames), MaxSim(texts, frames)
+    for a, b, both in zip(first[:], second[:], TwoStage(first, second, short_list)[:], strict=True):
+        order = sorted(range(m), key=lambda video: -a[video])
+        listed = sorted(order[:short_list], key=lambda video: -b[video])
+        assert sorted(range(m), key=lambda video: -both[video]) == listed + order[short_list:]
+
+
+def test_ties_with_the_last_of_the_short_list_are_on_it():
+    first, second = np.array([[0.5, 0.2, 0.2, 0.1]]), np.array([[0.1, 0.2, 0.3, 0.9]])
+    assert np.argsort(-TwoStage(first, second, 2)[:]).tolist() == [[2, 1, 0, 3]]
+
+
+@few
+@cases
+def test_dual_softmax_by_hand(seed, n, m):
+    scores = pooled(*made_up(seed, n, m))
+    block = scores[:].astype(np.float64)
+    weights = np.exp(block / 0.1)
+    expected = [[block[i, j] * weights[i, j] / sum(weights[:, j]) for j in range(m)] for i in range(n)]
+    np.testing.assert_allclose(DualSoftmax(scores, temperature=0.1)[:], expected, atol=1e-9)
+
+
+@few
+@cases
+def test_qb_norm_by_hand(seed, n, m):
+    texts, frames = made_up(seed, n, m)
+    bank = unit(np.random.default_rng(seed + 1).normal(size=(5, WIDTH)))
+    scores, of_bank = pooled(texts, frames), pooled(bank, frames)
+    hubs = {int(np.argmax(row)) for row in of_bank[:]}
+    total = [sum(np.exp(20.0 * float(row[j])) for row in of_bank[:]) for j in range(m)]
+    expected = [
+        [np.exp(20.0 * float(row[j])) / total[j] for j in range(m)] if int(np.argmax(row)) in hubs else list(row)
+        for row in scores[:]
+    ]
+    np.testing.assert_allclose(QBNorm(scores, of_bank)[:], expected, rtol=1e-5)
+
+
+def test_a_bank_for_other_videos_is_refused():
+    with pytest.raises(DITSError, match="the bank scores 3 videos, the texts 2"):
+        QBNorm(np.zeros((4, 2)), np.zeros((4, 3)))
+
+
+# --- what a scorer may look at ---
+
+BLIND = {
+    "pooled": pooled,
+    "maxsim": MaxSim,
+    "two-stage": lambda texts, frames: TwoStage(pooled(texts, frames), MaxSim(texts, frames), 4),
+}
+USES_OTHERS = {
+    "dual softmax": lambda texts, frames: DualSoftmax(pooled(texts, frames)),
+    "QB-Norm": lambda texts, frames: QBNorm(pooled(texts, frames), pooled(texts, frames)),
+}
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_what_does_not_use_other_queries_is_blind(name):
+    assert_blind(lambda t, v: BLIND[name](t, v)[:], *made_up(0, 12, 12), alone=name != "two-stage")
+
+
+@pytest.mark.parametrize("name", USES_OTHERS)
+def test_what_uses_other_queries_is_caught(name):
+    with pytest.raises(LeakError):
+        assert_blind(lambda t, v: USES_OTHERS[name](t, v)[:], *made_up(0, 12, 12), alone=False)
+
+
+def test_a_short_list_depends_on_the_other_videos():
+    with pytest.raises(LeakError, match=r"left out|alone"):
+        assert_blind(lambda t, v: BLIND["two-stage"](t, v)[:], *made_up(0, 12, 12))
+
+
+# --- through Qdrant ---
+
+
+def stored_pairs(videos: int, frames: bool = True) -> tuple[Pairs, np.ndarray]:
+    texts, of_frames = made_up(3, videos, videos)
+    eye = np.eye(4, WIDTH).tolist()
+    space = EmbeddingSpace(
+        encoder="made-up", weights_sha256="0" * 64, width=WIDTH, frames=3, canary_texts=eye, canary_images=eye[:2]
+    )
+    of_frames = of_frames.astype(np.float32)
+    video = unit(of_frames.mean(axis=1)).astype(np.float32)
+    pairs = Pairs(texts.astype(np.float32), video, np.arange(videos), space, frames=of_frames if frames else None)
+    return pairs, texts
+
+
+def test_local_qdrant_ranks_as_the_exact_scorers_do():
+    test, texts = stored_pairs(40)
+    found = qdrant.search(":memory:", test, texts, progress=False)
+    first = pooled(texts, test.frames)
+    assert found["Qdrant, exact"][0].tolist() == ranks(first).tolist()
+    assert found["Qdrant, exact, then MaxSim"][0].tolist() == ranks(MaxSim(texts, test.frames)).tolist()
+    assert all(milliseconds > 0 for _, milliseconds in found.values())
+
+
+def test_a_video_beyond_the_hits_counts_as_the_last(monkeypatch):
+    monkeypatch.setattr(qdrant, "LIMIT", 5)
+    test, texts = stored_pairs(40, frames=False)
+    found = qdrant.search(":memory:", test, texts, progress=False)
+    exact = ranks(pooled(texts, made_up(3, 40, 40)[1]))
+    assert list(found) == ["Qdrant, exact"]
+    assert found["Qdrant, exact"][0].tolist() == np.where(exact <= 5, exact, 40).tolist()
+
+
+@pytest.mark.docker
+def test_a_server_shows_what_its_index_and_quantisation_cost(qdrant_server):  # noqa: F811
+    from qdrant_client import QdrantClient
+
+    test, texts = stored_pairs(500)
+    found = qdrant.search(qdrant_server, test, texts, progress=False)
+    assert list(found) == [mode.name for mode in qdrant.SERVER]
+    exact = ranks(pooled(texts, test.frames))
+    found_exact = found["Qdrant, exact"][0]
+    assert (found_exact[exact <= 90] == exact[exact <= 90]).all()
+    for values, _ in found.values():
+        assert (values <= 10).sum() > (exact <= 10).sum() / 2
+    assert (found["Qdrant, HNSW, int8"][0] != found_exact).any()
+    client = QdrantClient(qdrant_server, check_compatibility=False)
+    assert not [c.name for c in client.get_collections().collections if "benchmark" in c.name]
