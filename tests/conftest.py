@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Tensors are tiny here: a second thread only waits for the first, on a busy machine ten times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # These machines are noisy: no deadline. The same examples every run: a red test is red for everybody.
 settings.register_profile("project", deadline=None, derandomize=True)
