@@ -58,16 +58,16 @@ def parse_settings(settings: list[str]) -> dict[str, str]:
 def _train(args: argparse.Namespace) -> int:
     from dits_adapter.figures import training_curve
     from dits_adapter.training.config import Recipe
-    from dits_adapter.training.data import Pairs
+    from dits_adapter.training.data import load_pairs
     from dits_adapter.training.run import train_artifact
 
     recipe = Recipe.read(args.preset, args.config, parse_settings(args.set))
     report = train_artifact(
-        Pairs.load(args.pairs),
+        load_pairs(args.pairs),
         recipe,
         args.out,
         dataset=args.pairs.name,
-        test=Pairs.load(args.test) if args.test else None,
+        test=load_pairs(args.test) if args.test else None,
         test_fraction=args.test_fraction,
         only_if_better=args.promote_if_better,
         device=args.device,
