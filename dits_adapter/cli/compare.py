@@ -41,14 +41,14 @@ def _compare(args: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
     from dits_adapter.training.compare import CONFIGS, compare, standard_fits
-    from dits_adapter.training.data import Pairs
+    from dits_adapter.training.data import load_pairs
 
     changes = {"seed": args.seed, "epochs": args.epochs}
     try:
         configs = [config.model_validate({**config.model_dump(), **changes}) for config in CONFIGS]
     except ValidationError as error:
         raise InputError(f"--seed or --epochs: {error}") from None
-    rest, test = Pairs.load(args.cache).split(args.test_fraction, args.seed)
+    rest, test = load_pairs(args.cache).split(args.test_fraction, args.seed)
     pairs, validation = rest.split(configs[0].validation, args.seed)
     fits = standard_fits(pairs.space.width, configs, steps=args.steps, device=args.device)
     found = compare(pairs, validation, test, fits=fits, configs=configs, out=args.out)

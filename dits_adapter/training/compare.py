@@ -48,6 +48,7 @@ from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.data import Pairs
 from dits_adapter.training.frozen import CLOSED_FORM, evaluate, fit_closed_form, train
+from dits_adapter.video.pooling import unit
 
 PLAIN = "identity"
 """Name of the row of plain CLIP."""
@@ -77,6 +78,19 @@ class Retrieval:
     metrics: RetrievalMetrics
     intervals: dict[str, Interval]
     ranks: tuple[float, ...]
+
+    @classmethod
+    def of(cls, ranks: NDArray[np.floating], groups: NDArray[np.int64] | None = None) -> Retrieval:
+        """Summarise (n,) ranks; queries of one group are drawn together, as for `bootstrap`."""
+        return cls(RetrievalMetrics.from_ranks(ranks), bootstrap(ranks, groups), tuple(ranks.tolist()))
+
+    def cells(self) -> list[str]:
+        """Write R@1, R@5 and R@10 with their intervals, MdR and MnR, for tables."""
+        recalls = [
+            f"{getattr(self.metrics, name):.1f} [{self.intervals[name].low:.1f}, {self.intervals[name].high:.1f}]"
+            for name in ("r1", "r5", "r10")
+        ]
+        return [*recalls, f"{self.metrics.mdr:g}", f"{self.metrics.mnr:.1f}"]
 
 
 @dataclass(frozen=True)
@@ -160,13 +174,15 @@ class Comparison:
         """Write both directions as tables, and the recommendation.
 
         Args:
-            elsewhere: rows to print below for text to video: R@1, R@5, R@10, MdR and MnR by name.
+            elsewhere: rows to print below for text to video: R@1, R@5, R@10, MdR and MnR by name, or the first
+                of these.
         """
         texts, videos = self.sizes["test"]
-        forward = [[*_cells(row.name, row.text_to_video), *_costs(row)] for row in self.rows]
+        forward = [[row.name, *row.text_to_video.cells(), *_costs(row)] for row in self.rows]
         for name, values in (elsewhere or {}).items():
-            forward.append([name, *(f"{value:g}" for value in values), *["–"] * 3])
-        backward = [_cells(row.name, row.video_to_text) for row in self.rows]
+            cells = [name, *(f"{value:g}" for value in values)]
+            forward.append(cells + ["–"] * (len(forward[0]) - len(cells)))
+        backward = [[row.name, *row.video_to_text.cells()] for row in self.rows]
         head = ["adapter", "R@1", "R@5", "R@10", "MdR", "MnR"]
         return "\n\n".join(
             [
@@ -199,15 +215,6 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     rule = "|".join([":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])])
     return "\n".join([line(head), f"|{rule}|", *map(line, rows)])
-
-
-def _cells(name: str, direction: Retrieval) -> list[str]:
-    metrics, intervals = direction.metrics, direction.intervals
-    recalls = [
-        f"{getattr(metrics, key):.1f} [{intervals[key].low:.1f}, {intervals[key].high:.1f}]"
-        for key in ("r1", "r5", "r10")
-    ]
-    return [name, *recalls, f"{metrics.mdr:g}", f"{metrics.mnr:.1f}"]
 
 
 def _costs(row: Row) -> list[str]:
@@ -419,14 +426,14 @@ def tabulate(
     for name in tqdm(names, desc="evaluating", unit="adapter", disable=not progress):
         adapter = ready[name]
         scores = similarities(adapter, test)
-        forward = _retrieval(ranks(scores, test.labels), test.labels)
+        forward = Retrieval.of(ranks(scores, test.labels), test.labels)
         plain = rows[0].text_to_video.ranks if rows else forward.ranks
         rows.append(
             Row(
                 name=name,
                 family=_family(adapter),
                 text_to_video=forward,
-                video_to_text=_retrieval(video_to_text_ranks(scores, test.labels)),
+                video_to_text=Retrieval.of(video_to_text_ranks(scores, test.labels)),
                 over_plain=paired_bootstrap(plain, forward.ranks, test.labels),
                 validation=RetrievalMetrics.from_ranks(evaluate(adapter, validation)),
                 weights=0 if adapter.is_plain else sum(t.numel() for t in adapter.state_dict().values()),
@@ -488,11 +495,7 @@ def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
 
 def similarities(adapter: Adapter, pairs: Pairs) -> DotProducts:
     """Return the cosines of all adapted texts with all videos, (texts, videos), computed as they are read."""
-    text, video = (
-        vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        for vectors in (adapter.adapt(pairs.text), pairs.video)
-    )
-    return DotProducts(text, video)
+    return DotProducts(unit(adapter.adapt(pairs.text)), unit(pairs.video))
 
 
 def environment() -> dict[str, str]:
@@ -509,10 +512,6 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         **{package: version(package) for package in ("dits-adapter", "torch", "numpy", "scipy")},
     }
-
-
-def _retrieval(values: NDArray[np.floating], groups: NDArray[np.int64] | None = None) -> Retrieval:
-    return Retrieval(RetrievalMetrics.from_ranks(values), bootstrap(values, groups), tuple(values.tolist()))
 
 
 def _family(adapter: Adapter) -> Family:

@@ -1,0 +1,43 @@
+"""Pictures of benchmark results. They need matplotlib (the extra `figures`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dits_adapter.errors import MissingExtraError
+from dits_adapter.training.compare import Comparison
+
+COLOURS = {"plain": "#777777", "linear": "#1f6f8b", "network": "#c2571a"}
+
+
+def recall(comparison: Comparison, quoted: Mapping[str, Sequence[float]], title: str, path: Path) -> None:
+    """Draw R@1 of every adapter, both directions, with its 95 % interval; quoted figures as lines behind it.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("matplotlib", "figures", "drawing a result") from None
+    rows = comparison.rows
+    figure = Figure(figsize=(10, 1.2 + 0.32 * (len(rows) + len(quoted))), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    names = [row.name for row in rows]
+    for axis, direction in zip(axes, ("text_to_video", "video_to_text"), strict=True):
+        for place, row in enumerate(rows):
+            found = getattr(row, direction)
+            value, interval = found.metrics.r1, found.intervals["r1"]
+            axis.plot(interval, (place, place), color=COLOURS[row.family], linewidth=2)
+            axis.plot(value, place, "o", color=COLOURS[row.family])
+        axis.set(xlabel="R@1, %", title=direction.replace("_", " "))
+        axis.grid(axis="x", alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    for place, (name, values) in enumerate(quoted.items(), start=len(rows)):
+        axes[0].plot(values[0], place, "x", color="black")
+        names.append(name)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)

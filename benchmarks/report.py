@@ -1,0 +1,90 @@
+"""Several runs as one table: `python -m benchmarks.report results/*/result.json`.
+
+Rows are adapters, columns datasets. Runs that differ in their seed alone are one column, as mean ± standard
+deviation over the seeds. The paper's rows follow, marked as quoted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.result import Result
+from dits_adapter.errors import DITSError
+from dits_adapter.training.compare import markdown_table
+
+RECALLS = ("r1", "r5", "r10")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the merged table; return the exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.split("\n\n")[0])
+    parser.add_argument("results", type=Path, nargs="+", metavar="RESULT.json", help="what benchmarks.run wrote")
+    args = parser.parse_args(argv)
+    try:
+        print(report(args.results))
+    except DITSError as error:
+        print(f"benchmarks.report: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def report(paths: Sequence[Path]) -> str:
+    """Merge results into Markdown.
+
+    Raises:
+        DITSError: a file is no result, or two are of the same run.
+    """
+    columns: dict[str, dict[int, Result]] = {}
+    for path in paths:
+        result = Result.read(path)
+        seeds = columns.setdefault(_column(result), {})
+        if result.seed in seeds:
+            raise DITSError(
+                f"{path}: a run of {_column(result)} with seed {result.seed} is among the results already"
+            )
+        seeds[result.seed] = result
+    head = ["R@1 / R@5 / R@10, text to video", *columns]
+    runs = [list(seeds.values()) for seeds in columns.values()]
+    names = dict.fromkeys(row.name for column in runs for result in column for row in result.comparison.rows)
+    table = [[name, *(_cell(name, column) for column in runs)] for name in names]
+    quoted = [column[0].quoted() for column in runs]
+    for name in dict.fromkeys(name for figures in quoted for name in figures):
+        table.append(
+            [name, *(" / ".join(f"{v:.1f}" for v in figures.get(name, ())[:3]) or "–" for figures in quoted)]
+        )
+    lines = [f"- {column}{_notes(results)}" for column, results in zip(columns, runs, strict=True)]
+    return "\n\n".join([markdown_table(head, table), "\n".join(lines)])
+
+
+def _column(result: Result) -> str:
+    encoder = result.comparison.space.partition(" [")[0]
+    ablation = f", {result.ablation}" if result.ablation else ""
+    return f"{result.title} {result.split}{ablation}, {encoder}"
+
+
+def _cell(name: str, results: Sequence[Result]) -> str:
+    rows = [row.text_to_video.metrics for result in results for row in result.comparison.rows if row.name == name]
+    if not rows:
+        return "–"
+    cells = []
+    for recall in RECALLS:
+        values = [getattr(metrics, recall) for metrics in rows]
+        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        cells.append(f"{statistics.mean(values):.1f}{spread}")
+    return " / ".join(cells)
+
+
+def _notes(results: Sequence[Result]) -> str:
+    """Say of a column how many seeds it has, what each recommends, and that it is not the published protocol."""
+    answers = ", ".join(dict.fromkeys(result.comparison.recommendation.name for result in results))
+    deviations = len(dict.fromkeys(line for result in results for line in result.deviations))
+    caution = f"; NOT the published protocol ({deviations} deviations)" if deviations else ""
+    return f": {len(results)} seed{'s' * (len(results) > 1)}, recommended {answers}{caution}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

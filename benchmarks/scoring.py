@@ -1,0 +1,101 @@
+"""Every scorer on one test split, for some adapters' queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from benchmarks import qdrant
+from benchmarks.scorers import SHORT_LIST, DualSoftmax, MaxSim, QBNorm, TwoStage
+from dits_adapter.adapters import Adapter
+from dits_adapter.metrics import DotProducts, Scores, ranks
+from dits_adapter.training.compare import Retrieval, markdown_table
+from dits_adapter.training.data import Pairs
+from dits_adapter.video.pooling import unit
+
+BANK = 5000
+"""Training texts in QB-Norm's bank, at most."""
+
+
+@dataclass(frozen=True)
+class ScorerRow:
+    """One scorer on the queries of one adapter, text to video.
+
+    Attributes:
+        scorer: its name.
+        queries: name of the adapter.
+        uses_other_queries: whether a query's scores depend on other queries; such rows compare with one another
+            only.
+        retrieval: what it finds.
+        milliseconds: median time of a query sent alone; None where scores are computed for all at once.
+    """
+
+    scorer: str
+    queries: str
+    uses_other_queries: bool
+    retrieval: Retrieval
+    milliseconds: float | None = None
+
+
+def score_all(
+    adapters: Mapping[str, Adapter],
+    train: Pairs,
+    test: Pairs,
+    *,
+    location: str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[ScorerRow]:
+    """Search the test videos in every way there is; scorers of frames need the pairs' frame vectors.
+
+    Args:
+        adapters: finished adapters by name.
+        train: its texts are QB-Norm's bank.
+        test: the pairs to search.
+        location: of a Qdrant to search as well, see `benchmarks.qdrant.search`.
+        seed: of the draw of the bank.
+        progress: show progress bars.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(train))[:BANK]
+    rows = []
+    for name, adapter in tqdm(adapters.items(), desc="scorers", unit="adapter", disable=not progress):
+        ready = adapter.for_inference()
+        texts, bank = unit(ready.adapt(test.text)), unit(ready.adapt(train.text[np.sort(chosen)]))
+        for scorer, scores, uses_others in _matrices(texts, bank, test):
+            retrieval = Retrieval.of(ranks(scores, test.labels), test.labels)
+            rows.append(ScorerRow(scorer, name, uses_others, retrieval))
+        if location is None:
+            continue
+        for mode, (values, milliseconds) in qdrant.search(location, test, texts, progress=progress).items():
+            rows.append(ScorerRow(mode, name, False, Retrieval.of(values, test.labels), milliseconds))
+    return sorted(rows, key=lambda row: row.uses_other_queries)
+
+
+def _matrices(
+    texts: npt.NDArray[np.float32], bank: npt.NDArray[np.float32], test: Pairs
+) -> Iterator[tuple[str, Scores, bool]]:
+    """Yield name, scores, and whether they use other queries."""
+    video = unit(test.video)
+    pooled = DotProducts(texts, video)
+    yield "pooled cosine", pooled, False
+    if test.frames is not None:
+        best = MaxSim(texts, unit(np.asarray(test.frames)))
+        yield "MaxSim over frames", best, False
+        yield f"pooled, top {SHORT_LIST} by MaxSim", TwoStage(pooled, best), False
+    yield f"QB-Norm, bank of {len(bank):,} training texts", QBNorm(pooled, DotProducts(bank, video)), True
+    yield "dual softmax", DualSoftmax(pooled), True
+
+
+def scorer_table(rows: Sequence[ScorerRow]) -> str:
+    """Write the rows as a Markdown table."""
+    head = ["scorer", "queries", "R@1", "R@5", "R@10", "MdR", "MnR", "ms a query", "uses other queries"]
+    cells = []
+    for row in rows:
+        time = "–" if row.milliseconds is None else f"{row.milliseconds:.2f}"
+        others = "YES" if row.uses_other_queries else "no"
+        cells.append([row.scorer, row.queries, *row.retrieval.cells(), time, others])
+    return markdown_table(head, cells)

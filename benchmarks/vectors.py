@@ -1,0 +1,100 @@
+"""From a dataset on disk, or from vectors somebody already has, to the (text, video) pairs of its splits."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.datasets import Dataset, RetrievalSplit
+from dits_adapter.clip import load_clip
+from dits_adapter.errors import DITSError
+from dits_adapter.training.data import Pairs, load_pairs
+from dits_adapter.training.embed import embed
+from dits_adapter.video.encoder import VideoEncoder
+
+TOY = "demo-clip"
+
+
+def embed_splits(
+    dataset: Dataset,
+    splits: Sequence[str],
+    out: Path,
+    *,
+    root: Path,
+    videos: Path | None,
+    encoder: str,
+    device: str | torch.device = "auto",
+) -> tuple[dict[str, Pairs], list[str]]:
+    """Embed texts and videos of some splits into one cache a split; what an earlier run has written is kept.
+
+    Args:
+        dataset: the record.
+        splits: names of splits; all are read before the first is embedded.
+        out: folder of the caches.
+        root, videos: folders of annotation and videos, as for `Dataset.load`.
+        encoder: hub id, folder or bundled name of the CLIP.
+        device: of the CLIP.
+
+    Returns:
+        The pairs by split, and in what they differ from the published dataset.
+
+    Raises:
+        DITSError: annotation is missing or malformed, no video could be read, or `out` holds other vectors.
+    """
+    loaded = {split: dataset.load(root, split, videos) for split in splits}
+    model = VideoEncoder(
+        load_clip(encoder, device=device), limit=math.inf if dataset.span is None else dataset.span[1]
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    pairs, deviations = {}, []
+    if encoder == TOY:
+        deviations.append(
+            f"the encoder is {TOY}, a toy trained on generated pictures: it shows that the run works"
+        )
+    for split, content in loaded.items():
+        listing = out / f"{split}.jsonl"
+        _write(content, listing, missing=(videos or root))
+        report = embed(listing, out / split, model)
+        pairs[split] = load_pairs(out / split)
+        deviations += [f"{split}: {deviation}" for deviation in content.deviations]
+        if report.quarantine:
+            first = report.quarantine[0]
+            deviations.append(
+                f"{split}: {len(report.quarantine):,} of {len(content.video_ids):,} videos could not be read, the "
+                f"first is {first.id} ({first.reason}); left out with their {report.set_aside:,} texts"
+            )
+    return pairs, deviations
+
+
+def open_splits(folder: Path, splits: Sequence[str]) -> dict[str, Pairs]:
+    """Open vectors that are there already: in a folder, a cache or a file of `Pairs.save` named after each split.
+
+    Raises:
+        DITSError: one is missing or damaged.
+    """
+    return {split: load_pairs(_place(folder, split)) for split in splits}
+
+
+def has_split(folder: Path, split: str) -> bool:
+    """Tell whether `open_splits` would find a split."""
+    return _place(folder, split).exists()
+
+
+def _place(folder: Path, split: str) -> Path:
+    file = folder / f"{split}.safetensors"
+    return file if file.exists() else folder / split
+
+
+def _write(split: RetrievalSplit, path: Path, missing: Path) -> None:
+    """Write a split as PAIRS.jsonl; a video that was not found gets the name of no file, and is reported so."""
+    absent = [video for video, file in zip(split.video_ids, split.paths, strict=True) if file is None]
+    if len(absent) == len(split.video_ids):
+        raise DITSError(f"{split.name}: none of its {len(absent):,} videos lies under {missing} ({absent[0]}, …)")
+    with path.open("w", encoding="utf-8") as file:
+        for text, video_id, video in split:
+            place = missing / video_id if video is None else video
+            file.write(json.dumps({"video": str(place.absolute()), "text": text, "id": video_id}) + "\n")

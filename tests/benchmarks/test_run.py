@@ -1,0 +1,214 @@
+"""All five benchmarks end to end: look-alikes in each dataset's format, real clips, a small random CLIP."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from benchmarks import paper, report, run
+from benchmarks.clips.captions import video_captions
+from benchmarks.clips.dataset import write_clip
+from benchmarks.clips.scenes import sample_scene
+from benchmarks.datasets import DATASETS
+from benchmarks.datasets.lookalike import Clip, write_lookalike
+from benchmarks.result import Result
+from benchmarks.vectors import embed_splits
+from dits_adapter.clip import load_clip
+from dits_adapter.video.encoder import VideoEncoder
+
+QUERIES = {"msrvtt": 4, "lsmdc": 4, "didemo": 4, "vatex": 20, "charades": 4}
+ROWS = [
+    "identity",
+    "mean-shift",
+    "procrustes",
+    "ridge",
+    "low-rank-affine",
+    "contrastive-linear",
+    "mlp-1",
+    "dits-1",
+]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    made = {}
+    for split, count in {"train": 8, "val": 2, "test": 4}.items():
+        for number in range(count):
+            scene = sample_scene(f"{split} {number}")
+            scene = dataclasses.replace(scene, width=64, height=48, fps=12, frames=12)
+            path = folder / f"{split}{number}.mp4"
+            write_clip(scene, path)
+            made.setdefault(split, []).append(Clip(path, video_captions(scene)))
+    return made
+
+
+@pytest.fixture
+def command(tmp_path, clips, tiny_clip):
+    def build(name, *more):
+        root = tmp_path / name
+        if not root.exists():
+            write_lookalike(name, root, clips)
+        common = ["--encoder", str(tiny_clip), "--steps", "1", "--epochs", "1", "--out", str(tmp_path / "out")]
+        return [name, "--root", str(root), *common, *more]
+
+    return build
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_dataset_runs_from_its_files_to_the_table(name, command, tmp_path, capsys):
+    assert run.main(command(name, "--qdrant", ":memory:")) == 0
+    printed = capsys.readouterr().out
+    found = Result.read(tmp_path / "out" / "result.json")
+    comparison = found.comparison
+    assert [row.name for row in comparison.rows] == ROWS
+    assert comparison.sizes["test"] == (QUERIES[name], 4)
+    assert {len(row.text_to_video.ranks) for row in comparison.rows} == {QUERIES[name]}
+    assert {len(row.video_to_text.ranks) for row in comparison.rows} == {4}
+    # Held out of the training videos where the dataset has no split for it.
+    own = "val" in DATASETS[name].splits
+    videos = {split: comparison.sizes[split][1] for split in ("train", "validation")}
+    assert videos == ({"train": 8, "validation": 2} if own else {"train": 7, "validation": 1})
+    assert any("instead of" in line for line in found.deviations)
+    assert set(found.seconds) == {"embedding", "training", "evaluation"}
+    assert found.peak_mib["process"] > 100
+    for figures in paper.DATASETS[name]:
+        assert f"{figures} (quoted from the paper)" in printed
+    assert printed.startswith((tmp_path / "out" / "result.md").read_text().rstrip("\n"))
+    assert (tmp_path / "out" / "result.png").read_bytes()[:4] == b"\x89PNG"
+
+    scorers = {row.scorer: row for row in found.scorers if row.queries == "identity"}
+    marked = [name.partition(",")[0] for name, row in scorers.items() if row.uses_other_queries]
+    assert marked == ["QB-Norm", "dual softmax"]
+    plain = comparison["identity"].text_to_video
+    assert scorers["pooled cosine"].retrieval == plain
+    assert scorers["Qdrant, exact"].retrieval.metrics == plain.metrics
+
+
+def test_a_second_run_embeds_and_trains_only_what_is_missing(command, tmp_path):
+    assert run.main(command("msrvtt")) == 0
+    out = tmp_path / "out"
+    first = Result.read(out / "result.json")
+    shutil.rmtree(out / "adapters" / "mlp-1")
+    (out / "result.json").unlink()
+    kept = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    assert run.main(command("msrvtt")) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    second = Result.read(out / "result.json")
+    for before, after in zip(first.comparison.rows, second.comparison.rows, strict=True):
+        assert dataclasses.replace(before, microseconds=0) == dataclasses.replace(after, microseconds=0)
+
+
+def test_vectors_of_an_earlier_run_need_no_dataset(command, tmp_path):
+    assert run.main(command("vatex")) == 0
+    first = Result.read(tmp_path / "out" / "result.json")
+    again = ["vatex", "--vectors", str(tmp_path / "out" / "vectors"), "--steps", "1", "--epochs", "1"]
+    assert run.main([*again, "--out", str(tmp_path / "again")]) == 0
+    second = Result.read(tmp_path / "again" / "result.json")
+    assert second.comparison.sizes == first.comparison.sizes
+    assert second.comparison["dits-1"].text_to_video == first.comparison["dits-1"].text_to_video
+    assert second.deviations == ("vectors as given, vectors: their origin is not checked",)
+
+
+def test_videos_that_are_missing_or_broken_are_left_out_and_named(command, tmp_path):
+    arguments = command("vatex")
+    folder = tmp_path / "vatex" / "VATEX_Videos"
+    (folder / "test0_000000_000010.mp4").unlink()
+    (folder / "test1_000000_000010.mp4").write_bytes(b"no video")
+    assert run.main(arguments) == 0
+    found = Result.read(tmp_path / "out" / "result.json")
+    assert found.comparison.sizes["test"] == (10, 2)
+    (said,) = (line for line in found.deviations if "could not be read" in line)
+    assert said.startswith("test: 2 of 4 videos could not be read, the first is test0_000000_000010 (")
+    assert said.endswith("left out with their 10 texts")
+
+
+def test_only_the_span_of_the_record_is_embedded(clips, tiny_clip, tmp_path):
+    write_lookalike("didemo", tmp_path / "didemo", clips)
+    half = DATASETS["didemo"].model_copy(update={"span": (0, 0.5)})
+    where = {"root": tmp_path / "didemo", "videos": None, "encoder": str(tiny_clip)}
+    pairs, _ = embed_splits(half, ["val"], tmp_path / "half", **where)
+    encoder = VideoEncoder(load_clip(tiny_clip))
+    for vector, clip in zip(pairs["val"].video, clips["val"], strict=True):
+        first, _ = encoder.iter_segments(clip.path, segment_seconds=0.5)
+        np.testing.assert_allclose(vector, first.vector, atol=1e-5)
+        assert vector @ encoder.encode_video(clip.path).vector < 1 - 1e-4
+
+
+def test_splits_that_overlap_are_refused(command, capsys):
+    assert run.main(command("didemo", "--test", "val")) == 1
+    assert "must be different splits" in capsys.readouterr().err
+
+
+def test_without_a_single_video_it_says_where_it_looked(command, tmp_path, capsys):
+    arguments = command("charades")
+    shutil.rmtree(tmp_path / "charades" / "Charades_v1_480")
+    assert run.main(arguments) == 1
+    assert f"none of its 8 videos lies under {tmp_path / 'charades'} (TR000, …)" in capsys.readouterr().err
+
+
+def test_the_check_opens_no_video_and_trains_nothing(command, tmp_path, capsys):
+    assert run.main(command("lsmdc", "--check")) == 0
+    assert "test: 4 queries over 4 videos, 4 found" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    assert run.main(["lsmdc", "--vectors", str(tmp_path), "--check"]) == 1
+    assert "give --root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ablation", "rows"),
+    [
+        ("timestamps", [f"dits-{n}" for n in (1, 5, 10, 15, 20, 30, 40)]),
+        ("condition", ["dits-condition-none", "dits-condition-text"]),
+        (
+            "noise",
+            [
+                f"dits-{training}-{text}{inference}"
+                for inference in ("", ", noise on")
+                for training in ("quiet", "noisy")
+                for text in ("unit", "raw")
+            ],
+        ),
+    ],
+)
+def test_ablations(ablation, rows, command, tmp_path, capsys):
+    assert run.main(command("msrvtt", "--ablation", ablation)) == 0
+    found = Result.read(tmp_path / "out" / f"{ablation}.json")
+    assert [row.name for row in found.comparison.rows] == ["identity", *rows]
+    printed = capsys.readouterr().out
+    assert all(f"{name} (quoted from the paper)" in printed for name in paper.ABLATIONS.get(ablation, {}))
+    if ablation == "noise":  # plain CLIP plus noise of norm ~ 26 in 32 dimensions is nearly pure noise
+        quiet, noisy = (found.comparison[f"dits-quiet-unit{on}"] for on in ("", ", noise on"))
+        assert quiet.text_to_video.ranks != noisy.text_to_video.ranks
+
+
+def test_the_report_merges_seeds_and_datasets(command, tmp_path, capsys):
+    runs = [("charades", "1"), ("charades", "2"), ("didemo", "1")]
+    paths = []
+    for name, seed in runs:
+        out = tmp_path / f"{name}-{seed}"
+        assert run.main(command(name, "--seed", seed, "--out", str(out))) == 0
+        paths.append(str(out / "result.json"))
+    capsys.readouterr()
+    assert report.main(paths) == 0
+    printed = capsys.readouterr().out
+    head, _, *table = printed.split("\n\n")[0].splitlines()
+    assert [cell.strip() for cell in head.split("|")[2:4]] == [
+        "Charades v1 test, tiny-clip",
+        "DiDeMo (Distinct Describable Moments) test, tiny-clip",
+    ]
+    cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:4]] for line in table}
+    plain = Result.read(tmp_path / "charades-1" / "result.json").comparison["identity"].text_to_video.metrics
+    assert cells["identity"][0] == f"{plain.r1:.1f} ± 0.0 / {plain.r5:.1f} ± 0.0 / {plain.r10:.1f} ± 0.0"
+    assert "±" not in cells["identity"][1]
+    assert cells["DITS, CLIP B/16 (quoted from the paper)"] == ["27.4 / 52.0 / 64.3", "55.8 / 80.5 / 87.5"]
+    assert "2 seeds, recommended" in printed
+    assert "NOT the published protocol" in printed
+    assert report.main([*paths, paths[0]]) == 1
+    assert "with seed 1 is among the results already" in capsys.readouterr().err
+    (tmp_path / "other.json").write_text("{}")
+    assert report.main([str(tmp_path / "other.json")]) == 1
+    assert "is no result of layout version 1" in capsys.readouterr().err
