@@ -108,8 +108,7 @@ class Artifact:
             OSError: it cannot be written.
         """
         target = Path(folder).absolute()
-        if target.exists() and any(target.iterdir()) and not is_artifact(target):
-            raise ArtifactError(f"{target}: is not empty and holds no adapter. Choose another folder.")
+        require_free(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
@@ -182,6 +181,16 @@ class Artifact:
                 artifact.xpool = XPool(config.space.width).eval()
                 _load_weights(folder / XPOOL, artifact.xpool)
         return artifact
+
+
+def require_free(target: Path) -> None:
+    """Refuse a folder that an artefact could not be written to, before work is done for it.
+
+    Raises:
+        ArtifactError: the folder exists and holds something else than an artefact, or is a file.
+    """
+    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not is_artifact(target)):
+        raise ArtifactError(f"{target}: is not empty and holds no adapter. Choose another folder.")
 
 
 def is_artifact(folder: Path) -> bool:

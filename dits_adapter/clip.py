@@ -111,6 +111,11 @@ def weights_digest(model: torch.nn.Module) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
+def preprocess(image_processor: Any, images: Sequence[np.ndarray]) -> torch.Tensor:
+    """Run a CLIP's image processor alone, for processes that have no use for its model; see `Clip.preprocess`."""
+    return torch.as_tensor(np.stack(image_processor(list(images), return_tensors="np")["pixel_values"]))
+
+
 @dataclass(frozen=True)
 class Clip:
     """A loaded CLIP: float32, in eval mode, on one device. Its embeddings are not normalised."""
@@ -138,7 +143,7 @@ class Clip:
 
     def preprocess(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """Resize, crop and normalise (h, w, 3) uint8 RGB images: (n, 3, size, size) float32 on the CPU."""
-        return torch.as_tensor(np.stack(self.image_processor(list(images), return_tensors="np")["pixel_values"]))
+        return preprocess(self.image_processor, images)
 
     @torch.inference_mode()
     def embed_pixels(self, pixels: torch.Tensor) -> torch.Tensor:

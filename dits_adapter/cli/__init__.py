@@ -7,7 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from dits_adapter.cli.compare import add_compare
+from dits_adapter.cli.embed import add_embed, add_import
 from dits_adapter.cli.evaluate import add_evaluate
+from dits_adapter.cli.gap import add_gap
+from dits_adapter.cli.joint import add_train_joint
 from dits_adapter.cli.store import add_ingest, add_search
 from dits_adapter.cli.train import add_train
 from dits_adapter.errors import DITSError
@@ -18,7 +21,17 @@ def _parser() -> argparse.ArgumentParser:
         prog="dits-adapter", description="Text finds video across CLIP's modality gap."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (add_ingest, add_search, add_train, add_compare, add_evaluate):
+    for add in (
+        add_ingest,
+        add_search,
+        add_embed,
+        add_import,
+        add_train,
+        add_train_joint,
+        add_compare,
+        add_gap,
+        add_evaluate,
+    ):
         add(commands)
     return parser
 

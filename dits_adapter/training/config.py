@@ -162,7 +162,6 @@ class JointRecipe(BaseRecipe):
         gradient_checkpointing: recompute CLIP's activations in the backward pass: less memory, more time.
         bf16: compute in bfloat16 (autocast); weights and optimiser stay float32.
         workers: processes that decode, for each training process.
-        log_to: `none`, `tensorboard`, or another logger that transformers knows.
         seed: of initial weights, order, crops, dropout, noise and the held-out videos.
     """
 
@@ -181,7 +180,6 @@ class JointRecipe(BaseRecipe):
     gradient_checkpointing: bool = False
     bf16: bool = False
     workers: int = Field(default=4, ge=0)
-    log_to: str = "none"
     seed: int = Field(default=24, ge=0)
 
 

@@ -1,0 +1,61 @@
+"""`dits-adapter train-joint`: texts and video files in, joint artefact out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dits_adapter.cli.train import parse_settings
+
+
+def add_train_joint(commands: Any) -> None:
+    """Add `train-joint`."""
+    joint = commands.add_parser(
+        "train-joint",
+        help="train CLIP, X-Pool head and alignment network together on video files",
+        description="Train CLIP, X-Pool head and alignment network together on video files. The embedding space "
+        "moves: the index has to be built anew, with the encoder that --out bundles. Killed, the same command "
+        "goes on from its last checkpoint. On several GPUs or machines: torchrun … -m dits_adapter.training.joint",
+    )
+    joint.add_argument(
+        "pairs", type=Path, metavar="PAIRS.jsonl", help='{"video": FILE, "text": TEXT or [TEXT, …]} a line'
+    )
+    joint.add_argument("--encoder", required=True, metavar="ID", help="the CLIP to start from: folder or hub id")
+    joint.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the artefact; replaced if there")
+    joint.add_argument(
+        "--validation", type=Path, metavar="PAIRS.jsonl", help="held-out pairs (default: a part of PAIRS.jsonl)"
+    )
+    joint.add_argument("--preset", default="deterministic", help="the recipe to start from (default: %(default)s)")
+    joint.add_argument("--config", type=Path, metavar="FILE.yaml", help="fields that differ from the preset")
+    joint.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one field that differs: epochs=10, bf16=true, sampler.steps=5; may be repeated",
+    )
+    joint.add_argument("--log-dir", type=Path, metavar="FOLDER", help="TensorBoard event files")
+    joint.set_defaults(run=_train_joint)
+
+
+def _train_joint(args: argparse.Namespace) -> int:
+    from dits_adapter.artifact import read_config
+    from dits_adapter.training.clips import Captions
+    from dits_adapter.training.config import JointRecipe
+    from dits_adapter.training.joint import train_joint
+
+    written = train_joint(
+        Captions.read(args.pairs),
+        JointRecipe.read(args.preset, args.config, parse_settings(args.set)),
+        args.out,
+        encoder=args.encoder,
+        dataset=args.pairs.name,
+        validation=Captions.read(args.validation) if args.validation else None,
+        log_dir=args.log_dir,
+    )
+    if written is not None:
+        for name, found in read_config(written).metrics.items():
+            print(f"{name}: R@1 {found['xpool_r1']:.1f} under X-Pool, {found['mean_r1']:.1f} from an index")
+        print(f"written to {written}")
+    return 0
