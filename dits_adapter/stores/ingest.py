@@ -127,7 +127,7 @@ def _walk(root: str, report: IngestReport) -> Iterator[str]:
             if name.startswith("."):
                 report.ignored[_printable(path)] = "hidden"
             elif suffix not in VIDEO_SUFFIXES:
-                report.ignored[_printable(path)] = f"no video extension ({suffix or 'none'})"
+                report.ignored[_printable(path)] = f"no video extension ({_printable(suffix) or 'none'})"
             else:
                 yield path
         hidden = [name for name in subfolders if name.startswith(".")]
