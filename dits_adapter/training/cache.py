@@ -594,8 +594,9 @@ class CacheWriter:
 
 def _require_direction(vectors: NDArray[np.float32], name: Callable[[int], str]) -> None:
     """Refuse rows with a NaN, an infinite value, or a vector that is zero."""
-    norms = np.linalg.norm(vectors, axis=-1).reshape(len(vectors), -1)
-    bad = np.flatnonzero(~((norms > 0) & np.isfinite(norms)).all(axis=1))
+    norms = np.linalg.norm(vectors, axis=-1)
+    good = (norms > 0) & np.isfinite(norms)
+    bad = np.flatnonzero(~good.all(axis=tuple(range(1, good.ndim))))
     if len(bad):
         what = "a zero vector" if (norms[bad[0]] == 0).any() else "NaN or infinite values"
         raise InputError(f"{name(int(bad[0]))} has {what}; remove or re-embed it.")

@@ -67,6 +67,22 @@ class EmbedReport:
     text_seconds: float
     video_seconds: float
 
+    @classmethod
+    def of(
+        cls, cache: EmbeddingCache, new_texts: int, new_videos: int, text_seconds: float, video_seconds: float
+    ) -> EmbedReport:
+        """Describe a finished cache and the run that finished it."""
+        return cls(
+            texts=len(cache.text),
+            videos=len(cache.video),
+            new_texts=new_texts,
+            new_videos=new_videos,
+            set_aside=cache.index.texts.total - len(cache.text),
+            quarantine=cache.quarantine,
+            text_seconds=text_seconds,
+            video_seconds=video_seconds,
+        )
+
     def __str__(self) -> str:
         lines = []
         for name, count, new, seconds in (
@@ -281,16 +297,7 @@ def _fill(
             f"{file.path}: not one of its {file.videos} videos could be had. The first is {first.id}: "
             f"{first.reason}. Check the names in the file, and the place where they are looked for."
         )
-    return EmbedReport(
-        texts=len(cache.text),
-        videos=len(cache.video),
-        new_texts=new_texts,
-        new_videos=new_videos,
-        set_aside=file.texts - len(cache.text),
-        quarantine=cache.quarantine,
-        text_seconds=between - started,
-        video_seconds=ended - between,
-    )
+    return EmbedReport.of(cache, new_texts, new_videos, between - started, ended - between)
 
 
 def _chunks(items: Iterator[Item], spans: Iterable[range]) -> Iterator[tuple[range, list[Item]]]:
