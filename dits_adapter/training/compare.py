@@ -45,9 +45,9 @@ from dits_adapter.metrics import (
     video_to_text_ranks,
 )
 from dits_adapter.sampler import SamplerConfig
-from dits_adapter.training.config import TrainingConfig
+from dits_adapter.training.config import PRESETS, TrainingConfig
 from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import CLOSED_FORM, evaluate, fit_closed_form, train
+from dits_adapter.training.frozen import CLOSED_FORM, evaluate, fit_closed_form, initialise, train
 from dits_adapter.video.pooling import unit
 
 PLAIN = "identity"
@@ -287,6 +287,7 @@ def trained(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed)
                 adapter = build()
+            initialise(adapter, pairs, validation, config, device=device)
             history = train(adapter, pairs, validation, config, device=device, progress=progress)
             candidates.append((max(epoch.validation.mrr for epoch in history), adapter.cpu()))
         return max(candidates, key=lambda candidate: candidate[0])[1]
@@ -306,7 +307,8 @@ def standard_fits(
 
     `dits-N` is DITS with T' = N, each trained as a sampler of its own. `mlp-N` is the residual MLP whose depth
     gives it the multiplications of `dits-N`: 8 d² a layer, against (9 · 4 + 2) d² a step of the folded sampler.
-    There is one for the shortest and one for the longest sampler.
+    There is one for the shortest and one for the longest sampler. `dits-best` is the preset `best`: DITS that
+    starts from the contrastive linear map, which itself starts from the best closed form (`frozen.initialise`).
 
     Args:
         width: dimension d.
@@ -334,6 +336,14 @@ def standard_fits(
         fits[f"mlp-{n}"] = by_gradient(partial(MLPAdapter, MLPConfig(width=width, depth=depth)))
     for n in steps:
         fits[f"dits-{n}"] = by_gradient(partial(DITSAdapter, sampler_of(width, n)))
+    best = PRESETS["best"]
+    optimisation = best.training.model_dump(include={"learning_rate", "ema"})
+    fits["dits-best"] = trained(
+        partial(DITSAdapter, best.sampler_config(width)),
+        [configs[0].model_copy(update=optimisation)],
+        device=device,
+        progress=progress,
+    )
     return fits
 
 

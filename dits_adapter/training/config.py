@@ -135,9 +135,14 @@ PRESETS = {
         training=TrainingConfig(epochs=5, batch_size=32, learning_rate=3e-5),
     ),
     "deterministic": Recipe(),
+    "best": Recipe(
+        sampler={"start": "affine"},
+        training=TrainingConfig(learning_rate=3e-5, ema=0.95, patience=8),
+    ),
 }
 """`paper`: Eq. 8 with its noise on un-normalised text, X-Pool's optimisation (METHOD: batch 32, 5 epochs, 3e-5).
-`deterministic`: no noise, unit text, and an optimisation for cached vectors, where large batches are cheap."""
+`deterministic`: no noise, unit text, and an optimisation for cached vectors, where large batches are cheap.
+`best`: `deterministic` that refines the best cheap map instead of starting from the text; see docs/best.md."""
 Recipe.presets = PRESETS
 
 

@@ -43,6 +43,8 @@ from dits_adapter.training.losses import contrastive_loss
 CLOSED_FORM = ("identity", "mean-shift", "procrustes", "ridge")
 RIDGE_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 NEIGHBOURS = 10
+LINEAR_RATE = 5e-4
+"""Learning rate of the linear map that a sampler starts from: one map wants more than a deep network."""
 MAX_LOGIT_SCALE = 100.0
 """CLIP's own limit on 1 / temperature."""
 
@@ -98,21 +100,30 @@ def fit_closed_form(name: str, train: Pairs, validation: Pairs) -> AffineAdapter
     return max(candidates, key=lambda fit: RetrievalMetrics.from_ranks(evaluate(fit, validation)).mrr)
 
 
-def best_linear(
-    pairs: Pairs, validation: Pairs, config: TrainingConfig, *, device: str | torch.device = "auto"
-) -> AffineAdapter:
-    """Return the affine adapter with the highest mean reciprocal rank on the validation pairs, plain CLIP included.
+def initialise(
+    adapter: Adapter,
+    pairs: Pairs,
+    validation: Pairs,
+    config: TrainingConfig,
+    *,
+    device: str | torch.device = "auto",
+) -> None:
+    """Put an untrained adapter where its training should begin; only what has an affine map moves from the identity.
 
-    The contrastive one is trained with `config` and with four times its learning rate: a single map wants more
-    than a deep network.
+    A contrastive linear map begins at the closed form that is best on the validation pairs, and a sampler with an
+    affine start at the contrastive linear map: its network is zero, so epoch 0 *is* that map. Each keeps its best
+    epoch, epoch 0 included, and so is never worse on the validation pairs than what is cheaper.
     """
-    fits: list[AffineAdapter] = [fit_closed_form(name, pairs, validation) for name in CLOSED_FORM]
-    for factor in (1, 4):
-        linear = AffineAdapter(AffineConfig(width=pairs.space.width, method="contrastive-linear"))
-        faster = config.model_copy(update={"learning_rate": factor * config.learning_rate})
+    if isinstance(adapter, AffineAdapter):
+        fits = [fit_closed_form(name, pairs, validation) for name in CLOSED_FORM]
+        best = max(fits, key=lambda fit: RetrievalMetrics.from_ranks(evaluate(fit, validation)).mrr)
+        adapter.load_state_dict(best.state_dict())
+    elif isinstance(adapter, DITSAdapter) and adapter.sampler.start is not None:
+        linear = AffineAdapter(AffineConfig(width=adapter.width, method="contrastive-linear"))
+        initialise(linear, pairs, validation, config)
+        faster = config.model_copy(update={"learning_rate": LINEAR_RATE, "ema": 0.0})
         train(linear, pairs, validation, faster, device=device, progress=False)
-        fits.append(linear.cpu())
-    return max(fits, key=lambda fit: RetrievalMetrics.from_ranks(evaluate(fit, validation)).mrr)
+        adapter.sampler.start.load_state_dict(linear.state_dict())
 
 
 def nearest_videos(video: Tensor, neighbours: int, chunk: int = 1024) -> Tensor:

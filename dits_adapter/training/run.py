@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dits_adapter.adapters import Adapter, DITSAdapter
-from dits_adapter.artifact import Artifact, is_artifact
+from dits_adapter.adapters import Adapter
+from dits_adapter.artifact import Artifact, is_artifact, require_free
 from dits_adapter.metrics import Difference, RetrievalMetrics, bootstrap, paired_bootstrap
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.data import Pairs
 from dits_adapter.training.frozen import (
     CLOSED_FORM,
     Epoch,
-    best_linear,
     evaluate,
     fit_closed_form,
     fresh_adapter,
+    initialise,
     train,
 )
 
@@ -62,19 +62,13 @@ def fit(
     log_dir: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> tuple[Adapter, list[Epoch]]:
-    """Fit the recipe's adapter, in closed form or by `train`; the arguments are those of `train`.
-
-    A sampler with an affine start begins at the best linear adapter: the network is zero then, so epoch 0 *is* that
-    adapter, and what is kept is never worse than it on the validation pairs.
-    """
+    """Fit the recipe's adapter, in closed form or by `initialise` and `train`; arguments as there."""
     if recipe.adapter in CLOSED_FORM:
         return fit_closed_form(recipe.adapter, pairs, validation), []
     torch.manual_seed(recipe.training.seed)
     width = pairs.space.width
     adapter = fresh_adapter(recipe.adapter, width, recipe.sampler_config(width))
-    if isinstance(adapter, DITSAdapter) and adapter.sampler.start is not None:
-        linear = best_linear(pairs, validation, recipe.training, device=device)
-        adapter.sampler.start.load_state_dict(linear.state_dict())
+    initialise(adapter, pairs, validation, recipe.training, device=device)
     history = train(
         adapter,
         pairs,
@@ -122,6 +116,7 @@ def train_artifact(
         ArtifactError: something else is at `out`.
     """
     target = Path(out)
+    require_free(target.absolute())
     rest = pairs
     if test is None:
         rest, test = pairs.split(test_fraction, recipe.training.seed)

@@ -29,6 +29,7 @@ ROWS = [
     "contrastive-linear",
     "mlp-1",
     "dits-1",
+    "dits-best",
 ]
 
 

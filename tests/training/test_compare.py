@@ -80,8 +80,9 @@ def test_every_adapter_has_its_row_in_order(rotated):
         "mlp-2",
         "dits-1",
         "dits-2",
+        "dits-best",
     ]
-    assert [row.family for row in rotated.rows] == ["plain"] + 5 * ["linear"] + 4 * ["network"]
+    assert [row.family for row in rotated.rows] == ["plain"] + 5 * ["linear"] + 5 * ["network"]
     assert rotated.sizes == {"train": (116, 58), "validation": (28, 14), "test": (96, 48)}
 
 
@@ -225,7 +226,7 @@ def test_a_killed_comparison_goes_on_where_it_was(tmp_path, rotated):
     assert made == ["identity", "mean-shift", "procrustes", "ridge", "low-rank-affine", "contrastive-linear"]
     made.clear()
     resumed = compare(*splits, fits=watched(), configs=QUICK, out=tmp_path, progress=False)
-    assert made == ["mlp-1", "mlp-2", "dits-1", "dits-2"]
+    assert made == ["mlp-1", "mlp-2", "dits-1", "dits-2", "dits-best"]
     assert [dataclasses.replace(r, microseconds=0) for r in resumed.rows] == [
         dataclasses.replace(r, microseconds=0) for r in rotated.rows
     ]
