@@ -16,7 +16,7 @@ import math
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
@@ -343,6 +343,7 @@ class _PyAVReader(_Reader):
         # MPEG program streams give most frames no time of their own: it is another one after a seek.
         self._seekable = index.display_order and index.container != "mpeg"
         self._container: Any = None
+        self._converter = _load("pyav").video.reformatter.VideoReformatter()
         self._restart()
 
     def close(self) -> None:
@@ -350,20 +351,20 @@ class _PyAVReader(_Reader):
             self._container.close()
 
     def _restart(self) -> None:
-        import av
-
         self.close()
-        self._container = av.open(os.path.abspath(self._path), metadata_errors="replace")
+        self._container = _load("pyav").open(os.path.abspath(self._path), metadata_errors="replace")
         self._stream = self._container.streams.best("video")
         self._stream.codec_context.thread_count = 1  # videos are decoded side by side, not each in parallel
-        self._frames = self._container.decode(self._stream)
+        self._frames = self._decoded()
         self._at = -1  # number of the last frame decoded
 
     def frame(self, number: int) -> Frame:
         frame = self._decode(number)
         if frame is None or frame.is_corrupt:
             raise VideoError(self._path, f"is damaged at {self._index.times[number]:.2f} s")
-        return _upright(frame)
+        # Bicubic, like the conversion inside the other backends: it spreads the colours of odd-sized frames.
+        pixels = self._converter.reformat(frame, format="rgb24", interpolation="BICUBIC").to_ndarray()
+        return _upright(pixels, frame.side_data.get("DISPLAYMATRIX"))
 
     def _decode(self, number: int) -> Any:
         """Return an `av.VideoFrame`, going on from the last one or from a nearer keyframe; None if it is lost."""
@@ -378,13 +379,22 @@ class _PyAVReader(_Reader):
             # Some containers seek by presentation time, others by decoding time; the wrong one lands too late.
             for timestamp in (index.pts[key], index.key_dts[k]):
                 self._container.seek(int(timestamp), stream=self._stream)
-                self._frames = self._container.decode(self._stream)
+                self._frames = self._decoded()
                 frame = self._advance(number)
                 if frame is not None:
                     return frame
             self._seekable = False
         self._restart()
         return self._advance(number)
+
+    def _decoded(self) -> Iterator[Any]:
+        """Decode from here on; the packet in which a file breaks off may fail, those before it still count."""
+        for packet in self._container.demux(self._stream):
+            try:
+                yield from packet.decode()
+            except ValueError:  # FFmpeg's "invalid data"
+                if not packet.is_corrupt:
+                    raise
 
     def _advance(self, number: int) -> Any:
         """Decode up to a frame; None if it does not come."""
@@ -402,11 +412,8 @@ class _PyAVReader(_Reader):
         return None
 
 
-def _upright(frame: Any) -> Frame:
-    """Convert an `av.VideoFrame` to RGB and apply its display matrix: quarter turns and mirrors."""
-    # Bicubic, like the conversion inside the other backends: it spreads the colours of odd-sized frames.
-    pixels: Frame = frame.reformat(format="rgb24", interpolation="BICUBIC").to_ndarray()
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+def _upright(pixels: Frame, matrix: Any) -> Frame:
+    """Apply the display matrix of a frame, if it has one: quarter turns and mirrors."""
     if matrix is None:
         return pixels
     # ((a, b), (c, d)): a pixel at (x, y) is shown at (a x + c y, b x + d y).

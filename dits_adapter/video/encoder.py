@@ -230,10 +230,11 @@ class VideoEncoder:
             starts = range(0, len(spans), _SPANS_PER_TASK)
             return [_Task(number, video, spans[start : start + _SPANS_PER_TASK]) for start in starts]
 
+        per_batch = max(1, batch_frames // self.frames)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         try:
             tasks = chain.from_iterable(_in_order(pool, plan, enumerate(paths), workers))
-            decoded = _in_order(pool, self._decode, tasks, workers + -(-batch_frames // self.frames))
+            decoded = _in_order(pool, self._decode, tasks, workers + per_batch)
             batch: list[_Decoded | VideoError] = []
             failed = -1
             for number, items in decoded:
@@ -243,8 +244,10 @@ class VideoEncoder:
                     batch.append(item)
                     if isinstance(item, VideoError):
                         failed = number
-                    full = sum(self.frames for entry in batch if isinstance(entry, _Decoded)) >= batch_frames
-                    if full or isinstance(batch[0], VideoError):
+                    if (
+                        isinstance(batch[0], VideoError)
+                        or sum(isinstance(i, _Decoded) for i in batch) == per_batch
+                    ):
                         yield from self._run(batch, batch_frames, on_error)
                         batch = []
             yield from self._run(batch, batch_frames, on_error)

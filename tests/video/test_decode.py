@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from contextlib import nullcontext, suppress
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -254,11 +255,14 @@ def test_a_file_without_permission(clips, tmp_path):
         decode_frames(path)
 
 
-def test_a_little_missing_at_the_end_is_no_reason_to_refuse(clips, tmp_path):
-    content = (clips / "vp9.webm").read_bytes()
-    path = tmp_path / "almost.webm"
+@pytest.mark.parametrize("name", ["vp9.webm", "fast_start.mp4"])
+def test_a_little_missing_at_the_end_is_no_reason_to_refuse(clips, tmp_path, name):
+    content = (clips / name).read_bytes()
+    path = tmp_path / name
     path.write_bytes(content[: len(content) * 97 // 100])
-    got = decode_frames(path, 50)
+    with Video(path) as video:
+        assert 3.5 < video.duration < 4.0
+        got = video.frames(100)
     assert [number_of(frame) for frame in got.frames] == [round(time * 25) for time in got.timestamps]
 
 
@@ -288,19 +292,93 @@ def test_damage_anywhere_gives_frames_or_a_video_error(clips, tmp_path, name):
             assert len(decode_frames(path, 6).frames) == 6
 
 
-def test_a_lost_frame_is_damage(clips, tmp_path):
-    """The packet of one frame is zeroed: what lies before it is right, it is refused itself."""
-    with av.open(str(clips / "vp9.webm")) as container:
-        packets = [packet for packet in container.demux(video=0) if packet.size]
-        content = bytearray((clips / "vp9.webm").read_bytes())
-        place = content.index(bytes(packets[60]))
-        content[place : place + packets[60].size] = bytes(packets[60].size)
-    path = tmp_path / "lost.webm"
+@pytest.fixture
+def noisy(tmp_path):
+    """A clip of 60 frames, a keyframe every 12, with so much noise that every packet is long."""
+    noise = np.random.default_rng(0).integers(0, 60, (60, 64, 96, 3))
+    frames = [(frame // 2 + grain).astype(np.uint8) for frame, grain in zip(PICTURES, noise, strict=False)]
+    return write_clip(tmp_path / "noisy.mp4", frames, options={"g": "12"})
+
+
+def blot(path: Path, number: int) -> None:
+    """Zero the second half of the packet of a frame."""
+    with av.open(str(path)) as container:
+        packets = {packet.pts: bytes(packet) for packet in container.demux(video=0) if packet.size}
+    packet = packets[sorted(packets)[number]]
+    content = path.read_bytes()
+    assert content.count(packet) == 1
+    path.write_bytes(content.replace(packet, packet[: len(packet) // 2] + bytes(len(packet) - len(packet) // 2)))
+
+
+def test_a_damaged_frame_is_refused_whatever_a_decoder_makes_up_for_it(noisy):
+    blot(noisy, 30)
+    with pytest.raises(VideoError, match=r"is damaged at 1\.20 s"):
+        decode_frames(noisy, 1, 1.2, 1.24)
+    got = decode_frames(noisy, 12, 1.44, 2.4)
+    np.testing.assert_allclose(got.timestamps, np.arange(37, 60, 2) / 25)
+
+
+@pytest.mark.parametrize("name", ["closed.mp4", "stream.ts", "mpeg4.avi"])
+def test_damage_behind_a_keyframe_does_not_reach_the_next(clips, tmp_path, name):
+    path = Path(shutil.copy(clips / name, tmp_path))
+    content = bytearray(path.read_bytes())
+    third = len(content) // 3
+    content[third : third + 200] = bytes(200)
     path.write_bytes(content)
-    with Video(path, "pyav") as video:
-        assert [number_of(frame) for frame in video.frames(10, 0, 2.0).frames] == list(range(2, 50, 5))
-        with pytest.raises(VideoError):
-            video.frames(1, 2.4, 2.44)
+    with Video(path) as video:
+        assert [number_of(frame) for frame in video.frames(4, 3.2, 4.0).frames] == [82, 87, 92, 97]
+
+
+def test_frames_of_a_program_stream_taken_one_by_one(tmp_path):
+    """Its timestamps change after a seek."""
+    frames = [picture(number) for number in range(250)]
+    path = write_clip(tmp_path / "long.mpg", frames, "mpeg2video", options={"g": "12", "bf": "2"})
+    _, times = read_all(path)
+    for number in range(3, 250, 8):
+        got = decode_frames(path, 1, times[number], times[number] + 0.02)
+        assert number_of(got.frames[0]) == number
+
+
+def test_sparse_frames_cost_little_decoding(clips, monkeypatch):
+    decoded = 0
+
+    class Counting(decode._PyAVReader):
+        def __setattr__(self, name, value):
+            super().__setattr__(name, self.count(value) if name == "_frames" else value)
+
+        def count(self, frames):
+            nonlocal decoded
+            for frame in frames:
+                decoded += 1
+                yield frame
+
+    monkeypatch.setitem(decode._READERS, "pyav", Counting)
+    decode_frames(clips / "long_gop.mp4", 50)
+    assert decoded <= 100  # each frame once: there is no keyframe to seek to
+    decoded = 0
+    for name in ("closed.mp4", "stream.ts"):
+        decode_frames(clips / name, 3)
+    assert decoded <= 3 * 12 + 3 * 24 + 3  # from the last keyframe; a transport stream may land late once a seek
+
+
+def test_frames_that_change_size(tmp_path):
+    path = tmp_path / "grows.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuvj420p"
+        for number in range(20):
+            size = (64, 96) if number < 10 else (128, 192)
+            encoder = av.CodecContext.create("mjpeg", "w")
+            encoder.height, encoder.width = size
+            encoder.pix_fmt, encoder.time_base = "yuvj420p", Fraction(1, 25)
+            frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24").reformat(format="yuvj420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            for packet in encoder.encode(frame):
+                packet.stream, packet.time_base = stream, Fraction(1, 25)
+                container.mux(packet)
+    assert decode_frames(path, 5, 0, 0.4).frames.shape == (5, 64, 96, 3)
+    with pytest.raises(VideoError, match="change size"):
+        decode_frames(path)
 
 
 def test_tags_in_another_encoding_are_no_damage(tmp_path):
@@ -372,8 +450,9 @@ def test_a_backend_that_is_not_installed(clips, monkeypatch):
     with pytest.raises(MissingExtraError, match="decord2"):
         decode_frames(clips / "one.mp4", backend="decord")
     assert decode_frames(clips / "one.mp4").backend == "pyav"
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     monkeypatch.setitem(decode._READERS, "pyav", Broken)
-    with pytest.raises(VideoError, match=r"\(pyav: out of order"):
+    with pytest.raises(VideoError, match=r"cannot be decoded \(pyav: out of order\)$"):
         decode_frames(clips / "one.mp4")
 
 

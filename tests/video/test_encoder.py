@@ -12,7 +12,7 @@ import pytest
 from dits_adapter import VideoEncoder
 from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact import Artifact
-from dits_adapter.clip import load_clip
+from dits_adapter.clip import Clip, load_clip
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError, VideoError
 from dits_adapter.video.decode import decode_frames
 from dits_adapter.video.frames import segment_spans
@@ -171,6 +171,39 @@ def test_paths_are_read_as_needed(encoder, clips):
         next(segments)
     assert taken < 30
     segments.close()
+
+
+def test_errors_do_not_wait_for_a_batch(encoder, bad_files):
+    taken = 0
+
+    def bad():
+        nonlocal taken
+        for _ in range(500):
+            taken += 1
+            yield bad_files / "noise.mp4"
+
+    def stop(error: VideoError) -> None:
+        raise KeyError(error.path)
+
+    with pytest.raises(KeyError, match="noise"):
+        list(encoder.iter_segments(bad(), workers=2, on_error=stop))
+    assert taken < 50
+
+
+def test_batches_go_across_videos_and_stay_in_their_bound(encoder, clips):
+    sizes = []
+
+    class Recording(Clip):
+        def embed_pixels(self, pixels):
+            sizes.append(len(pixels))
+            return super().embed_pixels(pixels)
+
+    recording = VideoEncoder(Recording(**vars(encoder.clip)), frames=10)
+    assert len(recording.encode_video([clips / "one.mp4"] * 7, batch_frames=25)) == 7
+    assert sizes == [20, 20, 20, 10]
+    sizes.clear()
+    recording.encode_video(clips / "one.mp4", batch_frames=4)
+    assert sizes == [4, 4, 2]
 
 
 def test_stopping_early_leaves_no_thread_behind(encoder, clips):
