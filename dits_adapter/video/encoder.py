@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from os import PathLike, fspath
-from typing import Any, Literal, TypeVar, overload
+from typing import Literal, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -155,16 +155,23 @@ class VideoEncoder:
         return EmbeddingSpace.of(self.clip, frames=self.frames)
 
     @overload
-    def encode_video(self, paths: Path, **options: Any) -> EncodedSegment: ...
+    def encode_video(
+        self, paths: Path, *, batch_frames: int = 96, workers: int | None = None
+    ) -> EncodedSegment: ...
     @overload
-    def encode_video(self, paths: Iterable[Path], **options: Any) -> list[EncodedSegment]: ...
+    def encode_video(
+        self, paths: Iterable[Path], *, batch_frames: int = 96, workers: int | None = None
+    ) -> list[EncodedSegment]: ...
 
-    def encode_video(self, paths: Path | Iterable[Path], **options: Any) -> EncodedSegment | list[EncodedSegment]:
+    def encode_video(
+        self, paths: Path | Iterable[Path], *, batch_frames: int = 96, workers: int | None = None
+    ) -> EncodedSegment | list[EncodedSegment]:
         """Embed whole videos, one vector each.
 
         Args:
             paths: video files, or one.
-            options: `batch_frames` and `workers` of `iter_segments`.
+            batch_frames: frames a forward pass of the model, across videos.
+            workers: decoding threads; None for one a CPU core, at most 8.
 
         Returns:
             A record a video, in the order given; for a single path, the record itself.
@@ -172,7 +179,7 @@ class VideoEncoder:
         Raises:
             VideoError: a file gives no frames (to go on instead, see `on_error` of `iter_segments`).
         """
-        encoded = list(self.iter_segments(paths, **options))
+        encoded = list(self.iter_segments(paths, batch_frames=batch_frames, workers=workers))
         return encoded[0] if isinstance(paths, (str, PathLike)) else encoded
 
     def iter_segments(
@@ -188,7 +195,8 @@ class VideoEncoder:
         """Embed the segments of videos, one after the other, while worker threads decode ahead.
 
         The order is that of the paths, whatever the number of workers; so are the vectors. `paths` is read as
-        needed. At most `workers + batch_frames / frames` tasks of four segments are in memory.
+        needed. No more than `4 * (workers + batch_frames / frames)` decoded segments wait in memory, as small as
+        the model sees them.
 
         Args:
             paths: video files, or one.
@@ -244,10 +252,8 @@ class VideoEncoder:
                     batch.append(item)
                     if isinstance(item, VideoError):
                         failed = number
-                    if (
-                        isinstance(batch[0], VideoError)
-                        or sum(isinstance(i, _Decoded) for i in batch) == per_batch
-                    ):
+                    waiting = sum(isinstance(entry, _Decoded) for entry in batch)
+                    if waiting in (0, per_batch):  # an error before which nothing waits is due at once
                         yield from self._run(batch, batch_frames, on_error)
                         batch = []
             yield from self._run(batch, batch_frames, on_error)
