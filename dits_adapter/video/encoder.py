@@ -154,8 +154,8 @@ class VideoEncoder:
         """The embedding space of the vectors."""
         return EmbeddingSpace.of(self.clip, frames=self.frames)
 
-    @overload
-    def encode_video(
+    @overload  # a str is one path, though it could be iterated over
+    def encode_video(  # type: ignore[overload-overlap]
         self, paths: Path, *, batch_frames: int = 96, workers: int | None = None
     ) -> EncodedSegment: ...
     @overload
