@@ -52,8 +52,8 @@ PART = ".part"
 """Suffix of a file that is still being written."""
 SHARD_VECTORS = 4096
 """Vectors that a shard holds, those of frames counted: 8 MB at d = 512. A killed run loses less than one shard."""
-MAPPED = 16
-"""Tensors that a reader keeps mapped at a time. Mapping one again takes 0.1 ms."""
+MAPPED = 4
+"""Tensors of a kind that a reader keeps mapped at a time. Mapping one again takes 0.1 ms."""
 UNIT_TOLERANCE = 1e-3
 
 Kind = Literal["texts", "videos"]
