@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from os import PathLike, fspath
@@ -99,6 +100,20 @@ class ClipSource:
         return {"revision": self.revision or "main", "subfolder": self.subfolder}
 
 
+@contextmanager
+def no_loading_bars() -> Iterator[None]:
+    """Keep transformers from drawing a progress bar for every checkpoint that it opens."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def weights_digest(model: torch.nn.Module) -> str:
     """Return a SHA-256 over all weights as float32, independent of their names, order and file layout."""
     digests = sorted(
@@ -176,9 +191,10 @@ def load_clip(
     source = ClipSource.find(id_or_path, revision)
     where = source.loading()
     try:
-        loaded: Any = CLIPModel.from_pretrained(
-            source.location, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **where
-        )
+        with no_loading_bars():
+            loaded: Any = CLIPModel.from_pretrained(
+                source.location, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **where
+            )
         tokenizer = AutoTokenizer.from_pretrained(source.location, **where)
         # The PIL backend is the one that exists with and without torchvision: same pixels on every machine.
         image_processor = CLIPImageProcessorPil.from_pretrained(source.location, **where)

@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 
 from dits_adapter.adapters import AffineAdapter, AffineConfig, DITSAdapter
 from dits_adapter.artifact import Artifact, find_artifact, is_artifact
-from dits_adapter.clip import LOADING_ERRORS, Clip, ClipSource, bundled, is_clip, load_clip, pick_device
+from dits_adapter.clip import (
+    LOADING_ERRORS,
+    Clip,
+    ClipSource,
+    bundled,
+    is_clip,
+    load_clip,
+    no_loading_bars,
+    pick_device,
+)
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.space import EmbeddingSpace
 
@@ -256,14 +265,15 @@ class DITSQueryEncoder:
 
         where = self._source.loading()
         try:
-            transformer = Transformer(
-                self._source.location,
-                model_kwargs={"dtype": torch.float32, "use_safetensors": True, **where},
-                processor_kwargs={"backend": "pil", **where},
-                config_kwargs=where,
-                modality_config=CLIP_TOWERS,
-                module_output_name="sentence_embedding",
-            )
+            with no_loading_bars():
+                transformer = Transformer(
+                    self._source.location,
+                    model_kwargs={"dtype": torch.float32, "use_safetensors": True, **where},
+                    processor_kwargs={"backend": "pil", **where},
+                    config_kwargs=where,
+                    modality_config=CLIP_TOWERS,
+                    module_output_name="sentence_embedding",
+                )
         except LOADING_ERRORS as error:
             raise ArtifactError(f"{self._source.location}: cannot load a CLIP from here. {error}") from error
         transformer.model.requires_grad_(False).eval()
