@@ -71,10 +71,13 @@ class ClipSource:
         if not folder.exists():
             if Path(name).is_absolute() or name.count("/") > 1 or name.startswith((".", "~")):
                 raise ArtifactError(f"{name}: no such folder. Give a folder with a CLIP checkpoint or a hub id.")
-            from huggingface_hub import file_exists
+            from huggingface_hub import hf_hub_download
 
-            nested = file_exists(name, "0_CLIPModel/config.json", revision=revision)
-            return cls(name, revision, "0_CLIPModel" if nested else "")
+            try:  # answers from the cache where there is no network
+                hf_hub_download(name, "0_CLIPModel/config.json", revision=revision)
+            except Exception:  # no such file, or no such repository: loading will say which
+                return cls(name, revision)
+            return cls(name, revision, "0_CLIPModel")
         nested = (folder / "0_CLIPModel" / "config.json").is_file()
         home = folder / "0_CLIPModel" if nested else folder
         try:

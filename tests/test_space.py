@@ -121,3 +121,13 @@ class TestClip:
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
         with pytest.raises(ArtifactError, match=r"lack 1 tensors \(visual_projection"):
             load_clip(folder)
+
+    @pytest.mark.parametrize("nested", [True, False])
+    def test_hub_ids_need_no_network_once_cached(self, nested, monkeypatch):
+        def download(repo, file, revision):
+            assert (repo, file) == ("owner/clip", "0_CLIPModel/config.json")
+            if not nested:
+                raise ConnectionError("offline, and not in the cache")
+
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+        assert ClipSource.find("owner/clip").subfolder == ("0_CLIPModel" if nested else "")
