@@ -108,7 +108,7 @@ def initialise(
     *,
     device: str | torch.device = "auto",
 ) -> None:
-    """Put an untrained adapter where its training should begin; only what has an affine map moves from the identity.
+    """Put an untrained adapter where its training should begin; without an affine map that is where it is.
 
     A contrastive linear map begins at the closed form that is best on the validation pairs, and a sampler with an
     affine start at the contrastive linear map: its network is zero, so epoch 0 *is* that map. Each keeps its best
