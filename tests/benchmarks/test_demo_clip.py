@@ -38,12 +38,14 @@ def test_it_finds_frames_by_their_captions(model: CLIPModel, processor: CLIPProc
     assert first > 0.6  # chance is 0.01
 
 
-def test_its_tokenizer_is_the_one_that_is_built(processor: CLIPProcessor) -> None:
-    built = train_clip.build_tokenizer()
-    assert processor.tokenizer.get_vocab() == built.get_vocab()
-    assert processor.tokenizer.model_max_length == 77
-    text = "A red CIRCLE rises, counterclockwise. zebra ünï 東京"
-    assert processor.tokenizer(text).input_ids == built(text).input_ids
+def test_the_tokenizer_is_built_alike_each_time_and_has_the_shipped_tokens(processor: CLIPProcessor) -> None:
+    """The shipped ids are in another order: they predate the rule that orders equally frequent pairs."""
+    built, again = train_clip.build_tokenizer(), train_clip.build_tokenizer()
+    assert built.get_vocab() == again.get_vocab()
+    assert built.get_vocab().keys() == processor.tokenizer.get_vocab().keys()
+    assert built.model_max_length == processor.tokenizer.model_max_length == 77
+    for text in ("A red CIRCLE rises, counterclockwise.", "over a meadow a tiny green star does not move"):
+        assert built.tokenize(text) == processor.tokenizer.tokenize(text)
 
 
 def test_every_word_of_the_test_sentences_is_one_token(processor: CLIPProcessor) -> None:
