@@ -8,11 +8,13 @@ from typing import ClassVar, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor, nn
 
 from dits_adapter.clip import check_vectors
 from dits_adapter.errors import InputError
+from dits_adapter.metrics import DotProducts, Scores
 
 Vectors = TypeVar("Vectors", np.ndarray, Tensor)
 
@@ -39,11 +41,13 @@ class Adapter(nn.Module, ABC):
         kind: the name under which artefacts and `ADAPTERS` know the class.
         Config: class of the definition, a pydantic model with a field `width`; all that `__init__` needs.
         config: this adapter's definition.
+        noise: source of what is random in training; whoever trains sets it.
     """
 
     kind: ClassVar[str]
     Config: ClassVar[type[BaseModel]]
     config: BaseModel
+    noise: torch.Generator | None = None
 
     @property
     def width(self) -> int:
@@ -58,6 +62,29 @@ class Adapter(nn.Module, ABC):
     def is_plain(self) -> bool:
         """True where the adapter moves nothing by definition, so that `adapt` returns its input."""
         return False
+
+    @property
+    def needs_video(self) -> bool:
+        """True where the result depends on the video too, as in the paper's ablation of conditions (Table 6a).
+
+        `forward` then takes the videos as well, (n, d), row by row. Such an adapter cannot search an index: each
+        pair of a text and a video has a vector of its own.
+        """
+        return False
+
+    def towards(self, text: Tensor, video: Tensor) -> Tensor:
+        """Adapt texts (n, d) to be compared with videos (m, d): (n, d), or (n, m, d) for each pair its own."""
+        if not self.needs_video:
+            return self(text)
+        n, m = len(text), len(video)
+        return self(text.repeat_interleave(m, dim=0), video.repeat(n, 1)).unflatten(0, (n, m))
+
+    def scores(self, text: NDArray[np.floating], video: NDArray[np.floating]) -> Scores:
+        """Return the cosines of adapted texts (n, d) and videos (m, d), computed when a block is asked for."""
+        if self.needs_video:
+            return PairScores(self, text, video)
+        norms = np.linalg.norm(video, axis=1, keepdims=True)
+        return DotProducts(self.adapt(text), video / norms)
 
     def for_inference(self) -> Adapter:
         """Return the form that queries should run on: equal results, less work."""
@@ -76,8 +103,11 @@ class Adapter(nn.Module, ABC):
             `is_plain` (DITS with T' = 0), the input itself, bit for bit and not normalised.
 
         Raises:
-            InputError: wrong shape or width, a NaN, infinite or zero row, or a strength outside 0 … 1.
+            InputError: wrong shape or width, a NaN, infinite or zero row, a strength outside 0 … 1, or an adapter
+                that `needs_video`.
         """
+        if self.needs_video:
+            raise InputError("this adapter depends on the video; it scores pairs (Adapter.scores), nothing else.")
         check_vectors(vectors, self.width)
         if not 0 <= strength <= 1:
             raise InputError(f"strength is {strength}; it goes from 0 (plain CLIP) to 1 (fully adapted).")
@@ -96,3 +126,46 @@ class Adapter(nn.Module, ABC):
             adapted = interpolate_on_sphere(plain, adapted, strength)
         result = adapted.to(given.device, given.dtype)
         return result.numpy() if isinstance(vectors, np.ndarray) else result
+
+
+def cosines(queries: Tensor, video: Tensor) -> Tensor:
+    """Cosines (n, m) of videos (m, d) and what `Adapter.towards` returned for them, in float32 or better."""
+    video = F.normalize(video, dim=1)
+    queries = F.normalize(queries.to(video.dtype), dim=-1)
+    return queries @ video.T if queries.ndim == 2 else (queries * video).sum(dim=2)
+
+
+class PairScores:
+    """The score matrix of an adapter that `needs_video`: it runs on every pair, a tile at a time.
+
+    Args:
+        adapter: the adapter, in eval mode.
+        text: text embeddings, (n, d).
+        video: video vectors, (m, d).
+
+    Raises:
+        InputError: wrong shapes, or NaN or infinite values.
+    """
+
+    TILE: ClassVar[int] = 64
+
+    def __init__(self, adapter: Adapter, text: NDArray[np.floating], video: NDArray[np.floating]) -> None:
+        self._adapter = adapter
+        weight = next(adapter.parameters())
+        self._text, self._video = (torch.as_tensor(x).to(weight) for x in (text, video))
+        for vectors in (self._text, self._video):
+            check_vectors(vectors, adapter.width)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, m)."""
+        return len(self._text), len(self._video)
+
+    @torch.inference_mode()
+    def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
+        tiles = [
+            [cosines(self._adapter.towards(text, video), video) for video in self._video.split(self.TILE)]
+            for text in self._text[rows].split(self.TILE)
+        ]
+        scores: NDArray[np.float32] = torch.cat([torch.cat(strip, dim=1) for strip in tiles]).float().cpu().numpy()
+        return scores

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -28,12 +27,16 @@ class DITSAdapter(Adapter):
         super().__init__()
         self.config = config
         self.sampler = sampler or TruncatedSampler(config)
-        self.noise: torch.Generator | None = None
 
-    def forward(self, text: Tensor) -> Tensor:
+    def forward(self, text: Tensor, video: Tensor | None = None) -> Tensor:
         """Run Eq. 8 on (n, d). In training mode with `config.noise_scale`, noise comes from `self.noise`."""
         scale = self.config.noise_scale if self.training else 0.0
-        return self.sampler(text, noise_scale=scale, generator=self.noise)
+        return self.sampler(text, video=video, noise_scale=scale, generator=self.noise)
+
+    @property
+    def needs_video(self) -> bool:
+        """True with the conditions `video` and `both`."""
+        return self.config.condition in ("video", "both")
 
     @property
     def is_plain(self) -> bool:

@@ -143,19 +143,21 @@ class AlignmentNetwork(nn.Module):
             nn.init.zeros_(layer.adaLN_modulation[1].weight)
         nn.init.zeros_(self.final_layer.linear.weight)
 
-    def forward(self, x: Tensor, t: int, *, text: Tensor | None = None, video: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, t: int | Tensor, *, text: Tensor | None = None, video: Tensor | None = None
+    ) -> Tensor:
         """Predict ε for embeddings at timestep t.
 
         Args:
             x: v_t, (n, d).
-            t: timestep, counted from 1.
+            t: timestep, counted from 1; one for all rows, or one each, (n,).
             text: (n, d), used by the conditions `text` and `both`.
             video: (n, d), used by the conditions `video` and `both`.
 
         Returns:
             ε, (n, d).
         """
-        c = self.t_embedder(torch.tensor([t], device=x.device))
+        c = self.t_embedder(torch.as_tensor(t, device=x.device).reshape(-1))
         given = {"text": text, "video": video}
         for name, embed in self.c_embedder.items():
             condition = given[name]

@@ -52,10 +52,15 @@ class TrainingConfig(BaseModel):
 
 
 class BaseRecipe(BaseModel):
-    """What the recipes of both modes share: the sampler, and how presets, files and settings combine.
+    """What the recipes of both modes share: the adapter, and how presets, files and settings combine.
 
     Attributes:
         presets: recipes to start from, by name.
+        adapter: `dits`, or what to compare it with: `contrastive-linear`, `mlp`, `low-rank-affine`, `fixed-prior`,
+            `diffusion`; in frozen mode also `diffusion-pretrained`, and in closed form `mean-shift`, `procrustes`
+            and `ridge`.
+        options: fields of the config of `mlp`, `low-rank-affine`, `fixed-prior` or diffusion, other than the
+            width: `{"depth": 2}`, `{"variance": 1.0}`, `{"objective": "l1"}`.
         sampler: fields of `SamplerConfig` other than the width, which the data gives; for `dits` only.
     """
 
@@ -63,6 +68,8 @@ class BaseRecipe(BaseModel):
 
     presets: ClassVar[Mapping[str, BaseRecipe]]
 
+    adapter: str = "dits"
+    options: dict[str, Any] = Field(default_factory=dict)
     sampler: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("sampler")
@@ -120,11 +127,9 @@ class Recipe(BaseRecipe):
     """A whole training run on cached vectors but for the data: which adapter, its definition, its optimisation.
 
     Attributes:
-        adapter: `dits`, `mlp` or `contrastive-linear`, or one in closed form: `mean-shift`, `procrustes`, `ridge`.
         training: the optimisation.
     """
 
-    adapter: str = "dits"
     training: TrainingConfig = TrainingConfig()
 
 
@@ -142,7 +147,8 @@ PRESETS = {
 }
 """`paper`: Eq. 8 with its noise on un-normalised text, X-Pool's optimisation (METHOD: batch 32, 5 epochs, 3e-5).
 `deterministic`: no noise, unit text, and an optimisation for cached vectors, where large batches are cheap.
-`best`: `deterministic` that refines the best cheap map instead of starting from the text; see docs/best.md."""
+`best`: no noise, and a start at the best cheap map instead of the text (`frozen.initialise`), refined with a small
+learning rate: on few pairs a large one ruins a good start within an epoch."""
 Recipe.presets = PRESETS
 
 

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -25,26 +25,38 @@ from dits_adapter.adapters import (
     Adapter,
     AffineAdapter,
     AffineConfig,
+    DiffusionAdapter,
     DITSAdapter,
+    FixedPriorAdapter,
+    LowRankAdapter,
     MLPAdapter,
-    MLPConfig,
     mean_shift,
     procrustes,
     ridge,
 )
+from dits_adapter.adapters.base import cosines
 from dits_adapter.clip import pick_device
 from dits_adapter.errors import DITSError, InputError, MissingExtraError
-from dits_adapter.metrics import DotProducts, RetrievalMetrics, ranks
+from dits_adapter.metrics import RetrievalMetrics, ranks
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.data import Pairs
 from dits_adapter.training.losses import contrastive_loss
 
 CLOSED_FORM = ("identity", "mean-shift", "procrustes", "ridge")
+OTHERS: Mapping[str, type[Adapter]] = {
+    "mlp": MLPAdapter,
+    "low-rank-affine": LowRankAdapter,
+    "fixed-prior": FixedPriorAdapter,
+    "diffusion": DiffusionAdapter,
+    "diffusion-pretrained": DiffusionAdapter,
+}
+"""Adapters that are a class of their own. `initialise` pre-trains diffusion; `diffusion` goes on with `train`."""
 RIDGE_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 NEIGHBOURS = 10
 LINEAR_RATE = 5e-4
 """Learning rate of the linear map that a sampler starts from: one map wants more than a deep network."""
+MAX_PAIRED_BATCH = 64
 MAX_LOGIT_SCALE = 100.0
 """CLIP's own limit on 1 / temperature."""
 
@@ -60,30 +72,38 @@ class Epoch:
 
 def evaluate(adapter: Adapter, pairs: Pairs) -> np.ndarray:
     """Return the rank of each text's video, (n,), when adapted texts search the pairs' videos by cosine."""
-    video = pairs.video / np.linalg.norm(pairs.video, axis=1, keepdims=True)
-    return ranks(DotProducts(adapter.for_inference().adapt(pairs.text), video), pairs.labels)
+    return ranks(adapter.for_inference().scores(pairs.text, pairs.video), pairs.labels)
 
 
-def fresh_adapter(name: str, width: int, sampler: SamplerConfig | None = None) -> Adapter:
+def fresh_adapter(
+    name: str, width: int, sampler: SamplerConfig | None = None, options: Mapping[str, Any] | None = None
+) -> Adapter:
     """Build an untrained adapter by the name it has in tables; `torch.manual_seed` decides its initial weights.
 
     Args:
-        name: `dits`, `mlp` or `contrastive-linear`; these are trained by `train`.
+        name: `dits`, `contrastive-linear` or a key of `OTHERS`; these are trained by `train`.
         width: dimension d.
         sampler: definition of the sampler for `dits`.
+        options: fields of the config of a key of `OTHERS`, other than the width.
 
     Raises:
-        InputError: a name that is not trained by gradient.
+        InputError: a name that is not trained by gradient, or wrong options.
     """
+    if options and name not in OTHERS:
+        raise InputError(f"adapter {name!r} takes no options; DITS is defined by its sampler.")
     if name == "dits":
         return DITSAdapter(sampler or SamplerConfig(width=width))
-    if name == "mlp":
-        return MLPAdapter(MLPConfig(width=width))
     if name == "contrastive-linear":
         return AffineAdapter(AffineConfig(width=width, method="contrastive-linear"))
+    if name in OTHERS:
+        kind = OTHERS[name]
+        try:
+            return kind(kind.Config.model_validate({**(options or {}), "width": width}))
+        except ValidationError as error:
+            raise InputError(f"options of {name}: {error}") from None
     raise InputError(
-        f"adapter {name!r} is unknown; "
-        f"trained are dits, mlp and contrastive-linear, in closed form {', '.join(CLOSED_FORM)}."
+        f"adapter {name!r} is unknown; trained are dits, contrastive-linear, {', '.join(OTHERS)}, "
+        f"in closed form {', '.join(CLOSED_FORM)}."
     )
 
 
@@ -108,13 +128,17 @@ def initialise(
     *,
     device: str | torch.device = "auto",
 ) -> None:
-    """Put an untrained adapter where its training should begin; without an affine map that is where it is.
+    """Put an untrained adapter where its training should begin.
+
+    Diffusion is pre-trained: it learns to predict the noise in the gaps of the pairs (Eqs. 4 to 6).
 
     A contrastive linear map begins at the closed form that is best on the validation pairs, and a sampler with an
     affine start at the contrastive linear map: its network is zero, so epoch 0 *is* that map. Each keeps its best
     epoch, epoch 0 included, and so is never worse on the validation pairs than what is cheaper.
     """
-    if isinstance(adapter, AffineAdapter):
+    if isinstance(adapter, DiffusionAdapter):
+        train(adapter, pairs, validation, config, objective=gap_loss, device=device, progress=False)
+    elif isinstance(adapter, AffineAdapter):
         fits = [fit_closed_form(name, pairs, validation) for name in CLOSED_FORM]
         best = max(fits, key=lambda fit: RetrievalMetrics.from_ranks(evaluate(fit, validation)).mrr)
         adapter.load_state_dict(best.state_dict())
@@ -124,6 +148,22 @@ def initialise(
         faster = config.model_copy(update={"learning_rate": LINEAR_RATE, "ema": 0.0})
         train(linear, pairs, validation, faster, device=device, progress=False)
         adapter.sampler.start.load_state_dict(linear.state_dict())
+
+
+Objective = Callable[[Adapter, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(adapter, text (b, d), their videos (b, d), numbers of the videos (b,), 1 / temperature) -> loss"""
+
+
+def contrast(adapter: Adapter, text: Tensor, video: Tensor, labels: Tensor, logit_scale: Tensor) -> Tensor:
+    """The contrastive loss of adapted texts and videos."""
+    queries = adapter.towards(text, video)
+    with torch.autocast(text.device.type, enabled=False):
+        return contrastive_loss(cosines(queries, video), logit_scale, labels)
+
+
+def gap_loss(adapter: Adapter, text: Tensor, video: Tensor, *_: Tensor) -> Tensor:
+    """What diffusion learns before it is fine-tuned."""
+    return cast(DiffusionAdapter, adapter).gap_loss(text, video)
 
 
 def nearest_videos(video: Tensor, neighbours: int, chunk: int = 1024) -> Tensor:
@@ -175,12 +215,13 @@ def train(
     validation: Pairs,
     config: TrainingConfig,
     *,
+    objective: Objective = contrast,
     device: str | torch.device = "auto",
     checkpoint: str | PathLike[str] | None = None,
     log_dir: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> list[Epoch]:
-    """Train an adapter with the contrastive loss and leave it with the weights of its best epoch.
+    """Train an adapter, with the contrastive loss by default, and leave it with the weights of its best epoch.
 
     The best epoch is the one with the highest mean reciprocal rank on the validation pairs; the test split plays
     no part. The state before the first epoch, plain CLIP, takes part as epoch 0: where no epoch is better, the
@@ -191,6 +232,7 @@ def train(
         pairs: training pairs.
         validation: held-out pairs of other videos.
         config: the recipe.
+        objective: the loss of a batch.
         device: a torch device or `"auto"`.
         checkpoint: file that is written after every epoch and resumed from if it is there; a resumed run ends
             with the weights of an uninterrupted one.
@@ -208,8 +250,13 @@ def train(
         raise InputError(f"the adapter has width {adapter.width}, the pairs {pairs.space.width}.")
     if len(np.unique(pairs.labels)) < 2:
         raise InputError("training needs pairs of at least two videos; a contrast needs something else.")
+    if adapter.needs_video and config.batch_size > MAX_PAIRED_BATCH:
+        raise InputError(
+            f"an adapter that sees the video runs on every pair of a batch, {config.batch_size}² of them; "
+            f"set batch_size to at most {MAX_PAIRED_BATCH}."
+        )
     pairs.space.require(validation.space, mine="the training pairs", theirs="the validation pairs")
-    run = _Run(adapter, pairs, config, pick_device(device))
+    run = _Run(adapter, pairs, config, objective, pick_device(device))
     history = run.restore(Path(checkpoint)) if checkpoint and Path(checkpoint).exists() else []
     log = summary_writer(log_dir)
     if not history:
@@ -257,8 +304,16 @@ def summary_writer(log_dir: str | PathLike[str] | None) -> Any:
 class _Run:
     """State of one training run: adapter, moving average, optimiser, best weights."""
 
-    def __init__(self, adapter: Adapter, pairs: Pairs, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        pairs: Pairs,
+        config: TrainingConfig,
+        objective: Objective,
+        device: torch.device,
+    ) -> None:
         self.adapter, self.config, self.device = adapter.to(device), config, device
+        self.objective = objective
         self.text, self.video, self.labels = pairs.tensors(device)
         self.batches = Batches(self.labels, self.video, config)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature), device=device))
@@ -288,8 +343,7 @@ class _Run:
         """Run one epoch and return its mean loss."""
         config, steps = self.config, self.config.epochs * self.batches.count
         warmup = max(1, round(config.warmup * steps))
-        if isinstance(self.adapter, DITSAdapter):
-            self.adapter.noise = torch.Generator(self.device).manual_seed(config.seed * 100_003 + number)
+        self.adapter.noise = torch.Generator(self.device).manual_seed(config.seed * 100_003 + number)
         # Dropout draws from the global generator: from a state that the epoch decides, and restored afterwards.
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(config.seed * 100_003 + number)
@@ -306,11 +360,11 @@ class _Run:
                 group["lr"] = config.learning_rate * min((step + 1) / warmup, decay)
             rows = batch.to(self.device)
             self.optimizer.zero_grad()
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
-                queries = self.adapter(self.text[rows])
             labels = self.labels[rows]
-            similarity = F.normalize(queries.float(), dim=1) @ self.video[labels].T
-            loss = contrastive_loss(similarity, self.logit_scale.exp(), labels)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
+                loss = self.objective(
+                    self.adapter, self.text[rows], self.video[labels], labels, self.logit_scale.exp()
+                )
             loss.backward()
             nn.utils.clip_grad_norm_([*self.adapter.parameters(), self.logit_scale], config.gradient_norm)
             self.optimizer.step()

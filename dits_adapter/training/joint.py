@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from dits_adapter.adapters import DITSAdapter
+from dits_adapter.adapters import Adapter
 from dits_adapter.artifact import ENCODER, Artifact, require_free
 from dits_adapter.clip import Clip, ClipSource, load_clip, weights_digest
 from dits_adapter.errors import DITSError, InputError, MissingExtraError
@@ -45,7 +45,7 @@ from dits_adapter.training.clips import (
     read_clip,
 )
 from dits_adapter.training.config import JointRecipe
-from dits_adapter.training.frozen import MAX_LOGIT_SCALE, summary_writer
+from dits_adapter.training.frozen import MAX_LOGIT_SCALE, fresh_adapter, summary_writer
 from dits_adapter.training.losses import contrastive_loss
 from dits_adapter.video.pooling import mean_pool
 from dits_adapter.video.xpool import XPool, XPoolScores
@@ -77,7 +77,7 @@ class JointModel(nn.Module):
     DistributedDataParallel takes, is the gradient of one process with the whole batch.
     """
 
-    def __init__(self, clip: nn.Module, xpool: XPool, adapter: DITSAdapter) -> None:
+    def __init__(self, clip: nn.Module, xpool: XPool, adapter: Adapter) -> None:
         super().__init__()
         self.clip: Any = clip
         self.xpool = xpool
@@ -194,7 +194,7 @@ def train_joint(
     log_dir: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> Path | None:
-    """Train CLIP, X-Pool head and alignment network on pairs of texts and video files; write the joint artefact.
+    """Train CLIP, X-Pool head and alignment network (or another adapter) on video files; write the joint artefact.
 
     Runs in every process that `torchrun` starts; the first one writes. A killed run, started again with the same
     arguments and number of processes, goes on from `OUT.checkpoints` and ends with the weights of an uninterrupted
@@ -239,9 +239,13 @@ def train_joint(
     if recipe.gradient_checkpointing:
         # Its successor's name, activation_checkpointing_enable, came with transformers 5.23.
         clip.model.gradient_checkpointing_enable({"use_reentrant": False})
-    model = JointModel(
-        clip.model, XPool(clip.width, recipe.dropout), DITSAdapter(recipe.sampler_config(clip.width))
-    )
+    adapter = fresh_adapter(recipe.adapter, clip.width, recipe.sampler_config(clip.width), recipe.options)
+    if adapter.needs_video or recipe.adapter == "diffusion-pretrained":
+        raise InputError(
+            f"the adapter {recipe.adapter} is for frozen mode: joint mode trains by contrast, and adapters see no "
+            "video in it (condition none or text)."
+        )
+    model = JointModel(clip.model, XPool(clip.width, recipe.dropout), adapter)
     captions = _without_broken(captions, recipe, read, state, progress)
     if validation is None:
         train, validation = captions.split(recipe.validation, recipe.seed)

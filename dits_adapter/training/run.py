@@ -67,8 +67,10 @@ def fit(
         return fit_closed_form(recipe.adapter, pairs, validation), []
     torch.manual_seed(recipe.training.seed)
     width = pairs.space.width
-    adapter = fresh_adapter(recipe.adapter, width, recipe.sampler_config(width))
+    adapter = fresh_adapter(recipe.adapter, width, recipe.sampler_config(width), recipe.options)
     initialise(adapter, pairs, validation, recipe.training, device=device)
+    if recipe.adapter in ("diffusion-pretrained", "fixed-prior"):  # the one is done, the other has no weights
+        return adapter.eval().cpu(), []
     history = train(
         adapter,
         pairs,

@@ -415,3 +415,23 @@ def test_an_index_of_the_original_space_is_refused_one_of_the_new_is_searched(pa
         store.ingest([films], VideoEncoder.from_pretrained(out))
         queries.check(store.client, "new")
         assert store.search(queries.encode_query(captions.texts[0]))[0].path == str(films)
+
+
+def test_the_other_adapters_train_jointly_too(tiny_clip, tmp_path):
+    clips = Clips(20)
+    out = train(
+        clips,
+        tmp_path / "prior",
+        tiny_clip,
+        epochs=1,
+        adapter="fixed-prior",
+        options__variance=0.5,
+        validation=0.2,
+    )
+    assert Artifact.load(out).adapter.config.variance == 0.5
+
+
+@pytest.mark.parametrize("settings", [{"adapter": "diffusion-pretrained"}, {"sampler__condition": "video"}])
+def test_adapters_that_are_for_frozen_mode(settings, tiny_clip, tmp_path):
+    with pytest.raises(InputError, match="is for frozen mode"):
+        train(Clips(20), tmp_path / "out", tiny_clip, **settings)
