@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -176,6 +179,21 @@ class ClipLoader:
             return preprocess(self.image_processor, [frame if augment is None else augment(frame)])[0].numpy()
 
         return torch.from_numpy(self.read(video, self.frames, transform))
+
+
+def die_with_parent(worker: int) -> None:
+    """End this process when the one that trains is gone, even if killed: a `worker_init_fn` of a DataLoader.
+
+    A DataLoader's own watch looks at the parent's id, which for a worker of a fork server is the server's.
+    """
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class ClipDataset(Dataset[dict[str, Any]]):

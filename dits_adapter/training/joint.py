@@ -120,6 +120,7 @@ class _JointTrainer(Trainer):
             self.args.per_device_train_batch_size,
             collate_fn=collate,
             num_workers=self.args.dataloader_num_workers,
+            worker_init_fn=clips.die_with_parent,
             multiprocessing_context=_worker_context() if self.args.dataloader_num_workers else None,
             pin_memory=self.args.dataloader_pin_memory,
         )
