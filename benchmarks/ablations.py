@@ -1,12 +1,8 @@
-"""The paper's ablations on cached vectors: which adapters each of them trains.
-
-Not here yet: conditions that see the video, the direction of the gap, fixed priors and vanilla diffusion.
-"""
+"""The paper's ablations on cached vectors: the rows of each, as recipes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -14,44 +10,80 @@ from torch import Tensor
 
 from dits_adapter.adapters import Adapter, DITSAdapter
 from dits_adapter.sampler import SamplerConfig
-from dits_adapter.training.compare import PLAIN, Fit, sampler_of
-from dits_adapter.training.frozen import fit_closed_form
-
-ByGradient = Callable[[Callable[[], Adapter]], Fit]
-"""Turns what builds an adapter into what trains one."""
+from dits_adapter.training.compare import PLAIN, schedule, tried
+from dits_adapter.training.config import Recipe, TrainingConfig
 
 TIMESTAMPS = (1, 5, 10, 15, 20, 30, 40)
+PAIRED_BATCH = 32
+"""The paper's batch size. An adapter that sees the video runs on every pair of a batch."""
+
+Recipes = dict[str, list[Recipe]]
 
 
-def timestamps(width: int, trained: ByGradient) -> dict[str, Fit]:
+def timestamps(training: TrainingConfig) -> Recipes:
     """T' = 0 (plain CLIP) to 40, each trained as a sampler of its own (Table 8)."""
-    return _plain() | {f"dits-{n}": trained(partial(DITSAdapter, sampler_of(width, n))) for n in TIMESTAMPS}
+    return {f"dits-{n}": tried(training, sampler=schedule(n)) for n in TIMESTAMPS}
 
 
-def noise(width: int, trained: ByGradient) -> dict[str, Fit]:
-    """Noise in training on or off, on unit text and on text as CLIP gives it (the paper's input).
+def noise(training: TrainingConfig) -> Recipes:
+    """Noise in training on or off, on unit text and on text as CLIP gives it, the paper's input.
 
-    `noisy_at_inference` adds the same adapters with the noise left on when they are used.
+    `noisy_at_inference` adds the same adapters with the noise on when they are used. The paper has no such table.
     """
-    fits = _plain()
-    for scale, name in ((0.0, "quiet"), (1.0, "noisy")):
-        for form in ("unit", "raw"):
-            config = SamplerConfig.model_validate({"width": width, "noise_scale": scale, "input": form})
-            fits[f"dits-{name}-{form}"] = trained(partial(DITSAdapter, config))
-    return fits
+    return {
+        f"dits-{name}-{form}": tried(training, sampler={"noise_scale": scale, "input": form})
+        for scale, name in ((0.0, "quiet"), (1.0, "noisy"))
+        for form in ("unit", "raw")
+    }
 
 
-def condition(width: int, trained: ByGradient) -> dict[str, Fit]:
-    """What the network sees beside v_t and t (Table 6a): nothing, or the text."""
-    configs = {"none": sampler_of(width, 10), "text": SamplerConfig(width=width, condition="text")}
-    return _plain() | {f"dits-condition-{name}": trained(partial(DITSAdapter, c)) for name, c in configs.items()}
+def condition(training: TrainingConfig) -> Recipes:
+    """What the network sees beside v_t and t (Table 6a). With the video, every pair is a query of its own."""
+    paired = training.model_copy(update={"batch_size": PAIRED_BATCH})
+    seen = ("text", "video", "both", "none")
+    return {f"dits-condition-{name}": tried(paired, sampler={"condition": name}) for name in seen}
 
 
-ABLATIONS: Mapping[str, Callable[[int, ByGradient], dict[str, Fit]]] = {
+def gap(training: TrainingConfig) -> Recipes:
+    """Which way the gap points (Table 6b), for vanilla diffusion.
+
+    For DITS it is the sign of an output that starts at zero: two names of one model.
+    """
+    return {
+        f"diffusion-{way}": tried(training, adapter="diffusion", options={"direction": way})
+        for way in ("t-v", "v-t")
+    }
+
+
+def prior(training: TrainingConfig) -> Recipes:
+    """Where the gap comes from (Tables 4 and 5): a fixed prior, vanilla diffusion, or DITS."""
+    rows = {
+        f"fixed-prior-{variance:g}": [
+            Recipe(adapter="fixed-prior", options={"variance": variance}, training=training)
+        ]
+        for variance in (1.0, 0.1)
+    }
+    for objective in ("l2", "l1"):
+        rows[f"diffusion-{objective}"] = tried(
+            training, adapter="diffusion-pretrained", options={"objective": objective}
+        )
+    rows["diffusion-fine-tuned"] = tried(training, adapter="diffusion")
+    rows["dits-10"] = tried(training, sampler=schedule(10))
+    return rows
+
+
+ABLATIONS: Mapping[str, Callable[[TrainingConfig], Recipes]] = {
     "timestamps": timestamps,
     "noise": noise,
     "condition": condition,
+    "gap": gap,
+    "prior": prior,
 }
+
+
+def rows_of(ablation: str, training: TrainingConfig) -> Recipes:
+    """Return the rows of an ablation, plain CLIP first."""
+    return {PLAIN: [Recipe(adapter=PLAIN)], **ABLATIONS[ablation](training)}
 
 
 class NoisyDITS(Adapter):
@@ -75,7 +107,3 @@ class NoisyDITS(Adapter):
 def noisy_at_inference(adapters: Mapping[str, Adapter]) -> dict[str, Adapter]:
     """Return the samplers among some adapters once more, with the noise on."""
     return {f"{name}, noise on": NoisyDITS(a) for name, a in adapters.items() if isinstance(a, DITSAdapter)}
-
-
-def _plain() -> dict[str, Fit]:
-    return {PLAIN: partial(fit_closed_form, PLAIN)}

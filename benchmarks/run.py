@@ -11,28 +11,21 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from benchmarks.ablations import ABLATIONS, noisy_at_inference
+from benchmarks.ablations import ABLATIONS, noisy_at_inference, rows_of
 from benchmarks.datasets import DATASETS, Dataset
 from benchmarks.result import Result, peak_mib
 from benchmarks.scoring import score_all
 from benchmarks.vectors import TOY, embed_splits, has_split, open_splits
 from dits_adapter.errors import DITSError, InputError
-from dits_adapter.training.compare import (
-    CONFIGS,
-    PLAIN,
-    STEPS,
-    fit_all,
-    standard_fits,
-    tabulate,
-    trained,
-)
+from dits_adapter.training.compare import PLAIN, STEPS, check_splits, fit_all, standard_rows, tabulate
 from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.data import Pairs
+
+DEFAULTS = TrainingConfig()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,8 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--test", default="test", metavar="SPLIT", help="default: %(default)s")
     parser.add_argument("--ablation", choices=ABLATIONS, help="redo one of the paper's ablations instead")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, metavar="T'", help="of the DITS rows")
-    parser.add_argument("--epochs", type=int, default=CONFIGS[0].epochs, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=CONFIGS[0].seed, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=DEFAULTS.epochs, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=DEFAULTS.seed, help="default: %(default)s")
     parser.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
     parser.add_argument(
         "--qdrant",
@@ -93,31 +86,24 @@ def run(args: argparse.Namespace, out: Path) -> Result:
     """Run the benchmark that the arguments ask for."""
     dataset = DATASETS[args.dataset]
     try:
-        configs = [
-            TrainingConfig.model_validate({**c.model_dump(), "epochs": args.epochs, "seed": args.seed})
-            for c in CONFIGS
-        ]
+        training = TrainingConfig(epochs=args.epochs, seed=args.seed)
     except ValidationError as error:
         raise InputError(f"--epochs or --seed: {error}") from None
+    rows = rows_of(args.ablation, training) if args.ablation else standard_rows(args.steps, training)
     seconds: dict[str, float] = {}
     with _timed("embedding", seconds):
         pairs, deviations = _pairs(dataset, args, out)
     train, test = pairs[args.train], pairs[args.test]
     validation = pairs.get("val")
     if validation is None:
-        train, validation = train.split(configs[0].validation, args.seed)
-    by_gradient = partial(trained, configs=configs, device=args.device)
-    width = train.space.width
-    if args.ablation:
-        fits = ABLATIONS[args.ablation](width, by_gradient)
-    else:
-        fits = standard_fits(width, configs, steps=args.steps, device=args.device)
+        train, validation = train.split(training.validation, args.seed)
+    check_splits(train, validation, test)
     with _timed("training", seconds):
-        adapters = fit_all(fits, train, validation, configs=configs, out=out / "adapters")
+        adapters = fit_all(rows, train, validation, out=out / "adapters", device=args.device)
     with _timed("evaluation", seconds):
         if args.ablation == "noise":
             adapters |= noisy_at_inference(adapters)
-        comparison = tabulate(adapters, train, validation, test, configs=configs)
+        comparison = tabulate(adapters, train, validation, test, rows=rows)
         scorers = []
         if not args.ablation:
             best = max(comparison.rows[1:], key=lambda row: row.validation.mrr).name

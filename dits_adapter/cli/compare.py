@@ -40,18 +40,18 @@ def add_compare(commands: Any) -> None:
 def _compare(args: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
-    from dits_adapter.training.compare import CONFIGS, compare, standard_fits
+    from dits_adapter.training.compare import compare, standard_rows
+    from dits_adapter.training.config import TrainingConfig
     from dits_adapter.training.data import load_pairs
 
-    changes = {"seed": args.seed, "epochs": args.epochs}
     try:
-        configs = [config.model_validate({**config.model_dump(), **changes}) for config in CONFIGS]
+        training = TrainingConfig(seed=args.seed, epochs=args.epochs)
     except ValidationError as error:
         raise InputError(f"--seed or --epochs: {error}") from None
+    rows = standard_rows(args.steps, training)
     rest, test = load_pairs(args.cache).split(args.test_fraction, args.seed)
-    pairs, validation = rest.split(configs[0].validation, args.seed)
-    fits = standard_fits(pairs.space.width, configs, steps=args.steps, device=args.device)
-    found = compare(pairs, validation, test, fits=fits, configs=configs, out=args.out)
+    pairs, validation = rest.split(training.validation, args.seed)
+    found = compare(pairs, validation, test, rows=rows, out=args.out, device=args.device)
     if args.out is not None:
         (args.out / "comparison.json").write_text(found.to_json() + "\n", "utf-8")
         (args.out / "comparison.md").write_text(found.markdown() + "\n", "utf-8")

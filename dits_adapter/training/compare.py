@@ -8,13 +8,12 @@ import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,16 +21,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
-from dits_adapter.adapters import (
-    Adapter,
-    AffineAdapter,
-    AffineConfig,
-    DITSAdapter,
-    LowRankAdapter,
-    LowRankConfig,
-    MLPAdapter,
-    MLPConfig,
-)
+from dits_adapter.adapters import Adapter, AffineAdapter, LowRankAdapter
 from dits_adapter.artifact import Artifact, is_artifact
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.metrics import (
@@ -39,15 +29,17 @@ from dits_adapter.metrics import (
     DotProducts,
     Interval,
     RetrievalMetrics,
+    Scores,
     bootstrap,
     paired_bootstrap,
     ranks,
     video_to_text_ranks,
 )
 from dits_adapter.sampler import SamplerConfig
-from dits_adapter.training.config import PRESETS, TrainingConfig
+from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import CLOSED_FORM, evaluate, fit_closed_form, initialise, train
+from dits_adapter.training.frozen import CLOSED_FORM, evaluate
+from dits_adapter.training.run import fit
 from dits_adapter.video.pooling import unit
 
 PLAIN = "identity"
@@ -56,12 +48,12 @@ STEPS = (1, 5, 10)
 """Truncated timesteps T' of the DITS rows."""
 SCHEDULE = 10
 """The paper's T. More steps than that take T = T' with β re-spanned, the only reading of its Table 8."""
-CONFIGS = tuple(TrainingConfig(learning_rate=rate) for rate in (5e-5, 5e-4))
-"""Two learning rates, as no single one is fair: linear maps want a larger one than deep networks."""
+LEARNING_RATES = (5e-5, 5e-4)
+"""No single one is fair: linear maps want a larger one than deep networks."""
 TIMING_ROUNDS = 100
 
-Fit = Callable[[Pairs, Pairs], Adapter]
-"""Makes an adapter from training and validation pairs. The test pairs are out of its reach."""
+Rows = Mapping[str, Sequence[Recipe]]
+"""For each row the recipes to try; the adapter that is best on the validation pairs is kept."""
 Family = Literal["plain", "linear", "network"]
 
 
@@ -105,7 +97,8 @@ class Row:
         over_plain: text to video, this row minus plain CLIP, by metric, on the same queries.
         validation: text to video on the validation pairs, by which rows are chosen.
         weights: how many numbers the adapter holds when it runs.
-        microseconds: median time that one query takes to adapt, alone, on one thread of the CPU.
+        microseconds: median time that one query takes to adapt, alone, on one thread of the CPU; None for an
+            adapter that needs the video, which adapts pairs and no queries.
     """
 
     name: str
@@ -115,7 +108,7 @@ class Row:
     over_plain: dict[str, Difference]
     validation: RetrievalMetrics
     weights: int
-    microseconds: float
+    microseconds: float | None
 
 
 @dataclass(frozen=True)
@@ -136,7 +129,7 @@ class Comparison:
         labels: which video each test text belongs to.
         sizes: (texts, videos) of `train`, `validation` and `test`.
         space: the embedding space in words.
-        configs: the training configs that were tried.
+        recipes: those that were tried, by row.
         environment: versions of packages, processor, see `environment`.
         version: of this layout.
     """
@@ -146,7 +139,7 @@ class Comparison:
     labels: tuple[int, ...]
     sizes: dict[str, tuple[int, int]]
     space: str
-    configs: tuple[TrainingConfig, ...]
+    recipes: dict[str, tuple[Recipe, ...]]
     environment: dict[str, str]
     version: Literal[1] = 1
 
@@ -184,8 +177,12 @@ class Comparison:
             forward.append(cells + ["–"] * (len(forward[0]) - len(cells)))
         backward = [[row.name, *row.video_to_text.cells()] for row in self.rows]
         head = ["adapter", "R@1", "R@5", "R@10", "MdR", "MnR"]
+        trained, chosen = (
+            "{:,} texts of {:,} videos".format(*self.sizes[split]) for split in ("train", "validation")
+        )
         return "\n\n".join(
             [
+                f"Trained on {trained}, chosen on {chosen}.",
                 f"**Text to video**: {texts:,} queries, {videos:,} videos, {self.space}; 95 % intervals.",
                 markdown_table([*head, "R@1 over plain", "weights", "µs a query"], forward),
                 f"**Video to text**: {len(self.rows[0].video_to_text.ranks):,} queries, {texts:,} texts.",
@@ -219,7 +216,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _costs(row: Row) -> list[str]:
     over = "–" if row.family == "plain" else signed(row.over_plain["r1"])
-    return [over, f"{row.weights:,}", f"{row.microseconds:.0f}"]
+    return [over, f"{row.weights:,}", "–" if row.microseconds is None else f"{row.microseconds:.0f}"]
 
 
 def signed(difference: Difference) -> str:
@@ -236,8 +233,7 @@ def compare(
     validation: Pairs,
     test: Pairs,
     *,
-    fits: Mapping[str, Fit] | None = None,
-    configs: Sequence[TrainingConfig] = CONFIGS,
+    rows: Rows | None = None,
     out: str | PathLike[str] | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
@@ -246,64 +242,42 @@ def compare(
 
     Args:
         pairs: training pairs.
-        validation: pairs of other videos, for everything that is chosen: epochs, penalties, configs, rows.
+        validation: pairs of other videos, for everything that is chosen: epochs, penalties, recipes, rows.
         test: pairs of yet other videos, for the figures.
-        fits: the rows; by default those of `standard_fits` with these configs.
-        configs: how adapters are trained by gradient; with several, each keeps the one that validates best.
+        rows: by default `standard_rows()`.
         out: folder that keeps each finished adapter as an artefact. The same call takes up what is there.
         device: where to train; queries are timed on the CPU.
         progress: show progress bars.
 
     Raises:
         SpaceMismatchError: the three are of different embedding spaces.
-        DITSError: `out` holds adapters of other pairs or configs.
+        DITSError: `out` holds adapters made from other pairs or recipes.
     """
-    pairs.space.require(test.space, mine="the training pairs", theirs="the test pairs")
-    shared = _rows(test.video) & (_rows(pairs.video) | _rows(validation.video))
+    check_splits(pairs, validation, test)
+    rows = standard_rows() if rows is None else rows
+    adapters = fit_all(rows, pairs, validation, out=out, device=device, progress=progress)
+    return tabulate(adapters, pairs, validation, test, rows=rows, progress=progress)
+
+
+def check_splits(pairs: Pairs, validation: Pairs, test: Pairs) -> None:
+    """Refuse splits of different embedding spaces, and warn of test videos that are not held out.
+
+    Raises:
+        SpaceMismatchError: naming the two that differ.
+    """
+    for split, name in ((validation, "the validation pairs"), (test, "the test pairs")):
+        pairs.space.require(split.space, mine="the training pairs", theirs=name)
+    shared = _distinct(test.video) & (_distinct(pairs.video) | _distinct(validation.video))
     if shared:
         warnings.warn(
             f"{len(shared)} of {len(test.video)} test videos have exactly the vector of a training or validation "
             "video: the figures flatter every trained adapter.",
-            stacklevel=2,
+            stacklevel=3,
         )
-    if fits is None:
-        fits = standard_fits(pairs.space.width, configs, device=device, progress=progress)
-    adapters = fit_all(fits, pairs, validation, configs=configs, out=out, progress=progress)
-    return tabulate(adapters, pairs, validation, test, configs=configs, progress=progress)
 
 
-def trained(
-    build: Callable[[], Adapter],
-    configs: Sequence[TrainingConfig] = CONFIGS,
-    *,
-    device: str | torch.device = "auto",
-    progress: bool = True,
-) -> Fit:
-    """Return the fit that builds an adapter, trains it once with each config and keeps the best on validation."""
-
-    def fit(pairs: Pairs, validation: Pairs) -> Adapter:
-        candidates = []
-        for config in configs:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(config.seed)
-                adapter = build()
-            initialise(adapter, pairs, validation, config, device=device)
-            history = train(adapter, pairs, validation, config, device=device, progress=progress)
-            candidates.append((max(epoch.validation.mrr for epoch in history), adapter.cpu()))
-        return max(candidates, key=lambda candidate: candidate[0])[1]
-
-    return fit
-
-
-def standard_fits(
-    width: int,
-    configs: Sequence[TrainingConfig] = CONFIGS,
-    *,
-    steps: Sequence[int] = STEPS,
-    device: str | torch.device = "auto",
-    progress: bool = True,
-) -> dict[str, Fit]:
-    """Name every adapter to compare and how to make it.
+def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None = None) -> dict[str, list[Recipe]]:
+    """Name every adapter to compare and the recipes to try for it.
 
     `dits-N` is DITS with T' = N, each trained as a sampler of its own. `mlp-N` is the residual MLP whose depth
     gives it the multiplications of `dits-N`: 8 d² a layer, against (9 · 4 + 2) d² a step of the folded sampler.
@@ -311,45 +285,37 @@ def standard_fits(
     starts from the contrastive linear map, which itself starts from the best closed form (`frozen.initialise`).
 
     Args:
-        width: dimension d.
-        configs: see `compare`.
         steps: values of T'. Up to 10 they run t = T' … 1 of the paper's schedule of T = 10; beyond, T = T'.
-        device, progress: see `compare`.
+        training: the optimisation; each adapter is trained with each of `LEARNING_RATES`, and `dits-best` with
+            its own learning rate and moving average.
 
     Raises:
         InputError: no steps, or less than one.
     """
     if not steps or min(steps) < 1:
         raise InputError(f"steps are {list(steps)}; expected numbers of truncated timesteps T' of at least 1.")
-
-    def closed_form(name: str) -> Fit:
-        return lambda pairs, validation: fit_closed_form(name, pairs, validation)
-
-    low_rank = LowRankConfig(width=width, rank=min(32, width))
-    by_gradient = partial(trained, configs=configs, device=device, progress=progress)
-    full = AffineConfig(width=width, method="contrastive-linear")
-    fits = {name: closed_form(name) for name in CLOSED_FORM}
-    fits["low-rank-affine"] = by_gradient(partial(LowRankAdapter, low_rank))
-    fits["contrastive-linear"] = by_gradient(partial(AffineAdapter, full))
-    for n in sorted({min(steps), max(steps)}):
-        depth = equal_cost_depth(sampler_of(width, n))
-        fits[f"mlp-{n}"] = by_gradient(partial(MLPAdapter, MLPConfig(width=width, depth=depth)))
-    for n in steps:
-        fits[f"dits-{n}"] = by_gradient(partial(DITSAdapter, sampler_of(width, n)))
+    training = TrainingConfig() if training is None else training
     best = PRESETS["best"]
-    optimisation = best.training.model_dump(include={"learning_rate", "ema"})
-    fits["dits-best"] = trained(
-        partial(DITSAdapter, best.sampler_config(width)),
-        [configs[0].model_copy(update=optimisation)],
-        device=device,
-        progress=progress,
-    )
-    return fits
+    rows = {name: [Recipe(adapter=name)] for name in CLOSED_FORM}
+    rows |= {name: tried(training, adapter=name) for name in ("low-rank-affine", "contrastive-linear")}
+    for n in sorted({min(steps), max(steps)}):
+        depth = equal_cost_depth(Recipe(sampler=schedule(n)).sampler_config(width=1))
+        rows[f"mlp-{n}"] = tried(training, adapter="mlp", options={"depth": depth})
+    rows |= {f"dits-{n}": tried(training, sampler=schedule(n)) for n in steps}
+    own = training.model_copy(update=best.training.model_dump(include={"learning_rate", "ema"}))
+    rows["dits-best"] = [best.model_copy(update={"training": own})]
+    return rows
 
 
-def sampler_of(width: int, steps: int) -> SamplerConfig:
-    """Return the sampler of T' steps: T = 10, or T = T' beyond that (Table 8)."""
-    return SamplerConfig(width=width, timesteps=max(SCHEDULE, steps), steps=steps)
+def tried(training: TrainingConfig, **fields: Any) -> list[Recipe]:
+    """Return the recipe with these fields once for each of `LEARNING_RATES`."""
+    configs = [training.model_copy(update={"learning_rate": rate}) for rate in LEARNING_RATES]
+    return [Recipe(training=config, **fields) for config in configs]
+
+
+def schedule(steps: int) -> dict[str, int]:
+    """Return the sampler's fields for T' steps: T = 10, or T = T' beyond that (Table 8)."""
+    return {"timesteps": max(SCHEDULE, steps), "steps": steps}
 
 
 def equal_cost_depth(sampler: SamplerConfig) -> int:
@@ -367,42 +333,51 @@ def equal_cost_depth(sampler: SamplerConfig) -> int:
 
 
 def fit_all(
-    fits: Mapping[str, Fit],
+    rows: Rows,
     pairs: Pairs,
     validation: Pairs,
     *,
-    configs: Sequence[TrainingConfig],
     out: str | PathLike[str] | None = None,
+    device: str | torch.device = "auto",
     progress: bool = True,
 ) -> dict[str, Adapter]:
-    """Make every adapter, or load it where an interrupted run with the same pairs and configs has left it.
+    """Make the adapter of every row, or load it where an interrupted run has left it; arguments as for `compare`.
 
     Raises:
-        DITSError: `out` holds an adapter of that name, made from other pairs or configs.
+        DITSError: `out` holds an adapter of that name, made from other pairs or recipes.
     """
-    digest = _digest(pairs, validation, configs)
+    data = _digest(pairs, validation)
     adapters = {}
-    bar = tqdm(fits.items(), desc="comparing", unit="adapter", disable=not progress)
-    for name, fit in bar:
+    bar = tqdm(rows.items(), desc="comparing", unit="adapter", disable=not progress)
+    for name, recipes in bar:
         bar.set_postfix_str(name)
-        if out is None:
-            adapters[name] = fit(pairs, validation)
-            continue
-        folder = Path(out) / name
-        if is_artifact(folder):
+        made_from = {"data": data, "recipes": [recipe.model_dump(mode="json") for recipe in recipes]}
+        folder = None if out is None else Path(out) / name
+        if folder is not None and is_artifact(folder):
             artifact = Artifact.load(folder)
-            if artifact.training.get("comparison") != digest:
+            if artifact.training != made_from:
                 raise DITSError(
-                    f"{folder}: was made from other pairs, or with another training, than this comparison has. "
+                    f"{folder}: was made from other pairs, or with another recipe, than this comparison has. "
                     "Choose another folder, or delete this one."
                 )
         else:
-            adapter = fit(pairs, validation)
-            metrics = {"validation": asdict(RetrievalMetrics.from_ranks(evaluate(adapter, validation)))}
-            artifact = Artifact(adapter, pairs.space, training={"comparison": digest}, metrics=metrics)
-            artifact.save(folder)
+            adapter, metrics = _fit_best(recipes, pairs, validation, device, progress)
+            artifact = Artifact(adapter, pairs.space, training=made_from, metrics={"validation": asdict(metrics)})
+            if folder is not None:
+                artifact.save(folder)
         adapters[name] = artifact.adapter
     return adapters
+
+
+def _fit_best(
+    recipes: Sequence[Recipe], pairs: Pairs, validation: Pairs, device: str | torch.device, progress: bool
+) -> tuple[Adapter, RetrievalMetrics]:
+    """Make an adapter by each recipe; return the best on the validation pairs, the first of equals."""
+    candidates = []
+    for recipe in recipes:
+        adapter, _ = fit(recipe, pairs, validation, device=device, progress=progress)
+        candidates.append((adapter, RetrievalMetrics.from_ranks(evaluate(adapter, validation))))
+    return max(candidates, key=lambda candidate: candidate[1].mrr)
 
 
 def tabulate(
@@ -411,17 +386,17 @@ def tabulate(
     validation: Pairs,
     test: Pairs,
     *,
-    configs: Sequence[TrainingConfig] = (),
+    rows: Rows,
     progress: bool = True,
 ) -> Comparison:
     """Evaluate finished adapters, time them side by side, and recommend one.
 
     Args:
         adapters: by name, `identity` among them.
-        pairs: what they were trained on; only its size is reported.
+        pairs: what they were trained on.
         validation: pairs that choose between the rows.
         test: pairs that the figures come from.
-        configs: how they were trained, for the record.
+        rows: how they were made, for the record.
         progress: show a progress bar.
 
     Raises:
@@ -430,15 +405,15 @@ def tabulate(
     if PLAIN not in adapters:
         raise InputError(f"a comparison needs the row {PLAIN!r}, plain CLIP; there are {', '.join(adapters)}.")
     ready = {name: adapter.for_inference() for name, adapter in adapters.items()}
-    microseconds = _time(ready, test.text)
+    microseconds = _time({name: a for name, a in ready.items() if not a.needs_video}, test.text)
     names = sorted(ready, key=lambda name: name != PLAIN)
-    rows: list[Row] = []
+    found: list[Row] = []
     for name in tqdm(names, desc="evaluating", unit="adapter", disable=not progress):
         adapter = ready[name]
         scores = similarities(adapter, test)
         forward = Retrieval.of(ranks(scores, test.labels), test.labels)
-        plain = rows[0].text_to_video.ranks if rows else forward.ranks
-        rows.append(
+        plain = found[0].text_to_video.ranks if found else forward.ranks
+        found.append(
             Row(
                 name=name,
                 family=_family(adapter),
@@ -447,17 +422,17 @@ def tabulate(
                 over_plain=paired_bootstrap(plain, forward.ranks, test.labels),
                 validation=RetrievalMetrics.from_ranks(evaluate(adapter, validation)),
                 weights=0 if adapter.is_plain else sum(t.numel() for t in adapter.state_dict().values()),
-                microseconds=microseconds[name],
+                microseconds=microseconds.get(name),
             )
         )
     splits = {"train": pairs, "validation": validation, "test": test}
     return Comparison(
-        rows=tuple(rows),
-        recommendation=recommend(rows, test.labels),
+        rows=tuple(found),
+        recommendation=recommend(found, test.labels),
         labels=tuple(test.labels.tolist()),
         sizes={name: (len(split.text), len(split.video)) for name, split in splits.items()},
         space=str(test.space),
-        configs=tuple(configs),
+        recipes={name: tuple(recipes) for name, recipes in rows.items()},
         environment=environment(),
     )
 
@@ -503,8 +478,10 @@ def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
     return Recommendation(standing.name, f"{answer} on {len(labels):,} test queries. {duels}.")
 
 
-def similarities(adapter: Adapter, pairs: Pairs) -> DotProducts:
+def similarities(adapter: Adapter, pairs: Pairs) -> Scores:
     """Return the cosines of all adapted texts with all videos, (texts, videos), computed as they are read."""
+    if adapter.needs_video:
+        return adapter.scores(pairs.text, pairs.video)
     return DotProducts(unit(adapter.adapt(pairs.text)), unit(pairs.video))
 
 
@@ -547,16 +524,14 @@ def _time(adapters: Mapping[str, Adapter], texts: NDArray[np.float32]) -> dict[s
     return {name: 1e6 * statistics.median(times[1:]) for name, times in taken.items()}  # the first warms up
 
 
-def _rows(vectors: NDArray[np.float32]) -> set[bytes]:
+def _distinct(vectors: NDArray[np.float32]) -> set[bytes]:
     return {row.tobytes() for row in vectors}
 
 
-def _digest(pairs: Pairs, validation: Pairs, configs: Sequence[TrainingConfig]) -> str:
-    """Return a digest of all that decides what an adapter becomes."""
+def _digest(pairs: Pairs, validation: Pairs) -> str:
+    """Return a digest of the data, and of the version of the code, that decide what an adapter becomes."""
     digest = hashlib.sha256(version("dits-adapter").encode())
     for split in (pairs, validation):
         for array in (split.text, split.video, split.labels):
             digest.update(np.ascontiguousarray(array).tobytes())
-    for config in configs:
-        digest.update(config.model_dump_json().encode())
     return digest.hexdigest()

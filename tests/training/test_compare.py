@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dits_adapter.adapters import DITSAdapter, LowRankAdapter, LowRankConfig, MLPAdapter, MLPConfig
 from dits_adapter.cli import main
-from dits_adapter.errors import DITSError, InputError
+from dits_adapter.errors import DITSError, InputError, SpaceMismatchError
 from dits_adapter.metrics import RetrievalMetrics, ranks
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
@@ -24,14 +24,17 @@ from dits_adapter.training.compare import (
     compare,
     equal_cost_depth,
     recommend,
-    sampler_of,
-    standard_fits,
+    schedule,
+    standard_rows,
+    tried,
 )
-from dits_adapter.training.config import TrainingConfig
+from dits_adapter.training.config import Recipe, TrainingConfig
 from dits_adapter.training.data import Pairs
+from dits_adapter.training.frozen import CLOSED_FORM
+from dits_adapter.training.run import fit
 
 WIDTH = 8
-QUICK = [TrainingConfig(epochs=2, batch_size=32, learning_rate=rate) for rate in (1e-3, 1e-2)]
+QUICK = TrainingConfig(epochs=2, batch_size=32)
 
 
 def space_of(width: int = WIDTH, digest: str = "0") -> EmbeddingSpace:
@@ -59,13 +62,14 @@ def three(pairs: Pairs) -> tuple[Pairs, Pairs, Pairs]:
     return train, validation, test
 
 
-def quick_fits():
-    return standard_fits(WIDTH, QUICK, steps=(1, 2), progress=False)
+def quick_rows(*names):
+    rows = standard_rows((1, 2), QUICK)
+    return {name: rows[name] for name in names or rows}
 
 
 @pytest.fixture(scope="module")
 def rotated() -> Comparison:
-    return compare(*three(rotated_pairs()), fits=quick_fits(), configs=QUICK, progress=False)
+    return compare(*three(rotated_pairs()), rows=quick_rows(), progress=False)
 
 
 def test_every_adapter_has_its_row_in_order(rotated):
@@ -108,18 +112,17 @@ def test_a_rotation_needs_a_linear_map_and_no_more(rotated):
 
 
 def test_without_a_gap_it_says_keep_plain_clip():
-    fits = {name: fit for name, fit in quick_fits().items() if name in ("identity", "ridge", "contrastive-linear")}
+    rows = quick_rows("identity", "ridge", "contrastive-linear")
     pairs = rotated_pairs(rotate=False, noise=0.5)
-    found = compare(*three(pairs), fits=fits, configs=QUICK, progress=False)
+    found = compare(*three(pairs), rows=rows, progress=False)
     assert found.recommendation.name == "identity"
     assert found.recommendation.reason.startswith("Keep plain CLIP")
     assert "against identity: R@1" in found.recommendation.reason
 
 
-def test_the_order_of_the_fits_does_not_matter(rotated):
-    names = ["ridge", "identity", "mean-shift"]
-    fits = quick_fits()
-    found = compare(*three(rotated_pairs()), fits={n: fits[n] for n in names}, configs=QUICK, progress=False)
+def test_the_order_of_the_rows_does_not_matter(rotated):
+    rows = quick_rows("ridge", "identity", "mean-shift")
+    found = compare(*three(rotated_pairs()), rows=rows, progress=False)
     assert [row.name for row in found.rows] == ["identity", "ridge", "mean-shift"]
     assert found["ridge"].text_to_video == rotated["ridge"].text_to_video
 
@@ -133,26 +136,34 @@ def test_json_reads_back_equal_and_refuses_another_version(rotated):
 
 def test_the_table_has_all_rows_quoted_ones_and_the_answer(rotated):
     text = rotated.markdown({"X-Pool, quoted": (46.9, 72.8, 82.2, 2, 14.3)})
+    assert text.startswith("Trained on 116 texts of 58 videos, chosen on 28 texts of 14 videos.")
     assert "| X-Pool, quoted " in text
     assert text.count("| ridge") == 2
     assert rotated.recommendation.reason in text
-    widths = {len(line) for line in text.split("\n\n")[1].splitlines()}
+    widths = {len(line) for line in text.split("\n\n")[2].splitlines()}
     assert len(widths) == 1
 
 
 def test_no_row_of_plain_clip_is_refused():
-    fits = {"ridge": quick_fits()["ridge"]}
     with pytest.raises(InputError, match="needs the row 'identity'"):
-        compare(*three(rotated_pairs()), fits=fits, configs=QUICK, progress=False)
+        compare(*three(rotated_pairs()), rows=quick_rows("ridge"), progress=False)
+
+
+def test_splits_of_different_spaces_are_refused_before_anything_is_trained(tmp_path):
+    train, validation, test = three(rotated_pairs())
+    other = space_of().model_copy(update={"frames": 3})
+    foreign = Pairs(test.text, test.video, test.labels, other)
+    with pytest.raises(SpaceMismatchError, match=r"the training pairs .* the test pairs"):
+        compare(train, validation, foreign, rows=quick_rows("identity"), out=tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_test_videos_that_were_trained_on_are_noticed():
     train, validation, test = three(rotated_pairs())
     leaky = test.of_videos(np.arange(len(test.video)))
     leaky.video[3] = train.video[0]
-    fits = {"identity": quick_fits()["identity"]}
     with pytest.warns(UserWarning, match="1 of 48 test videos have exactly the vector of a training"):
-        compare(train, validation, leaky, fits=fits, configs=QUICK, progress=False)
+        compare(train, validation, leaky, rows=quick_rows("identity"), progress=False)
 
 
 # --- the rule behind the recommendation ---
@@ -205,43 +216,62 @@ def test_captions_of_one_video_are_one_observation_for_the_rule():
 # --- interrupted and taken up again ---
 
 
-def test_a_killed_comparison_goes_on_where_it_was(tmp_path, rotated):
+def test_a_killed_comparison_goes_on_where_it_was(tmp_path, rotated, monkeypatch):
     made = []
 
-    def watched(fail_at=None):
-        def watch(name, fit):
-            def run(pairs, validation):
-                if name == fail_at:
-                    raise KeyboardInterrupt
-                made.append(name)
-                return fit(pairs, validation)
+    def watched(recipe, *splits, **options):
+        if recipe.adapter == "mlp" and killed:
+            raise KeyboardInterrupt
+        made.append(recipe.adapter)
+        return fit(recipe, *splits, **options)
 
-            return run
-
-        return {name: watch(name, fit) for name, fit in quick_fits().items()}
-
-    splits = three(rotated_pairs())
+    monkeypatch.setattr("dits_adapter.training.compare.fit", watched)
+    splits, killed = three(rotated_pairs()), True
     with pytest.raises(KeyboardInterrupt):
-        compare(*splits, fits=watched("mlp-1"), configs=QUICK, out=tmp_path, progress=False)
-    assert made == ["identity", "mean-shift", "procrustes", "ridge", "low-rank-affine", "contrastive-linear"]
+        compare(*splits, rows=quick_rows(), out=tmp_path, progress=False)
+    assert list(dict.fromkeys(made)) == [*CLOSED_FORM, "low-rank-affine", "contrastive-linear"]
     made.clear()
-    resumed = compare(*splits, fits=watched(), configs=QUICK, out=tmp_path, progress=False)
-    assert made == ["mlp-1", "mlp-2", "dits-1", "dits-2", "dits-best"]
+    killed = False
+    resumed = compare(*splits, rows=quick_rows(), out=tmp_path, progress=False)
+    assert list(dict.fromkeys(made)) == ["mlp", "dits"]
     assert [dataclasses.replace(r, microseconds=0) for r in resumed.rows] == [
         dataclasses.replace(r, microseconds=0) for r in rotated.rows
     ]
 
 
-@pytest.mark.parametrize("changed", ["pairs", "config"])
-def test_adapters_of_another_comparison_are_not_taken_up(tmp_path, changed):
-    splits = three(rotated_pairs())
-    fits = {"identity": quick_fits()["identity"]}
-    compare(*splits, fits=fits, configs=QUICK, out=tmp_path, progress=False)
-    configs = QUICK[:1] if changed == "config" else QUICK
-    if changed == "pairs":
-        splits = three(rotated_pairs(noise=0.2))
+def test_adapters_of_another_comparison_are_not_taken_up(tmp_path):
+    splits, rows = three(rotated_pairs()), quick_rows("identity", "contrastive-linear")
+    compare(*splits, rows=rows, out=tmp_path, progress=False)
     with pytest.raises(DITSError, match="identity: was made from other pairs"):
-        compare(*splits, fits=fits, configs=configs, out=tmp_path, progress=False)
+        compare(*three(rotated_pairs(noise=0.2)), rows=rows, out=tmp_path, progress=False)
+    longer = {
+        **rows,
+        "contrastive-linear": tried(QUICK.model_copy(update={"epochs": 3}), adapter="contrastive-linear"),
+    }
+    with pytest.raises(DITSError, match=r"contrastive-linear: was made .* with another recipe"):
+        compare(*splits, rows=longer, out=tmp_path, progress=False)
+
+
+def test_of_several_recipes_the_one_that_validates_best_is_kept():
+    splits = three(rotated_pairs())
+    rows = {"identity": [Recipe(adapter="identity")]}
+    names = ("identity", "procrustes", "mean-shift")
+    rows["any"] = [Recipe(adapter=name) for name in names]
+    found = compare(*splits, rows=rows, progress=False)
+    each = compare(*splits, rows={name: [Recipe(adapter=name)] for name in names}, progress=False)
+    assert found["any"].text_to_video == each["procrustes"].text_to_video
+    assert found.recipes["any"] == tuple(rows["any"])
+
+
+def test_an_adapter_that_needs_the_video_has_figures_but_no_time_of_a_query():
+    training = TrainingConfig(epochs=1, batch_size=16)
+    sampler = {"condition": "both", "steps": 2, "depth": 1}
+    rows = {**quick_rows("identity"), "both": [Recipe(sampler=sampler, training=training)]}
+    found = compare(*three(rotated_pairs(videos=40)), rows=rows, progress=False)
+    assert found["both"].microseconds is None
+    assert found["both"].family == "network"
+    assert "| both " in found.markdown()
+    assert Comparison.from_json(found.to_json()) == found
 
 
 # --- what the rows are ---
@@ -262,11 +292,9 @@ def test_the_mlp_multiplies_as_often_as_dits(steps, depth, ratio):
 
 
 def test_more_steps_than_ten_span_a_schedule_of_their_own():
-    assert [(sampler_of(4, n).timesteps, sampler_of(4, n).steps) for n in (1, 10, 40)] == [
-        (10, 1),
-        (10, 10),
-        (40, 40),
-    ]
+    for steps, expected in ((1, (10, 1)), (10, (10, 10)), (40, (40, 40))):
+        config = Recipe(sampler=schedule(steps)).sampler_config(4)
+        assert (config.timesteps, config.steps) == expected
 
 
 def test_a_low_rank_map_starts_as_the_identity_and_moves_in_few_directions():
@@ -293,7 +321,7 @@ def test_the_command_prints_the_table_and_keeps_everything(tmp_path, capsys):
     assert "**Recommendation: " in printed
     found = Comparison.from_json((out / "comparison.json").read_text())
     assert found.markdown() == printed.rstrip("\n") == (out / "comparison.md").read_text().rstrip("\n")
-    assert {config.epochs for config in found.configs} == {1}
+    assert {recipe.training.epochs for recipe in found.recipes["dits-1"]} == {1}
     for change, message in [
         (["--seed", "1"], "made from other pairs"),
         (["--epochs", "0"], "greater than or equal to 1"),
