@@ -22,6 +22,7 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -414,7 +415,8 @@ def _last_checkpoint(folder: Path, run: dict[str, Any]) -> Path | None:
     complete = [
         path
         for path in folder.glob("checkpoint-*")
-        if _is_json(path / "trainer_state.json") and len([*path.glob("rng_state*")]) == run["processes"]
+        if _is_json(path / "trainer_state.json")
+        and sum(map(is_zipfile, path.glob("rng_state*"))) == run["processes"]
     ]
     return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
