@@ -8,7 +8,7 @@ from pathlib import Path
 from dits_adapter.errors import MissingExtraError
 from dits_adapter.training.compare import Comparison
 
-COLOURS = {"plain": "#777777", "linear": "#1f6f8b", "network": "#c2571a"}
+COLOURS = {"plain": "#777777", "linear": "#1f6f8b", "network": "#c2571a", "paired": "#8a5aa8"}
 
 
 def recall(comparison: Comparison, quoted: Mapping[str, Sequence[float]], title: str, path: Path) -> None:

@@ -54,7 +54,7 @@ TIMING_ROUNDS = 100
 
 Rows = Mapping[str, Sequence[Recipe]]
 """For each row the recipes to try; the adapter that is best on the validation pairs is kept."""
-Family = Literal["plain", "linear", "network"]
+Family = Literal["plain", "linear", "network", "paired"]
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,15 @@ class Row:
 
     Attributes:
         name: of the adapter.
-        family: `plain`, `linear` or `network`, from cheap to dear.
+        family: `plain`, `linear` or `network`, from cheap to dear; or `paired`, an adapter that needs the video,
+            which scores pairs and cannot search an index.
         text_to_video: the texts search the videos.
         video_to_text: the videos search the texts; the best of a video's captions counts.
         over_plain: text to video, this row minus plain CLIP, by metric, on the same queries.
         validation: text to video on the validation pairs, by which rows are chosen.
         weights: how many numbers the adapter holds when it runs.
-        microseconds: median time that one query takes to adapt, alone, on one thread of the CPU; None for an
-            adapter that needs the video, which adapts pairs and no queries.
+        microseconds: median time that one query takes to adapt, alone, on one thread of the CPU; None for the
+            family `paired`, which adapts no queries.
     """
 
     name: str
@@ -446,7 +447,7 @@ def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
     if, on the test pairs, its mean reciprocal rank is higher and the 95 % paired bootstrap interval of the
     difference lies above 0. The test pairs thus decide two duels and choose between no rows. So "keep plain
     CLIP" is the answer where nothing is better by more than noise, and "a linear map is enough" where no network
-    improves on it.
+    improves on it. The family `paired` takes no part.
 
     Args:
         rows: plain CLIP first.
@@ -472,7 +473,7 @@ def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
     answer = {
         "plain": "Keep plain CLIP: no adapter was better by more than noise",
         "linear": "A linear map is enough: it was better than plain CLIP by more than noise, no network than it",
-        "network": "The steps are worth it: it was better than what is cheaper by more than noise",
+        "network": "The network is worth it: it was better than what is cheaper by more than noise",
     }[standing.family]
     duels = ". ".join(filter(None, [won, *lost]))
     return Recommendation(standing.name, f"{answer} on {len(labels):,} test queries. {duels}.")
@@ -504,6 +505,8 @@ def environment() -> dict[str, str]:
 def _family(adapter: Adapter) -> Family:
     if adapter.is_plain:
         return "plain"
+    if adapter.needs_video:
+        return "paired"
     return "linear" if isinstance(adapter, (AffineAdapter, LowRankAdapter)) else "network"
 
 

@@ -193,11 +193,12 @@ LABELS = np.arange(200)
         ([("ridge", "linear", 100, 0.9), ("dits", "network", 101, 0.95)], "ridge", "A linear map is enough"),
         ([("ridge", "linear", 100, 0.9), ("dits", "network", 80, 0.95)], "ridge", "A linear map is enough"),
         ([("ridge", "linear", 100, 0.9)], "ridge", "A linear map is enough"),
-        ([("ridge", "linear", 100, 0.9), ("dits", "network", 140, 0.95)], "dits", "The steps are worth it"),
-        ([("ridge", "linear", 40, 0.9), ("dits", "network", 140, 0.95)], "dits", "The steps are worth it"),
+        ([("ridge", "linear", 100, 0.9), ("dits", "network", 140, 0.95)], "dits", "The network is worth it"),
+        ([("ridge", "linear", 40, 0.9), ("dits", "network", 140, 0.95)], "dits", "The network is worth it"),
         # Validation chooses within a family, however well the other one does on the test pairs.
         ([("ridge", "linear", 100, 0.8), ("procrustes", "linear", 60, 0.9)], "identity", "Keep plain CLIP"),
-        ([("mlp", "network", 120, 0.9), ("dits", "network", 160, 0.8)], "mlp", "The steps are worth it"),
+        ([("mlp", "network", 120, 0.9), ("dits", "network", 160, 0.8)], "mlp", "The network is worth it"),
+        ([("dits-video", "paired", 200, 0.99)], "identity", "Keep plain CLIP"),
         ([], "identity", "Keep plain CLIP"),
     ],
 )
@@ -269,7 +270,7 @@ def test_an_adapter_that_needs_the_video_has_figures_but_no_time_of_a_query():
     rows = {**quick_rows("identity"), "both": [Recipe(sampler=sampler, training=training)]}
     found = compare(*three(rotated_pairs(videos=40)), rows=rows, progress=False)
     assert found["both"].microseconds is None
-    assert found["both"].family == "network"
+    assert found["both"].family == "paired"
     assert "| both " in found.markdown()
     assert Comparison.from_json(found.to_json()) == found
 
