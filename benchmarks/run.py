@@ -21,7 +21,15 @@ from benchmarks.result import Result, peak_mib
 from benchmarks.scoring import score_all
 from benchmarks.vectors import TOY, embed_splits, has_split, open_splits
 from dits_adapter.errors import DITSError, InputError
-from dits_adapter.training.compare import PLAIN, STEPS, check_splits, fit_all, standard_rows, tabulate
+from dits_adapter.training.compare import (
+    LEARNING_RATES,
+    PLAIN,
+    STEPS,
+    check_splits,
+    fit_all,
+    standard_rows,
+    tabulate,
+)
 from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.data import Pairs
 
@@ -51,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ablation", choices=ABLATIONS, help="redo one of the paper's ablations instead")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, metavar="T'", help="of the DITS rows")
     parser.add_argument("--epochs", type=int, default=DEFAULTS.epochs, help="default: %(default)s")
+    parser.add_argument(
+        "--learning-rates", type=float, nargs="+", default=LEARNING_RATES, metavar="R", help="default: %(default)s"
+    )
     parser.add_argument("--seed", type=int, default=DEFAULTS.seed, help="default: %(default)s")
     parser.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
     parser.add_argument(
@@ -86,9 +97,9 @@ def run(args: argparse.Namespace, out: Path) -> Result:
     """Run the benchmark that the arguments ask for."""
     dataset = DATASETS[args.dataset]
     try:
-        training = TrainingConfig(epochs=args.epochs, seed=args.seed)
+        training = TrainingConfig(epochs=args.epochs, learning_rate=tuple(args.learning_rates), seed=args.seed)
     except ValidationError as error:
-        raise InputError(f"--epochs or --seed: {error}") from None
+        raise InputError(f"--epochs, --learning-rates or --seed: {error}") from None
     rows = rows_of(args.ablation, training) if args.ablation else standard_rows(args.steps, training)
     seconds: dict[str, float] = {}
     with _timed("embedding", seconds):
@@ -101,7 +112,7 @@ def run(args: argparse.Namespace, out: Path) -> Result:
     with _timed("training", seconds):
         adapters = fit_all(rows, train, validation, out=out / "adapters", device=args.device)
     with _timed("evaluation", seconds):
-        if args.ablation == "noise":
+        if args.ablation in ("timestamps", "noise"):
             adapters |= noisy_at_inference(adapters)
         comparison = tabulate(adapters, train, validation, test, rows=rows)
         scorers = []

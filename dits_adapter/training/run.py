@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from dits_adapter.training.data import Pairs
 from dits_adapter.training.frozen import (
     CLOSED_FORM,
     Epoch,
+    best_epoch,
     evaluate,
     fit_closed_form,
     fresh_adapter,
@@ -58,17 +60,22 @@ def fit(
     validation: Pairs,
     *,
     device: str | torch.device = "auto",
-    checkpoint: str | PathLike[str] | None = None,
+    checkpoints: Path | None = None,
     log_dir: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> tuple[Adapter, list[Epoch]]:
-    """Fit the recipe's adapter, in closed form or by `initialise` and `train`; arguments as there."""
+    """Fit the recipe's adapter, in closed form or by `initialise` and `train`; arguments as there.
+
+    Returns:
+        The adapter, and the epochs of its training: none for what is not trained by gradient.
+    """
     if recipe.adapter in CLOSED_FORM:
         return fit_closed_form(recipe.adapter, pairs, validation), []
     torch.manual_seed(recipe.training.seed)
     width = pairs.space.width
     adapter = fresh_adapter(recipe.adapter, width, recipe.sampler_config(width), recipe.options)
-    initialise(adapter, pairs, validation, recipe.training, device=device)
+    start, training = (None if checkpoints is None else checkpoints / stage for stage in ("start", "training"))
+    initialise(adapter, pairs, validation, recipe.training, device=device, checkpoints=start)
     if recipe.adapter in ("diffusion-pretrained", "fixed-prior"):  # the one is done, the other has no weights
         return adapter.eval().cpu(), []
     history = train(
@@ -77,7 +84,7 @@ def fit(
         validation,
         recipe.training,
         device=device,
-        checkpoint=checkpoint,
+        checkpoints=training,
         log_dir=log_dir,
         progress=progress,
     )
@@ -99,7 +106,7 @@ def train_artifact(
 ) -> TrainingReport:
     """Train on one part of the pairs, choose the epoch on a second, measure on a third, write the artefact.
 
-    A killed run goes on from `OUT.checkpoint.safetensors`, which is removed once the artefact is written.
+    A killed run goes on from the folder `OUT.checkpoints`, which is removed once the artefact is written.
 
     Args:
         pairs: all pairs, or those to train on where `test` is given.
@@ -134,10 +141,11 @@ def train_artifact(
             stacklevel=2,
         )
     kept, validation = rest.split(recipe.training.validation, recipe.training.seed)
-    checkpoint = target.with_name(f"{target.name}.checkpoint.safetensors")
+    checkpoints = target.with_name(f"{target.name}.checkpoints")
     adapter, history = fit(
-        recipe, kept, validation, device=device, checkpoint=checkpoint, log_dir=log_dir, progress=progress
+        recipe, kept, validation, device=device, checkpoints=checkpoints, log_dir=log_dir, progress=progress
     )
+    best = best_epoch(history) if history else None
     found = evaluate(adapter, test)
     if incumbent is not None:
         name, standing = str(target), evaluate(incumbent.adapter, test)
@@ -153,14 +161,16 @@ def train_artifact(
             "pairs": {"train": len(kept), "validation": len(validation), "test": len(test)},
             "videos": {"train": len(kept.video), "validation": len(validation.video), "test": len(test.video)},
             "recipe": recipe.model_dump(mode="json"),
-            "best_epoch": max(history, key=lambda e: e.validation.mrr).number if history else None,
+            "best_epoch": best and best.number,
+            "best_learning_rate": best and best.learning_rate,
         },
         metrics={"test": describe(found, test.labels)},
     )
     written = None
     if not only_if_better or differences["r1"].low > 0:
         written = artifact.save(target)
-    checkpoint.unlink(missing_ok=True)
+    if checkpoints.exists():
+        shutil.rmtree(checkpoints)
     return TrainingReport(artifact, history, metrics, name, differences, written)
 
 

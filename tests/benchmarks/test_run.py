@@ -162,7 +162,10 @@ def test_the_check_opens_no_video_and_trains_nothing(command, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("ablation", "rows"),
     [
-        ("timestamps", ["dits-1", "dits-20"]),
+        (
+            "timestamps",
+            [f"dits-{n}{noise}{on}" for on in ("", ", noise on") for noise in ("", "-noisy") for n in (1, 20)],
+        ),
         ("condition", [f"dits-condition-{name}" for name in ("text", "video", "both", "none")]),
         ("gap", ["diffusion-t-v", "diffusion-v-t"]),
         (
@@ -189,8 +192,7 @@ def test_the_check_opens_no_video_and_trains_nothing(command, tmp_path, capsys):
 )
 def test_ablations(ablation, rows, command, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(ablations, "TIMESTAMPS", (1, 20))
-    monkeypatch.setattr("dits_adapter.training.compare.LEARNING_RATES", (5e-4,))
-    assert run.main(command("msrvtt", "--ablation", ablation)) == 0
+    assert run.main(command("msrvtt", "--ablation", ablation, "--learning-rates", "5e-4")) == 0
     found = Result.read(tmp_path / "out" / f"{ablation}.json")
     assert [row.name for row in found.comparison.rows] == ["identity", *rows]
     printed = capsys.readouterr().out
