@@ -1,16 +1,16 @@
-"""The paper's ablations on cached vectors: the rows of each, as recipes."""
+"""The paper's ablations on cached vectors, and that of the preset `best`: the rows of each, as recipes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from dits_adapter.adapters import Adapter, DITSAdapter
 from dits_adapter.sampler import SamplerConfig
-from dits_adapter.training.compare import PLAIN, schedule
+from dits_adapter.training.compare import PLAIN, best_recipe, schedule
 from dits_adapter.training.config import PAPER_SAMPLER, Recipe, TrainingConfig
 
 TIMESTAMPS = (1, 5, 10, 15, 20, 30, 40)
@@ -79,12 +79,43 @@ def prior(training: TrainingConfig) -> Recipes:
     return rows
 
 
+def best(training: TrainingConfig) -> Recipes:
+    """The strongest cheap adapters, the preset `best`, and `best` with one of its choices taken back each."""
+    whole = best_recipe(training)
+
+    def without(sampler: dict[str, Any] | None = None, **optimisation: Any) -> Recipe:
+        return whole.model_copy(
+            update={
+                "sampler": {**whole.sampler, **(sampler or {})},
+                "training": whole.training.model_copy(update=optimisation),
+            }
+        )
+
+    small, large = whole.training.learning_rate
+    cheap = {name: Recipe(adapter=name, training=training) for name in ("ridge", "contrastive-linear", "mlp")}
+    return cheap | {
+        "dits-best": whole,
+        "start at the text": without({"start": "text"}),
+        f"only the rate {small:g}": without(learning_rate=(small,)),
+        f"only the rate {large:g}": without(learning_rate=(large,)),
+        "no moving average": without(ema=0.0),
+        "T' = 1": without({"steps": 1}),
+        "T' = 5": without({"steps": 5}),
+        "one block": without({"depth": 1}),
+        "narrow blocks": without({"mlp_ratio": 1.0}),
+        "dropout .1": without({"dropout": 0.1}),
+        "noise .01": without({"noise_scale": 0.01}),
+        "hard negatives .25": without(hard_negatives=0.25),
+    }
+
+
 ABLATIONS: Mapping[str, Callable[[TrainingConfig], Recipes]] = {
     "timestamps": timestamps,
     "noise": noise,
     "condition": condition,
     "gap": gap,
     "prior": prior,
+    "best": best,
 }
 
 
