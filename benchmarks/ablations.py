@@ -95,17 +95,17 @@ def best(training: TrainingConfig) -> Recipes:
     cheap = {name: Recipe(adapter=name, training=training) for name in ("ridge", "contrastive-linear", "mlp")}
     return cheap | {
         "dits-best": whole,
-        "start at the text": without({"start": "text"}),
-        f"only the rate {small:g}": without(learning_rate=(small,)),
-        f"only the rate {large:g}": without(learning_rate=(large,)),
-        "no moving average": without(ema=0.0),
-        "T' = 1": without({"steps": 1}),
-        "T' = 5": without({"steps": 5}),
-        "one block": without({"depth": 1}),
-        "narrow blocks": without({"mlp_ratio": 1.0}),
-        "dropout .1": without({"dropout": 0.1}),
-        "noise .01": without({"noise_scale": 0.01}),
-        "hard negatives .25": without(hard_negatives=0.25),
+        "best-from-text": without({"start": "text"}),
+        "best-small-rate": without(learning_rate=(small,)),
+        "best-large-rate": without(learning_rate=(large,)),
+        "best-no-ema": without(ema=0.0),
+        "best-1-step": without({"steps": 1}),
+        "best-5-steps": without({"steps": 5}),
+        "best-1-block": without({"depth": 1}),
+        "best-narrow": without({"mlp_ratio": 1.0}),
+        "best-dropout": without({"dropout": 0.1}),
+        "best-noise": without({"noise_scale": 0.01}),
+        "best-hard-negatives": without(hard_negatives=0.25),
     }
 
 

