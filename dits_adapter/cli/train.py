@@ -19,7 +19,7 @@ def add_train(commands: Any) -> None:
     )
     train.add_argument("pairs", type=Path, metavar="CACHE", help="what `dits-adapter embed` wrote")
     train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the artefact; replaced if there")
-    train.add_argument("--preset", default="deterministic", help="the recipe to start from (default: %(default)s)")
+    train.add_argument("--preset", default="best", help="the recipe to start from (default: %(default)s)")
     train.add_argument("--config", type=Path, metavar="FILE.yaml", help="fields that differ from the preset")
     train.add_argument(
         "--set",

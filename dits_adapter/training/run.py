@@ -15,6 +15,7 @@ import torch
 
 from dits_adapter.adapters import Adapter
 from dits_adapter.artifact import Artifact, is_artifact, require_free
+from dits_adapter.errors import InputError
 from dits_adapter.metrics import Difference, RetrievalMetrics, bootstrap, paired_bootstrap
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.data import Pairs
@@ -120,7 +121,8 @@ def train_artifact(
         device, log_dir, progress: see `train`.
 
     Raises:
-        InputError, DITSError: see `train`.
+        InputError: texts of unit norm for a sampler that takes them raw; see also `train`.
+        DITSError: see `train`.
         SpaceMismatchError: test pairs or incumbent of another space.
         ArtifactError: something else is at `out`.
     """
@@ -130,6 +132,8 @@ def train_artifact(
     if test is None:
         rest, test = pairs.split(test_fraction, recipe.training.seed)
     pairs.space.require(test.space, mine="the training pairs", theirs="the test pairs")
+    if recipe.adapter == "dits" and recipe.sampler_config(pairs.space.width).input == "raw":
+        _require_raw(pairs.text)
     incumbent = Artifact.load(target) if is_artifact(target) else None
     if incumbent is not None:
         pairs.space.require(incumbent.space, mine="the training pairs", theirs=f"the adapter at {target}")
@@ -172,6 +176,16 @@ def train_artifact(
     if checkpoints.exists():
         shutil.rmtree(checkpoints)
     return TrainingReport(artifact, history, metrics, name, differences, written)
+
+
+def _require_raw(text: np.ndarray) -> None:
+    """Refuse normalised texts: queries come with the norm that CLIP gives them, and a raw sampler sees it."""
+    norms = np.linalg.norm(text[:1000], axis=1)
+    if np.allclose(norms, 1, atol=1e-3):
+        raise InputError(
+            "the texts have unit norm, but this recipe's sampler takes them raw, with the norm that CLIP gives a "
+            "query. Embed the texts again without normalising them, or use sampler.input=unit."
+        )
 
 
 def describe(ranks: np.ndarray, labels: np.ndarray) -> dict[str, str | int]:
