@@ -57,11 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--train", default="train", metavar="SPLIT", help="default: %(default)s")
     parser.add_argument("--test", default="test", metavar="SPLIT", help="default: %(default)s")
     parser.add_argument("--ablation", choices=ABLATIONS, help="redo one of the paper's ablations instead")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="of the rows, these alone beside plain CLIP")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, metavar="T'", help="of the DITS rows")
     parser.add_argument("--epochs", type=int, default=DEFAULTS.epochs, help="default: %(default)s")
     parser.add_argument(
         "--learning-rates", type=float, nargs="+", default=LEARNING_RATES, metavar="R", help="default: %(default)s"
     )
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16 (autocast)")
     parser.add_argument("--seed", type=int, default=DEFAULTS.seed, help="default: %(default)s")
     parser.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
     parser.add_argument(
@@ -97,10 +99,16 @@ def run(args: argparse.Namespace, out: Path) -> Result:
     """Run the benchmark that the arguments ask for."""
     dataset = DATASETS[args.dataset]
     try:
-        training = TrainingConfig(epochs=args.epochs, learning_rate=tuple(args.learning_rates), seed=args.seed)
+        training = TrainingConfig(
+            epochs=args.epochs, learning_rate=tuple(args.learning_rates), bf16=args.bf16, seed=args.seed
+        )
     except ValidationError as error:
         raise InputError(f"--epochs, --learning-rates or --seed: {error}") from None
     rows = rows_of(args.ablation, training) if args.ablation else standard_rows(args.steps, training)
+    if args.only:
+        if unknown := [name for name in args.only if name not in rows]:
+            raise InputError(f"--only {' '.join(unknown)}: no such row; there are {', '.join(rows)}")
+        rows = {name: recipe for name, recipe in rows.items() if name in (PLAIN, *args.only)}
     seconds: dict[str, float] = {}
     with _timed("embedding", seconds):
         pairs, deviations = _pairs(dataset, args, out)

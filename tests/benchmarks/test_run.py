@@ -229,3 +229,11 @@ def test_the_report_merges_seeds_and_datasets(command, tmp_path, capsys):
     (tmp_path / "other.json").write_text("{}")
     assert report.main([str(tmp_path / "other.json")]) == 1
     assert "is no result of layout version 1" in capsys.readouterr().err
+
+
+def test_only_some_rows(command, tmp_path, capsys):
+    assert run.main(command("msrvtt", "--only", "ridge", "mean-shift")) == 0
+    found = Result.read(tmp_path / "out" / "result.json")
+    assert [row.name for row in found.comparison.rows] == ["identity", "mean-shift", "ridge"]
+    assert run.main(command("msrvtt", "--only", "rigde")) == 1
+    assert "--only rigde: no such row; there are identity, " in capsys.readouterr().err
