@@ -277,7 +277,10 @@ def _check_bundle(folder: Path, config: ArtifactConfig) -> None:
 
 
 def _save_weights(module: nn.Module, path: Path) -> None:
+    path.touch()  # with the permissions of any new file; safetensors would make one for its owner alone
+    mode = path.stat().st_mode
     save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path)
+    path.chmod(mode)
 
 
 def _load_weights(path: Path, module: nn.Module) -> None:

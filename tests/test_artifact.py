@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -218,3 +219,13 @@ def test_unreachable_hub_is_said(monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     with pytest.raises(ArtifactError, match=r"someone/their-adapter.*no route"):
         find_artifact("someone/their-adapter")
+
+
+def test_whoever_may_read_other_new_files_may_read_the_artefact(space, tmp_path):
+    previous = os.umask(0o022)
+    try:
+        folder = Artifact(random_adapter(), space).save(tmp_path / "adapter")
+    finally:
+        os.umask(previous)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
