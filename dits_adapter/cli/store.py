@@ -42,6 +42,9 @@ def add_ingest(commands: Any) -> None:
     )
     ingest.add_argument("--overlap", type=float, default=0.0, metavar="S", help="of neighbouring segments")
     ingest.add_argument("--retry-failed", action="store_true", help="try unchanged files again that failed before")
+    ingest.add_argument(
+        "--sync", action="store_true", help="delete what is stored of files that are no longer in the folders"
+    )
     ingest.set_defaults(run=_ingest)
 
 
@@ -57,6 +60,7 @@ def _ingest(args: argparse.Namespace) -> int:
             segment_seconds=args.segment_seconds,
             overlap=args.overlap,
             retry_failed=args.retry_failed,
+            sync=args.sync,
         )
     print(report)
     return 3 if report.failed else 0

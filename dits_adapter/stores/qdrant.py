@@ -22,19 +22,23 @@ with its snapshots, replicas and aliases.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import random
 import re
 import sqlite3
+import time
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from json import JSONDecodeError
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import grpc  # type: ignore[import-untyped]
 import numpy as np
@@ -51,11 +55,20 @@ if TYPE_CHECKING:
     from dits_adapter.stores.ingest import IngestReport
     from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
 
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
 STAMP = "dits_adapter"
 """Key of the collection's metadata under which the `Stamp` is kept."""
 POOLED, FRAMES = "video", "frames"
 TIMEOUT = 60
 """Seconds for one request: uploads wait until the server has them on disk."""
+PATIENCE = 60
+"""Seconds for which writes are tried again while the server restarts or is overloaded."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+"""Seconds before the first repetition, doubled from one to the next, up to the longest."""
+OVERLOADED = (429, 502, 503, 504)
+"""HTTP answers of a server, or of what stands before it, that may be another a moment later."""
 SCROLL = 1000
 _NAMESPACE = uuid.UUID("5d0f6c52-6f0e-5f0c-9d3c-1f7c0b7a4e21")
 
@@ -207,6 +220,9 @@ class QdrantStore:
             `space`. Only the width can be checked then: another CLIP of the same width gives wrong results
             without an error.
 
+    Attributes:
+        remote: whether it is a server that this store has its own connection to.
+
     Nothing is opened, created or checked before it is needed. Use it as a context manager, or `close` it: an
     embedded folder lets one process in at a time.
 
@@ -244,6 +260,7 @@ class QdrantStore:
         self._client: QdrantClient | None = None
         self._folder: Path | None = None
         self._own_client = not isinstance(location, QdrantClient)
+        self.remote = False
         if isinstance(location, QdrantClient):
             self._client = location
             self.location = "the Qdrant of the given client"
@@ -255,7 +272,8 @@ class QdrantStore:
         self.location = os.fspath(location)
         if re.fullmatch(r"[\w.-]+:\d+/?", self.location):
             raise InputError(f"location {self.location!r}: write a server's address as http://{self.location}")
-        if self.location != ":memory:" and not re.match(r"https?://", self.location):
+        self.remote = re.match(r"https?://", self.location) is not None
+        if self.location != ":memory:" and not self.remote:
             self._folder = Path(location).absolute()
 
     def __enter__(self) -> QdrantStore:
@@ -332,6 +350,27 @@ class QdrantStore:
                 f"{self.location}: reading or writing failed ({error}). Check the free space and the folder's "
                 "permissions."
             ) from error
+
+    def _lasting(self, request: Callable[[], T]) -> T:
+        """Make a request that may be made twice; while the server is away or overloaded, wait and repeat it."""
+        pause, end = FIRST_PAUSE, time.monotonic() + PATIENCE
+        with self._explained():
+            while True:
+                try:
+                    return request()
+                except (
+                    ResponseHandlingException,
+                    UnexpectedResponse,
+                    ResourceExhaustedResponse,
+                    grpc.RpcError,
+                ) as error:
+                    asked = float(getattr(error, "retry_after_s", 0))
+                    wait = max(asked, pause * random.uniform(0.75, 1.25))  # many writers should not come at once
+                    if not _passes(error) or time.monotonic() + wait > end:
+                        raise
+                    logger.warning("%s does not take the data (%s); again in %.1f s", self.location, error, wait)
+                time.sleep(wait)
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     def _refused(self) -> str:
         return f"{self.location} refuses access: set QDRANT_API_KEY to a key that may use {self.collection!r}."
@@ -493,6 +532,7 @@ class QdrantStore:
         segment_seconds: float | None = None,
         overlap: float = 0.0,
         retry_failed: bool = False,
+        sync: bool = False,
         progress: bool = True,
     ) -> IngestReport:
         """Embed the videos of folders and files and store them: `dits_adapter.stores.ingest.ingest`."""
@@ -505,6 +545,7 @@ class QdrantStore:
             segment_seconds=segment_seconds,
             overlap=overlap,
             retry_failed=retry_failed,
+            sync=sync,
             progress=progress,
         )
 
@@ -591,10 +632,16 @@ class QdrantStore:
         fields = ["video_id", "path", "size", "mtime_ns", "segments", "failure"]
         offset = None
         while True:
-            with self._explained():
-                points, offset = self.client.scroll(
-                    self.collection, limit=SCROLL, offset=offset, with_payload=fields, with_vectors=False
+            points, offset = self._lasting(
+                partial(
+                    self.client.scroll,
+                    self.collection,
+                    limit=SCROLL,
+                    offset=offset,
+                    with_payload=fields,
+                    with_vectors=False,
                 )
+            )
             for point in points:
                 payload = dict(point.payload or {})
                 segments = payload.pop("segments", None)
@@ -610,10 +657,12 @@ class QdrantStore:
                 return [*videos.values(), *failures]
 
     def write(self, points: list[models.PointStruct]) -> None:
-        """Store points and wait until they are there; points of the same id are replaced."""
+        """Store points and wait until they are there; points of the same id are replaced.
+
+        This, `forget` and `relocate` outlast a server that restarts or is overloaded, for up to `PATIENCE`.
+        """
         if points:
-            with self._explained():
-                self.client.upsert(self.collection, points, wait=True)
+            self._lasting(lambda: self.client.upsert(self.collection, points, wait=True))
 
     def forget(self, records: Sequence[Record]) -> None:
         """Delete all points of these videos and failures."""
@@ -624,14 +673,24 @@ class QdrantStore:
                 chosen = models.Filter(must=[path], must_not=[empty])
             else:
                 chosen = _of_video(record.video_id)
-            with self._explained():
-                self.client.delete(self.collection, models.FilterSelector(filter=chosen), wait=True)
+            selector = models.FilterSelector(filter=chosen)
+            self._lasting(partial(self.client.delete, self.collection, selector, wait=True))
 
     def relocate(self, file: VideoFile) -> None:
         """Write down that a stored video now lies at `file`."""
         payload = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
-        with self._explained():
-            self.client.set_payload(self.collection, payload, points=_of_video(file.video_id), wait=True)
+        video = _of_video(file.video_id)
+        self._lasting(lambda: self.client.set_payload(self.collection, payload, points=video, wait=True))
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same request may succeed a little later."""
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code in OVERLOADED
+    if isinstance(error, grpc.RpcError):
+        code = grpc.StatusCode
+        return error.code() in (code.UNAVAILABLE, code.DEADLINE_EXCEEDED, code.RESOURCE_EXHAUSTED)
+    return True
 
 
 def _of_video(video_id: str) -> models.Filter:
