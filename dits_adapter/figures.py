@@ -148,6 +148,6 @@ def trajectories(
         steps = plane.transform(directions[:, i])
         axes[0, 0].plot(*steps.T, color=ADAPTED, linewidth=1, marker=".", markersize=4)
         axes[0, 0].plot(*steps[-1], color=ADAPTED, marker="o", markersize=6)
-    axes[0, 0].set(xlabel="first principal component", ylabel="second", title="each step of the sampler")
+    axes[0, 0].set(xlabel="first principal component", ylabel="second", title="from the query, step by step")
     axes[0, 0].legend(frameon=False, markerscale=2)
     figure.savefig(path, dpi=120)
