@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -59,10 +60,19 @@ def read_recipe(kind: type[R], args: argparse.Namespace) -> R:
     Raises:
         InputError: a setting without an equals sign, an unknown preset, field or value.
     """
-    for setting in args.set:
-        if "=" not in setting:
-            raise InputError(f"--set {setting}: write NAME=VALUE, as in sampler.steps=5.")
-    return kind.read(args.preset, args.config, dict(setting.split("=", 1) for setting in args.set))
+    return kind.read(args.preset, args.config, assignments("--set", args.set))
+
+
+def assignments(option: str, given: Sequence[str]) -> dict[str, str]:
+    """Split NAME=VALUE arguments of an option.
+
+    Raises:
+        InputError: one without an equals sign.
+    """
+    for assignment in given:
+        if "=" not in assignment:
+            raise InputError(f"{option} {assignment}: write NAME=VALUE.")
+    return dict(assignment.split("=", 1) for assignment in given)
 
 
 def _train(args: argparse.Namespace) -> int:

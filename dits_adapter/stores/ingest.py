@@ -34,6 +34,7 @@ from dits_adapter.stores.qdrant import Record, VideoFile, failure_point, segment
 if TYPE_CHECKING:
     from qdrant_client.models import PointStruct
 
+    from dits_adapter.stores.options import CollectionOptions
     from dits_adapter.stores.qdrant import QdrantStore
     from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
 
@@ -209,6 +210,7 @@ def ingest(
     overlap: float = 0.0,
     retry_failed: bool = False,
     sync: bool = False,
+    options: CollectionOptions | None = None,
     progress: bool = True,
 ) -> IngestReport:
     """Embed the videos of folders and files and store them; what is there already is skipped.
@@ -222,6 +224,7 @@ def ingest(
         retry_failed: try files again that failed before and have not changed since.
         sync: delete what is stored of files in the given folders that are there no longer. Files elsewhere, and
             those in folders that cannot be read, are left.
+        options: how a server keeps the collection, if it is new.
         progress: show a progress bar, over the files that are not there yet.
 
     Returns:
@@ -238,7 +241,7 @@ def ingest(
     started = time.monotonic()
     roots = [os.path.abspath(path) for path in ([paths] if isinstance(paths, (str, PathLike)) else paths)]
     files = find_videos(roots, report)
-    store.create(encoder.space, segment_seconds=segment_seconds, overlap=overlap)
+    store.create(encoder.space, segment_seconds=segment_seconds, overlap=overlap, options=options)
     with (
         tqdm(total=len(files), unit="video", desc=store.collection, disable=not progress) as bar,
         ThreadPoolExecutor(1) as uploader,
