@@ -12,7 +12,7 @@ COLOURS = {"plain": "#777777", "linear": "#1f6f8b", "network": "#c2571a", "paire
 
 
 def recall(comparison: Comparison, quoted: Mapping[str, Sequence[float]], title: str, path: Path) -> None:
-    """Draw R@1 of every adapter, both directions, with its 95 % interval; quoted figures as lines behind it.
+    """Draw R@1 of every adapter, both directions, with its 95 % interval; quoted figures as crosses below.
 
     Raises:
         MissingExtraError: matplotlib is not installed.

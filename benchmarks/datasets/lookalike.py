@@ -150,12 +150,22 @@ def _charades(root: Path, clips: Clips) -> None:
         _write_csv(root / f"Charades_v1_{split}.csv", header, rows)
 
 
+def _demo(root: Path, clips: Clips) -> None:
+    for split in ("train", "val", "test"):
+        lines = []
+        for position, clip in enumerate(clips[split]):
+            _place(clip, root / split / f"{split}-{position}.mp4")
+            lines.append(json.dumps({"video": f"{split}-{position}.mp4", "text": list(clip.captions)}) + "\n")
+        (root / split / "pairs.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
 _WRITERS: dict[str, Callable[[Path, Clips], None]] = {
     "msrvtt": _msrvtt,
     "lsmdc": _lsmdc,
     "didemo": _didemo,
     "vatex": _vatex,
     "charades": _charades,
+    "demo": _demo,
 }
 
 
