@@ -19,7 +19,7 @@ from benchmarks.costs import Costs
 from benchmarks.datasets import DATASETS, Dataset
 from benchmarks.result import Result
 from benchmarks.scoring import score_all
-from benchmarks.vectors import TOY, embed_splits, has_split, open_splits
+from benchmarks.vectors import MADE, TOY, embed_splits, has_split, open_splits
 from dits_adapter.artifact import Artifact
 from dits_adapter.clip import pick_device
 from dits_adapter.errors import DITSError, InputError
@@ -37,8 +37,6 @@ from dits_adapter.training.data import Pairs
 from dits_adapter.video.encoder import find_adapter
 
 DEFAULTS = TrainingConfig()
-MADE = Path("results/clips")
-"""Where a dataset that can be made is made."""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,6 +16,8 @@ from dits_adapter.training.embed import embed
 from dits_adapter.video.encoder import VideoEncoder
 
 TOY = "demo-clip"
+MADE = Path("results/clips")
+"""Where a dataset that can be made is made."""
 
 
 def embed_splits(

@@ -10,12 +10,10 @@ import pytest
 import torch
 
 from benchmarks import ablations, paper, report, run
-from benchmarks.clips.captions import video_captions
-from benchmarks.clips.dataset import write_clip
-from benchmarks.clips.scenes import SPLIT_SIZES, sample_scene
+from benchmarks.clips.scenes import SPLIT_SIZES
 from benchmarks.costs import Costs
 from benchmarks.datasets import DATASETS
-from benchmarks.datasets.lookalike import Clip, write_lookalike
+from benchmarks.datasets.lookalike import write_lookalike
 from benchmarks.result import Result
 from benchmarks.vectors import embed_splits
 from dits_adapter.adapters import DITSAdapter
@@ -40,20 +38,6 @@ ROWS = [
     "dits-1",
     "dits-best",
 ]
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    made = {}
-    for split, count in {"train": 8, "val": 2, "test": 4}.items():
-        for number in range(count):
-            scene = sample_scene(f"{split} {number}")
-            scene = dataclasses.replace(scene, width=64, height=48, fps=12, frames=12)
-            path = folder / f"{split}{number}.mp4"
-            write_clip(scene, path)
-            made.setdefault(split, []).append(Clip(path, video_captions(scene)))
-    return made
 
 
 @pytest.fixture
