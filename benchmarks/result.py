@@ -41,7 +41,7 @@ class Result:
     scorers: tuple[ScorerRow, ...]
     seed: int
     costs: dict[str, Cost]
-    version: Literal[1] = 1
+    version: Literal[2] = 2
 
     @classmethod
     def read(cls, path: Path) -> Result:
@@ -55,7 +55,7 @@ class Result:
         except OSError as error:
             raise DITSError(f"{path}: cannot be read ({error.strerror})") from None
         except ValidationError as error:
-            raise DITSError(f"{path}: is no result of layout version 1: {error}") from None
+            raise DITSError(f"{path}: is no result of layout version 2: {error}") from None
 
     def write(self, folder: Path, name: str) -> None:
         """Write `name`.json, `name`.md and `name`.png into a folder."""

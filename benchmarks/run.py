@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from benchmarks import qdrant
 from benchmarks.ablations import ABLATIONS, noisy_at_inference, rows_of
 from benchmarks.costs import Costs
-from benchmarks.datasets import DATASETS, Dataset
+from benchmarks.datasets import DATASETS
 from benchmarks.result import Result
 from benchmarks.scoring import score_all
 from benchmarks.vectors import MADE, TOY, embed_splits, has_split, open_splits
@@ -37,11 +37,13 @@ from dits_adapter.training.data import Pairs
 from dits_adapter.video.encoder import find_adapter
 
 DEFAULTS = TrainingConfig()
+OWN = "own"
+"""Stands for a dataset that has no record here: its vectors are given."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.split("\n\n")[0])
-    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("dataset", choices=(*DATASETS, OWN), help=f"{OWN}: any other, as --vectors")
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--root",
@@ -91,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one benchmark; return its exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
     parser = _parser()
     args = parser.parse_args(argv)
+    if args.dataset == OWN and args.vectors is None:
+        parser.error(f"{OWN} stands for vectors: give --vectors")
     if args.check and args.root is None:
         parser.error("--check looks at a dataset on disk: give --root")
     if args.root is None and args.vectors is None and DATASETS[args.dataset].make is None:
@@ -114,7 +118,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, out: Path) -> Result:
     """Run the benchmark that the arguments ask for."""
-    dataset = DATASETS[args.dataset]
     try:
         training = TrainingConfig(
             epochs=args.epochs, learning_rate=tuple(args.learning_rates), bf16=args.bf16, seed=args.seed
@@ -130,7 +133,7 @@ def run(args: argparse.Namespace, out: Path) -> Result:
         qdrant.require(args.qdrant)
     given = _given(args.encoder)
     costs = Costs()
-    pairs, deviations = _pairs(dataset, args, out, costs)
+    pairs, deviations = _pairs(args, out, costs)
     train, test = pairs[args.train], pairs[args.test]
     validation = pairs.get("val")
     if validation is None:
@@ -159,7 +162,7 @@ def run(args: argparse.Namespace, out: Path) -> Result:
             scorers = score_all(chosen, train, test, xpool=xpool, location=args.qdrant, seed=args.seed)
     return Result(
         dataset=args.dataset,
-        title=dataset.title,
+        title=args.vectors.name if args.dataset == OWN else DATASETS[args.dataset].title,
         split=args.test,
         ablation=args.ablation or "",
         deviations=tuple(deviations),
@@ -176,9 +179,7 @@ def _given(encoder: str) -> dict[str, Artifact]:
     return {} if folder is None else {f"{Path(encoder).name} (--encoder)": Artifact.load(folder)}
 
 
-def _pairs(
-    dataset: Dataset, args: argparse.Namespace, out: Path, costs: Costs
-) -> tuple[dict[str, Pairs], list[str]]:
+def _pairs(args: argparse.Namespace, out: Path, costs: Costs) -> tuple[dict[str, Pairs], list[str]]:
     """Return the pairs of the training and test split and, if the dataset has one, of `val`."""
     splits = [args.train, args.test]
     if args.train == args.test or "val" in splits:
@@ -189,6 +190,7 @@ def _pairs(
         return open_splits(args.vectors, splits), [
             f"vectors as given, {args.vectors.name}: their origin is not checked"
         ]
+    dataset = DATASETS[args.dataset]
     if "val" in dataset.splits:
         splits.append("val")
     if args.root is None and dataset.make is not None:

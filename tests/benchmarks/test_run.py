@@ -329,3 +329,14 @@ def test_only_some_rows(command, tmp_path, capsys):
     assert [row.name for row in found.comparison.rows] == ["identity", "mean-shift", "ridge"]
     assert run.main(command("msrvtt", "--only", "rigde")) == 1
     assert "--only rigde: no such row; there are identity, " in capsys.readouterr().err
+
+
+def test_own_vectors_are_called_by_their_folder(command, tmp_path, capsys):
+    assert run.main(command("msrvtt", "--only", "ridge")) == 0
+    vectors = (tmp_path / "out" / "vectors").rename(tmp_path / "my clips")
+    own = ["own", "--vectors", str(vectors), "--only", "ridge", "--out", str(tmp_path / "own")]
+    assert run.main(own) == 0
+    assert "# my clips, test" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run.main(["own", "--root", str(tmp_path)])
+    assert "own stands for vectors" in capsys.readouterr().err
