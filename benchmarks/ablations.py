@@ -134,7 +134,7 @@ class NoisyDITS(Adapter):
     def __init__(self, adapter: DITSAdapter) -> None:
         super().__init__()
         self.config = adapter.config
-        self.sampler = adapter.for_inference().sampler
+        self.sampler = adapter.eval().sampler
 
     def forward(self, text: Tensor) -> Tensor:
         """Run Eq. 8 with λ_t z on (n, d)."""

@@ -11,9 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dits_adapter import artifact as module
 from dits_adapter.adapters import DITSAdapter, MLPAdapter, MLPConfig, mean_shift
-from dits_adapter.artifact import Artifact, ArtifactConfig, find_artifact
+from dits_adapter.artifact import Artifact, ArtifactConfig, find_artifact, sha256
 from dits_adapter.clip import load_clip
 from dits_adapter.errors import ArtifactError
 from dits_adapter.sampler import SamplerConfig
@@ -43,7 +42,7 @@ def saved(space, tmp_path):
 def resign(folder):
     """Make checksums right again after a deliberate change, to reach the checks behind them."""
     config = json.loads((folder / "config.json").read_text())
-    config["weights_sha256"] = module._sha256(folder / "adapter.safetensors")
+    config["weights_sha256"] = sha256(folder / "adapter.safetensors")
     parsed = ArtifactConfig.model_validate(config)
     parsed.checksum = parsed.expected_checksum()
     (folder / "config.json").write_text(parsed.model_dump_json())
@@ -87,7 +86,7 @@ def test_a_failed_save_keeps_what_was_there(saved, space, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "save_file", full_disk)
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         Artifact(random_adapter(), space).save(saved)
     monkeypatch.undo()

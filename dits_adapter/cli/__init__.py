@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dits_adapter.cli.compare import add_compare
 from dits_adapter.cli.embed import add_embed, add_import
 from dits_adapter.cli.evaluate import add_evaluate
+from dits_adapter.cli.export import add_export
 from dits_adapter.cli.gap import add_gap
 from dits_adapter.cli.joint import add_train_joint
 from dits_adapter.cli.store import add_ingest, add_recall, add_search
@@ -31,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         add_train_joint,
         add_compare,
         add_gap,
+        add_export,
         add_evaluate,
     ):
         add(commands)

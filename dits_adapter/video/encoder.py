@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 from huggingface_hub import hf_hub_download
 
-from dits_adapter.artifact import CONFIG, find_artifact, is_artifact, read_config
-from dits_adapter.clip import Clip, bundled, load_clip
-from dits_adapter.encoder import find_encoder
+from dits_adapter.artifact import CONFIG, bundled, find_artifact, is_artifact, read_config
+from dits_adapter.backends.pytorch import find_encoder
+from dits_adapter.clip import Clip, load_clip
 from dits_adapter.errors import InputError, VideoError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.video.decode import Backend, DecodedFrames, Frame, Video

@@ -277,7 +277,9 @@ def test_the_mlp_multiplies_as_often_as_dits(steps, depth, ratio):
     def multiplications(module):
         return sum(p.numel() for p in module.parameters() if p.ndim == 2)
 
-    dits = steps * multiplications(DITSAdapter(config).for_inference())
+    network = DITSAdapter(config).sampler.network
+    ends = multiplications(network.x_embedder) + multiplications(network.final_layer.linear)
+    dits = steps * (ends + sum(16 * 16 + multiplications(block.mlp) for block in network.blocks))
     mlp = multiplications(MLPAdapter(MLPConfig(width=16, depth=layers, mlp_ratio=ratio)))
     assert abs(mlp - dits) <= mlp / layers / 2 + 1
 
