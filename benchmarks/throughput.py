@@ -2,13 +2,14 @@
 
 Video: files of ten seconds, generated unless `--videos` names a folder, through decord, transformers and a mean,
 and through `VideoEncoder`; and each part of the work alone. Text: sentences through transformers, and through
-`DITSQueryEncoder` with both backends, which adapts them too. As in `benchmarks.latency`, each is timed once in
-every round, and ratios are taken within a round.
+`DITSQueryEncoder` with both backends, which adapts them too. Start: a new Python process, up to its first query.
+As in `benchmarks.latency`, each is timed once in every round, and ratios are taken within a round.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ from dits_adapter.video.pooling import unit
 FRAMES = 12
 SIZE, RATE, SECONDS = (640, 360), 25, 10
 """Of the generated files: H.264 as x264's preset `veryfast` makes it, a keyframe in 250 frames, B-frames."""
-ADAPTER = "demo-dits"
+ADAPTER, EXPORTED = "demo-dits", "exported"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Throughput:
     Attributes:
         videos: clips a second; the plain script first.
         texts: queries a second; likewise.
+        starts: seconds that a new process takes to import the package, and to its first vector.
         agreement: lowest cosine of a clip's vector from `VideoEncoder` to that of the plain script.
         threads: of the CPU that torch uses; decoders take as many as they do by default.
         rounds: how many.
@@ -70,6 +72,7 @@ class Throughput:
 
     videos: tuple[Rate, ...]
     texts: tuple[Rate, ...]
+    starts: dict[str, float]
     agreement: float
     threads: int
     rounds: int
@@ -83,6 +86,10 @@ class Throughput:
             parts.append(f"## {title} a second, {self.threads} thread(s), {self.rounds} rounds")
             cells = [[r.name, f"{r.median:.1f}", f"{r.low:.1f} – {r.high:.1f}", f"{r.ratio:.2f}"] for r in rates]
             parts.append(markdown_table(["", "a second", "quartiles", "over the plain script"], cells))
+        parts.append("## Start of a process")
+        parts.append(
+            markdown_table(["", "seconds"], [[k, f"{seconds:.2f}"] for k, seconds in self.starts.items()])
+        )
         parts.append(f"Cosine of a clip's vector to the plain script's: at least {self.agreement:.5f}.")
         return "\n\n".join(parts)
 
@@ -111,7 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         agreement = float(np.min(np.sum(unit(plain) * unit(ours), axis=1)))
         videos, number = measure(ways, len(paths), args.threads, args.seconds)
         texts, _ = measure(text_ways(args.texts, Path(scratch)), args.texts, args.threads, args.seconds)
-    found = Throughput(videos, texts, agreement, args.threads, number, environment())
+        begin = starts(Path(scratch))
+        taken = np.median(rounds(list(begin.values()), args.threads, 0), axis=0) / 1e3
+    seconds = dict(zip(begin, taken.tolist(), strict=True))
+    found = Throughput(videos, texts, seconds, agreement, args.threads, number, environment())
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "throughput.json").write_bytes(TypeAdapter(Throughput).dump_json(found, indent=1) + b"\n")
     (args.out / "throughput.md").write_text(found.markdown() + "\n", encoding="utf-8")
@@ -176,7 +186,7 @@ def text_ways(count: int, folder: Path) -> dict[str, Callable[[], np.ndarray]]:
     """Return the ways to encode sentences, (n, d), the plain script first; an export goes into the folder."""
     texts = [caption for scene in scenes("test") for caption in video_captions(scene)][:count]
     eager = DITSQueryEncoder.from_pretrained(ADAPTER, device="cpu")
-    exported = DITSQueryEncoder.from_pretrained(eager.export_onnx(folder / "exported"), backend="onnx")
+    exported = DITSQueryEncoder.from_pretrained(eager.export_onnx(folder / EXPORTED), backend="onnx")
     clip = VideoEncoder.from_pretrained(ADAPTER, device="cpu").clip
 
     def plain() -> np.ndarray:
@@ -188,6 +198,21 @@ def text_ways(count: int, folder: Path) -> dict[str, Callable[[], np.ndarray]]:
         "plain script (transformers), no adapter": plain,
         'encode_query, backend="torch"': lambda: eager.encode_query(texts),
         'encode_query, backend="onnx"': lambda: exported.encode_query(texts),
+    }
+
+
+def starts(folder: Path) -> dict[str, Callable[[], object]]:
+    """Return what new processes do: nothing, the import, and one query on each backend; for after `text_ways`."""
+    query = "from dits_adapter import DITSQueryEncoder as E; E.from_pretrained({}).encode_query('a red circle')"
+    codes = {
+        "nothing": "pass",
+        "import dits_adapter": "import dits_adapter",
+        'first query, backend="torch"': query.format(repr(ADAPTER)),
+        'first query, backend="onnx"': query.format(f"{str(folder / EXPORTED)!r}, backend='onnx'"),
+    }
+    return {
+        name: lambda code=code: subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        for name, code in codes.items()
     }
 
 

@@ -30,6 +30,12 @@ def test_every_way_is_in_the_tables(tmp_path, capsys):
     for rates in (found.videos, found.texts):
         assert rates[0].ratio == 1
         assert all(0 < rate.low <= rate.median <= rate.high for rate in rates)
+    assert list(found.starts) == [
+        "nothing",
+        "import dits_adapter",
+        *(f'first query, backend="{b}"' for b in ("torch", "onnx")),
+    ]
+    assert all(seconds > 0 for seconds in found.starts.values())
     assert found.agreement > 0.9999  # the same twelve frames, the same vectors
     assert capsys.readouterr().out == (tmp_path / "throughput.md").read_text()
     assert json.loads((tmp_path / "throughput.json").read_text())["version"] == 1
