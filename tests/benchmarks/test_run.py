@@ -232,7 +232,8 @@ def test_a_joint_adapter_is_a_row_and_reranks_with_its_head(joint, command, tmp_
     test, artifact = load_pairs(tmp_path / "out" / "vectors" / "test"), Artifact.load(joint)
     assert test.frames.shape == (4, 4, 32)
     adapted = artifact.adapter.for_inference().adapt(test.text)
-    expected = ranks(XPoolScores(artifact.xpool, adapted, test.text, np.asarray(test.frames)), test.labels)
+    frames = 10 * np.asarray(test.frames)  # of a norm as in training; those of the cache are of unit norm
+    expected = ranks(XPoolScores(artifact.xpool, adapted, test.text, frames), test.labels)
     scorers = {s.scorer: s for s in found.scorers if s.queries == row}
     assert scorers["X-Pool over frames"].retrieval.ranks == tuple(expected)
     assert scorers["pooled, top 50 by X-Pool"].retrieval.ranks == tuple(expected)  # all four are on the list
