@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -39,6 +40,8 @@ from dits_adapter.video.encoder import find_adapter
 DEFAULTS = TrainingConfig()
 OWN = "own"
 """Stands for a dataset that has no record here: its vectors are given."""
+PACKAGES = ("transformers", "av", "decord2", "qdrant-client")
+"""What embeds, decodes and searches: their versions stand in the result beside those of what trains."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             out = args.out or Path("results/benchmarks") / args.dataset
             result = run(args, out)
-            name = args.ablation or "result"
+            name = (args.ablation or "result") + (f"-{args.test}" if args.test != "test" else "")
             result.write(out, name)
             print(f"{result.markdown()}\n\nwritten to {out / name}.json, .md and .png")
     except DITSError as error:
@@ -151,6 +154,7 @@ def run(args: argparse.Namespace, out: Path) -> Result:
         if args.ablation in ("timestamps", "noise"):
             adapters |= noisy_at_inference(adapters)
         comparison = tabulate(adapters, train, validation, test, rows=rows)
+        comparison.environment.update({package: version(package) for package in PACKAGES})
         scorers = []
         if not args.ablation:
             trained = [row for row in comparison.rows if row.name in rows and row.name != PLAIN]
