@@ -27,7 +27,7 @@ function fill(address) {
 }
 
 function show() {
-  for (const output of form.querySelectorAll("output")) output.value = form.elements[output.htmlFor[0]].value;
+  for (const value of form.querySelectorAll(".value")) value.textContent = form.elements[value.dataset.of].value;
   main.dataset.view = form.elements.view.value;
 }
 
