@@ -1,28 +1,35 @@
-"""The paper's ablations on cached vectors: the rows of each, as recipes."""
+"""The paper's ablations on cached vectors, and that of the preset `best`: the rows of each, as recipes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from dits_adapter.adapters import Adapter, DITSAdapter
 from dits_adapter.sampler import SamplerConfig
-from dits_adapter.training.compare import PLAIN, schedule, tried
-from dits_adapter.training.config import Recipe, TrainingConfig
+from dits_adapter.training.compare import PLAIN, best_recipe, schedule
+from dits_adapter.training.config import PAPER_SAMPLER, Recipe, TrainingConfig
 
 TIMESTAMPS = (1, 5, 10, 15, 20, 30, 40)
 PAIRED_BATCH = 32
 """The paper's batch size. An adapter that sees the video runs on every pair of a batch."""
 
-Recipes = dict[str, list[Recipe]]
+Recipes = dict[str, Recipe]
 
 
 def timestamps(training: TrainingConfig) -> Recipes:
-    """T' = 0 (plain CLIP) to 40, each trained as a sampler of its own (Table 8)."""
-    return {f"dits-{n}": tried(training, sampler=schedule(n)) for n in TIMESTAMPS}
+    """T' = 0 (plain CLIP) to 40, each trained as a sampler of its own (Table 8), without noise and with it.
+
+    The noisy ones are the paper's: they take the text as CLIP gives it, for the noise drowns a unit vector.
+    """
+    quiet = {f"dits-{n}": Recipe(training=training, sampler=schedule(n)) for n in TIMESTAMPS}
+    noisy = {
+        f"dits-{n}-noisy": Recipe(training=training, sampler={**PAPER_SAMPLER, **schedule(n)}) for n in TIMESTAMPS
+    }
+    return quiet | noisy
 
 
 def noise(training: TrainingConfig) -> Recipes:
@@ -31,7 +38,7 @@ def noise(training: TrainingConfig) -> Recipes:
     `noisy_at_inference` adds the same adapters with the noise on when they are used. The paper has no such table.
     """
     return {
-        f"dits-{name}-{form}": tried(training, sampler={"noise_scale": scale, "input": form})
+        f"dits-{name}-{form}": Recipe(training=training, sampler={"noise_scale": scale, "input": form})
         for scale, name in ((0.0, "quiet"), (1.0, "noisy"))
         for form in ("unit", "raw")
     }
@@ -41,7 +48,7 @@ def condition(training: TrainingConfig) -> Recipes:
     """What the network sees beside v_t and t (Table 6a). With the video, every pair is a query of its own."""
     paired = training.model_copy(update={"batch_size": PAIRED_BATCH})
     seen = ("text", "video", "both", "none")
-    return {f"dits-condition-{name}": tried(paired, sampler={"condition": name}) for name in seen}
+    return {f"dits-condition-{name}": Recipe(training=paired, sampler={"condition": name}) for name in seen}
 
 
 def gap(training: TrainingConfig) -> Recipes:
@@ -50,7 +57,7 @@ def gap(training: TrainingConfig) -> Recipes:
     For DITS it is the sign of an output that starts at zero: two names of one model.
     """
     return {
-        f"diffusion-{way}": tried(training, adapter="diffusion", options={"direction": way})
+        f"diffusion-{way}": Recipe(training=training, adapter="diffusion", options={"direction": way})
         for way in ("t-v", "v-t")
     }
 
@@ -58,18 +65,48 @@ def gap(training: TrainingConfig) -> Recipes:
 def prior(training: TrainingConfig) -> Recipes:
     """Where the gap comes from (Tables 4 and 5): a fixed prior, vanilla diffusion, or DITS."""
     rows = {
-        f"fixed-prior-{variance:g}": [
-            Recipe(adapter="fixed-prior", options={"variance": variance}, training=training)
-        ]
+        f"fixed-prior-{variance:g}": Recipe(
+            training=training, adapter="fixed-prior", options={"variance": variance}
+        )
         for variance in (1.0, 0.1)
     }
     for objective in ("l2", "l1"):
-        rows[f"diffusion-{objective}"] = tried(
-            training, adapter="diffusion-pretrained", options={"objective": objective}
+        rows[f"diffusion-{objective}"] = Recipe(
+            training=training, adapter="diffusion-pretrained", options={"objective": objective}
         )
-    rows["diffusion-fine-tuned"] = tried(training, adapter="diffusion")
-    rows["dits-10"] = tried(training, sampler=schedule(10))
+    rows["diffusion-fine-tuned"] = Recipe(training=training, adapter="diffusion")
+    rows["dits-10"] = Recipe(training=training, sampler=schedule(10))
     return rows
+
+
+def best(training: TrainingConfig) -> Recipes:
+    """The strongest cheap adapters, the preset `best`, and `best` with one of its choices taken back each."""
+    whole = best_recipe(training)
+
+    def without(sampler: dict[str, Any] | None = None, **optimisation: Any) -> Recipe:
+        return whole.model_copy(
+            update={
+                "sampler": {**whole.sampler, **(sampler or {})},
+                "training": whole.training.model_copy(update=optimisation),
+            }
+        )
+
+    small, large = whole.training.learning_rate
+    cheap = {name: Recipe(adapter=name, training=training) for name in ("ridge", "contrastive-linear", "mlp")}
+    return cheap | {
+        "dits-best": whole,
+        "best-from-text": without({"start": "text"}),
+        "best-small-rate": without(learning_rate=(small,)),
+        "best-large-rate": without(learning_rate=(large,)),
+        "best-no-ema": without(ema=0.0),
+        "best-1-step": without({"steps": 1}),
+        "best-5-steps": without({"steps": 5}),
+        "best-1-block": without({"depth": 1}),
+        "best-narrow": without({"mlp_ratio": 1.0}),
+        "best-dropout": without({"dropout": 0.1}),
+        "best-noise": without({"noise_scale": 0.01}),
+        "best-hard-negatives": without(hard_negatives=0.25),
+    }
 
 
 ABLATIONS: Mapping[str, Callable[[TrainingConfig], Recipes]] = {
@@ -78,12 +115,13 @@ ABLATIONS: Mapping[str, Callable[[TrainingConfig], Recipes]] = {
     "condition": condition,
     "gap": gap,
     "prior": prior,
+    "best": best,
 }
 
 
 def rows_of(ablation: str, training: TrainingConfig) -> Recipes:
     """Return the rows of an ablation, plain CLIP first."""
-    return {PLAIN: [Recipe(adapter=PLAIN)], **ABLATIONS[ablation](training)}
+    return {PLAIN: Recipe(adapter=PLAIN), **ABLATIONS[ablation](training)}
 
 
 class NoisyDITS(Adapter):
@@ -96,7 +134,7 @@ class NoisyDITS(Adapter):
     def __init__(self, adapter: DITSAdapter) -> None:
         super().__init__()
         self.config = adapter.config
-        self.sampler = adapter.for_inference().sampler
+        self.sampler = adapter.eval().sampler
 
     def forward(self, text: Tensor) -> Tensor:
         """Run Eq. 8 with λ_t z on (n, d)."""

@@ -25,10 +25,12 @@ from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
 from dits_adapter.figures import gap_picture
 from dits_adapter.metrics import METRICS, DotProducts, RetrievalMetrics, bootstrap, paired_bootstrap, ranks
 from dits_adapter.stores.qdrant import POOLED, Hit
+from dits_adapter.training.compare import signed
 from dits_adapter.video.decode import Video
 
 CAPTION = "300 generated test clips and five held-out sentences each (benchmarks/clips); not real video"
 SHOWN = 3
+PAIRED = {"r1": "R@1", "r5": "R@5", "r10": "R@10"}
 THUMBNAIL = (224, 168)
 
 
@@ -59,11 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{len(texts)} held-out sentences against {len(records)} generated clips (not real video)\n")
         print(table(found, labels, {"best linear": f"best linear ({linear})"}))
         gains = {
-            other: paired_bootstrap(found[other], found["DITS T'=10"], labels)["r1"]
+            other: {name: paired_bootstrap(found[other], found["DITS T'=10"], labels)[name] for name in PAIRED}
             for other in ("plain CLIP", "best linear")
         }
         for other, gain in gains.items():
-            print(f"DITS against {other}: R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}] (paired)")
+            shown = ", ".join(f"{title} {signed(gain[name])}" for name, title in PAIRED.items())
+            print(f"DITS against {other} (paired): {shown}")
 
         chosen = np.random.default_rng(0).choice(len(texts), SHOWN, replace=False)
         searches = [

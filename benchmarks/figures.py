@@ -5,27 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dits_adapter.errors import MissingExtraError
+from dits_adapter.figures import new_axes
 from dits_adapter.training.compare import Comparison
 
 COLOURS = {"plain": "#777777", "linear": "#1f6f8b", "network": "#c2571a", "paired": "#8a5aa8"}
 
 
 def recall(comparison: Comparison, quoted: Mapping[str, Sequence[float]], title: str, path: Path) -> None:
-    """Draw R@1 of every adapter, both directions, with its 95 % interval; quoted figures as lines behind it.
+    """Draw R@1 of every adapter, both directions, with its 95 % interval; quoted figures as crosses below.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("matplotlib", "figures", "drawing a result") from None
     rows = comparison.rows
-    figure = Figure(figsize=(10, 1.2 + 0.32 * (len(rows) + len(quoted))), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    figure, axes = new_axes(1, 2, (10, 1.2 + 0.32 * (len(rows) + len(quoted))), sharey=True)
     names = [row.name for row in rows]
-    for axis, direction in zip(axes, ("text_to_video", "video_to_text"), strict=True):
+    for axis, direction in zip(axes.flat, ("text_to_video", "video_to_text"), strict=True):
         for place, row in enumerate(rows):
             found = getattr(row, direction)
             value, interval = found.metrics.r1, found.intervals["r1"]
@@ -33,11 +28,10 @@ def recall(comparison: Comparison, quoted: Mapping[str, Sequence[float]], title:
             axis.plot(value, place, "o", color=COLOURS[row.family])
         axis.set(xlabel="R@1, %", title=direction.replace("_", " "))
         axis.grid(axis="x", alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
     for place, (name, values) in enumerate(quoted.items(), start=len(rows)):
-        axes[0].plot(values[0], place, "x", color="black")
+        axes[0, 0].plot(values[0], place, "x", color="black")
         names.append(name)
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].invert_yaxis()
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].invert_yaxis()
     figure.suptitle(title)
     figure.savefig(path, dpi=120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from dataclasses import dataclass, replace
@@ -9,10 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from tqdm import tqdm
 
 from benchmarks.scorers import SHORT_LIST
-from dits_adapter.errors import StoreError
+from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.qdrant import FRAMES, POOLED, QdrantStore
 from dits_adapter.training.data import Pairs
 
@@ -61,6 +63,26 @@ SERVER = (
     Mode("Qdrant, HNSW, int8, rescored", _quantised(rescore=True), _INT8),
     Mode("Qdrant, HNSW, binary, rescored", _quantised(rescore=True), _BINARY),
 )
+
+
+def require(location: str) -> None:
+    """Find out, before anything long starts, whether `search` will have a Qdrant to search.
+
+    Raises:
+        InputError: neither a URL nor `:memory:`.
+        StoreError: no server answers there.
+    """
+    if location == ":memory:":
+        return
+    if not re.match(r"https?://", location):
+        raise InputError(f"Qdrant at {location!r}: expected a server's URL (http://localhost:6333) or :memory:.")
+    with QdrantStore(location) as store:
+        try:
+            store.client.get_collections()
+        except (ResponseHandlingException, UnexpectedResponse, ValueError) as error:
+            raise StoreError(
+                f"{location} gives no usable answer ({error}). Is a Qdrant server running there?"
+            ) from error
 
 
 def search(

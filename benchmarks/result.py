@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 
 from benchmarks import figures, paper
+from benchmarks.costs import Cost
 from benchmarks.scoring import ScorerRow, scorer_table
 from dits_adapter.errors import DITSError
-from dits_adapter.training.compare import Comparison
+from dits_adapter.training.compare import Comparison, markdown_table
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,7 @@ class Result:
         comparison: all adapters on the test split, with versions, processor and per-query ranks.
         scorers: other ways to search; empty for ablations.
         seed: of splits and training.
-        seconds: wall time of each stage in this run; what was taken up from an earlier run took none.
-        peak_mib: greatest memory of the process, and of the graphics card where there is one, in MiB.
+        costs: by stage.
         version: of this layout.
     """
 
@@ -42,9 +40,8 @@ class Result:
     comparison: Comparison
     scorers: tuple[ScorerRow, ...]
     seed: int
-    seconds: dict[str, float]
-    peak_mib: dict[str, float]
-    version: Literal[1] = 1
+    costs: dict[str, Cost]
+    version: Literal[2] = 2
 
     @classmethod
     def read(cls, path: Path) -> Result:
@@ -58,7 +55,7 @@ class Result:
         except OSError as error:
             raise DITSError(f"{path}: cannot be read ({error.strerror})") from None
         except ValidationError as error:
-            raise DITSError(f"{path}: is no result of layout version 1: {error}") from None
+            raise DITSError(f"{path}: is no result of layout version 2: {error}") from None
 
     def write(self, folder: Path, name: str) -> None:
         """Write `name`.json, `name`.md and `name`.png into a folder."""
@@ -81,25 +78,23 @@ class Result:
         parts.append(self.comparison.markdown(self.quoted()))
         if self.scorers:
             parts += ["## Other ways to search", "Text to video.", scorer_table(self.scorers)]
-        parts += ["## Costs", "\n".join(f"- {line}" for line in self._costs())]
+        environment = ", ".join(f"{key} {value}" for key, value in self.comparison.environment.items())
+        parts += ["## Costs", self._cost_table(), f"Seed {self.seed}; {environment}."]
         return "\n\n".join(parts)
 
-    def _costs(self) -> list[str]:
-        environment = ", ".join(f"{key} {value}" for key, value in self.comparison.environment.items())
-        stages = ", ".join(f"{stage} {seconds:,.1f} s" for stage, seconds in self.seconds.items())
-        memory = ", ".join(f"{place} {mib:,.0f} MiB" for place, mib in self.peak_mib.items())
-        lines = [f"wall time: {stages}", f"peak memory: {memory}", f"seed {self.seed}, {environment}"]
-        if self.dataset == "msrvtt" and not self.ablation:
-            lines += [f"{name}: {cost} ({paper.NOTE})" for name, cost in paper.COSTS.items()]
-        return lines
+    def _cost_table(self) -> str:
+        quoted = paper.COSTS if self.dataset == "msrvtt" and not self.ablation else {}
+        head = ["stage", "wall time", "peak memory, process", "peak memory, graphics card"]
+        rows = [[stage, *_cells(cost)] for stage, cost in self.costs.items()]
+        if quoted:
+            head.append(f"one RTX 3090, CLIP trained along ({paper.NOTE})")
+            for row in rows:
+                row.append(quoted.get(row[0], "–"))
+        return markdown_table(head, rows)
 
 
-def peak_mib() -> dict[str, float]:
-    """Return the greatest memory so far of this process and of the graphics card, in MiB."""
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
-    peak = {"process": used}
-    if torch.cuda.is_available():
-        peak["graphics card"] = torch.cuda.max_memory_allocated() / 1024**2
-    return peak
+def _cells(cost: Cost) -> list[str]:
+    """Write wall time and memory, for tables."""
+    gpu = "–" if cost.gpu_mib is None else f"{cost.gpu_mib:,.0f} MiB"
+    rest = ", the rest by an earlier run" if cost.resumed else ""
+    return [f"{cost.seconds:,.1f} s{rest}", f"{cost.process_mib:,.0f} MiB", gpu]

@@ -8,31 +8,49 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from benchmarks import qdrant
 from benchmarks.ablations import ABLATIONS, noisy_at_inference, rows_of
-from benchmarks.datasets import DATASETS, Dataset
-from benchmarks.result import Result, peak_mib
+from benchmarks.costs import Costs
+from benchmarks.datasets import DATASETS
+from benchmarks.result import Result
 from benchmarks.scoring import score_all
-from benchmarks.vectors import TOY, embed_splits, has_split, open_splits
+from benchmarks.vectors import MADE, TOY, embed_splits, has_split, open_splits
+from dits_adapter.artifact import Artifact
+from dits_adapter.clip import pick_device
 from dits_adapter.errors import DITSError, InputError
-from dits_adapter.training.compare import PLAIN, STEPS, check_splits, fit_all, standard_rows, tabulate
+from dits_adapter.training.compare import (
+    LEARNING_RATES,
+    PLAIN,
+    STEPS,
+    check_splits,
+    fit_all,
+    standard_rows,
+    tabulate,
+)
 from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.data import Pairs
+from dits_adapter.video.encoder import find_adapter
 
 DEFAULTS = TrainingConfig()
+OWN = "own"
+"""Stands for a dataset that has no record here: its vectors are given."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.split("\n\n")[0])
-    parser.add_argument("dataset", choices=DATASETS)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--root", type=Path, metavar="DIR", help="annotation files, in their community's layout")
+    parser.add_argument("dataset", choices=(*DATASETS, OWN), help=f"{OWN}: any other, as --vectors")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help=f"annotation files, in their community's layout (demo is made in {MADE} without it)",
+    )
     source.add_argument(
         "--vectors",
         type=Path,
@@ -44,13 +62,22 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="only say what is there, what is missing, where to get it"
     )
     parser.add_argument(
-        "--encoder", default=TOY, help="CLIP: hub id, folder or bundled name (default: %(default)s)"
+        "--encoder",
+        default=TOY,
+        metavar="ID",
+        help="CLIP; or a trained adapter, which brings its CLIP, is one more row, and re-ranks with its X-Pool "
+        "head if it is a joint one: hub id, folder or bundled name (default: %(default)s)",
     )
     parser.add_argument("--train", default="train", metavar="SPLIT", help="default: %(default)s")
     parser.add_argument("--test", default="test", metavar="SPLIT", help="default: %(default)s")
     parser.add_argument("--ablation", choices=ABLATIONS, help="redo one of the paper's ablations instead")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="of the rows, these alone beside plain CLIP")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, metavar="T'", help="of the DITS rows")
     parser.add_argument("--epochs", type=int, default=DEFAULTS.epochs, help="default: %(default)s")
+    parser.add_argument(
+        "--learning-rates", type=float, nargs="+", default=LEARNING_RATES, metavar="R", help="default: %(default)s"
+    )
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16 (autocast)")
     parser.add_argument("--seed", type=int, default=DEFAULTS.seed, help="default: %(default)s")
     parser.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
     parser.add_argument(
@@ -58,20 +85,27 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="search through Qdrant too: a server shows what HNSW and quantisation cost; :memory: is exact, slow",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/DATASET")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/benchmarks/DATASET")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one benchmark; return its exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.dataset == OWN and args.vectors is None:
+        parser.error(f"{OWN} stands for vectors: give --vectors")
+    if args.check and args.root is None:
+        parser.error("--check looks at a dataset on disk: give --root")
+    if args.root is None and args.vectors is None and DATASETS[args.dataset].make is None:
+        parser.error("say where the data is, with --root or --vectors")
+    if args.ablation and args.qdrant:
+        parser.error("--qdrant belongs to the main table, not to an ablation")
     try:
         if args.check:
-            if args.root is None:
-                raise InputError("--check looks at a dataset on disk: give --root")
             print(DATASETS[args.dataset].check(args.root, args.videos))
         else:
-            out = args.out or Path("results") / args.dataset
+            out = args.out or Path("results/benchmarks") / args.dataset
             result = run(args, out)
             name = args.ablation or "result"
             result.write(out, name)
@@ -84,46 +118,68 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, out: Path) -> Result:
     """Run the benchmark that the arguments ask for."""
-    dataset = DATASETS[args.dataset]
     try:
-        training = TrainingConfig(epochs=args.epochs, seed=args.seed)
+        training = TrainingConfig(
+            epochs=args.epochs, learning_rate=tuple(args.learning_rates), bf16=args.bf16, seed=args.seed
+        )
     except ValidationError as error:
-        raise InputError(f"--epochs or --seed: {error}") from None
+        raise InputError(f"--epochs, --learning-rates or --seed: {error}") from None
     rows = rows_of(args.ablation, training) if args.ablation else standard_rows(args.steps, training)
-    seconds: dict[str, float] = {}
-    with _timed("embedding", seconds):
-        pairs, deviations = _pairs(dataset, args, out)
+    if args.only:
+        if unknown := [name for name in args.only if name not in rows]:
+            raise InputError(f"--only {' '.join(unknown)}: no such row; there are {', '.join(rows)}")
+        rows = {name: recipe for name, recipe in rows.items() if name in (PLAIN, *args.only)}
+    if args.qdrant:
+        qdrant.require(args.qdrant)
+    given = _given(args.encoder)
+    costs = Costs()
+    pairs, deviations = _pairs(args, out, costs)
     train, test = pairs[args.train], pairs[args.test]
     validation = pairs.get("val")
     if validation is None:
         train, validation = train.split(training.validation, args.seed)
     check_splits(train, validation, test)
-    with _timed("training", seconds):
-        adapters = fit_all(rows, train, validation, out=out / "adapters", device=args.device)
-    with _timed("evaluation", seconds):
-        if args.ablation == "noise":
+    for name, artifact in given.items():
+        artifact.space.require(test.space, mine=f"the adapter {args.encoder}", theirs="the test videos")
+        learnt = artifact.training.get("dataset", "pairs that it does not name")
+        deviations.append(f"{name} was trained elsewhere, on {learnt}: that these are not the test is not checked")
+    folder = out / "adapters"
+    with costs.of("training", resumed=any((folder / name).exists() for name in rows)):
+        adapters = fit_all(rows, train, validation, out=folder, device=args.device)
+    adapters |= {name: artifact.adapter for name, artifact in given.items()}
+    with costs.of("evaluation"):
+        if args.ablation in ("timestamps", "noise"):
             adapters |= noisy_at_inference(adapters)
         comparison = tabulate(adapters, train, validation, test, rows=rows)
         scorers = []
         if not args.ablation:
-            best = max(comparison.rows[1:], key=lambda row: row.validation.mrr).name
-            chosen = {name: adapters[name] for name in (PLAIN, best)}
-            scorers = score_all(chosen, train, test, location=args.qdrant, seed=args.seed)
+            trained = [row for row in comparison.rows if row.name in rows and row.name != PLAIN]
+            best = [max(trained, key=lambda row: row.validation.mrr).name] if trained else []
+            chosen = {name: adapters[name] for name in (PLAIN, *best, *given)}
+            xpool = next((artifact.xpool for artifact in given.values()), None)
+            if xpool is not None:
+                xpool.to(pick_device(args.device))
+            scorers = score_all(chosen, train, test, xpool=xpool, location=args.qdrant, seed=args.seed)
     return Result(
         dataset=args.dataset,
-        title=dataset.title,
+        title=args.vectors.name if args.dataset == OWN else DATASETS[args.dataset].title,
         split=args.test,
         ablation=args.ablation or "",
         deviations=tuple(deviations),
         comparison=comparison,
         scorers=tuple(scorers),
         seed=args.seed,
-        seconds=seconds,
-        peak_mib=peak_mib(),
+        costs=costs.stages,
     )
 
 
-def _pairs(dataset: Dataset, args: argparse.Namespace, out: Path) -> tuple[dict[str, Pairs], list[str]]:
+def _given(encoder: str) -> dict[str, Artifact]:
+    """Load the adapter that `--encoder` names, if it does, under the name of its row."""
+    folder = find_adapter(encoder)
+    return {} if folder is None else {f"{Path(encoder).name} (--encoder)": Artifact.load(folder)}
+
+
+def _pairs(args: argparse.Namespace, out: Path, costs: Costs) -> tuple[dict[str, Pairs], list[str]]:
     """Return the pairs of the training and test split and, if the dataset has one, of `val`."""
     splits = [args.train, args.test]
     if args.train == args.test or "val" in splits:
@@ -134,24 +190,22 @@ def _pairs(dataset: Dataset, args: argparse.Namespace, out: Path) -> tuple[dict[
         return open_splits(args.vectors, splits), [
             f"vectors as given, {args.vectors.name}: their origin is not checked"
         ]
+    dataset = DATASETS[args.dataset]
     if "val" in dataset.splits:
         splits.append("val")
+    if args.root is None and dataset.make is not None:
+        for split in splits:
+            dataset.make(split, MADE)
     return embed_splits(
         dataset,
         splits,
         out / "vectors",
-        root=args.root,
+        root=args.root or MADE,
         videos=args.videos,
         encoder=args.encoder,
         device=args.device,
+        costs=costs,
     )
-
-
-@contextmanager
-def _timed(stage: str, seconds: dict[str, float]) -> Iterator[None]:
-    started = time.monotonic()
-    yield
-    seconds[stage] = time.monotonic() - started
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Ways to score texts against videos. A scorer is a matrix (texts, videos) that hands out blocks of rows.
 
-`DotProducts` (cosines of pooled vectors), `MaxSim` and `TwoStage` judge each text by itself: `assert_blind` holds
-for them. `DualSoftmax` and `QBNorm` normalise by what OTHER queries score, which a search engine that answers one
-query at a time cannot do: their rows are marked, and compare with one another only.
+`DotProducts` (cosines of pooled vectors), `MaxSim`, `XPoolScores` (each video's frames pooled under each query)
+and `TwoStage` judge each text by itself: `assert_blind` holds for them. `DualSoftmax` and `QBNorm` normalise by
+what OTHER queries score, which a search engine that answers one query at a time cannot do: their rows are marked,
+and compare with one another only.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from dits_adapter.metrics import DotProducts, Scores, ranks
 from dits_adapter.training.compare import Retrieval, markdown_table
 from dits_adapter.training.data import Pairs
 from dits_adapter.video.pooling import unit
+from dits_adapter.video.xpool import XPool, XPoolScores
 
 BANK = 5000
 """Training texts in QB-Norm's bank, at most."""
@@ -46,6 +47,7 @@ def score_all(
     train: Pairs,
     test: Pairs,
     *,
+    xpool: XPool | None = None,
     location: str | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -56,6 +58,7 @@ def score_all(
         adapters: finished adapters by name.
         train: its texts are QB-Norm's bank.
         test: the pairs to search.
+        xpool: the head of a joint adapter in whose space the pairs are.
         location: of a Qdrant to search as well, see `benchmarks.qdrant.search`.
         seed: of the draw of the bank.
         progress: show progress bars.
@@ -65,7 +68,7 @@ def score_all(
     for name, adapter in tqdm(adapters.items(), desc="scorers", unit="adapter", disable=not progress):
         ready = adapter.for_inference()
         texts, bank = unit(ready.adapt(test.text)), unit(ready.adapt(train.text[np.sort(chosen)]))
-        for scorer, scores, uses_others in _matrices(texts, bank, test):
+        for scorer, scores, uses_others in _matrices(texts, bank, test, xpool):
             retrieval = Retrieval.of(ranks(scores, test.labels), test.labels)
             rows.append(ScorerRow(scorer, name, uses_others, retrieval))
         if location is None:
@@ -76,16 +79,24 @@ def score_all(
 
 
 def _matrices(
-    texts: npt.NDArray[np.float32], bank: npt.NDArray[np.float32], test: Pairs
+    texts: npt.NDArray[np.float32], bank: npt.NDArray[np.float32], test: Pairs, xpool: XPool | None
 ) -> Iterator[tuple[str, Scores, bool]]:
-    """Yield name, scores, and whether they use other queries."""
+    """Yield name, scores, and whether they use other queries.
+
+    X-Pool is trained on frame vectors of any norm and gets those of the cache, of unit norm: its first layer norm
+    takes norms out, but for its eps (0.3 % of what the softmax sees at d = 512).
+    """
     video = unit(test.video)
     pooled = DotProducts(texts, video)
     yield "pooled cosine", pooled, False
     if test.frames is not None:
-        best = MaxSim(texts, unit(np.asarray(test.frames)))
-        yield "MaxSim over frames", best, False
-        yield f"pooled, top {SHORT_LIST} by MaxSim", TwoStage(pooled, best), False
+        frames = unit(np.asarray(test.frames))
+        of_frames: dict[str, Scores] = {"MaxSim": MaxSim(texts, frames)}
+        if xpool is not None:
+            of_frames["X-Pool"] = XPoolScores(xpool, texts, test.text, frames)
+        for name, scores in of_frames.items():
+            yield f"{name} over frames", scores, False
+            yield f"pooled, top {SHORT_LIST} by {name}", TwoStage(pooled, scores), False
     yield f"QB-Norm, bank of {len(bank):,} training texts", QBNorm(pooled, DotProducts(bank, video)), True
     yield "dual softmax", DualSoftmax(pooled), True
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from benchmarks.costs import Costs
 from benchmarks.datasets import Dataset, RetrievalSplit
-from dits_adapter.clip import load_clip
 from dits_adapter.errors import DITSError
 from dits_adapter.training.data import Pairs, load_pairs
 from dits_adapter.training.embed import embed
 from dits_adapter.video.encoder import VideoEncoder
 
 TOY = "demo-clip"
+MADE = Path("results/clips")
+"""Where a dataset that can be made is made."""
 
 
 def embed_splits(
@@ -28,6 +29,7 @@ def embed_splits(
     videos: Path | None,
     encoder: str,
     device: str | torch.device = "auto",
+    costs: Costs,
 ) -> tuple[dict[str, Pairs], list[str]]:
     """Embed texts and videos of some splits into one cache a split; what an earlier run has written is kept.
 
@@ -36,8 +38,9 @@ def embed_splits(
         splits: names of splits; all are read before the first is embedded.
         out: folder of the caches.
         root, videos: folders of annotation and videos, as for `Dataset.load`.
-        encoder: hub id, folder or bundled name of the CLIP.
+        encoder: hub id, folder or bundled name of a CLIP, or of an adapter for its CLIP.
         device: of the CLIP.
+        costs: takes down what the embedding of each split costs.
 
     Returns:
         The pairs by split, and in what they differ from the published dataset.
@@ -46,19 +49,20 @@ def embed_splits(
         DITSError: annotation is missing or malformed, no video could be read, or `out` holds other vectors.
     """
     loaded = {split: dataset.load(root, split, videos) for split in splits}
-    model = VideoEncoder(
-        load_clip(encoder, device=device), limit=math.inf if dataset.span is None else dataset.span[1]
-    )
+    model = VideoEncoder.from_pretrained(encoder, device=device)
+    if dataset.span is not None:
+        model.limit = dataset.span[1]
     out.mkdir(parents=True, exist_ok=True)
     pairs, deviations = {}, []
-    if encoder == TOY:
+    if encoder == TOY and dataset.make is None:  # clips that are made are what it is for
         deviations.append(
             f"the encoder is {TOY}, a toy trained on generated pictures: it shows that the run works"
         )
     for split, content in loaded.items():
         listing = out / f"{split}.jsonl"
         _write(content, listing, missing=(videos or root))
-        report = embed(listing, out / split, model)
+        with costs.of(f"embedding of {split}", resumed=(out / split).exists()):
+            report = embed(listing, out / split, model)
         pairs[split] = load_pairs(out / split)
         deviations += [f"{split}: {deviation}" for deviation in content.deviations]
         if report.quarantine:

@@ -1,7 +1,9 @@
 """A trained adapter on disk: `adapter.safetensors` and a `config.json` that says what it is and belongs to.
 
 A `joint` adapter moved the embedding space, so it carries the CLIP that it was trained with in `encoder/`, and the
-pooling head it was trained under in `xpool.safetensors`.
+pooling head it was trained under in `xpool.safetensors`. `dits_adapter.export` adds `onnx/`.
+
+What reads a config needs no torch: torch and safetensors are imported where weights are read or written.
 """
 
 from __future__ import annotations
@@ -12,26 +14,28 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
+from importlib.resources import files
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import nn
 
-from dits_adapter.adapters import ADAPTERS, Adapter
-from dits_adapter.clip import bundled
 from dits_adapter.errors import ArtifactError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.video.xpool import XPool
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dits_adapter.adapters import Adapter
+    from dits_adapter.video.xpool import XPool
 
 FORMAT_VERSION = 1
 WEIGHTS = "adapter.safetensors"
 CONFIG = "config.json"
 ENCODER = "encoder"
 XPOOL = "xpool.safetensors"
+ONNX = "onnx"
 BUNDLED_FILES = (".json", ".safetensors", ".txt")
 """What a CLIP checkpoint consists of, and all that is downloaded of an artefact."""
 
@@ -71,6 +75,15 @@ class ArtifactConfig(BaseModel):
         """Digest of every field but `checksum` in canonical JSON."""
         content = json.dumps(self.model_dump(mode="json", exclude={"checksum"}), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
+
+    def require_intact(self, folder: Path) -> None:
+        """Refuse a config with a byte that was changed after it was saved.
+
+        Raises:
+            ArtifactError: the checksum is not that of the fields.
+        """
+        if self.checksum != self.expected_checksum():
+            raise ArtifactError(f"{folder / CONFIG}: was changed or damaged after it was saved.")
 
 
 @dataclass
@@ -127,8 +140,8 @@ class Artifact:
                 space=self.space,
                 training=self.training,
                 metrics=self.metrics,
-                weights_sha256=_sha256(fresh / WEIGHTS),
-                bundle_sha256={name: _sha256(fresh / name) for name in _bundle(fresh)},
+                weights_sha256=sha256(fresh / WEIGHTS),
+                bundle_sha256={name: sha256(fresh / name) for name in _bundle(fresh)},
             )
             config.checksum = config.expected_checksum()
             (fresh / CONFIG).write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
@@ -153,6 +166,9 @@ class Artifact:
             ArtifactError: it is no artefact, of an unknown version, pickled, damaged, or its tensors are not
                 those of its config; the message says which.
         """
+        from dits_adapter.adapters import ADAPTERS
+        from dits_adapter.video.xpool import XPool
+
         folder = find_artifact(id_or_path, revision)
         config = read_config(folder)
         if config.adapter not in ADAPTERS:
@@ -169,10 +185,8 @@ class Artifact:
                 f"{folder}: the adapter has width {adapter.width}, but its space has {config.space.width}."
             )
         _load_weights(folder / WEIGHTS, adapter)
-        if _sha256(folder / WEIGHTS) != config.weights_sha256:
-            raise ArtifactError(f"{folder / WEIGHTS}: was changed or damaged after it was saved.")
-        if config.checksum != config.expected_checksum():
-            raise ArtifactError(f"{folder / CONFIG}: was changed or damaged after it was saved.")
+        require_sha256(folder / WEIGHTS, config.weights_sha256)
+        config.require_intact(folder)
         artifact = cls(adapter.eval(), config.space, config.training, config.metrics)
         if config.kind == "joint":
             _check_bundle(folder, config)
@@ -181,6 +195,12 @@ class Artifact:
                 artifact.xpool = XPool(config.space.width).eval()
                 _load_weights(folder / XPOOL, artifact.xpool)
         return artifact
+
+
+def bundled(name: str) -> Path | None:
+    """Return the folder of a model that ships with the package (`demo-clip`, `demo-dits`), else None."""
+    folder = Path(str(files("dits_adapter"))) / "pretrained" / name
+    return folder if "/" not in name and folder.is_dir() else None
 
 
 def require_free(target: Path) -> None:
@@ -201,8 +221,13 @@ def is_artifact(folder: Path) -> bool:
         return False
 
 
-def find_artifact(id_or_path: str | PathLike[str], revision: str | None = None) -> Path:
+def find_artifact(id_or_path: str | PathLike[str], revision: str | None = None, *, onnx: bool = False) -> Path:
     """Return the local folder of a bundled name, a path, or a hub id (downloaded, safetensors and JSON only).
+
+    Args:
+        id_or_path: name, path or id.
+        revision: of the hub.
+        onnx: download its ONNX form, too.
 
     Raises:
         ArtifactError: a path that does not exist, or a repository that cannot be had.
@@ -218,7 +243,7 @@ def find_artifact(id_or_path: str | PathLike[str], revision: str | None = None) 
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = [f"*{suffix}" for suffix in BUNDLED_FILES]
+        patterns = [f"*{suffix}" for suffix in BUNDLED_FILES] + [f"{ONNX}/*"] * onnx
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub client raises its own, httpx's and OSError
         raise ArtifactError(
@@ -272,16 +297,22 @@ def _check_bundle(folder: Path, config: ArtifactConfig) -> None:
     if extra := sorted({*there} - expected.keys()):
         raise ArtifactError(f"{folder / extra[0]}: is no part of the adapter that was saved; remove it.")
     for name, digest in expected.items():
-        if _sha256(folder / name) != digest:
-            raise ArtifactError(f"{folder / name}: was changed or damaged after it was saved.")
+        require_sha256(folder / name, digest)
 
 
 def _save_weights(module: nn.Module, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path.touch()  # with the permissions of any new file; safetensors would make one for its owner alone
+    mode = path.stat().st_mode
     save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path)
+    path.chmod(mode)
 
 
 def _load_weights(path: Path, module: nn.Module) -> None:
     """Copy a weight file into a module, refusing tensors that are missing, extra or misshapen."""
+    from safetensors import SafetensorError, safe_open
+
     expected = module.state_dict()
     try:
         with safe_open(path, "pt") as file:
@@ -300,12 +331,23 @@ def _load_weights(path: Path, module: nn.Module) -> None:
         raise ArtifactError(f"{path}: is no intact safetensors file ({error}).") from None
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def require_sha256(path: Path, expected: str) -> None:
+    """Refuse a file that is not, byte for byte, the one that was saved.
+
+    Raises:
+        ArtifactError: it has another digest.
+    """
+    if sha256(path) != expected:
+        raise ArtifactError(f"{path}: was changed or damaged after it was saved.")
 
 
 def model_card(config: ArtifactConfig, name: str) -> str:

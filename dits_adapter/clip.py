@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,19 +15,14 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from dits_adapter.errors import ArtifactError, InputError
+from dits_adapter.artifact import bundled
+from dits_adapter.errors import ArtifactError
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, PreTrainedTokenizerBase
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
 """What transformers raises for a checkpoint that is missing, damaged or of other shapes."""
-
-
-def bundled(name: str) -> Path | None:
-    """Return the folder of a model that ships with the package (`demo-clip`, `demo-dits`), else None."""
-    folder = Path(str(files("dits_adapter"))) / "pretrained" / name
-    return folder if "/" not in name and folder.is_dir() else None
 
 
 def is_clip(folder: Path) -> bool:
@@ -213,20 +207,3 @@ def load_clip(
     tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     model.requires_grad_(False).eval()
     return Clip(model.to(pick_device(device)), tokenizer, image_processor, source)
-
-
-def check_vectors(vectors: np.ndarray | torch.Tensor, width: int) -> None:
-    """Refuse vectors that are not (n, width) finite floats, naming the first bad row.
-
-    Raises:
-        InputError: wrong rank, width or dtype, or a NaN or infinite value.
-    """
-    tensor = torch.as_tensor(vectors)
-    if tensor.ndim != 2 or tensor.shape[1] != width:
-        raise InputError(f"expected vectors of shape (n, {width}), got {tuple(tensor.shape)}.")
-    if not tensor.is_floating_point():
-        raise InputError(f"expected floating-point vectors, got {tensor.dtype}.")
-    bad = (~torch.isfinite(tensor).all(dim=1)).nonzero()
-    if len(bad):
-        row = int(bad[0])
-        raise InputError(f"row {row} holds NaN or infinite values ({len(bad)} such rows); remove or re-embed it.")

@@ -11,54 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from dits_adapter.adapters import AffineAdapter, AffineConfig, DITSAdapter
 from dits_adapter.artifact import Artifact, find_artifact, is_artifact
-from dits_adapter.clip import (
-    LOADING_ERRORS,
-    Clip,
-    ClipSource,
-    bundled,
-    is_clip,
-    load_clip,
-    no_loading_bars,
-    pick_device,
-)
-from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
+from dits_adapter.backends import Array, Backend
+from dits_adapter.errors import InputError, SpaceMismatchError
 from dits_adapter.space import EmbeddingSpace
 
 if TYPE_CHECKING:
+    import torch
     from qdrant_client import QdrantClient
     from sentence_transformers import SentenceTransformer
 
+    from dits_adapter.backends.pytorch import TorchBackend
+    from dits_adapter.clip import ClipSource
+    from dits_adapter.training.data import Pairs
+
 OnMismatch = Literal["raise", "warn", "bypass"]
-Array = NDArray[np.float32]
 VIDEO_FILE = re.compile(r"\S*\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|ts|flv|wmv|3gp|ogv)", re.IGNORECASE)
-
-# Stated, because sentence-transformers cannot infer them for CLIP where torchvision is absent.
-CLIP_TOWERS = {
-    modality: {"method": f"get_{modality}_features", "method_output_name": "pooler_output"}
-    for modality in ("text", "image")
-}
-
-
-def find_encoder(folder: Path, space: EmbeddingSpace) -> str:
-    """Return where the CLIP of an adapter is: bundled with it, with the package, beside it, or on the hub.
-
-    Raises:
-        ArtifactError: it is nowhere to be found; pass its folder as `encoder=`.
-    """
-    for candidate in (folder / "encoder", bundled(space.encoder), folder.parent / space.encoder):
-        if candidate is not None and (candidate / "config.json").is_file():
-            return str(candidate)
-    if "/" in space.encoder:
-        return space.encoder
-    raise ArtifactError(
-        f"{folder}: was trained for the CLIP {space.encoder!r}, a folder that is neither inside nor beside it. "
-        "Say where that CLIP is with encoder=PATH."
-    )
 
 
 class DITSQueryEncoder:
@@ -73,27 +42,14 @@ class DITSQueryEncoder:
         (128,)
     """
 
-    def __init__(
-        self,
-        artifact: Artifact,
-        encoder: ClipSource,
-        *,
-        device: str | torch.device = "auto",
-        strength: float = 1.0,
-        on_mismatch: OnMismatch = "raise",
-    ) -> None:
+    def __init__(self, backend: Backend, *, strength: float = 1.0, on_mismatch: OnMismatch = "raise") -> None:
         if on_mismatch not in ("raise", "warn", "bypass"):
             raise InputError(f'on_mismatch is {on_mismatch!r}; it is one of "raise", "warn" and "bypass".')
-        if not 0 <= strength <= 1:
-            raise InputError(f"strength is {strength}; it goes from 0 (plain CLIP) to 1 (fully adapted).")
-        self.artifact = artifact
         self.strength = strength
         self.on_mismatch: OnMismatch = on_mismatch
-        self._source = encoder
-        self._device = pick_device(device)
-        self._adapter = artifact.adapter.for_inference().to(self._device)
+        self._backend = backend
         self._lock = threading.RLock()
-        self._model: SentenceTransformer | None = None
+        self._checked = False
         self._bypassed = False
         self._truncation_said = False
 
@@ -102,6 +58,7 @@ class DITSQueryEncoder:
         cls,
         id_or_path: str | PathLike[str],
         *,
+        backend: Literal["torch", "onnx"] = "torch",
         encoder: str | PathLike[str] | None = None,
         revision: str | None = None,
         device: str | torch.device = "auto",
@@ -114,10 +71,12 @@ class DITSQueryEncoder:
         Args:
             id_or_path: an artefact's folder, a bundled name (`demo-dits`) or a hub id. The folder or id of a bare
                 CLIP is taken too, with a warning: without an adapter its queries are plain CLIP.
-            encoder: folder or hub id of the CLIP; by default the one that the artefact names.
+            backend: `torch`, or `onnx` for an artefact that `dits-adapter export` wrote: ONNX Runtime on the CPU,
+                without torch or transformers, and the CLIP text tower that was exported along.
+            encoder: folder or hub id of the CLIP; by default the one that the artefact names (torch only).
             revision: hub revision of the artefact.
-            device: a torch device or `"auto"`.
-            steps: truncated timesteps T' to run instead of the trained number; 0 is plain CLIP.
+            device: a torch device or `"auto"` (torch only).
+            steps: truncated timesteps T' to run instead of the trained number; 0 is plain CLIP (torch only).
             strength: how far queries move on the sphere, 0 (plain CLIP) to 1.
             on_mismatch: what to do when the CLIP, or a checked collection, lives in another space than the
                 adapter: `raise` refuses, `warn` goes on, `bypass` warns and encodes queries as plain CLIP.
@@ -125,7 +84,29 @@ class DITSQueryEncoder:
         Raises:
             ArtifactError: the artefact or the CLIP cannot be loaded.
             InputError: an option outside its range, or steps for an adapter that has none.
+            MissingExtraError: ONNX Runtime is not installed.
         """
+        if not 0 <= strength <= 1:
+            raise InputError(f"strength is {strength}; it goes from 0 (plain CLIP) to 1 (fully adapted).")
+        if backend == "onnx":
+            from dits_adapter.backends.onnx_runtime import OnnxBackend
+
+            for name, given in (("encoder", encoder), ("steps", steps)):
+                if given is not None:
+                    raise InputError(
+                        f'{name} cannot be chosen with backend="onnx": it was when the adapter was exported.'
+                    )
+            if str(device) not in ("auto", "cpu"):
+                raise InputError(f'device is {device}; backend="onnx" runs on the CPU.')
+            folder = find_artifact(id_or_path, revision, onnx=True)
+            return cls(OnnxBackend(folder, strength=strength), strength=strength, on_mismatch=on_mismatch)
+        if backend != "torch":
+            raise InputError(f'backend is {backend!r}; it is "torch" or "onnx".')
+
+        from dits_adapter.adapters import DITSAdapter
+        from dits_adapter.backends.pytorch import TorchBackend, find_encoder
+        from dits_adapter.clip import ClipSource, is_clip
+
         folder = find_artifact(id_or_path, revision)
         if not is_artifact(folder) and is_clip(folder):
             return cls._plain(ClipSource.find(id_or_path, revision), device)
@@ -141,23 +122,44 @@ class DITSQueryEncoder:
             source = ClipSource.find(encoder)
         else:
             source = ClipSource.find(find_encoder(folder, artifact.space), artifact.space.revision)
-        return cls(artifact, source, device=device, strength=strength, on_mismatch=on_mismatch)
+        chosen = TorchBackend(artifact, source, device=device, strength=strength)
+        return cls(chosen, strength=strength, on_mismatch=on_mismatch)
 
     @classmethod
     def _plain(cls, source: ClipSource, device: str | torch.device) -> DITSQueryEncoder:
         """Stand in for an adapter that has not been trained yet."""
+        from dits_adapter.adapters import AffineAdapter, AffineConfig
+        from dits_adapter.backends.pytorch import TorchBackend
+        from dits_adapter.clip import load_clip
+
         warnings.warn(
             f"{source.name} is a CLIP without an adapter: its queries are encoded as plain CLIP. "
             "Train an adapter for it with: dits-adapter train",
             stacklevel=3,
         )
         space = EmbeddingSpace.of(load_clip(source.location, revision=source.revision, device=device))
-        return cls(Artifact(AffineAdapter(AffineConfig(width=space.width)).eval(), space), source, device=device)
+        identity = AffineAdapter(AffineConfig(width=space.width)).eval()
+        return cls(TorchBackend(Artifact(identity, space), source, device=device, strength=1.0))
 
     @property
     def space(self) -> EmbeddingSpace:
         """The embedding space of the adapter, and of every collection that its queries may search."""
-        return self.artifact.space
+        return self._backend.space
+
+    @property
+    def artifact(self) -> Artifact:
+        """The trained adapter, which the backend `torch` holds.
+
+        Raises:
+            InputError: this encoder runs on ONNX Runtime.
+        """
+        return self._torch.artifact
+
+    @property
+    def _torch(self) -> TorchBackend:
+        if not hasattr(self._backend, "artifact"):
+            raise InputError('this needs the adapter itself; load it with backend="torch".')
+        return self._backend  # type: ignore[return-value]
 
     def encode_query(self, texts: str | Iterable[str], *, batch_size: int = 64) -> Array:
         """Encode queries on the video side.
@@ -201,18 +203,12 @@ class DITSQueryEncoder:
         Raises:
             InputError: wrong shape, NaN, a zero vector, or a trajectory asked of an adapter that has none.
         """
-        array = np.asarray(vectors.cpu() if isinstance(vectors, torch.Tensor) else vectors, dtype=np.float32)
+        array = np.asarray(vectors.cpu() if hasattr(vectors, "cpu") else vectors, dtype=np.float32)
         single = array.ndim == 1
         array = array[None] if single else array
-        adapted = self._adapter.adapt(array, strength=0.0 if self._bypassed else self.strength)
+        adapted = self._backend.adapt(array, strength=0.0 if self._bypassed else self.strength)
         adapted = adapted[0] if single else adapted
-        if not return_trajectory:
-            return adapted
-        if not isinstance(self._adapter, DITSAdapter):
-            raise InputError(f"an adapter of kind {self._adapter.kind} has no trajectory.")
-        with torch.inference_mode():
-            path = self._adapter.sampler.trajectory(torch.as_tensor(array).to(self._device))
-        return adapted, torch.stack(path).cpu().numpy()
+        return (adapted, self._backend.trajectory(array)) if return_trajectory else adapted
 
     def check(self, client: QdrantClient, collection: str) -> None:
         """Refuse a Qdrant collection of another embedding space, as `on_mismatch` says.
@@ -247,41 +243,30 @@ class DITSQueryEncoder:
             commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload adapter")
         return str(commit.commit_url)
 
+    def export_onnx(self, folder: str | PathLike[str], *, int8: Pairs | None = None) -> Path:
+        """Write an artefact that `backend="onnx"` can load, too; see `dits_adapter.export.export`."""
+        from dits_adapter.export import export
+
+        self._load()
+        return export(self._torch, folder, int8=int8)
+
     def as_sentence_transformer(self) -> SentenceTransformer:
         """Return the sentence-transformers model behind this encoder: CLIP, adapter, normalisation.
 
         Its `encode_query` adapts; its `encode_document`, `encode` and image inputs stay plain CLIP.
         """
+        self._load()
+        return self._torch.model
+
+    def _load(self) -> None:
+        """Load the text tower and see that it is the one that the adapter was trained for."""
         with self._lock:
-            if self._model is None:
-                self._model = self._load()
-            return self._model
-
-    def _load(self) -> SentenceTransformer:
-        from sentence_transformers import SentenceTransformer
-        from sentence_transformers.base.modules import Normalize, Transformer
-
-        from dits_adapter.bridges.sentence_transformers import QueryAdapter
-
-        where = self._source.loading()
-        try:
-            with no_loading_bars():
-                transformer = Transformer(
-                    self._source.location,
-                    model_kwargs={"dtype": torch.float32, "use_safetensors": True, **where},
-                    processor_kwargs={"backend": "pil", **where},
-                    config_kwargs=where,
-                    modality_config=CLIP_TOWERS,
-                    module_output_name="sentence_embedding",
+            if not self._checked:
+                actual = self._backend.load()
+                self._guard(
+                    lambda: self.space.require(actual, mine="the adapter", theirs="the encoder that was loaded")
                 )
-        except LOADING_ERRORS as error:
-            raise ArtifactError(f"{self._source.location}: cannot load a CLIP from here. {error}") from error
-        transformer.model.requires_grad_(False).eval()
-        clip = Clip(transformer.model, transformer.tokenizer, transformer.processor.image_processor, self._source)
-        actual = EmbeddingSpace.of(clip, frames=self.space.frames)
-        self._guard(lambda: self.space.require(actual, mine="the adapter", theirs="the encoder that was loaded"))
-        adapter = QueryAdapter(self.artifact, self._adapter, self.strength)
-        return SentenceTransformer(modules=[transformer, adapter, Normalize()], device=str(self._device))
+                self._checked = True
 
     def _guard(self, require: Callable[[], None]) -> None:
         """Run a space check and do what `on_mismatch` says where it fails."""
@@ -307,21 +292,20 @@ class DITSQueryEncoder:
                     f"text {row} is the name of a video file ({text}); embed videos with "
                     "VideoEncoder.encode_video."
                 )
-        model = self.as_sentence_transformer()
+        self._load()
         if not batch:
             return np.empty((0, self.space.width), np.float32)
-        with self._lock:  # the tokeniser's truncation state is shared
-            self._say_truncation(batch, model.tokenizer)
-            encode = model.encode_query if task == "query" and not self._bypassed else model.encode_document
-            vectors: Array = encode(batch, batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False)
+        self._say_truncation(batch)
+        adapted = task == "query" and not self._bypassed
+        vectors = self._backend.encode(batch, adapted=adapted, batch_size=batch_size)
         return vectors[0] if single else vectors
 
-    def _say_truncation(self, texts: list[str], tokenizer: Any) -> None:
-        limit = tokenizer.model_max_length
+    def _say_truncation(self, texts: list[str]) -> None:
+        limit = self._backend.max_tokens
         long = [] if self._truncation_said else [text for text in texts if len(text) > limit - 2]
         if not long:  # a token has at least one character
             return
-        counts = [len(ids) for ids in tokenizer(long, truncation=False, verbose=False)["input_ids"]]
+        counts = self._backend.count_tokens(long)
         if max(counts) > limit:
             self._truncation_said = True
             warnings.warn(

@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 TEXT, VIDEO, ADAPTED = "#c2571a", "#1f6f8b", "#4a8f29"
 
 
-def _axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+def new_axes(rows: int, columns: int, size: tuple[float, float], *, sharey: bool = False) -> tuple[Any, Any]:
+    """Return a figure of `size` inches and its axes, an array (rows, columns); what all our pictures start from.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError("matplotlib", "figures", "drawing a figure") from None
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, sharey=sharey, squeeze=False)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
@@ -31,7 +36,7 @@ def _axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]
 
 def training_curve(history: Sequence[Epoch], path: str | PathLike[str]) -> None:
     """Draw the loss and the held-out recall of each epoch into a PNG; the kept epoch is marked."""
-    figure, axes = _axes(1, 2, (9, 3.2))
+    figure, axes = new_axes(1, 2, (9, 3.2))
     epochs = [epoch.number for epoch in history]
     best = max(history, key=lambda epoch: epoch.validation.mrr).number
     axes[0, 0].plot(epochs[1:], [epoch.loss for epoch in history[1:]], color=ADAPTED)
@@ -71,7 +76,7 @@ def gap_picture(
     centred = centred - np.outer(centred @ across, across)
     along = np.linalg.svd(centred, full_matrices=False)[2][0]
     plane = np.stack([across, along], axis=1)
-    figure, axes = _axes(1, 3, (12, 3.8))
+    figure, axes = new_axes(1, 3, (12, 3.8))
     for axis, points, title in ((axes[0, 0], text, "plain CLIP"), (axes[0, 1], adapted, "with the adapter")):
         axis.scatter(*(video @ plane).T, s=6, color=VIDEO, alpha=0.5, label="videos")
         colour = TEXT if points is text else ADAPTED
@@ -100,7 +105,7 @@ def gap_histograms(
 
     The first three are the paper's Figs 3, 4 and 6, the last one its Fig 5. Arguments as for `gap_picture`.
     """
-    figure, axes = _axes(2, 2, (9, 6.4))
+    figure, axes = new_axes(2, 2, (9, 6.4))
     before, after = video - text, video - adapted
     cosines = np.sum(text * video, axis=1), np.sum(adapted * video, axis=1)
     for axis, title, values in (
@@ -140,7 +145,7 @@ def trajectories(
     from sklearn.decomposition import PCA
 
     plane = PCA(2, random_state=0).fit(np.concatenate([text, video]))
-    figure, axes = _axes(1, 1, (6.4, 5.2))
+    figure, axes = new_axes(1, 1, (6.4, 5.2))
     for points, colour, label in ((text, TEXT, "queries"), (video, VIDEO, "videos")):
         axes[0, 0].scatter(*plane.transform(points).T, s=5, color=colour, alpha=0.25, label=label)
     directions = paths / np.linalg.norm(paths, axis=2, keepdims=True)
@@ -148,6 +153,6 @@ def trajectories(
         steps = plane.transform(directions[:, i])
         axes[0, 0].plot(*steps.T, color=ADAPTED, linewidth=1, marker=".", markersize=4)
         axes[0, 0].plot(*steps[-1], color=ADAPTED, marker="o", markersize=6)
-    axes[0, 0].set(xlabel="first principal component", ylabel="second", title="each step of the sampler")
+    axes[0, 0].set(xlabel="first principal component", ylabel="second", title="from the query, step by step")
     axes[0, 0].legend(frameon=False, markerscale=2)
     figure.savefig(path, dpi=120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,9 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dits_adapter import artifact as module
 from dits_adapter.adapters import DITSAdapter, MLPAdapter, MLPConfig, mean_shift
-from dits_adapter.artifact import Artifact, ArtifactConfig, find_artifact
+from dits_adapter.artifact import Artifact, ArtifactConfig, find_artifact, sha256
 from dits_adapter.clip import load_clip
 from dits_adapter.errors import ArtifactError
 from dits_adapter.sampler import SamplerConfig
@@ -42,7 +42,7 @@ def saved(space, tmp_path):
 def resign(folder):
     """Make checksums right again after a deliberate change, to reach the checks behind them."""
     config = json.loads((folder / "config.json").read_text())
-    config["weights_sha256"] = module._sha256(folder / "adapter.safetensors")
+    config["weights_sha256"] = sha256(folder / "adapter.safetensors")
     parsed = ArtifactConfig.model_validate(config)
     parsed.checksum = parsed.expected_checksum()
     (folder / "config.json").write_text(parsed.model_dump_json())
@@ -86,7 +86,7 @@ def test_a_failed_save_keeps_what_was_there(saved, space, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "save_file", full_disk)
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         Artifact(random_adapter(), space).save(saved)
     monkeypatch.undo()
@@ -218,3 +218,13 @@ def test_unreachable_hub_is_said(monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     with pytest.raises(ArtifactError, match=r"someone/their-adapter.*no route"):
         find_artifact("someone/their-adapter")
+
+
+def test_whoever_may_read_other_new_files_may_read_the_artefact(space, tmp_path):
+    previous = os.umask(0o022)
+    try:
+        folder = Artifact(random_adapter(), space).save(tmp_path / "adapter")
+    finally:
+        os.umask(previous)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}

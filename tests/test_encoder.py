@@ -99,7 +99,7 @@ def test_adapt_needs_no_text_encoder(saved, tmp_path):
         DITSQueryEncoder.from_pretrained(alone)
     encoder = DITSQueryEncoder.from_pretrained(saved)
     assert encoder.adapt(np.ones(32)).shape == (32,)
-    assert encoder._model is None
+    assert encoder._backend._loaded is None
 
 
 def test_long_texts_are_cut_as_clip_does_and_said_once(saved, tiny_clip):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dits_adapter.artifact import Artifact
 from dits_adapter.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +30,35 @@ def test_python_blocks_run(code, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+@pytest.mark.slow
+def test_the_walk_on_the_demos_clips(tmp_path):
+    from benchmarks.clips.dataset import record_of, write_clip
+    from benchmarks.clips.scenes import scenes
+
+    clips = tmp_path / "results" / "demo" / "clips" / "test"
+    clips.mkdir(parents=True)
+    with (clips / "pairs.jsonl").open("w") as pairs:
+        for scene in scenes("test")[:24]:
+            record = record_of(scene)
+            write_clip(scene, clips / record.video)
+            pairs.write(json.dumps({"video": record.video, "text": record.captions}) + "\n")
+    (walk,) = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    for command in walk.replace("\\\n", "").splitlines():
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
+    results = tmp_path / "results"
+    assert "**Recommendation: " in (results / "compare" / "comparison.md").read_text()
+    for picture in ("curve", "gap/histograms", "gap/plane", "gap/trajectories"):
+        assert (results / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+    assert Artifact.load(results / "joint").kind == "joint"
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"dits-adapter ([a-z-]+)", README))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ class Record:
 
 
 def make_split(split: str, root: str | os.PathLike[str], workers: int | None = None) -> list[Record]:
-    """Writes `root/split/*.mp4` and `root/split/captions.jsonl`; what is already there is left alone.
+    """Write `root/split/*.mp4`, and `pairs.jsonl` beside them for `dits-adapter embed`.
 
     Every file appears whole or not at all, so a killed call is simply made again.
 
@@ -54,11 +54,10 @@ def make_split(split: str, root: str | os.PathLike[str], workers: int | None = N
             written = pool.imap_unordered(partial(_write_into, folder), missing, chunksize=4)
             for _ in tqdm(written, total=len(missing), desc=f"making {split} clips", unit="clip"):
                 pass
-    lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
-    captions = folder / "captions.jsonl"
-    unfinished = captions.with_suffix(".part")
+    lines = "".join(json.dumps({"video": r.video, "text": r.captions, "key": r.key}) + "\n" for r in records)
+    unfinished = folder / "pairs.part"
     unfinished.write_text(lines, encoding="utf-8")
-    os.replace(unfinished, captions)
+    os.replace(unfinished, folder / "pairs.jsonl")
     return records
 
 

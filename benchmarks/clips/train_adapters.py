@@ -17,7 +17,8 @@ from benchmarks.clips.dataset import make_split
 from dits_adapter.adapters import Adapter
 from dits_adapter.artifact import Artifact
 from dits_adapter.metrics import RetrievalMetrics
-from dits_adapter.training.config import PRESETS, Recipe
+from dits_adapter.training.compare import LEARNING_RATES
+from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 from dits_adapter.training.data import Pairs
 from dits_adapter.training.frozen import evaluate
 from dits_adapter.training.run import describe, fit
@@ -84,13 +85,13 @@ def main() -> None:
     judge("plain CLIP", fit(Recipe(adapter="identity"), train, validation)[0])
     linear = {}
     for name in LINEAR:
-        recipe = PRESETS["deterministic"].model_copy(update={"adapter": name})
+        recipe = Recipe(adapter=name, training=TrainingConfig(learning_rate=LEARNING_RATES))
         adapter = fit(recipe, train, validation)[0]
         linear[name] = (judge(name, adapter), recipe, adapter)
     save("demo-linear", *max(linear.values(), key=lambda row: row[0])[1:])
-    adapter = fit(PRESETS["deterministic"], train, validation)[0]
+    adapter = fit(PRESETS["best"], train, validation)[0]
     judge("DITS", adapter)
-    save("demo-dits", PRESETS["deterministic"], adapter)
+    save("demo-dits", PRESETS["best"], adapter)
 
 
 if __name__ == "__main__":

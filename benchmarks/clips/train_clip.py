@@ -14,6 +14,7 @@ import json
 import math
 import os
 import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from tqdm import tqdm
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from benchmarks.clips import frames
-from benchmarks.clips.captions import frame_caption, video_captions, words
+from benchmarks.clips.captions import RARE_WORDS, frame_caption, video_captions, words
 from benchmarks.clips.scenes import Pixels, scenes
 
 IMAGE_SIDE = 64
@@ -70,14 +71,15 @@ Rebuild it from nothing, in a checkout:
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """CLIP's tokenizer with byte pairs learnt from this project's captions: every word of theirs is one token.
+    """CLIP's tokenizer with byte pairs learnt from this project's captions: their common words are one token each.
 
-    Other words, and any other bytes, fall apart into pieces but are never unknown. Ids are laid out as CLIP's:
-    256 bytes, the same at a word's end, the merges, start and end of text.
+    `RARE_WORDS`, like any other words and bytes, fall apart into pieces but are never unknown. Ids are laid out
+    as CLIP's: 256 bytes, the same at a word's end, the merges, start and end of text.
     """
-    captions = [sentence for scene in scenes("train") for sentence in video_captions(scene)]
-    captions += frames.captions(frames.moments("vocabulary", 5_000))
-    corpus = [*sorted({word for caption in captions for word in words(caption)}), ".", ","]
+    seen = _all_words(frames.captions(frames.moments("vocabulary", 5_000)))
+    told = _all_words(sentence for scene in scenes("train") for sentence in video_captions(scene))
+    rare = _all_words(phrase for phrases in RARE_WORDS.values() for phrase in phrases)
+    corpus = [*sorted(seen | (told - rare)), ".", ","]
     letters = sorted(ByteLevel.alphabet())
     letters += [letter + "</w>" for letter in letters]
     untrained = CLIPTokenizer(vocab={"<|startoftext|>": 0, "<|endoftext|>": 1}, merges=[])
@@ -91,6 +93,10 @@ def build_tokenizer() -> CLIPTokenizer:
     tokens = [*letters, *("".join(pair) for pair in merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=merges, model_max_length=77)
+
+
+def _all_words(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in words(text)}
 
 
 def build_model(tokenizer: CLIPTokenizer) -> CLIPModel:

@@ -1,8 +1,9 @@
-"""The datasets of the paper, each a validated record with a reader: `DATASETS["msrvtt"].load(root, "test")`."""
+"""The datasets of the paper, and the demo's, each a validated record: `DATASETS["msrvtt"].load(root, "test")`."""
 
 from __future__ import annotations
 
 from benchmarks.datasets.charades import CHARADES
+from benchmarks.datasets.demo import DEMO
 from benchmarks.datasets.didemo import DIDEMO
 from benchmarks.datasets.lsmdc import LSMDC
 from benchmarks.datasets.msrvtt import MSRVTT
@@ -12,4 +13,4 @@ from benchmarks.datasets.vatex import VATEX
 
 __all__ = ["DATASETS", "AnnotationError", "Dataset", "Query", "RetrievalSplit", "find_videos"]
 
-DATASETS = {dataset.name: dataset for dataset in (MSRVTT, LSMDC, DIDEMO, VATEX, CHARADES)}
+DATASETS = {dataset.name: dataset for dataset in (MSRVTT, LSMDC, DIDEMO, VATEX, CHARADES, DEMO)}

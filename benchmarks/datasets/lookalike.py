@@ -1,18 +1,29 @@
-"""Small datasets in each dataset's exact file format, from clips and captions of one's own.
+"""Small datasets in each dataset's exact file format: `python -m benchmarks.datasets.lookalike msrvtt DIR`.
 
-They exercise readers, video decoding and the whole run where the real data may not go: in CI, on a laptop.
+They exercise readers, video decoding and the whole run where the real data may not go: in CI, on a laptop. The
+command fills them with generated clips.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
+import dataclasses
 import json
 import shutil
+import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.clips.captions import video_captions
+from benchmarks.clips.dataset import write_clip
+from benchmarks.clips.scenes import sample_scene
 from benchmarks.datasets.lsmdc import SKIPPED_CLIP
+
+SIZES = {"train": 40, "val": 8, "test": 12}
+SHORT = {"width": 64, "height": 48, "fps": 12, "frames": 12}
 
 
 class Clip(NamedTuple):
@@ -24,6 +35,37 @@ class Clip(NamedTuple):
 
 Clips = Mapping[str, Sequence[Clip]]
 """Clips of `train`, `val` and `test`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a look-alike of generated clips."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.datasets.lookalike", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("dataset", choices=_WRITERS)
+    parser.add_argument("root", type=Path, metavar="DIR", help="folder to write into")
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_lookalike(args.dataset, args.root, make_clips(Path(scratch), SIZES))
+    print(f"{args.dataset}, a look-alike of {sum(SIZES.values())} generated clips: {args.root}")
+    return 0
+
+
+def make_clips(folder: Path, sizes: Mapping[str, int]) -> Clips:
+    """Draw one-second clips of 64 × 48 pixels with five captions each, into a folder that is there.
+
+    Args:
+        folder: gets the files.
+        sizes: number of clips by split.
+    """
+    clips: dict[str, list[Clip]] = {}
+    for split, size in sizes.items():
+        for number in range(size):
+            scene = dataclasses.replace(sample_scene(f"{split} {number}"), **SHORT)
+            path = folder / f"{split}{number}.mp4"
+            write_clip(scene, path)
+            clips.setdefault(split, []).append(Clip(path, video_captions(scene)))
+    return clips
 
 
 def write_lookalike(name: str, root: Path, clips: Clips) -> None:
@@ -150,12 +192,22 @@ def _charades(root: Path, clips: Clips) -> None:
         _write_csv(root / f"Charades_v1_{split}.csv", header, rows)
 
 
+def _demo(root: Path, clips: Clips) -> None:
+    for split in ("train", "val", "test"):
+        lines = []
+        for position, clip in enumerate(clips[split]):
+            _place(clip, root / split / f"{split}-{position}.mp4")
+            lines.append(json.dumps({"video": f"{split}-{position}.mp4", "text": list(clip.captions)}) + "\n")
+        (root / split / "pairs.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
 _WRITERS: dict[str, Callable[[Path, Clips], None]] = {
     "msrvtt": _msrvtt,
     "lsmdc": _lsmdc,
     "didemo": _didemo,
     "vatex": _vatex,
     "charades": _charades,
+    "demo": _demo,
 }
 
 
@@ -171,3 +223,7 @@ def _write_json(path: Path, content: Any) -> None:
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([header, *rows])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.datasets.reading import AnnotationError, lines
 from benchmarks.datasets.record import Dataset, File, Layout, Query, Split
 
-_COLUMNS = ("clip id", "start aligned", "end aligned", "start extracted", "end extracted", "sentence")
+_COLUMNS = ("clip id", "start", "end", "aligned start", "aligned end", "sentence")
 _TEST = "LSMDC16_challenge_1000_publictect.csv"
 SKIPPED_CLIP = "1012_Unbreakable_00.05.16.065-00.05.21.941"
 

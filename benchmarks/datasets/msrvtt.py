@@ -99,8 +99,12 @@ MSRVTT = Dataset(
         "test_videodatainfo.json.zip": File(
             source=_CHALLENGE, sha256="0871bbe19dc9c13edeef4af5d7be39600a2e2b7d967e0206bb5911d633af24a0"
         ),
-        "train_val_videodatainfo.json": File(source=_CHALLENGE),
-        "test_videodatainfo.json": File(source=_CHALLENGE),
+        "train_val_videodatainfo.json": File(
+            source=_CHALLENGE, sha256="542997a95196eb7983c16860ad416c7b32c6c07236bcf189cbfae904ea2e8335"
+        ),
+        "test_videodatainfo.json": File(
+            source=_CHALLENGE, sha256="1d09999f3d32311063889e8a5f351988a116d58b9dc3c1ed5a5ce90a4ff8d95d"
+        ),
     },
     splits={
         "train": Split(layouts=_layouts(_TRAIN["train"], queries=180_000, videos=9_000)),

@@ -76,9 +76,9 @@ class Dataset(_Record):
 
     Attributes:
         name: on the command line.
-        title, owner, url: what it is called, whose it is, its official page.
+        title, owner, url: what it is called, whose it is, its official page if it has one.
         licence: of annotations and of videos.
-        citation: BibTeX.
+        citation: BibTeX; empty where there is nothing to cite.
         text: which field of the annotation is the query.
         captions: how many texts a video has, and how they are scored.
         span: (start, end) in seconds of the part of each video that counts; None for all of it.
@@ -86,14 +86,16 @@ class Dataset(_Record):
         files: every annotation file by name.
         splits: by name; `train` and `test` always exist, `val` where the dataset has one.
         read: turns a split's name and its files (by name) into queries.
+        make: writes the files of a split, annotation and videos, into a root; what is there is left alone. None
+            for a dataset that has to be had from elsewhere.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z]+$")]
     title: Text
     owner: Text
-    url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
+    url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = None
     licence: Text
-    citation: Annotated[str, StringConstraints(pattern=r"^@\w+\{", strip_whitespace=True)]
+    citation: Annotated[str, StringConstraints(pattern=r"^$|^@\w+\{", strip_whitespace=True)] = ""
     text: Text
     captions: Text
     span: tuple[float, PositiveFloat] | None = None
@@ -101,12 +103,15 @@ class Dataset(_Record):
     files: dict[str, File]
     splits: dict[str, Split]
     read: Callable[[str, Mapping[str, Path]], Iterator[Query]]
+    make: Callable[[str, Path], object] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Dataset:
         named = {name for split in self.splits.values() for layout in split.layouts for name in layout.files}
         if named != set(self.files):
             raise ValueError(f"files and the splits' layouts differ in {sorted(named ^ set(self.files))}")
+        if self.make is None and not (self.url and self.citation):
+            raise ValueError("a dataset to be had from elsewhere needs url and citation")
         if not {"train", "test"} <= set(self.splits):
             raise ValueError("train and test are splits of every dataset")
         if self.span is not None and not 0 <= self.span[0] < self.span[1]:
@@ -157,7 +162,7 @@ class Dataset(_Record):
         """
         self._demand_folder(root)
         report = [
-            f"{self.title}, {self.owner}: {self.url}",
+            f"{self.title}, {self.owner}" + (f": {self.url}" if self.url else ""),
             f"  licence: {self.licence}",
             f"  videos: {self.videos}",
         ]

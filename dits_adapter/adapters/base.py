@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import chain
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -12,14 +13,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from dits_adapter.clip import check_vectors
 from dits_adapter.errors import InputError
 from dits_adapter.metrics import DotProducts, Scores
+from dits_adapter.vectors import check_directions, check_vectors
 
 Vectors = TypeVar("Vectors", np.ndarray, Tensor)
 
 
-def interpolate_on_sphere(start: Tensor, end: Tensor, strength: float) -> Tensor:
+def interpolate_on_sphere(start: Tensor, end: Tensor, strength: float | Tensor) -> Tensor:
     """Walk the great circle from `start` to `end`, both (n, d) unit vectors: 0 is the start, 1 the end.
 
     The direction is the part of `end` orthogonal to `start`, which stays accurate for nearly equal vectors.
@@ -113,17 +114,13 @@ class Adapter(nn.Module, ABC):
             raise InputError(f"strength is {strength}; it goes from 0 (plain CLIP) to 1 (fully adapted).")
         if strength == 0 or self.is_plain:
             return vectors
+        check_directions(vectors)
         given = torch.as_tensor(vectors)
-        device = next(iter(self.state_dict().values()), given).device
-        text = given.to(device)
+        text = given.to(next(chain(self.parameters(), self.buffers()), given).device)
         computed = text if text.dtype == torch.float64 else text.float()
-        plain = F.normalize(computed, dim=1)
-        zero = (plain.norm(dim=1) == 0).nonzero()
-        if len(zero):
-            raise InputError(f"row {int(zero[0])} is the zero vector; it has no direction to adapt.")
         adapted = F.normalize(self(computed), dim=1)
         if strength < 1:
-            adapted = interpolate_on_sphere(plain, adapted, strength)
+            adapted = interpolate_on_sphere(F.normalize(computed, dim=1), adapted, strength)
         result = adapted.to(given.device, given.dtype)
         return result.numpy() if isinstance(vectors, np.ndarray) else result
 

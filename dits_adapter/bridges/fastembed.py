@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from dits_adapter.backends import Array
 from dits_adapter.bridges import no_documents
-from dits_adapter.encoder import Array, DITSQueryEncoder
+from dits_adapter.encoder import DITSQueryEncoder
 from dits_adapter.errors import InputError, MissingExtraError
 
 try:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dits_adapter.cli.compare import add_compare
 from dits_adapter.cli.embed import add_embed, add_import
 from dits_adapter.cli.evaluate import add_evaluate
+from dits_adapter.cli.export import add_export
 from dits_adapter.cli.gap import add_gap
 from dits_adapter.cli.joint import add_train_joint
 from dits_adapter.cli.serve import add_serve
-from dits_adapter.cli.store import add_ingest, add_search
+from dits_adapter.cli.store import add_ingest, add_recall, add_search
 from dits_adapter.cli.train import add_train
 from dits_adapter.errors import DITSError
 
@@ -25,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         add_ingest,
         add_search,
+        add_recall,
         add_serve,
         add_embed,
         add_import,
@@ -32,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         add_train_joint,
         add_compare,
         add_gap,
+        add_export,
         add_evaluate,
     ):
         add(commands)

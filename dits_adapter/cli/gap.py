@@ -55,7 +55,10 @@ def _gap(args: argparse.Namespace) -> int:
     if isinstance(adapter, DITSAdapter):
         chosen = np.random.default_rng(0).choice(len(pairs), min(args.queries, len(pairs)), replace=False)
         with torch.inference_mode():
-            path = adapter.sampler.trajectory(torch.from_numpy(pairs.text[np.sort(chosen)]))
+            queries = torch.from_numpy(pairs.text[np.sort(chosen)])
+            path = adapter.sampler.trajectory(queries)
+        if adapter.sampler.start is not None:  # the flow starts beyond the query
+            path = [queries, *path]
         trajectories(torch.stack(path).numpy(), text, unit(pairs.video), args.out / "trajectories.png")
     statistics = {name: asdict(s) for name, s in found.items()}
     (args.out / "statistics.json").write_text(json.dumps(statistics, indent=1) + "\n", "utf-8")

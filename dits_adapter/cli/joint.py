@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dits_adapter.cli.train import parse_settings
+from dits_adapter.cli.train import add_recipe_arguments, read_recipe
 
 
 def add_train_joint(commands: Any) -> None:
@@ -26,15 +26,7 @@ def add_train_joint(commands: Any) -> None:
     joint.add_argument(
         "--validation", type=Path, metavar="PAIRS.jsonl", help="held-out pairs (default: a part of PAIRS.jsonl)"
     )
-    joint.add_argument("--preset", default="deterministic", help="the recipe to start from (default: %(default)s)")
-    joint.add_argument("--config", type=Path, metavar="FILE.yaml", help="fields that differ from the preset")
-    joint.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="one field that differs: epochs=10, bf16=true, sampler.steps=5; may be repeated",
-    )
+    add_recipe_arguments(joint, "deterministic", example="epochs=10, bf16=true, sampler.steps=5")
     joint.add_argument("--log-dir", type=Path, metavar="FOLDER", help="TensorBoard event files")
     joint.set_defaults(run=_train_joint)
 
@@ -47,7 +39,7 @@ def _train_joint(args: argparse.Namespace) -> int:
 
     written = train_joint(
         Captions.read(args.pairs),
-        JointRecipe.read(args.preset, args.config, parse_settings(args.set)),
+        read_recipe(JointRecipe, args),
         args.out,
         encoder=args.encoder,
         dataset=args.pairs.name,

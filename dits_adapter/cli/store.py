@@ -1,11 +1,19 @@
-"""`dits-adapter ingest` and `dits-adapter search`: videos into a Qdrant collection, texts out of it."""
+"""`dits-adapter ingest`, `search` and `recall`: videos into a Qdrant collection, and texts that find them."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dits_adapter.cli.train import assignments
+from dits_adapter.errors import InputError
+
+if TYPE_CHECKING:
+    from dits_adapter.stores.options import CollectionOptions
 
 
 def add_store(command: Any) -> None:
@@ -57,7 +65,18 @@ def add_ingest(commands: Any) -> None:
         "--segment-seconds", type=float, metavar="S", help="cut videos into segments (default: one a video)"
     )
     ingest.add_argument("--overlap", type=float, default=0.0, metavar="S", help="of neighbouring segments")
+    ingest.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="how a server keeps a new collection: float16=true, quantisation=scalar, on_disk=true, shards=3, "
+        "replicas=2, …; may be repeated",
+    )
     ingest.add_argument("--retry-failed", action="store_true", help="try unchanged files again that failed before")
+    ingest.add_argument(
+        "--sync", action="store_true", help="delete what is stored of files that are no longer in the folders"
+    )
     ingest.set_defaults(run=_ingest)
 
 
@@ -73,9 +92,22 @@ def _ingest(args: argparse.Namespace) -> int:
             segment_seconds=args.segment_seconds,
             overlap=args.overlap,
             retry_failed=args.retry_failed,
+            sync=args.sync,
+            options=_options(args.option),
         )
     print(report)
     return 3 if report.failed else 0
+
+
+def _options(given: Sequence[str]) -> CollectionOptions | None:
+    from pydantic import ValidationError
+
+    from dits_adapter.stores.options import CollectionOptions
+
+    try:
+        return CollectionOptions.model_validate(assignments("--option", given)) if given else None
+    except ValidationError as error:
+        raise InputError(f"--option: {error}") from None
 
 
 def add_search(commands: Any) -> None:
@@ -93,6 +125,7 @@ def add_search(commands: Any) -> None:
     search.add_argument(
         "--per-video", type=int, default=1, metavar="N", help="segments of each (default: %(default)s)"
     )
+    search.add_argument("--exact", action="store_true", help="compare with every segment, without the index")
     search.add_argument("--json", action="store_true", help="print JSON instead of lines")
     search.set_defaults(run=_search)
 
@@ -111,9 +144,56 @@ def _search(args: argparse.Namespace) -> int:
     ) as store:
         store.open()  # before the model is loaded: a wrong store is said at once
         vector = encoder.encode_document(args.query) if args.plain else encoder.encode_query(args.query)
-        hits = store.search(vector, limit=args.limit, per_video=args.per_video)
+        hits = store.search(vector, limit=args.limit, per_video=args.per_video, exact=args.exact)
     if args.json:
         print(json.dumps([asdict(hit) for hit in hits], indent=2))
     else:
         print("\n".join(map(str, hits)) or "the collection is empty")
+    return 0
+
+
+def add_recall(commands: Any) -> None:
+    """Add `recall`."""
+    recall = commands.add_parser(
+        "recall",
+        help="measure what a collection's index and quantisation cost",
+        description="Search a server's collection exactly, by its index with several efforts, and, where it is "
+        "quantised, with and without rescoring; print the share of the nearest segments that each finds, and its "
+        "time. For plain and for adapted queries: they lie elsewhere, and their recall differs.",
+    )
+    recall.add_argument("queries", type=Path, metavar="QUERIES.txt", help="texts to search with, one a line")
+    add_store(recall)
+    add_query(recall)
+    recall.add_argument(
+        "--limit", type=int, default=10, metavar="N", help="nearest segments (default: %(default)s)"
+    )
+    recall.set_defaults(run=_recall)
+
+
+def _recall(args: argparse.Namespace) -> int:
+    from dits_adapter.encoder import DITSQueryEncoder
+    from dits_adapter.stores.qdrant import QdrantStore
+    from dits_adapter.stores.recall import measure_recall
+    from dits_adapter.training.compare import markdown_table
+
+    try:
+        texts = [line for line in args.queries.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{args.queries}: cannot be read as text ({error}).") from None
+    encoder = DITSQueryEncoder.from_pretrained(args.adapter)
+    head = ["search", f"recall@{args.limit}", "p50 ms", "p99 ms"]
+    with QdrantStore(
+        args.store,
+        args.collection,
+        space=encoder.space,
+        vector=args.vector,
+        trust_unstamped=args.trust_unstamped,
+    ) as store:
+        store.open()
+        for name, vectors in (("plain", encoder.encode_document(texts)), ("adapted", encoder.encode_query(texts))):
+            rows = [
+                [row.search, f"{row.recall:.4f}", f"{row.p50:.1f}", f"{row.p99:.1f}"]
+                for row in measure_recall(store, vectors, limit=args.limit)
+            ]
+            print(f"\n{name}: {len(texts):,} queries, {store.count():,} segments\n\n{markdown_table(head, rows)}")
     return 0

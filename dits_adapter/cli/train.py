@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dits_adapter.errors import InputError
+
+if TYPE_CHECKING:
+    from dits_adapter.training.config import BaseRecipe
+
+R = TypeVar("R", bound="BaseRecipe")
 
 
 def add_train(commands: Any) -> None:
@@ -19,15 +25,7 @@ def add_train(commands: Any) -> None:
     )
     train.add_argument("pairs", type=Path, metavar="CACHE", help="what `dits-adapter embed` wrote")
     train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the artefact; replaced if there")
-    train.add_argument("--preset", default="deterministic", help="the recipe to start from (default: %(default)s)")
-    train.add_argument("--config", type=Path, metavar="FILE.yaml", help="fields that differ from the preset")
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="one field that differs: adapter=ridge, training.epochs=10, sampler.steps=5; may be repeated",
-    )
+    add_recipe_arguments(train, "best", example="adapter=ridge, training.epochs=10, sampler.steps=5")
     train.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")
     train.add_argument(
         "--test-fraction", type=float, default=0.1, metavar="F", help="of the videos (default: %(default)s)"
@@ -43,16 +41,38 @@ def add_train(commands: Any) -> None:
     train.set_defaults(run=_train)
 
 
-def parse_settings(settings: list[str]) -> dict[str, str]:
-    """Split NAME=VALUE arguments.
+def add_recipe_arguments(parser: argparse.ArgumentParser, preset: str, example: str) -> None:
+    """Add what `read_recipe` reads."""
+    parser.add_argument("--preset", default=preset, help="the recipe to start from (default: %(default)s)")
+    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="fields that differ from the preset")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"one field that differs: {example}; may be repeated",
+    )
+
+
+def read_recipe(kind: type[R], args: argparse.Namespace) -> R:
+    """Build the recipe that the arguments describe.
+
+    Raises:
+        InputError: a setting without an equals sign, an unknown preset, field or value.
+    """
+    return kind.read(args.preset, args.config, assignments("--set", args.set))
+
+
+def assignments(option: str, given: Sequence[str]) -> dict[str, str]:
+    """Split NAME=VALUE arguments of an option.
 
     Raises:
         InputError: one without an equals sign.
     """
-    for setting in settings:
-        if "=" not in setting:
-            raise InputError(f"--set {setting}: write NAME=VALUE, training.epochs=10 for example.")
-    return dict(setting.split("=", 1) for setting in settings)
+    for assignment in given:
+        if "=" not in assignment:
+            raise InputError(f"{option} {assignment}: write NAME=VALUE.")
+    return dict(assignment.split("=", 1) for assignment in given)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -61,7 +81,7 @@ def _train(args: argparse.Namespace) -> int:
     from dits_adapter.training.data import load_pairs
     from dits_adapter.training.run import train_artifact
 
-    recipe = Recipe.read(args.preset, args.config, parse_settings(args.set))
+    recipe = read_recipe(Recipe, args)
     report = train_artifact(
         load_pairs(args.pairs),
         recipe,

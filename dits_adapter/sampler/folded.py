@@ -1,21 +1,36 @@
-"""The alignment network as inference runs it: half the weights, the same function.
+"""The truncated sampler as inference runs it: less than half the weights, the same function.
 
-Two facts make the fold exact. With one token, attention is W_o(W_v x + b_v) + b_o: one matrix and a bias. Without
-a condition, shift, scale and gate depend on the timestep alone: a table with one row a step. At d = 512, N = 4
-this leaves 9.97 of 20.35 million weights to read for every step.
+Three facts make the fold exact.
+
+- With one token, attention is W_o(W_v x + b_v) + b_o: one matrix and a bias.
+- Without a condition, shift, scale and gate depend on the timestep alone: a table with one row a step, whose
+  shifts and scales are the bias and weight of the LayerNorm before them.
+- Between the network's last LayerNorm at step t and its first block at step t − 1 everything is linear: the output
+  map F, χ_t, the sum v_{t-1} = v_t − χ_t (F n_t + f), the input map E. So the state x_t = E v_t + e goes on as
+  x_{t-1} = x_t − E F χ_t n_t − χ_t E f, one matrix instead of two, and v_0 = v_{T'} − F Σ χ_t n_t − f Σ χ_t.
+
+At d = 512, N = 4, T' = 10 a query multiplies 97 million times instead of 203.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dits_adapter.sampler.network import AlignmentNetwork, DiTBlock, Mlp, layer_norm
+from dits_adapter.sampler.network import LAYER_NORM_EPS, DiTBlock, Mlp
+
+if TYPE_CHECKING:
+    from dits_adapter.sampler.sampler import TruncatedSampler
 
 
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """Return a linear layer with a copy of the given weights."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
+def _linear(weight: Tensor, bias: Tensor, like: Tensor) -> nn.Linear:
+    """Return a linear layer with the given weights, in dtype and on the device of `like`."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device=like.device, dtype=like.dtype)
     layer.weight.copy_(weight)
     layer.bias.copy_(bias)
     return layer
@@ -27,62 +42,101 @@ class FoldedBlock(nn.Module):
     def __init__(self, block: DiTBlock) -> None:
         super().__init__()
         width = block.attn.proj.in_features
-        out = block.attn.proj.weight.double()
-        value_weight, value_bias = block.attn.qkv.weight[2 * width :], block.attn.qkv.bias[2 * width :]
-        dtype = value_weight.dtype
-        self.attn = _linear(
-            (out @ value_weight.double()).to(dtype),
-            (out @ value_bias.double() + block.attn.proj.bias.double()).to(dtype),
-        )
-        self.mlp = Mlp(width, block.mlp.fc1.out_features).to(value_weight)
+        like = block.attn.proj.weight
+        out = like.double()
+        value, bias = block.attn.qkv.weight[2 * width :].double(), block.attn.qkv.bias[2 * width :].double()
+        self.attn = _linear(out @ value, out @ bias + block.attn.proj.bias.double(), like)
+        self.mlp = Mlp(width, block.mlp.fc1.out_features).to(like)
         self.mlp.load_state_dict(block.mlp.state_dict())
 
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """Map (n, d) under the modulation (6, d), whose scales have 1 added, to (n, d)."""
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.unbind()
-        x = torch.addcmul(x, gate_a, self.attn(torch.addcmul(shift_a, layer_norm(x), scale_a)))
-        return torch.addcmul(x, gate_m, self.mlp(torch.addcmul(shift_m, layer_norm(x), scale_m)))
+    def forward(self, x: Tensor, modulation: Sequence[Tensor]) -> Tensor:
+        """Map (n, d) under the modulation, six vectors (d,) whose scales have 1 added, to (n, d)."""
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
+        x = torch.addcmul(x, gate_a, self.attn(_modulated(x, scale_a, shift_a)))
+        return torch.addcmul(x, gate_m, self.mlp(_modulated(x, scale_m, shift_m)))
 
 
-class FoldedNetwork(nn.Module):
-    """An `AlignmentNetwork` folded for the timesteps 1 … `timesteps`; called like the network itself.
+def _modulated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], scale, shift, LAYER_NORM_EPS)
+
+
+class FoldedSampler(nn.Module):
+    """A `TruncatedSampler` without noise, folded for its T' steps.
 
     Its weights are copies, computed in float64 and without gradient: fold again after training.
 
     Args:
-        network: an unconditioned network.
-        timesteps: number of rows of the modulation table.
+        sampler: a sampler with an unconditioned network.
 
     Raises:
         ValueError: the network is conditioned, so that its modulation is no table.
     """
 
-    blocks_table: Tensor
-    final_table: Tensor
+    table: Tensor
 
     @torch.no_grad()
-    def __init__(self, network: AlignmentNetwork, timesteps: int) -> None:
+    def __init__(self, sampler: TruncatedSampler) -> None:
         super().__init__()
+        network, self.config = sampler.network, sampler.config
         if network.condition != "none":
             raise ValueError(f"a network conditioned on {network.condition} cannot be folded")
-        self.x_embedder = _linear(network.x_embedder.weight, network.x_embedder.bias)
+        width, like = self.config.width, network.x_embedder.weight
+        self.start = None if sampler.start is None else _linear(sampler.start.weight, sampler.start.bias, like)
+        self.x_embedder = _linear(like, network.x_embedder.bias, like)
         self.blocks = nn.ModuleList(FoldedBlock(block) for block in network.blocks)  # type: ignore[arg-type]
-        self.linear = _linear(network.final_layer.linear.weight, network.final_layer.linear.bias)
 
-        c = network.t_embedder(torch.arange(1, timesteps + 1, device=network.x_embedder.weight.device))
-        blocks = [block.adaLN_modulation(c).unflatten(1, (6, -1)) for block in network.blocks]  # type: ignore[operator]
-        blocks_table = torch.stack(blocks, dim=1) if blocks else c.new_empty(timesteps, 0, 6, c.shape[1])
-        blocks_table[:, :, [1, 4]] += 1
-        final_table = network.final_layer.adaLN_modulation(c).unflatten(1, (2, -1))
-        final_table[:, 1] += 1
-        self.register_buffer("blocks_table", blocks_table)
-        self.register_buffer("final_table", final_table)
+        steps = torch.arange(self.config.steps, 0, -1, device=like.device)
+        chi = torch.as_tensor(sampler.schedule.chi, device=like.device)[steps - 1]
+        self.travelled = [float(part) for part in chi.cumsum(0)]
+        inward = like.double()
+        outward, bias = network.final_layer.linear.weight.double(), network.final_layer.linear.bias.double()
+        self.merged = nn.Parameter((-inward @ outward).to(like))
+        self.linear = _linear(-outward, -bias, like)
+
+        c = network.t_embedder(steps)
+        rows = [block.adaLN_modulation(c).unflatten(1, (6, width)) for block in network.blocks]  # type: ignore[operator]
+        for row in rows:
+            row[:, [1, 4]] += 1
+        shift, scale = network.final_layer.adaLN_modulation(c).double().chunk(2, dim=1)
+        last = torch.stack([chi[:, None] * shift, chi[:, None] * (1 + scale), -chi[:, None] * (inward @ bias)], 1)
+        self.register_buffer("table", torch.cat([*rows, last.to(like)], dim=1))  # (T', 6 N + 3, d)
         self.requires_grad_(False).eval()
 
-    def forward(self, x: Tensor, t: int) -> Tensor:
-        """Predict ε for embeddings (n, d) at timestep t, counted from 1: (n, d)."""
-        x = self.x_embedder(x)
-        for block, modulation in zip(self.blocks, self.blocks_table[t - 1], strict=True):
-            x = block(x, modulation)
-        shift, scale = self.final_table[t - 1]
-        return self.linear(torch.addcmul(shift, layer_norm(x), scale))
+    def forward(self, text: Tensor) -> Tensor:
+        """Return v_0, (n, d), in the dtype of `text`; see `TruncatedSampler.forward`."""
+        if self.config.steps == 0:
+            return text
+        v = self._start(text)
+        return self._moved(v, reduce(torch.add, self._removed(v)), self.travelled[-1]).to(text.dtype)
+
+    def trajectory(self, text: Tensor) -> list[Tensor]:
+        """Return the whole path [v_{T'}, …, v_0]; see `TruncatedSampler.trajectory`."""
+        if self.config.steps == 0:
+            return [text]
+        v = self._start(text)
+        path, removed = [v], torch.zeros_like(v)
+        for part, travelled in zip(self._removed(v), self.travelled, strict=True):
+            removed = removed + part
+            path.append(self._moved(v, removed, travelled))
+        return [point.to(text.dtype) for point in path]
+
+    def _start(self, text: Tensor) -> Tensor:
+        v = self.config.scaled(text.to(self.table.dtype))
+        return v if self.start is None else self.start(v)
+
+    def _removed(self, v: Tensor) -> Iterator[Tensor]:
+        """Yield χ_t n_t, (n, d), for t = T' … 1; `_moved` applies F to their sum."""
+        x = self.x_embedder(v)
+        for index, row in enumerate(self.table.unbind()):
+            *modulations, shift, scale, bias = row.unbind()
+            h = x
+            for number, block in enumerate(self.blocks):
+                h = block(h, modulations[6 * number : 6 * number + 6])
+            part = _modulated(h, scale, shift)
+            yield part
+            if index + 1 < len(self.table):
+                x = x + F.linear(part, self.merged, bias)
+
+    def _moved(self, v: Tensor, removed: Tensor, travelled: float) -> Tensor:
+        """v − F Σ χ_t n_t − f Σ χ_t, over the steps that `removed` and `travelled` are the sums of."""
+        return v + F.linear(removed, self.linear.weight, travelled * self.linear.bias)

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 Condition = Literal["none", "text", "video", "both"]
 FREQUENCIES = 256
+LAYER_NORM_EPS = 1e-6
 
 
 def layer_norm(x: Tensor) -> Tensor:
     """DiT's LayerNorm: over the last dimension, without affine parameters, eps 1e-6."""
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+    return F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS)
 
 
 class TimestepEmbedder(nn.Module):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from dits_adapter.sampler.folded import FoldedNetwork
+from dits_adapter.sampler.folded import FoldedSampler
 from dits_adapter.sampler.network import AlignmentNetwork, Condition
 from dits_adapter.sampler.schedule import NoiseSchedule
 
@@ -59,6 +59,10 @@ class SamplerConfig(BaseModel):
             raise ValueError(f"beta_end {self.beta_end} lies below beta_start {self.beta_start}")
         return self
 
+    def scaled(self, text: Tensor) -> Tensor:
+        """Give text embeddings (n, d) the norm that the flow expects, as `input` and `input_scale` say."""
+        return (F.normalize(text, dim=1) if self.input == "unit" else text) * self.input_scale
+
 
 class TruncatedSampler(nn.Module):
     """Runs Eq. 8 from v_{T'} = text down to v_0, the video-aligned embedding (not normalised).
@@ -68,7 +72,7 @@ class TruncatedSampler(nn.Module):
         network: ε_γ; by default a fresh, zero-initialised `AlignmentNetwork`.
     """
 
-    def __init__(self, config: SamplerConfig, network: AlignmentNetwork | FoldedNetwork | None = None) -> None:
+    def __init__(self, config: SamplerConfig, network: AlignmentNetwork | None = None) -> None:
         super().__init__()
         self.config = config
         self.schedule = NoiseSchedule.linear(config.timesteps, config.beta_start, config.beta_end)
@@ -81,22 +85,18 @@ class TruncatedSampler(nn.Module):
             nn.init.eye_(self.start.weight)
             nn.init.zeros_(self.start.bias)
 
-    def fold(self) -> TruncatedSampler:
-        """Return the same sampler with a folded network; exact, about half the time, and not trainable.
+    def fold(self) -> FoldedSampler:
+        """Return the form for inference: exact, less than half the time, without noise, and not trainable.
 
         Raises:
             ValueError: the network is conditioned.
         """
-        if isinstance(self.network, FoldedNetwork):
-            return self
-        return self._with(self.config, FoldedNetwork(self.network, self.config.timesteps))
+        return FoldedSampler(self)
 
     def with_steps(self, steps: int) -> TruncatedSampler:
         """Return a sampler on the same weights that runs another number of truncated timesteps T'."""
-        return self._with(SamplerConfig.model_validate({**self.config.model_dump(), "steps": steps}), self.network)
-
-    def _with(self, config: SamplerConfig, network: AlignmentNetwork | FoldedNetwork) -> TruncatedSampler:
-        sampler = TruncatedSampler(config, network)
+        config = SamplerConfig.model_validate({**self.config.model_dump(), "steps": steps})
+        sampler = TruncatedSampler(config, self.network)
         sampler.start = self.start
         return sampler
 
@@ -142,11 +142,9 @@ class TruncatedSampler(nn.Module):
             return [text]
         v = text.to(next(self.network.parameters()).dtype)
         conditions = {}
-        if isinstance(self.network, AlignmentNetwork) and self.network.condition != "none":
+        if self.network.condition != "none":
             conditions = {"text": v, "video": None if video is None else video.to(v.dtype)}
-        if self.config.input == "unit":
-            v = F.normalize(v, dim=1)
-        v = v * self.config.input_scale
+        v = self.config.scaled(v)
         if self.start is not None:
             v = self.start(v)
         path = [v]

@@ -148,6 +148,7 @@ class Searcher:
         self.encoder = encoder
         self._lock = threading.Lock()
         self._embed = lru_cache(maxsize=64)(self._embed_text)  # the sliders search the same text again and again
+        self._with_steps = lru_cache(maxsize=64)(self._folded)
 
     def load(self) -> None:
         """Check the store and load CLIP now, so that what is wrong is said now and the first query is fast.
@@ -211,7 +212,7 @@ class Searcher:
                 raise InputError(f"steps is for DITS; this adapter is of kind {adapter.kind}.")
             if not 0 <= steps <= adapter.config.timesteps:
                 raise InputError(f"steps is {steps}; this adapter runs 0 to {adapter.config.timesteps}.")
-            adapter = adapter.with_steps(steps)
+            adapter = self._with_steps(steps)
         strength = self._modules[1].strength if strength is None else strength
         text = self._embed(query)
         plain = normalize(text, dim=1)
@@ -242,6 +243,12 @@ class Searcher:
             map=drawing,
             seconds=time.monotonic() - started,
         )
+
+    def _folded(self, steps: int) -> DITSAdapter:
+        """Return the adapter for another T'; what the encoder runs is folded for one."""
+        adapter = self.encoder.artifact.adapter
+        assert isinstance(adapter, DITSAdapter)
+        return adapter.with_steps(steps).for_inference()
 
     def _embed_text(self, query: str) -> torch.Tensor:
         """CLIP's text embedding, (1, d), un-normalised as adapters may want it."""

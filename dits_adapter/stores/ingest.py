@@ -19,7 +19,8 @@ import os
 import stat
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from os import PathLike
@@ -33,6 +34,7 @@ from dits_adapter.stores.qdrant import Record, VideoFile, failure_point, segment
 if TYPE_CHECKING:
     from qdrant_client.models import PointStruct
 
+    from dits_adapter.stores.options import CollectionOptions
     from dits_adapter.stores.qdrant import QdrantStore
     from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
 
@@ -52,6 +54,7 @@ class IngestReport:
         videos: how many were embedded and stored, and in how many `segments`.
         present: how many were there already.
         moved: how many were there already, under a path where they no longer are.
+        removed: files that are gone, of which all was deleted (`sync`).
         duplicates: files with the content of another one, which they are mapped to.
         failed: files that gave no frames, and why.
         known: how many of the failed ones failed in an earlier run and were not tried again.
@@ -63,6 +66,7 @@ class IngestReport:
     segments: int = 0
     present: int = 0
     moved: int = 0
+    removed: list[str] = field(default_factory=list)
     duplicates: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     known: int = 0
@@ -77,6 +81,9 @@ class IngestReport:
         ]
         if self.moved:
             lines.append(f"moved    {self.moved}")
+        if self.removed:
+            lines.append(f"removed  {len(self.removed)}")
+            lines += [f"  {path}: is gone" for path in self.removed]
         if self.duplicates:
             lines.append(f"copies   {len(self.duplicates)}")
             lines += [f"  {path}: same content as {other}" for path, other in self.duplicates.items()]
@@ -170,6 +177,21 @@ def _hash(file: VideoFile) -> VideoFile:
     return replace(file, video_id=video_id(digest.hexdigest()))
 
 
+def _lies_in(path: str, folders: Iterable[str]) -> bool:
+    return any(path.startswith(os.path.join(folder, "")) for folder in folders)
+
+
+def _is_gone(path: str) -> bool:
+    """Whether there is certainly no such file: one in a folder that cannot be read may be there."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _unchanged(file: VideoFile | Record) -> bool:
     """Whether the file on disk is still the one that was described."""
     try:
@@ -187,6 +209,8 @@ def ingest(
     segment_seconds: float | None = None,
     overlap: float = 0.0,
     retry_failed: bool = False,
+    sync: bool = False,
+    options: CollectionOptions | None = None,
     progress: bool = True,
 ) -> IngestReport:
     """Embed the videos of folders and files and store them; what is there already is skipped.
@@ -198,30 +222,42 @@ def ingest(
         segment_seconds: length of a segment, in seconds; None for one a video. A collection has one length.
         overlap: of neighbouring segments, in seconds.
         retry_failed: try files again that failed before and have not changed since.
+        sync: delete what is stored of files in the given folders that are there no longer. Files elsewhere, and
+            those in folders that cannot be read, are left.
+        options: how a server keeps the collection, if it is new.
         progress: show a progress bar, over the files that are not there yet.
 
     Returns:
         The report. A file that gives no frames is in its `failed`, and never stops the run.
 
     Raises:
-        InputError: a path that does not exist, or impossible segments.
+        InputError: a path that does not exist, impossible segments, or a folder to `sync` that has no video in
+            it, while videos are stored from there: it looks like a disk that is not mounted.
         SpaceMismatchError: the collection is of another embedding space than the encoder.
         StoreError: the store cannot be reached, read or written, or fails on the way. What was stored stays, and
             the next run goes on from there.
     """
     report = IngestReport()
     started = time.monotonic()
-    files = find_videos([paths] if isinstance(paths, (str, PathLike)) else paths, report)
-    store.create(encoder.space, segment_seconds=segment_seconds, overlap=overlap)
-    with tqdm(total=len(files), unit="video", desc=store.collection, disable=not progress) as bar:
-        run = _Run(store, report, bar, retry_failed)
+    roots = [os.path.abspath(path) for path in ([paths] if isinstance(paths, (str, PathLike)) else paths)]
+    files = find_videos(roots, report)
+    store.create(encoder.space, segment_seconds=segment_seconds, overlap=overlap, options=options)
+    with (
+        tqdm(total=len(files), unit="video", desc=store.collection, disable=not progress) as bar,
+        ThreadPoolExecutor(1) as uploader,
+    ):
+        run = _Run(store, report, bar, uploader, retry_failed)
         segments = encoder.iter_segments(
             run.to_encode(files), segment_seconds=segment_seconds, overlap=overlap, on_error=run.fail
         )
         try:
+            if sync:
+                run.check_folders(roots, files)
             for path, group in groupby(segments, key=lambda segment: segment.path):
                 run.store_video(path, group)
             run.finish()
+            if sync:
+                run.remove_gone(roots)
         except StoreError as error:
             raise StoreError(f"{error} What is stored stays; the same command goes on from there.") from error
     report.seconds = time.monotonic() - started
@@ -231,15 +267,19 @@ def ingest(
 class _Run:
     """One pass over the files: what the collection holds, what is on its way there."""
 
-    def __init__(self, store: QdrantStore, report: IngestReport, bar: tqdm, retry_failed: bool) -> None:
+    def __init__(
+        self, store: QdrantStore, report: IngestReport, bar: tqdm, uploader: Executor, retry_failed: bool
+    ) -> None:
         self.store = store
         self.report = report
         self.bar = bar
+        self.uploader = uploader
         self.retry_failed = retry_failed
         self.by_path: defaultdict[str, list[Record]] = defaultdict(list)
         self.by_video: dict[str, Record] = {}
         self.encoding: dict[str, VideoFile] = {}
         self.batch: list[PointStruct] = []
+        self.sent: Future[None] | None = None
         for record in store.records():
             self._remember(record)
 
@@ -308,7 +348,7 @@ class _Run:
             self.report.present += 1
         else:
             self.report.moved += 1
-        self.upload()  # it may still be on its way
+        self.settle()  # it may still be on its way
         self.store.relocate(file)
         self.by_path[stored.path].remove(stored)
         stored.path, stored.size, stored.mtime_ns = file.path, file.size, file.mtime_ns
@@ -345,7 +385,7 @@ class _Run:
         self.report.segments += record.found
 
     def _withdraw(self, record: Record) -> None:
-        self.batch = [p for p in self.batch if (p.payload or {}).get("video_id") != record.video_id]
+        self.settle()
         self.store.forget([record])
 
     def fail(self, error: VideoError) -> None:
@@ -361,12 +401,45 @@ class _Run:
             self.upload()
 
     def upload(self) -> None:
-        """Send what is queued."""
-        self.store.write(self.batch)
-        self.batch = []
+        """Send what is queued; to a server while the next videos are decoded, one request at a time."""
+        if self.sent is not None:
+            self.sent.result()
+        batch, self.batch = self.batch, []
+        if self.store.remote:
+            self.sent = self.uploader.submit(self.store.write, batch)
+        else:
+            self.store.write(batch)
+
+    def settle(self) -> None:
+        """Send what is queued and wait until all is stored."""
+        self.upload()
+        if self.sent is not None:
+            self.sent.result()
+            self.sent = None
 
     def finish(self) -> None:
         """Send the rest, once all files have been through the encoder."""
         for path in list(self.encoding):
             self.fail(VideoError(path, "gave no segments"))
-        self.upload()
+        self.settle()
+
+    def check_folders(self, roots: Iterable[str], files: Sequence[str]) -> None:
+        """Refuse to take a folder for emptied that may be a disk which is not there.
+
+        Raises:
+            InputError: a folder without any video, from which some are stored.
+        """
+        for root in roots:
+            stored = sum(_lies_in(path, [root]) for path, records in self.by_path.items() if records)
+            if stored and not any(_lies_in(path, [root]) for path in files):
+                raise InputError(
+                    f"{root}: has no video in it, but {stored} are stored from it. Mount the disk if it is one. "
+                    f"If they are to go, delete the collection {self.store.collection!r} or sync the folder above."
+                )
+
+    def remove_gone(self, roots: Sequence[str]) -> None:
+        """Delete all that is stored of files that lay in these folders and are there no longer."""
+        for path in [path for path, records in self.by_path.items() if records and _lies_in(path, roots)]:
+            if _is_gone(path):
+                self._forget(list(self.by_path[path]))
+                self.report.removed.append(path)

@@ -22,19 +22,23 @@ with its snapshots, replicas and aliases.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import random
 import re
 import sqlite3
+import time
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from json import JSONDecodeError
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import grpc  # type: ignore[import-untyped]
 import numpy as np
@@ -46,16 +50,26 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.options import RESCORED, CollectionOptions
 
 if TYPE_CHECKING:
     from dits_adapter.stores.ingest import IngestReport
     from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 STAMP = "dits_adapter"
 """Key of the collection's metadata under which the `Stamp` is kept."""
 POOLED, FRAMES = "video", "frames"
 TIMEOUT = 60
 """Seconds for one request: uploads wait until the server has them on disk."""
+PATIENCE = 60
+"""Seconds for which writes are tried again while the server restarts or is overloaded."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+"""Seconds before the first repetition, doubled from one to the next, up to the longest."""
+OVERLOADED = (429, 502, 503, 504)
+"""HTTP answers of a server, or of what stands before it, that may be another a moment later."""
 SCROLL = 1000
 _NAMESPACE = uuid.UUID("5d0f6c52-6f0e-5f0c-9d3c-1f7c0b7a4e21")
 
@@ -207,6 +221,9 @@ class QdrantStore:
             `space`. Only the width can be checked then: another CLIP of the same width gives wrong results
             without an error.
 
+    Attributes:
+        remote: whether it is a server that this store has its own connection to.
+
     Nothing is opened, created or checked before it is needed. Use it as a context manager, or `close` it: an
     embedded folder lets one process in at a time.
 
@@ -239,11 +256,12 @@ class QdrantStore:
         self._space = space
         self._video_field = video_field
         self._trust_unstamped = trust_unstamped
-        self._has_frames = False
+        self._has_frames = self._quantised = False
         self._opened: EmbeddingSpace | None = None
         self._client: QdrantClient | None = None
         self._folder: Path | None = None
         self._own_client = not isinstance(location, QdrantClient)
+        self.remote = False
         if isinstance(location, QdrantClient):
             self._client = location
             self.location = "the Qdrant of the given client"
@@ -255,7 +273,8 @@ class QdrantStore:
         self.location = os.fspath(location)
         if re.fullmatch(r"[\w.-]+:\d+/?", self.location):
             raise InputError(f"location {self.location!r}: write a server's address as http://{self.location}")
-        if self.location != ":memory:" and not re.match(r"https?://", self.location):
+        self.remote = re.match(r"https?://", self.location) is not None
+        if self.location != ":memory:" and not self.remote:
             self._folder = Path(location).absolute()
 
     def __enter__(self) -> QdrantStore:
@@ -306,7 +325,7 @@ class QdrantStore:
             raise StoreError(f"{self.location}: the store's meta.json cannot be read ({error}).") from error
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
         """Turn what the client raises into a StoreError that says what to do."""
         try:
             yield
@@ -333,6 +352,27 @@ class QdrantStore:
                 "permissions."
             ) from error
 
+    def _lasting(self, request: Callable[[], T]) -> T:
+        """Make a request that may be made twice; while the server is away or overloaded, wait and repeat it."""
+        pause, end = FIRST_PAUSE, time.monotonic() + PATIENCE
+        with self.explained():
+            while True:
+                try:
+                    return request()
+                except (
+                    ResponseHandlingException,
+                    UnexpectedResponse,
+                    ResourceExhaustedResponse,
+                    grpc.RpcError,
+                ) as error:
+                    asked = float(getattr(error, "retry_after_s", 0))
+                    wait = max(asked, pause * random.uniform(0.75, 1.25))  # many writers should not come at once
+                    if not _passes(error) or time.monotonic() + wait > end:
+                        raise
+                    logger.warning("%s does not take the data (%s); again in %.1f s", self.location, error, wait)
+                time.sleep(wait)
+                pause = min(2 * pause, LONGEST_PAUSE)
+
     def _refused(self) -> str:
         return f"{self.location} refuses access: set QDRANT_API_KEY to a key that may use {self.collection!r}."
 
@@ -342,7 +382,7 @@ class QdrantStore:
         Raises:
             StoreError: no such collection, a stamp of a newer version, or the server cannot be reached.
         """
-        with self._explained():
+        with self.explained():
             if not self.client.collection_exists(self.collection):
                 names = sorted(c.name for c in self.client.get_collections().collections)
                 raise StoreError(
@@ -379,7 +419,7 @@ class QdrantStore:
             space = self._space
         else:
             raise StoreError(_unstamped(self.collection))
-        with self._explained():
+        with self.explained():
             config = self.client.get_collection(self.collection).config.params.vectors
         vectors = config if isinstance(config, dict) else {"": config}
         params = vectors.get(self.vector)
@@ -399,21 +439,32 @@ class QdrantStore:
                 stacklevel=3,
             )
         self._has_frames = FRAMES in vectors
+        self._quantised = params.quantization_config is not None
         self._opened = space
         return space
 
-    def create(self, space: EmbeddingSpace, *, segment_seconds: float | None = None, overlap: float = 0.0) -> None:
+    def create(
+        self,
+        space: EmbeddingSpace,
+        *,
+        segment_seconds: float | None = None,
+        overlap: float = 0.0,
+        options: CollectionOptions | None = None,
+    ) -> None:
         """Make the collection, stamped; one that is there already must be the same.
 
         Args:
             space: the embedding space of its vectors.
             segment_seconds: length of a segment, in seconds; None for whole videos.
             overlap: of neighbouring segments, in seconds.
+            options: how a server keeps it, for a new collection.
 
         Raises:
-            InputError: segments without a length, or an overlap that is not shorter than they are.
+            InputError: segments without a length, an overlap that is not shorter than they are, or options for an
+                embedded store, which has none.
             SpaceMismatchError: the collection, or the queries' `space`, is of another space.
-            StoreError: it exists, cut in other segments or made by something else; or it cannot be created.
+            StoreError: it exists, cut in other segments, kept otherwise or made by something else; or it cannot be
+                created.
         """
         if self._space is not None:
             self._space.require(space, mine="the query", theirs="the videos to be stored")
@@ -423,14 +474,17 @@ class QdrantStore:
                 f"segment_seconds is {segment_seconds} and overlap is {overlap}; segments have a length, and "
                 "overlap by less than it."
             )
+        if options is not None and not self.remote and self._own_client:
+            raise InputError(f"{self.location}: options of a collection are for a server; this store is embedded.")
         stamp = Stamp(space=space, segment_seconds=segment_seconds, overlap=overlap)
         self._make_folder()
-        with self._explained():
+        with self.explained():
             exists = self.client.collection_exists(self.collection)
         if exists:
             self._require_same(stamp)
+            self._require_kept_as(options)
         else:
-            self._create(stamp)
+            self._create(stamp, options or CollectionOptions())
 
     def _make_folder(self) -> None:
         """Let the embedded mode start a store, but only in a folder that holds nothing else."""
@@ -459,19 +513,31 @@ class QdrantStore:
                 "for the same, or ingest into another collection."
             )
 
-    def _create(self, stamp: Stamp) -> None:
-        width, cosine = stamp.space.width, models.Distance.COSINE
-        frames = models.VectorParams(
-            size=width,
-            distance=cosine,
-            multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
-            hnsw_config=models.HnswConfigDiff(m=0),  # never searched as a whole, only read for the top hits
-            on_disk=True,  # a dozen times the size of the pooled vectors
-        )
-        with self._explained():
+    def _require_kept_as(self, options: CollectionOptions | None) -> None:
+        if options is None:
+            return
+        with self.explained():
+            params = self.client.get_collection(self.collection).config.params
+        assert isinstance(params.vectors, dict)
+        found = CollectionOptions.of(params, params.vectors[POOLED])
+        other = [
+            f"{name}={getattr(found, name)} instead of {getattr(options, name)}"
+            for name in sorted(options.model_fields_set)
+            if getattr(found, name) != getattr(options, name)
+        ]
+        if other:
+            raise StoreError(
+                f"the collection {self.collection!r} is there already, with {', '.join(other)}. Options are for a "
+                "new collection: leave them out, or ingest into another one."
+            )
+
+    def _create(self, stamp: Stamp, options: CollectionOptions) -> None:
+        width = stamp.space.width
+        with self.explained():
             self.client.create_collection(
                 self.collection,
-                vectors_config={POOLED: models.VectorParams(size=width, distance=cosine), FRAMES: frames},
+                vectors_config={POOLED: options.pooled(width), FRAMES: options.frames(width)},
+                **options.collection(),
                 metadata={STAMP: stamp.model_dump(mode="json")},
             )
             if self.stamp() is None:
@@ -493,6 +559,8 @@ class QdrantStore:
         segment_seconds: float | None = None,
         overlap: float = 0.0,
         retry_failed: bool = False,
+        sync: bool = False,
+        options: CollectionOptions | None = None,
         progress: bool = True,
     ) -> IngestReport:
         """Embed the videos of folders and files and store them: `dits_adapter.stores.ingest.ingest`."""
@@ -505,6 +573,8 @@ class QdrantStore:
             segment_seconds=segment_seconds,
             overlap=overlap,
             retry_failed=retry_failed,
+            sync=sync,
+            options=options,
             progress=progress,
         )
 
@@ -515,6 +585,7 @@ class QdrantStore:
         limit: int = 10,
         per_video: int = 1,
         query_filter: models.Filter | None = None,
+        exact: bool = False,
     ) -> list[Hit]:
         """Find the segments nearest to a query.
 
@@ -523,6 +594,7 @@ class QdrantStore:
             limit: how many videos.
             per_video: how many segments of each.
             query_filter: a Qdrant filter on the payload.
+            exact: compare the query with every segment instead of following the index.
 
         Returns:
             Best video first, and its best segment first.
@@ -540,9 +612,10 @@ class QdrantStore:
             "query": query.tolist(),
             "using": self.vector or None,
             "query_filter": query_filter,
+            "search_params": self._search_params(exact),
             "with_payload": True,
         }
-        with self._explained():
+        with self.explained():
             if self._video_field is None:
                 points = self.client.query_points(limit=limit, **common).points
             else:
@@ -552,6 +625,12 @@ class QdrantStore:
                 points = [point for group in groups for point in group.hits]
             frames = self._frame_vectors(points)
         return [self._hit(point, frames.get(point.id), query) for point in points]
+
+    def _search_params(self, exact: bool) -> models.SearchParams | None:
+        """Return what a server is asked for; the embedded mode takes no parameters, and says so."""
+        if exact and (self.remote or not self._own_client):
+            return models.SearchParams(exact=True)
+        return RESCORED if self._quantised else None
 
     def _frame_vectors(self, points: Sequence[models.ScoredPoint]) -> dict[models.ExtendedPointId, Any]:
         """Fetch the frame vectors of hits only: asked for by the search, embedded mode copies everybody's."""
@@ -581,7 +660,7 @@ class QdrantStore:
         """Return how many segments the collection holds."""
         self.open()
         everything_stored = models.Filter(must=[models.HasVectorCondition(has_vector=self.vector)])
-        with self._explained():
+        with self.explained():
             return self.client.count(self.collection, everything_stored, exact=True).count
 
     def records(self) -> list[Record]:
@@ -591,10 +670,16 @@ class QdrantStore:
         fields = ["video_id", "path", "size", "mtime_ns", "segments", "failure"]
         offset = None
         while True:
-            with self._explained():
-                points, offset = self.client.scroll(
-                    self.collection, limit=SCROLL, offset=offset, with_payload=fields, with_vectors=False
+            points, offset = self._lasting(
+                partial(
+                    self.client.scroll,
+                    self.collection,
+                    limit=SCROLL,
+                    offset=offset,
+                    with_payload=fields,
+                    with_vectors=False,
                 )
+            )
             for point in points:
                 payload = dict(point.payload or {})
                 segments = payload.pop("segments", None)
@@ -610,10 +695,12 @@ class QdrantStore:
                 return [*videos.values(), *failures]
 
     def write(self, points: list[models.PointStruct]) -> None:
-        """Store points and wait until they are there; points of the same id are replaced."""
+        """Store points and wait until they are there; points of the same id are replaced.
+
+        This, `forget` and `relocate` outlast a server that restarts or is overloaded, for up to `PATIENCE`.
+        """
         if points:
-            with self._explained():
-                self.client.upsert(self.collection, points, wait=True)
+            self._lasting(lambda: self.client.upsert(self.collection, points, wait=True))
 
     def forget(self, records: Sequence[Record]) -> None:
         """Delete all points of these videos and failures."""
@@ -624,14 +711,24 @@ class QdrantStore:
                 chosen = models.Filter(must=[path], must_not=[empty])
             else:
                 chosen = _of_video(record.video_id)
-            with self._explained():
-                self.client.delete(self.collection, models.FilterSelector(filter=chosen), wait=True)
+            selector = models.FilterSelector(filter=chosen)
+            self._lasting(partial(self.client.delete, self.collection, selector, wait=True))
 
     def relocate(self, file: VideoFile) -> None:
         """Write down that a stored video now lies at `file`."""
         payload = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
-        with self._explained():
-            self.client.set_payload(self.collection, payload, points=_of_video(file.video_id), wait=True)
+        video = _of_video(file.video_id)
+        self._lasting(lambda: self.client.set_payload(self.collection, payload, points=video, wait=True))
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same request may succeed a little later."""
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code in OVERLOADED
+    if isinstance(error, grpc.RpcError):
+        code = grpc.StatusCode
+        return error.code() in (code.UNAVAILABLE, code.DEADLINE_EXCEEDED, code.RESOURCE_EXHAUSTED)
+    return True
 
 
 def _of_video(video_id: str) -> models.Filter:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -49,11 +49,10 @@ STEPS = (1, 5, 10)
 SCHEDULE = 10
 """The paper's T. More steps than that take T = T' with β re-spanned, the only reading of its Table 8."""
 LEARNING_RATES = (5e-5, 5e-4)
-"""No single one is fair: linear maps want a larger one than deep networks."""
+"""Tried for every adapter. No single one is fair: linear maps want a larger one than deep networks."""
 TIMING_ROUNDS = 100
 
-Rows = Mapping[str, Sequence[Recipe]]
-"""For each row the recipes to try; the adapter that is best on the validation pairs is kept."""
+Rows = Mapping[str, Recipe]
 Family = Literal["plain", "linear", "network", "paired"]
 
 
@@ -130,7 +129,7 @@ class Comparison:
         labels: which video each test text belongs to.
         sizes: (texts, videos) of `train`, `validation` and `test`.
         space: the embedding space in words.
-        recipes: those that were tried, by row.
+        recipes: by row.
         environment: versions of packages, processor, see `environment`.
         version: of this layout.
     """
@@ -140,9 +139,9 @@ class Comparison:
     labels: tuple[int, ...]
     sizes: dict[str, tuple[int, int]]
     space: str
-    recipes: dict[str, tuple[Recipe, ...]]
+    recipes: dict[str, Recipe]
     environment: dict[str, str]
-    version: Literal[1] = 1
+    version: Literal[2] = 2
 
     def __getitem__(self, name: str) -> Row:
         """Return the row of that name."""
@@ -162,7 +161,7 @@ class Comparison:
         try:
             return TypeAdapter(Comparison).validate_json(text)
         except ValidationError as error:
-            raise DITSError(f"this is no comparison of layout version 1: {error}") from None
+            raise DITSError(f"this is no comparison of layout version 2: {error}") from None
 
     def markdown(self, elsewhere: Mapping[str, Sequence[float]] | None = None) -> str:
         """Write both directions as tables, and the recommendation.
@@ -277,8 +276,8 @@ def check_splits(pairs: Pairs, validation: Pairs, test: Pairs) -> None:
         )
 
 
-def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None = None) -> dict[str, list[Recipe]]:
-    """Name every adapter to compare and the recipes to try for it.
+def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None = None) -> dict[str, Recipe]:
+    """Name every adapter to compare and its recipe.
 
     `dits-N` is DITS with T' = N, each trained as a sampler of its own. `mlp-N` is the residual MLP whose depth
     gives it the multiplications of `dits-N`: 8 d² a layer, against (9 · 4 + 2) d² a step of the folded sampler.
@@ -287,31 +286,30 @@ def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None 
 
     Args:
         steps: values of T'. Up to 10 they run t = T' … 1 of the paper's schedule of T = 10; beyond, T = T'.
-        training: the optimisation; each adapter is trained with each of `LEARNING_RATES`, and `dits-best` with
-            its own learning rate and moving average.
+        training: the optimisation, with `LEARNING_RATES` by default; `dits-best` has its own learning rates,
+            moving average and patience.
 
     Raises:
         InputError: no steps, or less than one.
     """
     if not steps or min(steps) < 1:
         raise InputError(f"steps are {list(steps)}; expected numbers of truncated timesteps T' of at least 1.")
-    training = TrainingConfig() if training is None else training
-    best = PRESETS["best"]
-    rows = {name: [Recipe(adapter=name)] for name in CLOSED_FORM}
-    rows |= {name: tried(training, adapter=name) for name in ("low-rank-affine", "contrastive-linear")}
+    training = TrainingConfig(learning_rate=LEARNING_RATES) if training is None else training
+    rows = {name: Recipe(adapter=name) for name in CLOSED_FORM}
+    rows |= {name: Recipe(adapter=name, training=training) for name in ("low-rank-affine", "contrastive-linear")}
     for n in sorted({min(steps), max(steps)}):
         depth = equal_cost_depth(Recipe(sampler=schedule(n)).sampler_config(width=1))
-        rows[f"mlp-{n}"] = tried(training, adapter="mlp", options={"depth": depth})
-    rows |= {f"dits-{n}": tried(training, sampler=schedule(n)) for n in steps}
-    own = training.model_copy(update=best.training.model_dump(include={"learning_rate", "ema"}))
-    rows["dits-best"] = [best.model_copy(update={"training": own})]
+        rows[f"mlp-{n}"] = Recipe(adapter="mlp", options={"depth": depth}, training=training)
+    rows |= {f"dits-{n}": Recipe(sampler=schedule(n), training=training) for n in steps}
+    rows["dits-best"] = best_recipe(training)
     return rows
 
 
-def tried(training: TrainingConfig, **fields: Any) -> list[Recipe]:
-    """Return the recipe with these fields once for each of `LEARNING_RATES`."""
-    configs = [training.model_copy(update={"learning_rate": rate}) for rate in LEARNING_RATES]
-    return [Recipe(training=config, **fields) for config in configs]
+def best_recipe(training: TrainingConfig) -> Recipe:
+    """Return the preset `best` with another optimisation, but for what the preset is about."""
+    best = PRESETS["best"]
+    own = best.training.model_dump(include={"learning_rate", "ema", "patience"})
+    return best.model_copy(update={"training": training.model_copy(update=own)})
 
 
 def schedule(steps: int) -> dict[str, int]:
@@ -350,9 +348,9 @@ def fit_all(
     data = _digest(pairs, validation)
     adapters = {}
     bar = tqdm(rows.items(), desc="comparing", unit="adapter", disable=not progress)
-    for name, recipes in bar:
+    for name, recipe in bar:
         bar.set_postfix_str(name)
-        made_from = {"data": data, "recipes": [recipe.model_dump(mode="json") for recipe in recipes]}
+        made_from = {"data": data, "recipe": recipe.model_dump(mode="json")}
         folder = None if out is None else Path(out) / name
         if folder is not None and is_artifact(folder):
             artifact = Artifact.load(folder)
@@ -362,23 +360,13 @@ def fit_all(
                     "Choose another folder, or delete this one."
                 )
         else:
-            adapter, metrics = _fit_best(recipes, pairs, validation, device, progress)
+            adapter, _ = fit(recipe, pairs, validation, device=device, progress=progress)
+            metrics = RetrievalMetrics.from_ranks(evaluate(adapter, validation))
             artifact = Artifact(adapter, pairs.space, training=made_from, metrics={"validation": asdict(metrics)})
             if folder is not None:
                 artifact.save(folder)
         adapters[name] = artifact.adapter
     return adapters
-
-
-def _fit_best(
-    recipes: Sequence[Recipe], pairs: Pairs, validation: Pairs, device: str | torch.device, progress: bool
-) -> tuple[Adapter, RetrievalMetrics]:
-    """Make an adapter by each recipe; return the best on the validation pairs, the first of equals."""
-    candidates = []
-    for recipe in recipes:
-        adapter, _ = fit(recipe, pairs, validation, device=device, progress=progress)
-        candidates.append((adapter, RetrievalMetrics.from_ranks(evaluate(adapter, validation))))
-    return max(candidates, key=lambda candidate: candidate[1].mrr)
 
 
 def tabulate(
@@ -433,7 +421,7 @@ def tabulate(
         labels=tuple(test.labels.tolist()),
         sizes={name: (len(split.text), len(split.video)) for name, split in splits.items()},
         space=str(test.space),
-        recipes={name: tuple(recipes) for name, recipes in rows.items()},
+        recipes=dict(rows),
         environment=environment(),
     )
 

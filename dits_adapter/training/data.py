@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from dits_adapter.clip import check_vectors
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training.cache import EmbeddingCache, Ids, Rows
+from dits_adapter.vectors import check_vectors
 
 Vectors: TypeAlias = NDArray[np.float32] | Rows
 

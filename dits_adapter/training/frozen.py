@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -63,11 +63,19 @@ MAX_LOGIT_SCALE = 100.0
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to: mean training loss, and the retrieval of the held-out pairs."""
+    """What one epoch came to.
+
+    Attributes:
+        number: from 1; 0 is the state before training.
+        loss: mean over the training batches; NaN for epoch 0.
+        validation: retrieval on the held-out pairs.
+        learning_rate: peak learning rate of the run that the epoch belongs to.
+    """
 
     number: int
     loss: float
     validation: RetrievalMetrics
+    learning_rate: float
 
 
 def evaluate(adapter: Adapter, pairs: Pairs) -> np.ndarray:
@@ -127,6 +135,7 @@ def initialise(
     config: TrainingConfig,
     *,
     device: str | torch.device = "auto",
+    checkpoints: Path | None = None,
 ) -> None:
     """Put an untrained adapter where its training should begin.
 
@@ -135,9 +144,13 @@ def initialise(
     A contrastive linear map begins at the closed form that is best on the validation pairs, and a sampler with an
     affine start at the contrastive linear map: its network is zero, so epoch 0 *is* that map. Each keeps its best
     epoch, epoch 0 included, and so is never worse on the validation pairs than what is cheaper.
+
+    Args:
+        adapter, pairs, validation, config, device, checkpoints: as for `train`.
     """
+    options: dict[str, Any] = {"device": device, "checkpoints": checkpoints, "progress": False}
     if isinstance(adapter, DiffusionAdapter):
-        train(adapter, pairs, validation, config, objective=gap_loss, device=device, progress=False)
+        train(adapter, pairs, validation, config, objective=gap_loss, **options)
     elif isinstance(adapter, AffineAdapter):
         fits = [fit_closed_form(name, pairs, validation) for name in CLOSED_FORM]
         best = max(fits, key=lambda fit: RetrievalMetrics.from_ranks(evaluate(fit, validation)).mrr)
@@ -145,8 +158,8 @@ def initialise(
     elif isinstance(adapter, DITSAdapter) and adapter.sampler.start is not None:
         linear = AffineAdapter(AffineConfig(width=adapter.width, method="contrastive-linear"))
         initialise(linear, pairs, validation, config)
-        faster = config.model_copy(update={"learning_rate": LINEAR_RATE, "ema": 0.0})
-        train(linear, pairs, validation, faster, device=device, progress=False)
+        faster = config.model_copy(update={"learning_rate": (LINEAR_RATE,), "ema": 0.0})
+        train(linear, pairs, validation, faster, **options)
         adapter.sampler.start.load_state_dict(linear.state_dict())
 
 
@@ -217,15 +230,15 @@ def train(
     *,
     objective: Objective = contrast,
     device: str | torch.device = "auto",
-    checkpoint: str | PathLike[str] | None = None,
+    checkpoints: Path | None = None,
     log_dir: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> list[Epoch]:
     """Train an adapter, with the contrastive loss by default, and leave it with the weights of its best epoch.
 
     The best epoch is the one with the highest mean reciprocal rank on the validation pairs; the test split plays
-    no part. The state before the first epoch, plain CLIP, takes part as epoch 0: where no epoch is better, the
-    adapter keeps its initial weights.
+    no part. The state before the first epoch takes part as epoch 0: where no epoch is better, the adapter keeps
+    its initial weights. Of several learning rates, the one with the best epoch is kept.
 
     Args:
         adapter: a freshly initialised adapter, changed in place.
@@ -234,13 +247,13 @@ def train(
         config: the recipe.
         objective: the loss of a batch.
         device: a torch device or `"auto"`.
-        checkpoint: file that is written after every epoch and resumed from if it is there; a resumed run ends
-            with the weights of an uninterrupted one.
-        log_dir: folder for TensorBoard event files.
+        checkpoints: folder with a file for each learning rate, which is written after every epoch and resumed
+            from if it is there; a resumed run ends with the weights of an uninterrupted one.
+        log_dir: folder for TensorBoard event files; of several learning rates, each has a folder in it.
         progress: show a progress bar over the epochs.
 
     Returns:
-        All epochs, the initial state first.
+        All epochs of the learning rate that was kept, the initial state first.
 
     Raises:
         InputError: an adapter of another width, or pairs without two videos.
@@ -256,24 +269,44 @@ def train(
             f"set batch_size to at most {MAX_PAIRED_BATCH}."
         )
     pairs.space.require(validation.space, mine="the training pairs", theirs="the validation pairs")
-    run = _Run(adapter, pairs, config, objective, pick_device(device))
-    history = run.restore(Path(checkpoint)) if checkpoint and Path(checkpoint).exists() else []
-    log = summary_writer(log_dir)
+    runs = []
+    for rate in config.learning_rate:
+        run = _Run(copy.deepcopy(adapter), pairs, config, rate, objective, pick_device(device))
+        file = None if checkpoints is None else checkpoints / f"{rate:g}.safetensors"
+        folder = log_dir if log_dir is None or len(config.learning_rate) == 1 else Path(log_dir) / f"{rate:g}"
+        runs.append((_epochs(run, validation, file, summary_writer(folder), progress), run.best))
+    history, weights = max(runs, key=lambda run: best_epoch(run[0]).validation.mrr)
+    adapter.load_state_dict(weights)
+    adapter.to(pick_device(device)).eval()
+    return history
+
+
+def best_epoch(history: Sequence[Epoch]) -> Epoch:
+    """Return the epoch whose weights are kept: the first with the highest mean reciprocal rank."""
+    return max(history, key=lambda epoch: epoch.validation.mrr)
+
+
+def _epochs(run: _Run, validation: Pairs, checkpoint: Path | None, log: Any, progress: bool) -> list[Epoch]:
+    """Run all epochs at one learning rate, or those that its checkpoint lacks."""
+    config = run.config
+    history = run.restore(checkpoint) if checkpoint is not None and checkpoint.exists() else []
     if not history:
-        history = [Epoch(0, math.nan, RetrievalMetrics.from_ranks(evaluate(adapter, validation)))]
+        plain = RetrievalMetrics.from_ranks(evaluate(run.adapter, validation))
+        history = [Epoch(0, math.nan, plain, run.rate)]
     bar = tqdm(total=config.epochs, initial=len(history) - 1, unit="epoch", disable=not progress)
-    bar.set_description(f"training {adapter.kind}")
+    bar.set_description(f"training {run.adapter.kind} at {run.rate:g}")
     for number in range(len(history), config.epochs + 1):
-        best = max(history, key=lambda epoch: epoch.validation.mrr)  # the first of equals
+        best = best_epoch(history)
         if config.patience and number - 1 - best.number >= config.patience:
             break
         loss = run.epoch(number)
-        epoch = Epoch(number, loss, RetrievalMetrics.from_ranks(evaluate(run.averaged(), validation)))
+        found = RetrievalMetrics.from_ranks(evaluate(run.averaged(), validation))
+        epoch = Epoch(number, loss, found, run.rate)
         history.append(epoch)
         if epoch.validation.mrr > best.validation.mrr:
             run.keep()
-        if checkpoint:
-            run.save(Path(checkpoint), history)
+        if checkpoint is not None:
+            run.save(checkpoint, history)
         bar.update()
         bar.set_postfix(loss=f"{loss:.3f}", val_r1=f"{epoch.validation.r1:.1f}")
         if log is not None:
@@ -281,8 +314,6 @@ def train(
             for name, value in asdict(epoch.validation).items():
                 log.add_scalar(f"validation/{name}", value, number)
     bar.close()
-    adapter.load_state_dict(run.best)
-    adapter.eval()
     return history
 
 
@@ -309,10 +340,11 @@ class _Run:
         adapter: Adapter,
         pairs: Pairs,
         config: TrainingConfig,
+        rate: float,
         objective: Objective,
         device: torch.device,
     ) -> None:
-        self.adapter, self.config, self.device = adapter.to(device), config, device
+        self.adapter, self.config, self.rate, self.device = adapter.to(device), config, rate, device
         self.objective = objective
         self.text, self.video, self.labels = pairs.tensors(device)
         self.batches = Batches(self.labels, self.video, config)
@@ -321,7 +353,7 @@ class _Run:
         others = [p for p in adapter.parameters() if p.ndim <= 1] + [self.logit_scale]
         self.optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=config.learning_rate,
+            lr=rate,
         )
         self.average = (
             AveragedModel(adapter, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
@@ -357,7 +389,7 @@ class _Run:
             step = (number - 1) * self.batches.count + index
             decay = (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup))) / 2
             for group in self.optimizer.param_groups:
-                group["lr"] = config.learning_rate * min((step + 1) / warmup, decay)
+                group["lr"] = self.rate * min((step + 1) / warmup, decay)
             rows = batch.to(self.device)
             self.optimizer.zero_grad()
             labels = self.labels[rows]
@@ -382,7 +414,8 @@ class _Run:
     def _identity(self) -> str:
         """What a checkpoint must share with the run that resumes from it."""
         data = [len(self.text), len(self.video), float(self.text.sum()), float(self.video.sum())]
-        return json.dumps([self.adapter.config.model_dump(mode="json"), self.config.model_dump(), data])
+        recipe = {**self.config.model_dump(mode="json"), "learning_rate": self.rate}
+        return json.dumps([self.adapter.config.model_dump(mode="json"), recipe, data])
 
     def save(self, path: Path, history: list[Epoch]) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -429,6 +462,6 @@ class _Run:
         with torch.no_grad():
             self.logit_scale.copy_(tensors["logit_scale"])
         return [
-            Epoch(e["number"], e["loss"], RetrievalMetrics(**e["validation"]))
+            Epoch(e["number"], e["loss"], RetrievalMetrics(**e["validation"]), self.rate)
             for e in json.loads(metadata["history"])
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ import torch
 
 from dits_adapter.adapters import Adapter
 from dits_adapter.artifact import Artifact, is_artifact, require_free
+from dits_adapter.errors import InputError
 from dits_adapter.metrics import Difference, RetrievalMetrics, bootstrap, paired_bootstrap
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.data import Pairs
 from dits_adapter.training.frozen import (
     CLOSED_FORM,
     Epoch,
+    best_epoch,
     evaluate,
     fit_closed_form,
     fresh_adapter,
@@ -58,17 +61,22 @@ def fit(
     validation: Pairs,
     *,
     device: str | torch.device = "auto",
-    checkpoint: str | PathLike[str] | None = None,
+    checkpoints: Path | None = None,
     log_dir: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> tuple[Adapter, list[Epoch]]:
-    """Fit the recipe's adapter, in closed form or by `initialise` and `train`; arguments as there."""
+    """Fit the recipe's adapter, in closed form or by `initialise` and `train`; arguments as there.
+
+    Returns:
+        The adapter, and the epochs of its training: none for what is not trained by gradient.
+    """
     if recipe.adapter in CLOSED_FORM:
         return fit_closed_form(recipe.adapter, pairs, validation), []
     torch.manual_seed(recipe.training.seed)
     width = pairs.space.width
     adapter = fresh_adapter(recipe.adapter, width, recipe.sampler_config(width), recipe.options)
-    initialise(adapter, pairs, validation, recipe.training, device=device)
+    start, training = (None if checkpoints is None else checkpoints / stage for stage in ("start", "training"))
+    initialise(adapter, pairs, validation, recipe.training, device=device, checkpoints=start)
     if recipe.adapter in ("diffusion-pretrained", "fixed-prior"):  # the one is done, the other has no weights
         return adapter.eval().cpu(), []
     history = train(
@@ -77,7 +85,7 @@ def fit(
         validation,
         recipe.training,
         device=device,
-        checkpoint=checkpoint,
+        checkpoints=training,
         log_dir=log_dir,
         progress=progress,
     )
@@ -99,7 +107,7 @@ def train_artifact(
 ) -> TrainingReport:
     """Train on one part of the pairs, choose the epoch on a second, measure on a third, write the artefact.
 
-    A killed run goes on from `OUT.checkpoint.safetensors`, which is removed once the artefact is written.
+    A killed run goes on from the folder `OUT.checkpoints`, which is removed once the artefact is written.
 
     Args:
         pairs: all pairs, or those to train on where `test` is given.
@@ -113,7 +121,8 @@ def train_artifact(
         device, log_dir, progress: see `train`.
 
     Raises:
-        InputError, DITSError: see `train`.
+        InputError: texts of unit norm for a sampler that takes them raw; see also `train`.
+        DITSError: see `train`.
         SpaceMismatchError: test pairs or incumbent of another space.
         ArtifactError: something else is at `out`.
     """
@@ -123,6 +132,8 @@ def train_artifact(
     if test is None:
         rest, test = pairs.split(test_fraction, recipe.training.seed)
     pairs.space.require(test.space, mine="the training pairs", theirs="the test pairs")
+    if recipe.adapter == "dits" and recipe.sampler_config(pairs.space.width).input == "raw":
+        _require_raw(pairs.text)
     incumbent = Artifact.load(target) if is_artifact(target) else None
     if incumbent is not None:
         pairs.space.require(incumbent.space, mine="the training pairs", theirs=f"the adapter at {target}")
@@ -134,10 +145,11 @@ def train_artifact(
             stacklevel=2,
         )
     kept, validation = rest.split(recipe.training.validation, recipe.training.seed)
-    checkpoint = target.with_name(f"{target.name}.checkpoint.safetensors")
+    checkpoints = target.with_name(f"{target.name}.checkpoints")
     adapter, history = fit(
-        recipe, kept, validation, device=device, checkpoint=checkpoint, log_dir=log_dir, progress=progress
+        recipe, kept, validation, device=device, checkpoints=checkpoints, log_dir=log_dir, progress=progress
     )
+    best = best_epoch(history) if history else None
     found = evaluate(adapter, test)
     if incumbent is not None:
         name, standing = str(target), evaluate(incumbent.adapter, test)
@@ -153,15 +165,27 @@ def train_artifact(
             "pairs": {"train": len(kept), "validation": len(validation), "test": len(test)},
             "videos": {"train": len(kept.video), "validation": len(validation.video), "test": len(test.video)},
             "recipe": recipe.model_dump(mode="json"),
-            "best_epoch": max(history, key=lambda e: e.validation.mrr).number if history else None,
+            "best_epoch": best and best.number,
+            "best_learning_rate": best and best.learning_rate,
         },
         metrics={"test": describe(found, test.labels)},
     )
     written = None
     if not only_if_better or differences["r1"].low > 0:
         written = artifact.save(target)
-    checkpoint.unlink(missing_ok=True)
+    if checkpoints.exists():
+        shutil.rmtree(checkpoints)
     return TrainingReport(artifact, history, metrics, name, differences, written)
+
+
+def _require_raw(text: np.ndarray) -> None:
+    """Refuse normalised texts: queries come with the norm that CLIP gives them, and a raw sampler sees it."""
+    norms = np.linalg.norm(text[:1000], axis=1)
+    if np.allclose(norms, 1, atol=1e-3):
+        raise InputError(
+            "the texts have unit norm, but this recipe's sampler takes them raw, with the norm that CLIP gives a "
+            "query. Embed the texts again without normalising them, or use sampler.input=unit."
+        )
 
 
 def describe(ranks: np.ndarray, labels: np.ndarray) -> dict[str, str | int]:

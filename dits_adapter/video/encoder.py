@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 from huggingface_hub import hf_hub_download
 
-from dits_adapter.artifact import CONFIG, find_artifact, is_artifact, read_config
-from dits_adapter.clip import Clip, bundled, load_clip
-from dits_adapter.encoder import find_encoder
+from dits_adapter.artifact import CONFIG, bundled, find_artifact, is_artifact, read_config
+from dits_adapter.backends.pytorch import find_encoder
+from dits_adapter.clip import Clip, load_clip
 from dits_adapter.errors import InputError, VideoError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.video.decode import Backend, DecodedFrames, Frame, Video
@@ -136,7 +136,7 @@ class VideoEncoder:
             SpaceMismatchError: the CLIP, or `frames`, is not what the adapter was trained with.
             InputError: frames < 1.
         """
-        adapter = _find_adapter(id_or_path, revision)
+        adapter = find_adapter(id_or_path, revision)
         if adapter is None:
             return cls(
                 load_clip(id_or_path, revision=revision, device=device),
@@ -307,8 +307,13 @@ class VideoEncoder:
                 on_error(item)
 
 
-def _find_adapter(id_or_path: Path, revision: str | None) -> pathlib.Path | None:
-    """Return the local folder of a trained adapter (downloaded if need be), None where the name is not one's."""
+def find_adapter(id_or_path: Path, revision: str | None = None) -> pathlib.Path | None:
+    """Return the local folder of a trained adapter (downloaded if need be), None where the name is not one's.
+
+    Args:
+        id_or_path: folder, bundled name or hub id.
+        revision: hub revision.
+    """
     name = fspath(id_or_path)
     folder = bundled(name) or pathlib.Path(name)
     if folder.exists() or name.count("/") != 1:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dits_adapter.clip import check_vectors
 from dits_adapter.errors import InputError
+from dits_adapter.vectors import check_vectors
 
 _TILE = 64
 """Texts and videos that are pooled at a time: 8 MiB a tensor at d = 512."""

@@ -84,7 +84,9 @@ class TestProtocol:
     def test_inference_form_agrees(self, name):
         adapter = ALL[name]()
         vectors = np.random.default_rng(3).normal(size=(6, WIDTH))
-        np.testing.assert_allclose(adapter.for_inference().adapt(vectors), adapter.adapt(vectors), atol=1e-6)
+        ready = adapter.for_inference()
+        np.testing.assert_allclose(ready.adapt(vectors), adapter.adapt(vectors), atol=1e-6)
+        assert np.array_equal(ready.for_inference().adapt(vectors), ready.adapt(vectors))
 
     def test_ignores_the_length_of_its_input(self, name):
         adapter = ALL[name]()
@@ -113,6 +115,11 @@ class TestProtocol:
 def test_no_steps_is_the_input_bit_for_bit():
     vectors = np.random.default_rng(1).normal(size=(5, WIDTH)).astype(np.float32)
     assert np.array_equal(random_dits().with_steps(0).adapt(vectors), vectors)
+
+
+def test_the_inference_form_has_one_number_of_steps():
+    with pytest.raises(ValueError, match="one T'"):
+        random_dits().for_inference().with_steps(3)
 
 
 def test_fresh_adapters_are_the_identity():

@@ -48,8 +48,8 @@ def test_a_split_is_made_once_and_resumed(tmp_path: Path, three: list[Scene]) ->
     records = make_split("val", tmp_path, workers=1)
     folder = tmp_path / "val"
     assert [record.video for record in records] == [f"{scene.name}.mp4" for scene in three]
-    stored = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
-    assert [line["captions"] for line in stored] == [list(record.captions) for record in records]
+    stored = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+    assert [line["text"] for line in stored] == [list(record.captions) for record in records]
     times = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.mp4")}
     assert len(times) == 3
 

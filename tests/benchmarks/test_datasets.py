@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,36 @@ def test_the_real_files_give_the_published_counts(name, split, queries, videos):
     assert (len(loaded.texts), len(loaded.video_ids)) == (queries, videos)
     assert loaded.deviations == ()
     assert set(loaded.labels.tolist()) == set(range(videos))
+
+
+@real
+def test_msrvtt_reads_the_unpacked_captions_alike(tmp_path):
+    for name in ("MSRVTT_JSFUSION_test.csv", "MSRVTT_train.9k.csv"):
+        shutil.copy(ANNOTATIONS / "msrvtt" / name, tmp_path)
+    for archive in (ANNOTATIONS / "msrvtt").glob("*.zip"):
+        shutil.unpack_archive(archive, tmp_path)
+    for split in ("train", "test-deduplicated"):
+        packed, unpacked = (MSRVTT.load(root, split) for root in (ANNOTATIONS / "msrvtt", tmp_path))
+        assert unpacked.texts == packed.texts
+        assert unpacked.deviations == ()
+
+
+@real
+def test_msrvtt_overlaps_as_much_as_is_known():
+    """107 sentences and the source videos of 372 clips of the test occur in training."""
+    root = ANNOTATIONS / "msrvtt"
+    test, kept = (MSRVTT.load(root, split) for split in ("test", "test-deduplicated"))
+    train = MSRVTT.load(root, "train")
+    urls = {}
+    for archive in root.glob("*.zip"):
+        with zipfile.ZipFile(archive) as file:
+            (name,) = (name for name in file.namelist() if name.endswith(".json"))
+            urls |= {video["video_id"]: video["url"] for video in json.loads(file.read(name))["videos"]}
+    captions, sources = set(train.texts), {urls[video] for video in train.video_ids}
+    told = {video for text, video, _ in test if text in captions}
+    cut = {video for video in test.video_ids if urls[video] in sources}
+    assert (len(told), len(cut)) == (107, 372)
+    assert set(kept.video_ids) == set(test.video_ids) - told - cut
 
 
 @real
@@ -136,15 +167,15 @@ def test_the_check_tells_what_is_there_and_where_the_rest_is(lookalike):
     dataset, root = lookalike
     video = next(path for path in root.rglob("*") if path.suffix in (".mp4", ".avi"))
     video.unlink()
-    annotation = sorted(path for path in root.iterdir() if path.name in dataset.files)[0]
+    name = min(name for name in dataset.files if (root / name).is_file())
     report = dataset.check(root)
     assert f"not found: {video.name.rpartition('.')[0]}" in report
     assert dataset.licence in report
     assert dataset.videos in report
-    annotation.unlink()
+    (root / name).unlink()
     report = dataset.check(root)
     assert "NOT READY" in report
-    assert f"{annotation.name} ({dataset.files[annotation.name].source})" in report
+    assert f"{name} ({dataset.files[name].source})" in report
 
 
 def test_a_missing_file_is_named_with_its_source_and_the_other_form(tmp_path):

@@ -1,4 +1,4 @@
-"""All five benchmarks end to end: look-alikes in each dataset's format, real clips, a small random CLIP."""
+"""All benchmarks end to end: look-alikes in each dataset's format, real clips, a small random CLIP."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import ablations, paper, report, run
-from benchmarks.clips.captions import video_captions
-from benchmarks.clips.dataset import write_clip
-from benchmarks.clips.scenes import sample_scene
+from benchmarks.clips.scenes import SPLIT_SIZES
+from benchmarks.costs import Costs
 from benchmarks.datasets import DATASETS
-from benchmarks.datasets.lookalike import Clip, write_lookalike
+from benchmarks.datasets.lookalike import write_lookalike
 from benchmarks.result import Result
 from benchmarks.vectors import embed_splits
+from dits_adapter.adapters import DITSAdapter
+from dits_adapter.artifact import Artifact
 from dits_adapter.clip import load_clip
+from dits_adapter.metrics import ranks
+from dits_adapter.sampler import SamplerConfig
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.training.data import load_pairs
 from dits_adapter.video.encoder import VideoEncoder
+from dits_adapter.video.xpool import XPool, XPoolScores
 
-QUERIES = {"msrvtt": 4, "lsmdc": 4, "didemo": 4, "vatex": 20, "charades": 4}
+QUERIES = {"msrvtt": 4, "lsmdc": 4, "didemo": 4, "vatex": 20, "charades": 4, "demo": 20}
 ROWS = [
     "identity",
     "mean-shift",
@@ -31,20 +38,6 @@ ROWS = [
     "dits-1",
     "dits-best",
 ]
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    made = {}
-    for split, count in {"train": 8, "val": 2, "test": 4}.items():
-        for number in range(count):
-            scene = sample_scene(f"{split} {number}")
-            scene = dataclasses.replace(scene, width=64, height=48, fps=12, frames=12)
-            path = folder / f"{split}{number}.mp4"
-            write_clip(scene, path)
-            made.setdefault(split, []).append(Clip(path, video_captions(scene)))
-    return made
 
 
 @pytest.fixture
@@ -74,9 +67,12 @@ def test_a_dataset_runs_from_its_files_to_the_table(name, command, tmp_path, cap
     videos = {split: comparison.sizes[split][1] for split in ("train", "validation")}
     assert videos == ({"train": 8, "validation": 2} if own else {"train": 7, "validation": 1})
     assert any("instead of" in line for line in found.deviations)
-    assert set(found.seconds) == {"embedding", "training", "evaluation"}
-    assert found.peak_mib["process"] > 100
-    for figures in paper.DATASETS[name]:
+    embedded = [f"embedding of {split}" for split in ("train", "test", *["val"] * own)]
+    assert list(found.costs) == [*embedded, "training", "evaluation"]
+    assert all(cost.process_mib > 100 and cost.seconds > 0 and not cost.resumed for cost in found.costs.values())
+    assert all(f"\n| {stage} " in printed for stage in found.costs)
+    assert (paper.COSTS["training"] in printed) == (name == "msrvtt")
+    for figures in paper.DATASETS.get(name, {}):
         assert f"{figures} (quoted from the paper)" in printed
     assert printed.startswith((tmp_path / "out" / "result.md").read_text().rstrip("\n"))
     assert (tmp_path / "out" / "result.png").read_bytes()[:4] == b"\x89PNG"
@@ -99,6 +95,8 @@ def test_a_second_run_embeds_and_trains_only_what_is_missing(command, tmp_path):
     assert run.main(command("msrvtt")) == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     second = Result.read(out / "result.json")
+    assert {stage for stage, cost in second.costs.items() if not cost.resumed} == {"evaluation"}
+    assert "the rest by an earlier run" in second.markdown()
     for before, after in zip(first.comparison.rows, second.comparison.rows, strict=True):
         assert dataclasses.replace(before, microseconds=0) == dataclasses.replace(after, microseconds=0)
 
@@ -130,7 +128,7 @@ def test_videos_that_are_missing_or_broken_are_left_out_and_named(command, tmp_p
 def test_only_the_span_of_the_record_is_embedded(clips, tiny_clip, tmp_path):
     write_lookalike("didemo", tmp_path / "didemo", clips)
     half = DATASETS["didemo"].model_copy(update={"span": (0, 0.5)})
-    where = {"root": tmp_path / "didemo", "videos": None, "encoder": str(tiny_clip)}
+    where = {"root": tmp_path / "didemo", "videos": None, "encoder": str(tiny_clip), "costs": Costs()}
     pairs, _ = embed_splits(half, ["val"], tmp_path / "half", **where)
     encoder = VideoEncoder(load_clip(tiny_clip))
     for vector, clip in zip(pairs["val"].video, clips["val"], strict=True):
@@ -155,14 +153,111 @@ def test_the_check_opens_no_video_and_trains_nothing(command, tmp_path, capsys):
     assert run.main(command("lsmdc", "--check")) == 0
     assert "test: 4 queries over 4 videos, 4 found" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
-    assert run.main(["lsmdc", "--vectors", str(tmp_path), "--check"]) == 1
-    assert "give --root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lsmdc", "--vectors", "DIR", "--check"], "--check looks at a dataset on disk: give --root"),
+        (["demo", "--check"], "--check looks at a dataset on disk: give --root"),
+        (["vatex"], "say where the data is, with --root or --vectors"),
+        (["demo", "--ablation", "gap", "--qdrant", ":memory:"], "--qdrant belongs to the main table"),
+    ],
+)
+def test_wrong_usage(arguments, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        run.main(arguments)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("http://127.0.0.1:1", "http://127.0.0.1:1 gives no usable answer"),
+        ("results/index", "expected a server's URL (http://localhost:6333) or :memory:"),
+    ],
+)
+def test_a_qdrant_that_is_not_there_is_noticed_before_anything_long_starts(
+    location, message, command, tmp_path, capsys
+):
+    assert run.main(command("msrvtt", "--qdrant", location)) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_root_the_demo_makes_its_clips(tiny_clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for split, size in {"train": 3, "val": 2, "test": 2}.items():
+        monkeypatch.setitem(SPLIT_SIZES, split, size)
+    fast = ["--encoder", str(tiny_clip), "--only", "mean-shift"]
+    assert run.main(["demo", *fast]) == 0
+    assert len(list((tmp_path / "results" / "clips").rglob("*.mp4"))) == 7
+    found = Result.read(tmp_path / "results" / "benchmarks" / "demo" / "result.json")
+    assert found.comparison.sizes == {"train": (15, 3), "validation": (10, 2), "test": (10, 2)}
+
+
+# --- an adapter that was trained elsewhere ---
+
+
+@pytest.fixture
+def joint(tiny_clip, tmp_path):
+    """A joint artefact; its adapter moves texts, its head looks at some frames more than at others."""
+    torch.manual_seed(0)
+    head, adapter = XPool(32), DITSAdapter(SamplerConfig(width=32, depth=1, steps=2))
+    for parameter in [*head.parameters(), *adapter.parameters()]:
+        torch.nn.init.normal_(parameter, std=0.3)
+    space = EmbeddingSpace.of(load_clip(tiny_clip), frames=4)
+    return Artifact(adapter, space, {"dataset": "my pairs"}, encoder=tiny_clip, xpool=head).save(tmp_path / "mine")
+
+
+def test_a_joint_adapter_is_a_row_and_reranks_with_its_head(joint, command, tmp_path):
+    assert run.main(command("msrvtt", "--encoder", str(joint), "--only", "ridge")) == 0
+    found = Result.read(tmp_path / "out" / "result.json")
+    row = "mine (--encoder)"
+    assert [r.name for r in found.comparison.rows] == ["identity", "ridge", row]
+    assert any(line.startswith(f"{row} was trained elsewhere, on my pairs: ") for line in found.deviations)
+
+    test, artifact = load_pairs(tmp_path / "out" / "vectors" / "test"), Artifact.load(joint)
+    assert test.frames.shape == (4, 4, 32)
+    adapted = artifact.adapter.for_inference().adapt(test.text)
+    expected = ranks(XPoolScores(artifact.xpool, adapted, test.text, np.asarray(test.frames)), test.labels)
+    scorers = {s.scorer: s for s in found.scorers if s.queries == row}
+    assert scorers["X-Pool over frames"].retrieval.ranks == tuple(expected)
+    assert scorers["pooled, top 50 by X-Pool"].retrieval.ranks == tuple(expected)  # all four are on the list
+    assert not scorers["X-Pool over frames"].uses_other_queries
+    assert scorers["pooled cosine"].retrieval == found.comparison[row].text_to_video
+    assert {s.queries for s in found.scorers} == {"identity", "ridge", row}
+
+
+def test_without_a_head_nothing_is_reranked_by_x_pool(command, tmp_path):
+    assert run.main(command("msrvtt", "--only", "ridge")) == 0
+    scorers = [row.scorer for row in Result.read(tmp_path / "out" / "result.json").scorers]
+    assert "pooled, top 50 by MaxSim" in scorers
+    assert not any("X-Pool" in name for name in scorers)
+
+
+def test_a_frozen_adapter_may_be_tried_on_vectors_of_its_space_only(command, joint, tmp_path, capsys):
+    assert run.main(command("msrvtt", "--only", "identity")) == 0
+    vectors = ["msrvtt", "--vectors", str(tmp_path / "out" / "vectors"), "--only", "identity"]
+    again = [*vectors, "--out", str(tmp_path / "again")]
+    fitting = tmp_path / "fitting"
+    space = load_pairs(tmp_path / "out" / "vectors" / "test").space
+    Artifact(DITSAdapter(SamplerConfig(width=32, depth=1, steps=2)), space).save(fitting)
+    assert run.main([*again, "--encoder", str(fitting)]) == 0
+    rows = Result.read(tmp_path / "again" / "result.json").comparison.rows
+    assert [row.name for row in rows] == ["identity", "fitting (--encoder)"]
+    assert run.main([*again, "--encoder", str(joint)]) == 1  # of 4 frames, the vectors are of 12
+    assert "frames 4 against 12" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("ablation", "rows"),
     [
-        ("timestamps", ["dits-1", "dits-20"]),
+        (
+            "timestamps",
+            [f"dits-{n}{noise}{on}" for on in ("", ", noise on") for noise in ("", "-noisy") for n in (1, 20)],
+        ),
         ("condition", [f"dits-condition-{name}" for name in ("text", "video", "both", "none")]),
         ("gap", ["diffusion-t-v", "diffusion-v-t"]),
         (
@@ -189,8 +284,7 @@ def test_the_check_opens_no_video_and_trains_nothing(command, tmp_path, capsys):
 )
 def test_ablations(ablation, rows, command, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(ablations, "TIMESTAMPS", (1, 20))
-    monkeypatch.setattr("dits_adapter.training.compare.LEARNING_RATES", (5e-4,))
-    assert run.main(command("msrvtt", "--ablation", ablation)) == 0
+    assert run.main(command("msrvtt", "--ablation", ablation, "--learning-rates", "5e-4")) == 0
     found = Result.read(tmp_path / "out" / f"{ablation}.json")
     assert [row.name for row in found.comparison.rows] == ["identity", *rows]
     printed = capsys.readouterr().out
@@ -226,4 +320,23 @@ def test_the_report_merges_seeds_and_datasets(command, tmp_path, capsys):
     assert "with seed 1 is among the results already" in capsys.readouterr().err
     (tmp_path / "other.json").write_text("{}")
     assert report.main([str(tmp_path / "other.json")]) == 1
-    assert "is no result of layout version 1" in capsys.readouterr().err
+    assert "is no result of layout version 2" in capsys.readouterr().err
+
+
+def test_only_some_rows(command, tmp_path, capsys):
+    assert run.main(command("msrvtt", "--only", "ridge", "mean-shift")) == 0
+    found = Result.read(tmp_path / "out" / "result.json")
+    assert [row.name for row in found.comparison.rows] == ["identity", "mean-shift", "ridge"]
+    assert run.main(command("msrvtt", "--only", "rigde")) == 1
+    assert "--only rigde: no such row; there are identity, " in capsys.readouterr().err
+
+
+def test_own_vectors_are_called_by_their_folder(command, tmp_path, capsys):
+    assert run.main(command("msrvtt", "--only", "ridge")) == 0
+    vectors = (tmp_path / "out" / "vectors").rename(tmp_path / "my clips")
+    own = ["own", "--vectors", str(vectors), "--only", "ridge", "--out", str(tmp_path / "own")]
+    assert run.main(own) == 0
+    assert "# my clips, test" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run.main(["own", "--root", str(tmp_path)])
+    assert "own stands for vectors" in capsys.readouterr().err

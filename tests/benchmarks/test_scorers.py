@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from dits_adapter.errors import DITSError
 from dits_adapter.metrics import DotProducts, ranks
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training.data import Pairs
+from dits_adapter.video.xpool import XPool, XPoolScores
 from tests.stores.conftest import qdrant_server  # noqa: F401
 
 WIDTH = 16
@@ -95,10 +97,27 @@ def test_a_bank_for_other_videos_is_refused():
 
 # --- what a scorer may look at ---
 
+
+def x_pool_head():
+    """A head that weighs frames very unequally."""
+    generator = torch.Generator().manual_seed(0)
+    head = XPool(WIDTH).eval()
+    for projection in (head.q_proj, head.k_proj, head.linear_proj):
+        torch.nn.init.normal_(projection.weight, generator=generator)
+    return head
+
+
+def x_pool(texts, frames):
+    """X-Pool with queries that are adapted, and so others than the texts under which frames are pooled."""
+    return XPoolScores(x_pool_head(), texts + np.roll(texts, 1, axis=1), texts, frames)
+
+
 BLIND = {
     "pooled": pooled,
     "maxsim": MaxSim,
-    "two-stage": lambda texts, frames: TwoStage(pooled(texts, frames), MaxSim(texts, frames), 4),
+    "x-pool": x_pool,
+    "two-stage by maxsim": lambda texts, frames: TwoStage(pooled(texts, frames), MaxSim(texts, frames), 4),
+    "two-stage by x-pool": lambda texts, frames: TwoStage(pooled(texts, frames), x_pool(texts, frames), 4),
 }
 USES_OTHERS = {
     "dual softmax": lambda texts, frames: DualSoftmax(pooled(texts, frames)),
@@ -108,7 +127,30 @@ USES_OTHERS = {
 
 @pytest.mark.parametrize("name", BLIND)
 def test_what_does_not_use_other_queries_is_blind(name):
-    assert_blind(lambda t, v: BLIND[name](t, v)[:], *made_up(0, 12, 12), alone=name != "two-stage")
+    assert_blind(lambda t, v: BLIND[name](t, v)[:], *made_up(0, 12, 12), alone="two-stage" not in name)
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_whose_caption_is_whose_reaches_the_ranks_through_the_labels_only(name):
+    texts, frames = made_up(0, 12, 12)
+    order = np.random.default_rng(1).permutation(12)
+    straight, shuffled = BLIND[name](texts, frames)[:], BLIND[name](texts[order], frames)[:]
+    np.testing.assert_allclose(shuffled, straight[order], atol=1e-6)
+    assert (ranks(shuffled, labels=order) == ranks(straight)[order]).all()
+    assert (ranks(shuffled) != ranks(straight)[order]).any()
+
+
+def test_x_pool_under_each_videos_own_caption_is_caught():
+    """T-MASS's released evaluation: video i is pooled once, under text i, for all queries."""
+
+    def leaky(texts, frames):
+        own = np.arange(len(frames)) % len(texts)
+        with torch.inference_mode():
+            under_all = x_pool_head()(torch.tensor(texts).float(), torch.tensor(frames).float()).numpy()
+        return texts @ unit(under_all[own, np.arange(len(frames))]).T
+
+    with pytest.raises(LeakError, match="must depend on these two alone"):
+        assert_blind(leaky, *made_up(0, 12, 12))
 
 
 @pytest.mark.parametrize("name", USES_OTHERS)
@@ -119,7 +161,7 @@ def test_what_uses_other_queries_is_caught(name):
 
 def test_a_short_list_depends_on_the_other_videos():
     with pytest.raises(LeakError, match=r"left out|alone"):
-        assert_blind(lambda t, v: BLIND["two-stage"](t, v)[:], *made_up(0, 12, 12))
+        assert_blind(lambda t, v: BLIND["two-stage by maxsim"](t, v)[:], *made_up(0, 12, 12))
 
 
 # --- through Qdrant ---

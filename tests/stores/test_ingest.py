@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,12 +17,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from httpx import Headers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import ingest as ingest_module
+from dits_adapter.stores import qdrant as qdrant_module
 from dits_adapter.stores.ingest import IngestReport, find_videos
 from dits_adapter.stores.qdrant import QdrantStore, VideoFile, segment_point
 from tests.stores.conftest import Storage, contents
@@ -186,6 +190,7 @@ def test_killed_server_is_named_and_after_its_restart_the_next_run_completes(
     qdrant_process: Callable[..., QdrantProcess], library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingest_module, "BATCH", 1)
+    monkeypatch.setattr(qdrant_module, "PATIENCE", 0)
     clean = fresh()
     run(clean, library)
     server = qdrant_process()
@@ -197,6 +202,127 @@ def test_killed_server_is_named_and_after_its_restart_the_next_run_completes(
         server.start()
         run(store, library)
         assert_same(contents(store), contents(clean))
+
+
+def test_a_server_that_restarts_is_outlasted(
+    qdrant_process: Callable[..., QdrantProcess],
+    library: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(ingest_module, "BATCH", 1)
+    monkeypatch.setattr(qdrant_module, "FIRST_PAUSE", 0.05)
+    clean = fresh()
+    run(clean, library)
+    server = qdrant_process()
+    restarts: list[threading.Timer] = []
+
+    def restart(path: str) -> None:
+        if len(encoder.decoded) in (2, 4, 6):
+            if restarts:
+                restarts[-1].join()
+            server.kill()
+            restarts.append(threading.Timer(0.3, server.start))
+            restarts[-1].start()
+
+    encoder = FakeEncoder()
+    encoder.before = restart
+    with QdrantStore(server.url) as store:
+        report = run(store, library, encoder)
+        assert len(restarts) == 3
+        assert report.videos == 5
+        assert_same(contents(store), contents(clean))
+    assert "does not take the data" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [429, 503, 400])
+def test_an_overloaded_server_is_asked_again_and_one_that_refuses_is_not(
+    library: Path, monkeypatch: pytest.MonkeyPatch, answer: int
+) -> None:
+    monkeypatch.setattr(qdrant_module, "FIRST_PAUSE", 0.001)
+    store = fresh()
+    upsert, asked = store.client.upsert, 0
+
+    def upsert_the_third_time(*args: Any, **options: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise UnexpectedResponse(answer, "", b"no", Headers())
+        return upsert(*args, **options)
+
+    monkeypatch.setattr(store.client, "upsert", upsert_the_third_time)
+    if answer == 400:
+        with pytest.raises(StoreError, match="answers 400: no"):
+            run(store, library)
+        assert asked == 1
+    else:
+        assert run(store, library).videos == 5
+        assert asked >= 3
+
+
+# --- files that are gone ---
+
+
+def test_sync_deletes_what_is_gone_and_nothing_else(storage: Storage, library: Path, tmp_path: Path) -> None:
+    elsewhere = write_video(tmp_path / "elsewhere" / "other.mp4", seed=50)
+    beside = write_video(tmp_path / "library and more" / "beside.mp4", seed=51)
+    store = storage.open()
+    run(store, library)
+    for file in (elsewhere, beside):
+        run(store, file.parent)
+    whole = contents(store)
+    gone = [library / "good 1.mp4", library / "deep" / "ärger 東京 🎬.MKV", library / "broken.mp4"]
+    for file in (*gone, elsewhere, beside):
+        file.unlink()
+    kept = run(storage.open(), library)
+    assert kept.removed == []
+    assert_same(contents(storage.open()), whole)
+
+    report = run(storage.open(), library, sync=True)
+    assert sorted(report.removed) == sorted(map(str, gone))
+    assert f"removed  3\n  {report.removed[0]}: is gone" in str(report)
+    left = {point: content for point, content in whole.items() if content[0]["path"] not in map(str, gone)}
+    assert len(left) < len(whole)
+    assert_same(contents(storage.open()), left)
+
+
+def test_sync_follows_what_moved_and_leaves_what_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "library"
+    moved, closed = write_video(library / "a.mp4"), write_video(library / "closed" / "b.mp4", seed=1)
+    store = fresh()
+    run(store, library)
+    moved.rename(library / "c.mp4")
+    lstat, walk = os.lstat, os.walk
+
+    def refuse(path: Any, **options: Any) -> Any:
+        if os.fspath(path) == os.fspath(closed):
+            raise PermissionError(13, "Permission denied", path)
+        return lstat(path, **options)
+
+    def walk_past(root: str, **options: Any) -> Iterator[Any]:
+        for folder, folders, names in walk(root, **options):
+            if folder != os.fspath(closed.parent):
+                yield folder, folders, names
+
+    monkeypatch.setattr(os, "lstat", refuse)
+    monkeypatch.setattr(os, "walk", walk_past)
+    report = run(store, library, sync=True)
+    assert (report.moved, report.removed) == (1, [])
+    assert {payload["path"] for payload, _ in contents(store).values()} == {str(library / "c.mp4"), str(closed)}
+
+
+def test_sync_takes_an_empty_folder_for_a_disk_that_is_not_there(library: Path) -> None:
+    store = fresh()
+    run(store, library)
+    before = contents(store)
+    shutil.rmtree(library)
+    library.mkdir()
+    with pytest.raises(InputError, match=r"has no video in it, but \d+ are stored.*Mount the disk"):
+        run(store, library, sync=True)
+    assert_same(contents(store), before)
+    assert run(fresh(), library, sync=True).removed == []
 
 
 def test_full_disk_is_said_and_what_was_stored_stays(tmp_path: Path, library: Path) -> None:

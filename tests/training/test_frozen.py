@@ -18,8 +18,16 @@ from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training import frozen
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import evaluate, fit_closed_form, fresh_adapter, nearest_videos, train
+from dits_adapter.training.frozen import (
+    best_epoch,
+    evaluate,
+    fit_closed_form,
+    fresh_adapter,
+    nearest_videos,
+    train,
+)
 from dits_adapter.training.losses import contrastive_loss
+from dits_adapter.training.run import fit
 
 WIDTH = 16
 SPACE = EmbeddingSpace(
@@ -147,25 +155,59 @@ def test_resumes_to_the_same_weights(options, tmp_path, monkeypatch):
         if history[-1].number == 2:
             raise KeyboardInterrupt
 
-    checkpoint = tmp_path / "run.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        weights_after(pairs, validation, config, checkpoint=checkpoint)
+        weights_after(pairs, validation, config, checkpoints=tmp_path)
     monkeypatch.undo()
-    resumed, history = weights_after(pairs, validation, config, checkpoint=checkpoint)
+    resumed, history = weights_after(pairs, validation, config, checkpoints=tmp_path)
     assert [(e.number, e.validation) for e in history] == [(e.number, e.validation) for e in expected]
     assert [e.loss for e in history[1:]] == [e.loss for e in expected[1:]]
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_of_several_learning_rates_the_best_on_validation_is_kept(tmp_path):
+    pairs, validation = gap_pairs(90, 2).split(0.2, seed=0)
+    rates = (1e-7, 2e-3, 1e-2)
+
+    def run(*rates, **options):
+        return weights_after(
+            pairs, validation, TrainingConfig(epochs=3, batch_size=32, learning_rate=rates), **options
+        )
+
+    alone = {rate: run(rate) for rate in rates}
+    best = max(rates, key=lambda rate: best_epoch(alone[rate][1]).validation.mrr)
+    assert best != rates[0]
+    weights, history = run(*rates, checkpoints=tmp_path)
+    assert {epoch.learning_rate for epoch in history} == {best}
+    assert all(torch.equal(weights[name], alone[best][0][name]) for name in weights)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{rate:g}.safetensors" for rate in rates)
+    resumed, _ = run(*rates, checkpoints=tmp_path)
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+def test_a_resumed_fit_does_not_make_its_start_again(tmp_path, monkeypatch):
+    pairs, validation = gap_pairs(90, 2).split(0.2, seed=0)
+    recipe = Recipe.read("best", settings={"training.epochs": "2", "sampler.steps": "1", "sampler.depth": "1"})
+    whole, _ = fit(recipe, pairs, validation, checkpoints=tmp_path, progress=False)
+    (tmp_path / "training" / "0.0005.safetensors").unlink()
+    trained = []
+    epoch = frozen._Run.epoch
+    monkeypatch.setattr(
+        frozen._Run, "epoch", lambda run, number: (trained.append(run.adapter.kind), epoch(run, number))[1]
+    )
+    resumed, _ = fit(recipe, pairs, validation, checkpoints=tmp_path, progress=False)
+    assert trained == ["dits", "dits"]
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     pairs, validation = gap_pairs(60).split(0.2, seed=0)
-    checkpoint = tmp_path / "run.safetensors"
-    weights_after(pairs, validation, TrainingConfig(epochs=1, batch_size=16), checkpoint=checkpoint)
+    checkpoint = tmp_path / "0.0005.safetensors"
+    weights_after(pairs, validation, TrainingConfig(epochs=1, batch_size=16), checkpoints=tmp_path)
     with pytest.raises(DITSError, match="another recipe"):
-        weights_after(pairs, validation, TrainingConfig(epochs=2, batch_size=16), checkpoint=checkpoint)
+        weights_after(pairs, validation, TrainingConfig(epochs=2, batch_size=16), checkpoints=tmp_path)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-10])
     with pytest.raises(DITSError, match="no intact checkpoint"):
-        weights_after(pairs, validation, TrainingConfig(epochs=1, batch_size=16), checkpoint=checkpoint)
+        weights_after(pairs, validation, TrainingConfig(epochs=1, batch_size=16), checkpoints=tmp_path)
 
 
 def test_deterministic_under_a_seed():
@@ -288,7 +330,7 @@ class TestRecipe:
         sampler = paper.sampler_config(512)
         assert (sampler.depth, sampler.timesteps, sampler.steps, sampler.noise_scale) == (4, 10, 10, 1.0)
         assert (sampler.beta_start, sampler.beta_end, sampler.input) == (0.1, 0.99, "raw")
-        assert (paper.training.epochs, paper.training.batch_size, paper.training.learning_rate) == (5, 32, 3e-5)
+        assert (paper.training.epochs, paper.training.batch_size, paper.training.learning_rate) == (5, 32, (3e-5,))
 
     def test_yaml_and_settings_override_the_preset(self, tmp_path):
         (tmp_path / "r.yaml").write_text("sampler: {steps: 5}\ntraining:\n  epochs: 7\n  seed: 3\n")

@@ -9,7 +9,7 @@ import pytest
 
 from dits_adapter.artifact import Artifact
 from dits_adapter.cli import main
-from dits_adapter.errors import ArtifactError, SpaceMismatchError
+from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.metrics import RetrievalMetrics
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.data import Pairs
@@ -125,6 +125,16 @@ def test_what_is_refused(cache, tmp_path, capsys):
     other = Pairs(other.text, other.video, other.labels, SPACE.model_copy(update={"frames": 3}))
     with pytest.raises(SpaceMismatchError, match="frames"):
         train_artifact(Pairs.load(cache), Recipe(adapter="mean-shift"), tmp_path / "b", dataset="x", test=other)
+
+
+def test_a_raw_sampler_is_not_trained_on_normalised_texts(tmp_path):
+    pairs = gap_pairs(40)
+    norms = np.linalg.norm(pairs.text, axis=1, keepdims=True)
+    flat = Pairs(pairs.text / norms, pairs.video, pairs.labels, SPACE)
+    with pytest.raises(InputError, match=r"unit norm.*sampler\.input=unit"):
+        train_artifact(flat, Recipe.read("paper"), tmp_path / "a", dataset="x")
+    settings = {**QUICK, "sampler.input": "unit", "training.epochs": "1"}
+    assert train_artifact(flat, Recipe.read("paper", settings=settings), tmp_path / "a", dataset="x").written
 
 
 def test_tensorboard_files(cache, tmp_path):

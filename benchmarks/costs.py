@@ -1,0 +1,61 @@
+"""What the stages of a run cost: wall time and memory."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one stage.
+
+    Attributes:
+        seconds: wall time.
+        resumed: whether it went on from what an earlier run had left, and took that much less.
+        process_mib: greatest memory of the process from its start to the end of the stage, in MiB.
+        gpu_mib: greatest memory of the graphics card in this stage, in MiB; None without one.
+    """
+
+    seconds: float
+    resumed: bool
+    process_mib: float
+    gpu_mib: float | None
+
+
+@dataclass
+class Costs:
+    """Takes down the stages of a run.
+
+    >>> costs = Costs()
+    >>> with costs.of("nothing"):
+    ...     pass
+    >>> costs.stages["nothing"].resumed
+    False
+    """
+
+    stages: dict[str, Cost] = field(default_factory=dict)
+
+    @contextmanager
+    def of(self, stage: str, *, resumed: bool = False) -> Iterator[None]:
+        """Measure what is done inside; on CUDA, in the current device's allocator."""
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        started = time.monotonic()
+        yield
+        seconds = time.monotonic() - started
+        gpu = torch.cuda.max_memory_allocated() / 1024**2 if cuda else None
+        self.stages[stage] = Cost(seconds, resumed, _process_mib(), gpu)
+
+
+def _process_mib() -> float:
+    import resource  # not on Windows
+
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

