@@ -27,7 +27,7 @@ function fill(address) {
 }
 
 function show() {
-  for (const output of form.querySelectorAll("output")) output.value = form.elements[output.htmlFor[0]].value;
+  for (const value of form.querySelectorAll(".value")) value.textContent = form.elements[value.dataset.of].value;
   main.dataset.view = form.elements.view.value;
 }
 
@@ -208,7 +208,9 @@ function defaults() {
 
 try {
   about = await ask("api/about");
-  document.querySelector("#about").textContent = `${about.segments} segments in “${about.collection}”, ${about.space}`;
+  const subject = document.querySelector("#about");
+  subject.textContent = `${about.segments} segments in “${about.collection}”, ${about.space.split(" [")[0]}`;
+  subject.title = about.space;
   const name = about.adapter === "dits" ? "DITS" : about.adapter;
   for (const element of document.querySelectorAll(".adapter")) element.textContent = name;
   defaults();
