@@ -25,7 +25,6 @@ from dits_adapter.artifact import Artifact
 from dits_adapter.clip import pick_device
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.training.compare import (
-    LEARNING_RATES,
     PLAIN,
     STEPS,
     check_splits,
@@ -35,6 +34,7 @@ from dits_adapter.training.compare import (
 )
 from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.data import Pairs
+from dits_adapter.training.frozen import LEARNING_RATES
 from dits_adapter.video.encoder import find_adapter
 
 DEFAULTS = TrainingConfig()

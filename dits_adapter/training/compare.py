@@ -38,7 +38,7 @@ from dits_adapter.metrics import (
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import CLOSED_FORM, evaluate
+from dits_adapter.training.frozen import CLOSED_FORM, LEARNING_RATES, evaluate
 from dits_adapter.training.run import fit
 from dits_adapter.video.pooling import unit
 
@@ -48,8 +48,6 @@ STEPS = (1, 5, 10)
 """Truncated timesteps T' of the DITS rows."""
 SCHEDULE = 10
 """The paper's T. More steps than that take T = T' with β re-spanned, the only reading of its Table 8."""
-LEARNING_RATES = (5e-5, 5e-4)
-"""Tried for every adapter. No single one is fair: linear maps want a larger one than deep networks."""
 TIMING_ROUNDS = 100
 
 Rows = Mapping[str, Recipe]
