@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -32,8 +33,6 @@ INGESTED = "mtime_ns"
 CLOUD = 300
 """Segments drawn behind the hits, for orientation."""
 Point = tuple[float, float]
-Segment = tuple[str, float | None]
-"""Id of a video, and where in it, in seconds."""
 Vectors = NDArray[np.float32]
 
 
@@ -232,7 +231,7 @@ class Searcher:
         hits = found[0] + found[1]
         drawing, positions = self._draw(path, adapted.cpu().numpy(), self._vectors(hits))
         cosine = float((plain * adapted).sum().clamp(-1, 1))
-        results = [self._result(hit, positions.get(_identify(hit.payload, hit.video_id))) for hit in hits]
+        results = [self._result(hit, positions.get(str(_point_id(hit)))) for hit in hits]
         return Comparison(
             query=query,
             strength=strength,
@@ -274,40 +273,36 @@ class Searcher:
             position=position,
         )
 
-    def _vectors(self, hits: list[Hit]) -> dict[Segment, Vectors]:
-        """Fetch the vectors of hits, which a search does not return."""
-        if not hits:
-            return {}
-        wanted = models.Filter(should=[_is_segment(_identify(hit.payload, hit.video_id)) for hit in hits])
-        return self._scroll(wanted, limit=len(hits))
+    def _vectors(self, hits: list[Hit]) -> dict[str, Vectors]:
+        """Fetch the vectors of hits, which a search does not return, by point id."""
+        ids = list(dict.fromkeys(map(_point_id, hits)))
+        records = self.store.client.retrieve(
+            self.store.collection, ids, with_payload=False, with_vectors=self._vector_names
+        )
+        return self._by_id(records)
 
     @cached_property
-    def _cloud(self) -> dict[Segment, Vectors]:
+    def _cloud(self) -> dict[str, Vectors]:
         """Some segments, the same every time: ids are hashes, so the first ones are as good as any."""
         stored = models.Filter(must=[models.HasVectorCondition(has_vector=self.store.vector)])
-        return self._scroll(stored, limit=CLOUD)
-
-    def _scroll(self, chosen: models.Filter, limit: int) -> dict[Segment, Vectors]:
-        name = self.store.vector
         records, _ = self.store.client.scroll(
-            self.store.collection,
-            chosen,
-            limit=limit,
-            with_payload=["video_id", "start", INGESTED],
-            with_vectors=[name] if name else True,
+            self.store.collection, stored, limit=CLOUD, with_payload=False, with_vectors=self._vector_names
         )
-        return {
-            _identify(record.payload or {}, str(record.id)): np.asarray(
-                record.vector[name] if isinstance(record.vector, dict) else record.vector, np.float32
-            )
-            for record in records
-        }
+        return self._by_id(records)
 
-    def _draw(
-        self, path: Vectors, query: Vectors, hits: dict[Segment, Vectors]
-    ) -> tuple[Map, dict[Segment, Point]]:
+    @property
+    def _vector_names(self) -> list[str] | bool:
+        return [self.store.vector] if self.store.vector else True
+
+    def _by_id(self, records: Sequence[models.Record]) -> dict[str, Vectors]:
+        vectors = {
+            str(r.id): r.vector[self.store.vector] if isinstance(r.vector, dict) else r.vector for r in records
+        }
+        return {point: np.asarray(vector, np.float32) for point, vector in vectors.items()}
+
+    def _draw(self, path: Vectors, query: Vectors, hits: dict[str, Vectors]) -> tuple[Map, dict[str, Point]]:
         """Project path (n, d), query (1, d) and hits; the axes are those of path and hits."""
-        around = [vector for segment, vector in self._cloud.items() if segment not in hits]
+        around = [vector for point, vector in self._cloud.items() if point not in hits]
         seen = np.vstack([path, query, *hits.values()])
         pca = PCA(2, svd_solver="full").fit(seen)
         flat = [(round(float(x), 4), round(float(y), 4)) for x, y in pca.transform(np.vstack([seen, *around]))]
@@ -319,19 +314,8 @@ class Searcher:
         )
 
 
-def _identify(payload: Mapping[str, Any], otherwise: str) -> Segment:
-    """Return video and start of an ingested segment; in somebody else's collection, the point's id."""
-    return (payload["video_id"], payload["start"]) if INGESTED in payload else (otherwise, None)
-
-
-def _is_segment(segment: Segment) -> models.Filter:
-    """Return the condition that one point meets."""
-    video, start = segment
-    if start is None:
-        return models.Filter(must=[models.HasIdCondition(has_id=[int(video) if video.isdigit() else video])])
-    return models.Filter(
-        must=[
-            models.FieldCondition(key="video_id", match=models.MatchValue(value=video)),
-            models.FieldCondition(key="start", range=models.Range(gte=start, lte=start)),
-        ]
-    )
+def _point_id(hit: Hit) -> str | int:
+    """Return the id of the hit's point, as `segment_point` makes it; in a foreign collection, its video's."""
+    if INGESTED in hit.payload:
+        return str(uuid.uuid5(uuid.UUID(hit.video_id), f"{hit.start:.6f}-{hit.end:.6f}"))
+    return int(hit.video_id) if hit.video_id.isdigit() else hit.video_id

@@ -19,7 +19,7 @@ from dits_adapter.clip import load_clip
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.serve.search import Searcher
 from dits_adapter.space import EmbeddingSpace
-from tests.stores.conftest import qdrant_process  # noqa: F401  (a fixture)
+from tests.stores.conftest import qdrant_process, qdrant_server  # noqa: F401  (fixtures)
 
 QUERY = "a red ball rolls away"
 

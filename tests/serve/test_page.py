@@ -131,7 +131,7 @@ def test_clips_play_from_the_matching_second(page, searcher):
     item.get_by_role("button", name="Play clip-").click()
     video = item.locator("video")
     expect(video).to_have_js_property("paused", False)
-    page.wait_for_function("video => video.currentTime > 0", arg=video.element_handle())
+    page.wait_for_function("video => video.played.length > 0", arg=video.element_handle())
     started = video.evaluate("video => video.played.start(0)")
     assert started == pytest.approx(found[place].timestamp, abs=0.06)
     other = page.locator("section.plain li").filter(has_text="long.mp4")

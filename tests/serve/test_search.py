@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -114,6 +115,26 @@ def test_filters(searcher, filters, names):
     comparison = searcher.compare(QUERY, filters=filters)
     for results in (comparison.plain, comparison.adapted):
         assert {result.path.rsplit("/")[-1] for result in results} == names
+
+
+def test_a_server_finds_and_draws_the_same(searcher, encoder, client, qdrant_server):
+    collection = f"videos-{uuid.uuid4().hex}"
+    server = QdrantClient(url=qdrant_server, check_compatibility=False)
+    store = QdrantStore(server, collection, space=encoder.space)
+    try:
+        store.create(encoder.space, segment_seconds=2)
+        stored, _ = client.scroll("videos", limit=100, with_vectors=True)
+        store.write([models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored])
+        remote = Searcher(store, encoder)
+        for options in ({}, {"filters": Filters(words="clip-1 mp4")}, {"limit": 1}):
+            here, there = searcher.compare(QUERY, **options), remote.compare(QUERY, **options)
+            for side in ("plain", "adapted"):
+                assert found(getattr(there, side)) == found(getattr(here, side))
+                for one, other in zip(getattr(there, side), getattr(here, side), strict=True):
+                    assert one.position == pytest.approx(other.position, abs=2e-3)
+            assert np.shape(there.map.cloud) == np.shape(here.map.cloud)
+    finally:
+        server.delete_collection(collection)
 
 
 def test_segments_of_a_video(searcher):
