@@ -1,20 +1,28 @@
 """How long a query takes: text encoding and each adapter, apart: `python -m benchmarks.latency`.
 
 Times do not depend on what the weights are, so all are random: a text tower of the size of CLIP ViT-B/32's (12
-layers of the width of the embeddings, 49,408 tokens) and every adapter of `dits-adapter compare`, DITS both with
-the network that is trained and with its folded form, which inference runs. In each round every one of them is
-timed once, so that whatever slows the machine down slows all alike; ratios are taken within a round.
+layers of the width of the embeddings, 49,408 tokens) and every adapter of `dits-adapter compare`; DITS with the
+network that is trained ("unfolded"), as queries run it, in bfloat16, and as `dits-adapter export` writes it.
+
+The last rows are no adapters but the least that DITS could take here: "reading" is the time to read its matrices
+once for every step, "multiplying" that of one matrix product a step with as many multiplications.
+
+In each round every one of them is timed once, so that whatever slows the machine down slows all alike; ratios are
+taken within a round. `--growth` adds curves: DITS over batch sizes, threads, steps and widths.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -30,18 +38,91 @@ from dits_adapter.adapters import (
     MLPAdapter,
     MLPConfig,
 )
+from dits_adapter.backends.onnx_runtime import open_session
+from dits_adapter.export import export_adapter, quantise
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.compare import environment, equal_cost_depth, markdown_table, schedule
 from dits_adapter.training.config import Recipe
+from dits_adapter.vectors import check_directions, check_vectors
 
 TOKENS = 20
 """Length of a query of a dozen words, with start and end. CLIP reads at most 77."""
-REFERENCE = f"text encoder, {TOKENS} tokens"
+REFERENCE = "text encoder, 77 tokens"
+EAGER = "dits-10, unfolded"
+"""What a straightforward implementation runs; the speed-up of the others is over this."""
 STEPS = (1, 5, 10)
+GROWTH = {
+    "batch": (1, 4, 16, 64, 256, 1024, 4096),
+    "threads": tuple(n for n in (1, 2, 4, 8) if n <= (os.cpu_count() or 1)),
+    "steps": (1, 2, 5, 10, 20),
+    "width": (128, 256, 512, 1024),
+}
+"""Axes of the growth curves; the others stay at batch 1, one thread, ten steps and the width asked for."""
 ROUNDS = 3
 """Rounds at least, whatever time they take."""
 
 Call = Callable[[], object]
+
+
+class Adapts(Protocol):
+    """What is timed: vectors (n, d) to vectors (n, d)."""
+
+    def adapt(self, vectors: np.ndarray) -> object:
+        """Adapt them."""
+
+
+class Exported:
+    """An exported adapter as the ONNX backend runs it."""
+
+    def __init__(self, path: Path, width: int) -> None:
+        self._path, self._width = path, width
+
+    def use(self, threads: int) -> None:
+        """Run on this many threads from now on."""
+        self._session = open_session(self._path, threads)
+
+    def adapt(self, vectors: np.ndarray) -> object:
+        """Adapt vectors."""
+        check_vectors(vectors, self._width)
+        check_directions(vectors)
+        return self._session.run(None, {"vectors": vectors, "strength": np.ones(1, np.float32)})[0]
+
+
+class Half:
+    """A folded adapter in bfloat16; not offered, because int8 is smaller, faster and nearly as close."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter = copy.deepcopy(adapter).bfloat16()
+
+    @torch.inference_mode()
+    def adapt(self, vectors: np.ndarray) -> object:
+        """Adapt vectors."""
+        return torch.nn.functional.normalize(self._adapter(torch.from_numpy(vectors).bfloat16()).float(), dim=1)
+
+
+class Reading:
+    """Reads as many bytes as the matrices of the folded sampler have, once a step."""
+
+    def __init__(self, width: int, steps: int, bytes_each: int) -> None:
+        self._steps, self._weights = steps, torch.ones(37 * width * width * bytes_each // 4)
+
+    @torch.inference_mode()
+    def adapt(self, vectors: np.ndarray) -> object:
+        """Read."""
+        return [self._weights.sum() for _ in range(self._steps)]
+
+
+class Multiplying:
+    """Multiplies as often as the folded sampler, in one matrix product a step."""
+
+    def __init__(self, width: int, steps: int) -> None:
+        self._steps, self._weights = steps, torch.ones(37 * width, width)
+
+    @torch.inference_mode()
+    def adapt(self, vectors: np.ndarray) -> object:
+        """Multiply."""
+        given = torch.from_numpy(vectors)
+        return [torch.nn.functional.linear(given, self._weights) for _ in range(self._steps)]
 
 
 @dataclass(frozen=True)
@@ -54,6 +135,7 @@ class Timing:
         threads: of the CPU.
         median, low, high: milliseconds a call: the median and the quartiles over the rounds.
         ratio: median over the rounds of its time over that of `REFERENCE`.
+        faster: median over the rounds of the time of `EAGER` over its own.
         rounds: how many.
     """
 
@@ -64,6 +146,7 @@ class Timing:
     low: float
     high: float
     ratio: float
+    faster: float
     rounds: int
 
 
@@ -74,14 +157,18 @@ class Latency:
     Attributes:
         width: dimension of the embeddings.
         timings: by setting, then in the order of the table.
+        profile: share of the time of `dits-10` at batch 1 by operator, the largest first.
         environment: processor and versions.
+        growth: for each axis, each value of it: milliseconds a call by form of DITS.
         version: of this layout.
     """
 
     width: int
     timings: tuple[Timing, ...]
+    profile: dict[str, float]
     environment: dict[str, str]
-    version: Literal[1] = 1
+    growth: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
+    version: Literal[2] = 2
 
     def markdown(self) -> str:
         """Write one table a setting."""
@@ -90,7 +177,7 @@ class Latency:
             rows = [t for t in self.timings if (t.threads, t.batch) == (threads, batch)]
             plural = "s" if threads > 1 else ""
             parts.append(f"## Batch {batch}, {threads} thread{plural}, d = {self.width}, {rows[0].rounds} rounds")
-            head = ["", "ms a call", "quartiles", "ms a query", f"over {REFERENCE}"]
+            head = ["", "ms a call", "quartiles", "ms a query", f"over {REFERENCE}", f"times faster than {EAGER}"]
             cells = [
                 [
                     t.name,
@@ -98,10 +185,19 @@ class Latency:
                     f"{t.low:.3f} – {t.high:.3f}",
                     f"{t.median / t.batch:.4f}",
                     f"{t.ratio:.4f}",
+                    f"{t.faster:.1f}",
                 ]
                 for t in rows
             ]
             parts.append(markdown_table(head, cells))
+        parts.append("## Where dits-10 spends its time at batch 1 (torch)")
+        shares = [[name, f"{100 * share:.0f} %"] for name, share in self.profile.items()]
+        parts.append(markdown_table(["operator", "share"], shares))
+        for axis, curve in self.growth.items():
+            parts.append(f"## Growth with {axis}: ms a call")
+            forms = list(next(iter(curve.values())))
+            rows = [[str(value), *(f"{times[form]:.2f}" for form in forms)] for value, times in curve.items()]
+            parts.append(markdown_table([axis, *forms], rows))
         return "\n\n".join(parts)
 
 
@@ -111,15 +207,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32, 256], help="queries a call (1 32 256)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the CPU (1 2)")
     parser.add_argument("--width", type=int, default=512, help="dimension of the embeddings (%(default)s)")
+    parser.add_argument("--growth", action="store_true", help="add growth curves; takes some minutes")
     parser.add_argument("--seconds", type=float, default=20, help="of measuring for each setting (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results/latency"), metavar="DIR", help="%(default)s")
     args = parser.parse_args(argv)
-    adapters, encode = build_adapters(args.width), build_text_encoder(args.width)
-    timings: list[Timing] = []
-    for threads in args.threads:
-        for batch in args.batch:
-            timings += measure(adapters, encode, args.width, batch, threads, args.seconds)
-    found = Latency(args.width, tuple(timings), environment())
+    with tempfile.TemporaryDirectory() as folder:
+        adapters, encode = build_adapters(args.width, Path(folder)), build_text_encoder(args.width)
+        timings: list[Timing] = []
+        for threads in args.threads:
+            for batch in args.batch:
+                timings += measure(adapters, encode, args.width, batch, threads, args.seconds)
+        grown = growth(args.width, Path(folder)) if args.growth else {}
+    found = Latency(args.width, tuple(timings), profile(args.width), environment(), grown)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "latency.json").write_bytes(TypeAdapter(Latency).dump_json(found, indent=1) + b"\n")
     (args.out / "latency.md").write_text(found.markdown() + "\n", encoding="utf-8")
@@ -127,9 +226,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_adapters(width: int) -> dict[str, Adapter]:
-    """Build every adapter of the comparison, and DITS also as it is trained ("unfolded")."""
-    adapters: dict[str, Adapter] = {
+def build_adapters(width: int, folder: Path) -> dict[str, Adapts]:
+    """Build every adapter of the comparison, DITS in each of its forms, and the floors; with files in `folder`."""
+    adapters: dict[str, Adapts] = {
         "affine map": AffineAdapter(AffineConfig(width=width, method="ridge")),
         "low-rank affine map": LowRankAdapter(LowRankConfig(width=width, rank=min(32, width))),
     }
@@ -137,10 +236,31 @@ def build_adapters(width: int) -> dict[str, Adapter]:
         depth = equal_cost_depth(sampler(width, steps))
         adapters[f"mlp-{steps}, {depth} layers"] = MLPAdapter(MLPConfig(width=width, depth=depth)).eval()
     for steps in STEPS:
-        dits = DITSAdapter(sampler(width, steps)).eval()
-        adapters[f"dits-{steps}, unfolded"] = dits
-        adapters[f"dits-{steps}"] = dits.for_inference()
+        adapters |= forms(width, steps, folder)
+    adapters["floor of dits-10: reading float32"] = Reading(width, 10, 4)
+    adapters["floor of dits-10: reading int8"] = Reading(width, 10, 1)
+    adapters["floor of dits-10: multiplying float32"] = Multiplying(width, 10)
     return adapters
+
+
+def forms(width: int, steps: int, folder: Path) -> dict[str, Adapts]:
+    """Build DITS of T' steps as it is trained, as torch runs it, and as ONNX Runtime does."""
+    name, generator = f"dits-{steps}", torch.Generator().manual_seed(0)
+    dits = DITSAdapter(sampler(width, steps)).eval()
+    with torch.no_grad():
+        for parameter in dits.parameters():
+            parameter.normal_(std=0.5 * parameter.shape[-1] ** -0.5, generator=generator)
+    float32, int8 = (folder / f"{name}-{width}-{kind}.onnx" for kind in ("float32", "int8"))
+    export_adapter(dits, float32)
+    quantise(float32, int8, np.random.default_rng(0).normal(size=(256, width)).astype(np.float32))
+    folded = dits.for_inference()
+    return {
+        f"{name}, unfolded": dits,
+        name: folded,
+        f"{name}, bfloat16": Half(folded),
+        f"{name}, onnx": Exported(float32, width),
+        f"{name}, onnx int8": Exported(int8, width),
+    }
 
 
 def sampler(width: int, steps: int) -> SamplerConfig:
@@ -170,7 +290,7 @@ def build_text_encoder(width: int) -> Callable[[int, int], object]:
 
 
 def measure(
-    adapters: Mapping[str, Adapter],
+    adapters: Mapping[str, Adapts],
     encode: Callable[[int, int], object],
     width: int,
     batch: int,
@@ -187,30 +307,76 @@ def measure(
         threads: of the CPU.
         seconds: how long to go on; at least `ROUNDS` rounds.
     """
-    vectors = np.random.default_rng(0).normal(size=(batch, width)).astype(np.float32)
-    calls: dict[str, Call] = {
-        REFERENCE: lambda: encode(batch, TOKENS),
-        "text encoder, 77 tokens": lambda: encode(batch, 77),
+    towers: dict[str, Call] = {
+        f"text encoder, {TOKENS} tokens": lambda: encode(batch, TOKENS),
+        REFERENCE: lambda: encode(batch, 77),
     }
-    calls |= {name: lambda adapter=adapter: adapter.adapt(vectors) for name, adapter in adapters.items()}
+    names = [*towers, *adapters]
+    taken = rounds(calls(adapters, width, batch, threads, towers), threads, seconds)
+    low, median, high = np.percentile(taken, [25, 50, 75], axis=0)
+    ratios = np.median(taken / taken[:, [names.index(REFERENCE)]], axis=0)
+    faster = np.median(taken[:, [names.index(EAGER)]] / taken, axis=0)
+    columns = (median, low, high, ratios, faster)
+    return [
+        Timing(name, batch, threads, *(float(column[i]) for column in columns), rounds=len(taken))
+        for i, name in enumerate(names)
+    ]
+
+
+def calls(
+    adapters: Mapping[str, Adapts], width: int, batch: int, threads: int, others: Mapping[str, Call] | None = None
+) -> list[Call]:
+    """Return what a round calls: other things, then each adapter on a batch of random vectors."""
+    vectors = np.random.default_rng(0).normal(size=(batch, width)).astype(np.float32)
+    for adapter in adapters.values():
+        if isinstance(adapter, Exported):
+            adapter.use(threads)
+    timed = [lambda adapter=adapter: adapter.adapt(vectors) for adapter in adapters.values()]
+    return [*(others or {}).values(), *timed]
+
+
+def rounds(timed: Sequence[Call], threads: int, seconds: float) -> np.ndarray:
+    """Time each call once a round: milliseconds, (rounds, calls)."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for call in calls.values():
+        for call in timed:
             call()  # warms up
-        rounds: list[list[float]] = []
+        taken: list[list[float]] = []
         end = time.monotonic() + seconds
-        while len(rounds) < ROUNDS or time.monotonic() < end:
-            rounds.append([_milliseconds(call) for call in calls.values()])
+        while len(taken) < ROUNDS or time.monotonic() < end:
+            taken.append([_milliseconds(call) for call in timed])
     finally:
         torch.set_num_threads(before)
-    taken = np.array(rounds)
-    low, median, high = np.percentile(taken, [25, 50, 75], axis=0)
-    ratios = np.median(taken / taken[:, :1], axis=0)
-    return [
-        Timing(name, batch, threads, float(median[i]), float(low[i]), float(high[i]), float(ratios[i]), len(taken))
-        for i, name in enumerate(calls)
-    ]
+    return np.array(taken)
+
+
+def growth(width: int, folder: Path) -> dict[str, dict[int, dict[str, float]]]:
+    """Time the forms of DITS along each axis of `GROWTH`; see `Latency.growth`."""
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for axis, values in GROWTH.items():
+        found[axis] = {}
+        for value in values:
+            at = {"batch": 1, "threads": 1, "steps": 10, "width": width, axis: value}
+            timed = forms(at["width"], at["steps"], folder)
+            taken = rounds(calls(timed, at["width"], at["batch"], at["threads"]), at["threads"], 0)
+            names = [name.partition(", ")[2] or "folded" for name in timed]
+            found[axis][value] = dict(zip(names, np.median(taken, axis=0).tolist(), strict=True))
+    return found
+
+
+def profile(width: int) -> dict[str, float]:
+    """Return the share of the six largest operators, and of the rest, in one query of `dits-10`; see `Latency`."""
+    adapter, query = DITSAdapter(sampler(width, STEPS[-1])).for_inference(), np.ones((1, width), np.float32)
+    adapter.adapt(query)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        for _ in range(5):
+            adapter.adapt(query)
+    times = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in profiler.key_averages()}
+    total = sum(times.values())
+    largest = sorted(times, key=lambda name: -times[name])[:6]
+    shares = {name: times[name] / total for name in largest}
+    return {**shares, "the rest": 1 - sum(shares.values())}
 
 
 def _milliseconds(call: Call) -> float:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from dits_adapter.adapters import Adapter, AffineAdapter, DITSAdapter, LowRankAdapter, MLPAdapter
 from dits_adapter.adapters.base import interpolate_on_sphere
 from dits_adapter.artifact import CONFIG, ONNX, read_config, require_free, sha256
-from dits_adapter.backends.onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend, OnnxConfig
+from dits_adapter.backends.onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend, OnnxConfig, open_session
 from dits_adapter.backends.pytorch import TorchBackend
 from dits_adapter.clip import Clip
 from dits_adapter.errors import DITSError, InputError, MissingExtraError
@@ -108,10 +108,12 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: Pairs | 
         files.mkdir()
         quality = {}
         if not artifact.adapter.is_plain:
-            _export_adapter(artifact.adapter, files / ADAPTER)
+            export_adapter(artifact.adapter, files / ADAPTER)
             if int8 is not None:
-                quality = _quantise(backend, files / ADAPTER, int8)
-        _export_tower(backend.clip, files)
+                held, calibration = int8.split(0.5, seed=0)
+                quantise(files / ADAPTER, files / ADAPTER, calibration.text)
+                quality = _accept(backend, files / ADAPTER, held)
+        export_tower(backend.clip, files)
         probes = backend.clip.embed_texts(CANARY_TEXTS).cpu().numpy()
         adapted = backend.adapt(probes, strength=1.0)
         saved = artifact.save(target)
@@ -135,14 +137,16 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: Pairs | 
     return saved
 
 
-def _export_adapter(adapter: Adapter, path: Path) -> None:
+def export_adapter(adapter: Adapter, path: Path) -> None:
+    """Write an adapter as an ONNX graph: vectors (n, d) and strength (1,) to unit vectors (n, d)."""
     batch = torch.export.Dim("n")
     ready = _Query(copy.deepcopy(adapter).for_inference().cpu().float())
     example = (torch.randn(2, adapter.width), torch.ones(1))
     _export(ready, example, ({0: batch}, None), ["vectors", "strength"], path, external_data=False)
 
 
-def _export_tower(clip: Clip, files: Path) -> None:
+def export_tower(clip: Clip, files: Path) -> None:
+    """Write a CLIP's tokeniser and text tower, token ids (n, l) to embeddings (n, d), into a folder."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_str(clip.tokenizer.backend_tokenizer.to_str())
@@ -194,9 +198,17 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _quantise(backend: TorchBackend, path: Path, pairs: Pairs) -> dict[str, Any]:
-    """Replace a float32 adapter by an int8 one that is good enough; return what it costs."""
-    import onnxruntime
+def quantise(path: Path, out: Path, calibration: NDArray[np.float32]) -> None:
+    """Write an exported adapter with int8 matrices, a scale for each output, and uint8 inputs of them.
+
+    The inputs' scales are fixed by the calibration: were they found anew for each batch, as dynamic quantisation
+    does, a query's vector would depend on what else is in its batch.
+
+    Args:
+        path: the float32 graph.
+        out: where to; may be the same.
+        calibration: text embeddings, (n, d).
+    """
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -205,22 +217,18 @@ def _quantise(backend: TorchBackend, path: Path, pairs: Pairs) -> dict[str, Any]
         quantize_static,
     )
 
-    held, calibration = pairs.split(0.5, seed=0)
-    one = np.ones(1, np.float32)
-
     class Texts(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._batches = iter(np.array_split(calibration.text, max(1, len(calibration) // 64)))
+            self._batches = iter(np.array_split(calibration, max(1, len(calibration) // 64)))
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             batch = next(self._batches, None)
-            return None if batch is None else {"vectors": batch, "strength": one}
+            return None if batch is None else {"vectors": batch, "strength": np.ones(1, np.float32)}
 
-    quantised = path.with_name(f"int8-{path.name}")
     with _quiet():
         quantize_static(
             path,
-            quantised,
+            out,
             Texts(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Gemm"],
@@ -230,9 +238,13 @@ def _quantise(backend: TorchBackend, path: Path, pairs: Pairs) -> dict[str, Any]
             calibrate_method=CalibrationMethod.MinMax,
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
-    session = onnxruntime.InferenceSession(quantised, providers=["CPUExecutionProvider"])
+
+
+def _accept(backend: TorchBackend, path: Path, held: Pairs) -> dict[str, Any]:
+    """Measure what int8 weights cost on held-out pairs, and refuse them where that is too much."""
     exact = backend.adapt(held.text, strength=1.0)
-    found = session.run(None, {"vectors": held.text, "strength": one})[0]
+    given = {"vectors": held.text, "strength": np.ones(1, np.float32)}
+    found = open_session(path, threads=0).run(None, given)[0]
     before, after = (
         RetrievalMetrics.from_ranks(ranks(DotProducts(queries, held.video), held.labels)).r1
         for queries in (exact, found)
@@ -245,7 +257,6 @@ def _quantise(backend: TorchBackend, path: Path, pairs: Pairs) -> dict[str, Any]
             f"cosine to float32 goes down to {lowest:.4f}; accepted are {INT8_R1} points less and a cosine of "
             f"{INT8_COSINE}. Nothing was written. Export with float32 weights."
         )
-    os.replace(quantised, path)
     return {
         "queries": len(held),
         "r1_float32": before,

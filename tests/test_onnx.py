@@ -144,7 +144,7 @@ def test_every_kind_that_serves_is_exported(name, tmp_path):
     import onnxruntime
 
     adapter = KINDS[name]()
-    export._export_adapter(adapter, tmp_path / ADAPTER)
+    export.export_adapter(adapter, tmp_path / ADAPTER)
     session = onnxruntime.InferenceSession(tmp_path / ADAPTER)
     for rows, strength in ((1, 1.0), (7, 1.0), (7, 0.3)):
         vectors = np.random.default_rng(rows).normal(size=(rows, WIDTH)).astype(np.float32)
@@ -244,7 +244,7 @@ class TestRefuses:
     @pytest.fixture
     def foreign(self, copied, other_clip):
         """An export whose text tower is that of another CLIP, with all checksums right."""
-        export._export_tower(load_clip(other_clip), copied / "onnx")
+        export.export_tower(load_clip(other_clip), copied / "onnx")
         config = json.loads((copied / "onnx" / "config.json").read_text())
         config["sha256"] = {name: sha256(copied / "onnx" / name) for name in config["sha256"]}
         (copied / "onnx" / "config.json").write_text(json.dumps(config))

@@ -76,18 +76,10 @@ class OnnxBackend:
         self._probe()
 
     def _open(self, name: str) -> InferenceSession:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise MissingExtraError("onnxruntime", "onnx", 'backend="onnx"') from None
         for file, digest in self._config.sha256.items():
             if file.startswith(name):  # its weights may lie beside it
                 require_sha256(self._folder / file, digest)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))  # 0 lets ONNX Runtime decide
-        # A thread that spins while it waits for work takes the CPU from those that have some.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return onnxruntime.InferenceSession(self._folder / name, options, providers=["CPUExecutionProvider"])
+        return open_session(self._folder / name, int(os.environ.get("OMP_NUM_THREADS", 0)))
 
     def _probe(self) -> None:
         found = unit(self.adapt(np.array(self._config.probes, np.float32), strength=1.0))
@@ -166,6 +158,23 @@ class OnnxBackend:
     def trajectory(self, vectors: Array) -> Array:
         """See `Backend.trajectory`."""
         raise InputError('an exported adapter shows no trajectory; load it with backend="torch".')
+
+
+def open_session(path: Path, threads: int) -> InferenceSession:
+    """Open an ONNX file on the CPU; with 0 threads ONNX Runtime decides how many.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "onnx", 'backend="onnx"') from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # A thread that spins while it waits for work takes the CPU from those that have some.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _read(folder: Path, checksum: str) -> OnnxConfig:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from dits_adapter.cli.compare import add_compare
+from dits_adapter.cli.distill import add_distill
 from dits_adapter.cli.embed import add_embed, add_import
 from dits_adapter.cli.evaluate import add_evaluate
 from dits_adapter.cli.export import add_export
@@ -33,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         add_train,
         add_train_joint,
         add_compare,
+        add_distill,
         add_gap,
         add_export,
         add_evaluate,

@@ -1,0 +1,75 @@
+"""`dits-adapter distill`: a trained DITS in, one of one or two steps out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_distill(commands: Any) -> None:
+    """Add `distill`."""
+    distill = commands.add_parser(
+        "distill",
+        help="teach what a trained DITS does in ten steps to one of one step",
+        description="Train a student on the trajectories of a trained DITS and on the contrastive loss. "
+        "Exit code 4: R@1 on held-out pairs is below the teacher's by more than noise, and nothing was written.",
+    )
+    distill.add_argument("pairs", type=Path, metavar="CACHE", help="the pairs that the teacher was trained on")
+    distill.add_argument("teacher", metavar="ADAPTER", help="folder, bundled name or hub id of a trained DITS")
+    distill.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="the artefact; replaced if there"
+    )
+    distill.add_argument(
+        "--steps", type=int, default=1, metavar="T'", help="of the student (default: %(default)s)"
+    )
+    distill.add_argument("--depth", type=int, metavar="N", help="blocks of its network (default: the teacher's)")
+    distill.add_argument(
+        "--mlp-ratio", type=float, metavar="R", help="hidden width of its MLPs over d (default: the teacher's)"
+    )
+    distill.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one field of the optimisation: epochs=10, batch_size=64, seed=1; may be repeated",
+    )
+    distill.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")
+    distill.add_argument(
+        "--test-fraction", type=float, default=0.1, metavar="F", help="of the videos (default: %(default)s)"
+    )
+    distill.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
+    distill.set_defaults(run=_distill)
+
+
+def _distill(args: argparse.Namespace) -> int:
+    from dits_adapter.artifact import Artifact
+    from dits_adapter.cli.train import assignments
+    from dits_adapter.training.config import Recipe
+    from dits_adapter.training.data import load_pairs
+    from dits_adapter.training.distill import distill
+
+    settings = {f"training.{name}": value for name, value in assignments("--set", args.set).items()}
+    found = distill(
+        Artifact.load(args.teacher),
+        load_pairs(args.pairs),
+        args.out,
+        dataset=args.pairs.name,
+        steps=args.steps,
+        depth=args.depth,
+        mlp_ratio=args.mlp_ratio,
+        training=Recipe.read("deterministic", settings=settings).training,
+        test=load_pairs(args.test) if args.test else None,
+        test_fraction=args.test_fraction,
+        device=args.device,
+    )
+    gain = found.differences["r1"]
+    print(
+        f"student, T' = {args.steps}: R@1 {found.metrics.r1:.1f}; teacher {found.teacher.r1:.1f}, on "
+        f"{found.metrics.n} held-out queries; R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
+    )
+    if found.written is None:
+        print("below the teacher by more than noise: nothing written. Try --steps 2, or more epochs or blocks.")
+        return 4
+    print(f"written to {found.written}")
+    return 0

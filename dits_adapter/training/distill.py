@@ -1,0 +1,198 @@
+"""Distil a trained sampler into one that takes one or two steps: a tenth of the multiplications, or a fifth.
+
+The student is an ordinary DITS adapter. At each of its steps it is drawn to the point of the teacher's trajectory
+that lies as far along, and at the last one to the videos, too.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+from torch import Tensor
+
+from dits_adapter.adapters import Adapter, DITSAdapter
+from dits_adapter.adapters.base import cosines
+from dits_adapter.artifact import Artifact, require_free
+from dits_adapter.clip import pick_device
+from dits_adapter.errors import InputError
+from dits_adapter.metrics import Difference, RetrievalMetrics, paired_bootstrap
+from dits_adapter.sampler import SamplerConfig
+from dits_adapter.training.config import TrainingConfig
+from dits_adapter.training.data import Pairs
+from dits_adapter.training.frozen import Epoch, Objective, best_epoch, evaluate, train
+from dits_adapter.training.losses import contrastive_loss
+from dits_adapter.training.run import TELLING, describe
+
+TRAJECTORY_WEIGHT = 10.0
+"""Weight of the mean 1 − cosine to the teacher's points beside the contrastive loss."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What came of a distillation.
+
+    Attributes:
+        student: the distilled adapter.
+        history: its epochs.
+        metrics: of the student on the test pairs.
+        teacher: the same of the teacher.
+        differences: metric by metric, student minus teacher on the same queries.
+        written: folder of the artefact; None where R@1 is below the teacher's by more than noise.
+    """
+
+    student: Artifact
+    history: Sequence[Epoch]
+    metrics: RetrievalMetrics
+    teacher: RetrievalMetrics
+    differences: dict[str, Difference]
+    written: Path | None
+
+
+def student_of(
+    teacher: DITSAdapter, steps: int, depth: int | None = None, mlp_ratio: float | None = None
+) -> DITSAdapter:
+    """Build a student that starts from as many of the teacher's weights as have a place in it.
+
+    Args:
+        teacher: a DITS adapter without condition.
+        steps: T' of the student, below the teacher's.
+        depth: blocks of its network; the teacher's by default.
+        mlp_ratio: hidden width of a block's MLP over d; the teacher's by default.
+
+    Raises:
+        InputError: a conditioned teacher, or a student that is not smaller.
+    """
+    config = teacher.config
+    if config.condition != "none":
+        raise InputError(f"the teacher is conditioned on the {config.condition}; its path depends on the video.")
+    if not 1 <= steps < config.steps:
+        raise InputError(
+            f"a student of {steps} steps; the teacher takes {config.steps}, a student 1 or more, but fewer."
+        )
+    chosen = {"steps": steps, "depth": depth, "mlp_ratio": mlp_ratio, "noise_scale": 0.0}
+    fields = {**config.model_dump(), **{name: value for name, value in chosen.items() if value is not None}}
+    try:
+        student = DITSAdapter(SamplerConfig.model_validate(fields))
+    except ValidationError as error:
+        raise InputError(f"the student: {error}") from None
+    weights, given = student.state_dict(), teacher.state_dict()
+    student.load_state_dict(
+        {
+            name: given[name] if name in given and given[name].shape == own.shape else own
+            for name, own in weights.items()
+        }
+    )
+    return student
+
+
+def follow(teacher: DITSAdapter) -> Objective:
+    """Return the loss of a student: contrast with the videos, and distance to the teacher's trajectory."""
+    sampler = teacher.for_inference().sampler
+
+    def objective(adapter: Adapter, text: Tensor, video: Tensor, labels: Tensor, logit_scale: Tensor) -> Tensor:
+        with torch.no_grad():
+            path = sampler.trajectory(text)
+        own = cast(DITSAdapter, adapter).sampler.trajectory(text)
+        every = (len(path) - 1) / (len(own) - 1)
+        apart = [
+            1 - F.cosine_similarity(point.float(), path[round(every * step)].float(), dim=1).mean()
+            for step, point in enumerate(own)
+            if step
+        ]
+        with torch.autocast(text.device.type, enabled=False):
+            contrast = contrastive_loss(cosines(own[-1], video), logit_scale, labels)
+        return contrast + TRAJECTORY_WEIGHT * torch.stack(apart).mean()
+
+    return objective
+
+
+def distill(
+    teacher: Artifact,
+    pairs: Pairs,
+    out: str | PathLike[str],
+    *,
+    dataset: str,
+    steps: int = 1,
+    depth: int | None = None,
+    mlp_ratio: float | None = None,
+    training: TrainingConfig | None = None,
+    test: Pairs | None = None,
+    test_fraction: float = 0.1,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> Distillation:
+    """Train a student on one part of the pairs, choose its epoch on a second, compare it on a third.
+
+    With the pairs, `test_fraction` and seed that the teacher was trained with, the held-out videos are its own.
+
+    Args:
+        teacher: a trained DITS.
+        pairs: all pairs, or those to train on where `test` is given.
+        out: folder of the artefact; one that is there is replaced.
+        dataset: what the pairs are, for the artefact's record.
+        steps, depth, mlp_ratio: see `student_of`.
+        training: the optimisation.
+        test: held-out pairs of other videos.
+        test_fraction: share of the videos to hold out where `test` is not given.
+        device, progress: see `train`.
+
+    Returns:
+        The student is written only where the 95 % paired bootstrap interval of its R@1 minus the teacher's,
+        resampled by video, reaches 0.
+
+    Raises:
+        InputError: a teacher that is no DITS, or see `student_of` and `train`.
+        SpaceMismatchError: pairs of another space than the teacher's.
+        ArtifactError: something else is at `out`.
+    """
+    if not isinstance(teacher.adapter, DITSAdapter):
+        raise InputError(f"an adapter of kind {teacher.adapter.kind} has no steps to save; distil DITS.")
+    training = training or TrainingConfig()
+    torch.manual_seed(training.seed)
+    student = student_of(teacher.adapter, steps, depth, mlp_ratio)
+    require_free(Path(out).absolute())
+    rest = pairs
+    if test is None:
+        rest, test = pairs.split(test_fraction, training.seed)
+    for some, name in ((pairs, "the pairs"), (test, "the test pairs")):
+        teacher.space.require(some.space, mine="the teacher", theirs=name)
+    error = 196 * math.sqrt(0.25 / len(test.video))
+    if error > TELLING:
+        warnings.warn(
+            f"the {len(test.video)} test videos fix R@1 to about ± {error:.0f} points only: almost any student is "
+            "within that noise. Hold out more videos.",
+            stacklevel=2,
+        )
+    kept, validation = rest.split(training.validation, training.seed)
+    master = teacher.adapter.to(pick_device(device))
+    objective = follow(master)
+    history = train(student, kept, validation, training, objective=objective, device=device, progress=progress)
+    found, standard = evaluate(student.cpu(), test), evaluate(master.cpu(), test)
+    differences = paired_bootstrap(standard, found, test.labels)
+    facts = {
+        "dataset": dataset,
+        "teacher": {"dits": teacher.adapter.config.model_dump(mode="json"), "training": teacher.training},
+        "pairs": {"train": len(kept), "validation": len(validation), "test": len(test)},
+        "videos": {"train": len(kept.video), "validation": len(validation.video), "test": len(test.video)},
+        "recipe": {"training": training.model_dump(mode="json"), "trajectory_weight": TRAJECTORY_WEIGHT},
+        "best_epoch": best_epoch(history).number,
+    }
+    measured = {"test": describe(found, test.labels), "test, teacher": describe(standard, test.labels)}
+    artifact = Artifact(student, teacher.space, facts, measured, teacher.encoder, teacher.xpool)
+    return Distillation(
+        artifact,
+        history,
+        RetrievalMetrics.from_ranks(found),
+        RetrievalMetrics.from_ranks(standard),
+        differences,
+        artifact.save(out) if differences["r1"].high >= 0 else None,
+    )
