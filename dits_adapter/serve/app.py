@@ -97,7 +97,8 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
     def search(
         query: Annotated[str, Query(max_length=2000, description="What happens in the video.")],
         strength: Annotated[
-            float | None, Query(ge=0, le=1, description="0 is plain CLIP; default: as loaded.")
+            float | None,
+            Query(ge=0, le=1, allow_inf_nan=False, description="0 is plain CLIP; default: as loaded."),
         ] = None,
         steps: Annotated[
             int | None, Query(ge=0, description="T' to run (DITS only); default: as trained.")
@@ -105,8 +106,10 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
         limit: Annotated[int, Query(ge=1, le=100, description="Videos in each ranking.")] = 10,
         per_video: Annotated[int, Query(ge=1, le=20, description="Segments of each video.")] = 1,
         words: Annotated[str, Query(max_length=200, description="Words that the file's path has.")] = "",
-        min_duration: Annotated[float | None, Query(ge=0, description="Of the video, in seconds.")] = None,
-        max_duration: Annotated[float | None, Query(ge=0, description="Likewise.")] = None,
+        min_duration: Annotated[
+            float | None, Query(ge=0, allow_inf_nan=False, description="Of the video, in seconds.")
+        ] = None,
+        max_duration: Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="Likewise.")] = None,
     ) -> Comparison:
         """Search with plain CLIP and with the adapter."""
         filters = Filters(words=words, min_duration=min_duration, max_duration=max_duration)
@@ -129,7 +132,8 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
 
     @app.get("/api/videos/{video_id}/frame", response_class=Response, responses=_content("image/jpeg"))
     def frame(
-        video_id: str, at: Annotated[float, Query(ge=0, description="Seconds from the first frame.")] = 0.0
+        video_id: str,
+        at: Annotated[float, Query(ge=0, allow_inf_nan=False, description="Seconds from the first frame.")] = 0.0,
     ) -> Response:
         """Decode the frame on screen at a moment, as a small JPEG."""
         path, _ = _ingested_file(searcher, video_id)
