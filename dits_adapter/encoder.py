@@ -253,10 +253,14 @@ class DITSQueryEncoder:
     def as_sentence_transformer(self) -> SentenceTransformer:
         """Return the sentence-transformers model behind this encoder: CLIP, adapter, normalisation.
 
-        Its `encode_query` adapts; its `encode_document`, `encode` and image inputs stay plain CLIP.
+        Its `encode_query` adapts; its `encode_document`, `encode` and image inputs stay plain CLIP. Where a mismatch
+        of spaces has been found and `on_mismatch` is `bypass`, its `encode_query` is plain CLIP, too: `check` the
+        collection before.
         """
         self._load()
-        return self._torch.model
+        model = self._torch.model
+        model[1].strength = 0.0 if self._bypassed else self.strength
+        return model
 
     def _load(self) -> None:
         """Load the text tower and see that it is the one that the adapter was trained for."""

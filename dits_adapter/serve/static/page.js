@@ -62,7 +62,9 @@ async function search() {
     main.setAttribute("aria-busy", "false");
   } catch (problem) {
     if (problem.name === "AbortError") return;
-    error.textContent = problem.message;
+    error.textContent = problem instanceof TypeError  // what fetch throws where nobody answers
+      ? "The server does not answer. Is `dits-adapter serve` still running?"
+      : problem.message;
     status.textContent = "";
     main.hidden = true;
   }
