@@ -253,9 +253,8 @@ class DITSQueryEncoder:
     def as_sentence_transformer(self) -> SentenceTransformer:
         """Return the sentence-transformers model behind this encoder: CLIP, adapter, normalisation.
 
-        Its `encode_query` adapts; its `encode_document`, `encode` and image inputs stay plain CLIP. Where a mismatch
-        of spaces has been found and `on_mismatch` is `bypass`, its `encode_query` is plain CLIP, too: `check` the
-        collection before.
+        Its `encode_query` adapts; its `encode_document`, `encode` and image inputs stay plain CLIP.
+        Its `encode_query` is plain, too, where `on_mismatch="bypass"` has met another space: `check` it first.
         """
         self._load()
         model = self._torch.model
