@@ -145,7 +145,9 @@ def run(args: argparse.Namespace, out: Path) -> Result:
     for name, artifact in given.items():
         artifact.space.require(test.space, mine=f"the adapter {args.encoder}", theirs="the test videos")
         learnt = artifact.training.get("dataset", "pairs that it does not name")
-        deviations.append(f"{name} was trained elsewhere, on {learnt}: that these are not the test is not checked")
+        deviations.append(
+            f"{name} was trained elsewhere, on {learnt}: that no test video is among them is not checked"
+        )
     folder = out / "adapters"
     with costs.of("training", resumed=any((folder / name).exists() for name in rows)):
         adapters = fit_all(rows, train, validation, out=folder, device=args.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from dits_adapter.clip import load_clip
 from dits_adapter.metrics import ranks
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.training.clips import Captions
+from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.data import load_pairs
 from dits_adapter.video.encoder import VideoEncoder
 from dits_adapter.video.xpool import XPool, XPoolScores
@@ -240,6 +243,14 @@ def test_a_joint_adapter_is_a_row_and_reranks_with_its_head(joint, command, tmp_
     assert not scorers["X-Pool over frames"].uses_other_queries
     assert scorers["pooled cosine"].retrieval == found.comparison[row].text_to_video
     assert {s.queries for s in found.scorers} == {"identity", "ridge", row}
+
+
+def test_joint_training_on_what_a_run_left_holds_out_the_videos_that_the_run_does(command, tmp_path):
+    assert run.main(command("msrvtt", "--only", "identity")) == 0
+    vectors = tmp_path / "out" / "vectors"
+    _, theirs = Captions.read(vectors / "train.jsonl").split(JointRecipe().validation, JointRecipe().seed)
+    _, ours = load_pairs(vectors / "train").split(run.DEFAULTS.validation, run.DEFAULTS.seed)
+    assert [Path(video).stem for video in theirs.videos] == list(ours.video_ids)
 
 
 def test_without_a_head_nothing_is_reranked_by_x_pool(command, tmp_path):
