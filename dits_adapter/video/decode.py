@@ -191,7 +191,9 @@ class Video:
             frames: list[npt.NDArray[Any]] = []
             for number in numbers.tolist():
                 try:
-                    self._reader = self._reader or _READERS[backend](self.path, self._index)
+                    if self._reader is None:
+                        self._reader = _READERS[backend](self.path, self._index)
+                    self._reader.expect(numbers)
                     frame = self._reader.frame(number)
                 except VideoError:  # the file's fault, not the backend's
                     raise
@@ -330,12 +332,18 @@ class _Reader(ABC):
     def frame(self, number: int) -> Frame:
         """Return the upright (h, w, 3) uint8 RGB frame of a number; fastest in ascending order."""
 
+    def expect(self, numbers: npt.NDArray[np.intp]) -> None:  # noqa: B027 - most decoders cannot use it
+        """Learn the ascending numbers of all frames that `frame` will be asked for."""
+
     def close(self) -> None:  # noqa: B027 - most decoders close their file as soon as they are dropped
         """Let go of the file."""
 
 
 class _PyAVReader(_Reader):
-    """PyAV, going by timestamps: it seeks only where that skips at least a keyframe's worth of decoding."""
+    """PyAV, going by timestamps: it seeks only where that skips at least a keyframe's worth of decoding.
+
+    Frames that no other frame refers to (B-frames, often half of a file) are decoded only if they are expected.
+    """
 
     def __init__(self, path: str, index: _Index) -> None:
         self._path = path
@@ -343,8 +351,13 @@ class _PyAVReader(_Reader):
         # MPEG program streams give most frames no time of their own: it is another one after a seek.
         self._seekable = index.display_order and index.container != "mpeg"
         self._container: Any = None
+        self._expected: frozenset[int] | None = None  # their timestamps; None decodes every frame
         self._converter = _load("pyav").video.reformatter.VideoReformatter()
         self._restart()
+
+    def expect(self, numbers: npt.NDArray[np.intp]) -> None:
+        # Without timestamps to go by, frames are counted, and none may be left out.
+        self._expected = frozenset(self._index.pts[numbers].tolist()) if self._index.display_order else None
 
     def close(self) -> None:
         if self._container is not None:
@@ -384,12 +397,16 @@ class _PyAVReader(_Reader):
                 if frame is not None:
                     return frame
             self._seekable = False
+        self._expected = None  # the last resort trusts nothing
         self._restart()
         return self._advance(number)
 
     def _decoded(self) -> Iterator[Any]:
         """Decode from here on; the packet in which a file breaks off may fail, those before it still count."""
+        context = self._stream.codec_context
         for packet in self._container.demux(self._stream):
+            wanted = self._expected is None or packet.pts in self._expected
+            context.skip_frame = "DEFAULT" if wanted else "NONREF"
             try:
                 yield from packet.decode()
             except ValueError:  # FFmpeg's "invalid data"

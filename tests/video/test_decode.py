@@ -416,8 +416,33 @@ def test_a_span_behind_the_end(clips):
         decode_frames(clips / "closed.mp4", start=4.5)
 
 
+def test_frames_that_nobody_needs_are_not_decoded(tmp_path, monkeypatch):
+    drawn = [picture(number) for number in range(96)]
+    b_frames = {"x264-params": "keyint=96:bframes=3:b-adapt=0:b-pyramid=none"}
+    path = write_clip(tmp_path / "b.mp4", drawn, options=b_frames)
+    shown = []
+    real = decode._PyAVReader._decoded
+
+    def counted(reader):
+        for frame in real(reader):
+            shown.append(frame)
+            yield frame
+
+    monkeypatch.setattr(decode._PyAVReader, "_decoded", counted)
+    with Video(path, "pyav") as video:
+        sparse = video.frames(4)
+        assert 4 < len(shown) < 48
+        everything = video.frames_at(np.arange(96) / 25)  # among them those that were left out a moment ago
+    assert [number_of(frame) for frame in sparse.frames] == [12, 36, 60, 84]
+    assert [number_of(frame) for frame in everything.frames] == list(range(96))
+    assert np.array_equal(sparse.frames, everything.frames[12::24])
+
+
 class Broken:
     def __init__(self, path, index):
+        pass
+
+    def expect(self, numbers):
         pass
 
     def frame(self, number):

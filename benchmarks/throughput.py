@@ -1,0 +1,206 @@
+"""Clips and queries a second against the scripts that a user would write: `python -m benchmarks.throughput`.
+
+Video: files of ten seconds, generated unless `--videos` names a folder, through decord, transformers and a mean,
+and through `VideoEncoder`; and each part of the work alone. Text: sentences through transformers, and through
+`DITSQueryEncoder` with both backends, which adapts them too. As in `benchmarks.latency`, each is timed once in
+every round, and ratios are taken within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+import torch
+from decord import VideoReader
+from pydantic import TypeAdapter
+
+from benchmarks.clips.captions import video_captions
+from benchmarks.clips.scenes import scenes
+from benchmarks.latency import rounds
+from dits_adapter import DITSQueryEncoder, VideoEncoder
+from dits_adapter.clip import Clip
+from dits_adapter.training.compare import environment, markdown_table
+from dits_adapter.video.decode import decode_frames
+from dits_adapter.video.pooling import unit
+
+FRAMES = 12
+SIZE, RATE, SECONDS = (640, 360), 25, 10
+"""Of the generated files: H.264 as x264's preset `veryfast` makes it, a keyframe in 250 frames, B-frames."""
+ADAPTER = "demo-dits"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One way to do the work.
+
+    Attributes:
+        name: of it.
+        median, low, high: items a second: the median and the quartiles over the rounds.
+        ratio: median over the rounds of its rate over that of the plain script.
+    """
+
+    name: str
+    median: float
+    low: float
+    high: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """One run of this benchmark.
+
+    Attributes:
+        videos: clips a second; the plain script first.
+        texts: queries a second; likewise.
+        agreement: lowest cosine of a clip's vector from `VideoEncoder` to that of the plain script.
+        threads: of the CPU that torch uses; decoders take as many as they do by default.
+        rounds: how many.
+        environment: processor and versions.
+        version: of this layout.
+    """
+
+    videos: tuple[Rate, ...]
+    texts: tuple[Rate, ...]
+    agreement: float
+    threads: int
+    rounds: int
+    environment: dict[str, str]
+    version: Literal[1] = 1
+
+    def markdown(self) -> str:
+        """Write both tables."""
+        parts = ["# Throughput", ", ".join(f"{key} {value}" for key, value in self.environment.items())]
+        for title, rates in (("Clips", self.videos), ("Queries", self.texts)):
+            parts.append(f"## {title} a second, {self.threads} thread(s), {self.rounds} rounds")
+            cells = [[r.name, f"{r.median:.1f}", f"{r.low:.1f} – {r.high:.1f}", f"{r.ratio:.2f}"] for r in rates]
+            parts.append(markdown_table(["", "a second", "quartiles", "over the plain script"], cells))
+        parts.append(f"Cosine of a clip's vector to the plain script's: at least {self.agreement:.5f}.")
+        return "\n\n".join(parts)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print and write throughput.json and throughput.md."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--videos", type=Path, metavar="FOLDER", help="of .mp4 files (default: generated ones)")
+    parser.add_argument("--clips", type=int, default=8, help="how many files, at most (%(default)s)")
+    parser.add_argument("--texts", type=int, default=128, help="how many sentences (%(default)s)")
+    parser.add_argument("--encoder", default="demo-clip", help="a CLIP, for the videos (%(default)s)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=60, help="of measuring for each table (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("results/throughput"), metavar="DIR", help="%(default)s")
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as scratch:
+        if args.videos:
+            paths = sorted(args.videos.glob("*.mp4"))[: args.clips]
+        else:
+            paths = [write_video(Path(scratch) / f"{number}.mp4", number) for number in range(args.clips)]
+        if not paths:
+            parser.error(f"{args.videos} holds no .mp4 files")
+        encoder = VideoEncoder.from_pretrained(args.encoder, frames=FRAMES)
+        ways = video_ways(paths, encoder)
+        plain, ours = (ways[name]() for name in list(ways)[:2])
+        agreement = float(np.min(np.sum(unit(plain) * unit(ours), axis=1)))
+        videos, number = measure(ways, len(paths), args.threads, args.seconds)
+        texts, _ = measure(text_ways(args.texts, Path(scratch)), args.texts, args.threads, args.seconds)
+    found = Throughput(videos, texts, agreement, args.threads, number, environment())
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "throughput.json").write_bytes(TypeAdapter(Throughput).dump_json(found, indent=1) + b"\n")
+    (args.out / "throughput.md").write_text(found.markdown() + "\n", encoding="utf-8")
+    print(found.markdown())
+    return 0
+
+
+def write_video(path: Path, seed: int) -> Path:
+    """Write ten seconds of a coarse texture that moves."""
+    width, height = SIZE
+    coarse = np.random.default_rng(seed).integers(0, 255, (height // 8, width // 8, 3)).astype(np.uint8)
+    texture = coarse.repeat(8, axis=0).repeat(8, axis=1)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(RATE * SECONDS):
+            moved = np.ascontiguousarray(np.roll(texture, (number, 2 * number), (0, 1)))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(moved, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def video_ways(paths: Sequence[Path], encoder: VideoEncoder) -> dict[str, Callable[[], np.ndarray]]:
+    """Return the ways to embed videos, (n, d), the plain script first, then its parts alone."""
+    clip = encoder.clip
+    images = list(_frames(paths[0]))
+    pixels = clip.preprocess(images)
+
+    def ours() -> np.ndarray:
+        return np.stack([segment.vector for segment in encoder.iter_segments(paths)])
+
+    return {
+        "plain script (decord, transformers, mean)": lambda: plain_video_script(paths, clip),
+        "VideoEncoder": ours,
+        "decoding alone, decord": lambda: np.stack([_frames(path) for path in paths]),
+        "decoding alone, VideoEncoder's": lambda: np.stack([decode_frames(path, FRAMES).frames for path in paths]),
+        "preprocessing alone": lambda: np.stack([clip.preprocess(images) for _ in paths]),
+        "image tower alone": lambda: np.stack([clip.embed_pixels(pixels).numpy() for _ in paths]),
+    }
+
+
+def plain_video_script(paths: Sequence[Path], clip: Clip) -> np.ndarray:
+    """What a user would write: a file at a time, (n, d)."""
+    vectors = []
+    for path in paths:
+        inputs = clip.image_processor(images=list(_frames(path)), return_tensors="pt")
+        with torch.no_grad():
+            features = clip.model.get_image_features(**inputs).pooler_output
+        features = features / features.norm(dim=1, keepdim=True)
+        vectors.append(features.mean(dim=0).numpy())
+    return np.stack(vectors)
+
+
+def _frames(path: Path) -> np.ndarray:
+    reader = VideoReader(str(path))
+    middles = [int((number + 0.5) * len(reader) / FRAMES) for number in range(FRAMES)]
+    frames: np.ndarray = reader.get_batch(middles).asnumpy()
+    return frames
+
+
+def text_ways(count: int, folder: Path) -> dict[str, Callable[[], np.ndarray]]:
+    """Return the ways to encode sentences, (n, d), the plain script first; an export goes into the folder."""
+    texts = [caption for scene in scenes("test") for caption in video_captions(scene)][:count]
+    eager = DITSQueryEncoder.from_pretrained(ADAPTER, device="cpu")
+    exported = DITSQueryEncoder.from_pretrained(eager.export_onnx(folder / "exported"), backend="onnx")
+    clip = VideoEncoder.from_pretrained(ADAPTER, device="cpu").clip
+
+    def plain() -> np.ndarray:
+        inputs = clip.tokenizer(texts, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            return clip.model.get_text_features(**inputs).pooler_output.numpy()
+
+    return {
+        "plain script (transformers), no adapter": plain,
+        'encode_query, backend="torch"': lambda: eager.encode_query(texts),
+        'encode_query, backend="onnx"': lambda: exported.encode_query(texts),
+    }
+
+
+def measure(
+    ways: dict[str, Callable[[], np.ndarray]], items: int, threads: int, seconds: float
+) -> tuple[tuple[Rate, ...], int]:
+    """Time each way once a round, and count items a second; returns the rates and the number of rounds."""
+    rates = 1e3 * items / rounds(list(ways.values()), threads, seconds)
+    low, median, high = np.percentile(rates, [25, 50, 75], axis=0)
+    ratios = np.median(rates / rates[:, :1], axis=0)
+    found = zip(ways, *(column.tolist() for column in (median, low, high, ratios)), strict=True)
+    return tuple(Rate(*row) for row in found), len(rates)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
