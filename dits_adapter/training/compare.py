@@ -458,7 +458,9 @@ def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
             lost.append(duel)
     answer = {
         "plain": "Keep plain CLIP: no adapter was better by more than noise",
-        "linear": "A linear map is enough: it was better than plain CLIP by more than noise, no network than it",
+        "linear": "A linear map is enough: it was better than plain CLIP by more than noise, and no network than it"
+        if any(row.family == "network" for row in rows)
+        else "Take the linear map: it was better than plain CLIP by more than noise; no network was tried",
         "network": "The network is worth it: it was better than what is cheaper by more than noise",
     }[standing.family]
     duels = ". ".join(filter(None, [won, *lost]))
