@@ -456,11 +456,11 @@ def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
             standing, won, lost = challenger, duel, []
         else:
             lost.append(duel)
+    tried = any(row.family == "network" for row in rows)
+    networks = "no network than it" if tried else "and no network was tried"
     answer = {
         "plain": "Keep plain CLIP: no adapter was better by more than noise",
-        "linear": "A linear map is enough: it was better than plain CLIP by more than noise, and no network than it"
-        if any(row.family == "network" for row in rows)
-        else "Take the linear map: it was better than plain CLIP by more than noise; no network was tried",
+        "linear": "A linear map is enough: it was better than plain CLIP by more than noise, " + networks,
         "network": "The network is worth it: it was better than what is cheaper by more than noise",
     }[standing.family]
     duels = ". ".join(filter(None, [won, *lost]))
