@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -354,11 +355,12 @@ def rounds(timed: Sequence[Call], threads: int, seconds: float) -> np.ndarray:
 def growth(width: int, folder: Path) -> dict[str, dict[int, dict[str, float]]]:
     """Time the forms of DITS along each axis of `GROWTH`; see `Latency.growth`."""
     found: dict[str, dict[int, dict[str, float]]] = {}
+    build = cache(forms)
     for axis, values in GROWTH.items():
         found[axis] = {}
         for value in values:
             at = {"batch": 1, "threads": 1, "steps": 10, "width": width, axis: value}
-            timed = forms(at["width"], at["steps"], folder)
+            timed = build(at["width"], at["steps"], folder)
             taken = rounds(calls(timed, at["width"], at["batch"], at["threads"]), at["threads"], 0)
             names = [name.partition(", ")[2] or "folded" for name in timed]
             found[axis][value] = dict(zip(names, np.median(taken, axis=0).tolist(), strict=True))
