@@ -10,7 +10,7 @@ demo: $(INSTALLED)  ## generate clips, ingest them, search with and without DITS
 	$(BIN)/python -m benchmarks.demo
 
 test: $(INSTALLED) check  ## lint, strict types, all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -25,6 +25,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	# Without its dependencies: it wants an older huggingface-hub, for downloads that the tests do not make.
+	$(BIN)/python -m pip install --constraint constraints.txt --no-deps fastembed
 	touch $(INSTALLED)
 
 clean:

@@ -1,4 +1,4 @@
-"""Several runs as one table: `python -m benchmarks.report results/*/result.json`.
+"""Several runs as one table: `python -m benchmarks.report results/benchmarks/*/result.json`.
 
 Rows are adapters, columns datasets. Runs that differ in their seed alone are one column, as mean ± standard
 deviation over the seeds. The paper's rows follow, marked as quoted.
@@ -82,7 +82,7 @@ def _notes(results: Sequence[Result]) -> str:
     """Say of a column how many seeds it has, what each recommends, and that it is not the published protocol."""
     answers = ", ".join(dict.fromkeys(result.comparison.recommendation.name for result in results))
     deviations = len(dict.fromkeys(line for result in results for line in result.deviations))
-    caution = f"; NOT the published protocol ({deviations} deviations)" if deviations else ""
+    caution = f"; NOT the published protocol, or not known to be ({deviations} reasons)" if deviations else ""
     return f": {len(results)} seed{'s' * (len(results) > 1)}, recommended {answers}{caution}"
 
 

@@ -24,7 +24,7 @@ class Result:
         title: its title.
         split: the test split.
         ablation: which one; empty for the main table.
-        deviations: in what the run differs from the published protocol.
+        deviations: in what the run differs from the published protocol, or may, for all that it can tell.
         comparison: all adapters on the test split, with versions, processor and per-query ranks.
         scorers: other ways to search; empty for ablations.
         seed: of splits and training.
@@ -74,7 +74,8 @@ class Result:
         """Write all as Markdown."""
         parts = [f"# {self.title}, {self.split}" + (f": {self.ablation}" if self.ablation else "")]
         if self.deviations:
-            parts.append("**Not the published protocol:**\n" + "\n".join(f"- {line}" for line in self.deviations))
+            reasons = "\n".join(f"- {line}" for line in self.deviations)
+            parts.append(f"**Not the published protocol, or not known to be:**\n{reasons}")
         parts.append(self.comparison.markdown(self.quoted()))
         if self.scorers:
             parts += ["## Other ways to search", "Text to video.", scorer_table(self.scorers)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -24,7 +25,6 @@ from dits_adapter.artifact import Artifact
 from dits_adapter.clip import pick_device
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.training.compare import (
-    LEARNING_RATES,
     PLAIN,
     STEPS,
     check_splits,
@@ -34,11 +34,14 @@ from dits_adapter.training.compare import (
 )
 from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.data import Pairs
+from dits_adapter.training.frozen import LEARNING_RATES
 from dits_adapter.video.encoder import find_adapter
 
 DEFAULTS = TrainingConfig()
 OWN = "own"
 """Stands for a dataset that has no record here: its vectors are given."""
+PACKAGES = ("transformers", "av", "decord2", "qdrant-client")
+"""What embeds, decodes and searches: their versions stand in the result beside those of what trains."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             out = args.out or Path("results/benchmarks") / args.dataset
             result = run(args, out)
-            name = args.ablation or "result"
+            name = (args.ablation or "result") + (f"-{args.test}" if args.test != "test" else "")
             result.write(out, name)
             print(f"{result.markdown()}\n\nwritten to {out / name}.json, .md and .png")
     except DITSError as error:
@@ -142,7 +145,9 @@ def run(args: argparse.Namespace, out: Path) -> Result:
     for name, artifact in given.items():
         artifact.space.require(test.space, mine=f"the adapter {args.encoder}", theirs="the test videos")
         learnt = artifact.training.get("dataset", "pairs that it does not name")
-        deviations.append(f"{name} was trained elsewhere, on {learnt}: that these are not the test is not checked")
+        deviations.append(
+            f"{name} was trained elsewhere, on {learnt}: that no test video is among them is not checked"
+        )
     folder = out / "adapters"
     with costs.of("training", resumed=any((folder / name).exists() for name in rows)):
         adapters = fit_all(rows, train, validation, out=folder, device=args.device)
@@ -151,6 +156,7 @@ def run(args: argparse.Namespace, out: Path) -> Result:
         if args.ablation in ("timestamps", "noise"):
             adapters |= noisy_at_inference(adapters)
         comparison = tabulate(adapters, train, validation, test, rows=rows)
+        comparison.environment.update({package: version(package) for package in PACKAGES})
         scorers = []
         if not args.ablation:
             trained = [row for row in comparison.rows if row.name in rows and row.name != PLAIN]

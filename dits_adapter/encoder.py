@@ -254,9 +254,12 @@ class DITSQueryEncoder:
         """Return the sentence-transformers model behind this encoder: CLIP, adapter, normalisation.
 
         Its `encode_query` adapts; its `encode_document`, `encode` and image inputs stay plain CLIP.
+        Its `encode_query` is plain, too, where `on_mismatch="bypass"` has met another space: `check` it first.
         """
         self._load()
-        return self._torch.model
+        model = self._torch.model
+        model[1].strength = 0.0 if self._bypassed else self.strength
+        return model
 
     def _load(self) -> None:
         """Load the text tower and see that it is the one that the adapter was trained for."""

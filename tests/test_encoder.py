@@ -145,6 +145,7 @@ class TestAnotherEncoder:
         with pytest.warns(UserWarning, match="plain CLIP"):
             query = encoder.encode_query("a dog")
         assert np.array_equal(query, encoder.encode_document("a dog"))
+        assert np.array_equal(encoder.as_sentence_transformer().encode_query("a dog"), query)
 
     def test_unknown_policy(self, saved):
         with pytest.raises(InputError, match="on_mismatch"):

@@ -17,10 +17,9 @@ from benchmarks.clips.dataset import make_split
 from dits_adapter.adapters import Adapter
 from dits_adapter.artifact import Artifact
 from dits_adapter.metrics import RetrievalMetrics
-from dits_adapter.training.compare import LEARNING_RATES
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import evaluate
+from dits_adapter.training.frozen import LEARNING_RATES, evaluate
 from dits_adapter.training.run import describe, fit
 from dits_adapter.video.encoder import VideoEncoder
 

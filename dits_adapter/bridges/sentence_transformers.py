@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 from sentence_transformers.base.modules import Module
@@ -24,6 +23,8 @@ class QueryAdapter(Module):  # type: ignore[misc]
     """
 
     forward_kwargs: ClassVar[set[str]] = {"task"}
+    config_file_name: ClassVar[str] = "query_adapter.json"  # config.json is the artefact's
+    config_keys: ClassVar[list[str]] = ["strength"]
 
     def __init__(self, artifact: Artifact, adapter: Adapter, strength: float = 1.0) -> None:
         super().__init__()
@@ -39,11 +40,18 @@ class QueryAdapter(Module):  # type: ignore[misc]
         return features
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        """Write the artefact into the module's folder."""
+        """Write the artefact and the strength into the module's folder."""
         self.artifact.save(output_path)
+        self.save_config(output_path)
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **_: Any) -> QueryAdapter:
-        """Read what `save` wrote."""
-        artifact = Artifact.load(Path(model_name_or_path) / subfolder)
-        return cls(artifact, artifact.adapter.for_inference())
+    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> QueryAdapter:
+        """Read what `save` wrote, from a folder or the hub."""
+        where = {
+            key: options[key]
+            for key in ("token", "cache_folder", "revision", "local_files_only")
+            if key in options
+        }
+        artifact = Artifact.load(cls.load_dir_path(model_name_or_path, subfolder, **where))
+        config = cls.load_config(model_name_or_path, subfolder, **where)
+        return cls(artifact, artifact.adapter.for_inference(), **config)

@@ -13,6 +13,7 @@ from dits_adapter.cli.evaluate import add_evaluate
 from dits_adapter.cli.export import add_export
 from dits_adapter.cli.gap import add_gap
 from dits_adapter.cli.joint import add_train_joint
+from dits_adapter.cli.serve import add_serve
 from dits_adapter.cli.store import add_ingest, add_recall, add_search
 from dits_adapter.cli.train import add_train
 from dits_adapter.errors import DITSError
@@ -27,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         add_ingest,
         add_search,
         add_recall,
+        add_serve,
         add_embed,
         add_import,
         add_train,

@@ -40,9 +40,10 @@ def add_compare(commands: Any) -> None:
 def _compare(args: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
-    from dits_adapter.training.compare import LEARNING_RATES, compare, standard_rows
+    from dits_adapter.training.compare import compare, standard_rows
     from dits_adapter.training.config import TrainingConfig
     from dits_adapter.training.data import load_pairs
+    from dits_adapter.training.frozen import LEARNING_RATES
 
     try:
         training = TrainingConfig(seed=args.seed, epochs=args.epochs, learning_rate=LEARNING_RATES)

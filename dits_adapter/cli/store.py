@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from dits_adapter.stores.options import CollectionOptions
 
 
-def _add_store(command: Any) -> None:
+def add_store(command: Any) -> None:
+    """Add the options that name a collection."""
     command.add_argument(
         "--store",
         default="video-index",
@@ -25,6 +26,21 @@ def _add_store(command: Any) -> None:
     )
     command.add_argument(
         "--collection", default="videos", metavar="NAME", help="in the store (default: %(default)s)"
+    )
+
+
+def add_query(command: Any) -> None:
+    """Add the options that say what queries are made with, and which vectors they are compared to."""
+    command.add_argument(
+        "--adapter", default="demo-dits", metavar="ID", help="folder or hub id (default: %(default)s, bundled)"
+    )
+    command.add_argument(
+        "--vector", metavar="NAME", default="video", help='which to search; "" is the unnamed one'
+    )
+    command.add_argument(
+        "--trust-unstamped",
+        action="store_true",
+        help="search a collection that something else made, whose vectors you know to be of the adapter's CLIP",
     )
 
 
@@ -37,7 +53,7 @@ def add_ingest(commands: Any) -> None:
         "stopped at any time and started again. Exit code 3: done, but some files could not be read.",
     )
     ingest.add_argument("paths", nargs="+", metavar="FOLDER", help="folders, or video files")
-    _add_store(ingest)
+    add_store(ingest)
     ingest.add_argument(
         "--encoder",
         default="demo-clip",
@@ -102,22 +118,14 @@ def add_search(commands: Any) -> None:
         description="Find the videos that a text describes, with an adapter or with plain CLIP.",
     )
     search.add_argument("query", metavar="TEXT")
-    _add_store(search)
-    search.add_argument(
-        "--adapter", default="demo-dits", metavar="ID", help="folder or hub id (default: %(default)s, bundled)"
-    )
+    add_store(search)
+    add_query(search)
     search.add_argument("--plain", action="store_true", help="the adapter's CLIP without the adapter")
     search.add_argument("--limit", type=int, default=10, metavar="N", help="videos (default: %(default)s)")
     search.add_argument(
         "--per-video", type=int, default=1, metavar="N", help="segments of each (default: %(default)s)"
     )
     search.add_argument("--exact", action="store_true", help="compare with every segment, without the index")
-    search.add_argument("--vector", metavar="NAME", default="video", help='which to search; "" is the unnamed one')
-    search.add_argument(
-        "--trust-unstamped",
-        action="store_true",
-        help="search a collection that something else made, whose vectors you know to be of the adapter's CLIP",
-    )
     search.add_argument("--json", action="store_true", help="print JSON instead of lines")
     search.set_defaults(run=_search)
 
@@ -154,10 +162,8 @@ def add_recall(commands: Any) -> None:
         "time. For plain and for adapted queries: they lie elsewhere, and their recall differs.",
     )
     recall.add_argument("queries", type=Path, metavar="QUERIES.txt", help="texts to search with, one a line")
-    _add_store(recall)
-    recall.add_argument(
-        "--adapter", default="demo-dits", metavar="ID", help="folder or hub id (default: %(default)s, bundled)"
-    )
+    add_store(recall)
+    add_query(recall)
     recall.add_argument(
         "--limit", type=int, default=10, metavar="N", help="nearest segments (default: %(default)s)"
     )
@@ -176,7 +182,13 @@ def _recall(args: argparse.Namespace) -> int:
         raise InputError(f"{args.queries}: cannot be read as text ({error}).") from None
     encoder = DITSQueryEncoder.from_pretrained(args.adapter)
     head = ["search", f"recall@{args.limit}", "p50 ms", "p99 ms"]
-    with QdrantStore(args.store, args.collection, space=encoder.space) as store:
+    with QdrantStore(
+        args.store,
+        args.collection,
+        space=encoder.space,
+        vector=args.vector,
+        trust_unstamped=args.trust_unstamped,
+    ) as store:
         store.open()
         for name, vectors in (("plain", encoder.encode_document(texts)), ("adapted", encoder.encode_query(texts))):
             rows = [

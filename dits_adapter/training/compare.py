@@ -38,7 +38,7 @@ from dits_adapter.metrics import (
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import CLOSED_FORM, evaluate
+from dits_adapter.training.frozen import CLOSED_FORM, LEARNING_RATES, evaluate
 from dits_adapter.training.run import fit
 from dits_adapter.video.pooling import unit
 
@@ -48,8 +48,6 @@ STEPS = (1, 5, 10)
 """Truncated timesteps T' of the DITS rows."""
 SCHEDULE = 10
 """The paper's T. More steps than that take T = T' with β re-spanned, the only reading of its Table 8."""
-LEARNING_RATES = (5e-5, 5e-4)
-"""Tried for every adapter. No single one is fair: linear maps want a larger one than deep networks."""
 TIMING_ROUNDS = 100
 
 Rows = Mapping[str, Recipe]
@@ -458,9 +456,11 @@ def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
             standing, won, lost = challenger, duel, []
         else:
             lost.append(duel)
+    tried = any(row.family == "network" for row in rows)
+    networks = "no network than it" if tried else "and no network was tried"
     answer = {
         "plain": "Keep plain CLIP: no adapter was better by more than noise",
-        "linear": "A linear map is enough: it was better than plain CLIP by more than noise, no network than it",
+        "linear": "A linear map is enough: it was better than plain CLIP by more than noise, " + networks,
         "network": "The network is worth it: it was better than what is cheaper by more than noise",
     }[standing.family]
     duels = ". ".join(filter(None, [won, *lost]))

@@ -54,8 +54,9 @@ OTHERS: Mapping[str, type[Adapter]] = {
 """Adapters that are a class of their own. `initialise` pre-trains diffusion; `diffusion` goes on with `train`."""
 RIDGE_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 NEIGHBOURS = 10
-LINEAR_RATE = 5e-4
-"""Learning rate of the linear map that a sampler starts from: one map wants more than a deep network."""
+LEARNING_RATES = (5e-5, 5e-4)
+"""Tried for every adapter that `compare` trains, and for the linear map that a sampler starts from: one map wants
+a larger one than a deep network, and many pairs bear a larger one than few."""
 MAX_PAIRED_BATCH = 64
 MAX_LOGIT_SCALE = 100.0
 """CLIP's own limit on 1 / temperature."""
@@ -158,8 +159,8 @@ def initialise(
     elif isinstance(adapter, DITSAdapter) and adapter.sampler.start is not None:
         linear = AffineAdapter(AffineConfig(width=adapter.width, method="contrastive-linear"))
         initialise(linear, pairs, validation, config)
-        faster = config.model_copy(update={"learning_rate": (LINEAR_RATE,), "ema": 0.0})
-        train(linear, pairs, validation, faster, **options)
+        plainly = config.model_copy(update={"learning_rate": LEARNING_RATES, "ema": 0.0})
+        train(linear, pairs, validation, plainly, **options)
         adapter.sampler.start.load_state_dict(linear.state_dict())
 
 

@@ -147,6 +147,8 @@ class VideoEncoder:
         clip = load_clip(find_encoder(adapter, space), revision=space.revision, device=device)
         encoder = cls(clip, frames=space.frames if frames is None else frames, decoder=decoder)
         space.require(encoder.space, mine=f"the adapter {fspath(id_or_path)}", theirs="this encoder of videos")
+        if encoder.space.fingerprint == space.fingerprint:
+            encoder.space = space  # by the name that people know, not that of the folder inside a joint adapter
         return encoder
 
     @cached_property

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from benchmarks.datasets import DATASETS, AnnotationError, find_videos
+from benchmarks.datasets import lookalike as lookalikes
 from benchmarks.datasets.lookalike import Clip, write_lookalike
 from benchmarks.datasets.msrvtt import MSRVTT
 from dits_adapter.errors import DITSError
@@ -367,3 +368,11 @@ def test_a_record_is_validated(change, message):
     fields = {name: getattr(MSRVTT, name) for name in type(MSRVTT).model_fields}
     with pytest.raises(ValidationError, match=message):
         type(MSRVTT)(**{**fields, **change})
+
+
+def test_a_lookalike_is_made_from_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lookalikes, "SIZES", {"train": 2, "val": 1, "test": 1})
+    assert lookalikes.main(["vatex", str(tmp_path / "vatex")]) == 0
+    assert "vatex, a look-alike of 4 generated clips" in capsys.readouterr().out
+    loaded = DATASETS["vatex"].load(tmp_path / "vatex", "train")
+    assert (len(loaded.texts), len(loaded.video_ids), None in loaded.paths) == (10, 2, False)

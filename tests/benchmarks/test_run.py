@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from dits_adapter.clip import load_clip
 from dits_adapter.metrics import ranks
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.training.clips import Captions
+from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.data import load_pairs
 from dits_adapter.video.encoder import VideoEncoder
 from dits_adapter.video.xpool import XPool, XPoolScores
@@ -72,6 +75,8 @@ def test_a_dataset_runs_from_its_files_to_the_table(name, command, tmp_path, cap
     assert all(cost.process_mib > 100 and cost.seconds > 0 and not cost.resumed for cost in found.costs.values())
     assert all(f"\n| {stage} " in printed for stage in found.costs)
     assert (paper.COSTS["training"] in printed) == (name == "msrvtt")
+    assert f"Seed {found.seed}; processor " in printed
+    assert f"decord2 {comparison.environment['decord2']}" in printed
     for figures in paper.DATASETS.get(name, {}):
         assert f"{figures} (quoted from the paper)" in printed
     assert printed.startswith((tmp_path / "out" / "result.md").read_text().rstrip("\n"))
@@ -110,6 +115,14 @@ def test_vectors_of_an_earlier_run_need_no_dataset(command, tmp_path):
     assert second.comparison.sizes == first.comparison.sizes
     assert second.comparison["dits-1"].text_to_video == first.comparison["dits-1"].text_to_video
     assert second.deviations == ("vectors as given, vectors: their origin is not checked",)
+
+
+def test_each_test_split_has_a_result_of_its_own(command, tmp_path):
+    for more in ([], ["--test", "test-999"], ["--test", "test-999", "--ablation", "gap"]):
+        assert run.main(command("lsmdc", *more)) == 0
+    found = {path.stem: Result.read(path) for path in (tmp_path / "out").glob("*.json")}
+    sizes = {name: result.comparison.sizes["test"] for name, result in found.items()}
+    assert sizes == {"result": (4, 4), "result-test-999": (3, 3), "gap-test-999": (3, 3)}
 
 
 def test_videos_that_are_missing_or_broken_are_left_out_and_named(command, tmp_path):
@@ -207,13 +220,14 @@ def joint(tiny_clip, tmp_path):
     head, adapter = XPool(32), DITSAdapter(SamplerConfig(width=32, depth=1, steps=2))
     for parameter in [*head.parameters(), *adapter.parameters()]:
         torch.nn.init.normal_(parameter, std=0.3)
-    space = EmbeddingSpace.of(load_clip(tiny_clip), frames=4)
+    space = EmbeddingSpace.of(load_clip(tiny_clip), frames=4).model_copy(update={"encoder": "mine"})
     return Artifact(adapter, space, {"dataset": "my pairs"}, encoder=tiny_clip, xpool=head).save(tmp_path / "mine")
 
 
 def test_a_joint_adapter_is_a_row_and_reranks_with_its_head(joint, command, tmp_path):
     assert run.main(command("msrvtt", "--encoder", str(joint), "--only", "ridge")) == 0
     found = Result.read(tmp_path / "out" / "result.json")
+    assert found.comparison.space.startswith("mine [")
     row = "mine (--encoder)"
     assert [r.name for r in found.comparison.rows] == ["identity", "ridge", row]
     assert any(line.startswith(f"{row} was trained elsewhere, on my pairs: ") for line in found.deviations)
@@ -221,13 +235,22 @@ def test_a_joint_adapter_is_a_row_and_reranks_with_its_head(joint, command, tmp_
     test, artifact = load_pairs(tmp_path / "out" / "vectors" / "test"), Artifact.load(joint)
     assert test.frames.shape == (4, 4, 32)
     adapted = artifact.adapter.for_inference().adapt(test.text)
-    expected = ranks(XPoolScores(artifact.xpool, adapted, test.text, np.asarray(test.frames)), test.labels)
+    frames = 10 * np.asarray(test.frames)  # of a norm as in training; those of the cache are of unit norm
+    expected = ranks(XPoolScores(artifact.xpool, adapted, test.text, frames), test.labels)
     scorers = {s.scorer: s for s in found.scorers if s.queries == row}
     assert scorers["X-Pool over frames"].retrieval.ranks == tuple(expected)
     assert scorers["pooled, top 50 by X-Pool"].retrieval.ranks == tuple(expected)  # all four are on the list
     assert not scorers["X-Pool over frames"].uses_other_queries
     assert scorers["pooled cosine"].retrieval == found.comparison[row].text_to_video
     assert {s.queries for s in found.scorers} == {"identity", "ridge", row}
+
+
+def test_joint_training_on_what_a_run_left_holds_out_the_videos_that_the_run_does(command, tmp_path):
+    assert run.main(command("msrvtt", "--only", "identity")) == 0
+    vectors = tmp_path / "out" / "vectors"
+    _, theirs = Captions.read(vectors / "train.jsonl").split(JointRecipe().validation, JointRecipe().seed)
+    _, ours = load_pairs(vectors / "train").split(run.DEFAULTS.validation, run.DEFAULTS.seed)
+    assert [Path(video).stem for video in theirs.videos] == list(ours.video_ids)
 
 
 def test_without_a_head_nothing_is_reranked_by_x_pool(command, tmp_path):

@@ -322,3 +322,9 @@ def test_the_command_prints_the_table_and_keeps_everything(tmp_path, capsys):
     ]:
         assert main([*command, *change]) == 1
         assert message in capsys.readouterr().err
+
+
+def test_no_network_is_said_to_have_lost_that_was_not_tried():
+    found = compare(*three(rotated_pairs()), rows=quick_rows("identity", "procrustes"), progress=False)
+    assert found.recommendation.name == "procrustes"
+    assert "no network was tried" in found.recommendation.reason

@@ -13,7 +13,7 @@ from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.metrics import RetrievalMetrics
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import CLOSED_FORM, LINEAR_RATE, evaluate
+from dits_adapter.training.frozen import CLOSED_FORM, LEARNING_RATES, evaluate
 from dits_adapter.training.run import fit, train_artifact
 from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
 
@@ -102,7 +102,7 @@ def test_each_is_at_least_what_it_starts_from_on_validation():
         return found, history[0].validation.mrr if history else found
 
     closed = max(mrr(name)[0] for name in CLOSED_FORM)
-    linear, start = mrr("contrastive-linear", **{"training.learning_rate": str(LINEAR_RATE)})
+    linear, start = mrr("contrastive-linear", **{"training.learning_rate": str(list(LEARNING_RATES))})
     assert start == closed
     assert linear >= closed
     flow, start = mrr("dits", **{"sampler.start": "affine"})

@@ -1,0 +1,1 @@
+"""The search page: plain CLIP and an adapter side by side, over HTTP."""

@@ -1,0 +1,239 @@
+"""The search page's HTTP side: the page, a JSON API with its OpenAPI description, and the videos.
+
+Nothing is loaded from elsewhere, nothing can be changed through it, and no file can be read but those that the
+collection says were ingested, as long as they are what they were then.
+"""
+
+from __future__ import annotations
+
+import hmac
+import io
+import mimetypes
+import os
+import stat
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from PIL import Image
+from qdrant_client import models
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from dits_adapter import __version__
+from dits_adapter.errors import DITSError, InputError, MissingExtraError, StoreError, VideoError
+from dits_adapter.serve.search import INGESTED, About, Comparison, Filters, Searcher
+from dits_adapter.video.decode import Video
+
+try:
+    from fastapi import FastAPI, HTTPException, Query, Request, Response
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+    from fastapi.staticfiles import StaticFiles
+    from starlette.datastructures import MutableHeaders
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+except ImportError:
+    raise MissingExtraError("fastapi", "serve", "the search page") from None
+
+STATIC = Path(__file__).parent / "static"
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+COOKIE = "dits_adapter_token"
+FRAME_SIZE = (480, 360)
+DECODERS = 2
+"""Frames decoded at a time: each may hold a large video's decoder."""
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[str] = LOOPBACK) -> FastAPI:
+    """Make the ASGI application.
+
+    Args:
+        searcher: the collection and the adapter, loaded.
+        token: what a request must bring, in `Authorization: Bearer`, in `?token=` or in the cookie that the latter
+            sets; None for everybody who reaches the port.
+        hosts: names under which it may be reached without a token, so that no web site can reach it in the
+            browser of somebody here under a name of its own (DNS rebinding).
+    """
+    app = FastAPI(
+        title="dits_adapter search",
+        version=__version__,
+        summary="Search videos by text, with plain CLIP and across the modality gap.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # FastAPI's own page loads its scripts from elsewhere
+        redoc_url=None,
+    )
+    if token is None:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    else:
+        app.add_middleware(RequireToken, token=token)
+    app.add_middleware(SecureHeaders)
+    for kind in (DITSError, ResponseHandlingException, UnexpectedResponse):
+        app.add_exception_handler(kind, _say_error)
+    app.add_exception_handler(RequestValidationError, _say_invalid)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    decoding = threading.BoundedSemaphore(DECODERS)
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html")
+
+    @app.get("/api", include_in_schema=False)
+    def api_page() -> FileResponse:
+        return FileResponse(STATIC / "api.html")
+
+    @app.get("/api/about")
+    def about() -> About:
+        """What is searched, and with what."""
+        return searcher.about()
+
+    @app.get("/api/search")
+    def search(
+        query: Annotated[str, Query(max_length=2000, description="What happens in the video.")],
+        strength: Annotated[
+            float | None,
+            Query(ge=0, le=1, allow_inf_nan=False, description="0 is plain CLIP; default: as loaded."),
+        ] = None,
+        steps: Annotated[
+            int | None, Query(ge=0, description="T' to run (DITS only); default: as trained.")
+        ] = None,
+        limit: Annotated[int, Query(ge=1, le=100, description="Videos in each ranking.")] = 10,
+        per_video: Annotated[int, Query(ge=1, le=20, description="Segments of each video.")] = 1,
+        words: Annotated[str, Query(max_length=200, description="Words that the file's path has.")] = "",
+        min_duration: Annotated[
+            float | None, Query(ge=0, allow_inf_nan=False, description="Of the video, in seconds.")
+        ] = None,
+        max_duration: Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="Likewise.")] = None,
+    ) -> Comparison:
+        """Search with plain CLIP and with the adapter."""
+        filters = Filters(words=words, min_duration=min_duration, max_duration=max_duration)
+        return searcher.compare(
+            query, strength=strength, steps=steps, limit=limit, per_video=per_video, filters=filters
+        )
+
+    @app.get("/api/videos/{video_id}", response_class=FileResponse, responses=_content("video/*"))
+    @app.head("/api/videos/{video_id}", include_in_schema=False)
+    def video(video_id: str) -> FileResponse:
+        """Send an ingested file, or the range of it that is asked for."""
+        path, status = _ingested_file(searcher, video_id)
+        media_type = mimetypes.guess_type(path)[0] or ""
+        return FileResponse(
+            path,
+            media_type=media_type if media_type.startswith("video/") else "application/octet-stream",
+            stat_result=status,
+            headers={"cache-control": "private, no-cache"},  # cached, but asked about
+        )
+
+    @app.get("/api/videos/{video_id}/frame", response_class=Response, responses=_content("image/jpeg"))
+    def frame(
+        video_id: str,
+        at: Annotated[float, Query(ge=0, allow_inf_nan=False, description="Seconds from the first frame.")] = 0.0,
+    ) -> Response:
+        """Decode the frame on screen at a moment, as a small JPEG."""
+        path, _ = _ingested_file(searcher, video_id)
+        with decoding, Video(path) as opened:
+            image = Image.fromarray(opened.frames_at([at]).frames[0])
+        image.thumbnail(FRAME_SIZE)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=80)
+        return Response(
+            buffer.getvalue(), media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"}
+        )
+
+    return app
+
+
+def _content(media_type: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+def _ingested_file(searcher: Searcher, video_id: str) -> tuple[str, os.stat_result]:
+    """Return the file of an ingested video, if it still is the file that was ingested.
+
+    Raises:
+        HTTPException: 404 if the collection does not know the video or its file, 410 if the file was changed.
+    """
+    store = searcher.store
+    condition = models.FieldCondition(key="video_id", match=models.MatchValue(value=video_id))
+    records, _ = store.client.scroll(
+        store.collection, models.Filter(must=[condition]), limit=1, with_payload=["path", "size", INGESTED]
+    )
+    payload = (records[0].payload if records else None) or {}
+    if not {"path", "size", INGESTED} <= payload.keys():
+        raise HTTPException(404, "no ingested video has this id.")
+    try:
+        status = os.stat(payload["path"])
+    except OSError as error:
+        raise HTTPException(404, f"{payload['path']} cannot be read ({error.strerror}).") from None
+    unchanged = (status.st_size, status.st_mtime_ns) == (payload["size"], payload[INGESTED])
+    if not (unchanged and stat.S_ISREG(status.st_mode)):
+        raise HTTPException(410, f"{payload['path']} was changed since it was ingested. Ingest it again.")
+    return payload["path"], status
+
+
+def _say_error(_: Request, error: Exception) -> JSONResponse:
+    status = {InputError: 400, VideoError: 422, StoreError: 503}.get(type(error), 500)
+    if not isinstance(error, DITSError):  # raised by the store's client, asked for a file
+        status, error = 503, StoreError(f"the vector store gives no usable answer ({error}).")
+    return JSONResponse({"detail": str(error)}, status)
+
+
+def _say_invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)
+
+
+class RequireToken:
+    """ASGI middleware that lets requests through only with the token."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self.app = app
+        self.token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 401, or let the application answer."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+        given = request.query_params.get("token")
+        response: Response | None = None
+        if not any(map(self._is_right, (bearer, given, request.cookies.get(COOKIE)))):
+            needed = "open the address that `dits-adapter serve` printed, or send `Authorization: Bearer TOKEN`"
+            response = JSONResponse(
+                {"detail": f"a token is needed: {needed}."}, 401, {"www-authenticate": "Bearer"}
+            )
+        elif given is not None and scope["path"] == "/":  # into a cookie, and out of the address bar
+            response = RedirectResponse("./?" + request.url.remove_query_params("token").query, 303)
+            response.set_cookie(COOKIE, self.token, httponly=True, samesite="lax")
+        await (response or self.app)(scope, receive, send)
+
+    def _is_right(self, token: str | None) -> bool:
+        return hmac.compare_digest((token or "").encode(), self.token.encode())
+
+
+class SecureHeaders:
+    """ASGI middleware that adds `HEADERS` to every response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application answer, and complete its answer."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers.setdefault("cache-control", "no-cache")
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)

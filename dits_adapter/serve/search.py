@@ -1,0 +1,321 @@
+"""One query, searched as plain CLIP and adapted, and the way between the two as a picture."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+from qdrant_client import models
+from sentence_transformers.util import batch_to_device
+from sklearn.decomposition import PCA
+from torch.nn.functional import normalize
+
+from dits_adapter.adapters import DITSAdapter
+from dits_adapter.encoder import DITSQueryEncoder
+from dits_adapter.errors import InputError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from dits_adapter.bridges.sentence_transformers import QueryAdapter
+    from dits_adapter.stores.qdrant import Hit, QdrantStore
+
+INGESTED = "mtime_ns"
+"""A payload field that ingestion writes: such a point says which file it is of, and what that file was like."""
+CLOUD = 300
+"""Segments drawn behind the hits, for orientation."""
+Point = tuple[float, float]
+Vectors = NDArray[np.float32]
+
+
+class Filters(BaseModel):
+    """Which videos to search.
+
+    Attributes:
+        words: that the path has, all of them.
+        min_duration, max_duration: of the whole video, in seconds.
+    """
+
+    words: str = ""
+    min_duration: float | None = Field(default=None, ge=0)
+    max_duration: float | None = Field(default=None, ge=0)
+
+    def as_qdrant(self) -> models.Filter | None:
+        """Return the same as Qdrant takes it; None where nothing is asked for."""
+        conditions: list[models.Condition] = [
+            models.FieldCondition(key="path", match=models.MatchText(text=word)) for word in self.words.split()
+        ]
+        if self.min_duration is not None or self.max_duration is not None:
+            span = models.Range(gte=self.min_duration, lte=self.max_duration)
+            conditions.append(models.FieldCondition(key="duration", range=span))
+        return models.Filter(must=conditions) if conditions else None
+
+
+class Result(BaseModel):
+    """One segment that was found.
+
+    Attributes:
+        video: URL of the file, if it may be read: only what ingestion recorded is.
+        frame: URL of the frame at `timestamp`, as JPEG, likewise.
+        position: on the map.
+    """
+
+    video_id: str
+    path: str | None
+    start: float | None
+    end: float | None
+    timestamp: float | None
+    score: float
+    video: str | None
+    frame: str | None
+    position: Point | None
+
+
+class Map(BaseModel):
+    """The two principal components of the path and of all hits: where things lie, seen from their best side.
+
+    Attributes:
+        path: of the query on the unit sphere: plain CLIP, then the adapter's steps (T' + 1 points of DITS; for
+            other adapters a few strengths).
+        query: the vector that was searched with; the path's end at strength 1.
+        cloud: some of the collection's other segments.
+        explained: how much of the variance of path and hits the picture shows, 0 to 1.
+    """
+
+    path: list[Point]
+    query: Point
+    cloud: list[Point]
+    explained: float
+
+
+class Comparison(BaseModel):
+    """What plain CLIP and the adapter find for one query.
+
+    Attributes:
+        strength: how far the query was moved, 0 (plain CLIP) to 1.
+        steps: truncated timesteps T' that were run; None for an adapter without.
+        moved: angle between the plain and the adapted query, in degrees.
+        seconds: for encoding, searching and drawing.
+    """
+
+    query: str
+    strength: float
+    steps: int | None
+    moved: float
+    plain: list[Result]
+    adapted: list[Result]
+    map: Map
+    seconds: float
+
+
+class About(BaseModel):
+    """What is searched, and with what.
+
+    Attributes:
+        adapter: its kind, "dits" or another.
+        trained_steps: T' of the adapter as it was loaded; None for an adapter without steps.
+        max_steps: T, the most that can be asked for; likewise.
+    """
+
+    collection: str
+    segments: int
+    space: str
+    adapter: str
+    strength: float
+    trained_steps: int | None
+    max_steps: int | None
+
+
+class Searcher:
+    """Searches one collection with and without an adapter; safe to use from several threads.
+
+    Args:
+        store: the collection; its space is the encoder's.
+        encoder: the adapter with its CLIP.
+    """
+
+    def __init__(self, store: QdrantStore, encoder: DITSQueryEncoder) -> None:
+        self.store = store
+        self.encoder = encoder
+        self._lock = threading.Lock()
+        self._embed = lru_cache(maxsize=64)(self._embed_text)  # the sliders search the same text again and again
+        self._with_steps = lru_cache(maxsize=64)(self._folded)
+
+    def load(self) -> None:
+        """Check the store and load CLIP now, so that what is wrong is said now and the first query is fast.
+
+        Raises:
+            StoreError, SpaceMismatchError, ArtifactError: see `QdrantStore.open` and `DITSQueryEncoder`.
+        """
+        self.store.open()
+        _ = self._modules
+
+    @cached_property
+    def _modules(self) -> tuple[SentenceTransformer, QueryAdapter]:
+        model = self.encoder.as_sentence_transformer()
+        return model, model[1]
+
+    def about(self) -> About:
+        """Describe the collection and the adapter."""
+        _, query_adapter = self._modules
+        adapter = query_adapter.adapter
+        sampler = adapter.config if isinstance(adapter, DITSAdapter) else None
+        return About(
+            collection=self.store.collection,
+            segments=self.store.count(),
+            space=str(self.encoder.space),
+            adapter=adapter.kind,
+            strength=query_adapter.strength,
+            trained_steps=None if sampler is None else sampler.steps,
+            max_steps=None if sampler is None else sampler.timesteps,
+        )
+
+    def compare(
+        self,
+        query: str,
+        *,
+        strength: float | None = None,
+        steps: int | None = None,
+        limit: int = 10,
+        per_video: int = 1,
+        filters: Filters | None = None,
+    ) -> Comparison:
+        """Search a text twice.
+
+        Args:
+            query: the text.
+            strength: how far to move it, 0 to 1; by default the encoder's.
+            steps: truncated timesteps T' to run; by default the adapter's. Only for DITS.
+            limit: videos in each of the two rankings.
+            per_video: segments of each.
+            filters: which videos to search.
+
+        Raises:
+            InputError: no text, or an option outside its range.
+            StoreError: the collection cannot be searched.
+        """
+        started = time.monotonic()
+        if not query.strip():
+            raise InputError("the query is empty; describe what happens in the video.")
+        adapter = self._modules[1].adapter
+        if steps is not None:
+            if not isinstance(adapter, DITSAdapter):
+                raise InputError(f"steps is for DITS; this adapter is of kind {adapter.kind}.")
+            if not 0 <= steps <= adapter.config.timesteps:
+                raise InputError(f"steps is {steps}; this adapter runs 0 to {adapter.config.timesteps}.")
+            adapter = self._with_steps(steps)
+        strength = self._modules[1].strength if strength is None else strength
+        text = self._embed(query)
+        plain = normalize(text, dim=1)
+        adapted = normalize(adapter.adapt(text, strength=strength), dim=1)
+        with torch.inference_mode():
+            if isinstance(adapter, DITSAdapter):
+                way = [plain, *adapter.sampler.trajectory(text)]
+            else:
+                way = [plain, *(adapter.adapt(text, strength=s / 5) for s in range(1, 6))]
+            path = normalize(torch.cat(way), dim=1).cpu().numpy()
+
+        chosen = (filters or Filters()).as_qdrant()
+        found = [
+            self.store.search(vector[0].cpu().numpy(), limit=limit, per_video=per_video, query_filter=chosen)
+            for vector in (plain, adapted)
+        ]
+        hits = found[0] + found[1]
+        drawing, positions = self._draw(path, adapted.cpu().numpy(), self._vectors(hits))
+        cosine = float((plain * adapted).sum().clamp(-1, 1))
+        results = [self._result(hit, positions.get(str(_point_id(hit)))) for hit in hits]
+        return Comparison(
+            query=query,
+            strength=strength,
+            steps=adapter.config.steps if isinstance(adapter, DITSAdapter) else None,
+            moved=float(np.degrees(np.arccos(cosine))),
+            plain=results[: len(found[0])],
+            adapted=results[len(found[0]) :],
+            map=drawing,
+            seconds=time.monotonic() - started,
+        )
+
+    def _folded(self, steps: int) -> DITSAdapter:
+        """Return the adapter for another T'; what the encoder runs is folded for one."""
+        adapter = self.encoder.artifact.adapter
+        assert isinstance(adapter, DITSAdapter)
+        return adapter.with_steps(steps).for_inference()
+
+    def _embed_text(self, query: str) -> torch.Tensor:
+        """CLIP's text embedding, (1, d), un-normalised as adapters may want it."""
+        self.encoder.encode_document(query)  # refuses what is no text, and says what is cut off
+        model, _ = self._modules
+        with self._lock, torch.inference_mode():
+            features = batch_to_device(model.preprocess([query]), model.device)
+            embedding: torch.Tensor = model[0](features)["sentence_embedding"]
+        return embedding
+
+    def _result(self, hit: Hit, position: Point | None) -> Result:
+        url = f"api/videos/{hit.video_id}" if INGESTED in hit.payload else None
+        at = hit.timestamp if hit.timestamp is not None else hit.start
+        return Result(
+            video_id=hit.video_id,
+            path=hit.path,
+            start=hit.start,
+            end=hit.end,
+            timestamp=hit.timestamp,
+            score=hit.score,
+            video=url,
+            frame=url and f"{url}/frame?at={at or 0:g}",
+            position=position,
+        )
+
+    def _vectors(self, hits: list[Hit]) -> dict[str, Vectors]:
+        """Fetch the vectors of hits, which a search does not return, by point id."""
+        ids = list(dict.fromkeys(map(_point_id, hits)))
+        records = self.store.client.retrieve(
+            self.store.collection, ids, with_payload=False, with_vectors=self._vector_names
+        )
+        return self._by_id(records)
+
+    @cached_property
+    def _cloud(self) -> dict[str, Vectors]:
+        """Some segments, the same every time: ids are hashes, so the first ones are as good as any."""
+        stored = models.Filter(must=[models.HasVectorCondition(has_vector=self.store.vector)])
+        records, _ = self.store.client.scroll(
+            self.store.collection, stored, limit=CLOUD, with_payload=False, with_vectors=self._vector_names
+        )
+        return self._by_id(records)
+
+    @property
+    def _vector_names(self) -> list[str] | bool:
+        return [self.store.vector] if self.store.vector else True
+
+    def _by_id(self, records: Sequence[models.Record]) -> dict[str, Vectors]:
+        vectors = {
+            str(r.id): r.vector[self.store.vector] if isinstance(r.vector, dict) else r.vector for r in records
+        }
+        return {point: np.asarray(vector, np.float32) for point, vector in vectors.items()}
+
+    def _draw(self, path: Vectors, query: Vectors, hits: dict[str, Vectors]) -> tuple[Map, dict[str, Point]]:
+        """Project path (n, d), query (1, d) and hits; the axes are those of path and hits."""
+        around = [vector for point, vector in self._cloud.items() if point not in hits]
+        seen = np.vstack([path, query, *hits.values()])
+        pca = PCA(2, svd_solver="full").fit(seen)
+        flat = [(round(float(x), 4), round(float(y), 4)) for x, y in pca.transform(np.vstack([seen, *around]))]
+        drawn, cloud = flat[: len(seen)], flat[len(seen) :]
+        explained = float(np.nan_to_num(pca.explained_variance_ratio_.sum()))
+        return (
+            Map(path=drawn[: len(path)], query=drawn[len(path)], cloud=cloud, explained=explained),
+            dict(zip(hits, drawn[len(path) + 1 :], strict=True)),
+        )
+
+
+def _point_id(hit: Hit) -> str | int:
+    """Return the id of the hit's point, as `segment_point` makes it; in a foreign collection, its video's."""
+    if INGESTED in hit.payload:
+        return str(uuid.uuid5(uuid.UUID(hit.video_id), f"{hit.start:.6f}-{hit.end:.6f}"))
+    return int(hit.video_id) if hit.video_id.isdigit() else hit.video_id

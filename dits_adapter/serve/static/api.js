@@ -1,0 +1,63 @@
+// Lays out /api/openapi.json: what can be asked, and what comes back.
+
+const schema = await (await fetch("api/openapi.json")).json();
+document.querySelector("#summary").textContent = `${schema.info.summary} Version ${schema.info.version}.`;
+
+function element(tag, content, ...children) {
+  const made = document.createElement(tag);
+  made.append(content, ...children);
+  return made;
+}
+
+const resolve = (part) => (part.$ref ? part.$ref.slice(2).split("/").reduce((at, name) => at[name], schema) : part);
+
+function type(part) {
+  if (part.$ref) return part.$ref.split("/").pop();
+  if (part.anyOf) return part.anyOf.map(type).join(" or ");
+  if (part.prefixItems) return `[${part.prefixItems.map(type).join(", ")}]`;
+  if (part.type === "array") return `${type(part.items)}[]`;
+  return part.type ?? "anything";
+}
+
+function bounds(part) {
+  const found = [part, ...(part.anyOf ?? [])].find((one) => "minimum" in one || "maximum" in one) ?? {};
+  return [found.minimum, found.maximum].some((bound) => bound !== undefined)
+    ? `, ${found.minimum ?? "…"} to ${found.maximum ?? "…"}` : "";
+}
+
+function table(head, rows) {
+  const cells = (tag, row) => element("tr", "", ...row.map((cell) => element(tag, cell)));
+  return element("table", "", element("thead", cells("th", head)), element("tbody", "", ...rows.map((row) => cells("td", row))));
+}
+
+function parameters(operation) {
+  return table(["Parameter", "Type", "Meaning"], operation.parameters.map((one) => [
+    element("code", one.name),
+    type(one.schema) + bounds(one.schema) + (one.required ? ", required" : ""),
+    one.description ?? "",
+  ]));
+}
+
+function fields(name) {
+  const { description, properties } = schema.components.schemas[name];
+  const rows = Object.entries(properties);
+  return element("section", element("h2", name), element("p", description), table(["Field", "Type"], rows.map(([field, part]) => [element("code", field), type(part)])));
+}
+
+const sections = [];
+const answers = new Set();
+for (const [path, methods] of Object.entries(schema.paths)) {
+  for (const [method, operation] of Object.entries(methods)) {
+    const [media, body] = Object.entries(operation.responses[200].content)[0];
+    const section = element("section", element("h2", element("code", `${method.toUpperCase()} ${path}`)), element("p", operation.description ?? ""));
+    if (operation.parameters) section.append(parameters(operation));
+    section.append(element("p", `Answers with ${body.schema?.$ref ? type(body.schema) : media}.`));
+    if (body.schema?.$ref) answers.add(type(body.schema));
+    sections.push(section);
+  }
+}
+for (const name of answers) {  // and what those are made of; the set grows while it is walked
+  sections.push(fields(name));
+  for (const reference of JSON.stringify(resolve({ $ref: `#/components/schemas/${name}` })).matchAll(/schemas\/(\w+)/g)) answers.add(reference[1]);
+}
+document.querySelector("main").replaceChildren(...sections);

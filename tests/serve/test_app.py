@@ -1,0 +1,276 @@
+"""The HTTP side: what it answers, what it refuses to read, and whom it refuses."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+from qdrant_client import QdrantClient, models
+
+from dits_adapter import QdrantStore, VideoEncoder
+from dits_adapter.cli import main
+from dits_adapter.serve import app as app_module
+from dits_adapter.serve.app import create_app
+from dits_adapter.serve.search import Searcher
+from tests.serve.conftest import QUERY
+
+HOME = "http://localhost"
+
+
+@pytest.fixture(scope="module")
+def http(searcher):
+    return TestClient(create_app(searcher), base_url=HOME)
+
+
+@pytest.fixture(scope="module")
+def hits(http):
+    return http.get("/api/search", params={"query": QUERY}).json()["adapted"]
+
+
+def test_search_answers_what_the_searcher_finds(http, searcher):
+    options = {"strength": 0.5, "steps": 3, "limit": 2, "words": "mp4"}
+    answer = http.get("/api/search", params={"query": QUERY, **options}).json()
+    found = searcher.compare(QUERY, strength=0.5, steps=3, limit=2)
+    assert [hit["video_id"] for hit in answer["adapted"]] == [result.video_id for result in found.adapted]
+    assert answer["map"] == found.map.model_dump(mode="json") | {"path": [list(p) for p in found.map.path]}
+    about = http.get("/api/about").json()
+    assert (about["collection"], about["segments"], about["adapter"], about["max_steps"]) == (
+        "videos",
+        18,
+        "dits",
+        10,
+    )
+
+
+@pytest.mark.parametrize(
+    ("params", "status", "message"),
+    [
+        ({}, 422, "query: Field required."),
+        ({"query": "x", "limit": 0}, 422, "limit: Input should be greater than or equal to 1."),
+        ({"query": "x", "strength": "much"}, 422, "strength: Input should be a valid number"),
+        ({"query": "x", "strength": "nan"}, 422, "strength: Input should be a finite number"),
+        ({"query": "x", "min_duration": "inf"}, 422, "min_duration: Input should be a finite number"),
+        ({"query": " "}, 400, "the query is empty"),
+        ({"query": "beach.mp4"}, 400, "name of a video file"),
+        ({"query": "x", "steps": 11}, 400, "this adapter runs 0 to 10"),
+    ],
+)
+def test_bad_requests_are_sentences(http, params, status, message):
+    answer = http.get("/api/search", params=params)
+    assert answer.status_code == status
+    assert message in answer.json()["detail"]
+
+
+def test_a_dead_server_is_a_sentence(encoder, qdrant_process):
+    server = qdrant_process()
+    QdrantStore(server.url).create(encoder.space)
+    searcher = Searcher(QdrantStore(server.url, space=encoder.space), encoder)
+    searcher.load()
+    http = TestClient(create_app(searcher), base_url=HOME)
+    assert http.get("/api/search", params={"query": QUERY}).status_code == 200
+    assert http.get("/api/videos/0").status_code == 404
+    server.kill()
+    for path in ("/api/search?query=x", "/api/about", "/api/videos/0/frame"):
+        answer = http.get(path)
+        assert answer.status_code == 503
+        assert "no usable answer" in answer.json()["detail"]
+
+
+class TestVideos:
+    def test_whole_and_in_ranges(self, http, hits):
+        for hit in hits:
+            content = Path(hit["path"]).read_bytes()
+            whole = http.get(hit["video"])
+            assert whole.content == content
+            assert whole.headers["content-type"] == "video/mp4"
+            head = http.head(hit["video"])
+            assert (head.status_code, head.content, int(head.headers["content-length"])) == (
+                200,
+                b"",
+                len(content),
+            )
+            for wanted, part in (("0-", content), ("100-199", content[100:200]), ("-50", content[-50:])):
+                ranged = http.get(hit["video"], headers={"range": f"bytes={wanted}"})
+                assert (ranged.status_code, ranged.content) == (206, part)
+                assert ranged.headers["content-range"].endswith(f"/{len(content)}")
+            assert http.get(hit["video"], headers={"range": "bytes=99999999-"}).status_code == 416
+
+    def test_frames_are_those_of_the_moment(self, http, hits):
+        hit = next(hit for hit in hits if "clip-1" in hit["path"])
+        colours = np.random.default_rng(1).integers(0, 256, (4, 3), dtype=np.uint8)
+        for second, colour in enumerate(colours):
+            answer = http.get(f"{hit['video']}/frame", params={"at": second + 0.5})
+            assert answer.headers["content-type"] == "image/jpeg"
+            corner = np.asarray(Image.open(io.BytesIO(answer.content)))[40, 60]
+            np.testing.assert_allclose(corner, colour, atol=12)
+        assert http.get(f"{hit['video']}/frame", params={"at": "nan"}).status_code == 422
+
+    def test_only_ingested_files_are_read(self, encoder, tiny_clip, library, tmp_path):
+        shutil.copytree(library, tmp_path / "videos")
+        secret = tmp_path / "secret.mp4"
+        secret.write_text("secret")
+        client = QdrantClient(":memory:")
+        store = QdrantStore(client, space=encoder.space)
+        store.ingest(tmp_path / "videos", VideoEncoder.from_pretrained(tiny_clip), progress=False)
+        http = TestClient(create_app(Searcher(store, encoder)), base_url=HOME)
+        found = http.get("/api/search", params={"query": QUERY}).json()["plain"]
+        changed, deleted, replaced, *_ = found
+
+        os.utime(changed["path"], (1, 1))
+        Path(deleted["path"]).unlink()
+        Path(replaced["path"]).unlink()
+        Path(replaced["path"]).symlink_to(secret)
+        forged = [
+            {"video_id": "forged-1", "path": str(secret)},
+            {"video_id": "forged-2", "path": str(secret), "size": 6},
+        ]
+        points = [models.PointStruct(id=n, vector={}, payload=payload) for n, payload in enumerate(forged)]
+        client.upsert("videos", points)
+        for url, status in (
+            (changed["video"], 410),
+            (deleted["video"], 404),
+            (replaced["video"], 410),
+            ("api/videos/forged-1", 404),
+            ("api/videos/forged-2", 404),
+            ("api/videos/unknown", 404),
+            ("api/videos/..%2F..%2Fsecret.mp4", 404),
+            (f"api/videos/{str(secret).replace('/', '%2F')}", 404),
+            ("static/..%2Fapp.py", 404),
+            ("static/../app.py", 404),
+        ):
+            for request in (url, f"{url}/frame"):
+                answer = http.get(request)
+                assert answer.status_code in (status, 404), request
+                assert b"secret\n" not in answer.content
+                assert answer.content != b"secret"
+            assert http.get(url).status_code == status
+
+    def test_a_file_without_pictures_is_a_sentence(self, http, hits, monkeypatch, tmp_path):
+        (tmp_path / "no.mp4").write_text("no video")
+        monkeypatch.setattr(app_module, "_ingested_file", lambda *_: (str(tmp_path / "no.mp4"), None))
+        answer = http.get(f"{hits[0]['video']}/frame")
+        assert answer.status_code == 422
+        assert "no.mp4: " in answer.json()["detail"]
+
+
+class TestNothingFromElsewhere:
+    @pytest.mark.parametrize(
+        "path", ["/", "/api", "/api/about", "/api/openapi.json", "/static/page.js", "/nowhere"]
+    )
+    def test_headers(self, http, path):
+        headers = http.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert headers["cache-control"] == "no-cache"
+        assert "access-control-allow-origin" not in headers
+
+    def test_no_file_names_another_host(self):
+        for file in app_module.STATIC.iterdir():
+            text = file.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
+            assert not re.search(r"(https?:)?//[\w-]+\.\w", text), file
+
+    def test_the_description_is_whole(self, http):
+        paths = http.get("/api/openapi.json").json()["paths"]
+        assert list(paths) == [
+            "/api/about",
+            "/api/search",
+            "/api/videos/{video_id}",
+            "/api/videos/{video_id}/frame",
+        ]
+        for operation in (methods["get"] for methods in paths.values()):
+            assert operation["description"]
+            assert operation["responses"]["200"]["content"]
+        assert http.get("/docs").status_code == http.get("/redoc").status_code == 404
+
+
+class TestWhoMayAsk:
+    @pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:8000", "[::1]:8000"])
+    def test_this_machine(self, http, host):
+        assert http.get("/api/about", headers={"host": host}).status_code == 200
+
+    @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "10.0.0.1:8000", ""])
+    def test_no_other_name_for_it(self, http, host):
+        assert http.get("/api/about", headers={"host": host}).status_code == 400
+
+    PATHS = ("/", "/api", "/api/about", "/api/openapi.json", "/static/page.js", "/api/videos/0", "/nowhere")
+
+    @pytest.fixture
+    def guarded(self, searcher):
+        return TestClient(
+            create_app(searcher, token="open-sesame"), base_url="http://10.0.0.1", follow_redirects=False
+        )
+
+    def test_without_the_token_nothing(self, guarded):
+        for path in self.PATHS:
+            for extra in ({}, {"headers": {"authorization": "Bearer open"}}, {"params": {"token": "ö"}}):
+                answer = guarded.get(path, **extra)
+                assert answer.status_code == 401
+                assert "dits-adapter serve" in answer.json()["detail"]
+            assert guarded.get(path, headers={"cookie": "dits_adapter_token=open"}).status_code == 401
+
+    def test_with_the_token(self, guarded):
+        assert guarded.get("/api/about", headers={"authorization": "Bearer open-sesame"}).status_code == 200
+        assert guarded.get("/api/about").status_code == 401
+        entered = guarded.get("/", params={"token": "open-sesame", "query": "a dog"})
+        assert (entered.status_code, entered.headers["location"]) == (303, "./?query=a+dog")
+        cookie = entered.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=lax" in cookie
+        assert guarded.get("/").status_code == guarded.get("/api/about").status_code == 200
+
+
+class TestCommand:
+    @pytest.fixture
+    def index(self, library, adapter, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert main(["ingest", str(library / "clip-0.mp4"), "--encoder", str(adapter)]) == 0
+        return ["serve", "--adapter", str(adapter), "--port", "0", "--no-browser"]
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+    def test_serves_until_interrupted(self, index, host):
+        environment = {name: value for name, value in os.environ.items() if name != "DITS_ADAPTER_TOKEN"}
+        arguments = [sys.executable, "-m", "dits_adapter.cli", *index, "--host", host]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as server:
+            try:
+                line = server.stdout.readline()
+                port, token = re.search(r"http://[\w.-]+:(\d+)/(?:\?token=([\w-]+))?$", line.strip()).groups()
+                assert (token is None) == (host == "127.0.0.1")
+                answer = httpx.get(f"http://127.0.0.1:{port}/api/search", params={"query": QUERY})
+                assert answer.status_code == (200 if token is None else 401)
+                if token is not None:
+                    opened = httpx.get(f"http://127.0.0.1:{port}/", params={"token": token}, follow_redirects=True)
+                    assert "<title>Video search" in opened.text
+            finally:
+                server.send_signal(signal.SIGINT)
+            assert server.wait(20) == 0
+
+    def test_what_does_not_work_is_said_at_once(self, index, capsys):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            assert main([*index, "--port", str(port)]) == 1
+            assert f"cannot listen on 127.0.0.1, port {port}" in capsys.readouterr().err
+        assert main([*index, "--port", "99999"]) == 1
+        assert "--port is 99999; ports go from 1 to 65535" in capsys.readouterr().err
+        assert main([*index, "--collection", "vidoes"]) == 1
+        assert "it has videos" in capsys.readouterr().err
+        assert main([*index, "--store", "nowhere"]) == 1
+        assert "no Qdrant store is here" in capsys.readouterr().err
+
+    def test_missing_packages(self, index, monkeypatch, capsys):
+        monkeypatch.setitem(sys.modules, "uvicorn", None)
+        assert main(index) == 1
+        assert 'pip install "dits-adapter[serve]"' in capsys.readouterr().err

@@ -1,0 +1,288 @@
+"""The search page as its users meet it, in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from starlette.types import ASGIApp
+
+from dits_adapter import DITSQueryEncoder, QdrantStore
+from dits_adapter.adapters import mean_shift
+from dits_adapter.artifact import Artifact
+from dits_adapter.serve.app import create_app
+from dits_adapter.serve.search import Searcher
+from tests.serve.conftest import QUERY
+
+QUIET = [
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-sandbox",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium; without a sandbox, which root cannot have: it only sees our own pages."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no browser: install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Callable[[ASGIApp], str]]:
+    """Run applications in threads, and tell their addresses."""
+    running = []
+
+    def start(app: ASGIApp) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        running.append((server, thread))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def home(serve, searcher):
+    return serve(create_app(searcher))
+
+
+@pytest.fixture
+def page(browser, home) -> Iterator[Page]:
+    """A fresh page that may ask nobody but the server, and have no errors."""
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.goto(home)
+    yield page
+    page.close()
+    assert all(url.startswith(home) for url in asked)
+    assert [text for text in complaints if "Failed to load resource" not in text] == []
+
+
+def search(page: Page, text: str = QUERY) -> None:
+    page.get_by_label("What happens in the video?").fill(text)
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_role("status")).to_contain_text(text)
+
+
+def expect_names(page: Page, side: str, names: list[str]) -> None:
+    """Wait for these files to be the ranking on one side."""
+    titles = [f"{rank}. {name}" for rank, name in enumerate(names, start=1)]
+    expect(page.locator(f"section.{side} h3")).to_have_text(titles)
+
+
+def expected(searcher, side, **options):
+    return [result.path.rsplit("/")[-1] for result in getattr(searcher.compare(QUERY, **options), side)]
+
+
+def test_both_rankings_stand_side_by_side(page, searcher):
+    search(page)
+    for side in ("plain", "adapted"):
+        expect_names(page, side, expected(searcher, side))
+    left, right, way = (
+        page.locator(part).bounding_box() for part in ("section.plain", "section.adapted", "figure")
+    )
+    assert left["x"] + left["width"] <= right["x"] < right["x"] + right["width"] <= way["x"]
+    found = searcher.compare(QUERY)
+    first = page.locator("section.adapted li").first
+    expect(first.locator(".score")).to_have_text(f"{found.adapted[0].score:.3f}")
+    before = next(n for n, result in enumerate(found.plain, 1) if result.video_id == found.adapted[0].video_id)
+    expect(first.locator(".move")).to_have_text("same place" if before == 1 else f"▲ up from {before}")
+
+
+def test_the_way_across_the_gap_is_drawn(page, searcher):
+    search(page)
+    drawn = page.locator("figure > svg")
+    assert drawn.locator(".ring").count() == drawn.locator(".disc").count() == 8
+    assert drawn.locator(".step").count() == 11
+    assert drawn.locator(".other").count() == len(searcher.compare(QUERY).map.cloud)
+    words = f"The adapter turns the query by {searcher.compare(QUERY).moved:.0f}°"
+    assert page.get_by_role("img", name=words).count() == 1
+    page.locator("section.adapted li").first.hover()
+    assert drawn.locator(".disc.lit").count() == 1
+
+
+def test_clips_play_from_the_matching_second(page, searcher):
+    search(page)
+    found = searcher.compare(QUERY).adapted
+    place = next(n for n, result in enumerate(found) if "clip-" in result.path)
+    item = page.locator("section.adapted li").nth(place)
+    item.get_by_role("button", name="Play clip-").click()
+    video = item.locator("video")
+    expect(video).to_have_js_property("paused", False)
+    page.wait_for_function("video => video.played.length > 0", arg=video.element_handle())
+    started = video.evaluate("video => video.played.start(0)")
+    assert started == pytest.approx(found[place].timestamp, abs=0.06)
+    other = page.locator("section.plain li").filter(has_text="long.mp4")
+    other.get_by_role("button").click()
+    expect(video).to_have_js_property("paused", True)
+
+
+def test_what_the_browser_cannot_play_shows_its_frame_and_says_so(page):
+    search(page)
+    item = page.locator("section.plain li").filter(has_text="old.mp4")
+    item.get_by_role("button", name="Play old.mp4").click()
+    expect(item.get_by_text("This browser cannot play the file")).to_be_visible()
+    assert "/frame?at=" in item.locator("video").get_attribute("poster")
+
+
+def test_sliders_search_again_and_the_address_keeps_everything(page, searcher):
+    search(page)
+    strength = page.get_by_label("Strength")
+    strength.focus()
+    for _ in range(20):
+        page.keyboard.press("ArrowLeft")
+    for side in ("plain", "adapted"):
+        expect_names(page, side, expected(searcher, "plain"))
+    assert page.locator("section.adapted .move").all_inner_texts() == ["same place"] * 8
+    page.get_by_label("Steps").focus()
+    page.keyboard.press("Home")
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    strength.fill("0.9")
+    page.get_by_role("radio", name="DITS").check()
+    wanted = expected(searcher, "adapted", steps=3, strength=0.9)
+    assert wanted not in (expected(searcher, "plain"), expected(searcher, "adapted"))
+    expect_names(page, "adapted", wanted)
+    page.reload()
+    expect_names(page, "adapted", wanted)
+    expect(page.locator("section.plain")).to_be_hidden()
+    expect(page.get_by_label("Steps")).to_have_value("3")
+
+
+def test_back_returns_to_the_search_before(page):
+    search(page, "a red ball")
+    search(page, "a blue box")
+    page.go_back()
+    expect(page.get_by_role("status")).to_contain_text("a red ball")
+    expect(page.get_by_label("What happens")).to_have_value("a red ball")
+
+
+def test_filters(page):
+    search(page)
+    page.get_by_text("Filters").click()
+    page.get_by_label("Words in the path").fill("long")
+    for side in ("plain", "adapted"):
+        expect_names(page, side, ["long.mp4"])
+    page.get_by_label("Words in the path").fill("nowhere")
+    expect(page.get_by_role("status")).to_contain_text("the filters leave no video")
+
+
+def test_errors_are_shown(page):
+    search(page)
+    page.get_by_label("What happens in the video?").fill("beach.mp4")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("name of a video file")
+    expect(page.locator("main")).to_be_hidden()
+    search(page)
+    expect(page.get_by_role("alert")).to_be_empty()
+    expect(page.locator("main")).to_be_visible()
+
+
+def test_keyboard_alone(page):
+    expect(page.get_by_label("What happens in the video?")).to_be_focused()
+    page.keyboard.type(QUERY)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text(QUERY)
+    reached = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        focus = page.evaluate(
+            "() => { const at = document.activeElement; "
+            "return [at.ariaLabel ?? at.name ?? at.textContent.trim(), getComputedStyle(at).outlineStyle] }"
+        )
+        reached.append(focus[0] or "Search")
+        assert focus[1] == "solid", f"no visible focus on {focus[0]}"
+        if reached[-1].startswith("Play"):
+            break
+    assert reached[:5] == ["Search", "strength", "steps", "view", "Filters"]
+    assert reached[-1].startswith("Play")
+    page.keyboard.press("Enter")
+    expect(page.locator("section.plain video").first).to_be_focused()
+    expect(page.locator("section.plain video").first).to_have_js_property("controls", True)
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1024])
+def test_narrow_screens(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    search(page)
+    page.get_by_text("Filters").click()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    left, right = (page.locator(f"section.{side}").bounding_box() for side in ("plain", "adapted"))
+    assert left["y"] == right["y"]
+    assert left["x"] + left["width"] <= right["x"]
+    for control in page.locator("button:visible, input:visible, summary").all():
+        box = control.bounding_box()
+        assert box["width"] > 0
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+
+
+def test_everything_has_a_name(page):
+    search(page)
+    page.get_by_text("Filters").click()
+    for control in page.locator("button:visible, input:visible, video, figure > svg").all():
+        assert control.evaluate(
+            "at => at.ariaLabel || at.labels?.length || at.textContent.trim()"
+            " || at.getAttribute('aria-labelledby')"
+        )
+    assert page.locator("html").get_attribute("lang") == "en"
+    assert page.locator("h1").count() == 1
+
+
+def test_the_api_page_lists_what_can_be_asked(page, home):
+    page.get_by_role("link", name="API").click()
+    expect(page.get_by_role("heading", name="GET /api/search")).to_be_visible()
+    expect(page.get_by_role("row", name="strength number or null")).to_contain_text("0 to 1")
+    expect(page.get_by_role("heading", name="Comparison")).to_be_visible()
+    assert page.get_by_role("link", name="OpenAPI").evaluate("a => a.href") == f"{home}api/openapi.json"
+
+
+def test_a_token_opens_page_and_videos(browser, serve, searcher):
+    home = serve(create_app(searcher, token="open-sesame"))
+    page = browser.new_page()
+    assert page.goto(home).status == 401
+    page.goto(f"{home}?token=open-sesame&query={QUERY}")
+    expect(page.locator("section.plain h3")).to_have_count(8)
+    assert "token" not in page.url
+    page.locator("section.adapted li").filter(has_text="long.mp4").get_by_role("button").click()
+    expect(page.locator("section.adapted li").filter(has_text="long.mp4").locator("video")).to_have_js_property(
+        "paused", False
+    )
+    page.close()
+
+
+def test_an_adapter_without_steps_has_no_slider(browser, serve, client, encoder, tiny_clip, tmp_path):
+    rng = np.random.default_rng(0)
+    shift = mean_shift(rng.normal(size=(9, 32)), rng.normal(size=(9, 32)))
+    linear = DITSQueryEncoder.from_pretrained(
+        Artifact(shift, encoder.space).save(tmp_path / "shift"), encoder=tiny_clip
+    )
+    searcher = Searcher(QdrantStore(client, space=linear.space), linear)
+    page = browser.new_page()
+    page.goto(serve(create_app(searcher)))
+    search(page)
+    expect(page.get_by_label("Steps")).to_be_hidden()
+    expect(page.locator("#adapted-title")).to_have_text(searcher.about().adapter)
+    page.close()
