@@ -76,16 +76,16 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: Pairs | 
     Args:
         backend: adapter and CLIP.
         folder: where to.
-        int8: held-out pairs of the same space. With them the adapter's matrices become int8, one scale for each
-            output, and what goes into them uint8 with scales from half of these texts; the other half decides
-            whether that is accepted. A quarter of the bytes; the text tower stays float32.
+        int8: held-out pairs of the same space. With them the adapter's matrices become int8 (`quantise`),
+            calibrated on half of these texts; the other half decides whether that is accepted. A quarter of the
+            bytes; the text tower stays float32.
 
     Returns:
         The folder.
 
     Raises:
         MissingExtraError: `onnx` or `onnxscript` is not installed.
-        InputError: an adapter of a kind that only serves for comparisons.
+        InputError: an adapter of a kind that only serves for comparisons, or int8 for a linear one.
         SpaceMismatchError: pairs of another space.
         DITSError: int8 weights cost more than `INT8_R1` points of R@1, or a query falls below `INT8_COSINE`.
         ArtifactError: the folder holds something else than an artefact.
@@ -201,6 +201,9 @@ def _quiet() -> Iterator[None]:
 def quantise(path: Path, out: Path, calibration: NDArray[np.float32]) -> None:
     """Write an exported adapter with int8 matrices, a scale for each output, and uint8 inputs of them.
 
+    Only matrices behind a LayerNorm or a GELU become int8, in DITS those that are read at every step. Embeddings
+    themselves have components that dwarf the others, and maps that undo this: eight bits are not enough for them.
+
     The inputs' scales are fixed by the calibration: were they found anew for each batch, as dynamic quantisation
     does, a query's vector would depend on what else is in its batch.
 
@@ -208,7 +211,11 @@ def quantise(path: Path, out: Path, calibration: NDArray[np.float32]) -> None:
         path: the float32 graph.
         out: where to; may be the same.
         calibration: text embeddings, (n, d).
+
+    Raises:
+        InputError: there is no such matrix, as in linear adapters.
     """
+    import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -216,6 +223,14 @@ def quantise(path: Path, out: Path, calibration: NDArray[np.float32]) -> None:
         QuantType,
         quantize_static,
     )
+
+    nodes = onnx.load(path).graph.node
+    scaled = {node.output[0] for node in nodes if node.op_type in ("LayerNormalization", "Gelu")}
+    chosen = [node.name for node in nodes if node.op_type == "Gemm" and node.input[0] in scaled]
+    if not chosen:
+        raise InputError(
+            "int8 weights are for DITS and the MLP; this adapter is one map, quick enough in float32."
+        )
 
     class Texts(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -232,6 +247,7 @@ def quantise(path: Path, out: Path, calibration: NDArray[np.float32]) -> None:
             Texts(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Gemm"],
+            nodes_to_quantize=chosen,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

@@ -344,8 +344,29 @@ class TestInt8:
     def test_weights_are_int8(self, quantised):
         onnx = pytest.importorskip("onnx")
         graph = onnx.load(quantised / "onnx" / ADAPTER).graph
-        matrices = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 2}
-        assert matrices == {onnx.TensorProto.INT8}
+        matrices = [tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 2]
+        assert matrices.count(onnx.TensorProto.INT8) == 2 * 3 + 1  # two blocks, and the map between steps
+        assert matrices.count(onnx.TensorProto.FLOAT) == 2  # into the first step, and out of the last
+
+    def test_outliers_in_the_embeddings_do_no_harm(self, tmp_path):
+        import onnxruntime
+
+        adapter = random_dits(start="affine")
+        with torch.no_grad():  # a start that undoes one huge component, as a trained one does
+            adapter.sampler.start.weight.copy_(torch.eye(WIDTH))
+            adapter.sampler.start.weight[0, 0] = 0.01
+        text = np.random.default_rng(0).normal(size=(300, WIDTH)).astype(np.float32)
+        text[:, 0] = 100
+        export.export_adapter(adapter, tmp_path / "float32.onnx")
+        export.quantise(tmp_path / "float32.onnx", tmp_path / "int8.onnx", text[:200])
+        session = onnxruntime.InferenceSession(tmp_path / "int8.onnx")
+        found = session.run(None, {"vectors": text[200:], "strength": np.ones(1, np.float32)})[0]
+        assert lowest_cosine(found, adapter.adapt(text[200:])) > export.INT8_COSINE
+
+    def test_linear_adapters_stay_float32(self, tmp_path):
+        export.export_adapter(KINDS["affine"](), tmp_path / "float32.onnx")
+        with pytest.raises(InputError, match="quick enough in float32"):
+            export.quantise(tmp_path / "float32.onnx", tmp_path / "int8.onnx", np.ones((2, WIDTH), np.float32))
 
     @pytest.mark.parametrize(("limit", "value"), [("INT8_COSINE", 1.0), ("INT8_R1", -1.0)])
     def test_refused_where_it_costs_too_much(self, trained, pairs, tmp_path, monkeypatch, limit, value):
