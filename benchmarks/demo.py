@@ -60,10 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         linear = str(encoders["best linear"].artifact.adapter.config.method)  # type: ignore[attr-defined]
         print(f"\n{len(texts)} held-out sentences against {len(records)} generated clips (not real video)\n")
         print(table(found, labels, {"best linear": f"best linear ({linear})"}))
-        gains = {
-            other: {name: paired_bootstrap(found[other], found["DITS T'=10"], labels)[name] for name in PAIRED}
-            for other in ("plain CLIP", "best linear")
-        }
+        gains = {}
+        for other in ("plain CLIP", "best linear"):
+            differences = paired_bootstrap(found[other], found["DITS T'=10"], labels)
+            gains[other] = {name: differences[name] for name in PAIRED}
         for other, gain in gains.items():
             shown = ", ".join(f"{title} {signed(gain[name])}" for name, title in PAIRED.items())
             print(f"DITS against {other} (paired): {shown}")

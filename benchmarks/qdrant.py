@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from benchmarks.scorers import SHORT_LIST
 from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores.options import QUANTISATIONS, RESCORED
 from dits_adapter.stores.qdrant import FRAMES, POOLED, QdrantStore
 from dits_adapter.training.data import Pairs
 
@@ -40,18 +41,12 @@ class Mode:
 
     name: str
     params: models.SearchParams | None
-    quantisation: models.ScalarQuantization | models.BinaryQuantization | None = None
+    quantisation: models.QuantizationConfig | None = None
     rerank: bool = False
 
 
-def _quantised(rescore: bool) -> models.SearchParams:
-    return models.SearchParams(quantization=models.QuantizationSearchParams(rescore=rescore, oversampling=2.0))
-
-
-_INT8 = models.ScalarQuantization(
-    scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
-)
-_BINARY = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+_INT8, _BINARY = QUANTISATIONS["scalar"], QUANTISATIONS["binary"]
+_ROUGH = models.SearchParams(quantization=models.QuantizationSearchParams(rescore=False, oversampling=2.0))
 _EXACT = models.SearchParams(exact=True)
 
 LOCAL = (Mode("Qdrant, exact", None), Mode("Qdrant, exact, then MaxSim", None, rerank=True))
@@ -59,9 +54,9 @@ LOCAL = (Mode("Qdrant, exact", None), Mode("Qdrant, exact, then MaxSim", None, r
 SERVER = (
     *(replace(mode, params=_EXACT) for mode in LOCAL),
     Mode("Qdrant, HNSW", models.SearchParams(exact=False)),
-    Mode("Qdrant, HNSW, int8", _quantised(rescore=False), _INT8),
-    Mode("Qdrant, HNSW, int8, rescored", _quantised(rescore=True), _INT8),
-    Mode("Qdrant, HNSW, binary, rescored", _quantised(rescore=True), _BINARY),
+    Mode("Qdrant, HNSW, int8", _ROUGH, _INT8),
+    Mode("Qdrant, HNSW, int8, rescored", RESCORED, _INT8),
+    Mode("Qdrant, HNSW, binary, rescored", RESCORED, _BINARY),
 )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,9 +34,6 @@ from dits_adapter.errors import DITSError, InputError, MissingExtraError
 from dits_adapter.metrics import DotProducts, RetrievalMetrics, ranks
 from dits_adapter.space import CANARY_TEXTS
 from dits_adapter.training.data import Pairs
-
-if TYPE_CHECKING:
-    pass
 
 EXPORTED = (DITSAdapter, AffineAdapter, LowRankAdapter, MLPAdapter)
 COSINE = 0.9999

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli.settings import add_settings, assignments
+
 
 def add_distill(commands: Any) -> None:
     """Add `distill`."""
@@ -27,13 +29,7 @@ def add_distill(commands: Any) -> None:
     distill.add_argument(
         "--mlp-ratio", type=float, metavar="R", help="hidden width of its MLPs over d (default: the teacher's)"
     )
-    distill.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="one field of the optimisation: epochs=10, batch_size=64, seed=1; may be repeated",
-    )
+    add_settings(distill, "one field of the optimisation: epochs=10, batch_size=64, seed=1")
     distill.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")
     distill.add_argument(
         "--test-fraction", type=float, default=0.1, metavar="F", help="of the videos (default: %(default)s)"
@@ -44,7 +40,6 @@ def add_distill(commands: Any) -> None:
 
 def _distill(args: argparse.Namespace) -> int:
     from dits_adapter.artifact import Artifact
-    from dits_adapter.cli.train import assignments
     from dits_adapter.training.config import Recipe
     from dits_adapter.training.data import load_pairs
     from dits_adapter.training.distill import distill

@@ -56,9 +56,7 @@ def _gap(args: argparse.Namespace) -> int:
         chosen = np.random.default_rng(0).choice(len(pairs), min(args.queries, len(pairs)), replace=False)
         with torch.inference_mode():
             queries = torch.from_numpy(pairs.text[np.sort(chosen)])
-            path = adapter.sampler.trajectory(queries)
-        if adapter.sampler.start is not None:  # the flow starts beyond the query
-            path = [queries, *path]
+            path = [queries, *adapter.sampler.trajectory(queries)]  # the flow may start beyond the query
         trajectories(torch.stack(path).numpy(), text, unit(pairs.video), args.out / "trajectories.png")
     statistics = {name: asdict(s) for name, s in found.items()}
     (args.out / "statistics.json").write_text(json.dumps(statistics, indent=1) + "\n", "utf-8")

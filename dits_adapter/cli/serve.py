@@ -12,7 +12,7 @@ import webbrowser
 from contextlib import suppress
 from typing import Any
 
-from dits_adapter.cli.store import add_query, add_store
+from dits_adapter.cli.store import add_query, add_store, query_store
 from dits_adapter.errors import InputError, MissingExtraError
 
 TOKEN = "DITS_ADAPTER_TOKEN"
@@ -48,22 +48,12 @@ def _serve(args: argparse.Namespace) -> int:
     from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.serve.app import LOOPBACK, create_app
     from dits_adapter.serve.search import Searcher
-    from dits_adapter.stores.qdrant import QdrantStore
 
     listener = _listen(args.host, args.port)
     local = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
     token = os.environ.get(TOKEN) or (None if local else secrets.token_urlsafe(24))
     encoder = DITSQueryEncoder.from_pretrained(args.adapter)
-    with (
-        listener,
-        QdrantStore(
-            args.store,
-            args.collection,
-            space=encoder.space,
-            vector=args.vector,
-            trust_unstamped=args.trust_unstamped,
-        ) as store,
-    ):
+    with listener, query_store(args, encoder.space) as store:
         searcher = Searcher(store, encoder)
         searcher.load()
         app = create_app(searcher, token=token, hosts=(*LOOPBACK, args.host))

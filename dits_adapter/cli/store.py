@@ -9,11 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dits_adapter.cli.train import assignments
+from dits_adapter.cli.settings import assignments
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
+    from dits_adapter.space import EmbeddingSpace
     from dits_adapter.stores.options import CollectionOptions
+    from dits_adapter.stores.qdrant import QdrantStore
 
 
 def add_store(command: Any) -> None:
@@ -41,6 +43,15 @@ def add_query(command: Any) -> None:
         "--trust-unstamped",
         action="store_true",
         help="search a collection that something else made, whose vectors you know to be of the adapter's CLIP",
+    )
+
+
+def query_store(args: argparse.Namespace, space: EmbeddingSpace) -> QdrantStore:
+    """Name the collection that the options of `add_store` and `add_query` say, for queries of a space."""
+    from dits_adapter.stores.qdrant import QdrantStore
+
+    return QdrantStore(
+        args.store, args.collection, space=space, vector=args.vector, trust_unstamped=args.trust_unstamped
     )
 
 
@@ -132,16 +143,9 @@ def add_search(commands: Any) -> None:
 
 def _search(args: argparse.Namespace) -> int:
     from dits_adapter.encoder import DITSQueryEncoder
-    from dits_adapter.stores.qdrant import QdrantStore
 
     encoder = DITSQueryEncoder.from_pretrained(args.adapter)
-    with QdrantStore(
-        args.store,
-        args.collection,
-        space=encoder.space,
-        vector=args.vector,
-        trust_unstamped=args.trust_unstamped,
-    ) as store:
+    with query_store(args, encoder.space) as store:
         store.open()  # before the model is loaded: a wrong store is said at once
         vector = encoder.encode_document(args.query) if args.plain else encoder.encode_query(args.query)
         hits = store.search(vector, limit=args.limit, per_video=args.per_video, exact=args.exact)
@@ -172,7 +176,6 @@ def add_recall(commands: Any) -> None:
 
 def _recall(args: argparse.Namespace) -> int:
     from dits_adapter.encoder import DITSQueryEncoder
-    from dits_adapter.stores.qdrant import QdrantStore
     from dits_adapter.stores.recall import measure_recall
     from dits_adapter.training.compare import markdown_table
 
@@ -182,13 +185,7 @@ def _recall(args: argparse.Namespace) -> int:
         raise InputError(f"{args.queries}: cannot be read as text ({error}).") from None
     encoder = DITSQueryEncoder.from_pretrained(args.adapter)
     head = ["search", f"recall@{args.limit}", "p50 ms", "p99 ms"]
-    with QdrantStore(
-        args.store,
-        args.collection,
-        space=encoder.space,
-        vector=args.vector,
-        trust_unstamped=args.trust_unstamped,
-    ) as store:
+    with query_store(args, encoder.space) as store:
         store.open()
         for name, vectors in (("plain", encoder.encode_document(texts)), ("adapted", encoder.encode_query(texts))):
             rows = [

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dits_adapter.errors import InputError
+from dits_adapter.cli.settings import add_settings, assignments
 
 if TYPE_CHECKING:
     from dits_adapter.training.config import BaseRecipe
@@ -45,13 +44,7 @@ def add_recipe_arguments(parser: argparse.ArgumentParser, preset: str, example: 
     """Add what `read_recipe` reads."""
     parser.add_argument("--preset", default=preset, help="the recipe to start from (default: %(default)s)")
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="fields that differ from the preset")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help=f"one field that differs: {example}; may be repeated",
-    )
+    add_settings(parser, f"one field that differs: {example}")
 
 
 def read_recipe(kind: type[R], args: argparse.Namespace) -> R:
@@ -61,18 +54,6 @@ def read_recipe(kind: type[R], args: argparse.Namespace) -> R:
         InputError: a setting without an equals sign, an unknown preset, field or value.
     """
     return kind.read(args.preset, args.config, assignments("--set", args.set))
-
-
-def assignments(option: str, given: Sequence[str]) -> dict[str, str]:
-    """Split NAME=VALUE arguments of an option.
-
-    Raises:
-        InputError: one without an equals sign.
-    """
-    for assignment in given:
-        if "=" not in assignment:
-            raise InputError(f"{option} {assignment}: write NAME=VALUE.")
-    return dict(assignment.split("=", 1) for assignment in given)
 
 
 def _train(args: argparse.Namespace) -> int:

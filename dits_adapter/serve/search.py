@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from torch.nn.functional import normalize
 from dits_adapter.adapters import DITSAdapter
 from dits_adapter.encoder import DITSQueryEncoder
 from dits_adapter.errors import InputError
+from dits_adapter.stores.qdrant import segment_id
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -315,7 +315,7 @@ class Searcher:
 
 
 def _point_id(hit: Hit) -> str | int:
-    """Return the id of the hit's point, as `segment_point` makes it; in a foreign collection, its video's."""
+    """Return the id of the hit's point, as ingestion made it; in a foreign collection, its video's."""
     if INGESTED in hit.payload:
-        return str(uuid.uuid5(uuid.UUID(hit.video_id), f"{hit.start:.6f}-{hit.end:.6f}"))
+        return segment_id(hit.video_id, hit.payload["start"], hit.payload["end"])
     return int(hit.video_id) if hit.video_id.isdigit() else hit.video_id

@@ -149,6 +149,11 @@ def video_id(sha256: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, sha256))
 
 
+def segment_id(video_id: str, start: float, end: float) -> str:
+    """Return the id of the point of one segment of a video, given in seconds."""
+    return str(uuid.uuid5(uuid.UUID(video_id), f"{start:.6f}-{end:.6f}"))
+
+
 def segment_point(file: VideoFile, segment: EncodedSegment, *, segments: int | None = None) -> models.PointStruct:
     """Describe one segment as a point; `segments` is how many the video has, given with its last one.
 
@@ -170,7 +175,7 @@ def segment_point(file: VideoFile, segment: EncodedSegment, *, segments: int | N
     if segments is not None:
         payload["segments"] = segments
     return models.PointStruct(
-        id=str(uuid.uuid5(uuid.UUID(file.video_id), f"{start:.6f}-{end:.6f}")),
+        id=segment_id(file.video_id, start, end),
         vector={POOLED: segment.vector.tolist(), FRAMES: segment.frame_vectors.tolist()},
         payload=payload,
     )

@@ -6,8 +6,6 @@ that lies as far along, and at the last one to the videos, too.
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -30,7 +28,7 @@ from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.data import Pairs
 from dits_adapter.training.frozen import Epoch, Objective, best_epoch, evaluate, train
 from dits_adapter.training.losses import contrastive_loss
-from dits_adapter.training.run import TELLING, describe
+from dits_adapter.training.run import describe, say_if_few, sizes
 
 TRAJECTORY_WEIGHT = 10.0
 """Weight of the mean 1 − cosine to the teacher's points beside the contrastive loss."""
@@ -165,13 +163,7 @@ def distill(
         rest, test = pairs.split(test_fraction, training.seed)
     for some, name in ((pairs, "the pairs"), (test, "the test pairs")):
         teacher.space.require(some.space, mine="the teacher", theirs=name)
-    error = 196 * math.sqrt(0.25 / len(test.video))
-    if error > TELLING:
-        warnings.warn(
-            f"the {len(test.video)} test videos fix R@1 to about ± {error:.0f} points only: almost any student is "
-            "within that noise. Hold out more videos.",
-            stacklevel=2,
-        )
+    say_if_few(test, "almost any student is within that noise. Hold out more videos.")
     kept, validation = rest.split(training.validation, training.seed)
     master = teacher.adapter.to(pick_device(device))
     objective = follow(master)
@@ -181,8 +173,7 @@ def distill(
     facts = {
         "dataset": dataset,
         "teacher": {"dits": teacher.adapter.config.model_dump(mode="json"), "training": teacher.training},
-        "pairs": {"train": len(kept), "validation": len(validation), "test": len(test)},
-        "videos": {"train": len(kept.video), "validation": len(validation.video), "test": len(test.video)},
+        **sizes(train=kept, validation=validation, test=test),
         "recipe": {"training": training.model_dump(mode="json"), "trajectory_weight": TRAJECTORY_WEIGHT},
         "best_epoch": best_epoch(history).number,
     }

@@ -137,13 +137,7 @@ def train_artifact(
     incumbent = Artifact.load(target) if is_artifact(target) else None
     if incumbent is not None:
         pairs.space.require(incumbent.space, mine="the training pairs", theirs=f"the adapter at {target}")
-    error = 196 * math.sqrt(0.25 / len(test.video))
-    if error > TELLING:
-        warnings.warn(
-            f"the {len(test.video)} test videos fix R@1 to about ± {error:.0f} points only; differences below "
-            "that mean nothing. Hold out more videos, or take the simplest adapter.",
-            stacklevel=2,
-        )
+    say_if_few(test, "differences below that mean nothing. Hold out more videos, or take the simplest adapter.")
     kept, validation = rest.split(recipe.training.validation, recipe.training.seed)
     checkpoints = target.with_name(f"{target.name}.checkpoints")
     adapter, history = fit(
@@ -162,8 +156,7 @@ def train_artifact(
         pairs.space,
         training={
             "dataset": dataset,
-            "pairs": {"train": len(kept), "validation": len(validation), "test": len(test)},
-            "videos": {"train": len(kept.video), "validation": len(validation.video), "test": len(test.video)},
+            **sizes(train=kept, validation=validation, test=test),
             "recipe": recipe.model_dump(mode="json"),
             "best_epoch": best and best.number,
             "best_learning_rate": best and best.learning_rate,
@@ -176,6 +169,22 @@ def train_artifact(
     if checkpoints.exists():
         shutil.rmtree(checkpoints)
     return TrainingReport(artifact, history, metrics, name, differences, written)
+
+
+def say_if_few(test: Pairs, so: str) -> None:
+    """Warn where a test split is too small to tell adapters apart; `so` is what follows, for the message."""
+    error = 196 * math.sqrt(0.25 / len(test.video))
+    if error > TELLING:
+        message = f"the {len(test.video)} test videos fix R@1 to about ± {error:.0f} points only; {so}"
+        warnings.warn(message, stacklevel=3)
+
+
+def sizes(**splits: Pairs) -> dict[str, dict[str, int]]:
+    """Return how many pairs and videos each split has, for an artefact's record."""
+    return {
+        "pairs": {name: len(split) for name, split in splits.items()},
+        "videos": {name: len(split.video) for name, split in splits.items()},
+    }
 
 
 def _require_raw(text: np.ndarray) -> None:
