@@ -24,7 +24,7 @@ from benchmarks.clips.dataset import Record, make_split
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
 from dits_adapter.figures import gap_picture
 from dits_adapter.metrics import METRICS, DotProducts, RetrievalMetrics, bootstrap, paired_bootstrap, ranks
-from dits_adapter.stores.qdrant import POOLED, Hit
+from dits_adapter.stores.segments import POOLED, Hit
 from dits_adapter.training.compare import signed
 from dits_adapter.video.decode import Video
 

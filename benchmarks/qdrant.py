@@ -16,7 +16,8 @@ from tqdm import tqdm
 from benchmarks.scorers import SHORT_LIST
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.options import QUANTISATIONS, RESCORED
-from dits_adapter.stores.qdrant import FRAMES, POOLED, QdrantStore
+from dits_adapter.stores.qdrant import QdrantStore
+from dits_adapter.stores.segments import FRAMES, POOLED
 from dits_adapter.training.data import Pairs
 
 Floats = npt.NDArray[np.floating]

@@ -20,13 +20,13 @@ from torch.nn.functional import normalize
 from dits_adapter.adapters import DITSAdapter
 from dits_adapter.encoder import DITSQueryEncoder
 from dits_adapter.errors import InputError
-from dits_adapter.stores.qdrant import segment_id
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from dits_adapter.bridges.sentence_transformers import QueryAdapter
-    from dits_adapter.stores.qdrant import Hit, QdrantStore
+    from dits_adapter.stores.qdrant import QdrantStore
+    from dits_adapter.stores.segments import Hit
 
 INGESTED = "mtime_ns"
 """A payload field that ingestion writes: such a point says which file it is of, and what that file was like."""
@@ -231,7 +231,7 @@ class Searcher:
         hits = found[0] + found[1]
         drawing, positions = self._draw(path, adapted.cpu().numpy(), self._vectors(hits))
         cosine = float((plain * adapted).sum().clamp(-1, 1))
-        results = [self._result(hit, positions.get(str(_point_id(hit)))) for hit in hits]
+        results = [self._result(hit, positions.get(str(hit.id))) for hit in hits]
         return Comparison(
             query=query,
             strength=strength,
@@ -275,7 +275,7 @@ class Searcher:
 
     def _vectors(self, hits: list[Hit]) -> dict[str, Vectors]:
         """Fetch the vectors of hits, which a search does not return, by point id."""
-        ids = list(dict.fromkeys(map(_point_id, hits)))
+        ids = list(dict.fromkeys(hit.id for hit in hits))
         records = self.store.client.retrieve(
             self.store.collection, ids, with_payload=False, with_vectors=self._vector_names
         )
@@ -312,10 +312,3 @@ class Searcher:
             Map(path=drawn[: len(path)], query=drawn[len(path)], cloud=cloud, explained=explained),
             dict(zip(hits, drawn[len(path) + 1 :], strict=True)),
         )
-
-
-def _point_id(hit: Hit) -> str | int:
-    """Return the id of the hit's point, as ingestion made it; in a foreign collection, its video's."""
-    if INGESTED in hit.payload:
-        return segment_id(hit.video_id, hit.payload["start"], hit.payload["end"])
-    return int(hit.video_id) if hit.video_id.isdigit() else hit.video_id

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from dits_adapter.errors import InputError, StoreError, VideoError
-from dits_adapter.stores.qdrant import Record, VideoFile, failure_point, segment_point, video_id
+from dits_adapter.stores.segments import Record, VideoFile, failure_point, segment_point, video_id
 
 if TYPE_CHECKING:
     from qdrant_client.models import PointStruct

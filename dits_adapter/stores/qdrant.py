@@ -1,190 +1,31 @@
-"""Video segments in a Qdrant collection: its schema, the stamp of its embedding space, and search.
-
-A point is one segment of one video. It has two vectors, `video` (the pooled one, cosine, searched through HNSW)
-and `frames` (one vector a frame, MaxSim, not indexed: for locating and re-ranking), and this payload:
-
-| field               | meaning                                                                        |
-|---------------------|--------------------------------------------------------------------------------|
-| `video_id`          | UUID made from the file's content: a renamed file keeps its id                 |
-| `path`              | where that content was last seen, absolute                                     |
-| `start`, `end`      | the segment, in seconds                                                        |
-| `timestamps`        | of the frames, in seconds                                                      |
-| `duration`, `fps`   | of the whole video                                                             |
-| `decoder`           | which backend decoded it                                                       |
-| `size`, `mtime_ns`  | of the file when it was read: an unchanged file is recognised without reading  |
-| `segments`          | on a video's last segment only: how many there are; a video with fewer, or     |
-|                     | without this number, was interrupted and is done again                         |
-
-A file that could not be read is a point without vectors, which no search returns: `path`, `size`, `mtime_ns` and
-`failure`, the reason. Everything that ingestion has to remember thus lives in the collection itself, and travels
-with its snapshots, replicas and aliases.
-"""
+"""Video segments in a Qdrant collection: made, stamped with their embedding space, filled and searched."""
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import random
-import re
-import sqlite3
-import time
-import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from json import JSONDecodeError
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import grpc  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from qdrant_client import QdrantClient, models
-from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
-from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.connection import Connection
 from dits_adapter.stores.options import RESCORED, CollectionOptions
+from dits_adapter.stores.segments import FRAMES, POOLED, STAMP, Hit, Record, Stamp, VideoFile
 
 if TYPE_CHECKING:
     from dits_adapter.stores.ingest import IngestReport
-    from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
+    from dits_adapter.video.encoder import VideoEncoder
 
-T = TypeVar("T")
-logger = logging.getLogger(__name__)
-
-STAMP = "dits_adapter"
-"""Key of the collection's metadata under which the `Stamp` is kept."""
-POOLED, FRAMES = "video", "frames"
-TIMEOUT = 60
-"""Seconds for one request: uploads wait until the server has them on disk."""
-PATIENCE = 60
-"""Seconds for which writes are tried again while the server restarts or is overloaded."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
-"""Seconds before the first repetition, doubled from one to the next, up to the longest."""
-OVERLOADED = (429, 502, 503, 504)
-"""HTTP answers of a server, or of what stands before it, that may be another a moment later."""
 SCROLL = 1000
-_NAMESPACE = uuid.UUID("5d0f6c52-6f0e-5f0c-9d3c-1f7c0b7a4e21")
-
-
-class Stamp(BaseModel):
-    """What a collection says about itself: how its vectors were made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal[1] = 1
-    space: EmbeddingSpace
-    segment_seconds: float | None = None
-    overlap: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class VideoFile:
-    """A file on disk, and the identity of its content."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    video_id: str = ""
-
-
-@dataclass(slots=True)
-class Record:
-    """What a collection knows about one video, or about one file that could not be read (`failure`)."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    video_id: str = ""
-    failure: str = ""
-    found: int = 0
-    expected: int = -1
-
-    @property
-    def complete(self) -> bool:
-        """Whether all segments of the video are there."""
-        return self.found == self.expected
-
-    def is_of(self, file: VideoFile) -> bool:
-        """Whether `file` is, by name, size and modification time, the one that this was recorded of."""
-        return (self.path, self.size, self.mtime_ns) == (file.path, file.size, file.mtime_ns)
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One segment that matches a query.
-
-    Attributes:
-        video_id: id of its video; in an unstamped collection the value of `video_field`, or the point's id.
-        path: the video file, if the collection says.
-        start, end: the segment, in seconds, likewise.
-        score: similarity of query and pooled vector, in the collection's own distance (cosine).
-        timestamp: seconds of the frame that matches best; None without frame vectors.
-        payload: everything that the collection keeps about the segment.
-    """
-
-    video_id: str
-    path: str | None
-    start: float | None
-    end: float | None
-    score: float
-    timestamp: float | None
-    payload: Mapping[str, Any] = field(repr=False, hash=False)
-
-    def __str__(self) -> str:
-        span = "" if self.start is None or self.end is None else f"  {self.start:.1f}-{self.end:.1f} s"
-        best = "" if self.timestamp is None else f" (best at {self.timestamp:.1f} s)"
-        return f"{self.score:.3f}  {self.path or self.video_id}{span}{best}"
-
-
-def video_id(sha256: str) -> str:
-    """Return the id of a video whose content has this SHA-256 (hex)."""
-    return str(uuid.uuid5(_NAMESPACE, sha256))
-
-
-def segment_id(video_id: str, start: float, end: float) -> str:
-    """Return the id of the point of one segment of a video, given in seconds."""
-    return str(uuid.uuid5(uuid.UUID(video_id), f"{start:.6f}-{end:.6f}"))
-
-
-def segment_point(file: VideoFile, segment: EncodedSegment, *, segments: int | None = None) -> models.PointStruct:
-    """Describe one segment as a point; `segments` is how many the video has, given with its last one.
-
-    Times are rounded to microseconds, so that they and the id come out the same from every run.
-    """
-    start, end = round(segment.start, 6), round(segment.end, 6)
-    payload = {
-        "video_id": file.video_id,
-        "path": file.path,
-        "start": start,
-        "end": end,
-        "timestamps": [round(float(t), 6) for t in segment.timestamps],
-        "duration": round(segment.duration, 6),
-        "fps": round(segment.fps, 6),
-        "decoder": segment.backend,
-        "size": file.size,
-        "mtime_ns": file.mtime_ns,
-    }
-    if segments is not None:
-        payload["segments"] = segments
-    return models.PointStruct(
-        id=segment_id(file.video_id, start, end),
-        vector={POOLED: segment.vector.tolist(), FRAMES: segment.frame_vectors.tolist()},
-        payload=payload,
-    )
-
-
-def failure_point(file: VideoFile, reason: str) -> models.PointStruct:
-    """Describe a file that could not be read as a point without vectors."""
-    payload = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns, "failure": reason}
-    return models.PointStruct(id=str(uuid.uuid5(_NAMESPACE, "failure:" + file.path)), vector={}, payload=payload)
 
 
 def collection_space(client: QdrantClient, collection: str) -> EmbeddingSpace:
@@ -226,9 +67,6 @@ class QdrantStore:
             `space`. Only the width can be checked then: another CLIP of the same width gives wrong results
             without an error.
 
-    Attributes:
-        remote: whether it is a server that this store has its own connection to.
-
     Nothing is opened, created or checked before it is needed. Use it as a context manager, or `close` it: an
     embedded folder lets one process in at a time.
 
@@ -263,24 +101,7 @@ class QdrantStore:
         self._trust_unstamped = trust_unstamped
         self._has_frames = self._quantised = False
         self._opened: EmbeddingSpace | None = None
-        self._client: QdrantClient | None = None
-        self._folder: Path | None = None
-        self._own_client = not isinstance(location, QdrantClient)
-        self.remote = False
-        if isinstance(location, QdrantClient):
-            self._client = location
-            self.location = "the Qdrant of the given client"
-            return
-        if not isinstance(location, (str, PathLike)):
-            raise InputError(
-                f"location is a {type(location).__name__}; it is a URL, a folder, ':memory:' or a QdrantClient."
-            )
-        self.location = os.fspath(location)
-        if re.fullmatch(r"[\w.-]+:\d+/?", self.location):
-            raise InputError(f"location {self.location!r}: write a server's address as http://{self.location}")
-        self.remote = re.match(r"https?://", self.location) is not None
-        if self.location != ":memory:" and not self.remote:
-            self._folder = Path(location).absolute()
+        self._connection = Connection(location)
 
     def __enter__(self) -> QdrantStore:
         return self
@@ -290,9 +111,8 @@ class QdrantStore:
 
     def close(self) -> None:
         """Release the connection or the folder; a client that was passed in stays open."""
-        if self._own_client and self._client is not None:
-            self._client.close()
-            self._client = self._opened = None
+        self._connection.close()
+        self._opened = None
 
     @property
     def client(self) -> QdrantClient:
@@ -301,85 +121,21 @@ class QdrantStore:
         Raises:
             StoreError: the folder holds no store, or another process has it open.
         """
-        if self._client is None:
-            if self._folder is not None and not (self._folder / "meta.json").is_file():
-                raise StoreError(f"{self.location}: no Qdrant store is here. Ingest videos into it first.")
-            self._client = self._connect()
-        return self._client
+        return self._connection.client
 
-    def _connect(self) -> QdrantClient:
-        if self.location == ":memory:":
-            return QdrantClient(":memory:")
-        if self._folder is None:
-            key = os.environ.get("QDRANT_API_KEY")
-            # What this module needs of a server it checks itself, by whether the stamp was kept.
-            return QdrantClient(url=self.location, api_key=key, timeout=TIMEOUT, check_compatibility=False)
-        try:
-            return QdrantClient(path=str(self._folder))
-        except RuntimeError:
-            raise StoreError(
-                f"{self.location} is open in another process, or elsewhere in this one, and an embedded store "
-                "lets only one in. Close the other, or run a Qdrant server and give its URL."
-            ) from None
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(
-                f"{self.location}: cannot be opened for writing ({error}), which embedded mode needs even to "
-                "search. Check the folder's permissions and the free space, or copy the folder elsewhere."
-            ) from error
-        except ValueError as error:
-            raise StoreError(f"{self.location}: the store's meta.json cannot be read ({error}).") from error
+    @property
+    def location(self) -> str:
+        """Where the collection is, for messages."""
+        return self._connection.location
 
-    @contextmanager
-    def explained(self) -> Iterator[None]:
+    @property
+    def remote(self) -> bool:
+        """Whether it is on a server that this store has its own connection to."""
+        return self._connection.remote
+
+    def explained(self) -> AbstractContextManager[None]:
         """Turn what the client raises into a StoreError that says what to do."""
-        try:
-            yield
-        except (ResponseHandlingException, JSONDecodeError) as error:
-            reason = getattr(error, "source", error)
-            raise StoreError(
-                f"{self.location} gives no usable answer ({reason}). Is a Qdrant server running there, and is the "
-                "address right?"
-            ) from error
-        except UnexpectedResponse as error:
-            if error.status_code in (401, 403):
-                raise StoreError(self._refused()) from error
-            answer = error.content.decode("utf-8", "replace")[:300]
-            raise StoreError(f"{self.location} answers {error.status_code}: {answer}") from error
-        except ResourceExhaustedResponse as error:
-            raise StoreError(f"{self.location} is overloaded; try again in {error.retry_after_s} s.") from error
-        except grpc.RpcError as error:
-            if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-                raise StoreError(self._refused()) from error
-            raise StoreError(f"{self.location} answers {error.code().name}: {error.details()}") from error
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(
-                f"{self.location}: reading or writing failed ({error}). Check the free space and the folder's "
-                "permissions."
-            ) from error
-
-    def _lasting(self, request: Callable[[], T]) -> T:
-        """Make a request that may be made twice; while the server is away or overloaded, wait and repeat it."""
-        pause, end = FIRST_PAUSE, time.monotonic() + PATIENCE
-        with self.explained():
-            while True:
-                try:
-                    return request()
-                except (
-                    ResponseHandlingException,
-                    UnexpectedResponse,
-                    ResourceExhaustedResponse,
-                    grpc.RpcError,
-                ) as error:
-                    asked = float(getattr(error, "retry_after_s", 0))
-                    wait = max(asked, pause * random.uniform(0.75, 1.25))  # many writers should not come at once
-                    if not _passes(error) or time.monotonic() + wait > end:
-                        raise
-                    logger.warning("%s does not take the data (%s); again in %.1f s", self.location, error, wait)
-                time.sleep(wait)
-                pause = min(2 * pause, LONGEST_PAUSE)
-
-    def _refused(self) -> str:
-        return f"{self.location} refuses access: set QDRANT_API_KEY to a key that may use {self.collection!r}."
+        return self._connection.explained()
 
     def stamp(self) -> Stamp | None:
         """Return what the collection says about itself; None if it was not made here.
@@ -479,10 +235,10 @@ class QdrantStore:
                 f"segment_seconds is {segment_seconds} and overlap is {overlap}; segments have a length, and "
                 "overlap by less than it."
             )
-        if options is not None and not self.remote and self._own_client:
+        if options is not None and self._connection.embedded:
             raise InputError(f"{self.location}: options of a collection are for a server; this store is embedded.")
         stamp = Stamp(space=space, segment_seconds=segment_seconds, overlap=overlap)
-        self._make_folder()
+        self._connection.make_folder()
         with self.explained():
             exists = self.client.collection_exists(self.collection)
         if exists:
@@ -490,19 +246,6 @@ class QdrantStore:
             self._require_kept_as(options)
         else:
             self._create(stamp, options or CollectionOptions())
-
-    def _make_folder(self) -> None:
-        """Let the embedded mode start a store, but only in a folder that holds nothing else."""
-        if self._client is not None or self._folder is None or (self._folder / "meta.json").is_file():
-            return
-        try:
-            if self._folder.exists() and any(self._folder.iterdir()):
-                raise StoreError(
-                    f"{self.location} has other files in it and is no Qdrant store; give a new or empty folder."
-                )
-        except OSError as error:
-            raise StoreError(f"{self.location}: no store can be made here ({error}).") from error
-        self._client = self._connect()
 
     def _require_same(self, stamp: Stamp) -> None:
         existing = self.stamp()
@@ -633,7 +376,7 @@ class QdrantStore:
 
     def _search_params(self, exact: bool) -> models.SearchParams | None:
         """Return what a server is asked for; the embedded mode takes no parameters, and says so."""
-        if exact and (self.remote or not self._own_client):
+        if exact and not self._connection.embedded:
             return models.SearchParams(exact=True)
         return RESCORED if self._quantised else None
 
@@ -652,6 +395,7 @@ class QdrantStore:
         if frames is not None and times is not None and len(times) == len(frames):
             timestamp = float(times[int(np.argmax(np.asarray(frames) @ query))])
         return Hit(
+            id=point.id,
             video_id=str(payload.get(self._video_field or "", point.id)),
             path=payload.get("path"),
             start=payload.get("start"),
@@ -675,7 +419,7 @@ class QdrantStore:
         fields = ["video_id", "path", "size", "mtime_ns", "segments", "failure"]
         offset = None
         while True:
-            points, offset = self._lasting(
+            points, offset = self._connection.lasting(
                 partial(
                     self.client.scroll,
                     self.collection,
@@ -705,7 +449,7 @@ class QdrantStore:
         This, `forget` and `relocate` outlast a server that restarts or is overloaded, for up to `PATIENCE`.
         """
         if points:
-            self._lasting(lambda: self.client.upsert(self.collection, points, wait=True))
+            self._connection.lasting(lambda: self.client.upsert(self.collection, points, wait=True))
 
     def forget(self, records: Sequence[Record]) -> None:
         """Delete all points of these videos and failures."""
@@ -717,23 +461,15 @@ class QdrantStore:
             else:
                 chosen = _of_video(record.video_id)
             selector = models.FilterSelector(filter=chosen)
-            self._lasting(partial(self.client.delete, self.collection, selector, wait=True))
+            self._connection.lasting(partial(self.client.delete, self.collection, selector, wait=True))
 
     def relocate(self, file: VideoFile) -> None:
         """Write down that a stored video now lies at `file`."""
         payload = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
         video = _of_video(file.video_id)
-        self._lasting(lambda: self.client.set_payload(self.collection, payload, points=video, wait=True))
-
-
-def _passes(error: Exception) -> bool:
-    """Whether the same request may succeed a little later."""
-    if isinstance(error, UnexpectedResponse):
-        return error.status_code in OVERLOADED
-    if isinstance(error, grpc.RpcError):
-        code = grpc.StatusCode
-        return error.code() in (code.UNAVAILABLE, code.DEADLINE_EXCEEDED, code.RESOURCE_EXHAUSTED)
-    return True
+        self._connection.lasting(
+            lambda: self.client.set_payload(self.collection, payload, points=video, wait=True)
+        )
 
 
 def _of_video(video_id: str) -> models.Filter:

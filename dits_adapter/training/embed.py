@@ -164,7 +164,7 @@ def embed_from_qdrant(
         SpaceMismatchError: the collection's videos were not embedded with `clip`.
         InputError, DITSError: as for `embed`.
     """
-    from dits_adapter.stores.qdrant import FRAMES
+    from dits_adapter.stores.segments import FRAMES
 
     space = store.open()
     space.require(
@@ -190,7 +190,7 @@ def _points(store: QdrantStore, id_field: str, ids: Sequence[str], with_frames: 
     import grpc  # type: ignore[import-untyped]
     from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-    from dits_adapter.stores.qdrant import FRAMES
+    from dits_adapter.stores.segments import FRAMES
 
     vectors: bool | list[str] = [store.vector, FRAMES] if with_frames else [store.vector]
     if not store.vector:
@@ -242,7 +242,7 @@ def _is_uuid(name: str) -> bool:
 
 def _fetched(video: NamedVideo, points: Sequence[Record], name: str, frames: int) -> Fetched:
     """Take the vectors of the one point that a video should have."""
-    from dits_adapter.stores.qdrant import FRAMES
+    from dits_adapter.stores.segments import FRAMES
 
     if not points:
         return Fetched(video, reason="the collection has no such video")

@@ -23,7 +23,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, MissingExtraError
-from dits_adapter.stores.qdrant import VideoFile, segment_point, video_id
+from dits_adapter.stores.segments import VideoFile, segment_point, video_id
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 

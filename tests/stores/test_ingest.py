@@ -24,10 +24,11 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
+from dits_adapter.stores import connection
 from dits_adapter.stores import ingest as ingest_module
-from dits_adapter.stores import qdrant as qdrant_module
 from dits_adapter.stores.ingest import IngestReport, find_videos
-from dits_adapter.stores.qdrant import QdrantStore, VideoFile, segment_point
+from dits_adapter.stores.qdrant import QdrantStore
+from dits_adapter.stores.segments import VideoFile, segment_point
 from tests.stores.conftest import Storage, contents
 from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
 from tests.stores.server import QdrantProcess
@@ -190,7 +191,7 @@ def test_killed_server_is_named_and_after_its_restart_the_next_run_completes(
     qdrant_process: Callable[..., QdrantProcess], library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingest_module, "BATCH", 1)
-    monkeypatch.setattr(qdrant_module, "PATIENCE", 0)
+    monkeypatch.setattr(connection, "PATIENCE", 0)
     clean = fresh()
     run(clean, library)
     server = qdrant_process()
@@ -211,7 +212,7 @@ def test_a_server_that_restarts_is_outlasted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(ingest_module, "BATCH", 1)
-    monkeypatch.setattr(qdrant_module, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(connection, "FIRST_PAUSE", 0.05)
     clean = fresh()
     run(clean, library)
     server = qdrant_process()
@@ -239,7 +240,7 @@ def test_a_server_that_restarts_is_outlasted(
 def test_an_overloaded_server_is_asked_again_and_one_that_refuses_is_not(
     library: Path, monkeypatch: pytest.MonkeyPatch, answer: int
 ) -> None:
-    monkeypatch.setattr(qdrant_module, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(connection, "FIRST_PAUSE", 0.001)
     store = fresh()
     upsert, asked = store.client.upsert, 0
 

@@ -14,8 +14,9 @@ from qdrant_client import QdrantClient, models
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.options import CollectionOptions
-from dits_adapter.stores.qdrant import POOLED, QdrantStore
+from dits_adapter.stores.qdrant import QdrantStore
 from dits_adapter.stores.recall import EFS, measure_recall
+from dits_adapter.stores.segments import POOLED
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 
 ALL = {

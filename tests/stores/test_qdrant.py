@@ -14,7 +14,8 @@ import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
-from dits_adapter.stores.qdrant import STAMP, Hit, QdrantStore, collection_space
+from dits_adapter.stores.qdrant import QdrantStore, collection_space
+from dits_adapter.stores.segments import STAMP, Hit
 from tests.stores.conftest import QDRANT_IMAGE, Storage, docker_answers
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 from tests.stores.server import QdrantProcess, free_port
@@ -325,6 +326,6 @@ def test_a_key_is_asked_for_and_taken_from_the_environment(
 
 
 def test_a_hit_prints_in_one_line() -> None:
-    hit = Hit("id", "/v/a.mp4", 2.0, 4.0, 0.31234, 2.5, {})
+    hit = Hit(7, "id", "/v/a.mp4", 2.0, 4.0, 0.31234, 2.5, {})
     assert str(hit) == "0.312  /v/a.mp4  2.0-4.0 s (best at 2.5 s)"
-    assert str(Hit("id", None, None, None, 0.5, None, {})) == "0.500  id"
+    assert str(Hit(7, "id", None, None, None, 0.5, None, {})) == "0.500  id"

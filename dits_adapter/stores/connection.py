@@ -1,0 +1,192 @@
+"""How a Qdrant is reached: a server, a folder, memory or somebody's own client; its errors and its absences."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from json import JSONDecodeError
+from os import PathLike
+from pathlib import Path
+from typing import TypeVar
+
+import grpc  # type: ignore[import-untyped]
+from qdrant_client import QdrantClient
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from dits_adapter.errors import InputError, StoreError
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+TIMEOUT = 60
+"""Seconds for one request: uploads wait until the server has them on disk."""
+PATIENCE = 60
+"""Seconds for which writes are tried again while the server restarts or is overloaded."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+"""Seconds before the first repetition, doubled from one to the next, up to the longest."""
+OVERLOADED = (429, 502, 503, 504)
+"""HTTP answers of a server, or of what stands before it, that may be another a moment later."""
+
+
+class Connection:
+    """A Qdrant that is connected to when it is needed.
+
+    Args:
+        location: a server's URL, a folder, ":memory:", or a `QdrantClient`, which is never closed. For a URL the
+            API key comes from the environment variable QDRANT_API_KEY.
+
+    Attributes:
+        location: the same, for messages.
+        remote: whether it is a server with a connection of our own.
+
+    Raises:
+        InputError: something else, or a server's address that is no URL.
+    """
+
+    def __init__(self, location: str | PathLike[str] | QdrantClient) -> None:
+        self._client: QdrantClient | None = None
+        self._folder: Path | None = None
+        self._own = not isinstance(location, QdrantClient)
+        self.remote = False
+        if isinstance(location, QdrantClient):
+            self._client = location
+            self.location = "the Qdrant of the given client"
+            return
+        if not isinstance(location, (str, PathLike)):
+            raise InputError(
+                f"location is a {type(location).__name__}; it is a URL, a folder, ':memory:' or a QdrantClient."
+            )
+        self.location = os.fspath(location)
+        if re.fullmatch(r"[\w.-]+:\d+/?", self.location):
+            raise InputError(f"location {self.location!r}: write a server's address as http://{self.location}")
+        self.remote = re.match(r"https?://", self.location) is not None
+        if self.location != ":memory:" and not self.remote:
+            self._folder = Path(location).absolute()
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it is in this process, in a folder or in memory."""
+        return self._own and not self.remote
+
+    def close(self) -> None:
+        """Release the connection or the folder; a client that was passed in stays open."""
+        if self._own and self._client is not None:
+            self._client.close()
+            self._client = None
+
+    @property
+    def client(self) -> QdrantClient:
+        """The client, connected.
+
+        Raises:
+            StoreError: the folder holds no store, or another process has it open.
+        """
+        if self._client is None:
+            if self._folder is not None and not (self._folder / "meta.json").is_file():
+                raise StoreError(f"{self.location}: no Qdrant store is here. Ingest videos into it first.")
+            self._client = self._connect()
+        return self._client
+
+    def _connect(self) -> QdrantClient:
+        if self.location == ":memory:":
+            return QdrantClient(":memory:")
+        if self._folder is None:
+            key = os.environ.get("QDRANT_API_KEY")
+            # What this package needs of a server it checks itself, by whether the stamp was kept.
+            return QdrantClient(url=self.location, api_key=key, timeout=TIMEOUT, check_compatibility=False)
+        try:
+            return QdrantClient(path=str(self._folder))
+        except RuntimeError:
+            raise StoreError(
+                f"{self.location} is open in another process, or elsewhere in this one, and an embedded store "
+                "lets only one in. Close the other, or run a Qdrant server and give its URL."
+            ) from None
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"{self.location}: cannot be opened for writing ({error}), which embedded mode needs even to "
+                "search. Check the folder's permissions and the free space, or copy the folder elsewhere."
+            ) from error
+        except ValueError as error:
+            raise StoreError(f"{self.location}: the store's meta.json cannot be read ({error}).") from error
+
+    def make_folder(self) -> None:
+        """Let the embedded mode start a store, but only in a folder that holds nothing else."""
+        if self._client is not None or self._folder is None or (self._folder / "meta.json").is_file():
+            return
+        try:
+            if self._folder.exists() and any(self._folder.iterdir()):
+                raise StoreError(
+                    f"{self.location} has other files in it and is no Qdrant store; give a new or empty folder."
+                )
+        except OSError as error:
+            raise StoreError(f"{self.location}: no store can be made here ({error}).") from error
+        self._client = self._connect()
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn what the client raises into a StoreError that says what to do."""
+        try:
+            yield
+        except (ResponseHandlingException, JSONDecodeError) as error:
+            reason = getattr(error, "source", error)
+            raise StoreError(
+                f"{self.location} gives no usable answer ({reason}). Is a Qdrant server running there, and is the "
+                "address right?"
+            ) from error
+        except UnexpectedResponse as error:
+            if error.status_code in (401, 403):
+                raise StoreError(self._refused()) from error
+            answer = error.content.decode("utf-8", "replace")[:300]
+            raise StoreError(f"{self.location} answers {error.status_code}: {answer}") from error
+        except ResourceExhaustedResponse as error:
+            raise StoreError(f"{self.location} is overloaded; try again in {error.retry_after_s} s.") from error
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+                raise StoreError(self._refused()) from error
+            raise StoreError(f"{self.location} answers {error.code().name}: {error.details()}") from error
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"{self.location}: reading or writing failed ({error}). Check the free space and the folder's "
+                "permissions."
+            ) from error
+
+    def lasting(self, request: Callable[[], T]) -> T:
+        """Make a request that may be made twice; while the server is away or overloaded, wait and repeat it."""
+        pause, end = FIRST_PAUSE, time.monotonic() + PATIENCE
+        with self.explained():
+            while True:
+                try:
+                    return request()
+                except (
+                    ResponseHandlingException,
+                    UnexpectedResponse,
+                    ResourceExhaustedResponse,
+                    grpc.RpcError,
+                ) as error:
+                    asked = float(getattr(error, "retry_after_s", 0))
+                    wait = max(asked, pause * random.uniform(0.75, 1.25))  # many writers should not come at once
+                    if not _passes(error) or time.monotonic() + wait > end:
+                        raise
+                    logger.warning("%s does not take the data (%s); again in %.1f s", self.location, error, wait)
+                time.sleep(wait)
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _refused(self) -> str:
+        return f"{self.location} refuses access: set QDRANT_API_KEY to a key that may do this."
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same request may succeed a little later."""
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code in OVERLOADED
+    if isinstance(error, grpc.RpcError):
+        code = grpc.StatusCode
+        return error.code() in (code.UNAVAILABLE, code.DEADLINE_EXCEEDED, code.RESOURCE_EXHAUSTED)
+    return True
