@@ -29,10 +29,16 @@ TIMEOUT = 60
 """Seconds for one request: uploads wait until the server has them on disk."""
 PATIENCE = 60
 """Seconds for which writes are tried again while the server restarts or is overloaded."""
+SEARCH_PATIENCE = 3
+"""The same for searches: somebody waits for the answer, and a cluster has another node for it."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds before the first repetition, doubled from one to the next, up to the longest."""
-OVERLOADED = (429, 502, 503, 504)
+OVERLOADED = (408, 429, 502, 503, 504)
 """HTTP answers of a server, or of what stands before it, that may be another a moment later."""
+INCOMPLETE = re.compile(
+    r"status: (Unavailable|DeadlineExceeded)|transport error|consensus operation|active replica"
+)
+"""What a cluster says, with status 500, while too few of its nodes are there; other errors 500 do not pass."""
 
 
 class Connection:
@@ -143,23 +149,36 @@ class Connection:
         except UnexpectedResponse as error:
             if error.status_code in (401, 403):
                 raise StoreError(self._refused()) from error
-            answer = error.content.decode("utf-8", "replace")[:300]
-            raise StoreError(f"{self.location} answers {error.status_code}: {answer}") from error
+            answer = error.content.decode("utf-8", "replace")
+            if INCOMPLETE.search(answer):
+                raise StoreError(self._incomplete(answer)) from error
+            raise StoreError(f"{self.location} answers {error.status_code}: {answer[:300]}") from error
         except ResourceExhaustedResponse as error:
             raise StoreError(f"{self.location} is overloaded; try again in {error.retry_after_s} s.") from error
         except grpc.RpcError as error:
             if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
                 raise StoreError(self._refused()) from error
-            raise StoreError(f"{self.location} answers {error.code().name}: {error.details()}") from error
+            answer = error.details() or ""
+            if INCOMPLETE.search(answer):
+                raise StoreError(self._incomplete(answer)) from error
+            raise StoreError(f"{self.location} answers {error.code().name}: {answer}") from error
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"{self.location}: reading or writing failed ({error}). Check the free space and the folder's "
                 "permissions."
             ) from error
 
-    def lasting(self, request: Callable[[], T]) -> T:
-        """Make a request that may be made twice; while the server is away or overloaded, wait and repeat it."""
-        pause, end = FIRST_PAUSE, time.monotonic() + PATIENCE
+    def lasting(self, request: Callable[[], T], *, patience: float | None = None) -> T:
+        """Make a request that may be made twice; while the server is away or overloaded, wait and repeat it.
+
+        Args:
+            request: makes it.
+            patience: seconds for which it is repeated; None for `PATIENCE`.
+
+        Raises:
+            StoreError: the server refuses it, or is still away.
+        """
+        pause, end = FIRST_PAUSE, time.monotonic() + (PATIENCE if patience is None else patience)
         with self.explained():
             while True:
                 try:
@@ -174,19 +193,28 @@ class Connection:
                     wait = max(asked, pause * random.uniform(0.75, 1.25))  # many writers should not come at once
                     if not _passes(error) or time.monotonic() + wait > end:
                         raise
-                    logger.warning("%s does not take the data (%s); again in %.1f s", self.location, error, wait)
+                    logger.warning("%s is away or overloaded (%s); again in %.1f s", self.location, error, wait)
                 time.sleep(wait)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
     def _refused(self) -> str:
         return f"{self.location} refuses access: set QDRANT_API_KEY to a key that may do this."
 
+    def _incomplete(self, answer: str) -> str:
+        return (
+            f"{self.location}: too many nodes of the cluster are away. A search needs one copy of each shard, a "
+            "write as many as the collection's write_consistency, and a new collection more than half of the "
+            f"nodes. Bring them back and try again. It answers: {answer[:300]}"
+        )
+
 
 def _passes(error: Exception) -> bool:
     """Whether the same request may succeed a little later."""
     if isinstance(error, UnexpectedResponse):
-        return error.status_code in OVERLOADED
+        answer = error.content.decode("utf-8", "replace")
+        return error.status_code in OVERLOADED or INCOMPLETE.search(answer) is not None
     if isinstance(error, grpc.RpcError):
         code = grpc.StatusCode
-        return error.code() in (code.UNAVAILABLE, code.DEADLINE_EXCEEDED, code.RESOURCE_EXHAUSTED)
+        passing = (code.UNAVAILABLE, code.DEADLINE_EXCEEDED, code.RESOURCE_EXHAUSTED)
+        return error.code() in passing or INCOMPLETE.search(error.details() or "") is not None
     return True

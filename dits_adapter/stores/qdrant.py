@@ -17,7 +17,7 @@ from qdrant_client import QdrantClient, models
 
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.connection import Connection
+from dits_adapter.stores.connection import SEARCH_PATIENCE, Connection
 from dits_adapter.stores.options import RESCORED, CollectionOptions
 from dits_adapter.stores.segments import FRAMES, POOLED, STAMP, Hit, Record, Stamp, VideoFile
 
@@ -363,7 +363,8 @@ class QdrantStore:
             "search_params": self._search_params(exact),
             "with_payload": True,
         }
-        with self.explained():
+
+        def ask() -> tuple[list[models.ScoredPoint], dict[models.ExtendedPointId, Any]]:
             if self._video_field is None:
                 points = self.client.query_points(limit=limit, **common).points
             else:
@@ -371,7 +372,9 @@ class QdrantStore:
                     group_by=self._video_field, limit=limit, group_size=per_video, **common
                 ).groups
                 points = [point for group in groups for point in group.hits]
-            frames = self._frame_vectors(points)
+            return points, self._frame_vectors(points)
+
+        points, frames = self._connection.lasting(ask, patience=SEARCH_PATIENCE)
         return [self._hit(point, frames.get(point.id), query) for point in points]
 
     def _search_params(self, exact: bool) -> models.SearchParams | None:
