@@ -63,6 +63,12 @@ def add_ingest(commands: Any) -> None:
         description="Embed the videos of folders into a Qdrant collection. What is there is skipped: it can be "
         "stopped at any time and started again. Exit code 3: done, but some files could not be read.",
     )
+    add_ingest_options(ingest)
+    ingest.set_defaults(run=_ingest)
+
+
+def add_ingest_options(ingest: argparse.ArgumentParser) -> None:
+    """Add what to ingest, where to and how."""
     ingest.add_argument("paths", nargs="+", metavar="FOLDER", help="folders, or video files")
     add_store(ingest)
     ingest.add_argument(
@@ -88,7 +94,6 @@ def add_ingest(commands: Any) -> None:
     ingest.add_argument(
         "--sync", action="store_true", help="delete what is stored of files that are no longer in the folders"
     )
-    ingest.set_defaults(run=_ingest)
 
 
 def _ingest(args: argparse.Namespace) -> int:
@@ -104,13 +109,18 @@ def _ingest(args: argparse.Namespace) -> int:
             overlap=args.overlap,
             retry_failed=args.retry_failed,
             sync=args.sync,
-            options=_options(args.option),
+            options=collection_options(args.option),
         )
     print(report)
     return 3 if report.failed else 0
 
 
-def _options(given: Sequence[str]) -> CollectionOptions | None:
+def collection_options(given: Sequence[str]) -> CollectionOptions | None:
+    """Read what was given with `--option`; None if nothing was.
+
+    Raises:
+        InputError: an option that there is not, or a value that it cannot have.
+    """
     from pydantic import ValidationError
 
     from dits_adapter.stores.options import CollectionOptions
