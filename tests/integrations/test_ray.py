@@ -13,6 +13,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +92,12 @@ def script() -> dict[str, Any]:
 
 def workers() -> set[int]:
     """Process ids of the cluster's workers that hold a model."""
-    found = set()
-    for process in psutil.process_iter(["cmdline"]):
-        title = " ".join(process.info["cmdline"] or [])
-        if (
-            title.startswith("ray::MapWorker")
-            and process.environ().get("RAY_AUTH_TOKEN") == os.environ["RAY_AUTH_TOKEN"]
-        ):
-            found.add(process.pid)
+    mine, found = os.environ["RAY_AUTH_TOKEN"], set()
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess):  # any may end while it is looked at
+            title = " ".join(process.cmdline())
+            if title.startswith("ray::MapWorker") and process.environ().get("RAY_AUTH_TOKEN") == mine:
+                found.add(process.pid)
     return found
 
 
@@ -134,10 +133,11 @@ def test_killed_workers_are_replaced_and_nothing_is_lost(
                 os.kill(pid, signal.SIGKILL)
         replaced.update(workers() - killed)
 
-    monkeypatch.setattr(Run, "store_video", killing)
     collection = collections()
     main = script()["main"]
-    assert main(command(qdrant_server, collection)) == 3
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "store_video", killing)
+        assert main(command(qdrant_server, collection)) == 3
     output = capsys.readouterr().out
     assert killed
     assert replaced
