@@ -184,7 +184,7 @@ def test_the_official_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        (np.ones(9), r"shape \(9,\); one of shape \(8,\)"),
+        (np.ones(9), "the query has 9 dimensions; the collection's vectors have 8"),
         (np.ones((1, 8)), r"shape \(1, 8\)"),
         (np.zeros(8), "zero"),
         ([1.0, float("nan"), *[0.0] * 6], "NaN"),
