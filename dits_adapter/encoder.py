@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dits_adapter.backends.pytorch import TorchBackend
     from dits_adapter.clip import ClipSource
     from dits_adapter.training.data import Pairs
+    from dits_adapter.video.xpool import XPoolReranker
 
 OnMismatch = Literal["raise", "warn", "bypass"]
 VIDEO_FILE = re.compile(r"\S*\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|ts|flv|wmv|3gp|ogv)", re.IGNORECASE)
@@ -209,6 +210,21 @@ class DITSQueryEncoder:
         adapted = self._backend.adapt(array, strength=0.0 if self._bypassed else self.strength)
         adapted = adapted[0] if single else adapted
         return (adapted, self._backend.trajectory(array)) if return_trajectory else adapted
+
+    def xpool_reranker(self, text: str) -> XPoolReranker:
+        """Return what re-ranks hits by X-Pool: `store.search(vector, rerank=encoder.xpool_reranker(text))`.
+
+        Raises:
+            InputError: the adapter carries no X-Pool head; those trained jointly with CLIP do (backend `torch`).
+        """
+        from dits_adapter.video.xpool import XPoolReranker
+
+        if self.artifact.xpool is None:
+            raise InputError(
+                "this adapter has no X-Pool head, which comes with joint training (dits-adapter train-joint); "
+                'rerank="maxsim" needs none.'
+            )
+        return XPoolReranker(self.artifact.xpool, self.encode_query(text), self.encode_document(text))
 
     def check(self, client: QdrantClient, collection: str) -> None:
         """Refuse a Qdrant collection of another embedding space, as `on_mismatch` says.

@@ -9,7 +9,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from json import JSONDecodeError
 from os import PathLike
 from pathlib import Path
@@ -21,6 +21,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores.search import Steps
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -129,33 +130,28 @@ class Connection:
             raise StoreError(f"{self.location}: no store can be made here ({error}).") from error
         self._client = self._connect()
 
-    @contextmanager
-    def explained(self) -> Iterator[None]:
+    def explained(self) -> AbstractContextManager[None]:
         """Turn what the client raises into a StoreError that says what to do."""
-        try:
-            yield
-        except (ResponseHandlingException, JSONDecodeError) as error:
-            reason = getattr(error, "source", error)
-            raise StoreError(
-                f"{self.location} gives no usable answer ({reason}). Is a Qdrant server running there, and is the "
-                "address right?"
-            ) from error
-        except UnexpectedResponse as error:
-            if error.status_code in (401, 403):
-                raise StoreError(self._refused()) from error
-            answer = error.content.decode("utf-8", "replace")[:300]
-            raise StoreError(f"{self.location} answers {error.status_code}: {answer}") from error
-        except ResourceExhaustedResponse as error:
-            raise StoreError(f"{self.location} is overloaded; try again in {error.retry_after_s} s.") from error
-        except grpc.RpcError as error:
-            if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-                raise StoreError(self._refused()) from error
-            raise StoreError(f"{self.location} answers {error.code().name}: {error.details()}") from error
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(
-                f"{self.location}: reading or writing failed ({error}). Check the free space and the folder's "
-                "permissions."
-            ) from error
+        return explained(self.location)
+
+    def run(self, steps: Steps[T]) -> T:
+        """Make the requests of a search and return what it found.
+
+        Raises:
+            StoreError: as `explained`, and what the search itself raises.
+        """
+        with self.explained():
+            try:
+                method, arguments = next(steps)
+                while True:
+                    try:
+                        answer = getattr(self.client, method)(**arguments)
+                    except Exception as error:
+                        method, arguments = steps.throw(error)
+                    else:
+                        method, arguments = steps.send(answer)
+            except StopIteration as done:
+                return done.value
 
     def lasting(self, request: Callable[[], T]) -> T:
         """Make a request that may be made twice; while the server is away or overloaded, wait and repeat it."""
@@ -178,9 +174,6 @@ class Connection:
                 time.sleep(wait)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _refused(self) -> str:
-        return f"{self.location} refuses access: set QDRANT_API_KEY to a key that may do this."
-
 
 def _passes(error: Exception) -> bool:
     """Whether the same request may succeed a little later."""
@@ -190,3 +183,35 @@ def _passes(error: Exception) -> bool:
         code = grpc.StatusCode
         return error.code() in (code.UNAVAILABLE, code.DEADLINE_EXCEEDED, code.RESOURCE_EXHAUSTED)
     return True
+
+
+@contextmanager
+def explained(location: str) -> Iterator[None]:
+    """Turn what the client raises into a StoreError that says what to do."""
+    try:
+        yield
+    except (ResponseHandlingException, JSONDecodeError) as error:
+        reason = getattr(error, "source", error)
+        raise StoreError(
+            f"{location} gives no usable answer ({reason}). Is a Qdrant server running there, and is the "
+            "address right?"
+        ) from error
+    except UnexpectedResponse as error:
+        if error.status_code in (401, 403):
+            raise StoreError(_refused(location)) from error
+        answer = error.content.decode("utf-8", "replace")[:300]
+        raise StoreError(f"{location} answers {error.status_code}: {answer}") from error
+    except ResourceExhaustedResponse as error:
+        raise StoreError(f"{location} is overloaded; try again in {error.retry_after_s} s.") from error
+    except grpc.RpcError as error:
+        if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+            raise StoreError(_refused(location)) from error
+        raise StoreError(f"{location} answers {error.code().name}: {error.details()}") from error
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(
+            f"{location}: reading or writing failed ({error}). Check the free space and the folder's permissions."
+        ) from error
+
+
+def _refused(location: str) -> str:
+    return f"{location} refuses access: set QDRANT_API_KEY to a key that may do this."
