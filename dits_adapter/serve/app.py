@@ -161,9 +161,8 @@ def _ingested_file(searcher: Searcher, video_id: str) -> tuple[str, os.stat_resu
     """
     store = searcher.store
     condition = models.FieldCondition(key="video_id", match=models.MatchValue(value=video_id))
-    records, _ = store.client.scroll(
-        store.collection, models.Filter(must=[condition]), limit=1, with_payload=["path", "size", INGESTED]
-    )
+    chosen = store.within(models.Filter(must=[condition]))
+    records, _ = store.client.scroll(store.collection, chosen, limit=1, with_payload=["path", "size", INGESTED])
     payload = (records[0].payload if records else None) or {}
     if not {"path", "size", INGESTED} <= payload.keys():
         raise HTTPException(404, "no ingested video has this id.")

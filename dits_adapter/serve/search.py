@@ -286,7 +286,11 @@ class Searcher:
         """Some segments, the same every time: ids are hashes, so the first ones are as good as any."""
         stored = models.Filter(must=[models.HasVectorCondition(has_vector=self.store.vector)])
         records, _ = self.store.client.scroll(
-            self.store.collection, stored, limit=CLOUD, with_payload=False, with_vectors=self._vector_names
+            self.store.collection,
+            self.store.within(stored),
+            limit=CLOUD,
+            with_payload=False,
+            with_vectors=self._vector_names,
         )
         return self._by_id(records)
 

@@ -135,6 +135,11 @@ class QdrantStore:
         return self._searched.target
 
     @property
+    def name(self) -> str:
+        """The collection as it was given: its name, or an alias."""
+        return self._searched.collection
+
+    @property
     def vector(self) -> str:
         """The vector that is searched."""
         return self._searched.vector
@@ -160,6 +165,16 @@ class QdrantStore:
             StoreError: no such collection, a stamp of a newer version, or the server cannot be reached.
         """
         return self._connection.run(self._searched.stamping())
+
+    def resolve(self) -> str | None:
+        """Look up which collection the name means now; None if there is none.
+
+        Raises:
+            StoreError: the server cannot be reached.
+        """
+        self._connection.run(self._searched.resolving())
+        with self.explained():
+            return self.collection if self.client.collection_exists(self.collection) else None
 
     def open(self) -> EmbeddingSpace:
         """Check the collection, once, and return the embedding space that it is searched in.
@@ -212,10 +227,7 @@ class QdrantStore:
             space=space, segment_seconds=segment_seconds, overlap=overlap, tenants=self.tenant is not None
         )
         self._connection.make_folder()
-        self._connection.run(self._searched.resolving())
-        with self.explained():
-            exists = self.client.collection_exists(self.collection)
-        if exists:
+        if self.resolve() is not None:
             self._require_same(stamp)
             self._require_kept_as(options)
             if self.remote and self._indexing_threshold() == 0:  # a bulk load was killed

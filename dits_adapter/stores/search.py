@@ -228,18 +228,19 @@ class SearchedCollection:
     def _points(self, queries: Floats, ask: Ask) -> Steps[list[list[models.ScoredPoint]]]:
         if callable(ask.rerank):
             return [(yield from self._reranked(queries[0], ask, ask.rerank))]
-        if len(queries) == 1 and self.video_field is not None:
+        if len(queries) == 1 and self.video_field is not None and ask.rerank is None:
             return [(yield from self._grouped(queries[0], ask))]
-        if self.video_field is None:
+        if self.video_field is None and ask.rerank is None:
             requests = [self._request(query, ask, ask.limit, ask.offset) for query in queries]
             return [answer.points for answer in (yield "query_batch_points", self._batch(requests))]
         # A batch cannot be grouped by the server. Most queries have enough videos among a few times as many
-        # segments; the others are asked again.
-        reach = 2 * (ask.offset + ask.limit) * ask.per_video + 10
+        # segments; the others are asked again. What is re-ranked is grouped here in any case.
+        reach = ask.candidates if ask.rerank else 2 * (ask.offset + ask.limit) * ask.per_video + 10
         answers = yield "query_batch_points", self._batch([self._request(q, ask, reach, 0) for q in queries])
         rows = []
         for query, answer in zip(queries, answers, strict=True):
-            row = self._first_videos(answer.points, ask, seen_all=len(answer.points) < reach)
+            seen_all = ask.rerank is not None or len(answer.points) < reach
+            row = self._first_videos(answer.points, ask, seen_all=seen_all)
             rows.append((yield from self._grouped(query, ask)) if row is None else row)
         return rows
 
