@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from numpy.typing import ArrayLike
 from qdrant_client import AsyncQdrantClient, models
 
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.connection import TIMEOUT, explained
+from dits_adapter.stores.connection import SEARCH_PATIENCE, TIMEOUT, TRANSIENT, Patience, explained
 from dits_adapter.stores.search import CANDIDATES, Ask, Reranker, SearchedCollection, Steps
 from dits_adapter.stores.segments import POOLED, Hit
 
@@ -128,15 +129,24 @@ class AsyncQdrantStore:
 
     async def _run(self, steps: Steps[T]) -> T:
         """Make the requests of a search, as `Connection.run`."""
+        patience = Patience(self.location, SEARCH_PATIENCE)
         with explained(self.location):
             try:
                 method, arguments = next(steps)
                 while True:
                     try:
-                        answer = await getattr(self.client, method)(**arguments)
+                        answer = await self._repeated(method, arguments, patience)
                     except Exception as error:
                         method, arguments = steps.throw(error)
                     else:
                         method, arguments = steps.send(answer)
             except StopIteration as done:
                 return done.value
+
+    async def _repeated(self, method: str, arguments: dict[str, Any], patience: Patience) -> Any:
+        while True:
+            try:
+                return await getattr(self.client, method)(**arguments)
+            except TRANSIENT as error:
+                wait = patience.wait(error)
+            await asyncio.sleep(wait)
