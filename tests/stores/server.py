@@ -38,6 +38,10 @@ class QdrantProcess:
             shutil.chown(self.folder, self._user)
         self.start()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def start(self) -> None:
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
