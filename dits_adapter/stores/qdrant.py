@@ -67,6 +67,9 @@ class QdrantStore:
             `space`. Only the width can be checked then: another CLIP of the same width gives wrong results
             without an error.
 
+    Attributes:
+        cosine: whether scores are cosines, once it was opened.
+
     Nothing is opened, created or checked before it is needed. Use it as a context manager, or `close` it: an
     embedded folder lets one process in at a time.
 
@@ -99,7 +102,8 @@ class QdrantStore:
         self._space = space
         self._video_field = video_field
         self._trust_unstamped = trust_unstamped
-        self._has_frames = self._quantised = False
+        self._has_frames = self._quantised = self._stamped = False
+        self.cosine = False
         self._opened: EmbeddingSpace | None = None
         self._connection = Connection(location)
 
@@ -199,6 +203,8 @@ class QdrantStore:
                 f"of its {params.distance.value} distance.",
                 stacklevel=3,
             )
+        self._stamped = stamp is not None
+        self.cosine = params.distance == models.Distance.COSINE
         self._has_frames = FRAMES in vectors
         self._quantised = params.quantization_config is not None
         self._opened = space
@@ -298,6 +304,7 @@ class QdrantStore:
                 warnings.simplefilter("ignore")
                 self.client.create_payload_index(self.collection, "video_id", models.PayloadSchemaType.UUID)
                 self.client.create_payload_index(self.collection, "path", models.PayloadSchemaType.KEYWORD)
+                self.client.create_payload_index(self.collection, "segments", models.PayloadSchemaType.INTEGER)
 
     def ingest(
         self,
@@ -334,6 +341,7 @@ class QdrantStore:
         per_video: int = 1,
         query_filter: models.Filter | None = None,
         exact: bool = False,
+        min_score: float | None = None,
     ) -> list[Hit]:
         """Find the segments nearest to a query.
 
@@ -343,6 +351,7 @@ class QdrantStore:
             per_video: how many segments of each.
             query_filter: a Qdrant filter on the payload.
             exact: compare the query with every segment instead of following the index.
+            min_score: leave out segments that score less; `Calibration.score_of` gives that of a probability.
 
         Returns:
             Best video first, and its best segment first.
@@ -361,6 +370,7 @@ class QdrantStore:
             "using": self.vector or None,
             "query_filter": query_filter,
             "search_params": self._search_params(exact),
+            "score_threshold": min_score,
             "with_payload": True,
         }
         with self.explained():
@@ -411,6 +421,15 @@ class QdrantStore:
         everything_stored = models.Filter(must=[models.HasVectorCondition(has_vector=self.vector)])
         with self.explained():
             return self.client.count(self.collection, everything_stored, exact=True).count
+
+    def count_videos(self) -> int:
+        """Return how many videos the collection holds whole; one that was not made here has one a segment."""
+        self.open()
+        if not self._stamped:
+            return self.count()
+        last = models.FieldCondition(key="segments", range=models.Range(gte=1))
+        with self.explained():
+            return self.client.count(self.collection, models.Filter(must=[last]), exact=True).count
 
     def records(self) -> list[Record]:
         """List what the collection knows of each video and of each file that failed, by reading all payloads."""
