@@ -114,7 +114,7 @@ def libraries(
 
 
 def judged(said: Floats, right: NDArray[np.bool_]) -> list[str]:
-    """Return log loss, calibration error, how many hits are likely, what is said of those, and how many are right."""
+    """Return log loss, calibration error, how many hits are likely, what is said of them, and the share right."""
     said_of_true = np.where(right, said, 1 - said)
     ece = Reliability.of(said, right.astype(np.int64), np.ones(len(said), np.int64)).ece
     sure = said >= SURE

@@ -38,8 +38,8 @@ class Calibration(BaseModel):
     """Turns cosines into probabilities, and back.
 
     The probability is that of the video which the query was written for, among the others of a library that holds
-    it. Where only a share of your queries has a video there, the odds are that share of the odds said here. A text
-    that fits many videos equally well, "a ball", gives each of them a small probability.
+    it. Where only a share of your queries has its video there, say `videos=N / share`: the odds become that share.
+    A text that fits many videos equally well, "a ball", gives each of them a small probability.
 
     Of several segments of a video it is said of the best one. They have several chances to score high, so where
     videos are cut into many segments it is somewhat too high.
@@ -72,11 +72,11 @@ class Calibration(BaseModel):
     ece: float = Field(ge=0, le=1)
 
     @overload
-    def probability(self, score: float, *, videos: int) -> float: ...
+    def probability(self, score: float, *, videos: float) -> float: ...
     @overload
-    def probability(self, score: Floats, *, videos: int) -> Floats: ...
+    def probability(self, score: Floats, *, videos: float) -> Floats: ...
 
-    def probability(self, score: float | Floats, *, videos: int) -> float | Floats:
+    def probability(self, score: float | Floats, *, videos: float) -> float | Floats:
         """Return how likely a video of this cosine is the right one, 0 to 1.
 
         Args:
@@ -88,7 +88,7 @@ class Calibration(BaseModel):
         probability: Floats = np.exp(-np.logaddexp(0, -log_odds))
         return float(probability) if np.ndim(score) == 0 else probability
 
-    def score_of(self, probability: float, *, videos: int) -> float:
+    def score_of(self, probability: float, *, videos: float) -> float:
         """Return the cosine that has a probability in a library of N videos; it may be one that none reaches.
 
         Raises:
@@ -99,7 +99,7 @@ class Calibration(BaseModel):
         log_odds = float(np.log(probability) - np.log1p(-probability))
         return (log_odds - self.offset + self._shift(videos)) / self.slope
 
-    def _shift(self, videos: int) -> float:
+    def _shift(self, videos: float) -> float:
         """Return what the log odds lose where one of N videos is right instead of one of m."""
         return float(np.log((max(videos, 2) - 1) / (self.videos - 1)))
 
