@@ -14,6 +14,7 @@ import numpy as np
 
 from dits_adapter.artifact import Artifact, find_artifact, is_artifact
 from dits_adapter.backends import Array, Backend
+from dits_adapter.calibration import Calibration
 from dits_adapter.errors import InputError, SpaceMismatchError
 from dits_adapter.space import EmbeddingSpace
 
@@ -51,7 +52,7 @@ class DITSQueryEncoder:
         self._backend = backend
         self._lock = threading.RLock()
         self._checked = False
-        self._bypassed = False
+        self._mismatched = False
         self._truncation_said = False
 
     @classmethod
@@ -118,7 +119,8 @@ class DITSQueryEncoder:
             limit = artifact.adapter.config.timesteps
             if not 0 <= steps <= limit:
                 raise InputError(f"steps is {steps}; this adapter runs 0 to {limit} truncated timesteps.")
-            artifact.adapter = artifact.adapter.with_steps(steps)
+            if steps != artifact.adapter.config.steps:
+                artifact.adapter, artifact.calibration = artifact.adapter.with_steps(steps), None
         if encoder is not None:
             source = ClipSource.find(encoder)
         else:
@@ -146,6 +148,19 @@ class DITSQueryEncoder:
     def space(self) -> EmbeddingSpace:
         """The embedding space of the adapter, and of every collection that its queries may search."""
         return self._backend.space
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What turns the scores of these queries into probabilities.
+
+        None where the adapter was not calibrated, runs with another strength than 1 or other steps than it was
+        trained with, or has met another space (known once a text was encoded).
+        """
+        return None if self.strength != 1 or self._mismatched else self._backend.calibration
+
+    @property
+    def _bypassed(self) -> bool:
+        return self._mismatched and self.on_mismatch == "bypass"
 
     @property
     def artifact(self) -> Artifact:
@@ -294,8 +309,8 @@ class DITSQueryEncoder:
         except SpaceMismatchError as error:
             if self.on_mismatch == "raise":
                 raise
-            if self.on_mismatch == "bypass":
-                self._bypassed = True
+            self._mismatched = True
+            if self._bypassed:
                 warnings.warn(f"{error} Queries are encoded as plain CLIP.", stacklevel=4)
             else:
                 warnings.warn(f"{error} Going on as asked; expect wrong rankings.", stacklevel=4)

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from dits_adapter.cli.calibrate import add_calibrate
 from dits_adapter.cli.compare import add_compare
 from dits_adapter.cli.distill import add_distill
 from dits_adapter.cli.embed import add_embed, add_import
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         add_train_joint,
         add_compare,
         add_distill,
+        add_calibrate,
         add_gap,
         add_export,
         add_evaluate,

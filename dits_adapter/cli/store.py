@@ -216,9 +216,22 @@ def add_search(commands: Any) -> None:
         help="order the best hundred segments by their frames: by the nearest one, or by the X-Pool head of an "
         "adapter that was trained jointly",
     )
+    search.add_argument(
+        "--min-probability",
+        type=_probability,
+        metavar="P",
+        help="only videos that are the right one with at least this probability (see `dits-adapter calibrate`)",
+    )
     search.add_argument("--exact", action="store_true", help="compare with every segment, without the index")
     search.add_argument("--json", action="store_true", help="print JSON instead of lines")
     search.set_defaults(run=_search)
+
+
+def _probability(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
+    return value
 
 
 def _search(args: argparse.Namespace) -> int:
@@ -228,19 +241,48 @@ def _search(args: argparse.Namespace) -> int:
     with query_store(args, encoder.space) as store:
         store.open()  # before the model is loaded: a wrong store is said at once
         vector = encoder.encode_document(args.query) if args.plain else encoder.encode_query(args.query)
+        calibration = encoder.calibration if store.cosine and not args.plain else None
+        videos = store.count_videos() if calibration else 0
+        min_score = None
+        if args.min_probability is not None:
+            if calibration is None:
+                raise InputError(_why_no_probability(args, store))
+            min_score = calibration.score_of(args.min_probability, videos=videos)
         hits = store.search(
             vector,
             limit=args.limit,
             per_video=args.per_video,
             offset=args.offset,
+            min_score=min_score,
             exact=args.exact,
             rerank=encoder.xpool_reranker(args.query) if args.rerank == "xpool" else args.rerank,
         )
+        if args.rerank:  # whose scores are no cosines of pooled vectors
+            calibration = None
+    probabilities = [calibration.probability(hit.score, videos=videos) if calibration else None for hit in hits]
     if args.json:
-        print(json.dumps([asdict(hit) for hit in hits], indent=2))
+        found = zip(hits, probabilities, strict=True)
+        print(json.dumps([{**asdict(hit), "probability": likely} for hit, likely in found], indent=2))
+    elif hits:
+        for hit, likely in zip(hits, probabilities, strict=True):
+            print(hit if likely is None else f"{likely:6.1%}  {hit}")
     else:
-        print("\n".join(map(str, hits)) or "nothing was found")
+        print("nothing was found" if min_score is None else "no video is that likely")
     return 0
+
+
+def _why_no_probability(args: argparse.Namespace, store: QdrantStore) -> str:
+    if args.plain:
+        return "--min-probability: probabilities are calibrated for adapted queries; leave out --plain."
+    if not store.cosine:
+        return (
+            f"--min-probability: scores of the collection {args.collection!r} are no cosines, of which alone "
+            "probabilities are known."
+        )
+    return (
+        f"--min-probability: the adapter {args.adapter} was not calibrated. Calibrate it on pairs that it was not "
+        f"trained on: dits-adapter calibrate CACHE {args.adapter} --out FOLDER"
+    )
 
 
 def add_recall(commands: Any) -> None:

@@ -150,6 +150,11 @@ class QdrantStore:
         return self._searched.tenant
 
     @property
+    def cosine(self) -> bool:
+        """Whether scores are cosines, once it was opened."""
+        return self._searched.cosine
+
+    @property
     def remote(self) -> bool:
         """Whether it is on a server that this store has its own connection to."""
         return self._connection.remote
@@ -300,6 +305,7 @@ class QdrantStore:
         """Make what is missing of the indexes that ingestion and filters need."""
         fields: dict[str, Any] = {"video_id": models.UuidIndexParams(type=models.UuidIndexType.UUID)}
         fields["path"] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)
+        fields["segments"] = models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER)
         if self.tenant is not None:
             kind = models.KeywordIndexType.KEYWORD
             fields[TENANT] = models.KeywordIndexParams(type=kind, is_tenant=True)
@@ -402,7 +408,8 @@ class QdrantStore:
             offset: how many of the best videos to leave out, for the next page. A page costs what all before it
                 cost.
             query_filter: a Qdrant filter on the payload.
-            min_score: similarity of query and pooled vector that a segment must have.
+            min_score: similarity of query and pooled vector that a segment must have; `Calibration.score_of` gives
+                that of a probability.
             exact: compare the query with every segment instead of following the index.
             rerank: order the first `candidates` segments anew by their frames. "maxsim": by the frame that is
                 nearest to the query, in the server. A function, such as `DITSQueryEncoder.xpool_reranker`
@@ -444,6 +451,10 @@ class QdrantStore:
     def count(self) -> int:
         """Return how many segments the collection holds."""
         return self._connection.run(self._searched.counting())
+
+    def count_videos(self) -> int:
+        """Return how many videos the collection holds whole; one that was not made here has one a segment."""
+        return self._connection.run(self._searched.counting_videos())
 
     def records(self) -> list[Record]:
         """List what the collection knows of each video and of each file that failed, by reading all payloads."""

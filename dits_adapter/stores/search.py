@@ -72,6 +72,11 @@ class SearchedCollection:
         collection: its name, or an alias.
         space, vector, video_field, trust_unstamped, tenant: as `QdrantStore`.
         takes_params: whether this Qdrant knows search parameters; qdrant-client's local mode does not.
+
+    Attributes:
+        target: the collection that the name meant when it was last looked up.
+        opened: its space, once it was checked.
+        cosine: whether scores are cosines; likewise.
     """
 
     def __init__(
@@ -100,7 +105,8 @@ class SearchedCollection:
         self.takes_params = takes_params
         self.target = collection
         self.opened: EmbeddingSpace | None = None
-        self._has_frames = self._quantised = False
+        self.cosine = False
+        self._stamped = self._has_frames = self._quantised = False
 
     @overload
     def within(self, chosen: models.Filter) -> models.Filter: ...
@@ -179,6 +185,8 @@ class SearchedCollection:
                 f"of its {params.distance.value} distance.",
                 stacklevel=4,
             )
+        self.cosine = params.distance == models.Distance.COSINE
+        self._stamped = stamp is not None
         self._has_frames = FRAMES in vectors
         self._quantised = params.quantization_config is not None
         self.opened = space
@@ -355,8 +363,20 @@ class SearchedCollection:
     def counting(self) -> Steps[int]:
         """Count the segments; see `QdrantStore.count`."""
         yield from self.opening()
-        stored = models.Filter(must=[models.HasVectorCondition(has_vector=self.vector)])
-        arguments = {"collection_name": self.target, "count_filter": self.within(stored), "exact": True}
+        stored = models.HasVectorCondition(has_vector=self.vector)
+        return (yield from self._counting(stored))
+
+    def counting_videos(self) -> Steps[int]:
+        """Count the videos; see `QdrantStore.count_videos`."""
+        yield from self.opening()
+        if not self._stamped:
+            return (yield from self.counting())
+        last = models.FieldCondition(key="segments", range=models.Range(gte=1))
+        return (yield from self._counting(last))
+
+    def _counting(self, condition: models.Condition) -> Steps[int]:
+        chosen = self.within(models.Filter(must=[condition]))
+        arguments = {"collection_name": self.target, "count_filter": chosen, "exact": True}
         return int((yield "count", arguments).count)
 
 

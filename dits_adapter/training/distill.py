@@ -28,7 +28,7 @@ from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.data import Pairs
 from dits_adapter.training.frozen import Epoch, Objective, best_epoch, evaluate, train
 from dits_adapter.training.losses import contrastive_loss
-from dits_adapter.training.run import describe, say_if_few, sizes
+from dits_adapter.training.run import calibrate, describe, say_if_few, sizes
 
 TRAJECTORY_WEIGHT = 10.0
 """Weight of the mean 1 − cosine to the teacher's points beside the contrastive loss."""
@@ -178,7 +178,8 @@ def distill(
         "best_epoch": best_epoch(history).number,
     }
     measured = {"test": describe(found, test.labels), "test, teacher": describe(standard, test.labels)}
-    artifact = Artifact(student, teacher.space, facts, measured, teacher.encoder, teacher.xpool)
+    calibration = calibrate(student, validation)
+    artifact = Artifact(student, teacher.space, facts, measured, calibration, teacher.encoder, teacher.xpool)
     return Distillation(
         artifact,
         history,
