@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
 from dits_adapter.cli import main
 from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents
+from tests.stores.server import QdrantProcess
 
 HERE = Path(__file__).parents[2] / "integrations" / "qdrant"
 QUERY = "a red ball rolls away"
@@ -127,18 +129,28 @@ def test_the_command_killed_in_the_middle_ends_as_one_clean_run(
             np.testing.assert_allclose(found[point][1][name], vector, atol=1e-5)
 
 
-def test_the_readme_does_what_it_says(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readme_does_what_it_says(
+    workplace: Path, qdrant_process: Callable[..., QdrantProcess], capsys: pytest.CaptureFixture[str]
+) -> None:
     for model in ("clip", "dits"):  # of the bundled models' names, which come first once they are there
         shutil.copytree(f"tiny-{model}", f"demo-{model}")
-    readme = (HERE / "README.md").read_text("utf-8")
-    commands = re.findall(r"^dits-adapter (.*)$", readme, re.MULTILINE)
-    assert len(commands) == 2
-    for command in commands:
-        assert main(shlex.split(command)) == 0
-    assert capsys.readouterr().out.count("(best at") == 3
-    (program,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    exec(compile(program, "README.md", "exec"), {})
+    url = qdrant_process().url
+    readme = (HERE / "README.md").read_text("utf-8").replace("http://localhost:6333", url)
+    for command in re.findall(r"^dits-adapter (.*)$", readme, re.MULTILINE):
+        assert main(shlex.split(command)) == 0, command
+    output = capsys.readouterr().out
+    assert output.count("(best at") == 3
+    assert "live is now live-" in output
+    assert main(["ingest", "videos", "--store", url, "--segment-seconds", "1"]) == 0
+    capsys.readouterr()
+    first, second = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    exec(compile(first, "README.md", "exec"), {})
     assert capsys.readouterr().out.count(".mp4") == 3
+    found: dict[str, Any] = {}
+    exec(compile(second, "README.md", "exec"), found)
+    assert [len(hits) for hits in found["both"]] == [3, 3]
+    assert len(found["second_page"]) == 3
+    assert len(found["by_frames"]) == len(found["exact"]) == 6
 
 
 def test_the_scripts_run_against_a_server(
