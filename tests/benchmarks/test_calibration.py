@@ -95,4 +95,4 @@ def test_the_benchmark_prints_a_row_for_each_library_and_method(
     assert main(["--adapter", "demo-linear", "--vectors", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("Fitted on 40 queries and 40 videos, judged on 40 queries of 40 other videos")
-    assert printed.count("Platt") == printed.count("isotonic") == 3  # a library of 30, in three mixtures
+    assert printed.count("Platt ") == printed.count("isotonic ") == 3  # a library of 30, in three mixtures
