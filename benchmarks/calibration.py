@@ -2,7 +2,8 @@
 
 Platt's logistic regression, which `dits_adapter.calibration` is, and isotonic regression are both fitted on all
 pairs of the val split, whose library has one size, and judged on the test split in libraries of other sizes, also
-where the library lacks the video that a query was written for. Judged are the ten best hits of each query.
+where the library lacks the video that a query was written for (told: N / share in place of N). Judged are the ten
+best hits of each query.
 
 Without `--vectors`, the generated clips (not real video) are made and embedded first, in some minutes.
 """
@@ -31,7 +32,7 @@ ABSENT = (0.0, 0.5, 1.0)
 SURE = 0.5
 
 Floats = NDArray[np.float64]
-Say = Callable[[Floats, int], Floats]
+Say = Callable[[Floats, float], Floats]
 """Cosines and the library's size to probabilities."""
 
 
@@ -63,8 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             hits, right = map(
                 np.concatenate, zip(*libraries(scores["test"], test.labels, videos, absent), strict=True)
             )
-            for name, say in methods.items():
-                rows.append([f"{videos}", f"{absent:.0%}", name, *judged(say(hits, videos), right)])
+            said = {name: say(hits, videos) for name, say in methods.items()}
+            if 0 < absent < 1:
+                said["Platt, told"] = methods["Platt"](hits, videos / (1 - absent))
+            rows += [[f"{videos}", f"{absent:.0%}", name, *judged(p, right)] for name, p in said.items()]
     print(
         f"Fitted on {len(val):,} queries and {len(val.video):,} videos, judged on {len(test):,} queries of "
         f"{len(test.video):,} other videos; {args.adapter}.\n"
@@ -88,7 +91,7 @@ def isotonic(scores: Floats, labels: NDArray[np.int64]) -> Say:
         scores.ravel(), match.ravel()
     )
 
-    def say(hits: Floats, videos: int) -> Floats:
+    def say(hits: Floats, videos: float) -> Floats:
         return expit(logit(steps.predict(hits)) - np.log((videos - 1) / (scores.shape[1] - 1)))
 
     return say

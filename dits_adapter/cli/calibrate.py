@@ -69,6 +69,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     ]
     print(markdown_table(["videos", "score of 50 %", "of 90 %"], rows))
     if args.plot:
+        args.plot.parent.mkdir(parents=True, exist_ok=True)
         reliability_plot(fit, args.plot, caption=f"{args.adapter} on {args.pairs}, {found.queries:,} queries")
         print(f"\nreliability: {args.plot}")
     print(f"written to {replace(artifact, calibration=found).save(target)}")

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
+from dits_adapter.artifact import Artifact
+from dits_adapter.calibration import Calibration
 from dits_adapter.cli import main
 from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents
@@ -76,6 +79,55 @@ def test_search_from_the_shell_ranks_as_the_vectors_do(
         assert (hit["start"], hit["end"]) == (0.0, pytest.approx(4.0))
     assert main(["search", QUERY, *options]) == 0
     assert capsys.readouterr().out.count("(best at") == 4
+
+
+def test_search_by_probability_from_the_shell(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    calibration = Calibration(slope=16, offset=5, videos=30, queries=60, log_loss=0.3, ece=0.02)
+    replace(Artifact.load("tiny-dits"), calibration=calibration).save("calibrated")
+    assert main(["ingest", "videos", "--encoder", "tiny-clip", "--segment-seconds", "2"]) == 0
+
+    def search(*options: str) -> str:
+        capsys.readouterr()
+        assert main(["search", QUERY, "--adapter", "calibrated", *options]) == 0
+        return capsys.readouterr().out
+
+    hits = json.loads(search("--json"))
+    assert len(hits) == 6  # of as many videos, in 12 segments
+    for hit in hits:
+        assert hit["probability"] == pytest.approx(calibration.probability(hit["score"], videos=6))
+    least = (hits[2]["probability"] + hits[3]["probability"]) / 2
+    assert json.loads(search("--json", "--min-probability", str(least))) == hits[:3]
+    first = search("--min-probability", str(least)).splitlines()[0]
+    assert first.startswith(f"{hits[0]['probability']:6.1%}  {hits[0]['score']:.3f}  {hits[0]['path']}")
+    assert search("--min-probability", "0.9999999") == "no video is that likely\n"
+    assert json.loads(search("--json", "--plain"))[0]["probability"] is None
+
+
+def test_a_search_by_probability_that_cannot_be_is_refused(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calibration = Calibration(slope=16, offset=5, videos=30, queries=60, log_loss=0.3, ece=0.02)
+    encoder = replace(Artifact.load("tiny-dits"), calibration=calibration)
+    encoder.save("calibrated")
+    assert main(["ingest", "videos", "--encoder", "tiny-clip"]) == 0
+
+    def refusal(adapter: str, *options: str) -> str:
+        assert main(["search", QUERY, "--adapter", adapter, "--min-probability", "0.5", *options]) == 1
+        return capsys.readouterr().err
+
+    assert "dits-adapter calibrate CACHE tiny-dits --out FOLDER" in refusal("tiny-dits")
+    assert "leave out --plain" in refusal("calibrated", "--plain")
+    with closing(QdrantClient(path="mine")) as client:
+        vectors = models.VectorParams(size=encoder.space.width, distance=models.Distance.EUCLID)
+        client.create_collection("mine", vectors_config={"video": vectors})
+    with pytest.warns(UserWarning, match="does not say which embedding space"):
+        no_cosines = refusal("calibrated", "--store", "mine", "--collection", "mine", "--trust-unstamped")
+    assert "are no cosines" in no_cosines
+    for wrong in ("0", "1", "-0.5", "50", "nan", "much"):
+        with pytest.raises(SystemExit) as end:
+            main(["search", QUERY, f"--min-probability={wrong}"])
+        assert end.value.code == 2
+        assert "--min-probability" in capsys.readouterr().err
 
 
 def test_wrong_stores_and_spaces_are_said(

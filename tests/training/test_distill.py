@@ -65,6 +65,8 @@ def test_the_student_is_an_ordinary_artefact(cache, teacher, tmp_path, capsys, o
     assert (loaded.adapter.config.steps, loaded.adapter.config.depth) == fields
     assert loaded.space == SPACE
     assert loaded.training["teacher"]["dits"]["steps"] == 10
+    assert loaded.calibration.videos == 40  # its own: its scores are others than the teacher's
+    assert loaded.calibration != Artifact.load(teacher).calibration
     test = Pairs.load(cache).split(0.2, 24)[1]
     for adapter, key in ((loaded.adapter, "test"), (Artifact.load(teacher).adapter, "test, teacher")):
         r1 = RetrievalMetrics.from_ranks(evaluate(adapter, test)).r1
