@@ -32,6 +32,21 @@ OnMismatch = Literal["raise", "warn", "bypass"]
 VIDEO_FILE = re.compile(r"\S*\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|ts|flv|wmv|3gp|ogv)", re.IGNORECASE)
 
 
+def check_texts(texts: Iterable[str]) -> None:
+    """Refuse what is no text to search with.
+
+    Raises:
+        InputError: something else than a string, or the path of a video file, and which.
+    """
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"text {row} is of type {type(text).__name__}; only strings are accepted.")
+        if VIDEO_FILE.fullmatch(text):
+            raise InputError(
+                f"text {row} is the name of a video file ({text}); embed videos with VideoEncoder.encode_video."
+            )
+
+
 class DITSQueryEncoder:
     """Encodes queries so that they lie among the videos, and documents as plain CLIP does.
 
@@ -318,23 +333,17 @@ class DITSQueryEncoder:
     def _encode(self, texts: str | Iterable[str], task: str, batch_size: int) -> Array:
         single = isinstance(texts, str)
         batch = [texts] if isinstance(texts, str) else list(texts)
-        for row, text in enumerate(batch):
-            if not isinstance(text, str):
-                raise InputError(f"text {row} is of type {type(text).__name__}; only strings are accepted.")
-            if VIDEO_FILE.fullmatch(text):
-                raise InputError(
-                    f"text {row} is the name of a video file ({text}); embed videos with "
-                    "VideoEncoder.encode_video."
-                )
+        check_texts(batch)
         self._load()
         if not batch:
             return np.empty((0, self.space.width), np.float32)
-        self._say_truncation(batch)
+        self.say_if_cut(batch)
         adapted = task == "query" and not self._bypassed
         vectors = self._backend.encode(batch, adapted=adapted, batch_size=batch_size)
         return vectors[0] if single else vectors
 
-    def _say_truncation(self, texts: list[str]) -> None:
+    def say_if_cut(self, texts: list[str]) -> None:
+        """Warn, once, of a text that is longer than CLIP reads."""
         limit = self._backend.max_tokens
         long = [] if self._truncation_said else [text for text in texts if len(text) > limit - 2]
         if not long:  # a token has at least one character

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -18,8 +17,9 @@ from sklearn.decomposition import PCA
 from torch.nn.functional import normalize
 
 from dits_adapter.adapters import DITSAdapter
-from dits_adapter.encoder import DITSQueryEncoder
+from dits_adapter.encoder import DITSQueryEncoder, check_texts
 from dits_adapter.errors import InputError
+from dits_adapter.serve.batching import Batcher
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -151,8 +151,8 @@ class Searcher:
     def __init__(self, store: QdrantStore, encoder: DITSQueryEncoder) -> None:
         self.store = store
         self.encoder = encoder
-        self._lock = threading.Lock()
-        self._embed = lru_cache(maxsize=64)(self._embed_text)  # the sliders search the same text again and again
+        # The sliders search the same text again and again; different texts at a time share a forward pass.
+        self._embed = lru_cache(maxsize=64)(Batcher(self._embed_texts))
         self._with_steps = lru_cache(maxsize=64)(self._folded)
 
     def load(self) -> None:
@@ -214,6 +214,7 @@ class Searcher:
         started = time.monotonic()
         if not query.strip():
             raise InputError("the query is empty; describe what happens in the video.")
+        check_texts([query])
         adapter = self._modules[1].adapter
         if steps is not None:
             if not isinstance(adapter, DITSAdapter):
@@ -279,14 +280,14 @@ class Searcher:
         assert isinstance(adapter, DITSAdapter)
         return adapter.with_steps(steps).for_inference()
 
-    def _embed_text(self, query: str) -> torch.Tensor:
-        """CLIP's text embedding, (1, d), un-normalised as adapters may want it."""
-        self.encoder.encode_document(query)  # refuses what is no text, and says what is cut off
+    def _embed_texts(self, queries: list[str]) -> Sequence[torch.Tensor]:
+        """CLIP's text embeddings, (1, d) each, un-normalised as adapters may want them."""
+        self.encoder.say_if_cut(queries)
         model, _ = self._modules
-        with self._lock, torch.inference_mode():
-            features = batch_to_device(model.preprocess([query]), model.device)
-            embedding: torch.Tensor = model[0](features)["sentence_embedding"]
-        return embedding
+        with torch.inference_mode():
+            features = batch_to_device(model.preprocess(queries), model.device)
+            embeddings: torch.Tensor = model[0](features)["sentence_embedding"]
+        return embeddings.split(1)
 
     def _result(self, hit: Hit, position: Point | None, probability: float | None) -> Result:
         url = f"api/videos/{hit.video_id}" if INGESTED in hit.payload else None
