@@ -69,14 +69,19 @@ def add_ingest(commands: Any) -> None:
         description="Embed the videos of folders into a Qdrant collection. What is there is skipped: it can be "
         "stopped at any time and started again. Exit code 3: done, but some files could not be read.",
     )
-    _add_videos(ingest)
-    ingest.add_argument(
+    add_ingest_options(ingest)
+    ingest.set_defaults(run=_ingest)
+
+
+def add_ingest_options(command: argparse.ArgumentParser) -> None:
+    """Add what to ingest, where to and how."""
+    _add_videos(command)
+    command.add_argument(
         "--sync", action="store_true", help="delete what is stored of files that are no longer in the folders"
     )
-    ingest.add_argument(
+    command.add_argument(
         "--bulk", action="store_true", help="have a server build its index at the end: for a first, large run"
     )
-    ingest.set_defaults(run=_ingest)
 
 
 def _add_videos(command: Any) -> None:
@@ -109,8 +114,16 @@ def _add_videos(command: Any) -> None:
     )
 
 
+def ingest_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the options of `add_ingest_options` say on how to ingest, as `QdrantStore.ingest` takes it.
+
+    Raises:
+        InputError: an `--option` that there is not, or a value that it cannot have.
+    """
+    return {**_how(args), "sync": args.sync, "bulk": args.bulk}
+
+
 def _how(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what the options of `_add_videos` say, but for the place, as `ingest` and `rebuild` take it."""
     return {
         "segment_seconds": args.segment_seconds,
         "overlap": args.overlap,
@@ -125,7 +138,7 @@ def _ingest(args: argparse.Namespace) -> int:
 
     encoder = VideoEncoder.from_pretrained(args.encoder, frames=args.frames)
     with QdrantStore(args.store, args.collection, tenant=args.tenant) as store:
-        report = store.ingest(args.paths, encoder, sync=args.sync, bulk=args.bulk, **_how(args))
+        report = store.ingest(args.paths, encoder, **ingest_options(args))
     print(report)
     return 3 if report.failed else 0
 
