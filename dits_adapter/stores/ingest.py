@@ -21,7 +21,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from os import PathLike
@@ -213,6 +213,7 @@ def ingest(
     overlap: float = 0.0,
     retry_failed: bool = False,
     sync: bool = False,
+    bulk: bool = False,
     options: CollectionOptions | None = None,
     progress: bool = True,
 ) -> IngestReport:
@@ -227,6 +228,7 @@ def ingest(
         retry_failed: try files again that failed before and have not changed since.
         sync: delete what is stored of files in the given folders that are there no longer. Files elsewhere, and
             those in folders that cannot be read, are left.
+        bulk: have a server build its index once, after everything is stored: for a first, large run.
         options: how a server keeps the collection, if it is new.
         progress: show a progress bar, over the files that are not there yet.
 
@@ -248,6 +250,7 @@ def ingest(
         overlap=overlap,
         retry_failed=retry_failed,
         sync=sync,
+        bulk=bulk,
         options=options,
         progress=progress,
     ) as run:
@@ -269,6 +272,7 @@ def ingesting(
     overlap: float = 0.0,
     retry_failed: bool = False,
     sync: bool = False,
+    bulk: bool = False,
     options: CollectionOptions | None = None,
     progress: bool = True,
 ) -> Iterator[Run]:
@@ -283,6 +287,7 @@ def ingesting(
     files = find_videos(roots, report)
     store.create(space, segment_seconds=segment_seconds, overlap=overlap, options=options)
     with (
+        store.bulk_load(progress=progress) if bulk else nullcontext(),
         tqdm(total=len(files), unit="video", desc=store.collection, disable=not progress) as bar,
         ThreadPoolExecutor(1) as uploader,
     ):
@@ -431,7 +436,7 @@ class Run:
         record = Record(path, file.size, file.mtime_ns, file.video_id)
         held = next(segments)
         for segment in segments:
-            self._queue(segment_point(file, held))
+            self._queue(segment_point(file, held, tenant=self.store.tenant))
             record.found += 1
             held = segment
         record.found += 1
@@ -444,7 +449,7 @@ class Run:
             self._withdraw(record)
             self.report.failed[path] = "changed while it was read; run again when it is complete"
             return
-        self._queue(segment_point(file, held, segments=record.found))
+        self._queue(segment_point(file, held, segments=record.found, tenant=self.store.tenant))
         record.expected = record.found
         self._remember(record)
         self.report.videos += 1
@@ -458,7 +463,7 @@ class Run:
         """Write down why a file gives no frames, so that it is not decoded in vain again."""
         file = self.encoding.pop(error.path)
         self.report.failed[error.path] = error.reason
-        self._queue(failure_point(file, error.reason))
+        self._queue(failure_point(file, error.reason, tenant=self.store.tenant))
         self.bar.update()
 
     def _queue(self, point: PointStruct) -> None:

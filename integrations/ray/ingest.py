@@ -18,7 +18,7 @@ from typing import Any
 
 from dits_adapter import DITSError, QdrantStore, VideoEncoder
 from dits_adapter.artifact import bundled
-from dits_adapter.cli.store import add_ingest_options, collection_options
+from dits_adapter.cli.store import add_ingest_options, ingest_options
 from dits_adapter.errors import MissingExtraError, VideoError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.ingest import IngestReport, Run, identify, ingesting
@@ -156,17 +156,8 @@ def ingest(args: argparse.Namespace) -> IngestReport:
     if os.path.isdir(args.encoder) and not bundled(args.encoder):
         args.encoder = os.path.abspath(args.encoder)  # workers have another working directory
     with (
-        QdrantStore(args.store, args.collection) as store,
-        ingesting(
-            store,
-            args.paths,
-            encoder.space,
-            segment_seconds=args.segment_seconds,
-            overlap=args.overlap,
-            retry_failed=args.retry_failed,
-            sync=args.sync,
-            options=collection_options(args.option),
-        ) as run,
+        QdrantStore(args.store, args.collection, tenant=args.tenant) as store,
+        ingesting(store, args.paths, encoder.space, **ingest_options(args)) as run,
     ):
         paths = list(run.unsettled())
         for _ in range(2):

@@ -48,6 +48,10 @@ class QdrantProcess:
             shutil.chown(self.folder, self._user)
         self.start()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def start(self) -> None:
         """Start it if it does not run, and wait until it is ready."""
         if self._process is not None and self._process.poll() is None:

@@ -181,7 +181,7 @@ def test_without_any_copy_of_a_shard_it_says_so_and_goes_on_when_one_is_back(
     nodes: list[QdrantProcess], library: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "PATIENCE", 0)
-    monkeypatch.setattr("dits_adapter.stores.qdrant.SEARCH_PATIENCE", 0.2)
+    monkeypatch.setattr(connection, "SEARCH_PATIENCE", 0.2)
     collection = f"videos-{uuid.uuid4().hex}"
     query = next(vectors["video"] for _, vectors in expected.values() if vectors)
     with QdrantStore(nodes[0].url, collection) as store:
@@ -244,7 +244,7 @@ def test_only_what_passes_is_asked_again(
 
 def test_a_search_gives_up_soon(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr("dits_adapter.stores.qdrant.SEARCH_PATIENCE", 0.05)
+    monkeypatch.setattr(connection, "SEARCH_PATIENCE", 0.05)
     client = QdrantClient(":memory:")
     store = QdrantStore(client)
     run(store, library / "000.mp4")
