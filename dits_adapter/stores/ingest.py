@@ -224,7 +224,7 @@ def ingest(
         retry_failed: try files again that failed before and have not changed since.
         sync: delete what is stored of files in the given folders that are there no longer. Files elsewhere, and
             those in folders that cannot be read, are left.
-        options: how a server keeps the collection, if it is new.
+        options: how a server or a folder keeps the collection, if it is new.
         progress: show a progress bar, over the files that are not there yet.
 
     Returns:
@@ -258,6 +258,7 @@ def ingest(
             run.finish()
             if sync:
                 run.remove_gone(roots)
+            store.build_index()
         except StoreError as error:
             raise StoreError(f"{error} What is stored stays; the same command goes on from there.") from error
     report.seconds = time.monotonic() - started

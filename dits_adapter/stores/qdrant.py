@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 from qdrant_client import QdrantClient, models
+from qdrant_client.client_base import QdrantBase
 
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 SCROLL = 1000
 
 
-def collection_space(client: QdrantClient, collection: str) -> EmbeddingSpace:
+def collection_space(client: QdrantBase, collection: str) -> EmbeddingSpace:
     """Return the embedding space that a collection is stamped with.
 
     Raises:
@@ -54,7 +55,7 @@ class QdrantStore:
     """A collection of video segments in a Qdrant server, an embedded folder, or memory.
 
     Args:
-        location: a server's URL, a folder for qdrant-client's embedded mode, ":memory:", or a `QdrantClient` of
+        location: a server's URL, a folder (Qdrant's engine in this process), ":memory:", or a `QdrantClient` of
             your own, which is used as it is and never closed. For a URL the API key comes from the environment
             variable QDRANT_API_KEY.
         collection: its name, or an alias.
@@ -67,8 +68,8 @@ class QdrantStore:
             `space`. Only the width can be checked then: another CLIP of the same width gives wrong results
             without an error.
 
-    Nothing is opened, created or checked before it is needed. Use it as a context manager, or `close` it: an
-    embedded folder lets one process in at a time.
+    Nothing is opened, created or checked before it is needed. Use it as a context manager, or `close` it: a
+    folder lets one process in at a time, with as many threads as it likes.
 
     Example:
         >>> import numpy as np
@@ -84,7 +85,7 @@ class QdrantStore:
 
     def __init__(
         self,
-        location: str | PathLike[str] | QdrantClient,
+        location: str | PathLike[str] | QdrantBase,
         collection: str = "videos",
         *,
         space: EmbeddingSpace | None = None,
@@ -115,8 +116,10 @@ class QdrantStore:
         self._opened = None
 
     @property
-    def client(self) -> QdrantClient:
+    def client(self) -> QdrantBase:
         """The Qdrant client behind the store, for whatever this class does not offer.
+
+        For a folder it is an `EdgeClient`, which has the methods of a `QdrantClient` that make sense there.
 
         Raises:
             StoreError: the folder holds no store, or another process has it open.
@@ -132,6 +135,11 @@ class QdrantStore:
     def remote(self) -> bool:
         """Whether it is on a server that this store has its own connection to."""
         return self._connection.remote
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is in memory, where every search is exact."""
+        return self._connection.in_memory
 
     def explained(self) -> AbstractContextManager[None]:
         """Turn what the client raises into a StoreError that says what to do."""
@@ -218,11 +226,11 @@ class QdrantStore:
             space: the embedding space of its vectors.
             segment_seconds: length of a segment, in seconds; None for whole videos.
             overlap: of neighbouring segments, in seconds.
-            options: how a server keeps it, for a new collection.
+            options: how a server or a folder keeps it, for a new collection.
 
         Raises:
-            InputError: segments without a length, an overlap that is not shorter than they are, or options for an
-                embedded store, which has none.
+            InputError: segments without a length, an overlap that is not shorter than they are, or options that
+                the place has not: memory has none, a folder no shards and replicas.
             SpaceMismatchError: the collection, or the queries' `space`, is of another space.
             StoreError: it exists, cut in other segments, kept otherwise or made by something else; or it cannot be
                 created.
@@ -235,8 +243,10 @@ class QdrantStore:
                 f"segment_seconds is {segment_seconds} and overlap is {overlap}; segments have a length, and "
                 "overlap by less than it."
             )
-        if options is not None and self._connection.embedded:
-            raise InputError(f"{self.location}: options of a collection are for a server; this store is embedded.")
+        if options is not None and self.in_memory:
+            raise InputError("options of a collection are for a server or a folder; memory has none.")
+        if options is not None and self._connection.folder is not None:
+            options.require_one_copy(self.location)
         stamp = Stamp(space=space, segment_seconds=segment_seconds, overlap=overlap)
         self._connection.make_folder()
         with self.explained():
@@ -294,10 +304,25 @@ class QdrantStore:
                     f"{self.location} runs Qdrant {self.client.info().version}, which keeps no collection "
                     "metadata, where the embedding space is written down. Use Qdrant 1.16 or newer."
                 )
-            with warnings.catch_warnings():  # embedded mode warns that it has no use for indexes
+            with warnings.catch_warnings():  # memory warns that it has no use for indexes
                 warnings.simplefilter("ignore")
                 self.client.create_payload_index(self.collection, "video_id", models.PayloadSchemaType.UUID)
                 self.client.create_payload_index(self.collection, "path", models.PayloadSchemaType.KEYWORD)
+
+    def build_index(self) -> None:
+        """Index what was written since the last time. A server does that by itself; in a folder, ingestion does.
+
+        Raises:
+            StoreError: too little free space: the new index lies beside the old one until it is complete.
+        """
+        client = self.client
+        if isinstance(client, QdrantClient):
+            return
+        from dits_adapter.stores.edge import EdgeClient
+
+        assert isinstance(client, EdgeClient)
+        with self.explained():
+            client.optimize(self.collection)
 
     def ingest(
         self,
@@ -375,13 +400,13 @@ class QdrantStore:
         return [self._hit(point, frames.get(point.id), query) for point in points]
 
     def _search_params(self, exact: bool) -> models.SearchParams | None:
-        """Return what a server is asked for; the embedded mode takes no parameters, and says so."""
-        if exact and not self._connection.embedded:
+        """Return what is asked for; memory is searched exactly anyway, and warns of parameters."""
+        if exact and not self.in_memory:
             return models.SearchParams(exact=True)
         return RESCORED if self._quantised else None
 
     def _frame_vectors(self, points: Sequence[models.ScoredPoint]) -> dict[models.ExtendedPointId, Any]:
-        """Fetch the frame vectors of hits only: asked for by the search, embedded mode copies everybody's."""
+        """Fetch the frame vectors of hits only: asked for by the search, memory copies everybody's."""
         if not self._has_frames or not points:
             return {}
         ids = [point.id for point in points]

@@ -77,8 +77,10 @@ def test_other_options_than_those_it_has_are_refused(qdrant_server: str, collect
 
 
 def test_options_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InputError, match="options of a collection are for a server"):
-        QdrantStore(tmp_path / "store").create(fake_space(), options=CollectionOptions())
+    with pytest.raises(InputError, match="memory has none"):
+        QdrantStore(":memory:").create(fake_space(), options=CollectionOptions())
+    with pytest.raises(InputError, match=r"one shard in one copy; shards=2, replicas=3 is for a server"):
+        QdrantStore(tmp_path / "store").create(fake_space(), options=CollectionOptions(shards=2, replicas=3))
     assert not (tmp_path / "store").exists()
     (tmp_path / "videos").mkdir()
     for given, answer in (("shards=0", "shards"), ("float=1", "float"), ("float16", "write NAME=VALUE")):
@@ -140,13 +142,13 @@ def test_recall_against_a_slow_reference(qdrant_server: str, collection: str) ->
         assert rows["index, not rescored"].recall < 0.9
 
 
-def test_recall_of_what_has_none(tmp_path: Path, qdrant_server: str, collection: str) -> None:
-    with QdrantStore(tmp_path / "store") as store:
+def test_recall_of_what_has_none() -> None:
+    with QdrantStore(":memory:") as store:
         store.create(fake_space())
         with pytest.raises(InputError, match="its recall is 1"):
             measure_recall(store, np.ones((1, 8)))
-    with QdrantStore(qdrant_server, collection) as store, pytest.raises(InputError, match="no queries"):
-        measure_recall(store, np.ones((0, 8)))
+        with pytest.raises(InputError, match="no queries"):
+            measure_recall(store, np.ones((0, 8)))
 
 
 def test_the_recall_command(
