@@ -449,6 +449,7 @@ def test_closing_waits_for_what_is_under_way(client: EdgeClient) -> None:
         assert all(search.result() < 10_000 for search in searches)
 
 
+KILLS = int(os.environ.get("KILLS", "6"))
 WRITER = """
 import sys
 from pathlib import Path
@@ -460,12 +461,12 @@ start = int(sys.argv[2])
 client = EdgeClient(Path(sys.argv[1]))
 print("ready", flush=True)
 for n in range(start, start + 10_000):
-    vector = np.random.default_rng(n).normal(size=8).tolist()
+    vector = np.random.default_rng(n).normal(size=256).tolist()
     client.upsert("videos", [models.PointStruct(id=n, vector={"video": vector}, payload={"n": n})])
     if n % 3 == 0:
         of_ten = models.Filter(must=[models.FieldCondition(key="n", range=models.Range(gte=n - 10, lt=n))])
         client.set_payload("videos", {"late": n}, of_ten)
-    if n % 40 == 39:
+    if n % 8 == 7:
         client.optimize("videos")
     print(n, flush=True)
 """
@@ -484,21 +485,20 @@ def written(upto: int) -> dict[int, dict[str, int]]:
 @pytest.mark.slow
 def test_what_was_written_outlives_kills_at_any_moment(client: EdgeClient) -> None:
     """Writes, payload changes and the building of the index, cut short by kill -9 again and again."""
-    index = models.HnswConfigDiff(full_scan_threshold=10)
     client.create_collection(
         "videos",
-        {"video": COSINE},
-        hnsw_config=index,
+        {"video": COSINE.model_copy(update={"size": 256})},
+        hnsw_config=models.HnswConfigDiff(full_scan_threshold=10),
         optimizers_config=models.OptimizersConfigDiff(indexing_threshold=1, default_segment_number=1),
     )
     client.close()
     rng, last = np.random.default_rng(0), -1
-    for _ in range(6):
+    for _ in range(KILLS):
         command = [sys.executable, "-c", WRITER, str(client.folder), str(last + 1)]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-        time.sleep(rng.uniform(0.05, 0.8))
+        time.sleep(rng.uniform(0.05, 1.2))
         child.kill()
         last = max([last, *map(int, child.stdout.read().split())])
         child.stdout.close()
@@ -509,7 +509,7 @@ def test_what_was_written_outlives_kills_at_any_moment(client: EdgeClient) -> No
         before, after = written(last), written(last + 1)  # the latter was on its way
         assert before.keys() <= found.keys() <= after.keys()
         assert all(fields in (before.get(n), after[n]) for n, fields in found.items())
-    assert last > 50
+    assert last > KILLS
 
 
 def test_a_collection_appears_and_disappears_as_a_whole(client: EdgeClient) -> None:
