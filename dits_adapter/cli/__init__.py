@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from dits_adapter.cli.compare import add_compare
+from dits_adapter.cli.copy import add_copy
 from dits_adapter.cli.distill import add_distill
 from dits_adapter.cli.embed import add_embed, add_import
 from dits_adapter.cli.evaluate import add_evaluate
@@ -28,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         add_ingest,
         add_search,
         add_recall,
+        add_copy,
         add_serve,
         add_embed,
         add_import,

@@ -90,21 +90,28 @@ class Connection:
             StoreError: the folder holds no store, or another process has it open.
         """
         if self._client is None:
-            if self.folder is not None and not self._folder_holds_store(self.folder):
+            if not self.is_there():
                 raise StoreError(f"{self.location}: no Qdrant store is here. Ingest videos into it first.")
             self._client = self._connect()
         return self._client
 
-    def _folder_holds_store(self, folder: Path) -> bool:
+    def is_there(self) -> bool:
+        """Whether there is a store, as far as can be said without connecting: a folder may hold none.
+
+        Raises:
+            StoreError: the folder holds one of qdrant-client's local mode.
+        """
+        if self.folder is None:
+            return True
         from dits_adapter.stores.edge import is_store
 
-        if (folder / "meta.json").is_file():
+        if (self.folder / "meta.json").is_file():
             raise StoreError(
                 f"{self.location} was written by qdrant-client's local mode, which folders no longer use. Ingest "
                 "the videos into another folder; or, to search this one as it is, pass "
                 f"QdrantClient(path={self.location!r}) in Python."
             )
-        return is_store(folder)
+        return is_store(self.folder)
 
     def _connect(self) -> QdrantBase:
         if self.location == ":memory:":
@@ -119,7 +126,7 @@ class Connection:
 
     def make_folder(self) -> None:
         """Let a folder become a store, but only one that holds nothing else."""
-        if self._client is not None or self.folder is None or self._folder_holds_store(self.folder):
+        if self._client is not None or self.folder is None or self.is_there():
             return
         try:
             if self.folder.exists() and any(self.folder.iterdir()):

@@ -14,6 +14,8 @@ RESCORED = models.SearchParams(quantization=models.QuantizationSearchParams(resc
 """What every search asks for: hits of quantised vectors are ordered by the full ones."""
 
 
+CLUSTER = ("shards", "replicas", "write_consistency")
+"""Options that only a server has."""
 QUANTISATIONS: Mapping[str, models.QuantizationConfig | None] = {
     "none": None,
     "scalar": models.ScalarQuantization(
@@ -59,8 +61,7 @@ class CollectionOptions(BaseModel):
         Raises:
             InputError: several shards, or replicas.
         """
-        cluster = ("shards", "replicas", "write_consistency")
-        if asked := [f"{name}={value}" for name in cluster if (value := getattr(self, name)) not in (None, 1)]:
+        if asked := [f"{name}={value}" for name in CLUSTER if (value := getattr(self, name)) not in (None, 1)]:
             raise InputError(f"{location}: a folder is one shard in one copy; {', '.join(asked)} is for a server.")
 
     def pooled(self, width: int) -> models.VectorParams:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +25,8 @@ from dits_adapter.stores.segments import FRAMES, POOLED, STAMP, Hit, Record, Sta
 if TYPE_CHECKING:
     from dits_adapter.stores.ingest import IngestReport
     from dits_adapter.video.encoder import VideoEncoder
+
+T = TypeVar("T")
 
 SCROLL = 1000
 
@@ -144,6 +146,15 @@ class QdrantStore:
     def explained(self) -> AbstractContextManager[None]:
         """Turn what the client raises into a StoreError that says what to do."""
         return self._connection.explained()
+
+    def lasting(self, request: Callable[[], T]) -> T:
+        """Make a request that may be made twice, and wait while a server restarts or is overloaded."""
+        return self._connection.lasting(request)
+
+    def exists(self) -> bool:
+        """Whether the collection is there."""
+        with self.explained():
+            return self._connection.is_there() and self.client.collection_exists(self.collection)
 
     def stamp(self) -> Stamp | None:
         """Return what the collection says about itself; None if it was not made here.
@@ -444,7 +455,7 @@ class QdrantStore:
         fields = ["video_id", "path", "size", "mtime_ns", "segments", "failure"]
         offset = None
         while True:
-            points, offset = self._connection.lasting(
+            points, offset = self.lasting(
                 partial(
                     self.client.scroll,
                     self.collection,
@@ -474,7 +485,7 @@ class QdrantStore:
         This, `forget` and `relocate` outlast a server that restarts or is overloaded, for up to `PATIENCE`.
         """
         if points:
-            self._connection.lasting(lambda: self.client.upsert(self.collection, points, wait=True))
+            self.lasting(lambda: self.client.upsert(self.collection, points, wait=True))
 
     def forget(self, records: Sequence[Record]) -> None:
         """Delete all points of these videos and failures."""
@@ -486,15 +497,13 @@ class QdrantStore:
             else:
                 chosen = _of_video(record.video_id)
             selector = models.FilterSelector(filter=chosen)
-            self._connection.lasting(partial(self.client.delete, self.collection, selector, wait=True))
+            self.lasting(partial(self.client.delete, self.collection, selector, wait=True))
 
     def relocate(self, file: VideoFile) -> None:
         """Write down that a stored video now lies at `file`."""
         payload = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
         video = _of_video(file.video_id)
-        self._connection.lasting(
-            lambda: self.client.set_payload(self.collection, payload, points=video, wait=True)
-        )
+        self.lasting(lambda: self.client.set_payload(self.collection, payload, points=video, wait=True))
 
 
 def _of_video(video_id: str) -> models.Filter:
