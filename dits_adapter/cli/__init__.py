@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from dits_adapter.cli.calibrate import add_calibrate
 from dits_adapter.cli.compare import add_compare
+from dits_adapter.cli.copy import add_copy
 from dits_adapter.cli.distill import add_distill
 from dits_adapter.cli.embed import add_embed, add_import
 from dits_adapter.cli.evaluate import add_evaluate
@@ -31,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         add_switch,
         add_search,
         add_recall,
+        add_copy,
         add_serve,
         add_embed,
         add_import,

@@ -106,8 +106,8 @@ def _add_videos(command: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="how a server keeps a new collection: float16=true, quantisation=scalar, on_disk=true, shards=3, "
-        "replicas=2, …; may be repeated",
+        help="how a new collection is kept: float16=true, quantisation=scalar, on_disk=true, hnsw_m=32, …; on a "
+        "server also shards=3, replicas=2, …; may be repeated",
     )
     command.add_argument(
         "--retry-failed", action="store_true", help="try unchanged files again that failed before"
@@ -303,7 +303,7 @@ def add_recall(commands: Any) -> None:
     recall = commands.add_parser(
         "recall",
         help="measure what a collection's index and quantisation cost",
-        description="Search a server's collection exactly, by its index with several efforts, and, where it is "
+        description="Search a collection exactly, by its index with several efforts, and, where it is "
         "quantised, with and without rescoring; print the share of the nearest segments that each finds, and its "
         "time. For plain and for adapted queries: they lie elsewhere, and their recall differs.",
     )

@@ -6,7 +6,6 @@ import logging
 import os
 import random
 import re
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +17,7 @@ from typing import TypeVar
 
 import grpc  # type: ignore[import-untyped]
 from qdrant_client import QdrantClient
+from qdrant_client.client_base import QdrantBase
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
@@ -55,17 +55,18 @@ class Connection:
     Attributes:
         location: the same, for messages.
         remote: whether it is a server with a connection of our own.
+        folder: where its files are, if they are ours to open; None otherwise.
 
     Raises:
         InputError: something else, or a server's address that is no URL.
     """
 
-    def __init__(self, location: str | PathLike[str] | QdrantClient) -> None:
-        self._client: QdrantClient | None = None
-        self._folder: Path | None = None
-        self._own = not isinstance(location, QdrantClient)
+    def __init__(self, location: str | PathLike[str] | QdrantBase) -> None:
+        self._client: QdrantBase | None = None
+        self.folder: Path | None = None
+        self._own = not isinstance(location, QdrantBase)
         self.remote = False
-        if isinstance(location, QdrantClient):
+        if isinstance(location, QdrantBase):
             self._client = location
             self.location = "the Qdrant of the given client"
             return
@@ -78,12 +79,12 @@ class Connection:
             raise InputError(f"location {self.location!r}: write a server's address as http://{self.location}")
         self.remote = re.match(r"https?://", self.location) is not None
         if self.location != ":memory:" and not self.remote:
-            self._folder = Path(location).absolute()
+            self.folder = Path(location).absolute()
 
     @property
-    def embedded(self) -> bool:
-        """Whether it is in this process, in a folder or in memory."""
-        return self._own and not self.remote
+    def in_memory(self) -> bool:
+        """Whether it is this process's memory: searched without an index, and gone with the process."""
+        return self._own and self.location == ":memory:"
 
     def close(self) -> None:
         """Release the connection or the folder; a client that was passed in stays open."""
@@ -92,46 +93,53 @@ class Connection:
             self._client = None
 
     @property
-    def client(self) -> QdrantClient:
-        """The client, connected.
+    def client(self) -> QdrantBase:
+        """The client, connected: a `QdrantClient`, or for a folder an `EdgeClient`, which does the same.
 
         Raises:
             StoreError: the folder holds no store, or another process has it open.
         """
         if self._client is None:
-            if self._folder is not None and not (self._folder / "meta.json").is_file():
+            if not self.is_there():
                 raise StoreError(f"{self.location}: no Qdrant store is here. Ingest videos into it first.")
             self._client = self._connect()
         return self._client
 
-    def _connect(self) -> QdrantClient:
+    def is_there(self) -> bool:
+        """Whether there is a store, as far as can be said without connecting: a folder may hold none.
+
+        Raises:
+            StoreError: the folder holds one of qdrant-client's local mode.
+        """
+        if self.folder is None:
+            return True
+        from dits_adapter.stores.edge import is_store
+
+        if (self.folder / "meta.json").is_file():
+            raise StoreError(
+                f"{self.location} was written by qdrant-client's local mode, which folders no longer use. Ingest "
+                "the videos into another folder; or, to search this one as it is, pass "
+                f"QdrantClient(path={self.location!r}) in Python."
+            )
+        return is_store(self.folder)
+
+    def _connect(self) -> QdrantBase:
         if self.location == ":memory:":
             return QdrantClient(":memory:")
-        if self._folder is None:
+        if self.folder is None:
             key = os.environ.get("QDRANT_API_KEY")
             # What this package needs of a server it checks itself, by whether the stamp was kept.
             return QdrantClient(url=self.location, api_key=key, timeout=TIMEOUT, check_compatibility=False)
-        try:
-            return QdrantClient(path=str(self._folder))
-        except RuntimeError:
-            raise StoreError(
-                f"{self.location} is open in another process, or elsewhere in this one, and an embedded store "
-                "lets only one in. Close the other, or run a Qdrant server and give its URL."
-            ) from None
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(
-                f"{self.location}: cannot be opened for writing ({error}), which embedded mode needs even to "
-                "search. Check the folder's permissions and the free space, or copy the folder elsewhere."
-            ) from error
-        except ValueError as error:
-            raise StoreError(f"{self.location}: the store's meta.json cannot be read ({error}).") from error
+        from dits_adapter.stores.edge import EdgeClient
+
+        return EdgeClient(self.folder)
 
     def make_folder(self) -> None:
-        """Let the embedded mode start a store, but only in a folder that holds nothing else."""
-        if self._client is not None or self._folder is None or (self._folder / "meta.json").is_file():
+        """Let a folder become a store, but only one that holds nothing else."""
+        if self._client is not None or self.folder is None or self.is_there():
             return
         try:
-            if self._folder.exists() and any(self._folder.iterdir()):
+            if self.folder.exists() and any(self.folder.iterdir()):
                 raise StoreError(
                     f"{self.location} has other files in it and is no Qdrant store; give a new or empty folder."
                 )
@@ -244,7 +252,7 @@ def explained(location: str) -> Iterator[None]:
         if INCOMPLETE.search(answer):
             raise StoreError(_incomplete(location, answer)) from error
         raise StoreError(f"{location} answers {error.code().name}: {answer}") from error
-    except (OSError, sqlite3.Error) as error:
+    except OSError as error:
         raise StoreError(
             f"{location}: reading or writing failed ({error}). Check the free space and the folder's permissions."
         ) from error

@@ -229,7 +229,7 @@ def ingest(
         sync: delete what is stored of files in the given folders that are there no longer. Files elsewhere, and
             those in folders that cannot be read, are left.
         bulk: have a server build its index once, after everything is stored: for a first, large run.
-        options: how a server keeps the collection, if it is new.
+        options: how a server or a folder keeps the collection, if it is new.
         progress: show a progress bar, over the files that are not there yet.
 
     Returns:
@@ -299,6 +299,7 @@ def ingesting(
             run.finish()
             if sync:
                 run.remove_gone(roots)
+            store.build_index()
         except StoreError as error:
             raise StoreError(f"{error} What is stored stays; the same command goes on from there.") from error
     report.seconds = time.monotonic() - started

@@ -1,4 +1,4 @@
-"""How a Qdrant server keeps a collection: precision, quantisation, index, disk, shards and replicas."""
+"""How Qdrant keeps a collection: precision, quantisation, index, disk; on a server also shards and replicas."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from qdrant_client import models
 
+from dits_adapter.errors import InputError
+
 RESCORED = models.SearchParams(quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0))
 """What every search asks for: hits of quantised vectors are ordered by the full ones."""
 
 
+CLUSTER = ("shards", "replicas", "write_consistency")
+"""Options that only a server has."""
 QUANTISATIONS: Mapping[str, models.QuantizationConfig | None] = {
     "none": None,
     "scalar": models.ScalarQuantization(
@@ -50,6 +54,15 @@ class CollectionOptions(BaseModel):
     shards: int | None = Field(default=None, ge=1)
     replicas: int = Field(default=1, ge=1)
     write_consistency: int = Field(default=1, ge=1)
+
+    def require_one_copy(self, location: str) -> None:
+        """Refuse what only a server can do.
+
+        Raises:
+            InputError: several shards, or replicas.
+        """
+        if asked := [f"{name}={value}" for name in CLUSTER if (value := getattr(self, name)) not in (None, 1)]:
+            raise InputError(f"{location}: a folder is one shard in one copy; {', '.join(asked)} is for a server.")
 
     def pooled(self, width: int, *, tenants: bool) -> models.VectorParams:
         """Describe the vector that is searched; with tenants each has an index of its own."""

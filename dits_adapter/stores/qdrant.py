@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from numpy.typing import ArrayLike
 from qdrant_client import QdrantClient, models
+from qdrant_client.client_base import QdrantBase
 from tqdm import tqdm
 
 from dits_adapter.errors import InputError, StoreError
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from dits_adapter.stores.ingest import IngestReport
     from dits_adapter.video.encoder import VideoEncoder
 
+T = TypeVar("T")
+
 SCROLL = 1000
 INDEXING_THRESHOLD = 10_000
 """Kilobytes of vectors from which Qdrant indexes a part of its storage: its default, for after a bulk load."""
 
 
-def collection_space(client: QdrantClient, collection: str) -> EmbeddingSpace:
+def collection_space(client: QdrantBase, collection: str) -> EmbeddingSpace:
     """Return the embedding space that a collection is stamped with.
 
     Raises:
@@ -44,10 +47,10 @@ def collection_space(client: QdrantClient, collection: str) -> EmbeddingSpace:
 
 
 class QdrantStore:
-    """A collection of video segments in a Qdrant server, an embedded folder, or memory.
+    """A collection of video segments in a Qdrant server, a folder, or memory.
 
     Args:
-        location: a server's URL, a folder for qdrant-client's embedded mode, ":memory:", or a `QdrantClient` of
+        location: a server's URL, a folder (Qdrant's engine in this process), ":memory:", or a `QdrantClient` of
             your own, which is used as it is and never closed. For a URL the API key comes from the environment
             variable QDRANT_API_KEY.
         collection: its name, or an alias.
@@ -66,8 +69,8 @@ class QdrantStore:
     An alias is looked up when the collection is opened; what is opened then is searched until it is gone, even if
     the alias is switched to another collection meanwhile.
 
-    Nothing is opened, created or checked before it is needed. Use it as a context manager, or `close` it: an
-    embedded folder lets one process in at a time.
+    Nothing is opened, created or checked before it is needed. Use it as a context manager, or `close` it: a
+    folder lets one process in at a time, with as many threads as it likes.
 
     Example:
         >>> import numpy as np
@@ -83,7 +86,7 @@ class QdrantStore:
 
     def __init__(
         self,
-        location: str | PathLike[str] | QdrantClient,
+        location: str | PathLike[str] | QdrantBase,
         collection: str = "videos",
         *,
         space: EmbeddingSpace | None = None,
@@ -101,7 +104,7 @@ class QdrantStore:
             video_field=video_field,
             trust_unstamped=trust_unstamped,
             tenant=tenant,
-            takes_params=not self._connection.embedded,
+            takes_params=not self._connection.in_memory,
         )
 
     def __enter__(self) -> QdrantStore:
@@ -116,8 +119,10 @@ class QdrantStore:
         self._searched.opened = None
 
     @property
-    def client(self) -> QdrantClient:
+    def client(self) -> QdrantBase:
         """The Qdrant client behind the store, for whatever this class does not offer.
+
+        For a folder it is an `EdgeClient`, which has the methods of a `QdrantClient` that make sense there.
 
         Raises:
             StoreError: the folder holds no store, or another process has it open.
@@ -159,9 +164,18 @@ class QdrantStore:
         """Whether it is on a server that this store has its own connection to."""
         return self._connection.remote
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is in memory, where every search is exact."""
+        return self._connection.in_memory
+
     def explained(self) -> AbstractContextManager[None]:
         """Turn what the client raises into a StoreError that says what to do."""
         return self._connection.explained()
+
+    def lasting(self, request: Callable[[], T]) -> T:
+        """Make a request that may be made twice, and wait while a server restarts or is overloaded."""
+        return self._connection.lasting(request)
 
     def stamp(self) -> Stamp | None:
         """Return what the collection says about itself; None if it was not made here.
@@ -177,6 +191,8 @@ class QdrantStore:
         Raises:
             StoreError: the server cannot be reached.
         """
+        if not self._connection.is_there():
+            return None
         self._connection.run(self._searched.resolving())
         with self.explained():
             return self.collection if self.client.collection_exists(self.collection) else None
@@ -202,6 +218,7 @@ class QdrantStore:
         segment_seconds: float | None = None,
         overlap: float = 0.0,
         options: CollectionOptions | None = None,
+        tenants: bool | None = None,
     ) -> None:
         """Make the collection, stamped; one that is there already must be the same.
 
@@ -209,11 +226,12 @@ class QdrantStore:
             space: the embedding space of its vectors.
             segment_seconds: length of a segment, in seconds; None for whole videos.
             overlap: of neighbouring segments, in seconds.
-            options: how a server keeps it, for a new collection.
+            options: how a server or a folder keeps it, for a new collection.
+            tenants: whether it keeps tenants apart; by default it does if this store has one.
 
         Raises:
-            InputError: segments without a length, an overlap that is not shorter than they are, or options for an
-                embedded store, which has none.
+            InputError: segments without a length, an overlap that is not shorter than they are, or options that
+                the place has not: memory has none, a folder no shards and replicas.
             SpaceMismatchError: the collection, or the queries' `space`, is of another space.
             StoreError: it exists, cut in other segments, kept otherwise or made by something else; or it cannot be
                 created.
@@ -226,11 +244,12 @@ class QdrantStore:
                 f"segment_seconds is {segment_seconds} and overlap is {overlap}; segments have a length, and "
                 "overlap by less than it."
             )
-        if options is not None and self._connection.embedded:
-            raise InputError(f"{self.location}: options of a collection are for a server; this store is embedded.")
-        stamp = Stamp(
-            space=space, segment_seconds=segment_seconds, overlap=overlap, tenants=self.tenant is not None
-        )
+        if options is not None and self.in_memory:
+            raise InputError("options of a collection are for a server or a folder; memory has none.")
+        if options is not None and self._connection.folder is not None:
+            options.require_one_copy(self.location)
+        tenants = self.tenant is not None if tenants is None else tenants
+        stamp = Stamp(space=space, segment_seconds=segment_seconds, overlap=overlap, tenants=tenants)
         self._connection.make_folder()
         if self.resolve() is not None:
             self._require_same(stamp)
@@ -239,7 +258,7 @@ class QdrantStore:
                 self._set_indexing_threshold(INDEXING_THRESHOLD)
         else:
             self._create(stamp, options or CollectionOptions())
-        self._index_payload()
+        self._index_payload(tenants)
 
     def _require_same(self, stamp: Stamp) -> None:
         existing = self.stamp()
@@ -301,15 +320,15 @@ class QdrantStore:
                     "metadata, where the embedding space is written down. Use Qdrant 1.16 or newer."
                 )
 
-    def _index_payload(self) -> None:
+    def _index_payload(self, tenants: bool) -> None:
         """Make what is missing of the indexes that ingestion and filters need."""
         fields: dict[str, Any] = {"video_id": models.UuidIndexParams(type=models.UuidIndexType.UUID)}
         fields["path"] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)
         fields["segments"] = models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER)
-        if self.tenant is not None:
+        if tenants:
             kind = models.KeywordIndexType.KEYWORD
             fields[TENANT] = models.KeywordIndexParams(type=kind, is_tenant=True)
-        with self.explained(), warnings.catch_warnings():  # local mode warns that it has no use for indexes
+        with self.explained(), warnings.catch_warnings():  # memory warns that it has no use for indexes
             warnings.simplefilter("ignore")
             there = self.client.get_collection(self.collection).payload_schema
             for name, params in fields.items():
@@ -356,6 +375,21 @@ class QdrantStore:
         diff = models.OptimizersConfigDiff(indexing_threshold=kilobytes)
         with self.explained():
             self.client.update_collection(self.collection, optimizers_config=diff)
+
+    def build_index(self) -> None:
+        """Index what was written since the last time. A server does that by itself; in a folder, ingestion does.
+
+        Raises:
+            StoreError: too little free space: the new index lies beside the old one until it is complete.
+        """
+        client = self.client
+        if isinstance(client, QdrantClient):
+            return
+        from dits_adapter.stores.edge import EdgeClient
+
+        assert isinstance(client, EdgeClient)
+        with self.explained():
+            client.optimize(self.collection)
 
     def ingest(
         self,
@@ -463,7 +497,7 @@ class QdrantStore:
         fields = ["video_id", "path", "size", "mtime_ns", "segments", "failure"]
         offset = None
         while True:
-            points, offset = self._connection.lasting(
+            points, offset = self.lasting(
                 partial(
                     self.client.scroll,
                     self.collection,
@@ -494,7 +528,7 @@ class QdrantStore:
         This, `forget` and `relocate` outlast a server that restarts or is overloaded, for up to `PATIENCE`.
         """
         if points:
-            self._connection.lasting(lambda: self.client.upsert(self.collection, points, wait=True))
+            self.lasting(lambda: self.client.upsert(self.collection, points, wait=True))
 
     def forget(self, records: Sequence[Record]) -> None:
         """Delete all points of these videos and failures."""
@@ -506,15 +540,13 @@ class QdrantStore:
             else:
                 chosen = _of_video(record.video_id)
             selector = models.FilterSelector(filter=self._searched.within(chosen))
-            self._connection.lasting(partial(self.client.delete, self.collection, selector, wait=True))
+            self.lasting(partial(self.client.delete, self.collection, selector, wait=True))
 
     def relocate(self, file: VideoFile) -> None:
         """Write down that a stored video now lies at `file`."""
         payload = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
         video = self._searched.within(_of_video(file.video_id))
-        self._connection.lasting(
-            lambda: self.client.set_payload(self.collection, payload, points=video, wait=True)
-        )
+        self.lasting(lambda: self.client.set_payload(self.collection, payload, points=video, wait=True))
 
 
 def _of_video(video_id: str) -> models.Filter:

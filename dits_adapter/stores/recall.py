@@ -40,21 +40,19 @@ def measure_recall(store: QdrantStore, queries: NDArray[np.floating], *, limit: 
     The latter is the first row; its recall is 1 by definition. The second is what `QdrantStore.search` does.
 
     Args:
-        store: the collection; on a server, for the embedded mode is exact.
+        store: the collection, on a server or in a folder; memory is searched exactly.
         queries: (n, d), as they would be searched with: plain and adapted queries differ in their recall.
         limit: how many nearest segments are to be found.
 
     Raises:
-        InputError: no queries, or an embedded store.
+        InputError: no queries, or a store in memory.
         StoreError, SpaceMismatchError: as `QdrantStore.open`.
     """
     if len(queries) == 0:
         raise InputError("there are no queries to measure the recall with.")
     store.open()
-    if not store.remote:
-        raise InputError(
-            f"{store.location}: an embedded store has no index and searches exactly; its recall is 1."
-        )
+    if store.in_memory:
+        raise InputError("a store in memory has no index and is searched exactly; its recall is 1.")
     with store.explained():
         config = store.client.get_collection(store.collection).config.params.vectors
         pooled = config[store.vector] if isinstance(config, dict) else config

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -344,16 +345,19 @@ def test_sync_takes_an_empty_folder_for_a_disk_that_is_not_there(library: Path) 
     assert run(fresh(), library, sync=True).removed == []
 
 
-def test_full_disk_is_said_and_what_was_stored_stays(tmp_path: Path, library: Path) -> None:
+def test_full_disk_is_said_and_what_was_stored_stays(
+    tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "BATCH", 3)
     clean = fresh()
     run(clean, library)
-    with QdrantStore(tmp_path / "store") as store:
+    with QdrantStore(tmp_path / "store") as store, monkeypatch.context() as patched:
         store.create(fake_space())
-        database = store.client._client.collections["videos"].storage.storage  # type: ignore[attr-defined]
-        (pages,) = database.execute("PRAGMA page_count").fetchone()
-        database.execute(f"PRAGMA max_page_count = {pages + 2}")
-        with pytest.raises(StoreError, match=r"disk is full.*free space.*the same command goes on"):
+        free = iter([1 << 30, 1 << 30])  # enough for two batches
+        patched.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=next(free, 1 << 20)))
+        with pytest.raises(StoreError, match=r"disk is full: 1 MB are free.*Make space.*the same command goes on"):
             run(store, library)
+        assert 0 < len(contents(store)) < len(contents(clean))
     with QdrantStore(tmp_path / "store") as store:
         run(store, library)
         assert_same(contents(store), contents(clean))

@@ -1,4 +1,4 @@
-"""How a server keeps a collection, and what that costs in recall."""
+"""How a server or a folder keeps a collection, and what that costs in recall."""
 
 from __future__ import annotations
 
@@ -31,33 +31,40 @@ ALL = {
 }
 
 
-@pytest.fixture
-def collection(qdrant_server: str) -> Iterator[str]:
-    name = f"options-{uuid.uuid4().hex}"
-    yield name
-    QdrantClient(url=qdrant_server, check_compatibility=False).delete_collection(name)
+@pytest.fixture(params=["folder", "server"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A folder or a server, and the name of a collection there."""
+    if request.param == "folder":
+        yield str(tmp_path / "store"), "videos"
+        return
+    url, name = request.getfixturevalue("qdrant_server"), f"options-{uuid.uuid4().hex}"
+    yield url, name
+    QdrantClient(url=url, check_compatibility=False).delete_collection(name)
+
+
+def kept_as(store: QdrantStore) -> CollectionOptions:
+    params = store.client.get_collection(store.collection).config.params
+    assert isinstance(params.vectors, dict)
+    return CollectionOptions.of(params, params.vectors[POOLED])
 
 
 @pytest.mark.parametrize("options", [{}, ALL, {"quantisation": "binary"}])
-def test_the_server_keeps_a_collection_as_asked(qdrant_server: str, collection: str, options: dict) -> None:
+def test_a_collection_is_kept_as_asked(place: tuple[str, str], options: dict) -> None:
     asked = CollectionOptions.model_validate(options)
-    with QdrantStore(qdrant_server, collection) as store:
+    with QdrantStore(*place) as store:
+        asked = asked if store.remote else asked.model_copy(update={"shards": None})
         store.create(fake_space(), options=asked)
-        params = store.client.get_collection(collection).config.params
-        assert isinstance(params.vectors, dict)
-        found = CollectionOptions.of(params, params.vectors[POOLED])
-        assert found.model_dump(exclude={"shards"} if asked.shards is None else set()) == asked.model_dump(
-            exclude={"shards"} if asked.shards is None else set()
-        )
+        unsaid = {"shards"} if asked.shards is None else set()
+        assert kept_as(store).model_dump(exclude=unsaid) == asked.model_dump(exclude=unsaid)
+    with QdrantStore(*place) as store:
+        assert kept_as(store).model_dump(exclude=unsaid) == asked.model_dump(exclude=unsaid)
 
 
-def test_a_quantised_collection_is_filled_and_searched(
-    qdrant_server: str, collection: str, tmp_path: Path
-) -> None:
+def test_a_quantised_collection_is_filled_and_searched(place: tuple[str, str], tmp_path: Path) -> None:
     for seed in range(5):
         write_video(tmp_path / "videos" / f"{seed}.mp4", seed=seed)
     options = CollectionOptions(float16=True, quantisation="scalar")
-    with QdrantStore(qdrant_server, collection) as store:
+    with QdrantStore(*place) as store:
         store.ingest(tmp_path / "videos", FakeEncoder(), options=options, progress=False)  # type: ignore[arg-type]
         wanted = next(FakeEncoder().iter_segments([str(tmp_path / "videos" / "3.mp4")], on_error=print))
         for exact in (False, True):
@@ -66,19 +73,21 @@ def test_a_quantised_collection_is_filled_and_searched(
             assert hit.score == pytest.approx(1, abs=1e-2)
 
 
-def test_other_options_than_those_it_has_are_refused(qdrant_server: str, collection: str) -> None:
-    with QdrantStore(qdrant_server, collection) as store:
-        store.create(fake_space(), options=CollectionOptions(shards=2))
-        store.create(fake_space(), options=CollectionOptions(shards=2))
+def test_other_options_than_those_it_has_are_refused(place: tuple[str, str]) -> None:
+    with QdrantStore(*place) as store:
+        store.create(fake_space(), options=CollectionOptions(hnsw_m=8))
+        store.create(fake_space(), options=CollectionOptions(hnsw_m=8))
         store.create(fake_space())
-        message = r"is there already, with quantisation=none instead of scalar, shards=2 instead of 3"
+        message = r"is there already, with hnsw_m=8 instead of 9, quantisation=none instead of scalar"
         with pytest.raises(StoreError, match=message):
-            store.create(fake_space(), options=CollectionOptions(shards=3, quantisation="scalar", float16=False))
+            store.create(fake_space(), options=CollectionOptions(hnsw_m=9, quantisation="scalar", float16=False))
 
 
 def test_options_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InputError, match="options of a collection are for a server"):
-        QdrantStore(tmp_path / "store").create(fake_space(), options=CollectionOptions())
+    with pytest.raises(InputError, match="memory has none"):
+        QdrantStore(":memory:").create(fake_space(), options=CollectionOptions())
+    with pytest.raises(InputError, match=r"one shard in one copy; shards=2, replicas=3 is for a server"):
+        QdrantStore(tmp_path / "store").create(fake_space(), options=CollectionOptions(shards=2, replicas=3))
     assert not (tmp_path / "store").exists()
     (tmp_path / "videos").mkdir()
     for given, answer in (("shards=0", "shards"), ("float=1", "float"), ("float16", "write NAME=VALUE")):
@@ -108,9 +117,9 @@ def fill(store: QdrantStore, count: int, width: int) -> np.ndarray:
     return vectors
 
 
-def test_recall_against_a_slow_reference(qdrant_server: str, collection: str) -> None:
+def test_recall_against_a_slow_reference(place: tuple[str, str]) -> None:
     space = fake_space(width=64)
-    with QdrantStore(qdrant_server, collection) as store:
+    with QdrantStore(*place) as store:
         store.create(space, options=CollectionOptions(quantisation="binary", hnsw_m=4, hnsw_ef_construct=4))
         vectors = fill(store, 2000, 64)
         queries = np.random.default_rng(1).normal(size=(40, 64))
@@ -133,33 +142,31 @@ def test_recall_against_a_slow_reference(qdrant_server: str, collection: str) ->
         for query in queries:
             wanted = set(np.argsort(-(units @ query))[:10].tolist())
             points = store.client.query_points(
-                collection, query.tolist(), using=POOLED, search_params=rough, limit=10
+                store.collection, query.tolist(), using=POOLED, search_params=rough, limit=10
             ).points
             shares.append(len(wanted & {point.id for point in points}) / 10)
         assert rows["index, not rescored"].recall == pytest.approx(np.mean(shares), abs=0.03)
         assert rows["index, not rescored"].recall < 0.9
 
 
-def test_recall_of_what_has_none(tmp_path: Path, qdrant_server: str, collection: str) -> None:
-    with QdrantStore(tmp_path / "store") as store:
+def test_recall_of_what_has_none() -> None:
+    with QdrantStore(":memory:") as store:
         store.create(fake_space())
         with pytest.raises(InputError, match="its recall is 1"):
             measure_recall(store, np.ones((1, 8)))
-    with QdrantStore(qdrant_server, collection) as store, pytest.raises(InputError, match="no queries"):
-        measure_recall(store, np.ones((0, 8)))
+        with pytest.raises(InputError, match="no queries"):
+            measure_recall(store, np.ones((0, 8)))
 
 
-def test_the_recall_command(
-    qdrant_server: str, collection: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_recall_command(place: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dits_adapter import DITSQueryEncoder
 
-    with QdrantStore(qdrant_server, collection) as store:
+    with QdrantStore(*place) as store:
         store.create(DITSQueryEncoder.from_pretrained("demo-dits").space)
         fill(store, 500, 128)
     queries = tmp_path / "queries.txt"
     queries.write_text("a red circle\n\na blue star rises\n")
-    command = ["recall", str(queries), "--store", qdrant_server, "--collection", collection]
+    command = ["recall", str(queries), "--store", place[0], "--collection", place[1]]
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "plain: 2 queries, 500 segments" in printed

@@ -129,8 +129,15 @@ def test_space_is_checked_on_every_open(storage: Storage, tmp_path: Path) -> Non
 def test_an_alias_is_as_good_as_the_name(storage: Storage, tmp_path: Path) -> None:
     fill(storage.open(), tmp_path, videos=1)
     alias = f"alias-{uuid.uuid4().hex}"
-    create = models.CreateAlias(collection_name=storage.collection, alias_name=alias)
-    storage.open().client.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
+    create = models.CreateAliasOperation(
+        create_alias=models.CreateAlias(collection_name=storage.collection, alias_name=alias)
+    )
+    client = storage.open().client
+    if not isinstance(client, QdrantClient):
+        with pytest.raises(StoreError, match="a folder has no aliases"):
+            client.update_collection_aliases([create])
+        return
+    client.update_collection_aliases([create])
     assert storage.open(alias, space=fake_space()).search(QUERY)
 
 
@@ -265,22 +272,44 @@ def test_an_embedded_store_lets_one_in(tmp_path: Path) -> None:
         assert second.search(QUERY) == []
 
 
-def test_a_read_only_or_damaged_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with QdrantStore(tmp_path / "store") as store:
         store.create(fake_space())
-    with monkeypatch.context() as patched:
 
-        def denied(path: str, mode: str = "r", **options: Any) -> Any:  # root may write everywhere
-            if mode != "r":
-                raise OSError(30, "Read-only file system", path)
-            return open(path, mode, **options)
+    def denied(self: Any) -> None:  # root may write everywhere
+        raise OSError(30, "Read-only file system", "qdrant-edge.lock")
 
-        patched.setattr("qdrant_client.local.qdrant_local.open", denied, raising=False)
-        with pytest.raises(StoreError, match=r"cannot be opened for writing.*Read-only file system"):
-            QdrantStore(tmp_path / "store").search(QUERY)
-    (tmp_path / "store" / "meta.json").write_text('{"collections": {')
-    with pytest.raises(StoreError, match=r"meta\.json cannot be read"):
+    monkeypatch.setattr("portalocker.Lock.acquire", denied)
+    with pytest.raises(StoreError, match=r"cannot be opened for writing.*Read-only file system.*permissions"):
         QdrantStore(tmp_path / "store").search(QUERY)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("collection.json", r"collection\.json cannot be understood.*backup, or delete .*videos and ingest again"),
+        ("edge_config.json", r"'videos' cannot be opened.*files are damaged.*delete .*videos and ingest again"),
+        ("segments", r"'segments', which holds the points, is missing.*ingest again"),
+    ],
+)
+def test_a_damaged_folder_is_said(tmp_path: Path, file: str, message: str) -> None:
+    with QdrantStore(tmp_path / "store") as store:
+        store.create(fake_space())
+    damaged = tmp_path / "store" / "videos" / file
+    damaged.rename(damaged.with_name("moved")) if damaged.is_dir() else damaged.write_text('{"vec')
+    with pytest.raises(StoreError, match=message), QdrantStore(tmp_path / "store") as store:
+        store.search(QUERY)
+
+
+def test_a_folder_of_the_local_mode_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    client = QdrantClient(path=str(tmp_path))
+    own_collection(client, "mine", {"clip": COSINE})
+    client.close()
+    files = sorted(tmp_path.rglob("*"))
+    for use in (lambda store: store.search(QUERY), lambda store: store.create(fake_space())):
+        with pytest.raises(StoreError, match=r"local mode.*into another folder.*QdrantClient\(path="):
+            use(QdrantStore(tmp_path))
+    assert sorted(tmp_path.rglob("*")) == files
 
 
 def test_a_dead_server_is_named() -> None:

@@ -1,0 +1,39 @@
+"""`dits-adapter copy`: a collection from a folder to a server, back, or from one server to another."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_copy(commands: Any) -> None:
+    """Add `copy`."""
+    copy = commands.add_parser(
+        "copy",
+        help="copy a collection from a folder to a server, or back",
+        description="Copy a collection: points, vectors, payload, and what it says about its embedding space and "
+        "how it is kept. Nothing is embedded again, and the source stays as it is. It can be stopped at any time "
+        "and started again: what is there already is compared and left. A destination of another space, or that "
+        "has points that the source has not, is refused; at the end the numbers of points are compared. For "
+        "servers the key is QDRANT_API_KEY in the environment, the same for both.",
+    )
+    copy.add_argument("source", metavar="SOURCE", help="a folder or a Qdrant server's URL")
+    copy.add_argument("destination", metavar="DESTINATION", help="likewise; a folder is made if it is missing")
+    copy.add_argument(
+        "--collection", default="videos", metavar="NAME", help="in the source (default: %(default)s)"
+    )
+    copy.add_argument("--to", metavar="NAME", help="what it is called in the destination (default: the same)")
+    copy.set_defaults(run=_copy)
+
+
+def _copy(args: argparse.Namespace) -> int:
+    from dits_adapter.stores.copying import copy_collection
+    from dits_adapter.stores.qdrant import QdrantStore
+
+    with (
+        QdrantStore(args.source, args.collection) as source,
+        QdrantStore(args.destination, args.to or args.collection) as destination,
+    ):
+        written = copy_collection(source, destination)
+        print(f"copied {written:,} points; {destination.collection} in {destination.location} is complete")
+    return 0

@@ -1,0 +1,210 @@
+"""A collection that is copied: all of it, from any kind of place to any other, however often it is cut short."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, models
+
+from dits_adapter.cli import main
+from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
+from dits_adapter.stores import copying
+from dits_adapter.stores.copying import copy_collection
+from dits_adapter.stores.options import CollectionOptions
+from dits_adapter.stores.qdrant import QdrantStore
+from dits_adapter.stores.segments import POOLED
+from tests.stores.conftest import contents
+from tests.stores.fakes import FakeEncoder, fake_space, write_video
+
+Place = tuple[str, str]
+
+
+@pytest.fixture(params=["folder to server", "server to folder", "folder to folder"])
+def places(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Place, Place]]:
+    """Two places in turn, each with the name of a collection there."""
+    kinds, made = request.param.split(" to "), []
+    for n, kind in enumerate(kinds):
+        location = str(tmp_path / f"store{n}") if kind == "folder" else request.getfixturevalue("qdrant_server")
+        made.append((location, f"copying-{uuid.uuid4().hex}"))
+    yield made[0], made[1]
+    for location, name in made:
+        if location.startswith("http"):
+            QdrantClient(url=location, check_compatibility=False).delete_collection(name)
+
+
+def fill(place: Place, folder: Path, **options: Any) -> None:
+    for seed in range(8):
+        write_video(folder / f"{seed}.mp4", "broken" if seed == 5 else "good", seed=seed, segments=seed + 1)
+    with QdrantStore(*place) as store:
+        store.ingest(folder, FakeEncoder(), progress=False, **options)  # type: ignore[arg-type]
+
+
+def everything(place: Place) -> tuple[Any, ...]:
+    with QdrantStore(*place) as store:
+        info = store.client.get_collection(store.collection)
+        options = CollectionOptions.of(info.config.params, info.config.params.vectors[POOLED])
+        stamp = store.stamp()
+        assert stamp is not None
+        assert stamp.space.differences(fake_space()) == []
+        cut = stamp.segment_seconds, stamp.overlap
+        return contents(store), cut, options.model_dump(exclude={"shards"}), info.payload_schema
+
+
+def assert_same(places: tuple[Place, Place]) -> None:
+    (points, *rest), (copied, *others) = map(everything, places)
+    assert others == rest
+    assert copied.keys() == points.keys()
+    for point, (payload, vectors) in points.items():
+        assert copied[point][0] == payload
+        assert copied[point][1].keys() == vectors.keys()
+        for name in vectors:
+            np.testing.assert_allclose(copied[point][1][name], vectors[name], atol=1e-6)
+
+
+def test_all_of_it_arrives_and_is_searched_alike(places: tuple[Place, Place], tmp_path: Path) -> None:
+    source, destination = places
+    options = CollectionOptions(hnsw_m=24, on_disk=True, quantisation="scalar")
+    fill(source, tmp_path / "videos", options=options, segment_seconds=2.0)
+    with QdrantStore(*source) as store:
+        tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+        store.client.create_payload_index(store.collection, "decoder", tenant)
+    with QdrantStore(*source) as one, QdrantStore(*destination) as other:
+        assert copy_collection(one, other, progress=False) == len(contents(one)) == 31
+        query = np.random.default_rng(0).normal(size=8)
+        assert [hit.payload for hit in other.search(query)] == [hit.payload for hit in one.search(query)]
+        assert copy_collection(one, other, progress=False) == 0
+    assert_same(places)
+
+
+def test_it_can_be_cut_short_anywhere(
+    places: tuple[Place, Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, destination = places
+    fill(source, tmp_path / "videos")
+    monkeypatch.setattr(copying, "BATCH", 5)
+    write = QdrantStore.write
+    steps: Iterator[int]
+
+    def stopping(self: QdrantStore, points: Any) -> None:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        write(self, points)
+
+    monkeypatch.setattr(QdrantStore, "write", stopping)
+    for writes in (0, 1, 3):
+        steps = iter(range(writes))
+        with (
+            pytest.raises(KeyboardInterrupt),
+            QdrantStore(*source) as one,
+            QdrantStore(*destination) as other,
+        ):
+            copy_collection(one, other, progress=False)
+    steps = iter(range(100))
+    with QdrantStore(*source) as one, QdrantStore(*destination) as other:
+        assert copy_collection(one, other, progress=False) == 31 - 20
+    assert_same(places)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_as_one_clean_copy(places: tuple[Place, Place], tmp_path: Path) -> None:
+    source, destination = places
+    fill(source, tmp_path / "videos")
+    code = (
+        "import sys, time; from dits_adapter.cli import main; from dits_adapter.stores import copying, qdrant\n"
+        "copying.BATCH = 2; write = qdrant.QdrantStore.write\n"
+        "def slowly(*given): write(*given); time.sleep(0.05); print('one', flush=True)\n"
+        "qdrant.QdrantStore.write = slowly; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["copy", source[0], destination[0], "--collection", source[1], "--to", destination[1]]
+    for _ in range(3):
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(0.1)
+        child.kill()
+        child.stdout.close()
+        child.wait()
+    assert main(arguments) == 0
+    assert_same(places)
+
+
+def test_what_changed_in_the_source_is_brought_over(places: tuple[Place, Place], tmp_path: Path) -> None:
+    source, destination = places
+    fill(source, tmp_path / "videos")
+    with QdrantStore(*source) as one, QdrantStore(*destination) as other:
+        copy_collection(one, other, progress=False)
+    (tmp_path / "videos" / "1.mp4").rename(tmp_path / "videos" / "moved.mp4")
+    write_video(tmp_path / "videos" / "new.mp4", seed=99)
+    with QdrantStore(*source) as one, QdrantStore(*destination) as other:
+        one.ingest(tmp_path / "videos", FakeEncoder(), progress=False)  # type: ignore[arg-type]
+        assert copy_collection(one, other, progress=False) == 2 + 2
+    assert_same(places)
+
+
+def test_a_destination_with_something_else_is_refused_and_left(
+    places: tuple[Place, Place], tmp_path: Path
+) -> None:
+    source, destination = places
+    fill(source, tmp_path / "videos")
+    write_video(tmp_path / "other" / "a.mp4", seed=77)
+    with QdrantStore(*destination) as other:
+        other.ingest(tmp_path / "other", FakeEncoder(), progress=False)  # type: ignore[arg-type]
+        before = contents(other)
+        with (
+            QdrantStore(*source) as one,
+            pytest.raises(StoreError, match=r"has points that .* has not, such as .*--to"),
+        ):
+            copy_collection(one, other, progress=False)
+        assert contents(other).keys() == before.keys()
+        other.client.delete_collection(other.collection)
+        other.create(fake_space(1))
+        with QdrantStore(*source) as one, pytest.raises(SpaceMismatchError, match="fake-1"):
+            copy_collection(one, other, progress=False)
+        other.client.delete_collection(other.collection)
+        other.create(fake_space(), segment_seconds=1.0)
+        with QdrantStore(*source) as one, pytest.raises(StoreError, match="holds segments of 1 s"):
+            copy_collection(one, other, progress=False)
+        assert other.client.count(other.collection).count == 0
+
+
+def test_a_copy_that_lacks_something_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill((str(tmp_path / "a"), "videos"), tmp_path / "videos")
+    write = QdrantStore.write
+    monkeypatch.setattr(QdrantStore, "write", lambda self, points: write(self, points[1:]))
+    with (
+        QdrantStore(tmp_path / "a") as one,
+        QdrantStore(tmp_path / "b") as other,
+        pytest.raises(StoreError, match=r"'videos' has 31 points and 'videos' has 30.*same command again"),
+    ):
+        copy_collection(one, other, progress=False)
+
+
+def test_what_cannot_be_copied(tmp_path: Path) -> None:
+    memory = QdrantClient(":memory:")
+    memory.create_collection("mine", {"clip": models.VectorParams(size=8, distance=models.Distance.COSINE)})
+    with pytest.raises(StoreError, match="'mine' was made by something else"):
+        copy_collection(QdrantStore(memory, "mine"), QdrantStore(tmp_path / "b"))
+    with pytest.raises(InputError, match="are both in"):
+        copy_collection(QdrantStore(tmp_path / "a", "x"), QdrantStore(tmp_path / "a", "y"))
+    with pytest.raises(StoreError, match="no Qdrant store is here"):
+        copy_collection(QdrantStore(tmp_path / "a"), QdrantStore(tmp_path / "b"))
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_copy_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill((str(tmp_path / "a"), "videos"), tmp_path / "videos")
+    assert main(["copy", str(tmp_path / "a"), str(tmp_path / "b"), "--to", "mine"]) == 0
+    assert f"copied 31 points; mine in {tmp_path / 'b'} is complete" in capsys.readouterr().out
+    assert main(["copy", str(tmp_path / "a"), str(tmp_path / "b"), "--collection", "nothing"]) == 1
+    assert "has no collection 'nothing'; it has videos." in capsys.readouterr().err
