@@ -13,7 +13,7 @@ def add_copy(commands: Any) -> None:
         help="copy a collection from a folder to a server, or back",
         description="Copy a collection: points, vectors, payload, and what it says about its embedding space and "
         "how it is kept. Nothing is embedded again, and the source stays as it is. It can be stopped at any time "
-        "and started again: what is there already is compared and left. A destination that is of another space, or "
+        "and started again: what is there already is compared and left. A destination of another space, or that "
         "has points that the source has not, is refused; at the end the numbers of points are compared. For "
         "servers the key is QDRANT_API_KEY in the environment, the same for both.",
     )
