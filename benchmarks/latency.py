@@ -269,7 +269,7 @@ def sampler(width: int, steps: int) -> SamplerConfig:
     return Recipe(sampler=schedule(steps)).sampler_config(width)
 
 
-def build_text_encoder(width: int) -> Callable[[int, int], object]:
+def build_text_encoder(width: int) -> Callable[[int, int], torch.Tensor]:
     """Build a text tower with random weights; call it with a batch size and a number of tokens."""
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
@@ -282,10 +282,11 @@ def build_text_encoder(width: int) -> Callable[[int, int], object]:
     model = CLIPTextModelWithProjection(config).eval()
 
     @torch.inference_mode()
-    def encode(batch: int, tokens: int) -> object:
+    def encode(batch: int, tokens: int) -> torch.Tensor:
         ids = torch.full((batch, tokens), 320)
         ids[:, -1] = config.eos_token_id
-        return model(ids).text_embeds
+        embeddings: torch.Tensor = model(ids).text_embeds
+        return embeddings
 
     return encode
 

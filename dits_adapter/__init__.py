@@ -15,14 +15,24 @@ _HOMES = {
     "VideoEncoder": "dits_adapter.video.encoder",
     "EmbeddingSpace": "dits_adapter.space",
     "QdrantStore": "dits_adapter.stores.qdrant",
+    "AsyncQdrantStore": "dits_adapter.stores.async_qdrant",
     "DITSError": "dits_adapter.errors",
 }
-__all__ = ["DITSError", "DITSQueryEncoder", "EmbeddingSpace", "QdrantStore", "VideoEncoder", "__version__"]
+__all__ = [
+    "AsyncQdrantStore",
+    "DITSError",
+    "DITSQueryEncoder",
+    "EmbeddingSpace",
+    "QdrantStore",
+    "VideoEncoder",
+    "__version__",
+]
 
 if TYPE_CHECKING:
     from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.errors import DITSError
     from dits_adapter.space import EmbeddingSpace
+    from dits_adapter.stores.async_qdrant import AsyncQdrantStore
     from dits_adapter.stores.qdrant import QdrantStore
     from dits_adapter.video.encoder import VideoEncoder
 

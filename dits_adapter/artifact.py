@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dits_adapter.calibration import Calibration
 from dits_adapter.errors import ArtifactError
 from dits_adapter.space import EmbeddingSpace
 
@@ -52,6 +53,7 @@ class ArtifactConfig(BaseModel):
         space: the embedding space that it was trained in.
         training: what it was trained on and how, for people and for later comparisons.
         metrics: held-out retrieval figures by name of the split.
+        calibration: probabilities of its scores at full strength; None where it was not calibrated.
         weights_sha256: digest of the weight file.
         bundle_sha256: digests of the other files of a joint adapter (encoder and X-Pool head) by relative path.
         checksum: digest of all fields above, so that no byte changes unnoticed.
@@ -67,13 +69,16 @@ class ArtifactConfig(BaseModel):
     space: EmbeddingSpace
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
+    calibration: Calibration | None = None
     weights_sha256: str
     bundle_sha256: dict[str, str] = Field(default_factory=dict)
     checksum: str = ""
 
     def expected_checksum(self) -> str:
         """Digest of every field but `checksum` in canonical JSON."""
-        content = json.dumps(self.model_dump(mode="json", exclude={"checksum"}), sort_keys=True)
+        # Without a calibration as it was before there were any: adapters of then are as intact as they were.
+        left_out = {"checksum"} if self.calibration else {"checksum", "calibration"}
+        content = json.dumps(self.model_dump(mode="json", exclude=left_out), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def require_intact(self, folder: Path) -> None:
@@ -95,6 +100,7 @@ class Artifact:
         space: the embedding space that it was trained in.
         training: what it was trained on and how.
         metrics: held-out retrieval figures.
+        calibration: probabilities of its scores at full strength (`dits_adapter.calibration.fit_calibration`).
         encoder: of a joint adapter, the folder with the CLIP that was trained along.
         xpool: of a joint adapter, the head that pools frames under a query, to re-rank with.
     """
@@ -103,6 +109,7 @@ class Artifact:
     space: EmbeddingSpace
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
     encoder: Path | None = None
     xpool: XPool | None = None
 
@@ -140,6 +147,7 @@ class Artifact:
                 space=self.space,
                 training=self.training,
                 metrics=self.metrics,
+                calibration=self.calibration,
                 weights_sha256=sha256(fresh / WEIGHTS),
                 bundle_sha256={name: sha256(fresh / name) for name in _bundle(fresh)},
             )
@@ -187,7 +195,7 @@ class Artifact:
         _load_weights(folder / WEIGHTS, adapter)
         require_sha256(folder / WEIGHTS, config.weights_sha256)
         config.require_intact(folder)
-        artifact = cls(adapter.eval(), config.space, config.training, config.metrics)
+        artifact = cls(adapter.eval(), config.space, config.training, config.metrics, config.calibration)
         if config.kind == "joint":
             _check_bundle(folder, config)
             artifact.encoder = folder / ENCODER
@@ -385,5 +393,8 @@ Embedding space: {config.space}, weights {config.space.weights_sha256}.
 
 ## Held-out figures
 {rows}
+
+## Probabilities of scores
+{config.calibration or "not calibrated: `dits-adapter calibrate`"}
 """
     return str(ModelCard(content))

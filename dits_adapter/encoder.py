@@ -14,6 +14,7 @@ import numpy as np
 
 from dits_adapter.artifact import Artifact, find_artifact, is_artifact
 from dits_adapter.backends import Array, Backend
+from dits_adapter.calibration import Calibration
 from dits_adapter.errors import InputError, SpaceMismatchError
 from dits_adapter.space import EmbeddingSpace
 
@@ -25,9 +26,25 @@ if TYPE_CHECKING:
     from dits_adapter.backends.pytorch import TorchBackend
     from dits_adapter.clip import ClipSource
     from dits_adapter.training.data import Pairs
+    from dits_adapter.video.xpool import XPoolReranker
 
 OnMismatch = Literal["raise", "warn", "bypass"]
 VIDEO_FILE = re.compile(r"\S*\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|ts|flv|wmv|3gp|ogv)", re.IGNORECASE)
+
+
+def check_texts(texts: Iterable[str]) -> None:
+    """Refuse what is no text to search with.
+
+    Raises:
+        InputError: something else than a string, or the path of a video file, and which.
+    """
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"text {row} is of type {type(text).__name__}; only strings are accepted.")
+        if VIDEO_FILE.fullmatch(text):
+            raise InputError(
+                f"text {row} is the name of a video file ({text}); embed videos with VideoEncoder.encode_video."
+            )
 
 
 class DITSQueryEncoder:
@@ -50,7 +67,7 @@ class DITSQueryEncoder:
         self._backend = backend
         self._lock = threading.RLock()
         self._checked = False
-        self._bypassed = False
+        self._mismatched = False
         self._truncation_said = False
 
     @classmethod
@@ -117,7 +134,8 @@ class DITSQueryEncoder:
             limit = artifact.adapter.config.timesteps
             if not 0 <= steps <= limit:
                 raise InputError(f"steps is {steps}; this adapter runs 0 to {limit} truncated timesteps.")
-            artifact.adapter = artifact.adapter.with_steps(steps)
+            if steps != artifact.adapter.config.steps:
+                artifact.adapter, artifact.calibration = artifact.adapter.with_steps(steps), None
         if encoder is not None:
             source = ClipSource.find(encoder)
         else:
@@ -145,6 +163,19 @@ class DITSQueryEncoder:
     def space(self) -> EmbeddingSpace:
         """The embedding space of the adapter, and of every collection that its queries may search."""
         return self._backend.space
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What turns the scores of these queries into probabilities.
+
+        None where the adapter was not calibrated, runs with another strength than 1 or other steps than it was
+        trained with, or has met another space (known once a text was encoded).
+        """
+        return None if self.strength != 1 or self._mismatched else self._backend.calibration
+
+    @property
+    def _bypassed(self) -> bool:
+        return self._mismatched and self.on_mismatch == "bypass"
 
     @property
     def artifact(self) -> Artifact:
@@ -209,6 +240,21 @@ class DITSQueryEncoder:
         adapted = self._backend.adapt(array, strength=0.0 if self._bypassed else self.strength)
         adapted = adapted[0] if single else adapted
         return (adapted, self._backend.trajectory(array)) if return_trajectory else adapted
+
+    def xpool_reranker(self, text: str) -> XPoolReranker:
+        """Return what re-ranks hits by X-Pool: `store.search(vector, rerank=encoder.xpool_reranker(text))`.
+
+        Raises:
+            InputError: the adapter carries no X-Pool head; those trained jointly with CLIP do (backend `torch`).
+        """
+        from dits_adapter.video.xpool import XPoolReranker
+
+        if self.artifact.xpool is None:
+            raise InputError(
+                "this adapter has no X-Pool head, which comes with joint training (dits-adapter train-joint); "
+                'rerank="maxsim" needs none.'
+            )
+        return XPoolReranker(self.artifact.xpool, self.encode_query(text), self.encode_document(text))
 
     def check(self, client: QdrantClient, collection: str) -> None:
         """Refuse a Qdrant collection of another embedding space, as `on_mismatch` says.
@@ -278,8 +324,8 @@ class DITSQueryEncoder:
         except SpaceMismatchError as error:
             if self.on_mismatch == "raise":
                 raise
-            if self.on_mismatch == "bypass":
-                self._bypassed = True
+            self._mismatched = True
+            if self._bypassed:
                 warnings.warn(f"{error} Queries are encoded as plain CLIP.", stacklevel=4)
             else:
                 warnings.warn(f"{error} Going on as asked; expect wrong rankings.", stacklevel=4)
@@ -287,23 +333,17 @@ class DITSQueryEncoder:
     def _encode(self, texts: str | Iterable[str], task: str, batch_size: int) -> Array:
         single = isinstance(texts, str)
         batch = [texts] if isinstance(texts, str) else list(texts)
-        for row, text in enumerate(batch):
-            if not isinstance(text, str):
-                raise InputError(f"text {row} is of type {type(text).__name__}; only strings are accepted.")
-            if VIDEO_FILE.fullmatch(text):
-                raise InputError(
-                    f"text {row} is the name of a video file ({text}); embed videos with "
-                    "VideoEncoder.encode_video."
-                )
+        check_texts(batch)
         self._load()
         if not batch:
             return np.empty((0, self.space.width), np.float32)
-        self._say_truncation(batch)
+        self.say_if_cut(batch)
         adapted = task == "query" and not self._bypassed
         vectors = self._backend.encode(batch, adapted=adapted, batch_size=batch_size)
         return vectors[0] if single else vectors
 
-    def _say_truncation(self, texts: list[str]) -> None:
+    def say_if_cut(self, texts: list[str]) -> None:
+        """Warn, once, of a text that is longer than CLIP reads."""
         limit = self._backend.max_tokens
         long = [] if self._truncation_said else [text for text in texts if len(text) > limit - 2]
         if not long:  # a token has at least one character

@@ -75,7 +75,7 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: Pairs | 
         folder: where to.
         int8: held-out pairs of the same space. With them the adapter's matrices become int8 (`quantise`),
             calibrated on half of these texts; the other half decides whether that is accepted. A quarter of the
-            bytes; the text tower stays float32.
+            bytes; the text tower stays float32. Probabilities stay those of the float32 adapter.
 
     Returns:
         The folder.

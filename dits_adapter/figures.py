@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dits_adapter.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from dits_adapter.calibration import Fit
     from dits_adapter.training.frozen import Epoch
 
 TEXT, VIDEO, ADAPTED = "#c2571a", "#1f6f8b", "#4a8f29"
@@ -155,4 +156,40 @@ def trajectories(
         axes[0, 0].plot(*steps[-1], color=ADAPTED, marker="o", markersize=6)
     axes[0, 0].set(xlabel="first principal component", ylabel="second", title="from the query, step by step")
     axes[0, 0].legend(frameon=False, markerscale=2)
+    figure.savefig(path, dpi=120)
+
+
+def reliability_plot(fit: Fit, path: str | PathLike[str], *, caption: str) -> None:
+    """Draw the share of right hits over the probability that was said of them, and how many hits there were.
+
+    Bars are 95 % Wilson intervals, as if all hits were independent.
+
+    Args:
+        fit: what `fit_calibration` found.
+        path: PNG to write.
+        caption: what the pairs are from; stands in the picture.
+    """
+    from scipy.stats import binomtest
+
+    from dits_adapter.calibration import HITS
+
+    figure, axes = new_axes(1, 2, (9, 3.8))
+    reliability, counts = axes[0]
+    reliability.plot([0, 1], [0, 1], color="#999999", linewidth=1)
+    for found, colour, label in ((fit.hits, ADAPTED, f"{HITS} best hits"), (fit.best, VIDEO, "best hit alone")):
+        right = np.round(found.right * found.pairs).astype(int)
+        bounds = np.array(
+            [
+                binomtest(k, n).proportion_ci(method="wilson")
+                for k, n in zip(right.tolist(), found.pairs.tolist(), strict=True)
+            ]
+        )
+        off = np.abs(bounds.T - found.right)
+        reliability.errorbar(found.said, found.right, off, color=colour, marker="o", markersize=4, label=label)
+        counts.plot(found.said, found.pairs, color=colour, marker="o", markersize=4, label=label)
+    reliability.set(xlabel="probability said", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    counts.set(xlabel="probability said", ylabel="hits", xlim=(0, 1), yscale="log")
+    for axis in axes[0]:
+        axis.legend(frameon=False)
+    figure.suptitle(caption, fontsize=9, color="#555555")
     figure.savefig(path, dpi=120)

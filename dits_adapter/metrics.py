@@ -28,7 +28,9 @@ __all__ = [
     "DotProducts",
     "Interval",
     "RetrievalMetrics",
+    "blocks",
     "bootstrap",
+    "checked_labels",
     "paired_bootstrap",
     "ranks",
     "video_to_text_ranks",
@@ -106,10 +108,10 @@ def ranks(scores: Scores, labels: npt.ArrayLike | None = None, *, ties: Ties = "
     Raises:
         DITSError: a score is NaN or infinite (its row and column are named), labels do not fit.
     """
-    columns = _checked_labels(scores, labels)
+    columns = checked_labels(scores, labels)
     share = _tie_share(ties)
     result = np.empty(len(columns))
-    for rows, block in _blocks(scores):
+    for rows, block in blocks(scores):
         right = np.take_along_axis(block, columns[rows, None], axis=1)
         above = np.count_nonzero(block > right, axis=1)
         tied = np.count_nonzero(block == right, axis=1) - 1
@@ -134,17 +136,17 @@ def video_to_text_ranks(
     Raises:
         DITSError: as for `ranks`.
     """
-    columns = _checked_labels(scores, labels)
+    columns = checked_labels(scores, labels)
     share = _tie_share(ties)
     right = np.empty(len(columns))
-    for rows, block in _blocks(scores):
+    for rows, block in blocks(scores):
         right[rows] = np.take_along_axis(block, columns[rows, None], axis=1)[:, 0]
     best = np.full(scores.shape[1], -np.inf)
     np.maximum.at(best, columns, right)
 
     above = np.zeros(scores.shape[1], dtype=np.int64)
     tied = -np.bincount(columns[right == best[columns]], minlength=scores.shape[1])  # its own captions
-    for _, block in _blocks(scores):
+    for _, block in blocks(scores):
         above += np.count_nonzero(block > best, axis=0)
         tied += np.count_nonzero(block == best, axis=0)
     return (1 + above + share * tied)[np.unique(columns)]
@@ -311,8 +313,12 @@ def _percentiles(resampled: Floats, level: float) -> list[list[float]]:
     return bounds
 
 
-def _blocks(scores: Scores) -> Iterator[tuple[slice, Floats]]:
-    """Yield the rows of a matrix in blocks of bounded size, each checked to be finite."""
+def blocks(scores: Scores) -> Iterator[tuple[slice, Floats]]:
+    """Yield the rows of a matrix in blocks of bounded size, each checked to be finite.
+
+    Raises:
+        DITSError: something else than numbers, or a score that is NaN or infinite, naming its row and column.
+    """
     n_texts, n_videos = scores.shape
     step = max(1, _BLOCK_ENTRIES // n_videos)
     for start in range(0, n_texts, step):
@@ -329,8 +335,12 @@ def _blocks(scores: Scores) -> Iterator[tuple[slice, Floats]]:
         yield rows, block
 
 
-def _checked_labels(scores: Scores, labels: npt.ArrayLike | None) -> Ints:
-    """Return the column of each row's right candidate, after checking the matrix and the labels."""
+def checked_labels(scores: Scores, labels: npt.ArrayLike | None) -> Ints:
+    """Return the column of each row's right candidate, (texts,), after checking the matrix and the labels.
+
+    Raises:
+        DITSError: no matrix, labels that do not fit it, or none for a matrix that is not square.
+    """
     if len(scores.shape) != 2 or 0 in scores.shape:
         raise DITSError(f"scores must be a matrix (texts, videos) with entries, not of shape {scores.shape}")
     n_texts, n_videos = scores.shape

@@ -15,11 +15,13 @@ import torch
 from dits_adapter import DITSQueryEncoder
 from dits_adapter.adapters import DITSAdapter, mean_shift
 from dits_adapter.artifact import Artifact
+from dits_adapter.calibration import Calibration
 from dits_adapter.clip import load_clip
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 
+CALIBRATION = Calibration(slope=16, offset=-10, videos=30, queries=60, log_loss=0.3, ece=0.02)
 TEXTS = ["a dog", "two dogs chase a ball across a wet street", "", "naïve 日本語 🎬"]
 
 
@@ -34,7 +36,7 @@ def saved(space, tmp_path_factory, tiny_clip):
     with torch.no_grad():
         for parameter in adapter.parameters():
             parameter.normal_(std=0.06, generator=torch.Generator().manual_seed(0))
-    folder = Artifact(adapter, space).save(tmp_path_factory.mktemp("adapters") / "dits")
+    folder = Artifact(adapter, space, calibration=CALIBRATION).save(tmp_path_factory.mktemp("adapters") / "dits")
     shutil.copytree(tiny_clip, folder.parent / "tiny-clip")  # beside it, where it is looked for
     return folder
 
@@ -150,6 +152,33 @@ class TestAnotherEncoder:
     def test_unknown_policy(self, saved):
         with pytest.raises(InputError, match="on_mismatch"):
             DITSQueryEncoder.from_pretrained(saved, on_mismatch="ignore")
+
+
+class TestCalibration:
+    def test_is_the_artefacts(self, encoder):
+        assert encoder.calibration == CALIBRATION
+
+    @pytest.mark.parametrize(
+        ("options", "known"),
+        [({"steps": 10}, True), ({"steps": 9}, False), ({"steps": 0}, False), ({"strength": 0.99}, False)],
+    )
+    def test_holds_for_what_it_was_fitted_with(self, saved, options, known):
+        assert DITSQueryEncoder.from_pretrained(saved, **options).calibration == (CALIBRATION if known else None)
+
+    def test_an_adapter_with_other_steps_is_saved_without(self, saved, tmp_path):
+        DITSQueryEncoder.from_pretrained(saved, steps=9).save_pretrained(tmp_path / "nine")
+        assert Artifact.load(tmp_path / "nine").calibration is None
+
+    @pytest.mark.parametrize("policy", ["warn", "bypass"])
+    def test_not_in_another_space(self, saved, other_clip, policy):
+        encoder = DITSQueryEncoder.from_pretrained(saved, encoder=other_clip, on_mismatch=policy)
+        with pytest.warns(UserWarning, match="belongs to the embedding space"):
+            encoder.encode_query("a dog")
+        assert encoder.calibration is None
+
+    def test_a_clip_without_adapter_has_none(self, tiny_clip):
+        with pytest.warns(UserWarning, match="without an adapter"):
+            assert DITSQueryEncoder.from_pretrained(tiny_clip).calibration is None
 
 
 def test_any_adapter_serves_as_query_encoder(space, tiny_clip, tmp_path):

@@ -12,7 +12,7 @@ from dits_adapter import DITSQueryEncoder, VideoEncoder
 from dits_adapter.adapters import DITSAdapter
 from dits_adapter.artifact import Artifact
 from dits_adapter.clip import load_clip
-from dits_adapter.errors import ArtifactError, SpaceMismatchError
+from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.video.xpool import XPool
@@ -97,3 +97,18 @@ def test_a_smuggled_file_is_refused(saved):
     (saved / "encoder" / "pytorch_model.bin").write_bytes(b"code")
     with pytest.raises(ArtifactError, match=r"pytorch_model\.bin: is no part"):
         Artifact.load(saved)
+
+
+def test_its_head_reranks(trained, saved):
+    encoder = DITSQueryEncoder.from_pretrained(saved)
+    frames = torch.nn.functional.normalize(torch.randn(5, 4, 32), dim=2)
+    query, text = (torch.from_numpy(encode("a dog")) for encode in (encoder.encode_query, encoder.encode_document))
+    with torch.no_grad():
+        expected = trained.xpool.eval().similarity(query[None], text[None], frames)[0].numpy()
+    rerank = encoder.xpool_reranker("a dog")
+    np.testing.assert_allclose(rerank(list(frames.numpy())), expected, atol=1e-6)
+    uneven = [frames[0].numpy(), frames[1, :2].numpy(), frames[2].numpy()]
+    np.testing.assert_allclose(rerank(uneven)[[0, 2]], expected[[0, 2]], atol=1e-6)
+    np.testing.assert_allclose(rerank(uneven)[1], rerank([uneven[1]])[0], atol=1e-6)
+    with pytest.raises(InputError, match="no X-Pool head"):
+        DITSQueryEncoder.from_pretrained("demo-dits").xpool_reranker("a dog")

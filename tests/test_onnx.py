@@ -30,6 +30,7 @@ from dits_adapter.adapters import (
 )
 from dits_adapter.artifact import Artifact, sha256
 from dits_adapter.backends.onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend
+from dits_adapter.calibration import Calibration
 from dits_adapter.cli import main
 from dits_adapter.clip import load_clip
 from dits_adapter.errors import ArtifactError, DITSError, InputError, MissingExtraError, SpaceMismatchError
@@ -39,6 +40,7 @@ from dits_adapter.training.data import Pairs
 
 TEXTS = ["a dog", "two dogs chase a ball across a wet street", "", "naïve 日本語 🎬", "abc " * 40]
 WIDTH = 32
+CALIBRATION = Calibration(slope=16, offset=-10, videos=30, queries=60, log_loss=0.3, ece=0.02)
 
 
 def randomised(adapter, seed=0, std=0.06):
@@ -61,7 +63,8 @@ def space(tiny_clip):
 @pytest.fixture(scope="module")
 def trained(space, tiny_clip, tmp_path_factory):
     """Folder of an artefact as training leaves it, its CLIP beside it."""
-    folder = Artifact(random_dits(), space).save(tmp_path_factory.mktemp("adapters") / "dits")
+    artifact = Artifact(random_dits(), space, calibration=CALIBRATION)
+    folder = artifact.save(tmp_path_factory.mktemp("adapters") / "dits")
     shutil.copytree(tiny_clip, folder.parent / "tiny-clip")
     return folder
 
@@ -102,6 +105,10 @@ class TestEqualsTorch:
         vectors = np.random.default_rng(0).normal(size=(9, WIDTH))
         assert lowest_cosine(ours.adapt(vectors), theirs.adapt(vectors)) > 1 - 1e-4
         assert ours.adapt(vectors[0]).shape == (WIDTH,)
+
+    def test_probabilities_are_the_same(self, exported):
+        assert load(exported).calibration == CALIBRATION
+        assert load(exported, strength=0.5).calibration is None
 
     def test_without_strength_queries_are_plain_bit_for_bit(self, exported):
         encoder = load(exported, strength=0)

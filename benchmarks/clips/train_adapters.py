@@ -2,8 +2,8 @@
 
 The generated clips of the train and val splits are written, decoded and embedded with `demo-clip`; every adapter
 learns from the train split and is judged on the val split; `demo-dits` and the best linear adapter, `demo-linear`,
-are saved. The test split plays no part: it is the demo's. About twenty minutes on two CPU cores, most of it the
-making of clips; a killed run goes on where it was.
+are saved, with probabilities calibrated on the val split. The test split plays no part: it is the demo's. About
+twenty minutes on two CPU cores, most of it the making of clips; a killed run goes on where it was.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dits_adapter.metrics import RetrievalMetrics
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 from dits_adapter.training.data import Pairs
 from dits_adapter.training.frozen import LEARNING_RATES, evaluate
-from dits_adapter.training.run import describe, fit
+from dits_adapter.training.run import calibrate, describe, fit
 from dits_adapter.video.encoder import VideoEncoder
 
 LINEAR = ("mean-shift", "procrustes", "ridge", "contrastive-linear")
@@ -79,7 +79,8 @@ def main() -> None:
             "command": "python -m benchmarks.clips.train_adapters",
         }
         metrics = {"generated clips, val split": describe(evaluate(adapter, validation), validation.labels)}
-        Artifact(adapter, train.space, training=facts, metrics=metrics).save(args.out / name)
+        calibration = calibrate(adapter, validation)
+        Artifact(adapter, train.space, facts, metrics, calibration).save(args.out / name)
 
     judge("plain CLIP", fit(Recipe(adapter="identity"), train, validation)[0])
     linear = {}

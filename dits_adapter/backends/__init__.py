@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter.calibration import Calibration
 from dits_adapter.space import EmbeddingSpace
 
 Array = NDArray[np.float32]
@@ -17,9 +18,11 @@ class Backend(Protocol):
 
     Attributes:
         space: the embedding space of the adapter.
+        calibration: of the adapter's scores at strength 1, if it was calibrated.
     """
 
     space: EmbeddingSpace
+    calibration: Calibration | None
 
     def load(self) -> EmbeddingSpace:
         """Load the text tower, once, and return the space that it really embeds into.

@@ -68,6 +68,7 @@ class OnnxBackend:
         artifact = read_config(folder)
         artifact.require_intact(folder)
         self.space = artifact.space
+        self.calibration = artifact.calibration
         self._folder = folder / ONNX
         self._strength = strength
         self._lock = threading.Lock()

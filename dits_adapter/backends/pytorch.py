@@ -58,6 +58,7 @@ class TorchBackend:
     ) -> None:
         self.artifact = artifact
         self.space = artifact.space
+        self.calibration = artifact.calibration
         self._source = source
         self._device = pick_device(device)
         self._strength = strength

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from dits_adapter.cli.calibrate import add_calibrate
 from dits_adapter.cli.compare import add_compare
 from dits_adapter.cli.copy import add_copy
 from dits_adapter.cli.distill import add_distill
@@ -15,7 +16,7 @@ from dits_adapter.cli.export import add_export
 from dits_adapter.cli.gap import add_gap
 from dits_adapter.cli.joint import add_train_joint
 from dits_adapter.cli.serve import add_serve
-from dits_adapter.cli.store import add_ingest, add_recall, add_search
+from dits_adapter.cli.store import add_ingest, add_rebuild, add_recall, add_search, add_switch
 from dits_adapter.cli.train import add_train
 from dits_adapter.errors import DITSError
 
@@ -27,6 +28,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         add_ingest,
+        add_rebuild,
+        add_switch,
         add_search,
         add_recall,
         add_copy,
@@ -37,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         add_train_joint,
         add_compare,
         add_distill,
+        add_calibrate,
         add_gap,
         add_export,
         add_evaluate,

@@ -14,8 +14,9 @@ def add_distill(commands: Any) -> None:
     distill = commands.add_parser(
         "distill",
         help="teach what a trained DITS does in ten steps to one of one step",
-        description="Train a student on the trajectories of a trained DITS and on the contrastive loss. "
-        "Exit code 4: R@1 on held-out pairs is below the teacher's by more than noise, and nothing was written.",
+        description="Train a student on the trajectories of a trained DITS and on the contrastive loss. A killed "
+        "run goes on where it was. Exit code 4: R@1 on held-out pairs is below the teacher's by more than noise, "
+        "and nothing was written.",
     )
     distill.add_argument("pairs", type=Path, metavar="CACHE", help="the pairs that the teacher was trained on")
     distill.add_argument("teacher", metavar="ADAPTER", help="folder, bundled name or hub id of a trained DITS")

@@ -110,11 +110,21 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
             float | None, Query(ge=0, allow_inf_nan=False, description="Of the video, in seconds.")
         ] = None,
         max_duration: Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="Likewise.")] = None,
+        min_probability: Annotated[
+            float | None,
+            Query(gt=0, lt=1, description="That an adapted hit is right; needs a calibrated adapter."),
+        ] = None,
     ) -> Comparison:
         """Search with plain CLIP and with the adapter."""
         filters = Filters(words=words, min_duration=min_duration, max_duration=max_duration)
         return searcher.compare(
-            query, strength=strength, steps=steps, limit=limit, per_video=per_video, filters=filters
+            query,
+            strength=strength,
+            steps=steps,
+            limit=limit,
+            per_video=per_video,
+            filters=filters,
+            min_probability=min_probability,
         )
 
     @app.get("/api/videos/{video_id}", response_class=FileResponse, responses=_content("video/*"))
@@ -161,9 +171,8 @@ def _ingested_file(searcher: Searcher, video_id: str) -> tuple[str, os.stat_resu
     """
     store = searcher.store
     condition = models.FieldCondition(key="video_id", match=models.MatchValue(value=video_id))
-    records, _ = store.client.scroll(
-        store.collection, models.Filter(must=[condition]), limit=1, with_payload=["path", "size", INGESTED]
-    )
+    chosen = store.within(models.Filter(must=[condition]))
+    records, _ = store.client.scroll(store.collection, chosen, limit=1, with_payload=["path", "size", INGESTED])
     payload = (records[0].payload if records else None) or {}
     if not {"path", "size", INGESTED} <= payload.keys():
         raise HTTPException(404, "no ingested video has this id.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -18,13 +17,16 @@ from sklearn.decomposition import PCA
 from torch.nn.functional import normalize
 
 from dits_adapter.adapters import DITSAdapter
-from dits_adapter.encoder import DITSQueryEncoder
+from dits_adapter.encoder import DITSQueryEncoder, check_texts
 from dits_adapter.errors import InputError
+from dits_adapter.serve.batching import Batcher
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from dits_adapter.adapters import Adapter
     from dits_adapter.bridges.sentence_transformers import QueryAdapter
+    from dits_adapter.calibration import Calibration
     from dits_adapter.stores.qdrant import QdrantStore
     from dits_adapter.stores.segments import Hit
 
@@ -65,6 +67,7 @@ class Result(BaseModel):
     Attributes:
         video: URL of the file, if it may be read: only what ingestion recorded is.
         frame: URL of the frame at `timestamp`, as JPEG, likewise.
+        probability: that the video is the right one; None where none is known (`DITSQueryEncoder.calibration`).
         position: on the map.
     """
 
@@ -74,6 +77,7 @@ class Result(BaseModel):
     end: float | None
     timestamp: float | None
     score: float
+    probability: float | None
     video: str | None
     frame: str | None
     position: Point | None
@@ -123,6 +127,7 @@ class About(BaseModel):
         adapter: its kind, "dits" or another.
         trained_steps: T' of the adapter as it was loaded; None for an adapter without steps.
         max_steps: T, the most that can be asked for; likewise.
+        calibrated: whether probabilities are known, at strength 1 and the trained steps.
     """
 
     collection: str
@@ -132,6 +137,7 @@ class About(BaseModel):
     strength: float
     trained_steps: int | None
     max_steps: int | None
+    calibrated: bool
 
 
 class Searcher:
@@ -145,8 +151,8 @@ class Searcher:
     def __init__(self, store: QdrantStore, encoder: DITSQueryEncoder) -> None:
         self.store = store
         self.encoder = encoder
-        self._lock = threading.Lock()
-        self._embed = lru_cache(maxsize=64)(self._embed_text)  # the sliders search the same text again and again
+        # The sliders search the same text again and again; different texts at a time share a forward pass.
+        self._embed = lru_cache(maxsize=64)(Batcher(self._embed_texts))
         self._with_steps = lru_cache(maxsize=64)(self._folded)
 
     def load(self) -> None:
@@ -176,6 +182,7 @@ class Searcher:
             strength=query_adapter.strength,
             trained_steps=None if sampler is None else sampler.steps,
             max_steps=None if sampler is None else sampler.timesteps,
+            calibrated=self.encoder.calibration is not None and self.store.cosine,
         )
 
     def compare(
@@ -187,6 +194,7 @@ class Searcher:
         limit: int = 10,
         per_video: int = 1,
         filters: Filters | None = None,
+        min_probability: float | None = None,
     ) -> Comparison:
         """Search a text twice.
 
@@ -197,6 +205,7 @@ class Searcher:
             limit: videos in each of the two rankings.
             per_video: segments of each.
             filters: which videos to search.
+            min_probability: leave out adapted hits that are less likely to be right, between 0 and 1.
 
         Raises:
             InputError: no text, or an option outside its range.
@@ -205,6 +214,7 @@ class Searcher:
         started = time.monotonic()
         if not query.strip():
             raise InputError("the query is empty; describe what happens in the video.")
+        check_texts([query])
         adapter = self._modules[1].adapter
         if steps is not None:
             if not isinstance(adapter, DITSAdapter):
@@ -213,6 +223,16 @@ class Searcher:
                 raise InputError(f"steps is {steps}; this adapter runs 0 to {adapter.config.timesteps}.")
             adapter = self._with_steps(steps)
         strength = self._modules[1].strength if strength is None else strength
+        calibration = self._calibration(adapter, strength)
+        videos = self.store.count_videos() if calibration else 0
+        min_score = None
+        if min_probability is not None:
+            if calibration is None:
+                raise InputError(
+                    "no probabilities are known: the adapter was not calibrated (dits-adapter calibrate), or not "
+                    "for this strength and these steps, or the scores of this collection are no cosines."
+                )
+            min_score = calibration.score_of(min_probability, videos=videos)
         text = self._embed(query)
         plain = normalize(text, dim=1)
         adapted = normalize(adapter.adapt(text, strength=strength), dim=1)
@@ -225,13 +245,19 @@ class Searcher:
 
         chosen = (filters or Filters()).as_qdrant()
         found = [
-            self.store.search(vector[0].cpu().numpy(), limit=limit, per_video=per_video, query_filter=chosen)
-            for vector in (plain, adapted)
+            self.store.search(
+                vector[0].cpu().numpy(), limit=limit, per_video=per_video, query_filter=chosen, min_score=least
+            )
+            for vector, least in ((plain, None), (adapted, min_score))
         ]
         hits = found[0] + found[1]
         drawing, positions = self._draw(path, adapted.cpu().numpy(), self._vectors(hits))
         cosine = float((plain * adapted).sum().clamp(-1, 1))
-        results = [self._result(hit, positions.get(str(hit.id))) for hit in hits]
+        likely = [calibration.probability(hit.score, videos=videos) if calibration else None for hit in found[1]]
+        results = [
+            self._result(hit, positions.get(str(hit.id)), probability)
+            for hit, probability in zip(hits, [None] * len(found[0]) + likely, strict=True)
+        ]
         return Comparison(
             query=query,
             strength=strength,
@@ -243,22 +269,27 @@ class Searcher:
             seconds=time.monotonic() - started,
         )
 
+    def _calibration(self, adapter: Adapter, strength: float) -> Calibration | None:
+        """Return what gives probabilities to the scores of queries that were adapted like this, if it is known."""
+        as_calibrated = strength == 1 and adapter.config == self.encoder.artifact.adapter.config
+        return self.encoder.calibration if as_calibrated and self.store.cosine else None
+
     def _folded(self, steps: int) -> DITSAdapter:
         """Return the adapter for another T'; what the encoder runs is folded for one."""
         adapter = self.encoder.artifact.adapter
         assert isinstance(adapter, DITSAdapter)
         return adapter.with_steps(steps).for_inference()
 
-    def _embed_text(self, query: str) -> torch.Tensor:
-        """CLIP's text embedding, (1, d), un-normalised as adapters may want it."""
-        self.encoder.encode_document(query)  # refuses what is no text, and says what is cut off
+    def _embed_texts(self, queries: list[str]) -> Sequence[torch.Tensor]:
+        """CLIP's text embeddings, (1, d) each, un-normalised as adapters may want them."""
+        self.encoder.say_if_cut(queries)
         model, _ = self._modules
-        with self._lock, torch.inference_mode():
-            features = batch_to_device(model.preprocess([query]), model.device)
-            embedding: torch.Tensor = model[0](features)["sentence_embedding"]
-        return embedding
+        with torch.inference_mode():
+            features = batch_to_device(model.preprocess(queries), model.device)
+            embeddings: torch.Tensor = model[0](features)["sentence_embedding"]
+        return embeddings.split(1)
 
-    def _result(self, hit: Hit, position: Point | None) -> Result:
+    def _result(self, hit: Hit, position: Point | None, probability: float | None) -> Result:
         url = f"api/videos/{hit.video_id}" if INGESTED in hit.payload else None
         at = hit.timestamp if hit.timestamp is not None else hit.start
         return Result(
@@ -268,6 +299,7 @@ class Searcher:
             end=hit.end,
             timestamp=hit.timestamp,
             score=hit.score,
+            probability=probability,
             video=url,
             frame=url and f"{url}/frame?at={at or 0:g}",
             position=position,
@@ -286,7 +318,11 @@ class Searcher:
         """Some segments, the same every time: ids are hashes, so the first ones are as good as any."""
         stored = models.Filter(must=[models.HasVectorCondition(has_vector=self.store.vector)])
         records, _ = self.store.client.scroll(
-            self.store.collection, stored, limit=CLOUD, with_payload=False, with_vectors=self._vector_names
+            self.store.collection,
+            self.store.within(stored),
+            limit=CLOUD,
+            with_payload=False,
+            with_vectors=self._vector_names,
         )
         return self._by_id(records)
 

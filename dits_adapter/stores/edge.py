@@ -227,6 +227,10 @@ class EdgeClient(QdrantBase):
             shutil.rmtree(self.folder / GONE)
         return True
 
+    def get_aliases(self, **kwargs: Any) -> models.CollectionsAliasesResponse:
+        """Return none: a folder has no aliases."""
+        return models.CollectionsAliasesResponse(aliases=[])
+
     def update_collection_aliases(self, change_aliases_operations: Any, **kwargs: Any) -> bool:
         """Refused: a folder has no aliases."""
         raise StoreError(

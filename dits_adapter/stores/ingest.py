@@ -21,6 +21,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from os import PathLike
@@ -34,6 +35,7 @@ from dits_adapter.stores.segments import Record, VideoFile, failure_point, segme
 if TYPE_CHECKING:
     from qdrant_client.models import PointStruct
 
+    from dits_adapter.space import EmbeddingSpace
     from dits_adapter.stores.options import CollectionOptions
     from dits_adapter.stores.qdrant import QdrantStore
     from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
@@ -147,12 +149,26 @@ def _printable(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode()
 
 
-def _identify(path: str) -> VideoFile:
-    """Return a file's size and time, not yet its content.
+def identify(path: str) -> VideoFile:
+    """Return a file's size and time, and the id of its content, for which all of it is read.
 
     Raises:
         VideoError: it is not a readable file, or has a name that cannot be stored.
     """
+    file = _stat(path)
+    digest = hashlib.sha256()
+    block = memoryview(bytearray(1 << 20))
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            while n := stream.readinto(block):
+                digest.update(block[:n])
+    except OSError as error:
+        raise VideoError(path, f"cannot be read ({error.strerror})") from error
+    return replace(file, video_id=video_id(digest.hexdigest()))
+
+
+def _stat(path: str) -> VideoFile:
+    """Return a file's size and time, not yet its content; raises as `identify`."""
     if _printable(path) != path:
         raise VideoError(_printable(path), "has a name that is not valid UTF-8; rename it")
     try:
@@ -162,19 +178,6 @@ def _identify(path: str) -> VideoFile:
     if not stat.S_ISREG(status.st_mode):
         raise VideoError(path, "is no regular file but a pipe, a socket or a device")
     return VideoFile(path, status.st_size, status.st_mtime_ns)
-
-
-def _hash(file: VideoFile) -> VideoFile:
-    """Return the file with the id of its content; raises VideoError as `_identify`."""
-    digest = hashlib.sha256()
-    block = memoryview(bytearray(1 << 20))
-    try:
-        with open(file.path, "rb", buffering=0) as stream:
-            while n := stream.readinto(block):
-                digest.update(block[:n])
-    except OSError as error:
-        raise VideoError(file.path, f"cannot be read ({error.strerror})") from error
-    return replace(file, video_id=video_id(digest.hexdigest()))
 
 
 def _lies_in(path: str, folders: Iterable[str]) -> bool:
@@ -210,6 +213,7 @@ def ingest(
     overlap: float = 0.0,
     retry_failed: bool = False,
     sync: bool = False,
+    bulk: bool = False,
     options: CollectionOptions | None = None,
     progress: bool = True,
 ) -> IngestReport:
@@ -224,6 +228,8 @@ def ingest(
         retry_failed: try files again that failed before and have not changed since.
         sync: delete what is stored of files in the given folders that are there no longer. Files elsewhere, and
             those in folders that cannot be read, are left.
+        bulk: have a server build its index once, after everything is stored: for a first, large run. A folder
+            always does.
         options: how a server or a folder keeps the collection, if it is new.
         progress: show a progress bar, over the files that are not there yet.
 
@@ -237,24 +243,60 @@ def ingest(
         StoreError: the store cannot be reached, read or written, or fails on the way. What was stored stays, and
             the next run goes on from there.
     """
-    report = IngestReport()
+    with ingesting(
+        store,
+        paths,
+        encoder.space,
+        segment_seconds=segment_seconds,
+        overlap=overlap,
+        retry_failed=retry_failed,
+        sync=sync,
+        bulk=bulk,
+        options=options,
+        progress=progress,
+    ) as run:
+        segments = encoder.iter_segments(
+            run.to_encode(), segment_seconds=segment_seconds, overlap=overlap, on_error=run.fail
+        )
+        for path, group in groupby(segments, key=lambda segment: segment.path):
+            run.store_video(path, group)
+    return run.report
+
+
+@contextmanager
+def ingesting(
+    store: QdrantStore,
+    paths: str | PathLike[str] | Iterable[str | PathLike[str]],
+    space: EmbeddingSpace,
+    *,
+    segment_seconds: float | None = None,
+    overlap: float = 0.0,
+    retry_failed: bool = False,
+    sync: bool = False,
+    bulk: bool = False,
+    options: CollectionOptions | None = None,
+    progress: bool = True,
+) -> Iterator[Run]:
+    """Do all of a run but decoding and embedding, which may then happen elsewhere: see `integrations/ray`.
+
+    Arguments and errors are those of `ingest`, with the space of the vectors in the place of their encoder. When
+    the block ends, what is on its way is stored, and the run's `report` is complete.
+    """
     started = time.monotonic()
+    report = IngestReport()
     roots = [os.path.abspath(path) for path in ([paths] if isinstance(paths, (str, PathLike)) else paths)]
     files = find_videos(roots, report)
-    store.create(encoder.space, segment_seconds=segment_seconds, overlap=overlap, options=options)
+    store.create(space, segment_seconds=segment_seconds, overlap=overlap, options=options)
     with (
+        store.bulk_load(progress=progress) if bulk else nullcontext(),
         tqdm(total=len(files), unit="video", desc=store.collection, disable=not progress) as bar,
         ThreadPoolExecutor(1) as uploader,
     ):
-        run = _Run(store, report, bar, uploader, retry_failed)
-        segments = encoder.iter_segments(
-            run.to_encode(files), segment_seconds=segment_seconds, overlap=overlap, on_error=run.fail
-        )
+        run = Run(store, files, report, bar, uploader, retry_failed)
         try:
             if sync:
-                run.check_folders(roots, files)
-            for path, group in groupby(segments, key=lambda segment: segment.path):
-                run.store_video(path, group)
+                run.check_folders(roots)
+            yield run
             run.finish()
             if sync:
                 run.remove_gone(roots)
@@ -262,16 +304,27 @@ def ingest(
         except StoreError as error:
             raise StoreError(f"{error} What is stored stays; the same command goes on from there.") from error
     report.seconds = time.monotonic() - started
-    return report
 
 
-class _Run:
-    """One pass over the files: what the collection holds, what is on its way there."""
+class Run:
+    """One pass over the files: what the collection holds, what is on its way there.
+
+    Attributes:
+        files: paths of all of them.
+        report: what was done so far.
+    """
 
     def __init__(
-        self, store: QdrantStore, report: IngestReport, bar: tqdm, uploader: Executor, retry_failed: bool
+        self,
+        store: QdrantStore,
+        files: Sequence[str],
+        report: IngestReport,
+        bar: tqdm,
+        uploader: Executor,
+        retry_failed: bool,
     ) -> None:
         self.store = store
+        self.files = files
         self.report = report
         self.bar = bar
         self.uploader = uploader
@@ -295,29 +348,48 @@ class _Run:
             self.by_path[record.path].remove(record)
             self.by_video.pop(record.video_id, None)
 
-    def to_encode(self, files: Iterable[str]) -> Iterator[str]:
+    def to_encode(self) -> Iterator[str]:
         """Deal with the files that need no decoding, and give out the others."""
-        for path in files:
+        for path in self.unsettled():
             try:
-                file = _identify(path)
-                if self._is_settled(file):
-                    continue
-                file = _hash(file)
+                file = identify(path)
             except VideoError as error:
-                self.report.failed[error.path] = error.reason
-                self.bar.update()
+                self.skip_unreadable(error)
                 continue
-            stored = self.by_video.get(file.video_id)
-            outdated = [record for record in self.by_path[path] if record is not stored]
-            if stored is not None and not stored.complete:
-                outdated.append(stored)
-                stored = None
-            self._forget(outdated)
-            if stored is None:
-                self.encoding[path] = file
+            if self.admit(file):
                 yield path
-            else:
-                self._settle_copy(file, stored)
+
+    def unsettled(self) -> Iterator[str]:
+        """Give out the files that have to be read, if only to know their content."""
+        for path in self.files:
+            try:
+                if not self._is_settled(_stat(path)):
+                    yield path
+            except VideoError as error:
+                self.skip_unreadable(error)
+
+    def stored(self) -> set[str]:
+        """Return the ids of the videos that are there, whole."""
+        return {record.video_id for record in self.by_video.values() if record.complete}
+
+    def admit(self, file: VideoFile) -> bool:
+        """Whether the file has to be decoded; removes what was stored of other content under its path."""
+        stored = self.by_video.get(file.video_id)
+        outdated = [record for record in self.by_path[file.path] if record is not stored]
+        if stored is not None and not stored.complete:
+            outdated.append(stored)
+            stored = None
+        self._forget(outdated)
+        if stored is None:
+            self.encoding[file.path] = file
+        else:
+            self._settle_copy(file, stored)
+        return stored is None
+
+    def skip_unreadable(self, error: VideoError) -> None:
+        """Report a file that cannot even be opened; nothing is stored of it, so that the next run tries again."""
+        self.report.failed[error.path] = error.reason
+        self.bar.update()
 
     def _skip(self) -> None:
         self.bar.total -= 1  # so that rate and remaining time are those of the files to be embedded
@@ -366,7 +438,7 @@ class _Run:
         record = Record(path, file.size, file.mtime_ns, file.video_id)
         held = next(segments)
         for segment in segments:
-            self._queue(segment_point(file, held))
+            self._queue(segment_point(file, held, tenant=self.store.tenant))
             record.found += 1
             held = segment
         record.found += 1
@@ -379,7 +451,7 @@ class _Run:
             self._withdraw(record)
             self.report.failed[path] = "changed while it was read; run again when it is complete"
             return
-        self._queue(segment_point(file, held, segments=record.found))
+        self._queue(segment_point(file, held, segments=record.found, tenant=self.store.tenant))
         record.expected = record.found
         self._remember(record)
         self.report.videos += 1
@@ -393,7 +465,7 @@ class _Run:
         """Write down why a file gives no frames, so that it is not decoded in vain again."""
         file = self.encoding.pop(error.path)
         self.report.failed[error.path] = error.reason
-        self._queue(failure_point(file, error.reason))
+        self._queue(failure_point(file, error.reason, tenant=self.store.tenant))
         self.bar.update()
 
     def _queue(self, point: PointStruct) -> None:
@@ -424,7 +496,7 @@ class _Run:
             self.fail(VideoError(path, "gave no segments"))
         self.settle()
 
-    def check_folders(self, roots: Iterable[str], files: Sequence[str]) -> None:
+    def check_folders(self, roots: Iterable[str]) -> None:
         """Refuse to take a folder for emptied that may be a disk which is not there.
 
         Raises:
@@ -432,7 +504,7 @@ class _Run:
         """
         for root in roots:
             stored = sum(_lies_in(path, [root]) for path, records in self.by_path.items() if records)
-            if stored and not any(_lies_in(path, [root]) for path in files):
+            if stored and not any(_lies_in(path, [root]) for path in self.files):
                 raise InputError(
                     f"{root}: has no video in it, but {stored} are stored from it. Mount the disk if it is one. "
                     f"If they are to go, delete the collection {self.store.collection!r} or sync the folder above."

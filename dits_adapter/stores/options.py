@@ -64,14 +64,17 @@ class CollectionOptions(BaseModel):
         if asked := [f"{name}={value}" for name in CLUSTER if (value := getattr(self, name)) not in (None, 1)]:
             raise InputError(f"{location}: a folder is one shard in one copy; {', '.join(asked)} is for a server.")
 
-    def pooled(self, width: int) -> models.VectorParams:
-        """Describe the vector that is searched."""
+    def pooled(self, width: int, *, tenants: bool) -> models.VectorParams:
+        """Describe the vector that is searched; with tenants each has an index of its own."""
+        index = models.HnswConfigDiff(m=self.hnsw_m, ef_construct=self.hnsw_ef_construct)
+        if tenants:
+            index.m, index.payload_m = 0, self.hnsw_m
         return models.VectorParams(
             size=width,
             distance=models.Distance.COSINE,
             datatype=self._datatype(),
             on_disk=self.on_disk or None,
-            hnsw_config=models.HnswConfigDiff(m=self.hnsw_m, ef_construct=self.hnsw_ef_construct),
+            hnsw_config=index,
             quantization_config=QUANTISATIONS[self.quantisation],
         )
 
@@ -108,7 +111,7 @@ class CollectionOptions(BaseModel):
                 (n for n, kind in QUANTISATIONS.items() if type(kind) is type(quantised)), "none"
             ),
             "on_disk": pooled.on_disk,
-            "hnsw_m": index.m,
+            "hnsw_m": index.m or index.payload_m,
             "hnsw_ef_construct": index.ef_construct,
             "shards": params.shard_number,
             "replicas": params.replication_factor,

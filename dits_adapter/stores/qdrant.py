@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from pydantic import ValidationError
+from numpy.typing import ArrayLike
 from qdrant_client import QdrantClient, models
 from qdrant_client.client_base import QdrantBase
+from tqdm import tqdm
 
-from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
+from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.connection import Connection
-from dits_adapter.stores.options import RESCORED, CollectionOptions
-from dits_adapter.stores.segments import FRAMES, POOLED, STAMP, Hit, Record, Stamp, VideoFile
+from dits_adapter.stores.options import CollectionOptions
+from dits_adapter.stores.search import CANDIDATES, Ask, Reranker, SearchedCollection, unstamped
+from dits_adapter.stores.segments import FRAMES, POOLED, STAMP, TENANT, Hit, Record, Stamp, VideoFile
 
 if TYPE_CHECKING:
     from dits_adapter.stores.ingest import IngestReport
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SCROLL = 1000
+INDEXING_THRESHOLD = 10_000
+"""Kilobytes of vectors from which Qdrant indexes a part of its storage: its default, for after a bulk load."""
 
 
 def collection_space(client: QdrantBase, collection: str) -> EmbeddingSpace:
@@ -37,20 +40,10 @@ def collection_space(client: QdrantBase, collection: str) -> EmbeddingSpace:
     Raises:
         StoreError: no such collection, or it carries no stamp.
     """
-    store = QdrantStore(client, collection)
-    stamp = store.stamp()
+    stamp = QdrantStore(client, collection).stamp()
     if stamp is None:
-        raise StoreError(_unstamped(collection))
+        raise StoreError(unstamped(collection))
     return stamp.space
-
-
-def _unstamped(collection: str) -> str:
-    return (
-        f"the collection {collection!r} does not say which embedding space its vectors live in: something other "
-        "than dits_adapter made it. If you know that its videos were embedded with the CLIP of your query "
-        "encoder, say so: QdrantStore(…, space=encoder.space, vector=NAME, trust_unstamped=True), or on the "
-        "command line --vector NAME --trust-unstamped."
-    )
 
 
 class QdrantStore:
@@ -69,6 +62,12 @@ class QdrantStore:
         trust_unstamped: search a collection that something else made, without proof that its vectors live in
             `space`. Only the width can be checked then: another CLIP of the same width gives wrong results
             without an error.
+        tenant: whose videos to store and to search, in a collection that keeps tenants apart; nobody sees, and
+            nothing deletes, those of another one. A new collection that is ingested into with a tenant is such a
+            collection.
+
+    An alias is looked up when the collection is opened; what is opened then is searched until it is gone, even if
+    the alias is switched to another collection meanwhile.
 
     Nothing is opened, created or checked before it is needed. Use it as a context manager, or `close` it: a
     folder lets one process in at a time, with as many threads as it likes.
@@ -94,17 +93,19 @@ class QdrantStore:
         vector: str = POOLED,
         video_field: str | None = None,
         trust_unstamped: bool = False,
+        tenant: str | None = None,
     ) -> None:
-        if trust_unstamped and space is None:
-            raise InputError("trust_unstamped needs space=…: the space that the collection is trusted to be of.")
-        self.collection = collection
-        self.vector = vector
-        self._space = space
-        self._video_field = video_field
-        self._trust_unstamped = trust_unstamped
-        self._has_frames = self._quantised = False
-        self._opened: EmbeddingSpace | None = None
         self._connection = Connection(location)
+        self._searched = SearchedCollection(
+            self.location,
+            collection,
+            space=space,
+            vector=vector,
+            video_field=video_field,
+            trust_unstamped=trust_unstamped,
+            tenant=tenant,
+            takes_params=not self._connection.in_memory,
+        )
 
     def __enter__(self) -> QdrantStore:
         return self
@@ -115,7 +116,7 @@ class QdrantStore:
     def close(self) -> None:
         """Release the connection or the folder; a client that was passed in stays open."""
         self._connection.close()
-        self._opened = None
+        self._searched.opened = None
 
     @property
     def client(self) -> QdrantBase:
@@ -132,6 +133,31 @@ class QdrantStore:
     def location(self) -> str:
         """Where the collection is, for messages."""
         return self._connection.location
+
+    @property
+    def collection(self) -> str:
+        """The collection, once it is known what an alias means."""
+        return self._searched.target
+
+    @property
+    def name(self) -> str:
+        """The collection as it was given: its name, or an alias."""
+        return self._searched.collection
+
+    @property
+    def vector(self) -> str:
+        """The vector that is searched."""
+        return self._searched.vector
+
+    @property
+    def tenant(self) -> str | None:
+        """Whose videos are stored and searched."""
+        return self._searched.tenant
+
+    @property
+    def cosine(self) -> bool:
+        """Whether scores are cosines, once it was opened."""
+        return self._searched.cosine
 
     @property
     def remote(self) -> bool:
@@ -153,8 +179,7 @@ class QdrantStore:
 
     def exists(self) -> bool:
         """Whether the collection is there."""
-        with self.explained():
-            return self._connection.is_there() and self.client.collection_exists(self.collection)
+        return self._connection.is_there() and self.resolve() is not None
 
     def stamp(self) -> Stamp | None:
         """Return what the collection says about itself; None if it was not made here.
@@ -162,66 +187,31 @@ class QdrantStore:
         Raises:
             StoreError: no such collection, a stamp of a newer version, or the server cannot be reached.
         """
+        return self._connection.run(self._searched.stamping())
+
+    def resolve(self) -> str | None:
+        """Look up which collection the name means now; None if there is none.
+
+        Raises:
+            StoreError: the server cannot be reached.
+        """
+        self._connection.run(self._searched.resolving())
         with self.explained():
-            if not self.client.collection_exists(self.collection):
-                names = sorted(c.name for c in self.client.get_collections().collections)
-                raise StoreError(
-                    f"{self.location} has no collection {self.collection!r}; "
-                    + (f"it has {', '.join(names)}." if names else "it has none at all.")
-                )
-            metadata = self.client.get_collection(self.collection).config.metadata or {}
-        if STAMP not in metadata:
-            return None
-        try:
-            return Stamp.model_validate(metadata[STAMP])
-        except ValidationError as error:
-            raise StoreError(
-                f"the stamp of the collection {self.collection!r} cannot be understood; a newer dits_adapter may "
-                f"have written it. {error}"
-            ) from error
+            return self.collection if self.client.collection_exists(self.collection) else None
 
     def open(self) -> EmbeddingSpace:
         """Check the collection, once, and return the embedding space that it is searched in.
 
         Raises:
-            StoreError: it is missing, is unstamped and not trusted, or has no vector of the name asked for.
+            StoreError: it is missing, is unstamped and not trusted, has no vector of the name asked for, or keeps
+                tenants apart and none is given.
             SpaceMismatchError: it is of another space, or of another width, than the queries.
         """
-        if self._opened is not None:
-            return self._opened
-        stamp = self.stamp()
-        if stamp is not None:
-            space = stamp.space
-            self._video_field = self._video_field or "video_id"
-            if self._space is not None:
-                self._space.require(space, mine="the query", theirs=f"the collection {self.collection!r}")
-        elif self._trust_unstamped and self._space is not None:
-            space = self._space
-        else:
-            raise StoreError(_unstamped(self.collection))
-        with self.explained():
-            config = self.client.get_collection(self.collection).config.params.vectors
-        vectors = config if isinstance(config, dict) else {"": config}
-        params = vectors.get(self.vector)
-        if params is None:
-            there = ", ".join(repr(name) for name in vectors)
-            raise StoreError(f"the collection {self.collection!r} has no vector {self.vector!r}; it has {there}.")
-        if params.size != space.width:
-            raise SpaceMismatchError(
-                f"the vector {self.vector!r} of the collection {self.collection!r} has width {params.size}; the "
-                f"queries have {space.width} ({space})."
-            )
-        if stamp is None:
-            warnings.warn(
-                f"the collection {self.collection!r} does not say which embedding space it is of; it is taken to "
-                f"be {space}, as you said. Only its width ({params.size}) could be checked, and scores are those "
-                f"of its {params.distance.value} distance.",
-                stacklevel=3,
-            )
-        self._has_frames = FRAMES in vectors
-        self._quantised = params.quantization_config is not None
-        self._opened = space
-        return space
+        return self._connection.run(self._searched.opening())
+
+    def within(self, chosen: models.Filter | None = None) -> models.Filter | None:
+        """Confine a filter to the store's tenant, for requests of your own through `client`."""
+        return self._searched.within(chosen)
 
     def create(
         self,
@@ -246,27 +236,34 @@ class QdrantStore:
             StoreError: it exists, cut in other segments, kept otherwise or made by something else; or it cannot be
                 created.
         """
-        if self._space is not None:
-            self._space.require(space, mine="the query", theirs="the videos to be stored")
+        if self._searched.space is not None:
+            self._searched.space.require(space, mine="the query", theirs="the videos to be stored")
         whole = segment_seconds is None and overlap == 0
         if not whole and (segment_seconds is None or not 0 <= overlap < segment_seconds < math.inf):
             raise InputError(
                 f"segment_seconds is {segment_seconds} and overlap is {overlap}; segments have a length, and "
                 "overlap by less than it."
             )
+        stamp = Stamp(
+            space=space, segment_seconds=segment_seconds, overlap=overlap, tenants=self.tenant is not None
+        )
+        self.create_stamped(stamp, options)
+
+    def create_stamped(self, stamp: Stamp, options: CollectionOptions | None = None) -> None:
+        """Make the collection with the stamp of another one, and otherwise as `create` does."""
         if options is not None and self.in_memory:
             raise InputError("options of a collection are for a server or a folder; memory has none.")
         if options is not None and self._connection.folder is not None:
             options.require_one_copy(self.location)
-        stamp = Stamp(space=space, segment_seconds=segment_seconds, overlap=overlap)
         self._connection.make_folder()
-        with self.explained():
-            exists = self.client.collection_exists(self.collection)
-        if exists:
+        if self.resolve() is not None:
             self._require_same(stamp)
             self._require_kept_as(options)
+            if self.remote and self._indexing_threshold() == 0:  # a bulk load was killed
+                self._set_indexing_threshold(INDEXING_THRESHOLD)
         else:
             self._create(stamp, options or CollectionOptions())
+        self._index_payload(stamp)
 
     def _require_same(self, stamp: Stamp) -> None:
         existing = self.stamp()
@@ -280,6 +277,15 @@ class QdrantStore:
             raise StoreError(
                 f"the collection {self.collection!r} holds {_cut(existing)}, and this asks for {_cut(stamp)}. Ask "
                 "for the same, or ingest into another collection."
+            )
+        if existing.tenants != stamp.tenants:
+            raise StoreError(
+                f"the collection {self.collection!r} "
+                + (
+                    "keeps tenants apart: say whose videos these are."
+                    if existing.tenants
+                    else f"does not keep tenants apart; for {self.tenant!r}, ingest into a new one."
+                )
             )
 
     def _require_kept_as(self, options: CollectionOptions | None) -> None:
@@ -305,7 +311,10 @@ class QdrantStore:
         with self.explained():
             self.client.create_collection(
                 self.collection,
-                vectors_config={POOLED: options.pooled(width), FRAMES: options.frames(width)},
+                vectors_config={
+                    POOLED: options.pooled(width, tenants=stamp.tenants),
+                    FRAMES: options.frames(width),
+                },
                 **options.collection(),
                 metadata={STAMP: stamp.model_dump(mode="json")},
             )
@@ -315,10 +324,62 @@ class QdrantStore:
                     f"{self.location} runs Qdrant {self.client.info().version}, which keeps no collection "
                     "metadata, where the embedding space is written down. Use Qdrant 1.16 or newer."
                 )
-            with warnings.catch_warnings():  # memory warns that it has no use for indexes
-                warnings.simplefilter("ignore")
-                self.client.create_payload_index(self.collection, "video_id", models.PayloadSchemaType.UUID)
-                self.client.create_payload_index(self.collection, "path", models.PayloadSchemaType.KEYWORD)
+
+    def _index_payload(self, stamp: Stamp) -> None:
+        """Make what is missing of the indexes that ingestion and filters need."""
+        fields: dict[str, Any] = {"video_id": models.UuidIndexParams(type=models.UuidIndexType.UUID)}
+        fields["path"] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)
+        fields["segments"] = models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER)
+        if stamp.tenants:
+            kind = models.KeywordIndexType.KEYWORD
+            fields[TENANT] = models.KeywordIndexParams(type=kind, is_tenant=True)
+        with self.explained(), warnings.catch_warnings():  # local mode warns that it has no use for indexes
+            warnings.simplefilter("ignore")
+            there = self.client.get_collection(self.collection).payload_schema
+            for name, params in fields.items():
+                if name not in there:
+                    self.client.create_payload_index(self.collection, name, params)
+
+    @contextmanager
+    def bulk_load(self, *, progress: bool = True) -> Iterator[None]:
+        """Let a server put off its index while much is stored, and build it once at the end.
+
+        Until then searches compare with every segment. The end waits for the index; whoever does not want to wait
+        may leave, the server goes on. After a kill, the next run lets the server build it.
+
+        Args:
+            progress: show how much is indexed.
+        """
+        if not self.remote:
+            yield
+            return
+        usual = self._indexing_threshold() or INDEXING_THRESHOLD
+        self._set_indexing_threshold(0)
+        try:
+            yield
+        except BaseException:
+            with suppress(StoreError):  # the server may be what failed; the next run does it then
+                self._set_indexing_threshold(usual)
+            raise
+        self._set_indexing_threshold(usual)
+        with tqdm(desc=f"{self.collection}: index", unit="vector", disable=not progress) as bar:
+            while True:
+                with self.explained():
+                    info = self.client.get_collection(self.collection)
+                bar.total, bar.n = info.points_count, min(info.indexed_vectors_count or 0, info.points_count or 0)
+                bar.refresh()
+                if info.status in (models.CollectionStatus.GREEN, models.CollectionStatus.RED):
+                    return
+                time.sleep(0.5)
+
+    def _indexing_threshold(self) -> int | None:
+        with self.explained():
+            return self.client.get_collection(self.collection).config.optimizer_config.indexing_threshold
+
+    def _set_indexing_threshold(self, kilobytes: int) -> None:
+        diff = models.OptimizersConfigDiff(indexing_threshold=kilobytes)
+        with self.explained():
+            self.client.update_collection(self.collection, optimizers_config=diff)
 
     def build_index(self) -> None:
         """Index what was written since the last time. A server does that by itself; in a folder, ingestion does.
@@ -344,6 +405,7 @@ class QdrantStore:
         overlap: float = 0.0,
         retry_failed: bool = False,
         sync: bool = False,
+        bulk: bool = False,
         options: CollectionOptions | None = None,
         progress: bool = True,
     ) -> IngestReport:
@@ -358,6 +420,7 @@ class QdrantStore:
             overlap=overlap,
             retry_failed=retry_failed,
             sync=sync,
+            bulk=bulk,
             options=options,
             progress=progress,
         )
@@ -368,8 +431,12 @@ class QdrantStore:
         *,
         limit: int = 10,
         per_video: int = 1,
+        offset: int = 0,
         query_filter: models.Filter | None = None,
+        min_score: float | None = None,
         exact: bool = False,
+        rerank: Literal["maxsim"] | Reranker | None = None,
+        candidates: int = CANDIDATES,
     ) -> list[Hit]:
         """Find the segments nearest to a query.
 
@@ -377,76 +444,56 @@ class QdrantStore:
             query_vector: (d,), from `DITSQueryEncoder.encode_query`; its norm does not matter.
             limit: how many videos.
             per_video: how many segments of each.
+            offset: how many of the best videos to leave out, for the next page. A page costs what all before it
+                cost.
             query_filter: a Qdrant filter on the payload.
+            min_score: similarity of query and pooled vector that a segment must have; `Calibration.score_of` gives
+                that of a probability.
             exact: compare the query with every segment instead of following the index.
+            rerank: order the first `candidates` segments anew by their frames. "maxsim": by the frame that is
+                nearest to the query, in the server. A function, such as `DITSQueryEncoder.xpool_reranker`
+                returns: by what it makes of their frame vectors, a list of (frames, d). The score is then theirs.
+            candidates: segments to re-rank.
 
         Returns:
             Best video first, and its best segment first.
 
         Raises:
-            InputError: the vector is not (d,), or not finite, or zero.
-            StoreError, SpaceMismatchError: as `open`; or the server cannot be reached.
+            InputError: the vector is not (d,), or not finite, or zero; or an argument outside its range.
+            StoreError, SpaceMismatchError: as `open`; no frame vectors to re-rank with; or the server cannot be
+                reached.
         """
-        if limit < 1 or per_video < 1:
-            raise InputError(f"limit is {limit} and per_video is {per_video}; both are at least 1.")
-        space = self.open()
-        query = _check_query(query_vector, space.width)
-        common: dict[str, Any] = {
-            "collection_name": self.collection,
-            "query": query.tolist(),
-            "using": self.vector or None,
-            "query_filter": query_filter,
-            "search_params": self._search_params(exact),
-            "with_payload": True,
-        }
-        with self.explained():
-            if self._video_field is None:
-                points = self.client.query_points(limit=limit, **common).points
-            else:
-                groups = self.client.query_points_groups(
-                    group_by=self._video_field, limit=limit, group_size=per_video, **common
-                ).groups
-                points = [point for group in groups for point in group.hits]
-            frames = self._frame_vectors(points)
-        return [self._hit(point, frames.get(point.id), query) for point in points]
+        ask = Ask(limit, per_video, offset, query_filter, min_score, exact, rerank, candidates)
+        return self._connection.run(self._searched.searching_one(query_vector, ask))
 
-    def _search_params(self, exact: bool) -> models.SearchParams | None:
-        """Return what is asked for; memory is searched exactly anyway, and warns of parameters."""
-        if exact and not self.in_memory:
-            return models.SearchParams(exact=True)
-        return RESCORED if self._quantised else None
+    def search_batch(
+        self,
+        query_vectors: ArrayLike,
+        *,
+        limit: int = 10,
+        per_video: int = 1,
+        offset: int = 0,
+        query_filter: models.Filter | None = None,
+        min_score: float | None = None,
+        exact: bool = False,
+        rerank: Literal["maxsim"] | None = None,
+        candidates: int = CANDIDATES,
+    ) -> list[list[Hit]]:
+        """Search for many queries, (n, d), in few requests; otherwise as `search`.
 
-    def _frame_vectors(self, points: Sequence[models.ScoredPoint]) -> dict[models.ExtendedPointId, Any]:
-        """Fetch the frame vectors of hits only: asked for by the search, memory copies everybody's."""
-        if not self._has_frames or not points:
-            return {}
-        ids = [point.id for point in points]
-        records = self.client.retrieve(self.collection, ids, with_payload=False, with_vectors=[FRAMES])
-        return {r.id: r.vector[FRAMES] for r in records if isinstance(r.vector, dict) and FRAMES in r.vector}
-
-    def _hit(self, point: models.ScoredPoint, frames: Any, query: NDArray[np.float32]) -> Hit:
-        payload = point.payload or {}
-        times = payload.get("timestamps")
-        timestamp = None
-        if frames is not None and times is not None and len(times) == len(frames):
-            timestamp = float(times[int(np.argmax(np.asarray(frames) @ query))])
-        return Hit(
-            id=point.id,
-            video_id=str(payload.get(self._video_field or "", point.id)),
-            path=payload.get("path"),
-            start=payload.get("start"),
-            end=payload.get("end"),
-            score=point.score,
-            timestamp=timestamp,
-            payload=payload,
-        )
+        Returns:
+            For each query what `search` returns for it.
+        """
+        ask = Ask(limit, per_video, offset, query_filter, min_score, exact, rerank, candidates)
+        return self._connection.run(self._searched.searching(query_vectors, ask))
 
     def count(self) -> int:
         """Return how many segments the collection holds."""
-        self.open()
-        everything_stored = models.Filter(must=[models.HasVectorCondition(has_vector=self.vector)])
-        with self.explained():
-            return self.client.count(self.collection, everything_stored, exact=True).count
+        return self._connection.run(self._searched.counting())
+
+    def count_videos(self) -> int:
+        """Return how many videos the collection holds whole; one that was not made here has one a segment."""
+        return self._connection.run(self._searched.counting_videos())
 
     def records(self) -> list[Record]:
         """List what the collection knows of each video and of each file that failed, by reading all payloads."""
@@ -459,6 +506,7 @@ class QdrantStore:
                 partial(
                     self.client.scroll,
                     self.collection,
+                    self.within(),
                     limit=SCROLL,
                     offset=offset,
                     with_payload=fields,
@@ -496,13 +544,13 @@ class QdrantStore:
                 chosen = models.Filter(must=[path], must_not=[empty])
             else:
                 chosen = _of_video(record.video_id)
-            selector = models.FilterSelector(filter=chosen)
+            selector = models.FilterSelector(filter=self._searched.within(chosen))
             self.lasting(partial(self.client.delete, self.collection, selector, wait=True))
 
     def relocate(self, file: VideoFile) -> None:
         """Write down that a stored video now lies at `file`."""
         payload = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
-        video = _of_video(file.video_id)
+        video = self._searched.within(_of_video(file.video_id))
         self.lasting(lambda: self.client.set_payload(self.collection, payload, points=video, wait=True))
 
 
@@ -514,12 +562,3 @@ def _cut(stamp: Stamp) -> str:
     if stamp.segment_seconds is None:
         return "whole videos"
     return f"segments of {stamp.segment_seconds:g} s overlapping by {stamp.overlap:g} s"
-
-
-def _check_query(vector: ArrayLike, width: int) -> NDArray[np.float32]:
-    query = np.asarray(vector, dtype=np.float32)
-    if query.shape != (width,):
-        raise InputError(f"the query vector has shape {query.shape}; one of shape ({width},) is needed.")
-    if not np.isfinite(query).all() or not query.any():
-        raise InputError("the query vector is zero, or holds NaN or infinite values.")
-    return query

@@ -87,6 +87,7 @@ def _search(
                 store.collection,
                 query,
                 using=store.vector or None,
+                query_filter=store.within(),
                 search_params=params,
                 limit=limit,
                 with_payload=False,

@@ -12,6 +12,7 @@ and `frames` (one vector a frame, MaxSim, not indexed: for locating and re-ranki
 | `duration`, `fps`   | of the whole video                                                             |
 | `decoder`           | which backend decoded it                                                       |
 | `size`, `mtime_ns`  | of the file when it was read: an unchanged file is recognised without reading  |
+| `tenant`            | whose it is, in a collection that keeps tenants apart                          |
 | `segments`          | on a video's last segment only: how many there are; a video with fewer, or     |
 |                     | without this number, was interrupted and is done again                         |
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 STAMP = "dits_adapter"
 """Key of the collection's metadata under which the `Stamp` is kept."""
 POOLED, FRAMES = "video", "frames"
+TENANT = "tenant"
+"""Payload field that says whose a segment is."""
 _NAMESPACE = uuid.UUID("5d0f6c52-6f0e-5f0c-9d3c-1f7c0b7a4e21")
 
 
@@ -50,6 +53,7 @@ class Stamp(BaseModel):
     space: EmbeddingSpace
     segment_seconds: float | None = None
     overlap: float = 0.0
+    tenants: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +122,18 @@ def video_id(sha256: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, sha256))
 
 
-def segment_id(video_id: str, start: float, end: float) -> str:
-    """Return the id of the point of one segment of a video, given in seconds."""
-    return str(uuid.uuid5(uuid.UUID(video_id), f"{start:.6f}-{end:.6f}"))
+def segment_id(video_id: str, start: float, end: float, tenant: str | None = None) -> str:
+    """Return the id of the point of one segment of a video, given in seconds; each tenant has one of its own."""
+    return str(uuid.uuid5(uuid.UUID(video_id), f"{start:.6f}-{end:.6f}{_of(tenant)}"))
 
 
-def segment_point(file: VideoFile, segment: EncodedSegment, *, segments: int | None = None) -> models.PointStruct:
+def _of(tenant: str | None) -> str:
+    return "" if tenant is None else f":{tenant}"
+
+
+def segment_point(
+    file: VideoFile, segment: EncodedSegment, *, segments: int | None = None, tenant: str | None = None
+) -> models.PointStruct:
     """Describe one segment as a point; `segments` is how many the video has, given with its last one.
 
     Times are rounded to microseconds, so that they and the id come out the same from every run.
@@ -143,14 +153,19 @@ def segment_point(file: VideoFile, segment: EncodedSegment, *, segments: int | N
     }
     if segments is not None:
         payload["segments"] = segments
+    if tenant is not None:
+        payload[TENANT] = tenant
     return models.PointStruct(
-        id=segment_id(file.video_id, start, end),
+        id=segment_id(file.video_id, start, end, tenant),
         vector={POOLED: segment.vector.tolist(), FRAMES: segment.frame_vectors.tolist()},
         payload=payload,
     )
 
 
-def failure_point(file: VideoFile, reason: str) -> models.PointStruct:
+def failure_point(file: VideoFile, reason: str, *, tenant: str | None = None) -> models.PointStruct:
     """Describe a file that could not be read as a point without vectors."""
     payload = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns, "failure": reason}
-    return models.PointStruct(id=str(uuid.uuid5(_NAMESPACE, "failure:" + file.path)), vector={}, payload=payload)
+    if tenant is not None:
+        payload[TENANT] = tenant
+    point_id = uuid.uuid5(_NAMESPACE, f"failure{_of(tenant)}:{file.path}")
+    return models.PointStruct(id=str(point_id), vector={}, payload=payload)

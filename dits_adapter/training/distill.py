@@ -6,6 +6,7 @@ that lies as far along, and at the last one to the videos, too.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -20,7 +21,7 @@ from torch import Tensor
 from dits_adapter.adapters import Adapter, DITSAdapter
 from dits_adapter.adapters.base import cosines
 from dits_adapter.artifact import Artifact, require_free
-from dits_adapter.clip import pick_device
+from dits_adapter.clip import pick_device, weights_digest
 from dits_adapter.errors import InputError
 from dits_adapter.metrics import Difference, RetrievalMetrics, paired_bootstrap
 from dits_adapter.sampler import SamplerConfig
@@ -28,7 +29,7 @@ from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.data import Pairs
 from dits_adapter.training.frozen import Epoch, Objective, best_epoch, evaluate, train
 from dits_adapter.training.losses import contrastive_loss
-from dits_adapter.training.run import describe, say_if_few, sizes
+from dits_adapter.training.run import calibrate, describe, say_if_few, sizes
 
 TRAJECTORY_WEIGHT = 10.0
 """Weight of the mean 1 − cosine to the teacher's points beside the contrastive loss."""
@@ -130,7 +131,8 @@ def distill(
 ) -> Distillation:
     """Train a student on one part of the pairs, choose its epoch on a second, compare it on a third.
 
-    With the pairs, `test_fraction` and seed that the teacher was trained with, the held-out videos are its own.
+    With the pairs, `test_fraction` and seed that the teacher was trained with, the held-out videos are its own. A
+    killed run goes on from the folder `OUT.checkpoints`, which is removed at the end.
 
     Args:
         teacher: a trained DITS.
@@ -149,6 +151,7 @@ def distill(
 
     Raises:
         InputError: a teacher that is no DITS, or see `student_of` and `train`.
+        DITSError: see `train`; of the checkpoints, those of another teacher are passed over.
         SpaceMismatchError: pairs of another space than the teacher's.
         ArtifactError: something else is at `out`.
     """
@@ -157,7 +160,8 @@ def distill(
     training = training or TrainingConfig()
     torch.manual_seed(training.seed)
     student = student_of(teacher.adapter, steps, depth, mlp_ratio)
-    require_free(Path(out).absolute())
+    target = Path(out)
+    require_free(target.absolute())
     rest = pairs
     if test is None:
         rest, test = pairs.split(test_fraction, training.seed)
@@ -167,7 +171,17 @@ def distill(
     kept, validation = rest.split(training.validation, training.seed)
     master = teacher.adapter.to(pick_device(device))
     objective = follow(master)
-    history = train(student, kept, validation, training, objective=objective, device=device, progress=progress)
+    checkpoints = target.with_name(f"{target.name}.checkpoints")
+    history = train(
+        student,
+        kept,
+        validation,
+        training,
+        objective=objective,
+        device=device,
+        checkpoints=checkpoints / weights_digest(teacher.adapter)[:16],
+        progress=progress,
+    )
     found, standard = evaluate(student.cpu(), test), evaluate(master.cpu(), test)
     differences = paired_bootstrap(standard, found, test.labels)
     facts = {
@@ -178,12 +192,15 @@ def distill(
         "best_epoch": best_epoch(history).number,
     }
     measured = {"test": describe(found, test.labels), "test, teacher": describe(standard, test.labels)}
-    artifact = Artifact(student, teacher.space, facts, measured, teacher.encoder, teacher.xpool)
+    calibration = calibrate(student, validation)
+    artifact = Artifact(student, teacher.space, facts, measured, calibration, teacher.encoder, teacher.xpool)
+    written = artifact.save(target) if differences["r1"].high >= 0 else None
+    shutil.rmtree(checkpoints)
     return Distillation(
         artifact,
         history,
         RetrievalMetrics.from_ranks(found),
         RetrievalMetrics.from_ranks(standard),
         differences,
-        artifact.save(out) if differences["r1"].high >= 0 else None,
+        written,
     )

@@ -201,7 +201,7 @@ def _points(store: QdrantStore, id_field: str, ids: Sequence[str], with_frames: 
         try:
             points, offset = store.client.scroll(
                 store.collection,
-                scroll_filter=_filter(id_field, ids),
+                scroll_filter=store.within(_filter(id_field, ids)),
                 limit=IDS_A_REQUEST,
                 offset=offset,
                 with_payload=[id_field] if id_field else False,

@@ -48,7 +48,8 @@ from dits_adapter.training.clips import (
 from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.frozen import MAX_LOGIT_SCALE, fresh_adapter, summary_writer
 from dits_adapter.training.losses import contrastive_loss
-from dits_adapter.video.pooling import mean_pool
+from dits_adapter.training.run import calibrate_scores
+from dits_adapter.video.pooling import mean_pool, unit
 from dits_adapter.video.xpool import XPool, XPoolScores
 
 try:
@@ -140,7 +141,8 @@ class _JointTrainer(Trainer):
     def retrieval(self) -> dict[str, float]:
         """Search the validation videos with their texts: `xpool_r1`, `mean_r1`, ….
 
-        `xpool` pools the frames under each query, as training does; `mean` is what an index can hold.
+        `xpool` pools the frames under each query, as training does; `mean` is what an index can hold, and keeps
+        its scores in `cosines`.
         """
         model: Any = self.model
         model.eval()
@@ -149,9 +151,10 @@ class _JointTrainer(Trainer):
         frames = torch.cat([self.accelerator.gather_for_metrics(embed(batch["pixels"])) for batch in batches])
         text = self.clip.embed_texts(self.validation.texts)
         queries = model.adapter.for_inference().adapt(text)
+        self.cosines = DotProducts(unit(queries.cpu().numpy()), mean_pool(frames.cpu().numpy()))
         scores: dict[str, Scores] = {
             "xpool": XPoolScores(model.xpool, queries, text, frames),
-            "mean": DotProducts(queries.cpu().numpy(), mean_pool(frames.cpu().numpy())),
+            "mean": self.cosines,
         }
         found: dict[str, float] = {}
         for pooling, matrix in scores.items():
@@ -311,7 +314,16 @@ def train_joint(
             "pairs_per_second": trained.metrics["train_samples_per_second"],
         }
         metrics = {"validation": after, "validation before training": before}
-        _save(model, replace(clip, source=ClipSource(target.name)), recipe.frames, training, metrics, target)
+        moved = replace(clip, source=ClipSource(target.name))
+        artifact = Artifact(
+            model.adapter,
+            EmbeddingSpace.of(moved, frames=recipe.frames),
+            training,
+            metrics,
+            calibrate_scores(trainer.cosines, validation.labels),
+            xpool=model.xpool,
+        )
+        _save(artifact, moved, target)
         shutil.rmtree(checkpoints)
     state.wait_for_everyone()
     return target if state.is_main_process else None
@@ -429,15 +441,13 @@ def _is_json(path: Path) -> bool:
     return True
 
 
-def _save(
-    model: JointModel, clip: Clip, frames: int, training: dict[str, Any], metrics: dict[str, Any], target: Path
-) -> None:
+def _save(artifact: Artifact, clip: Clip, target: Path) -> None:
+    """Write the artefact with the CLIP that was trained along."""
     with tempfile.TemporaryDirectory() as scratch:
         encoder = Path(scratch) / ENCODER
         for part in (clip.model, clip.tokenizer, clip.image_processor):
             part.save_pretrained(encoder)
-        space = EmbeddingSpace.of(clip, frames=frames)
-        Artifact(model.adapter, space, training, metrics, encoder=encoder, xpool=model.xpool).save(target)
+        replace(artifact, encoder=encoder).save(target)
 
 
 if __name__ == "__main__":

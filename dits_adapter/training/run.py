@@ -15,8 +15,16 @@ import torch
 
 from dits_adapter.adapters import Adapter
 from dits_adapter.artifact import Artifact, is_artifact, require_free
+from dits_adapter.calibration import Calibration, fit_calibration
 from dits_adapter.errors import InputError
-from dits_adapter.metrics import Difference, RetrievalMetrics, bootstrap, paired_bootstrap
+from dits_adapter.metrics import (
+    Difference,
+    DotProducts,
+    RetrievalMetrics,
+    Scores,
+    bootstrap,
+    paired_bootstrap,
+)
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.data import Pairs
 from dits_adapter.training.frozen import (
@@ -29,6 +37,7 @@ from dits_adapter.training.frozen import (
     initialise,
     train,
 )
+from dits_adapter.video.pooling import unit
 
 TELLING = 5.0
 """Half-width in points of R@1 beyond which a test split is called too small to tell adapters apart."""
@@ -107,6 +116,9 @@ def train_artifact(
 ) -> TrainingReport:
     """Train on one part of the pairs, choose the epoch on a second, measure on a third, write the artefact.
 
+    Probabilities are calibrated on the second part, so that the third stays untouched; that the adapter was chosen
+    there makes them a little too high.
+
     A killed run goes on from the folder `OUT.checkpoints`, which is removed once the artefact is written.
 
     Args:
@@ -162,6 +174,7 @@ def train_artifact(
             "best_learning_rate": best and best.learning_rate,
         },
         metrics={"test": describe(found, test.labels)},
+        calibration=calibrate(adapter, validation),
     )
     written = None
     if not only_if_better or differences["r1"].low > 0:
@@ -169,6 +182,31 @@ def train_artifact(
     if checkpoints.exists():
         shutil.rmtree(checkpoints)
     return TrainingReport(artifact, history, metrics, name, differences, written)
+
+
+def index_scores(adapter: Adapter, pairs: Pairs) -> Scores:
+    """Return the cosines of adapted texts and all videos, as an index gives them, when a block is asked for.
+
+    Raises:
+        InputError: an adapter that `needs_video`.
+    """
+    return DotProducts(unit(adapter.for_inference().adapt(pairs.text)), unit(pairs.video))
+
+
+def calibrate(adapter: Adapter, held: Pairs) -> Calibration | None:
+    """Calibrate probabilities on held-out pairs; None, with a warning, where they are not fit for it."""
+    if adapter.needs_video:  # it scores pairs, and searches no index
+        return None
+    return calibrate_scores(index_scores(adapter, held), held.labels)
+
+
+def calibrate_scores(scores: Scores, labels: np.ndarray) -> Calibration | None:
+    """The same for cosines that are there already; see `fit_calibration`."""
+    try:
+        return fit_calibration(scores, labels).calibration
+    except InputError as error:
+        warnings.warn(f"the adapter gets no probabilities: {error}", stacklevel=2)
+        return None
 
 
 def say_if_few(test: Pairs, so: str) -> None:

@@ -7,6 +7,7 @@ index of query-independent vectors has found.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -79,6 +80,33 @@ class XPool(nn.Module):
         # Not a matrix product: mixed precision would round the cosines, and the temperature blow the rounding up.
         pooled = self(text, frames).to(text.dtype)
         return F.cosine_similarity(queries.to(text.dtype)[:, None], pooled, dim=2)
+
+
+class XPoolReranker:
+    """Scores a query's segments by their frames: what `QdrantStore.search` takes as `rerank`.
+
+    Args:
+        xpool: the head.
+        query: what searches, (d,): the adapted text.
+        text: the plain text embedding, (d,), under which frames are pooled.
+    """
+
+    def __init__(self, xpool: XPool, query: NDArray[np.floating], text: NDArray[np.floating]) -> None:
+        weight = xpool.q_proj.weight
+        self._xpool = xpool.eval()
+        self._query, self._text = (torch.as_tensor(x).to(weight)[None] for x in (query, text))
+
+    @torch.inference_mode()
+    def __call__(self, frames: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
+        """Return the cosine of the query with each segment as its text sees it, (m,), for m times (frames, d)."""
+        scores = np.empty(len(frames), np.float32)
+        rows_of: dict[int, list[int]] = {}
+        for row, segment in enumerate(frames):  # a batch has one number of frames
+            rows_of.setdefault(len(segment), []).append(row)
+        for rows in rows_of.values():
+            stacked = torch.as_tensor(np.stack([frames[row] for row in rows])).to(self._query)
+            scores[rows] = self._xpool.similarity(self._query, self._text, stacked)[0].cpu().numpy()
+        return scores
 
 
 class XPoolScores:

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from pydantic import TypeAdapter
 
 from benchmarks import throughput
@@ -15,6 +16,7 @@ from benchmarks import throughput
 def short_videos(monkeypatch):
     monkeypatch.setattr(throughput, "SECONDS", 1)
     monkeypatch.setattr(throughput, "SIZE", (64, 48))
+    monkeypatch.setattr(throughput, "WIDTH", 64)
 
 
 def test_every_way_is_in_the_tables(tmp_path, capsys):
@@ -27,7 +29,8 @@ def test_every_way_is_in_the_tables(tmp_path, capsys):
     ]
     assert len(found.videos) == 6
     assert len(found.texts) == 3
-    for rates in (found.videos, found.texts):
+    assert list(found.clients) == [1, 8, 32]
+    for rates in (found.videos, found.texts, *found.clients.values()):
         assert rates[0].ratio == 1
         assert all(0 < rate.low <= rate.median <= rate.high for rate in rates)
     assert list(found.starts) == [
@@ -38,13 +41,29 @@ def test_every_way_is_in_the_tables(tmp_path, capsys):
     assert all(seconds > 0 for seconds in found.starts.values())
     assert found.agreement > 0.9999  # the same twelve frames, the same vectors
     assert capsys.readouterr().out == (tmp_path / "throughput.md").read_text()
-    assert json.loads((tmp_path / "throughput.json").read_text())["version"] == 1
+    assert json.loads((tmp_path / "throughput.json").read_text())["version"] == 2
 
 
 def test_rates_are_items_a_second(monkeypatch):
     monkeypatch.setattr(throughput, "rounds", lambda *_: np.array([[100.0, 50.0], [200.0, 400.0], [100.0, 50.0]]))
-    (plain, ours), number = throughput.measure({"plain": None, "ours": None}, 5, 1, 0)
-    assert (plain.median, ours.median, ours.ratio, number) == (50, 100, 2, 3)
+    plain, ours = throughput.measure({"plain": None, "ours": None}, 5, 1, 0)
+    assert (plain.median, ours.median, ours.ratio, ours.rounds) == (50, 100, 2, 3)
+
+
+def test_clients_are_answered_each_way():
+    asked = []
+
+    def tower(batch, tokens):
+        asked.append((batch, tokens))
+        return torch.zeros(batch, 4)
+
+    alone, shared = throughput.client_ways(3, 12, tower).values()
+    assert len(alone()) == 12
+    assert asked == [(1, throughput.TOKENS)] * 12
+    asked.clear()
+    assert [vector.shape for vector in shared()] == [(4,)] * 12
+    assert sum(batch for batch, _ in asked) == 12
+    assert max(batch for batch, _ in asked) <= 3
 
 
 def test_a_folder_without_videos(tmp_path, capsys):

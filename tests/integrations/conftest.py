@@ -15,7 +15,7 @@ from dits_adapter.artifact import Artifact
 from dits_adapter.clip import load_clip
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from tests.stores.conftest import qdrant_server  # noqa: F401  (a fixture)
+from tests.stores.conftest import qdrant_process, qdrant_server  # noqa: F401  (fixtures)
 
 
 def write_clip(path: Path, seed: int, seconds: int = 4, fps: int = 10) -> None:

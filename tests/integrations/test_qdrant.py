@@ -15,16 +15,21 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
+from dits_adapter.artifact import Artifact
+from dits_adapter.calibration import Calibration
 from dits_adapter.cli import main
 from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents
+from tests.stores.server import QdrantProcess
 
 HERE = Path(__file__).parents[2] / "integrations" / "qdrant"
 QUERY = "a red ball rolls away"
@@ -74,6 +79,55 @@ def test_search_from_the_shell_ranks_as_the_vectors_do(
         assert (hit["start"], hit["end"]) == (0.0, pytest.approx(4.0))
     assert main(["search", QUERY, *options]) == 0
     assert capsys.readouterr().out.count("(best at") == 4
+
+
+def test_search_by_probability_from_the_shell(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    calibration = Calibration(slope=16, offset=5, videos=30, queries=60, log_loss=0.3, ece=0.02)
+    replace(Artifact.load("tiny-dits"), calibration=calibration).save("calibrated")
+    assert main(["ingest", "videos", "--encoder", "tiny-clip", "--segment-seconds", "2"]) == 0
+
+    def search(*options: str) -> str:
+        capsys.readouterr()
+        assert main(["search", QUERY, "--adapter", "calibrated", *options]) == 0
+        return capsys.readouterr().out
+
+    hits = json.loads(search("--json"))
+    assert len(hits) == 6  # of as many videos, in 12 segments
+    for hit in hits:
+        assert hit["probability"] == pytest.approx(calibration.probability(hit["score"], videos=6))
+    least = (hits[2]["probability"] + hits[3]["probability"]) / 2
+    assert json.loads(search("--json", "--min-probability", str(least))) == hits[:3]
+    first = search("--min-probability", str(least)).splitlines()[0]
+    assert first.startswith(f"{hits[0]['probability']:6.1%}  {hits[0]['score']:.3f}  {hits[0]['path']}")
+    assert search("--min-probability", "0.9999999") == "no video is that likely\n"
+    assert json.loads(search("--json", "--plain"))[0]["probability"] is None
+
+
+def test_a_search_by_probability_that_cannot_be_is_refused(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calibration = Calibration(slope=16, offset=5, videos=30, queries=60, log_loss=0.3, ece=0.02)
+    encoder = replace(Artifact.load("tiny-dits"), calibration=calibration)
+    encoder.save("calibrated")
+    assert main(["ingest", "videos", "--encoder", "tiny-clip"]) == 0
+
+    def refusal(adapter: str, *options: str) -> str:
+        assert main(["search", QUERY, "--adapter", adapter, "--min-probability", "0.5", *options]) == 1
+        return capsys.readouterr().err
+
+    assert "dits-adapter calibrate CACHE tiny-dits --out FOLDER" in refusal("tiny-dits")
+    assert "leave out --plain" in refusal("calibrated", "--plain")
+    with closing(QdrantClient(path="mine")) as client:
+        vectors = models.VectorParams(size=encoder.space.width, distance=models.Distance.EUCLID)
+        client.create_collection("mine", vectors_config={"video": vectors})
+    with pytest.warns(UserWarning, match="does not say which embedding space"):
+        no_cosines = refusal("calibrated", "--store", "mine", "--collection", "mine", "--trust-unstamped")
+    assert "are no cosines" in no_cosines
+    for wrong in ("0", "1", "-0.5", "50", "nan", "much"):
+        with pytest.raises(SystemExit) as end:
+            main(["search", QUERY, f"--min-probability={wrong}"])
+        assert end.value.code == 2
+        assert "--min-probability" in capsys.readouterr().err
 
 
 def test_wrong_stores_and_spaces_are_said(
@@ -127,18 +181,28 @@ def test_the_command_killed_in_the_middle_ends_as_one_clean_run(
             np.testing.assert_allclose(found[point][1][name], vector, atol=1e-5)
 
 
-def test_the_readme_does_what_it_says(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readme_does_what_it_says(
+    workplace: Path, qdrant_process: Callable[..., QdrantProcess], capsys: pytest.CaptureFixture[str]
+) -> None:
     for model in ("clip", "dits"):  # of the bundled models' names, which come first once they are there
         shutil.copytree(f"tiny-{model}", f"demo-{model}")
-    readme = (HERE / "README.md").read_text("utf-8")
-    commands = re.findall(r"^dits-adapter (.*)$", readme, re.MULTILINE)
-    assert len(commands) == 2
-    for command in commands:
-        assert main(shlex.split(command)) == 0
-    assert capsys.readouterr().out.count("(best at") == 3
-    (program,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    exec(compile(program, "README.md", "exec"), {})
+    url = qdrant_process().url
+    readme = (HERE / "README.md").read_text("utf-8").replace("http://localhost:6333", url)
+    for command in re.findall(r"^dits-adapter (.*)$", readme, re.MULTILINE):
+        assert main(shlex.split(command)) == 0, command
+    output = capsys.readouterr().out
+    assert output.count("(best at") == 3
+    assert "live is now live-" in output
+    assert main(["ingest", "videos", "--store", url, "--segment-seconds", "1"]) == 0
+    capsys.readouterr()
+    first, second = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    exec(compile(first, "README.md", "exec"), {})
     assert capsys.readouterr().out.count(".mp4") == 3
+    found: dict[str, Any] = {}
+    exec(compile(second, "README.md", "exec"), found)
+    assert [len(hits) for hits in found["both"]] == [3, 3]
+    assert len(found["second_page"]) == 3
+    assert len(found["by_frames"]) == len(found["exact"]) == 6
 
 
 def test_the_scripts_run_against_a_server(

@@ -15,6 +15,7 @@ from qdrant_client import QdrantClient
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
 from dits_adapter.adapters import DITSAdapter
 from dits_adapter.artifact import Artifact
+from dits_adapter.calibration import Calibration
 from dits_adapter.clip import load_clip
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.serve.search import Searcher
@@ -22,6 +23,7 @@ from dits_adapter.space import EmbeddingSpace
 from tests.stores.conftest import qdrant_process, qdrant_server  # noqa: F401  (fixtures)
 
 QUERY = "a red ball rolls away"
+CALIBRATION = Calibration(slope=16, offset=5, videos=30, queries=60, log_loss=0.3, ece=0.02)
 
 
 def write_clip(path: Path, seed: int, seconds: int = 4, codec: str = "libx264") -> None:
@@ -45,7 +47,7 @@ def save_adapter(clip: Path, folder: Path, **config: object) -> Path:
             parameter.normal_(std=0.06, generator=torch.Generator().manual_seed(0))
     if not (folder.parent / clip.name).exists():
         shutil.copytree(clip, folder.parent / clip.name)
-    return Artifact(adapter, EmbeddingSpace.of(load_clip(clip))).save(folder)
+    return Artifact(adapter, EmbeddingSpace.of(load_clip(clip)), calibration=CALIBRATION).save(folder)
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,15 @@ def test_search_answers_what_the_searcher_finds(http, searcher):
     )
 
 
+def test_probabilities(http, searcher):
+    answer = http.get("/api/search", params={"query": QUERY, "min_probability": 0.5}).json()
+    found = searcher.compare(QUERY, min_probability=0.5).adapted
+    assert 0 < len(found) < 8
+    assert [hit["probability"] for hit in answer["adapted"]] == [hit.probability for hit in found]
+    assert len(answer["plain"]) == 8
+    assert http.get("/api/about").json()["calibrated"] is True
+
+
 @pytest.mark.parametrize(
     ("params", "status", "message"),
     [
@@ -62,6 +71,8 @@ def test_search_answers_what_the_searcher_finds(http, searcher):
         ({"query": "x", "strength": "much"}, 422, "strength: Input should be a valid number"),
         ({"query": "x", "strength": "nan"}, 422, "strength: Input should be a finite number"),
         ({"query": "x", "min_duration": "inf"}, 422, "min_duration: Input should be a finite number"),
+        ({"query": "x", "min_probability": 1}, 422, "min_probability: Input should be less than 1."),
+        ({"query": "x", "min_probability": 0.5, "strength": 0.5}, 400, "no probabilities are known"),
         ({"query": " "}, 400, "the query is empty"),
         ({"query": "beach.mp4"}, 400, "name of a video file"),
         ({"query": "x", "steps": 11}, 400, "this adapter runs 0 to 10"),

@@ -189,6 +189,29 @@ def test_filters(page):
     expect(page.get_by_role("status")).to_contain_text("the filters leave no video")
 
 
+def test_likely_hits_only(page, searcher):
+    search(page)
+    everything = searcher.compare(QUERY).adapted
+    shown = [f"{100 * hit.probability:.0f} % likely" for hit in everything]
+    expect(page.locator("section.adapted .likely")).to_have_text(shown)
+    assert page.locator("section.plain .likely").all_inner_texts() == [""] * 8
+    page.get_by_text("Filters").click()
+    least = page.get_by_label("DITS, at least")
+    least.select_option("50 % likely")
+    likely = [hit.path.rsplit("/")[-1] for hit in everything if hit.probability >= 0.5]
+    assert 0 < len(likely) < 8
+    expect_names(page, "adapted", likely)
+    expect(page.get_by_role("status")).to_contain_text(f"8 by plain CLIP, {len(likely)} by DITS")
+    page.reload()
+    expect_names(page, "adapted", likely)
+    expect(least).to_have_value("0.5")
+    page.get_by_role("slider", name="Strength").fill("0.9")
+    expect_names(page, "adapted", expected(searcher, "adapted", strength=0.9))
+    expect(least).to_be_disabled()
+    expect(least).to_have_accessible_description("known at strength 1 and T′ 10 only")
+    assert page.locator("section.adapted .likely").all_inner_texts() == [""] * 8
+
+
 def test_errors_are_shown(page):
     search(page)
     page.get_by_label("What happens in the video?").fill("beach.mp4")
@@ -284,5 +307,7 @@ def test_an_adapter_without_steps_has_no_slider(browser, serve, client, encoder,
     page.goto(serve(create_app(searcher)))
     search(page)
     expect(page.get_by_label("Steps")).to_be_hidden()
+    page.get_by_text("Filters").click()
+    expect(page.get_by_label("at least")).to_be_hidden()  # it was not calibrated
     expect(page.locator("#adapted-title")).to_have_text(searcher.about().adapter)
     page.close()

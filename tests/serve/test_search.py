@@ -15,7 +15,7 @@ from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact import Artifact
 from dits_adapter.errors import InputError
 from dits_adapter.serve.search import Filters, Searcher
-from tests.serve.conftest import QUERY, save_adapter
+from tests.serve.conftest import CALIBRATION, QUERY, save_adapter
 
 
 def found(results):
@@ -135,6 +135,36 @@ def test_a_server_finds_and_draws_the_same(searcher, encoder, client, qdrant_ser
             assert np.shape(there.map.cloud) == np.shape(here.map.cloud)
     finally:
         server.delete_collection(collection)
+
+
+class TestProbabilities:
+    def test_are_those_of_adapted_scores_among_all_videos(self, searcher):
+        found = searcher.compare(QUERY)
+        assert [hit.probability for hit in found.plain] == [None] * 8
+        assert [hit.probability for hit in found.adapted] == [
+            CALIBRATION.probability(hit.score, videos=8) for hit in found.adapted
+        ]
+        assert searcher.about().calibrated
+
+    @pytest.mark.parametrize("least", [0.1, 0.5, 0.75, 0.99])
+    def test_a_least_one_leaves_out_what_is_below(self, searcher, least):
+        everything = searcher.compare(QUERY, per_video=4)
+        likely = searcher.compare(QUERY, per_video=4, min_probability=least)
+        assert found(likely.adapted) == found(hit for hit in everything.adapted if hit.probability >= least)
+        assert found(likely.plain) == found(everything.plain)
+
+    @pytest.mark.parametrize("options", [{"strength": 0.9}, {"steps": 9}, {"strength": 0}])
+    def test_hold_for_the_adapter_as_it_was_calibrated(self, searcher, options):
+        assert all(hit.probability is None for hit in searcher.compare(QUERY, **options).adapted)
+        with pytest.raises(InputError, match="no probabilities are known"):
+            searcher.compare(QUERY, min_probability=0.5, **options)
+
+    def test_stay_unknown_where_the_encoder_has_none(self, client, adapter):
+        encoder = DITSQueryEncoder.from_pretrained(adapter, steps=4)
+        searcher = Searcher(QdrantStore(client, space=encoder.space), encoder)
+        searcher.load()
+        assert not searcher.about().calibrated
+        assert all(hit.probability is None for hit in searcher.compare(QUERY).adapted)
 
 
 def test_segments_of_a_video(searcher):

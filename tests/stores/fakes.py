@@ -1,11 +1,12 @@
 """An encoder whose videos are small text files: what ingestion does with an encoder, without a decoder or a model.
 
-Run as a program, it ingests a folder slowly, to be killed.
+Run as a program, it starts one process after the other that ingests a folder slowly, to be killed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -89,12 +90,22 @@ class FakeEncoder:
                 on_error(VideoError(path, "it ends early"))
 
 
-if __name__ == "__main__":
+def ingest_when_told(location: str, collection: str, folder: str) -> None:
+    """For a line on stdin, start an ingestion in a process and print its number; for the next, its end."""
     from dits_adapter.stores import ingest
     from dits_adapter.stores.qdrant import QdrantStore
 
-    location, collection, folder = sys.argv[1:]
     ingest.BATCH = 3
-    print("ready", flush=True)
-    with QdrantStore(location, collection) as store:
-        store.ingest(folder, FakeEncoder(delay=0.01), progress=False)  # type: ignore[arg-type]
+    for _ in sys.stdin:
+        process = os.fork()  # imports take longer than what is to be killed
+        if process == 0:
+            with QdrantStore(location, collection) as store:
+                store.ingest(folder, FakeEncoder(delay=0.001), progress=False)  # type: ignore[arg-type]
+            os._exit(0)
+        print(process, flush=True)
+        next(sys.stdin)  # not waited for before, so that its number stays its own
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    ingest_when_told(*sys.argv[1:])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
+from dits_adapter.calibration import Calibration
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores.qdrant import QdrantStore, collection_space
 from dits_adapter.stores.segments import STAMP, Hit
@@ -74,6 +75,33 @@ def test_files_that_failed_are_no_hits_and_do_not_count(storage: Storage, tmp_pa
     hits = store.search(QUERY, limit=100, per_video=100)
     assert len(hits) == store.count() == 24
     assert not any("failure" in hit.payload for hit in hits)
+
+
+def test_videos_are_counted_when_they_are_whole(storage: Storage, tmp_path: Path) -> None:
+    fill(storage.open(), tmp_path)
+    store = storage.open()
+    assert (store.count_videos(), store.count()) == (6, 24)
+    last = store.search(QUERY, limit=1, per_video=4)[0].video_id
+    of_video = models.FieldCondition(key="video_id", match=models.MatchValue(value=last))
+    ended = models.FieldCondition(key="segments", range=models.Range(gte=1))
+    store.client.delete(
+        store.collection, models.FilterSelector(filter=models.Filter(must=[of_video, ended])), wait=True
+    )  # as if ingestion had been killed before its last segment
+    assert (store.count_videos(), store.count()) == (5, 23)
+
+
+@pytest.mark.parametrize("probability", [0.02, 0.3, 0.6, 0.999])
+def test_a_least_score_is_a_least_probability(storage: Storage, tmp_path: Path, probability: float) -> None:
+    fill(storage.open(), tmp_path)
+    store = storage.open(space=fake_space())
+    calibration = Calibration(slope=8, offset=-2, videos=40, queries=80, log_loss=0.3, ece=0.02)
+    videos = store.count_videos()
+    everything = store.search(QUERY, limit=6, per_video=4)
+    likely = [hit.id for hit in everything if calibration.probability(hit.score, videos=videos) >= probability]
+    least = calibration.score_of(probability, videos=videos)
+    assert [hit.id for hit in store.search(QUERY, limit=6, per_video=4, min_score=least)] == likely
+    assert len(likely) < len(everything)
+    assert bool(likely) == (probability < 0.9)
 
 
 def test_filter_limits_the_search(storage: Storage, tmp_path: Path) -> None:
@@ -191,7 +219,7 @@ def test_the_official_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        (np.ones(9), r"shape \(9,\); one of shape \(8,\)"),
+        (np.ones(9), "the query has 9 dimensions; the collection's vectors have 8"),
         (np.ones((1, 8)), r"shape \(1, 8\)"),
         (np.zeros(8), "zero"),
         ([1.0, float("nan"), *[0.0] * 6], "NaN"),

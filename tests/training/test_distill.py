@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from dits_adapter.adapters import DITSAdapter
 from dits_adapter.artifact import Artifact
@@ -52,9 +59,13 @@ def teacher(cache):
     return out
 
 
-def run(cache, teacher, out, *extra):
+def arguments(cache, teacher, out):
     command = ["distill", str(cache), str(teacher), "--out", str(out), "--test-fraction", "0.2"]
-    return main([*command, "--set", "epochs=40", "--set", "learning_rate=2e-3", "--set", "batch_size=64", *extra])
+    return [*command, "--set", "epochs=40", "--set", "learning_rate=2e-3", "--set", "batch_size=64"]
+
+
+def run(cache, teacher, out, *extra):
+    return main([*arguments(cache, teacher, out), *extra])
 
 
 @pytest.mark.parametrize(("options", "fields"), [([], (1, 2)), (["--steps", "2", "--depth", "1"], (2, 1))])
@@ -65,6 +76,8 @@ def test_the_student_is_an_ordinary_artefact(cache, teacher, tmp_path, capsys, o
     assert (loaded.adapter.config.steps, loaded.adapter.config.depth) == fields
     assert loaded.space == SPACE
     assert loaded.training["teacher"]["dits"]["steps"] == 10
+    assert loaded.calibration.videos == 40  # its own: its scores are others than the teacher's
+    assert loaded.calibration != Artifact.load(teacher).calibration
     test = Pairs.load(cache).split(0.2, 24)[1]
     for adapter, key in ((loaded.adapter, "test"), (Artifact.load(teacher).adapter, "test, teacher")):
         r1 = RetrievalMetrics.from_ranks(evaluate(adapter, test)).r1
@@ -103,6 +116,56 @@ def test_a_student_that_is_worse_is_not_written(cache, teacher, tmp_path, monkey
     assert run(cache, teacher, tmp_path / "student") == 4
     assert "nothing written" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+def weights(folder):
+    return Artifact.load(folder).adapter.state_dict()
+
+
+def test_killed_and_repeated_it_ends_with_the_same_weights(cache, teacher, tmp_path, capsys):
+    assert run(cache, teacher, tmp_path / "whole") == 0
+    command = [sys.executable, "-m", "dits_adapter.cli", *arguments(cache, teacher, tmp_path / "killed")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoints, deadline = tmp_path / "killed.checkpoints", time.monotonic() + 120
+    while not [*checkpoints.glob("*/*.safetensors")]:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "killed").exists()
+    (left,) = checkpoints.glob("*/*.safetensors")
+    with safe_open(left, "pt") as file:
+        behind = len(json.loads(file.metadata()["history"])) - 1
+    assert 1 <= behind < 40
+    capsys.readouterr()
+    assert run(cache, teacher, tmp_path / "killed") == 0
+    assert re.search(rf"\b{behind}/40\b", capsys.readouterr().err)  # the bar starts where it was
+    for name, tensor in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(tmp_path / "killed")[name], tensor), name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
+
+
+def test_what_was_learnt_from_another_teacher_is_not_gone_on_with(cache, teacher, tmp_path, monkeypatch):
+    pairs, master = Pairs.load(cache), Artifact.load(teacher)
+    other = Artifact(randomised(depth=2), SPACE)
+    training = TrainingConfig(epochs=2, batch_size=64)
+
+    def student(of, out):
+        return distill(of, pairs, tmp_path / out, dataset="x", training=training, progress=False).student
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "paired_bootstrap", dies)  # after the last checkpoint
+        with pytest.raises(KeyboardInterrupt):
+            student(other, "out")
+    assert [*(tmp_path / "out.checkpoints").iterdir()]
+    found, expected = student(master, "out"), student(master, "fresh")
+    for name, tensor in expected.adapter.state_dict().items():
+        assert torch.equal(found.adapter.state_dict()[name], tensor)
+
+
+def dies(*_):
+    raise KeyboardInterrupt
 
 
 def test_the_loss_is_contrast_and_distance_to_the_trajectory():

@@ -208,13 +208,16 @@ def test_it_learns_32_pairs_by_heart(tiny_clip, tmp_path):
     out = train(clips, tmp_path / "out", tiny_clip, held_out=clips.captions, flip=False, **settings)
     artifact = Artifact.load(out)
     assert artifact.metrics["validation"]["xpool_r1"] == 100
+    assert (artifact.calibration.videos, artifact.calibration.queries) == (32, 32)
     assert found_first(clips, load_clip(artifact.encoder), artifact.adapter, artifact.xpool) == 1
 
 
 def test_everything_is_trained_and_the_space_is_another(tiny_clip, tmp_path):
     clips = Clips(20)
-    out = train(clips, tmp_path / "mine", tiny_clip, epochs=1)
+    with pytest.warns(UserWarning, match="gets no probabilities: 2 held-out videos are too few"):
+        out = train(clips, tmp_path / "mine", tiny_clip, epochs=1)
     artifact = Artifact.load(out)
+    assert artifact.calibration is None
     assert artifact.kind == "joint"
     assert artifact.space.encoder == "mine"
     assert artifact.space.frames == 2

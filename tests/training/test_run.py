@@ -14,7 +14,7 @@ from dits_adapter.metrics import RetrievalMetrics
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.data import Pairs
 from dits_adapter.training.frozen import CLOSED_FORM, LEARNING_RATES, evaluate
-from dits_adapter.training.run import fit, train_artifact
+from dits_adapter.training.run import calibrate, fit, train_artifact
 from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore:the .* test videos fix R@1")
@@ -50,6 +50,22 @@ def test_writes_an_artefact_that_says_what_it_is(cache, tmp_path, capsys):
     assert loaded.metrics["test"]["queries"] == 200
     assert curve.read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "curve.png"]  # no checkpoint left
+
+
+def test_probabilities_are_calibrated_on_the_pairs_that_chose_the_epoch(cache, tmp_path):
+    run(cache, tmp_path / "adapter")
+    loaded = Artifact.load(tmp_path / "adapter")
+    validation = Pairs.load(cache).split(0.2, 24)[0].split(0.1, 24)[1]
+    expected = calibrate(loaded.adapter, validation)
+    assert loaded.calibration.model_dump() == pytest.approx(expected.model_dump(), rel=1e-6)
+    assert (loaded.calibration.videos, loaded.calibration.queries) == (40, 80)
+
+
+def test_few_validation_videos_are_said_and_give_no_probabilities(tmp_path):
+    gap_pairs(120, 2).save(tmp_path / "few.safetensors")
+    with pytest.warns(UserWarning, match="gets no probabilities: 10 held-out videos are too few"):
+        assert run(tmp_path / "few.safetensors", tmp_path / "adapter", adapter="ridge") == 0
+    assert Artifact.load(tmp_path / "adapter").calibration is None
 
 
 def test_the_recorded_figures_are_those_of_the_saved_weights(cache, tmp_path):

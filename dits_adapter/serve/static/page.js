@@ -29,6 +29,9 @@ function fill(address) {
 function show() {
   for (const value of form.querySelectorAll(".value")) value.textContent = form.elements[value.dataset.of].value;
   main.dataset.view = form.elements.view.value;
+  const { min_probability: least, strength, steps } = form.elements;
+  least.disabled = strength.value !== "1" || (about.max_steps !== null && Number(steps.value) !== about.trained_steps);
+  document.querySelector("#known").hidden = !least.disabled;
 }
 
 function options() {
@@ -56,8 +59,10 @@ async function search() {
     draw(found);
     main.hidden = false;
     const number = Math.max(found.plain.length, found.adapted.length);
+    const each = found.plain.length === found.adapted.length
+      ? `${number} each` : `${found.plain.length} by plain CLIP, ${found.adapted.length} by ${adapterName()}`;
     status.textContent = number
-      ? `“${found.query}”: ${number} each, ${Math.round(found.seconds * 1000)} ms.`
+      ? `“${found.query}”: ${each}, ${Math.round(found.seconds * 1000)} ms.`
       : "Nothing found; the filters leave no video.";
     main.setAttribute("aria-busy", "false");
   } catch (problem) {
@@ -96,6 +101,7 @@ function list(found) {
       item.querySelector("h3").textContent = `${index + 1}. ${name}`;
       item.querySelector("h3").title = hit.path ?? "";
       item.querySelector(".score").textContent = hit.score.toFixed(3);
+      if (hit.probability !== null) item.querySelector(".likely").textContent = likely(hit.probability);
       if (side === "adapted") item.querySelector(".move").textContent = move(index + 1, place(found.plain, hit));
       if (hit.start !== null) item.querySelector(".span").textContent = span(hit);
       clip(item, hit, name);
@@ -103,6 +109,11 @@ function list(found) {
     });
     document.querySelector(`section.${side} ol`).replaceChildren(...items);
   }
+}
+
+function likely(probability) {
+  const percent = 100 * probability;
+  return `${percent < 1 ? "under 1" : percent > 99 ? "over 99" : Math.round(percent)} % likely`;
 }
 
 function span(hit) {
@@ -200,8 +211,13 @@ form.addEventListener("input", ({ target }) => {
 });
 addEventListener("popstate", () => { form.reset(); defaults(); fill(location.search); search(); });
 
+const adapterName = () => (about.adapter === "dits" ? "DITS" : about.adapter);
+
 function defaults() {
   form.elements.strength.value = about.strength;
+  form.elements.min_probability.parentElement.hidden = !about.calibrated;
+  document.querySelector("#known").textContent =
+    `known at strength 1${about.max_steps === null ? "" : ` and T′ ${about.trained_steps}`} only`;
   if (about.max_steps === null) return;
   form.elements.steps.max = about.max_steps;
   form.elements.steps.value = about.trained_steps;
@@ -213,8 +229,7 @@ try {
   const subject = document.querySelector("#about");
   subject.textContent = `${about.segments} segments in “${about.collection}”, ${about.space.split(" [")[0]}`;
   subject.title = about.space;
-  const name = about.adapter === "dits" ? "DITS" : about.adapter;
-  for (const element of document.querySelectorAll(".adapter")) element.textContent = name;
+  for (const element of document.querySelectorAll(".adapter")) element.textContent = adapterName();
   defaults();
   fill(location.search);
   search();

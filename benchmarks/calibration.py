@@ -1,0 +1,129 @@
+"""How far probabilities of scores can be trusted: `python -m benchmarks.calibration`.
+
+Platt's logistic regression, which `dits_adapter.calibration` is, and isotonic regression are both fitted on all
+pairs of the val split, whose library has one size, and judged on the test split in libraries of other sizes, also
+where the library lacks the video that a query was written for (told: N / share in place of N). Judged are the ten
+best hits of each query.
+
+Without `--vectors`, the generated clips (not real video) are made and embedded first, in some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+from sklearn.isotonic import IsotonicRegression
+
+from benchmarks.clips.train_adapters import embed_split
+from dits_adapter.artifact import Artifact
+from dits_adapter.calibration import HITS, Reliability, fit_calibration
+from dits_adapter.training.compare import markdown_table
+from dits_adapter.training.data import Pairs
+from dits_adapter.training.run import index_scores
+from dits_adapter.video.encoder import VideoEncoder
+
+LIBRARIES = (30, 100, 300)
+ABSENT = (0.0, 0.5, 1.0)
+SURE = 0.5
+
+Floats = NDArray[np.float64]
+Say = Callable[[Floats, float], Floats]
+"""Cosines and the library's size to probabilities."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print one row for each library, share of absent videos and method."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--adapter", default="demo-dits", help="folder or bundled name (default: %(default)s)")
+    parser.add_argument(
+        "--vectors", type=Path, metavar="DIR", help="val.safetensors and test.safetensors, of Pairs"
+    )
+    parser.add_argument(
+        "--root", type=Path, default=Path("results/clips"), help="where clips are kept (default: %(default)s)"
+    )
+    args = parser.parse_args(argv)
+    if args.vectors:
+        val, test = (Pairs.load(args.vectors / f"{split}.safetensors") for split in ("val", "test"))
+    else:
+        encoder = VideoEncoder.from_pretrained("demo-clip")
+        val, test = (embed_split(split, args.root, encoder) for split in ("val", "test"))
+    artifact = Artifact.load(args.adapter)
+    scores = {
+        split: np.asarray(index_scores(artifact.adapter, pairs)[: len(pairs)], np.float64)
+        for split, pairs in (("val", val), ("test", test))
+    }
+    methods = {"Platt": platt(scores["val"], val.labels), "isotonic": isotonic(scores["val"], val.labels)}
+    rows = []
+    for videos in (n for n in LIBRARIES if n <= len(test.video)):
+        for absent in ABSENT:
+            hits, right = map(
+                np.concatenate, zip(*libraries(scores["test"], test.labels, videos, absent), strict=True)
+            )
+            said = {name: say(hits, videos) for name, say in methods.items()}
+            if 0 < absent < 1:
+                said["Platt, told"] = methods["Platt"](hits, videos / (1 - absent))
+            rows += [[f"{videos}", f"{absent:.0%}", name, *judged(p, right)] for name, p in said.items()]
+    print(
+        f"Fitted on {len(val):,} queries and {len(val.video):,} videos, judged on {len(test):,} queries of "
+        f"{len(test.video):,} other videos; {args.adapter}.\n"
+    )
+    head = ["videos", "without video", "", "log loss", "ECE", f"hits of {SURE:.0%} a query", "said", "right"]
+    print(markdown_table(head, rows))
+    return 0
+
+
+def platt(scores: Floats, labels: NDArray[np.int64]) -> Say:
+    """Fit what an artefact holds."""
+    calibration = fit_calibration(scores, labels).calibration
+    return lambda hits, videos: calibration.probability(hits, videos=videos)
+
+
+def isotonic(scores: Floats, labels: NDArray[np.int64]) -> Say:
+    """Fit the best increasing step function, kept from saying 0 and 1 by one pair; its odds move like Platt's."""
+    match = labels[:, None] == np.arange(scores.shape[1])
+    least = 1 / scores.size
+    steps = IsotonicRegression(y_min=least, y_max=1 - least, out_of_bounds="clip").fit(
+        scores.ravel(), match.ravel()
+    )
+
+    def say(hits: Floats, videos: float) -> Floats:
+        return expit(logit(steps.predict(hits)) - np.log((videos - 1) / (scores.shape[1] - 1)))
+
+    return say
+
+
+def libraries(
+    scores: Floats, labels: NDArray[np.int64], videos: int, absent: float
+) -> Iterator[tuple[Floats, NDArray[np.bool_]]]:
+    """Part the videos into libraries of a size; yield the scores of each one's hits, and whether they are right.
+
+    Each library is searched with the texts of its videos; it lacks the video of a share `absent` of them.
+    """
+    random = np.random.default_rng(0)
+    order = random.permutation(scores.shape[1])
+    for start in range(0, len(order) - videos + 1, videos):
+        library = order[start : start + videos]
+        queries = np.flatnonzero(np.isin(labels, library))
+        block, match = scores[np.ix_(queries, library)], labels[queries, None] == library
+        missing = random.permutation(len(queries)) < round(absent * len(queries))
+        gone = match & missing[:, None]
+        best = np.argsort(-np.where(gone, -np.inf, block), axis=1)[:, :HITS]
+        yield np.take_along_axis(block, best, 1).ravel(), np.take_along_axis(match & ~gone, best, 1).ravel()
+
+
+def judged(said: Floats, right: NDArray[np.bool_]) -> list[str]:
+    """Return log loss, calibration error, how many hits are likely, what is said of them, and the share right."""
+    said_of_true = np.where(right, said, 1 - said)
+    ece = Reliability.of(said, right.astype(np.int64), np.ones(len(said), np.int64)).ece
+    sure = said >= SURE
+    cells = [f"{-np.log(said_of_true).mean():.4f}", f"{ece:.4f}", f"{sure.sum() * HITS / len(said):.2f}"]
+    return cells + ([f"{said[sure].mean():.2f}", f"{right[sure].mean():.2f}"] if sure.any() else ["–", "–"])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,120 @@
+"""A collection built anew beside the one that is searched, and taken into use by switching an alias.
+
+Another CLIP means another embedding space: all videos are embedded again, and queries and index have to change
+together. Another adapter for the same CLIP needs nothing of this: the index stays, the adapter is exchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from os import PathLike
+from typing import TYPE_CHECKING
+
+from qdrant_client import models
+
+from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores.qdrant import QdrantStore
+from dits_adapter.stores.segments import Stamp
+
+if TYPE_CHECKING:
+    from dits_adapter.stores.ingest import IngestReport
+    from dits_adapter.stores.options import CollectionOptions
+    from dits_adapter.video.encoder import VideoEncoder
+
+
+def rebuild(
+    store: QdrantStore,
+    paths: str | PathLike[str] | Iterable[str | PathLike[str]],
+    encoder: VideoEncoder,
+    *,
+    segment_seconds: float | None = None,
+    overlap: float = 0.0,
+    retry_failed: bool = False,
+    options: CollectionOptions | None = None,
+    drop_old: bool = False,
+    progress: bool = True,
+) -> tuple[IngestReport, str]:
+    """Ingest into a new collection, and have the store's name mean that one when it is complete.
+
+    The new collection is called after the alias and what it holds, so that a run that was stopped goes on where it
+    was. Searches that are under way, and programs that opened the old collection, stay with it as long as it is
+    there.
+
+    Args:
+        store: on a server, under an alias, or under a name that is free.
+        paths, encoder, segment_seconds, overlap, retry_failed, options, progress: as for `ingest`.
+        drop_old: delete the old collection after the switch. If the store's name is that of a collection and no
+            alias, this is needed, and for the moment between the two nothing is found under it.
+
+    Returns:
+        The report, and the name of the new collection.
+
+    Raises:
+        InputError: the collection is of this space and cut already; or an embedded store.
+        StoreError: no video could be read, and the alias was left as it was; otherwise as `ingest`.
+    """
+    if not store.remote:
+        raise InputError(f"{store.location}: only a server has aliases; for a folder, ingest into another one.")
+    alias = store.name
+    stamp = Stamp(
+        space=encoder.space, segment_seconds=segment_seconds, overlap=overlap, tenants=store.tenant is not None
+    )
+    old = store.resolve()
+    if old is not None:
+        existing = QdrantStore(store.client, old).stamp()
+        if existing is not None and _digest(existing) == _digest(stamp):
+            raise InputError(
+                f"{alias!r} is of this embedding space and cut like this already. `dits-adapter ingest` brings it "
+                "up to date; another adapter for the same CLIP needs no new index."
+            )
+        if old == alias and not drop_old:
+            raise InputError(
+                f"{alias!r} is a collection and no alias, so it has to go before the new one can take its name: "
+                "say so with --drop-old, or rebuild under another name."
+            )
+    new = f"{alias}-{_digest(stamp)}"
+    with QdrantStore(store.location, new, tenant=store.tenant) as fresh:
+        report = fresh.ingest(
+            paths,
+            encoder,
+            segment_seconds=segment_seconds,
+            overlap=overlap,
+            retry_failed=retry_failed,
+            bulk=True,
+            options=options,
+            progress=progress,
+        )
+        if fresh.count() == 0:
+            raise StoreError(f"no video could be read; {alias!r} was left as it was.")
+    if old == alias:
+        with store.explained():
+            store.client.delete_collection(old)
+    switch(store, new)
+    if drop_old and old not in (None, alias):
+        with store.explained():
+            store.client.delete_collection(old)
+    return report, new
+
+
+def switch(store: QdrantStore, collection: str) -> None:
+    """Have the store's name, an alias or free, mean another collection from now on, in one step.
+
+    Raises:
+        StoreError: there is no such collection, or the server cannot be reached.
+    """
+    operations: list[models.AliasOperations] = []
+    old = store.resolve()
+    if old == store.name:
+        raise StoreError(f"{old!r} is a collection; only an alias can be switched to another one.")
+    if old is not None:
+        operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=store.name)))
+    create = models.CreateAlias(collection_name=collection, alias_name=store.name)
+    operations.append(models.CreateAliasOperation(create_alias=create))
+    with store.explained():
+        store.client.update_collection_aliases(operations)
+
+
+def _digest(stamp: Stamp) -> str:
+    said = f"{stamp.space.fingerprint} {stamp.segment_seconds} {stamp.overlap} {stamp.tenants}"
+    return hashlib.sha256(said.encode()).hexdigest()[:8]

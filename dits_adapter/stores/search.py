@@ -1,0 +1,408 @@
+"""A search as the requests that it makes of Qdrant and what becomes of the answers.
+
+Written as generators: they yield a method of the client with its arguments and are sent the answer, so that
+`QdrantStore` and `AsyncQdrantStore`, whose clients are called differently, search in the same way.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, overload
+
+import grpc  # type: ignore[import-untyped]
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import ValidationError
+from qdrant_client import models
+from qdrant_client.http.exceptions import UnexpectedResponse
+
+from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.options import RESCORED
+from dits_adapter.stores.segments import FRAMES, STAMP, TENANT, Hit, Stamp
+
+T = TypeVar("T")
+Request = tuple[str, dict[str, Any]]
+"""A method of the client, and its arguments."""
+Steps = Generator[Request, Any, T]
+Floats = NDArray[np.floating]
+Reranker = Callable[[Sequence[Floats]], Floats]
+"""Takes the frame vectors of m segments, each (frames, d), and returns their scores, (m,)."""
+
+CANDIDATES = 100
+"""Segments that the index finds for a re-ranking."""
+BATCH = 64
+"""Queries sent in one request: 0.7 MB of JSON at d = 512."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is asked of a search, beside the query; see `QdrantStore.search`."""
+
+    limit: int = 10
+    per_video: int = 1
+    offset: int = 0
+    query_filter: models.Filter | None = None
+    min_score: float | None = None
+    exact: bool = False
+    rerank: Literal["maxsim"] | Reranker | None = None
+    candidates: int = CANDIDATES
+
+    def __post_init__(self) -> None:
+        if self.limit < 1 or self.per_video < 1 or self.offset < 0:
+            raise InputError(
+                f"limit is {self.limit}, per_video is {self.per_video} and offset is {self.offset}; the first two "
+                "are at least 1, the last at least 0."
+            )
+        if not (self.rerank is None or self.rerank == "maxsim" or callable(self.rerank)):
+            raise InputError(f'rerank is {self.rerank!r}; it is "maxsim", a function or None.')
+        if self.rerank is not None and self.candidates < (self.offset + self.limit) * self.per_video:
+            raise InputError(
+                f"candidates is {self.candidates}; to re-rank, it is at least (offset + limit) · per_video."
+            )
+
+
+class SearchedCollection:
+    """A collection as its searches see it: checked, and pinned to what its alias meant when it was opened.
+
+    Args:
+        where: what it is in, for messages.
+        collection: its name, or an alias.
+        space, vector, video_field, trust_unstamped, tenant: as `QdrantStore`.
+        takes_params: whether this Qdrant knows search parameters; qdrant-client's local mode does not.
+
+    Attributes:
+        target: the collection that the name meant when it was last looked up.
+        opened: its space, once it was checked.
+        cosine: whether scores are cosines; likewise.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        collection: str,
+        *,
+        space: EmbeddingSpace | None,
+        vector: str,
+        video_field: str | None,
+        trust_unstamped: bool,
+        tenant: str | None,
+        takes_params: bool,
+    ) -> None:
+        if trust_unstamped and space is None:
+            raise InputError("trust_unstamped needs space=…: the space that the collection is trusted to be of.")
+        if tenant == "":
+            raise InputError("tenant is empty; give it a name.")
+        self.where = where
+        self.collection = collection
+        self.space = space
+        self.vector = vector
+        self.video_field = video_field
+        self.trust_unstamped = trust_unstamped
+        self.tenant = tenant
+        self.takes_params = takes_params
+        self.target = collection
+        self.opened: EmbeddingSpace | None = None
+        self.cosine = False
+        self._stamped = self._has_frames = self._quantised = False
+
+    @overload
+    def within(self, chosen: models.Filter) -> models.Filter: ...
+    @overload
+    def within(self, chosen: models.Filter | None = None) -> models.Filter | None: ...
+
+    def within(self, chosen: models.Filter | None = None) -> models.Filter | None:
+        """Confine a filter to the tenant."""
+        if self.tenant is None:
+            return chosen
+        mine = models.FieldCondition(key=TENANT, match=models.MatchValue(value=self.tenant))
+        return models.Filter(must=[mine] if chosen is None else [mine, chosen])
+
+    def stamping(self) -> Steps[Stamp | None]:
+        """Read the collection's stamp; see `QdrantStore.stamp`."""
+        if not (yield "collection_exists", {"collection_name": self.target}):
+            names = sorted(c.name for c in (yield "get_collections", {}).collections)
+            raise StoreError(
+                f"{self.where} has no collection {self.target!r}; "
+                + (f"it has {', '.join(names)}." if names else "it has none at all.")
+            )
+        info = yield "get_collection", {"collection_name": self.target}
+        metadata = info.config.metadata or {}
+        if STAMP not in metadata:
+            return None
+        try:
+            return Stamp.model_validate(metadata[STAMP])
+        except ValidationError as error:
+            raise StoreError(
+                f"the stamp of the collection {self.collection!r} cannot be understood; a newer dits_adapter may "
+                f"have written it. {error}"
+            ) from error
+
+    def resolving(self) -> Steps[None]:
+        """Find out which collection an alias means, and stay with it: it may come to mean one of another space."""
+        try:
+            aliases = (yield "get_aliases", {}).aliases
+        except UnexpectedResponse as error:
+            if error.status_code not in (401, 403):  # a key for one collection may not list them
+                raise
+            aliases = []
+        named = {alias.alias_name: alias.collection_name for alias in aliases}
+        self.target = named.get(self.collection, self.collection)
+
+    def opening(self) -> Steps[EmbeddingSpace]:
+        """Check the collection, once; see `QdrantStore.open`."""
+        if self.opened is not None:
+            return self.opened
+        yield from self.resolving()
+        stamp = yield from self.stamping()
+        if stamp is not None:
+            space = stamp.space
+            self.video_field = self.video_field or "video_id"
+            if self.space is not None:
+                self.space.require(space, mine="the query", theirs=f"the collection {self.collection!r}")
+        elif self.trust_unstamped and self.space is not None:
+            space = self.space
+        else:
+            raise StoreError(unstamped(self.collection))
+        self._require_tenant(stamp)
+        config = (yield "get_collection", {"collection_name": self.target}).config.params.vectors
+        vectors = config if isinstance(config, dict) else {"": config}
+        params = vectors.get(self.vector)
+        if params is None:
+            there = ", ".join(repr(name) for name in vectors)
+            raise StoreError(f"the collection {self.collection!r} has no vector {self.vector!r}; it has {there}.")
+        if params.size != space.width:
+            raise SpaceMismatchError(
+                f"the vector {self.vector!r} of the collection {self.collection!r} has width {params.size}; the "
+                f"queries have {space.width} ({space})."
+            )
+        if stamp is None:
+            warnings.warn(
+                f"the collection {self.collection!r} does not say which embedding space it is of; it is taken to "
+                f"be {space}, as you said. Only its width ({params.size}) could be checked, and scores are those "
+                f"of its {params.distance.value} distance.",
+                stacklevel=4,
+            )
+        self.cosine = params.distance == models.Distance.COSINE
+        self._stamped = stamp is not None
+        self._has_frames = FRAMES in vectors
+        self._quantised = params.quantization_config is not None
+        self.opened = space
+        return space
+
+    def _require_tenant(self, stamp: Stamp | None) -> None:
+        separate = stamp is not None and stamp.tenants
+        if separate and self.tenant is None:
+            raise StoreError(f"the collection {self.collection!r} keeps tenants apart: say which, with tenant=….")
+        if self.tenant is not None and not separate:
+            raise StoreError(
+                f"the collection {self.collection!r} does not keep tenants apart; leave out "
+                f"tenant={self.tenant!r}, or ingest into a new collection with it."
+            )
+
+    def searching_one(self, query: ArrayLike, ask: Ask) -> Steps[list[Hit]]:
+        """Search for one query, (d,); see `QdrantStore.search`."""
+        vector = np.asarray(query)
+        if vector.ndim != 1:
+            raise InputError(f"the query vector has shape {vector.shape}; one of shape (d,) is needed.")
+        return (yield from self.searching(vector[None], ask))[0]
+
+    def searching(self, queries: ArrayLike, ask: Ask) -> Steps[list[list[Hit]]]:
+        """Search for each query, (n, d), in turn; see `QdrantStore.search`."""
+        space = yield from self.opening()
+        vectors = _check_queries(queries, space.width)
+        if ask.rerank is not None and not self._has_frames:
+            raise StoreError(f"the collection {self.collection!r} has no frame vectors to re-rank with.")
+        found: list[list[Hit]] = []
+        for start in range(0, len(vectors), BATCH):
+            batch = vectors[start : start + BATCH]
+            try:
+                points = yield from self._points(batch, ask)
+            except (UnexpectedResponse, grpc.RpcError) as error:
+                if self.target == self.collection or not _not_found(error):
+                    raise
+                self.opened = None  # what the alias meant is gone: see what it means now
+                yield from self.opening()
+                points = yield from self._points(batch, ask)
+            frames = yield from self._frames(point for row in points for point in row)
+            found += [
+                [self._hit(point, frames.get(point.id), query) for point in row]
+                for query, row in zip(batch, points, strict=True)
+            ]
+        return found
+
+    def _points(self, queries: Floats, ask: Ask) -> Steps[list[list[models.ScoredPoint]]]:
+        if callable(ask.rerank):
+            return [(yield from self._reranked(queries[0], ask, ask.rerank))]
+        if len(queries) == 1 and self.video_field is not None and ask.rerank is None:
+            return [(yield from self._grouped(queries[0], ask))]
+        if self.video_field is None and ask.rerank is None:
+            requests = [self._request(query, ask, ask.limit, ask.offset) for query in queries]
+            return [answer.points for answer in (yield "query_batch_points", self._batch(requests))]
+        # A batch cannot be grouped by the server. Most queries have enough videos among a few times as many
+        # segments; the others are asked again. What is re-ranked is grouped here in any case.
+        reach = ask.candidates if ask.rerank else 2 * (ask.offset + ask.limit) * ask.per_video + 10
+        answers = yield "query_batch_points", self._batch([self._request(q, ask, reach, 0) for q in queries])
+        rows = []
+        for query, answer in zip(queries, answers, strict=True):
+            seen_all = ask.rerank is not None or len(answer.points) < reach
+            row = self._first_videos(answer.points, ask, seen_all=seen_all)
+            rows.append((yield from self._grouped(query, ask)) if row is None else row)
+        return rows
+
+    def _batch(self, requests: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "collection_name": self.target,
+            "requests": [
+                models.QueryRequest(
+                    filter=request.pop("query_filter"), params=request.pop("search_params"), **request
+                )
+                for request in requests
+            ],
+        }
+
+    def _request(self, query: Floats, ask: Ask, limit: int, offset: int) -> dict[str, Any]:
+        """Describe a query by its nearest segments, or by those whose best frame is nearest."""
+        request = {
+            "query": query.tolist(),
+            "using": self.vector or None,
+            "limit": limit,
+            "offset": offset,
+            "query_filter": self.within(ask.query_filter),
+            "score_threshold": ask.min_score,
+            "search_params": self._search_params(ask.exact),
+            "with_payload": True,
+        }
+        if ask.rerank == "maxsim":
+            first = models.Prefetch(
+                query=request["query"],
+                using=request["using"],
+                limit=ask.candidates,
+                filter=request["query_filter"],
+                score_threshold=ask.min_score,
+                params=request["search_params"],
+            )
+            request |= {"prefetch": first, "query": [request["query"]], "using": FRAMES, "score_threshold": None}
+            request["search_params"] = None
+        return request
+
+    def _grouped(self, query: Floats, ask: Ask) -> Steps[list[models.ScoredPoint]]:
+        request = self._request(query, ask, ask.offset + ask.limit, 0)
+        del request["offset"]  # groups have none
+        grouping = {"group_by": self.video_field, "group_size": ask.per_video}
+        answer = yield "query_points_groups", {"collection_name": self.target, **grouping, **request}
+        return [point for group in answer.groups[ask.offset :] for point in group.hits]
+
+    def _reranked(self, query: Floats, ask: Ask, score: Reranker) -> Steps[list[models.ScoredPoint]]:
+        request = self._request(query, ask, ask.candidates, 0)
+        answer = yield "query_points", {"collection_name": self.target, **request}
+        frames = yield from self._frames(answer.points)
+        points = [point for point in answer.points if point.id in frames]
+        if not points:
+            return []
+        scores = np.asarray(score([np.asarray(frames[point.id], np.float32) for point in points]))
+        if scores.shape != (len(points),):
+            raise InputError(f"rerank returned scores of shape {scores.shape}; expected ({len(points)},).")
+        order = np.argsort(-scores, kind="stable")
+        ranked = [points[n].model_copy(update={"score": float(scores[n])}) for n in order]
+        return self._first_videos(ranked, ask, seen_all=True) or []
+
+    def _first_videos(
+        self, points: Sequence[models.ScoredPoint], ask: Ask, *, seen_all: bool
+    ) -> list[models.ScoredPoint] | None:
+        """Group points, best first, by video; None if points that were not seen could change the answer."""
+        videos: dict[Any, list[models.ScoredPoint]] = {}
+        for point in points:
+            key = point.id if self.video_field is None else (point.payload or {}).get(self.video_field)
+            if key is None:  # as the server does: what has no group is in none
+                continue
+            videos.setdefault(key, []).append(point)
+        chosen = list(videos.values())[ask.offset : ask.offset + ask.limit]
+        full = len(chosen) == ask.limit and all(len(hits) >= ask.per_video for hits in chosen)
+        if not (full or seen_all):
+            return None
+        return [point for hits in chosen for point in hits[: ask.per_video]]
+
+    def _search_params(self, exact: bool) -> models.SearchParams | None:
+        if not self.takes_params:
+            return None
+        if exact:
+            return models.SearchParams(exact=True)
+        return RESCORED if self._quantised else None
+
+    def _frames(self, points: Iterable[models.ScoredPoint]) -> Steps[dict[models.ExtendedPointId, Any]]:
+        """Fetch the frame vectors of hits only: asked for by the search, local mode copies everybody's."""
+        ids = list(dict.fromkeys(point.id for point in points))
+        if not self._has_frames or not ids:
+            return {}
+        records = yield (
+            "retrieve",
+            {"collection_name": self.target, "ids": ids, "with_payload": False, "with_vectors": [FRAMES]},
+        )
+        return {r.id: r.vector[FRAMES] for r in records if isinstance(r.vector, dict) and FRAMES in r.vector}
+
+    def _hit(self, point: models.ScoredPoint, frames: Any, query: Floats) -> Hit:
+        payload = point.payload or {}
+        times = payload.get("timestamps")
+        timestamp = None
+        if frames is not None and times is not None and len(times) == len(frames):
+            timestamp = float(times[int(np.argmax(np.asarray(frames) @ query))])
+        return Hit(
+            id=point.id,
+            video_id=str(payload.get(self.video_field or "", point.id)),
+            path=payload.get("path"),
+            start=payload.get("start"),
+            end=payload.get("end"),
+            score=point.score,
+            timestamp=timestamp,
+            payload=payload,
+        )
+
+    def counting(self) -> Steps[int]:
+        """Count the segments; see `QdrantStore.count`."""
+        yield from self.opening()
+        stored = models.HasVectorCondition(has_vector=self.vector)
+        return (yield from self._counting(stored))
+
+    def counting_videos(self) -> Steps[int]:
+        """Count the videos; see `QdrantStore.count_videos`."""
+        yield from self.opening()
+        if not self._stamped:
+            return (yield from self.counting())
+        last = models.FieldCondition(key="segments", range=models.Range(gte=1))
+        return (yield from self._counting(last))
+
+    def _counting(self, condition: models.Condition) -> Steps[int]:
+        chosen = self.within(models.Filter(must=[condition]))
+        arguments = {"collection_name": self.target, "count_filter": chosen, "exact": True}
+        return int((yield "count", arguments).count)
+
+
+def unstamped(collection: str) -> str:
+    """Say that a collection was made by something else."""
+    return (
+        f"the collection {collection!r} does not say which embedding space its vectors live in: something other "
+        "than dits_adapter made it. If you know that its videos were embedded with the CLIP of your query "
+        "encoder, say so: QdrantStore(…, space=encoder.space, vector=NAME, trust_unstamped=True), or on the "
+        "command line --vector NAME --trust-unstamped."
+    )
+
+
+def _not_found(error: UnexpectedResponse | grpc.RpcError) -> bool:
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code == 404
+    return bool(error.code() == grpc.StatusCode.NOT_FOUND)
+
+
+def _check_queries(vectors: ArrayLike, width: int) -> NDArray[np.float32]:
+    queries = np.asarray(vectors, dtype=np.float32)
+    if queries.ndim != 2:
+        raise InputError(f"the query vectors have shape {queries.shape}; (n, {width}) is needed.")
+    if queries.shape[1] != width:
+        raise InputError(f"the query has {queries.shape[1]} dimensions; the collection's vectors have {width}.")
+    wrong = np.flatnonzero(~(np.isfinite(queries).all(axis=1) & queries.any(axis=1)))
+    if len(wrong):
+        raise InputError(f"query vector {wrong[0]} is zero, or holds NaN or infinite values.")
+    return queries

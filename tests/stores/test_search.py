@@ -1,0 +1,411 @@
+"""Searches in batches, in pages, with a threshold, re-ranked, on asyncio, and between tenants and aliases."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
+
+from dits_adapter import AsyncQdrantStore
+from dits_adapter.cli import main
+from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
+from dits_adapter.stores.qdrant import INDEXING_THRESHOLD, QdrantStore
+from dits_adapter.stores.rebuild import rebuild, switch
+from dits_adapter.stores.search import BATCH
+from dits_adapter.stores.segments import Hit
+from dits_adapter.video.xpool import XPool, XPoolReranker
+from tests.stores.conftest import Storage, contents
+from tests.stores.fakes import FakeEncoder, fake_space, write_video
+from tests.stores.server import QdrantProcess
+
+
+def queries(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, 8)).astype(np.float32)
+
+
+def library(folder: Path, videos: int = 12) -> Path:
+    """Videos of one to five segments."""
+    for seed in range(videos):
+        write_video(folder / f"{seed}.mp4", seed=seed, segments=seed % 5 + 1)
+    return folder
+
+
+def ingest(store: QdrantStore, folder: Path, encoder: FakeEncoder | None = None, **options: Any) -> Any:
+    return store.ingest(folder, encoder or FakeEncoder(), progress=False, **options)  # type: ignore[arg-type]
+
+
+def same(found: list[Hit], expected: list[Hit]) -> bool:
+    return [hit.id for hit in found] == [hit.id for hit in expected] and np.allclose(
+        [hit.score for hit in found], [hit.score for hit in expected], atol=1e-6
+    )
+
+
+@pytest.fixture
+def filled(storage: Storage, tmp_path: Path) -> QdrantStore:
+    ingest(storage.open(), library(tmp_path / "library"))
+    return storage.open(space=fake_space())
+
+
+@pytest.mark.parametrize(
+    "ask", [{}, {"limit": 3}, {"limit": 20}, {"limit": 4, "per_video": 3}, {"limit": 2, "offset": 3}]
+)
+def test_a_batch_finds_what_each_query_finds(filled: QdrantStore, ask: dict[str, int]) -> None:
+    batch = queries(BATCH + 6)
+    found = filled.search_batch(batch, **ask)
+    assert len(found) == len(batch)
+    for query, hits in zip(batch, found, strict=True):
+        assert same(hits, filled.search(query, **ask))
+        assert all(hit.timestamp is not None for hit in hits)
+    assert filled.search_batch(np.empty((0, 8))) == []
+
+
+def test_a_batch_of_a_collection_without_groups() -> None:
+    store = QdrantStore(":memory:", space=fake_space(), vector="", trust_unstamped=True)
+    store.client.create_collection(
+        "videos", vectors_config=models.VectorParams(size=8, distance=models.Distance.COSINE)
+    )
+    points = [models.PointStruct(id=n, vector=row.tolist(), payload={}) for n, row in enumerate(queries(30, 1))]
+    store.client.upsert("videos", points)
+    with pytest.warns(UserWarning, match="taken to be"):
+        found = store.search_batch(queries(5), limit=4, offset=2)
+    for query, hits in zip(queries(5), found, strict=True):
+        cosines = queries(30, 1) @ query / np.linalg.norm(queries(30, 1), axis=1)
+        assert [hit.id for hit in hits] == list(np.argsort(-cosines)[2:6])
+
+
+def test_pages_follow_each_other(filled: QdrantStore) -> None:
+    query = queries(1)[0]
+    whole = filled.search(query, limit=12, per_video=2)
+    pages = [filled.search(query, limit=5, per_video=2, offset=offset) for offset in (0, 5, 10, 15)]
+    assert same([hit for page in pages for hit in page], whole)
+    assert len({hit.video_id for hit in whole}) == 12
+    assert pages[-1] == []
+
+
+def test_a_score_is_a_threshold(filled: QdrantStore) -> None:
+    for query in queries(5):
+        every = filled.search(query, limit=12, per_video=5)
+        scores = sorted(hit.score for hit in every)
+        least = (scores[15] + scores[16]) / 2
+        expected = [hit for hit in every if hit.score > least]
+        assert same(filled.search(query, limit=12, per_video=5, min_score=least), expected)
+        assert filled.search(query, min_score=1.1) == []
+
+
+def test_maxsim_ranks_by_the_nearest_frame(filled: QdrantStore, tmp_path: Path) -> None:
+    segments = list(
+        FakeEncoder().iter_segments(map(str, sorted(tmp_path.glob("library/*"))), on_error=pytest.fail)
+    )
+    for query in queries(4):
+        unit = query / np.linalg.norm(query)
+        best: dict[str, float] = {}
+        for segment in segments:
+            score = float((segment.frame_vectors @ unit).max())
+            best[segment.path] = max(score, best.get(segment.path, -1))
+        expected = sorted(best, key=lambda path: -best[path])[:4]
+        hits = filled.search(query, limit=4, rerank="maxsim")
+        assert [hit.path for hit in hits] == expected
+        assert [hit.score for hit in hits] == pytest.approx([best[path] for path in expected], abs=1e-5)
+        assert same(filled.search_batch(query[None], limit=4, rerank="maxsim")[0], hits)
+
+
+def test_candidates_limit_what_is_reranked(filled: QdrantStore) -> None:
+    query = queries(1)[0]
+    nearest = sorted(filled.search(query, limit=12, per_video=5), key=lambda hit: -hit.score)[:6]
+    hits = filled.search(query, limit=3, rerank="maxsim", candidates=6)
+    assert {hit.id for hit in hits} <= {hit.id for hit in nearest}
+    with pytest.raises(InputError, match="candidates is 5"):
+        filled.search(query, limit=3, per_video=2, rerank="maxsim", candidates=5)
+    with pytest.raises(InputError, match="rerank is 'xpool'"):
+        filled.search(query, rerank="xpool")  # type: ignore[arg-type]
+
+
+def test_xpool_reranks_as_the_head_scores(filled: QdrantStore) -> None:
+    torch.manual_seed(0)
+    head = XPool(8)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    query, text = queries(2, seed=3)
+    hits = filled.search(query, limit=12, rerank=XPoolReranker(head, query, text), candidates=60)
+    scores: dict[str, float] = {}
+    for point, (payload, vectors) in contents(filled).items():
+        frames = torch.tensor(vectors["frames"])[None]
+        with torch.no_grad():
+            score = head.eval().similarity(torch.tensor(query)[None], torch.tensor(text)[None], frames)
+        scores[payload["path"]] = max(float(score), scores.get(payload["path"], -1.0))
+        assert point
+    expected = sorted(scores, key=lambda path: -scores[path])
+    assert [hit.path for hit in hits] == expected
+    assert [hit.score for hit in hits] == pytest.approx([scores[path] for path in expected], abs=1e-5)
+    with pytest.raises(InputError, match=r"scores of shape \(3,\)"):
+        filled.search(query, rerank=lambda frames: np.zeros(3))
+
+
+def test_asyncio_finds_the_same(qdrant_server: str, tmp_path: Path) -> None:
+    name = f"async-{uuid.uuid4().hex}"
+    batch = queries(40)
+
+    async def search_all(location: Any) -> list[list[Hit]]:
+        async with AsyncQdrantStore(location, name, space=fake_space()) as store:
+            assert (await store.open()).fingerprint == fake_space().fingerprint
+            assert await store.count() == 33
+            assert await store.search_batch(batch, limit=3) == await asyncio.gather(
+                *(store.search(query, limit=3) for query in batch)
+            )
+            return [await store.search(query, limit=4, rerank="maxsim", offset=1) for query in batch]
+
+    async def with_a_client() -> list[list[Hit]]:
+        client = AsyncQdrantClient(url=qdrant_server, check_compatibility=False)
+        found = await search_all(client)
+        assert (await client.count(name)).count == 33  # still open
+        await client.close()
+        return found
+
+    with QdrantStore(qdrant_server, name) as store:
+        try:
+            ingest(store, library(tmp_path))
+            expected = [store.search(query, limit=4, rerank="maxsim", offset=1) for query in batch]
+            assert asyncio.run(search_all(qdrant_server)) == expected
+            assert asyncio.run(with_a_client()) == expected
+        finally:
+            store.client.delete_collection(name)
+
+    async def unknown() -> None:
+        async with AsyncQdrantStore(qdrant_server, name) as store:
+            await store.search(batch[0])
+
+    with pytest.raises(StoreError, match="has no collection"):
+        asyncio.run(unknown())
+    with pytest.raises(InputError, match=r"asyncio\.to_thread"):
+        AsyncQdrantStore(":memory:")
+
+
+def test_asyncio_says_that_a_server_is_dead(qdrant_process: Callable[..., QdrantProcess]) -> None:
+    server = qdrant_process()
+    server.kill()
+
+    async def search() -> None:
+        async with AsyncQdrantStore(server.url) as store:
+            await store.search(queries(1)[0])
+
+    with pytest.raises(StoreError, match="Is a Qdrant server running there"):
+        asyncio.run(search())
+
+
+class TestTenants:
+    def test_nobody_sees_or_touches_anothers_videos(self, storage: Storage, tmp_path: Path) -> None:
+        folder = library(tmp_path / "library")
+        write_video(folder / "broken.mp4", "broken")
+        report = ingest(storage.open(tenant="acme"), folder)
+        assert (report.videos, len(report.failed)) == (12, 1)
+        write_video(tmp_path / "other" / "only.mp4", seed=99)
+        shared = write_video(tmp_path / "other" / "shared.mp4", seed=3, segments=4)
+        assert ingest(storage.open(tenant="zeta"), tmp_path / "other").videos == 2
+
+        acme, zeta = ({"tenant": name, "space": fake_space()} for name in ("acme", "zeta"))
+        assert storage.open(**acme).count() == 33
+        assert storage.open(**zeta).count() == 6
+        found = storage.open(**zeta).search(queries(1)[0], limit=50, per_video=50)
+        assert {Path(hit.path or "").name for hit in found} == {"only.mp4", "shared.mp4"}
+        assert len(storage.open(**zeta).search_batch(queries(2), limit=50)[1]) == 2
+        late = models.Filter(must=[models.FieldCondition(key="start", range=models.Range(gt=1))])
+        assert len(storage.open(**zeta).search(queries(1)[0], limit=50, per_video=9, query_filter=late)) == 4
+
+        shared.unlink()
+        removed = ingest(storage.open(tenant="zeta"), tmp_path / "other", sync=True).removed
+        assert removed == [str(shared)]
+        assert storage.open(**zeta).count() == 2
+        assert storage.open(**acme).count() == 33
+        assert ingest(storage.open(tenant="acme"), folder).present == 12
+
+    def test_a_tenant_must_be_named_where_there_are_some_and_only_there(
+        self, storage: Storage, tmp_path: Path
+    ) -> None:
+        folder = library(tmp_path, 2)
+        ingest(storage.open(tenant="acme"), folder)
+        with pytest.raises(StoreError, match="keeps tenants apart: say which"):
+            storage.open().search(queries(1)[0])
+        with pytest.raises(StoreError, match="keeps tenants apart: say whose"):
+            ingest(storage.open(), folder)
+        assert storage.open(tenant="nobody").search(queries(1)[0]) == []
+        with pytest.raises(InputError, match="tenant is empty"):
+            storage.open(tenant="")
+        store = QdrantStore(":memory:")
+        ingest(store, folder)
+        with pytest.raises(StoreError, match="does not keep tenants apart; leave out"):
+            QdrantStore(store.client, tenant="acme").search(queries(1)[0])
+        with pytest.raises(StoreError, match="does not keep tenants apart; for 'acme'"):
+            ingest(QdrantStore(store.client, tenant="acme"), folder)
+
+    def test_a_server_has_an_index_for_each(self, qdrant_server: str, tmp_path: Path) -> None:
+        name = f"tenants-{uuid.uuid4().hex}"
+        with QdrantStore(qdrant_server, name, tenant="acme") as store:
+            try:
+                ingest(store, library(tmp_path, 2))
+                info = store.client.get_collection(name)
+                assert isinstance(info.config.params.vectors, dict)
+                hnsw = info.config.params.vectors["video"].hnsw_config
+                assert hnsw is not None
+                assert (hnsw.m, hnsw.payload_m) == (0, 16)
+                tenant = info.payload_schema["tenant"].params
+                assert isinstance(tenant, models.KeywordIndexParams)
+                assert tenant.is_tenant
+            finally:
+                store.client.delete_collection(name)
+
+
+@pytest.fixture
+def name(qdrant_server: str) -> Iterator[str]:
+    """A name that is free, and is again afterwards, with all that was built under it."""
+    name = f"built-{uuid.uuid4().hex}"
+    yield name
+    client = QdrantClient(url=qdrant_server, check_compatibility=False)
+    for collection in client.get_collections().collections:
+        if collection.name.startswith(name):
+            client.delete_collection(collection.name)
+
+
+class TestBulk:
+    def test_the_index_waits_for_the_end(self, qdrant_server: str, name: str, tmp_path: Path) -> None:
+        with QdrantStore(qdrant_server, name) as store:
+
+            def threshold() -> int | None:
+                return store.client.get_collection(name).config.optimizer_config.indexing_threshold
+
+            encoder = FakeEncoder()
+            seen = []
+            encoder.before = lambda path: seen.append(threshold())
+            report = ingest(store, library(tmp_path), encoder, bulk=True)
+            assert (report.videos, set(seen)) == (12, {0})
+            assert threshold() == INDEXING_THRESHOLD
+            assert store.client.get_collection(name).status == models.CollectionStatus.GREEN
+
+    def test_after_a_kill_the_next_run_lets_the_server_index(
+        self, qdrant_server: str, name: str, tmp_path: Path
+    ) -> None:
+        with QdrantStore(qdrant_server, name) as store:
+            ingest(store, library(tmp_path))
+            store.client.update_collection(
+                name, optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0)
+            )
+            ingest(store, tmp_path)
+            config = store.client.get_collection(name).config.optimizer_config
+            assert config.indexing_threshold == INDEXING_THRESHOLD
+
+            class Stop(Exception):
+                pass
+
+            def stop(path: str) -> None:
+                raise Stop
+
+            encoder = FakeEncoder()
+            encoder.before = stop
+            write_video(tmp_path / "new.mp4", seed=77)
+            with pytest.raises(Stop):
+                ingest(store, tmp_path, encoder, bulk=True)
+            config = store.client.get_collection(name).config.optimizer_config
+            assert config.indexing_threshold == INDEXING_THRESHOLD
+
+
+class TestRebuild:
+    def test_searches_go_on_while_another_clip_takes_over(
+        self, qdrant_server: str, name: str, tmp_path: Path
+    ) -> None:
+        folder = library(tmp_path)
+        query = queries(1)[0]
+
+        def build(encoder: FakeEncoder, **options: Any) -> str:
+            with QdrantStore(qdrant_server, name) as store:
+                report, new = rebuild(store, folder, encoder, progress=False, **options)  # type: ignore[arg-type]
+                assert report.failed == {}
+            return new
+
+        blue = build(FakeEncoder(fake_space(0)))
+        with QdrantStore(qdrant_server, name, space=fake_space(0)) as old:
+            before = old.search(query)
+            green_encoder = FakeEncoder(fake_space(1))
+            green_encoder.before = lambda path: _require(old.search(query) == before)
+            green = build(green_encoder)
+            assert green != blue
+            assert old.search(query) == before  # it opened the blue one, and its queries are of that space
+            with QdrantStore(qdrant_server, name, space=fake_space(1)) as new:
+                assert new.collection == name
+                assert new.search(query)
+                assert new.collection == green
+            with pytest.raises(SpaceMismatchError, match="fake-0"):
+                QdrantStore(qdrant_server, name, space=fake_space(0)).search(query)
+
+            with QdrantStore(qdrant_server, name) as store:
+                switch(store, blue)
+            with QdrantStore(qdrant_server, name, space=fake_space(0)) as again:
+                assert again.search(query) == before
+            assert build(FakeEncoder(fake_space(1)), drop_old=True) == green
+            with pytest.raises(SpaceMismatchError, match="fake-1"):  # not an answer of another space
+                old.search(query)
+
+    def test_a_killed_one_goes_on_and_the_alias_waits(self, qdrant_server: str, name: str, tmp_path: Path) -> None:
+        class Stop(BaseException):
+            pass
+
+        def stop(path: str) -> None:
+            if path.endswith("7.mp4"):
+                raise Stop
+
+        folder = library(tmp_path)
+        encoder = FakeEncoder()
+        encoder.before = stop
+        with QdrantStore(qdrant_server, name) as store:
+            with pytest.raises(Stop):
+                rebuild(store, folder, encoder, progress=False)  # type: ignore[arg-type]
+            assert store.resolve() is None
+            encoder = FakeEncoder()
+            report, _ = rebuild(store, folder, encoder, progress=False)  # type: ignore[arg-type]
+            assert report.present > 0
+            assert store.search(queries(1)[0])
+
+    def test_what_needs_no_rebuild_or_cannot_have_one(self, qdrant_server: str, name: str, tmp_path: Path) -> None:
+        folder = library(tmp_path, 3)
+        write_video(tmp_path / "bad" / "broken.mp4", "broken")
+        with QdrantStore(qdrant_server, name) as store:
+            ingest(store, folder)
+
+            def again(seed: int, paths: Path = folder, **options: Any) -> str:
+                encoder = FakeEncoder(fake_space(seed))
+                return rebuild(store, paths, encoder, progress=False, **options)[1]  # type: ignore[arg-type]
+
+            with pytest.raises(InputError, match="of this embedding space and cut like this already"):
+                again(0)
+            with pytest.raises(InputError, match="is a collection and no alias"):
+                again(1)
+            with pytest.raises(StoreError, match="no video could be read"):
+                again(1, tmp_path / "bad", drop_old=True)
+            assert store.resolve() == name
+            assert again(1, drop_old=True) == store.resolve() != name
+            with pytest.raises(StoreError, match="answers 404"):
+                switch(store, "nothing")
+            assert store.resolve() != name
+        with pytest.raises(InputError, match="only a server has aliases"):
+            rebuild(QdrantStore(":memory:"), folder, FakeEncoder())  # type: ignore[arg-type]
+
+    def test_the_commands(
+        self, qdrant_server: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "empty").mkdir()
+        where = ["--store", qdrant_server, "--collection", name]
+        with QdrantStore(qdrant_server, f"{name}-x") as store:
+            store.create(fake_space())
+        assert main(["switch", f"{name}-x", *where]) == 0
+        assert f"{name} is now {name}-x" in capsys.readouterr().out
+        assert main(["rebuild", str(tmp_path / "empty"), *where]) == 1
+        assert f"no video could be read; '{name}' was left as it was" in capsys.readouterr().err
+
+
+def _require(condition: bool) -> None:
+    assert condition
