@@ -55,10 +55,10 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
         )
     with source.explained():
         info = source.client.get_collection(source.collection)
-    there, cluster = destination.exists(), source.remote and destination.remote
+    exists, cluster = destination.exists(), source.remote and destination.remote
     if within and source.collection == destination.collection:
         raise InputError(f"source and destination are both {source.collection!r} in {source.location}.")
-    destination.create_stamped(stamp, None if there else _options(info, cluster=cluster))
+    destination.create_stamped(stamp, None if exists else _options(info, cluster=cluster))
     _require_no_others(source, destination)
     with destination.explained():
         indexed = destination.client.get_collection(destination.collection).payload_schema
