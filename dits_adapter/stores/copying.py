@@ -41,12 +41,12 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
         StoreError: the source is missing or unstamped; the destination is cut otherwise, or has points that the
             source has not; either fails on the way, or the numbers of points differ at the end.
     """
-    if source.location == destination.location and (
-        not source.remote or source.collection == destination.collection
-    ):
+    within = source.location == destination.location
+    if within and not source.remote:
         raise InputError(
             f"source and destination are both in {source.location}; copy to another folder or server."
         )
+    source.resolve()
     stamp = source.stamp()
     if stamp is None:
         raise StoreError(
@@ -55,13 +55,10 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
         )
     with source.explained():
         info = source.client.get_collection(source.collection)
-    destination.create(
-        stamp.space,
-        segment_seconds=stamp.segment_seconds,
-        overlap=stamp.overlap,
-        tenants=stamp.tenants,
-        options=None if destination.resolve() else _options(info, cluster=source.remote and destination.remote),
-    )
+    exists, cluster = destination.resolve() is not None, source.remote and destination.remote
+    if within and source.collection == destination.collection:
+        raise InputError(f"source and destination are both {source.collection!r} in {source.location}.")
+    destination.create_stamped(stamp, None if exists else _options(info, cluster=cluster))
     _require_no_others(source, destination)
     with destination.explained():
         indexed = destination.client.get_collection(destination.collection).payload_schema
@@ -71,7 +68,10 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
                 destination.client.create_payload_index(destination.collection, field, schema)
     written = 0
     total = _count(source)
-    with tqdm(total=total, unit="point", desc=destination.collection, disable=not progress) as bar:
+    with (
+        destination.bulk_load(progress=progress),
+        tqdm(total=total, unit="point", desc=destination.collection, disable=not progress) as bar,
+    ):
         for records in _pages(source, True):
             there = {r.id: r for r in _fetch(destination, [r.id for r in records], payload=True)}
             missing = [r.id for r in records if r.id not in there or not _same(r.payload, there[r.id].payload)]

@@ -228,7 +228,8 @@ def ingest(
         retry_failed: try files again that failed before and have not changed since.
         sync: delete what is stored of files in the given folders that are there no longer. Files elsewhere, and
             those in folders that cannot be read, are left.
-        bulk: have a server build its index once, after everything is stored: for a first, large run.
+        bulk: have a server build its index once, after everything is stored: for a first, large run. A folder
+            always does.
         options: how a server or a folder keeps the collection, if it is new.
         progress: show a progress bar, over the files that are not there yet.
 

@@ -218,7 +218,6 @@ class QdrantStore:
         segment_seconds: float | None = None,
         overlap: float = 0.0,
         options: CollectionOptions | None = None,
-        tenants: bool | None = None,
     ) -> None:
         """Make the collection, stamped; one that is there already must be the same.
 
@@ -227,7 +226,6 @@ class QdrantStore:
             segment_seconds: length of a segment, in seconds; None for whole videos.
             overlap: of neighbouring segments, in seconds.
             options: how a server or a folder keeps it, for a new collection.
-            tenants: whether it keeps tenants apart; by default it does if this store has one.
 
         Raises:
             InputError: segments without a length, an overlap that is not shorter than they are, or options that
@@ -244,12 +242,17 @@ class QdrantStore:
                 f"segment_seconds is {segment_seconds} and overlap is {overlap}; segments have a length, and "
                 "overlap by less than it."
             )
+        stamp = Stamp(
+            space=space, segment_seconds=segment_seconds, overlap=overlap, tenants=self.tenant is not None
+        )
+        self.create_stamped(stamp, options)
+
+    def create_stamped(self, stamp: Stamp, options: CollectionOptions | None = None) -> None:
+        """Make the collection with the stamp of another one, and otherwise as `create` does."""
         if options is not None and self.in_memory:
             raise InputError("options of a collection are for a server or a folder; memory has none.")
         if options is not None and self._connection.folder is not None:
             options.require_one_copy(self.location)
-        tenants = self.tenant is not None if tenants is None else tenants
-        stamp = Stamp(space=space, segment_seconds=segment_seconds, overlap=overlap, tenants=tenants)
         self._connection.make_folder()
         if self.resolve() is not None:
             self._require_same(stamp)
@@ -258,7 +261,7 @@ class QdrantStore:
                 self._set_indexing_threshold(INDEXING_THRESHOLD)
         else:
             self._create(stamp, options or CollectionOptions())
-        self._index_payload(tenants)
+        self._index_payload(stamp)
 
     def _require_same(self, stamp: Stamp) -> None:
         existing = self.stamp()
@@ -320,12 +323,12 @@ class QdrantStore:
                     "metadata, where the embedding space is written down. Use Qdrant 1.16 or newer."
                 )
 
-    def _index_payload(self, tenants: bool) -> None:
+    def _index_payload(self, stamp: Stamp) -> None:
         """Make what is missing of the indexes that ingestion and filters need."""
         fields: dict[str, Any] = {"video_id": models.UuidIndexParams(type=models.UuidIndexType.UUID)}
         fields["path"] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)
         fields["segments"] = models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER)
-        if tenants:
+        if stamp.tenants:
             kind = models.KeywordIndexType.KEYWORD
             fields[TENANT] = models.KeywordIndexParams(type=kind, is_tenant=True)
         with self.explained(), warnings.catch_warnings():  # memory warns that it has no use for indexes

@@ -20,6 +20,7 @@ from dits_adapter.stores import copying
 from dits_adapter.stores.copying import copy_collection
 from dits_adapter.stores.options import CollectionOptions
 from dits_adapter.stores.qdrant import QdrantStore
+from dits_adapter.stores.rebuild import switch
 from dits_adapter.stores.segments import POOLED
 from tests.stores.conftest import contents
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
@@ -187,6 +188,33 @@ def test_a_copy_that_lacks_something_says_so(tmp_path: Path, monkeypatch: pytest
         pytest.raises(StoreError, match=r"'videos' has 31 points and 'videos' has 30.*same command again"),
     ):
         copy_collection(one, other, progress=False)
+
+
+def test_tenants_are_copied_and_kept_apart(places: tuple[Place, Place], tmp_path: Path) -> None:
+    source, destination = places
+    for seed, tenant in enumerate(("ada", "bob")):
+        video = write_video(tmp_path / tenant / "a.mp4", seed=seed)
+        with QdrantStore(*source, tenant=tenant) as store:
+            store.ingest(video, FakeEncoder(), progress=False)  # type: ignore[arg-type]
+    with QdrantStore(*source) as one, QdrantStore(*destination) as other:
+        assert copy_collection(one, other, progress=False) == 4
+    assert_same(places)
+    with QdrantStore(*destination, tenant="bob") as other:
+        assert {hit.path for hit in other.search(np.ones(8), per_video=9)} == {str(tmp_path / "bob" / "a.mp4")}
+    with QdrantStore(*destination) as other, pytest.raises(StoreError, match="keeps tenants apart"):
+        other.search(np.ones(8))
+
+
+def test_a_collection_is_not_copied_onto_itself_by_an_alias(qdrant_server: str, tmp_path: Path) -> None:
+    name = f"copying-{uuid.uuid4().hex}"
+    fill((qdrant_server, name), tmp_path / "videos")
+    with QdrantStore(qdrant_server, name) as one, QdrantStore(qdrant_server, f"alias-{name}") as other:
+        try:
+            switch(other, name)
+            with pytest.raises(InputError, match=f"are both '{name}'"):
+                copy_collection(one, other, progress=False)
+        finally:
+            one.client.delete_collection(name)
 
 
 def test_what_cannot_be_copied(tmp_path: Path) -> None:
