@@ -210,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32, 256], help="queries a call (1 32 256)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the CPU (1 2)")
     parser.add_argument("--width", type=int, default=512, help="dimension of the embeddings (%(default)s)")
-    parser.add_argument("--growth", action="store_true", help="add growth curves; takes ten minutes")
+    parser.add_argument("--growth", action="store_true", help="add growth curves; takes five minutes")
     parser.add_argument("--seconds", type=float, default=20, help="of measuring for each setting (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results/latency"), metavar="DIR", help="%(default)s")
     args = parser.parse_args(argv)
