@@ -159,8 +159,8 @@ def look_for_machines(args: argparse.Namespace) -> None:
     if not any(all(machine.get(kind, 0) >= n for kind, n in needed.items()) for machine in machines):
         there = ", ".join(f"{m.get('CPU', 0):g} and {m.get('GPU', 0):g}" for m in machines)
         print(
-            f"A worker needs {needed['CPU']} CPUs and {needed['GPU']:g} GPUs, and no machine of the cluster has them "
-            f"(there: {there}). Waiting until one joins; stop with Ctrl-C.",
+            f"A worker needs {needed['CPU']} CPUs and {needed['GPU']:g} GPUs, and no machine of the cluster has "
+            f"them (there: {there}). Waiting until one joins; stop with Ctrl-C.",
             file=sys.stderr,
         )
 
