@@ -42,7 +42,9 @@ class CollectionOptions(BaseModel):
         hnsw_ef_construct: candidates for each link; more is better and slower to build.
         shards: parts of the collection, spread over the nodes of a cluster.
         replicas: copies of each shard on different nodes.
-        write_consistency: copies that have to confirm a write.
+        write_consistency: copies that have to confirm a write. Leave it at 1 with two: a copy that fails is taken
+            out of service until it has caught up, while a write that reaches too few copies is an error after
+            which they differ until it is made again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
