@@ -78,7 +78,12 @@ def _embed(args: argparse.Namespace) -> int:
     else:
         space = encoder.space if args.trust_unstamped else None
         with QdrantStore(
-            args.store, args.collection, space=space, vector=args.vector, trust_unstamped=args.trust_unstamped
+            args.store,
+            args.collection,
+            space=space,
+            vector=args.vector,
+            trust_unstamped=args.trust_unstamped,
+            tenant=args.tenant,
         ) as store:
             report = embed_from_qdrant(
                 args.pairs, args.out, encoder.clip, store, id_field=args.id_field, retry_failed=args.retry_failed
