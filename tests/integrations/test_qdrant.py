@@ -8,7 +8,6 @@ import runpy
 import shlex
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -117,7 +116,7 @@ def test_a_search_by_probability_that_cannot_be_is_refused(
 
     assert "dits-adapter calibrate CACHE tiny-dits --out FOLDER" in refusal("tiny-dits")
     assert "leave out --plain" in refusal("calibrated", "--plain")
-    with closing(QdrantClient(path="mine")) as client:
+    with closing(EdgeClient(Path("mine"))) as client:
         vectors = models.VectorParams(size=encoder.space.width, distance=models.Distance.EUCLID)
         client.create_collection("mine", vectors_config={"video": vectors})
     with pytest.warns(UserWarning, match="does not say which embedding space"):
@@ -158,13 +157,10 @@ def test_the_command_killed_in_the_middle_ends_as_one_clean_run(
     arguments = ["ingest", "videos", "--encoder", "tiny-clip", "--segment-seconds", "1"]
     assert main([*arguments, "--store", "clean"]) == 0
     child = subprocess.Popen([sys.executable, "-m", "dits_adapter.cli", *arguments], stderr=subprocess.DEVNULL)
-    database = workplace / "video-index" / "collection" / "videos" / "storage.sqlite"
+    ids = "video-index/videos/segments/*/mutable_id_tracker.mappings"
     while child.poll() is None:  # until something is stored
-        if database.exists():
-            with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as reader:
-                tables = reader.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-                if tables and reader.execute("SELECT count(*) FROM points").fetchone()[0]:
-                    break
+        if any(file.stat().st_size for file in workplace.glob(ids)):
+            break
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
