@@ -92,6 +92,28 @@ class Kept:
     searches: dict[str, tuple[Recall, ...]]
     calls: dict[str, tuple[float, float]]
 
+    def markdown(self) -> str:
+        """Write a table."""
+        facts = [f"{self.indexed:,} vectors in the index"]
+        if self.build is not None:
+            facts.append(f"built in {self.build:.0f} s")
+        if self.memory is not None and self.disk is not None:
+            facts.append(f"the server has {self.memory:,.0f} MiB in memory, {self.disk:,.0f} MiB on disk")
+        columns = itertools.product((f"recall@{LIMIT}", "p50 ms", "p99 ms"), self.searches)
+        rows = [
+            [
+                same[0].search,
+                *(f"{row.recall:.4f}" for row in same),
+                *(f"{row.p50:.1f}" for row in same),
+                *(f"{row.p99:.1f}" for row in same),
+            ]
+            for same in zip(*self.searches.values(), strict=True)
+        ]
+        times = [f"{time_:.1f}" for same in zip(*self.calls.values(), strict=True) for time_ in same]
+        rows.append([WHOLE, *("–" for _ in self.calls), *times])
+        table = markdown_table(["search", *map(", ".join, columns)], rows)
+        return f"**Quantisation {self.quantisation}**: {', '.join(facts)}.\n\n{table}"
+
 
 @dataclass(frozen=True)
 class Library:
@@ -105,33 +127,12 @@ class Library:
 
     segments: int
     upload: float | None
-    kept: tuple[Kept, ...]
+    kept: list[Kept] = field(default_factory=list)
 
     def markdown(self) -> str:
-        """Write one table for each way to keep the vectors."""
+        """Write what comes before the tables."""
         rate = "were there already" if self.upload is None else f"stored {self.upload:,.0f} a second"
-        parts = [f"## {self.segments:,} segments, {rate}"]
-        for kept in self.kept:
-            facts = [f"{kept.indexed:,} vectors in the index"]
-            if kept.build is not None:
-                facts.append(f"built in {kept.build:.0f} s")
-            if kept.memory is not None and kept.disk is not None:
-                facts.append(f"the server has {kept.memory:,.0f} MiB in memory, {kept.disk:,.0f} MiB on disk")
-            parts.append(f"**Quantisation {kept.quantisation}**: {', '.join(facts)}.")
-            columns = itertools.product((f"recall@{LIMIT}", "p50 ms", "p99 ms"), kept.searches)
-            rows = [
-                [
-                    same[0].search,
-                    *(f"{row.recall:.4f}" for row in same),
-                    *(f"{row.p50:.1f}" for row in same),
-                    *(f"{row.p99:.1f}" for row in same),
-                ]
-                for same in zip(*kept.searches.values(), strict=True)
-            ]
-            times = [f"{time_:.1f}" for same in zip(*kept.calls.values(), strict=True) for time_ in same]
-            rows.append([WHOLE, *("–" for _ in kept.calls), *times])
-            parts.append(markdown_table(["search", *map(", ".join, columns)], rows))
-        return "\n\n".join(parts)
+        return f"## {self.segments:,} segments, {rate}"
 
 
 @dataclass
@@ -155,14 +156,16 @@ class Search:
     version: Literal[1] = 1
 
     def markdown(self) -> str:
-        """Write what comes before the tables."""
+        """Write everything."""
         gap = "; ".join(f"{name} {cosine:.3f} and {r1:.1f}" for name, (cosine, r1) in self.gap.items())
+        tables = (part.markdown() for library in self.libraries for part in (library, *library.kept))
         return "\n\n".join(
             [
                 "# Search at scale",
                 ", ".join(f"{key} {value}" for key, value in self.environment.items()),
                 f"**The vectors are generated**: drawn from {self.vectors}. {self.queries} queries, "
                 f"one at a time; mean cosine of a query to its video, and R@1 among {PAIRS['test']}: {gap}.",
+                *tables,
             ]
         )
 
@@ -238,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_search(args: argparse.Namespace) -> None:
-    """Measure collections of each size, and print each as soon as it is done."""
+    """Measure collections of each size, and print and write each way to keep one as soon as it is measured."""
     if args.keep and args.store is None:
         raise InputError("--keep is for a server that is there: name it with --store.")
     if not 1 <= args.queries <= CHUNK:
@@ -259,12 +262,14 @@ def run_search(args: argparse.Namespace) -> None:
     print(found.markdown())
     with server(args.store, args.grpc_port) as place:
         for segments in sorted(set(args.segments)):
-            library = measure_library(place, model, segments, args.queries, adapter, keep=args.keep)
-            print(f"\n{library.markdown()}", flush=True)
-            found.libraries.append(library)
-            (args.out / "search.json").write_bytes(TypeAdapter(Search).dump_json(found, indent=1) + b"\n")
-            parts = [found.markdown(), *(library.markdown() for library in found.libraries)]
-            (args.out / "search.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+            with measuring(place, model, segments, args.queries, adapter, keep=args.keep) as (library, steps):
+                found.libraries.append(library)
+                print(f"\n{library.markdown()}", flush=True)
+                for kept in steps:
+                    library.kept.append(kept)
+                    print(f"\n{kept.markdown()}", flush=True)
+                    (args.out / "search.json").write_bytes(TypeAdapter(Search).dump_json(found, indent=1) + b"\n")
+                    (args.out / "search.md").write_text(found.markdown() + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -315,10 +320,11 @@ def memory(process: int | Literal["self"], what: Literal["VmRSS", "VmHWM"]) -> f
     return int(line.split()[1]) / 1024
 
 
-def measure_library(
+@contextmanager
+def measuring(
     place: Place, model: PairModel, segments: int, queries: int, adapter: Adapter, *, keep: bool
-) -> Library:
-    """Fill a collection, or take the one that an earlier run kept, and search it in every way.
+) -> Iterator[tuple[Library, Iterator[Kept]]]:
+    """Fill a collection, or take the one that an earlier run kept, to be searched in every way.
 
     Args:
         place: the server.
@@ -328,6 +334,9 @@ def measure_library(
         adapter: what adapts them.
         keep: leave the collection there.
 
+    Yields:
+        The collection, and an iterator that measures one way to keep it after the other.
+
     Raises:
         StoreError: the server cannot be reached, or fails.
     """
@@ -336,15 +345,12 @@ def measure_library(
     name = f"benchmark-{model.digest}-{segments}"
     with QdrantStore(place.url, name) as store:
         try:
-            upload = fill(store, place, model, segments)
-            kept = tuple(
-                measure_kept(store, place, quantisation, vectors, full=segments) for quantisation in QUANTISATIONS
-            )
+            library = Library(segments, fill(store, place, model, segments))
+            yield library, (measure_kept(store, place, way, vectors, full=segments) for way in QUANTISATIONS)
         finally:
             if not keep:
                 with store.explained():
                     store.client.delete_collection(name)
-    return Library(segments, upload, kept)
 
 
 def fill(store: QdrantStore, place: Place, model: PairModel, segments: int) -> float | None:
