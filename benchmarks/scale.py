@@ -9,8 +9,8 @@ vectors: these are not searched, and a million segments' would take 25 GB.
 `ingest` stores generated clips, each with a content of its own, by a new process for each number of clips; a
 second process finds everything present.
 
-Both run against `--store`, a server that is there, or start the one whose binary is at QDRANT_BIN; of that they
-report memory and disk, too. What they store, they remove.
+Both run against `--store`, a folder or a server that is there, or start the server whose binary is at QDRANT_BIN;
+where the files are here, they report memory and disk, too. What they store, they remove.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import argparse
 import itertools
 import multiprocessing
 import os
+import re
 import sys
 import tempfile
 import time
@@ -75,9 +76,10 @@ class Kept:
 
     Attributes:
         quantisation: key of `QUANTISATIONS`.
-        build: seconds until the server had nothing left to build; None where it was built already.
-        indexed: vectors in the index; the server searches small parts of a collection without one.
-        memory: MiB of the server, with what it has mapped of its files; None for a server elsewhere.
+        build: seconds until nothing was left to build.
+        indexed: vectors in the index; Qdrant searches small parts of a collection without one.
+        memory: MiB of the server, with what it has mapped of its files, or of this process if it is a folder; None
+            for a server elsewhere.
         disk: MiB of its folder; likewise.
         searches: by `plain` and `adapted` queries: the rows of `measure_recall`.
         calls: likewise: p50 and p99 milliseconds of `QdrantStore.search`, which groups the segments by video and
@@ -85,7 +87,7 @@ class Kept:
     """
 
     quantisation: str
-    build: float | None
+    build: float
     indexed: int
     memory: float | None
     disk: float | None
@@ -94,11 +96,9 @@ class Kept:
 
     def markdown(self) -> str:
         """Write a table."""
-        facts = [f"{self.indexed:,} vectors in the index"]
-        if self.build is not None:
-            facts.append(f"built in {self.build:.0f} s")
+        facts = [f"{self.indexed:,} vectors in the index", f"built in {self.build:.0f} s"]
         if self.memory is not None and self.disk is not None:
-            facts.append(f"the server has {self.memory:,.0f} MiB in memory, {self.disk:,.0f} MiB on disk")
+            facts.append(f"{self.memory:,.0f} MiB in memory, {self.disk:,.0f} MiB on disk")
         columns = itertools.product((f"recall@{LIMIT}", "p50 ms", "p99 ms"), self.searches)
         rows = [
             [
@@ -228,7 +228,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     ingest.add_argument("--encoder", default="demo-clip", help="a CLIP (%(default)s)")
     ingest.set_defaults(run=run_ingest)
     for command in (search, ingest):
-        command.add_argument("--store", metavar="URL", help="a server (default: one is started from QDRANT_BIN)")
+        command.add_argument(
+            "--store",
+            metavar="WHERE",
+            help="a folder, or a server's URL (default: a server is started from QDRANT_BIN)",
+        )
         command.add_argument("--out", type=Path, default=Path("results/scale"), metavar="DIR", help="%(default)s")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -243,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_search(args: argparse.Namespace) -> None:
     """Measure collections of each size, and print and write each way to keep one as soon as it is measured."""
     if args.keep and args.store is None:
-        raise InputError("--keep is for a server that is there: name it with --store.")
+        raise InputError("--keep is for a store that is there: name it with --store.")
     if not 1 <= args.queries <= CHUNK:
         raise InputError(f"--queries {args.queries}: at most {CHUNK:,} can be drawn, and at least one.")
     if min(args.segments) < 1:
@@ -260,7 +264,7 @@ def run_search(args: argparse.Namespace) -> None:
         gap[name] = (float(cosines.mean()), RetrievalMetrics.from_ranks(evaluate(tried, test)).r1)
     found = Search(model.source, args.queries, gap, environment())
     print(found.markdown())
-    with server(args.store, args.grpc_port) as place:
+    with place_of(args.store, args.grpc_port) as place:
         for segments in sorted(set(args.segments)):
             with measuring(place, model, segments, args.queries, adapter, keep=args.keep) as (library, steps):
                 found.libraries.append(library)
@@ -274,41 +278,52 @@ def run_search(args: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """A server; `process` if it is ours."""
+    """A server or a folder.
 
-    url: str
-    grpc_port: int
-    process: QdrantProcess | None = None
+    Attributes:
+        location: its URL, or the folder.
+        grpc_port: of a server; None for a folder.
+        process: which serves it; None where it is not ours.
+        folder: where its files are; likewise.
+    """
+
+    location: str
+    grpc_port: int | None = None
+    process: int | Literal["self"] | None = None
+    folder: Path | None = None
 
     def memory(self) -> float | None:
-        """Return MiB of the server's process, if it is ours."""
-        return None if self.process is None else memory(self.process.pid, "VmRSS")
+        """Return MiB of the process, if it is ours."""
+        return None if self.process is None else memory(self.process, "VmRSS")
 
     def disk(self) -> float | None:
         """Return MiB of the blocks of its files, likewise."""
-        if self.process is None:
+        if self.folder is None:
             return None
-        return sum(path.stat().st_blocks for path in self.process.folder.rglob("*")) * 512 / 1024**2
+        return sum(path.stat().st_blocks for path in self.folder.rglob("*")) * 512 / 1024**2
 
 
 @contextmanager
-def server(url: str | None, grpc_port: int = 6334) -> Iterator[Place]:
-    """Give a server that is there, or start one of our own.
+def place_of(store: str | None, grpc_port: int = 6334) -> Iterator[Place]:
+    """Give the folder or the server that is there, or start a server of our own.
 
     Raises:
-        InputError: neither a URL nor QDRANT_BIN.
+        InputError: neither a store nor QDRANT_BIN.
         StoreError: no server answers at the URL.
     """
-    if url is not None:
-        require(url)
-        yield Place(url, grpc_port)
+    if store is not None and not re.match(r"https?://", store):
+        yield Place(store, None, "self", Path(store))
+        return
+    if store is not None:
+        require(store)
+        yield Place(store, grpc_port)
         return
     binary = os.environ.get("QDRANT_BIN")
     if binary is None:
         raise InputError("give a Qdrant server with --store URL, or set QDRANT_BIN to the binary of one to start.")
     process = QdrantProcess(binary)
     try:
-        yield Place(process.url, process.grpc_port, process)
+        yield Place(process.url, process.grpc_port, process.pid, process.folder)
     finally:
         process.remove()
 
@@ -343,7 +358,7 @@ def measuring(
     texts = model.queries(queries, segments)
     vectors = {"plain": texts, "adapted": unit(adapter.adapt(texts))}
     name = f"benchmark-{model.digest}-{segments}"
-    with QdrantStore(place.url, name) as store:
+    with QdrantStore(place.location, name) as store:
         try:
             library = Library(segments, fill(store, place, model, segments))
             yield library, (measure_kept(store, place, way, vectors, full=segments) for way in QUANTISATIONS)
@@ -367,31 +382,38 @@ def fill(store: QdrantStore, place: Place, model: PairModel, segments: int) -> f
         # one after the other, so that what is there is the first of them
         loading = models.OptimizersConfigDiff(indexing_threshold=0)
         store.client.update_collection(store.collection, optimizers_config=loading)
-        key = os.environ.get("QDRANT_API_KEY")
-        client = QdrantClient(
-            url=place.url, grpc_port=place.grpc_port, prefer_grpc=True, api_key=key, check_compatibility=False
-        )
+        client = None if place.grpc_port is None else grpc_client(place.location, place.grpc_port)
         started = time.monotonic()
         with tqdm(total=segments, initial=there, unit="segment", desc="storing") as bar:
             for chunk in range(there // CHUNK, -(-segments // CHUNK)):
                 drawn = model.segments(chunk)[: segments - chunk * CHUNK]
                 points = [_point(chunk * CHUNK + row) for row in range(len(drawn))]
-                client.upload_collection(
-                    store.collection,
-                    {POOLED: drawn},
-                    payload=[point.payload or {} for point in points],
-                    ids=[point.id for point in points],
-                    batch_size=BATCH,
-                    wait=True,
-                )
+                if client is None:
+                    for point, vector in zip(points, drawn, strict=True):
+                        point.vector = {POOLED: vector.tolist()}
+                    store.write(points)
+                else:
+                    client.upload_collection(
+                        store.collection,
+                        {POOLED: drawn},
+                        payload=[point.payload or {} for point in points],
+                        ids=[point.id for point in points],
+                        batch_size=BATCH,
+                        wait=True,
+                    )
                 bar.update(chunk * CHUNK + len(drawn) - bar.n)
         seconds = time.monotonic() - started
-        client.close()
     return (segments - there) / seconds
 
 
+def grpc_client(url: str, port: int) -> QdrantClient:
+    """Connect to a server in the way that is fastest for vectors."""
+    key = os.environ.get("QDRANT_API_KEY")
+    return QdrantClient(url=url, grpc_port=port, prefer_grpc=True, api_key=key, check_compatibility=False)
+
+
 def _point(number: int) -> models.PointStruct:
-    """Describe a segment as ingestion does; its vector goes beside it."""
+    """Describe a segment as ingestion does; its vector is put beside it."""
     video, position = divmod(number, PER_VIDEO)
     start = position * SECONDS
     nothing = np.empty(0, np.float32)
@@ -414,7 +436,8 @@ def _point(number: int) -> models.PointStruct:
 def measure_kept(
     store: QdrantStore, place: Place, quantisation: str, vectors: dict[str, Vectors], *, full: int
 ) -> Kept:
-    """Have the server keep the vectors so, and search them; `vectors` are queries by kind."""
+    """Have the store keep the vectors so, and search them; `vectors` are queries by kind."""
+    started = time.monotonic()
     with store.explained():
         pooled = models.VectorParamsDiff(
             quantization_config=QUANTISATIONS[quantisation] or models.Disabled.DISABLED
@@ -424,30 +447,29 @@ def measure_kept(
             vectors_config={POOLED: pooled},
             optimizers_config=models.OptimizersConfigDiff(indexing_threshold=UNINDEXED),
         )
-        build, indexed = settle(store.client, store.collection, full)
+        ended, indexed = settle(store, full)  # a folder has built it by now
     searches, calls = {}, {}
-    with QdrantStore(place.url, store.collection) as fresh:  # one that knows how the vectors are kept now
+    with QdrantStore(store.client, store.collection) as fresh:  # one that knows how the vectors are kept now
         for name, queries in vectors.items():
             searches[name] = tuple(measure_recall(fresh, queries, limit=LIMIT))
             calls[name] = whole_searches(fresh, queries)
-    return Kept(quantisation, build, indexed, place.memory(), place.disk(), searches, calls)
+    return Kept(quantisation, ended - started, indexed, place.memory(), place.disk(), searches, calls)
 
 
-def settle(client: QdrantClient, collection: str, full: int) -> tuple[float | None, int]:
-    """Wait until the server has nothing left to build; return the seconds, and how many vectors are indexed."""
-    started = time.monotonic()
-    busy = None
+def settle(store: QdrantStore, full: int) -> tuple[float, int]:
+    """Wait until nothing is left to build; return since when (monotonic), and how many vectors are indexed."""
+    busy = time.monotonic()
     with tqdm(total=full, unit="segment", desc="indexing") as bar:
         while True:
-            info = client.get_collection(collection)
+            info = store.client.get_collection(store.collection)
             now = time.monotonic()
             bar.update((info.indexed_vectors_count or 0) - bar.n)
             if info.status == models.CollectionStatus.RED:
                 raise StoreError(f"Qdrant cannot build the index: {info.optimizer_status}")
             if info.status != models.CollectionStatus.GREEN:
                 busy = now
-            elif now - (busy or started) > SETTLED:
-                return busy and busy - started, info.indexed_vectors_count or 0
+            elif now - busy > SETTLED:
+                return busy, info.indexed_vectors_count or 0
             time.sleep(0.2)
 
 
@@ -467,13 +489,13 @@ def run_ingest(args: argparse.Namespace) -> None:
     """Store clips in each number, and print each row as soon as it is done."""
     if min(args.clips) < 1:
         raise InputError(f"--clips {min(args.clips)}: at least one is stored.")
-    with server(args.store) as place, tempfile.TemporaryDirectory() as scratch:
+    with place_of(args.store) as place, tempfile.TemporaryDirectory() as scratch:
         drawn = draw_clips(Path(scratch) / "drawn", min(DISTINCT, max(args.clips)))
         found = Ingest(args.encoder, sum(map(len, drawn)) / len(drawn) / 1000, environment())
         for clips in sorted(set(args.clips)):
             folder = Path(scratch) / str(clips)
             write_distinct(drawn, folder, clips)
-            found.sizes.append(measure_ingest(place.url, folder, clips, args.encoder))
+            found.sizes.append(measure_ingest(place.location, folder, clips, args.encoder))
             (args.out / "ingest.json").write_bytes(TypeAdapter(Ingest).dump_json(found, indent=1) + b"\n")
             (args.out / "ingest.md").write_text(found.markdown() + "\n", encoding="utf-8")
             print(found.markdown(), flush=True)

@@ -35,8 +35,8 @@ class CollectionOptions(BaseModel):
     Attributes:
         float16: keep vectors in half precision.
         quantisation: search `scalar` (int8) or `binary` copies of the pooled vectors and order the hits by the
-            full ones. Binary is for widths of a thousand and more: at 512 it misses more than half of the ten
-            nearest of 30,000 generated vectors (`python -m benchmarks.scale search`).
+            full ones. Binary is for widths of a thousand and more: at 512 it misses two thirds of the ten
+            nearest of 100,000 generated vectors (`python -m benchmarks.scale search`).
         on_disk: keep the full pooled vectors on disk.
         hnsw_m: links of each point in the index; more is better and larger.
         hnsw_ef_construct: candidates for each link; more is better and slower to build.
