@@ -129,13 +129,12 @@ class AsyncQdrantStore:
 
     async def _run(self, steps: Steps[T]) -> T:
         """Make the requests of a search, as `Connection.run`."""
-        patience = Patience(self.location, SEARCH_PATIENCE)
         with explained(self.location):
             try:
                 method, arguments = next(steps)
                 while True:
                     try:
-                        answer = await self._repeated(method, arguments, patience)
+                        answer = await self._repeated(method, arguments)
                     except Exception as error:
                         method, arguments = steps.throw(error)
                     else:
@@ -143,7 +142,8 @@ class AsyncQdrantStore:
             except StopIteration as done:
                 return done.value
 
-    async def _repeated(self, method: str, arguments: dict[str, Any], patience: Patience) -> Any:
+    async def _repeated(self, method: str, arguments: dict[str, Any]) -> Any:
+        patience = Patience(self.location, SEARCH_PATIENCE)
         while True:
             try:
                 return await getattr(self.client, method)(**arguments)

@@ -157,11 +157,11 @@ class Connection:
         Raises:
             StoreError: as `explained`, and what the search itself raises.
         """
-        patience = Patience(self.location, SEARCH_PATIENCE)
         with self.explained():
             try:
                 method, arguments = next(steps)
                 while True:
+                    patience = Patience(self.location, SEARCH_PATIENCE)
                     try:
                         answer = _repeated(partial(getattr(self.client, method), **arguments), patience)
                     except Exception as error:
