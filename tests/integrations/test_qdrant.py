@@ -26,6 +26,7 @@ from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
 from dits_adapter.artifact import Artifact
 from dits_adapter.calibration import Calibration
 from dits_adapter.cli import main
+from dits_adapter.stores.edge import EdgeClient
 from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents
 from tests.stores.server import QdrantProcess
