@@ -21,13 +21,13 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from pydantic import TypeAdapter
+from tqdm import tqdm
 
 from dits_adapter.adapters import (
     Adapter,
@@ -59,6 +59,8 @@ GROWTH = {
     "width": (128, 256, 512, 1024),
 }
 """Axes of the growth curves; the others stay at batch 1, one thread, ten steps and the width asked for."""
+GROWTH_SECONDS = 3.0
+"""Of measuring for each point of a curve."""
 ROUNDS = 3
 """Rounds at least, whatever time they take."""
 
@@ -208,16 +210,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32, 256], help="queries a call (1 32 256)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the CPU (1 2)")
     parser.add_argument("--width", type=int, default=512, help="dimension of the embeddings (%(default)s)")
-    parser.add_argument("--growth", action="store_true", help="add growth curves; takes some minutes")
+    parser.add_argument("--growth", action="store_true", help="add growth curves; takes five minutes")
     parser.add_argument("--seconds", type=float, default=20, help="of measuring for each setting (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results/latency"), metavar="DIR", help="%(default)s")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         adapters, encode = build_adapters(args.width, Path(folder)), build_text_encoder(args.width)
         timings: list[Timing] = []
-        for threads in args.threads:
-            for batch in args.batch:
-                timings += measure(adapters, encode, args.width, batch, threads, args.seconds)
+        settings = [(threads, batch) for threads in args.threads for batch in args.batch]
+        for threads, batch in tqdm(settings, desc="measuring", unit="setting"):
+            timings += measure(adapters, encode, args.width, batch, threads, args.seconds)
         grown = growth(args.width, Path(folder)) if args.growth else {}
     found = Latency(args.width, tuple(timings), profile(args.width), environment(), grown)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -236,7 +238,7 @@ def build_adapters(width: int, folder: Path) -> dict[str, Adapts]:
     for steps in (STEPS[0], STEPS[-1]):
         depth = equal_cost_depth(sampler(width, steps))
         adapters[f"mlp-{steps}, {depth} layers"] = MLPAdapter(MLPConfig(width=width, depth=depth)).eval()
-    for steps in STEPS:
+    for steps in tqdm(STEPS, desc="exporting", unit="sampler"):
         adapters |= forms(width, steps, folder)
     adapters["floor of dits-10: reading float32"] = Reading(width, 10, 4)
     adapters["floor of dits-10: reading int8"] = Reading(width, 10, 1)
@@ -245,15 +247,19 @@ def build_adapters(width: int, folder: Path) -> dict[str, Adapts]:
 
 
 def forms(width: int, steps: int, folder: Path) -> dict[str, Adapts]:
-    """Build DITS of T' steps as it is trained, as torch runs it, and as ONNX Runtime does."""
+    """Build DITS of T' steps as it is trained, as torch runs it, and as ONNX Runtime does.
+
+    The files are made once; the weights are the same every time.
+    """
     name, generator = f"dits-{steps}", torch.Generator().manual_seed(0)
     dits = DITSAdapter(sampler(width, steps)).eval()
     with torch.no_grad():
         for parameter in dits.parameters():
             parameter.normal_(std=0.5 * parameter.shape[-1] ** -0.5, generator=generator)
     float32, int8 = (folder / f"{name}-{width}-{kind}.onnx" for kind in ("float32", "int8"))
-    export_adapter(dits, float32)
-    quantise(float32, int8, np.random.default_rng(0).normal(size=(256, width)).astype(np.float32))
+    if not int8.exists():
+        export_adapter(dits, float32)
+        quantise(float32, int8, np.random.default_rng(0).normal(size=(256, width)).astype(np.float32))
     folded = dits.for_inference()
     return {
         f"{name}, unfolded": dits,
@@ -354,17 +360,18 @@ def rounds(timed: Sequence[Call], threads: int, seconds: float) -> np.ndarray:
 
 
 def growth(width: int, folder: Path) -> dict[str, dict[int, dict[str, float]]]:
-    """Time the forms of DITS along each axis of `GROWTH`; see `Latency.growth`."""
-    found: dict[str, dict[int, dict[str, float]]] = {}
-    build = cache(forms)
-    for axis, values in GROWTH.items():
-        found[axis] = {}
-        for value in values:
+    """Time the forms of DITS along each axis of `GROWTH`, and say each time as it comes; see `Latency.growth`."""
+    found: dict[str, dict[int, dict[str, float]]] = {axis: {} for axis in GROWTH}
+    points = [(axis, value) for axis, values in GROWTH.items() for value in values]
+    with tqdm(points, desc="growth", unit="point") as bar:
+        for axis, value in bar:
             at = {"batch": 1, "threads": 1, "steps": 10, "width": width, axis: value}
-            timed = build(at["width"], at["steps"], folder)
-            taken = rounds(calls(timed, at["width"], at["batch"], at["threads"]), at["threads"], 0)
+            timed = forms(at["width"], at["steps"], folder)
+            taken = rounds(calls(timed, at["width"], at["batch"], at["threads"]), at["threads"], GROWTH_SECONDS)
             names = [name.partition(", ")[2] or "folded" for name in timed]
             found[axis][value] = dict(zip(names, np.median(taken, axis=0).tolist(), strict=True))
+            times = ", ".join(f"{name} {time_:.2f}" for name, time_ in found[axis][value].items())
+            bar.write(f"{axis} {value}: {times} ms", file=sys.stderr)
     return found
 
 

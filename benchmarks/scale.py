@@ -1,138 +1,551 @@
-"""A store at a size: `python -m benchmarks.scale WHERE --segments 100000`, with WHERE a folder or a server's URL.
+"""What a large library costs: `python -m benchmarks.scale search` and `python -m benchmarks.scale ingest`.
 
-Fills a collection with generated vectors, unless it is there, and builds its index; then opens it and searches.
-Give the command twice: the second run measures opening, memory and searches in a process of its own. Of a server,
-memory is that of this process only.
+`search` fills a collection with generated vectors (`benchmarks.generated`) and measures, for plain and for adapted
+queries, what its index finds of the nearest segments, and how long that takes; with full vectors, then with int8
+and binary copies of the same points. The adapter is a ridge regression, fitted to pairs of the same distribution.
+The collection is what `dits-adapter ingest` makes and the points carry the payload that it writes, but no frame
+vectors: these are not searched, and a million segments' would take 25 GB.
+
+`ingest` stores generated clips, each with a content of its own, by a new process for each number of clips; a
+second process finds everything present.
+
+Both run against `--store`, a folder or a server that is there, or start the server whose binary is at QDRANT_BIN;
+where the files are here, they report memory and disk, too. What they store, they remove.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import itertools
+import multiprocessing
+import os
+import re
 import sys
+import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-from qdrant_client import models
+from pydantic import TypeAdapter
+from qdrant_client import QdrantClient, models
 from tqdm import tqdm
 
-from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.ingest import BATCH
-from dits_adapter.stores.options import CollectionOptions
+from benchmarks.datasets.lookalike import make_clips
+from benchmarks.generated import CHUNK, PER_VIDEO, PairModel, Stream, Vectors
+from benchmarks.qdrant import require
+from dits_adapter.adapters import Adapter
+from dits_adapter.errors import DITSError, InputError, StoreError
+from dits_adapter.metrics import RetrievalMetrics
+from dits_adapter.stores.ingest import IngestReport
+from dits_adapter.stores.options import QUANTISATIONS
 from dits_adapter.stores.qdrant import QdrantStore
-from dits_adapter.stores.recall import measure_recall
-from dits_adapter.stores.segments import FRAMES, POOLED
-from dits_adapter.training.compare import markdown_table
+from dits_adapter.stores.recall import Recall, measure_recall
+from dits_adapter.stores.segments import POOLED, VideoFile, segment_point, video_id
+from dits_adapter.training.compare import environment, markdown_table
+from dits_adapter.training.data import load_pairs
+from dits_adapter.training.frozen import evaluate, fit_closed_form
+from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
+from dits_adapter.video.pooling import unit
+from tests.stores.server import QdrantProcess
 
-WIDTH, CENTRES, QUERIES = 512, 1000, 200
-SEGMENTS_A_VIDEO = 5
-Floats = npt.NDArray[np.float32]
+LIMIT = 10
+BATCH = 500
+"""Points a request: 1 MB at width 512."""
+FRAMES, SECONDS = 12, 5.0
+"""Of a generated segment."""
+UNINDEXED = 10_000
+"""Kilobytes of vectors in a part of the collection from which on Qdrant indexes it: its own default."""
+SETTLED = 3.0
+"""Seconds for which a collection has to say that nothing is being built: work starts a moment after a change."""
+PAIRS: Mapping[Stream, int] = {"training": 1_000, "validation": 500, "test": 500}
+WHOLE = "QdrantStore.search"
+DISTINCT = 32
+"""Clips that are drawn; the others are these with another number at their end."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One way to keep the vectors of a collection.
+
+    Attributes:
+        quantisation: key of `QUANTISATIONS`.
+        build: seconds until nothing was left to build.
+        indexed: vectors in the index; Qdrant searches small parts of a collection without one.
+        memory: MiB of the server, with what it has mapped of its files, or of this process if it is a folder; None
+            for a server elsewhere.
+        disk: MiB of its folder; likewise.
+        searches: by `plain` and `adapted` queries: the rows of `measure_recall`.
+        calls: likewise: p50 and p99 milliseconds of `QdrantStore.search`, which groups the segments by video and
+            fetches their payload.
+    """
+
+    quantisation: str
+    build: float
+    indexed: int
+    memory: float | None
+    disk: float | None
+    searches: dict[str, tuple[Recall, ...]]
+    calls: dict[str, tuple[float, float]]
+
+    def markdown(self) -> str:
+        """Write a table."""
+        facts = [f"{self.indexed:,} vectors in the index", f"built in {self.build:.0f} s"]
+        if self.memory is not None and self.disk is not None:
+            facts.append(f"{self.memory:,.0f} MiB in memory, {self.disk:,.0f} MiB on disk")
+        columns = itertools.product((f"recall@{LIMIT}", "p50 ms", "p99 ms"), self.searches)
+        rows = [
+            [
+                same[0].search,
+                *(f"{row.recall:.4f}" for row in same),
+                *(f"{row.p50:.1f}" for row in same),
+                *(f"{row.p99:.1f}" for row in same),
+            ]
+            for same in zip(*self.searches.values(), strict=True)
+        ]
+        times = [f"{time_:.1f}" for same in zip(*self.calls.values(), strict=True) for time_ in same]
+        rows.append([WHOLE, *("–" for _ in self.calls), *times])
+        table = markdown_table(["search", *map(", ".join, columns)], rows)
+        return f"**Quantisation {self.quantisation}**: {', '.join(facts)}.\n\n{table}"
+
+
+@dataclass(frozen=True)
+class Library:
+    """A collection of one size.
+
+    Attributes:
+        segments: how many.
+        upload: segments stored a second; None where all were there.
+        kept: full vectors first.
+    """
+
+    segments: int
+    upload: float | None
+    kept: list[Kept] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """Write what comes before the tables."""
+        rate = "were there already" if self.upload is None else f"stored {self.upload:,.0f} a second"
+        return f"## {self.segments:,} segments, {rate}"
+
+
+@dataclass
+class Search:
+    """One run of `search`.
+
+    Attributes:
+        vectors: where they are from, in words.
+        queries: how many.
+        gap: of fresh pairs: mean cosine of a text and its video, and R@1, by `plain` and `adapted`.
+        environment: processor and versions.
+        libraries: by size.
+        version: of this layout.
+    """
+
+    vectors: str
+    queries: int
+    gap: dict[str, tuple[float, float]]
+    environment: dict[str, str]
+    libraries: list[Library] = field(default_factory=list)
+    version: Literal[1] = 1
+
+    def markdown(self) -> str:
+        """Write everything."""
+        gap = "; ".join(f"{name} {cosine:.3f} and {r1:.1f}" for name, (cosine, r1) in self.gap.items())
+        tables = (part.markdown() for library in self.libraries for part in (library, *library.kept))
+        return "\n\n".join(
+            [
+                "# Search at scale",
+                ", ".join(f"{key} {value}" for key, value in self.environment.items()),
+                f"**The vectors are generated**: drawn from {self.vectors}. {self.queries} queries, "
+                f"one at a time; mean cosine of a query to its video, and R@1 among {PAIRS['test']}: {gap}.",
+                *tables,
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Ingestion:
+    """What storing a number of clips took.
+
+    Attributes:
+        clips: how many.
+        rate: clips stored a second.
+        memory: greatest memory of the process, MiB.
+        again: seconds of a second run, which found all present.
+    """
+
+    clips: int
+    rate: float
+    memory: float
+    again: float
+
+
+@dataclass
+class Ingest:
+    """One run of `ingest`; `kilobytes` is the mean size of a clip."""
+
+    encoder: str
+    kilobytes: float
+    environment: dict[str, str]
+    sizes: list[Ingestion] = field(default_factory=list)
+    version: Literal[1] = 1
+
+    def markdown(self) -> str:
+        """Write a table."""
+        cells = [[f"{s.clips:,}", f"{s.rate:.1f}", f"{s.memory:,.0f}", f"{s.again:.2f}"] for s in self.sizes]
+        return "\n\n".join(
+            [
+                "# Ingestion at scale",
+                ", ".join(f"{key} {value}" for key, value in self.environment.items()),
+                f"Generated clips of one second, 64 × 48 pixels, {self.kilobytes:.0f} kB, through {self.encoder}; "
+                "a new process for each row.",
+                markdown_table(["clips", "stored a second", "MiB of the process", "seconds, all present"], cells),
+            ]
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Fill a store, open it and search it; see the module's docstring."""
-    parser = argparse.ArgumentParser(description="Fill, open and search a store of generated vectors.")
-    parser.add_argument("store", metavar="WHERE", help="a folder, or a Qdrant server's URL")
-    parser.add_argument("--segments", type=int, default=10_000, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--frames", type=int, default=0, metavar="N", help="frame vectors a segment (default: none)"
-    )
-    parser.add_argument(
-        "--quantisation", default="none", choices=["none", "scalar", "binary"], help="default: %(default)s"
-    )
+    """Measure, print and write; return the exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    search = commands.add_parser("search", help="recall and latency of large collections")
+    search.add_argument("--segments", type=int, nargs="+", default=[100_000], metavar="N", help="sizes (100000)")
+    search.add_argument("--queries", type=int, default=200, help="of each kind (%(default)s)")
+    search.add_argument("--width", type=int, default=512, help="dimension of the vectors (%(default)s)")
+    search.add_argument("--like", type=Path, metavar="PAIRS", help="take moments and width from these pairs")
+    search.add_argument("--grpc-port", type=int, default=6334, help="of the server, for the upload (%(default)s)")
+    search.add_argument("--keep", action="store_true", help="leave the collections there, for another run")
+    search.set_defaults(run=run_search)
+    ingest = commands.add_parser("ingest", help="rate, memory and repetition of ingestion")
+    ingest.add_argument("--clips", type=int, nargs="+", default=[100, 1_000], metavar="N", help="sizes (100 1000)")
+    ingest.add_argument("--encoder", default="demo-clip", help="a CLIP (%(default)s)")
+    ingest.set_defaults(run=run_ingest)
+    for command in (search, ingest):
+        command.add_argument(
+            "--store",
+            metavar="WHERE",
+            help="a folder, or a server's URL (default: a server is started from QDRANT_BIN)",
+        )
+        command.add_argument("--out", type=Path, default=Path("results/scale"), metavar="DIR", help="%(default)s")
     args = parser.parse_args(argv)
-    with QdrantStore(args.store, f"scale-{args.segments}-{args.frames}-{args.quantisation}") as store:
-        if store.exists():
-            started = time.perf_counter()
-        else:
-            _fill(store, args.segments, args.frames, CollectionOptions(quantisation=args.quantisation))
-            store.close()
-            started = time.perf_counter()
-        store.open()
-        count = store.count()
-        print(f"opened {count:,} segments in {time.perf_counter() - started:.2f} s; {_memory()}")
-        queries = next(_vectors(1, QUERIES, QUERIES))
-        milliseconds = []
-        for query in queries:
-            started = time.perf_counter()
-            store.search(query)
-            milliseconds.append(1e3 * (time.perf_counter() - started))
-        p50, p99 = np.percentile(milliseconds, (50, 99))
-        print(f"QdrantStore.search, ten videos: p50 {p50:.1f} ms, p99 {p99:.1f} ms; {_memory()}\n")
-        rows = measure_recall(store, queries)
-        table = [[row.search, f"{row.recall:.4f}", f"{row.p50:.1f}", f"{row.p99:.1f}"] for row in rows]
-        print(markdown_table(["search", "recall@10", "p50 ms", "p99 ms"], table))
+    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.run(args)
+    except DITSError as error:
+        print(f"benchmarks.scale: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
-def _fill(store: QdrantStore, segments: int, frames: int, options: CollectionOptions) -> None:
-    rng = np.random.default_rng(2)
-    store.create(_space(frames), segment_seconds=2.0, options=options)
-    started, waited = time.perf_counter(), 0.0
-    with store.bulk_load(), tqdm(total=segments, unit="segment") as bar:
-        for start, batch in zip(range(0, segments, BATCH), _vectors(0, segments, BATCH), strict=True):
-            points = [_point(start + n, vector, frames, rng) for n, vector in enumerate(batch)]
-            written = time.perf_counter()
-            store.write(points)
-            waited += time.perf_counter() - written
-            bar.update(len(points))
-        stored = time.perf_counter() - started
-    store.build_index()
-    built = time.perf_counter() - started - stored
-    print(
-        f"stored {segments:,} segments with {frames} frames in {stored:.0f} s, {waited:.0f} s of it in the store "
-        f"({segments / waited:,.0f} segments/s); index {built:.0f} s; {_memory()}"
+def run_search(args: argparse.Namespace) -> None:
+    """Measure collections of each size, and print and write each way to keep one as soon as it is measured."""
+    if args.keep and args.store is None:
+        raise InputError("--keep is for a store that is there: name it with --store.")
+    if not 1 <= args.queries <= CHUNK:
+        raise InputError(f"--queries {args.queries}: at most {CHUNK:,} can be drawn, and at least one.")
+    if min(args.segments) < 1:
+        raise InputError(f"--segments {min(args.segments)}: a collection has at least one.")
+    if args.like is None:
+        model = PairModel.standard(args.width)
+    else:
+        model = PairModel.like(load_pairs(args.like), args.like.name)
+    training, validation, test = (model.pairs(stream, count) for stream, count in PAIRS.items())
+    adapter = fit_closed_form("ridge", training, validation)
+    gap = {}
+    for name, tried in (("plain", fit_closed_form("identity", training, validation)), ("adapted", adapter)):
+        cosines = np.sum(unit(tried.adapt(test.text)) * test.video, axis=1)
+        gap[name] = (float(cosines.mean()), RetrievalMetrics.from_ranks(evaluate(tried, test)).r1)
+    found = Search(model.source, args.queries, gap, environment())
+    print(found.markdown())
+    with place_of(args.store, args.grpc_port) as place:
+        for segments in sorted(set(args.segments)):
+            with measuring(place, model, segments, args.queries, adapter, keep=args.keep) as (library, steps):
+                found.libraries.append(library)
+                print(f"\n{library.markdown()}", flush=True)
+                for kept in steps:
+                    library.kept.append(kept)
+                    print(f"\n{kept.markdown()}", flush=True)
+                    (args.out / "search.json").write_bytes(TypeAdapter(Search).dump_json(found, indent=1) + b"\n")
+                    (args.out / "search.md").write_text(found.markdown() + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server or a folder.
+
+    Attributes:
+        location: its URL, or the folder.
+        grpc_port: of a server; None for a folder.
+        process: which serves it; None where it is not ours.
+        folder: where its files are; likewise.
+    """
+
+    location: str
+    grpc_port: int | None = None
+    process: int | Literal["self"] | None = None
+    folder: Path | None = None
+
+    def memory(self) -> float | None:
+        """Return MiB of the process, if it is ours."""
+        return None if self.process is None else memory(self.process, "VmRSS")
+
+    def disk(self) -> float | None:
+        """Return MiB of the blocks of its files, likewise."""
+        if self.folder is None:
+            return None
+        return sum(path.stat().st_blocks for path in self.folder.rglob("*")) * 512 / 1024**2
+
+
+@contextmanager
+def place_of(store: str | None, grpc_port: int = 6334) -> Iterator[Place]:
+    """Give the folder or the server that is there, or start a server of our own.
+
+    Raises:
+        InputError: neither a store nor QDRANT_BIN.
+        StoreError: no server answers at the URL.
+    """
+    if store is not None and not re.match(r"https?://", store):
+        yield Place(store, None, "self", Path(store))
+        return
+    if store is not None:
+        require(store)
+        yield Place(store, grpc_port)
+        return
+    binary = os.environ.get("QDRANT_BIN")
+    if binary is None:
+        raise InputError("give a Qdrant server with --store URL, or set QDRANT_BIN to the binary of one to start.")
+    process = QdrantProcess(binary)
+    try:
+        yield Place(process.url, process.grpc_port, process.pid, process.folder)
+    finally:
+        process.remove()
+
+
+def memory(process: int | Literal["self"], what: Literal["VmRSS", "VmHWM"]) -> float:
+    """Return MiB that a process of Linux has in memory, now or at most so far."""
+    lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
+    (line,) = [line for line in lines if line.startswith(what)]
+    return int(line.split()[1]) / 1024
+
+
+@contextmanager
+def measuring(
+    place: Place, model: PairModel, segments: int, queries: int, adapter: Adapter, *, keep: bool
+) -> Iterator[tuple[Library, Iterator[Kept]]]:
+    """Fill a collection, or take the one that an earlier run kept, to be searched in every way.
+
+    Args:
+        place: the server.
+        model: draws vectors.
+        segments: how many.
+        queries: how many, plain, and the same adapted.
+        adapter: what adapts them.
+        keep: leave the collection there.
+
+    Yields:
+        The collection, and an iterator that measures one way to keep it after the other.
+
+    Raises:
+        StoreError: the server cannot be reached, or fails.
+    """
+    texts = model.queries(queries, segments)
+    vectors = {"plain": texts, "adapted": unit(adapter.adapt(texts))}
+    name = f"benchmark-{model.digest}-{segments}"
+    with QdrantStore(place.location, name) as store:
+        try:
+            library = Library(segments, fill(store, place, model, segments))
+            yield library, (measure_kept(store, place, way, vectors, full=segments) for way in QUANTISATIONS)
+        finally:
+            if not keep:
+                with store.explained():
+                    store.client.delete_collection(name)
+
+
+def fill(store: QdrantStore, place: Place, model: PairModel, segments: int) -> float | None:
+    """Upload what the collection lacks, and build no index yet.
+
+    Returns:
+        Segments a second; None where all were there.
+    """
+    store.create(model.space)
+    there = store.count()
+    if there >= segments:
+        return None
+    with store.explained():
+        # one after the other, so that what is there is the first of them
+        loading = models.OptimizersConfigDiff(indexing_threshold=0)
+        store.client.update_collection(store.collection, optimizers_config=loading)
+        client = None if place.grpc_port is None else grpc_client(place.location, place.grpc_port)
+        started = time.monotonic()
+        with tqdm(total=segments, initial=there, unit="segment", desc="storing") as bar:
+            for chunk in range(there // CHUNK, -(-segments // CHUNK)):
+                drawn = model.segments(chunk)[: segments - chunk * CHUNK]
+                points = [_point(chunk * CHUNK + row) for row in range(len(drawn))]
+                if client is None:
+                    for point, vector in zip(points, drawn, strict=True):
+                        point.vector = {POOLED: vector.tolist()}
+                    store.write(points)
+                else:
+                    client.upload_collection(
+                        store.collection,
+                        {POOLED: drawn},
+                        payload=[point.payload or {} for point in points],
+                        ids=[point.id for point in points],
+                        batch_size=BATCH,
+                        wait=True,
+                    )
+                bar.update(chunk * CHUNK + len(drawn) - bar.n)
+        seconds = time.monotonic() - started
+    return (segments - there) / seconds
+
+
+def grpc_client(url: str, port: int) -> QdrantClient:
+    """Connect to a server in the way that is fastest for vectors."""
+    key = os.environ.get("QDRANT_API_KEY")
+    return QdrantClient(url=url, grpc_port=port, prefer_grpc=True, api_key=key, check_compatibility=False)
+
+
+def _point(number: int) -> models.PointStruct:
+    """Describe a segment as ingestion does; its vector is put beside it."""
+    video, position = divmod(number, PER_VIDEO)
+    start = position * SECONDS
+    nothing = np.empty(0, np.float32)
+    segment = EncodedSegment(
+        path=f"/videos/{video // 1000:04d}/{video:07d}.mp4",
+        start=start,
+        end=start + SECONDS,
+        fps=25.0,
+        duration=PER_VIDEO * SECONDS,
+        vector=nothing,
+        frame_vectors=nothing,
+        timestamps=start + SECONDS * (np.arange(FRAMES) + 0.5) / FRAMES,
+        backend="generated",
     )
+    file = VideoFile(segment.path, 1_000_000, 1_700_000_000_000_000_000, video_id(f"{video:064x}"))
+    last = position == PER_VIDEO - 1
+    return segment_point(file, segment, segments=PER_VIDEO if last else None)
 
 
-def _vectors(seed: int, total: int, size: int) -> Iterator[Floats]:
-    """Generate vectors around a thousand centres, (size, d) at a time: near and far ones, as in a library."""
-    centres = np.random.default_rng(99).normal(size=(CENTRES, WIDTH))
-    rng = np.random.default_rng(seed)
-    for start in range(0, total, size):
-        n = min(size, total - start)
-        vectors = centres[rng.integers(CENTRES, size=n)] + rng.normal(size=(n, WIDTH))
-        yield (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+def measure_kept(
+    store: QdrantStore, place: Place, quantisation: str, vectors: dict[str, Vectors], *, full: int
+) -> Kept:
+    """Have the store keep the vectors so, and search them; `vectors` are queries by kind."""
+    started = time.monotonic()
+    with store.explained():
+        pooled = models.VectorParamsDiff(
+            quantization_config=QUANTISATIONS[quantisation] or models.Disabled.DISABLED
+        )
+        store.client.update_collection(
+            store.collection,
+            vectors_config={POOLED: pooled},
+            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=UNINDEXED),
+        )
+        ended, indexed = settle(store, full)  # a folder has built it by now
+    searches, calls = {}, {}
+    with QdrantStore(store.client, store.collection) as fresh:  # one that knows how the vectors are kept now
+        for name, queries in vectors.items():
+            searches[name] = tuple(measure_recall(fresh, queries, limit=LIMIT))
+            calls[name] = whole_searches(fresh, queries)
+    return Kept(quantisation, ended - started, indexed, place.memory(), place.disk(), searches, calls)
 
 
-def _point(n: int, vector: Floats, frames: int, rng: np.random.Generator) -> models.PointStruct:
-    vectors: dict[str, list[float] | list[list[float]]] = {POOLED: vector.tolist()}
-    if frames:
-        vectors[FRAMES] = (vector + rng.normal(size=(frames, WIDTH)) / WIDTH**0.5).tolist()
-    video, segment = divmod(n, SEGMENTS_A_VIDEO)
-    payload = {
-        "video_id": str(uuid.UUID(int=video)),
-        "path": f"/library/{video}.mp4",
-        "start": 2.0 * segment,
-        "end": 2.0 * segment + 2,
-        "timestamps": [2 * segment + (frame + 0.5) * 2 / max(1, frames) for frame in range(frames)],
-    }
-    return models.PointStruct.model_construct(id=str(uuid.UUID(int=n)), vector=vectors, payload=payload)
+def settle(store: QdrantStore, full: int) -> tuple[float, int]:
+    """Wait until nothing is left to build; return since when (monotonic), and how many vectors are indexed."""
+    busy = time.monotonic()
+    with tqdm(total=full, unit="segment", desc="indexing") as bar:
+        while True:
+            info = store.client.get_collection(store.collection)
+            now = time.monotonic()
+            bar.update((info.indexed_vectors_count or 0) - bar.n)
+            if info.status == models.CollectionStatus.RED:
+                raise StoreError(f"Qdrant cannot build the index: {info.optimizer_status}")
+            if info.status != models.CollectionStatus.GREEN:
+                busy = now
+            elif now - busy > SETTLED:
+                return busy, info.indexed_vectors_count or 0
+            time.sleep(0.2)
 
 
-def _space(frames: int) -> EmbeddingSpace:
-    canaries = [tuple(map(tuple, rows.tolist())) for rows in _vectors(3, 6, 3)]
-    return EmbeddingSpace(
-        encoder="generated",
-        weights_sha256=hashlib.sha256(b"generated").hexdigest(),
-        frames=max(1, frames),
-        width=WIDTH,
-        canary_texts=canaries[0],
-        canary_images=canaries[1],
-    )
+def whole_searches(store: QdrantStore, queries: Vectors) -> tuple[float, float]:
+    """Return p50 and p99 milliseconds of a search as users make it; see `Kept`."""
+    store.open()
+    milliseconds = []
+    for query in queries:
+        started = time.perf_counter()
+        store.search(query, limit=LIMIT)
+        milliseconds.append(1e3 * (time.perf_counter() - started))
+    p50, p99 = np.percentile(milliseconds, (50, 99))
+    return float(p50), float(p99)
 
 
-def _memory() -> str:
-    """Say what this process has in memory: its own, and with the files that the system keeps there for it."""
-    if not sys.platform.startswith("linux"):
-        return "memory is measured on Linux only"
-    with open("/proc/self/status") as status:
-        sizes = {line.split(":")[0]: int(line.split()[1]) // 1024 for line in status if " kB" in line}
-    return f"{sizes['RssAnon']:,} MB of memory, {sizes['VmRSS']:,} MB with mapped files"
+def run_ingest(args: argparse.Namespace) -> None:
+    """Store clips in each number, and print each row as soon as it is done."""
+    if min(args.clips) < 1:
+        raise InputError(f"--clips {min(args.clips)}: at least one is stored.")
+    with place_of(args.store) as place, tempfile.TemporaryDirectory() as scratch:
+        drawn = draw_clips(Path(scratch) / "drawn", min(DISTINCT, max(args.clips)))
+        found = Ingest(args.encoder, sum(map(len, drawn)) / len(drawn) / 1000, environment())
+        for clips in sorted(set(args.clips)):
+            folder = Path(scratch) / str(clips)
+            write_distinct(drawn, folder, clips)
+            found.sizes.append(measure_ingest(place.location, folder, clips, args.encoder))
+            (args.out / "ingest.json").write_bytes(TypeAdapter(Ingest).dump_json(found, indent=1) + b"\n")
+            (args.out / "ingest.md").write_text(found.markdown() + "\n", encoding="utf-8")
+            print(found.markdown(), flush=True)
+
+
+def draw_clips(folder: Path, count: int) -> list[bytes]:
+    """Return the contents of generated clips of one second."""
+    folder.mkdir()
+    return [clip.path.read_bytes() for clip in make_clips(folder, {"clip": count})["clip"]]
+
+
+def write_distinct(clips: Sequence[bytes], folder: Path, count: int) -> None:
+    """Write files of these clips in turn, each with its number in a box at the end, which decoders pass over.
+
+    A box of the type `free` is a size (four bytes), the type and anything (ISO/IEC 14496-12, 8.1.2).
+    """
+    folder.mkdir()
+    for number, clip in zip(range(count), itertools.cycle(clips)):
+        box = (16).to_bytes(4, "big") + b"free" + number.to_bytes(8, "big")
+        (folder / f"{number:06d}.mp4").write_bytes(clip + box)
+
+
+def measure_ingest(url: str, folder: Path, clips: int, encoder: str) -> Ingestion:
+    """Store the clips of a folder in a collection of their own, twice, each time by a new process.
+
+    Raises:
+        StoreError: they were not stored, or not found.
+    """
+    collection = f"benchmark-{uuid.uuid4().hex}"
+    try:
+        (first, used), (second, _) = (_in_new_process(url, collection, folder, encoder) for _ in range(2))
+    finally:
+        with QdrantStore(url) as store, store.explained():
+            store.client.delete_collection(collection)
+    if (first.videos, second.present) != (clips, clips):
+        raise StoreError(f"{clips} clips were to be stored, and then found:\n{first}\n{second}")
+    return Ingestion(clips, clips / first.seconds, used, second.seconds)
+
+
+def _in_new_process(url: str, collection: str, folder: Path, encoder: str) -> tuple[IngestReport, float]:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(partial(_store_clips, url, collection, folder, encoder)).result()
+
+
+def _store_clips(url: str, collection: str, folder: Path, encoder: str) -> tuple[IngestReport, float]:
+    """Store a folder's clips; return the report, and MiB that this process took at most."""
+    with QdrantStore(url, collection) as store:
+        report = store.ingest(folder, VideoEncoder.from_pretrained(encoder))
+    return report, memory("self", "VmHWM")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

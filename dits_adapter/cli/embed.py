@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli.store import add_collection
 from dits_adapter.errors import InputError
 
 
@@ -43,9 +44,7 @@ def add_embed(commands: Any) -> None:
     store.add_argument(
         "--store", metavar="WHERE", help="a folder, or a server's URL (key: QDRANT_API_KEY in the environment)"
     )
-    store.add_argument(
-        "--collection", default="videos", metavar="NAME", help="in the store (default: %(default)s)"
-    )
+    add_collection(store)
     store.add_argument(
         "--vector",
         default="video",
@@ -79,7 +78,12 @@ def _embed(args: argparse.Namespace) -> int:
     else:
         space = encoder.space if args.trust_unstamped else None
         with QdrantStore(
-            args.store, args.collection, space=space, vector=args.vector, trust_unstamped=args.trust_unstamped
+            args.store,
+            args.collection,
+            space=space,
+            vector=args.vector,
+            trust_unstamped=args.trust_unstamped,
+            tenant=args.tenant,
         ) as store:
             report = embed_from_qdrant(
                 args.pairs, args.out, encoder.clip, store, id_field=args.id_field, retry_failed=args.retry_failed

@@ -26,6 +26,11 @@ def add_store(command: Any) -> None:
         metavar="WHERE",
         help="a folder, or a Qdrant server's URL (key: QDRANT_API_KEY in the environment) (default: %(default)s)",
     )
+    add_collection(command)
+
+
+def add_collection(command: Any) -> None:
+    """Add the option that names a collection of a store."""
     command.add_argument(
         "--collection", default="videos", metavar="NAME", help="in the store, or an alias (default: %(default)s)"
     )

@@ -55,7 +55,7 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
         )
     with source.explained():
         info = source.client.get_collection(source.collection)
-    exists, cluster = destination.exists(), source.remote and destination.remote
+    exists, cluster = destination.resolve() is not None, source.remote and destination.remote
     if within and source.collection == destination.collection:
         raise InputError(f"source and destination are both {source.collection!r} in {source.location}.")
     destination.create_stamped(stamp, None if exists else _options(info, cluster=cluster))

@@ -35,13 +35,16 @@ class CollectionOptions(BaseModel):
     Attributes:
         float16: keep vectors in half precision.
         quantisation: search `scalar` (int8) or `binary` copies of the pooled vectors and order the hits by the
-            full ones. Binary wants a width of several hundred.
+            full ones. Binary is for widths of a thousand and more: at 512 it misses two thirds of the ten
+            nearest of 100,000 generated vectors (`python -m benchmarks.scale search`).
         on_disk: keep the full pooled vectors on disk.
         hnsw_m: links of each point in the index; more is better and larger.
         hnsw_ef_construct: candidates for each link; more is better and slower to build.
         shards: parts of the collection, spread over the nodes of a cluster.
         replicas: copies of each shard on different nodes.
-        write_consistency: copies that have to confirm a write.
+        write_consistency: copies that have to confirm a write. Leave it at 1 with two: a copy that fails is taken
+            out of service until it has caught up, while a write that reaches too few copies is an error after
+            which they differ until it is made again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -47,7 +47,7 @@ def collection_space(client: QdrantBase, collection: str) -> EmbeddingSpace:
 
 
 class QdrantStore:
-    """A collection of video segments in a Qdrant server, an embedded folder, or memory.
+    """A collection of video segments in a Qdrant server, a folder, or memory.
 
     Args:
         location: a server's URL, a folder (Qdrant's engine in this process), ":memory:", or a `QdrantClient` of
@@ -177,10 +177,6 @@ class QdrantStore:
         """Make a request that may be made twice, and wait while a server restarts or is overloaded."""
         return self._connection.lasting(request)
 
-    def exists(self) -> bool:
-        """Whether the collection is there."""
-        return self._connection.is_there() and self.resolve() is not None
-
     def stamp(self) -> Stamp | None:
         """Return what the collection says about itself; None if it was not made here.
 
@@ -195,6 +191,8 @@ class QdrantStore:
         Raises:
             StoreError: the server cannot be reached.
         """
+        if not self._connection.is_there():
+            return None
         self._connection.run(self._searched.resolving())
         with self.explained():
             return self.collection if self.client.collection_exists(self.collection) else None
@@ -333,7 +331,7 @@ class QdrantStore:
         if stamp.tenants:
             kind = models.KeywordIndexType.KEYWORD
             fields[TENANT] = models.KeywordIndexParams(type=kind, is_tenant=True)
-        with self.explained(), warnings.catch_warnings():  # local mode warns that it has no use for indexes
+        with self.explained(), warnings.catch_warnings():  # memory warns that it has no use for indexes
             warnings.simplefilter("ignore")
             there = self.client.get_collection(self.collection).payload_schema
             for name, params in fields.items():

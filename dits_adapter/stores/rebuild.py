@@ -51,7 +51,7 @@ def rebuild(
         The report, and the name of the new collection.
 
     Raises:
-        InputError: the collection is of this space and cut already; or an embedded store.
+        InputError: the collection is of this space and cut already; or a folder, which has no aliases.
         StoreError: no video could be read, and the alias was left as it was; otherwise as `ingest`.
     """
     if not store.remote:

@@ -333,7 +333,7 @@ class SearchedCollection:
         return RESCORED if self._quantised else None
 
     def _frames(self, points: Iterable[models.ScoredPoint]) -> Steps[dict[models.ExtendedPointId, Any]]:
-        """Fetch the frame vectors of hits only: asked for by the search, local mode copies everybody's."""
+        """Fetch the frame vectors of hits only: asked for by the search, memory copies everybody's."""
         ids = list(dict.fromkeys(point.id for point in points))
         if not self._has_frames or not ids:
             return {}

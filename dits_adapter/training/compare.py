@@ -352,6 +352,7 @@ def fit_all(
         folder = None if out is None else Path(out) / name
         if folder is not None and is_artifact(folder):
             artifact = Artifact.load(folder)
+            adapter = artifact.adapter
             if artifact.training != made_from:
                 raise DITSError(
                     f"{folder}: was made from other pairs, or with another recipe, than this comparison has. "
@@ -359,11 +360,10 @@ def fit_all(
                 )
         else:
             adapter, _ = fit(recipe, pairs, validation, device=device, progress=progress)
-            metrics = RetrievalMetrics.from_ranks(evaluate(adapter, validation))
-            artifact = Artifact(adapter, pairs.space, training=made_from, metrics={"validation": asdict(metrics)})
             if folder is not None:
-                artifact.save(folder)
-        adapters[name] = artifact.adapter
+                metrics = {"validation": asdict(RetrievalMetrics.from_ranks(evaluate(adapter, validation)))}
+                Artifact(adapter, pairs.space, training=made_from, metrics=metrics).save(folder)
+        adapters[name] = adapter
     return adapters
 
 

@@ -189,12 +189,10 @@ class Video:
         while self._backends:
             backend = self._backends[0]
             frames: list[npt.NDArray[Any]] = []
-            for number in numbers.tolist():
+            decoded = self._decode(backend, numbers)
+            while len(frames) < len(numbers):
                 try:
-                    if self._reader is None:
-                        self._reader = _READERS[backend](self.path, self._index)
-                    self._reader.expect(numbers)
-                    frame = self._reader.frame(number)
+                    frame = next(decoded)
                 except VideoError:  # the file's fault, not the backend's
                     raise
                 except Exception as error:  # each decoder has a zoo of its own
@@ -209,6 +207,13 @@ class Video:
                     raise VideoError(self.path, "its frames change size on the way")
                 return DecodedFrames(np.stack(frames)[copies], self._index.times[numbers][copies], backend)
         raise VideoError(self.path, f"cannot be decoded ({'; '.join(self._failures)})")
+
+    def _decode(self, backend: str, numbers: npt.NDArray[np.intp]) -> Iterator[Frame]:
+        """Decode the frames of ascending numbers by the reader that is open, or by a new one."""
+        if self._reader is None:
+            self._reader = _READERS[backend](self.path, self._index)
+        self._reader.expect(numbers)
+        yield from map(self._reader.frame, numbers.tolist())
 
 
 def _one_line(error: BaseException) -> str:

@@ -150,6 +150,21 @@ def settle(run: Run, results: Iterable[Result]) -> list[str]:
     return again
 
 
+def look_for_machines(args: argparse.Namespace) -> None:
+    """Say so when no machine has room for a worker; Ray waits in silence, since its autoscaler may start one."""
+    if not ray.is_initialized():
+        ray.init()
+    needed = {"CPU": args.cpus_per_worker, "GPU": args.gpus_per_worker}
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(all(machine.get(kind, 0) >= n for kind, n in needed.items()) for machine in machines):
+        there = ", ".join(f"{m.get('CPU', 0):g} and {m.get('GPU', 0):g}" for m in machines)
+        print(
+            f"A worker needs {needed['CPU']} CPUs and {needed['GPU']:g} GPUs, and no machine of the cluster has "
+            f"them (there: {there}). Waiting until one joins; stop with Ctrl-C.",
+            file=sys.stderr,
+        )
+
+
 def ingest(args: argparse.Namespace) -> IngestReport:
     """Ingest, as `dits_adapter.stores.ingest.ingest` does."""
     encoder = VideoEncoder.from_pretrained(args.encoder, frames=args.frames, device="cpu")
@@ -160,6 +175,8 @@ def ingest(args: argparse.Namespace) -> IngestReport:
         ingesting(store, args.paths, encoder.space, **ingest_options(args)) as run,
     ):
         paths = list(run.unsettled())
+        if paths:
+            look_for_machines(args)
         for _ in range(2):
             if paths:
                 paths = settle(run, embedded(paths, args, encoder.space, run.stored()))
@@ -174,6 +191,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cpus-per-worker", type=int, default=1, metavar="N", help="threads that decode")
     parser.add_argument("--gpus-per-worker", type=float, default=0, metavar="N", help="0.5: two share one")
     args = parser.parse_args(argv)
+    if args.workers < 1 or args.cpus_per_worker < 1 or args.gpus_per_worker < 0:
+        parser.error("--workers and --cpus-per-worker are at least 1, --gpus-per-worker at least 0")
     context = DataContext.get_current()
     context.enable_progress_bars = False  # there is one of our own
     context.enable_fallback_to_arrow_object_ext_type = True  # results are objects, and Ray need not warn of it

@@ -39,7 +39,7 @@ def test_every_setting_has_every_row_and_ratios_of_one_round(tmp_path, capsys, m
     assert json.loads((tmp_path / "latency.json").read_text())["version"] == 2
 
 
-def test_growth_curves_move_one_axis_each(tmp_path, monkeypatch):
+def test_growth_curves_move_one_axis_each(tmp_path, monkeypatch, capsys):
     seen = []
 
     class Spy:
@@ -51,19 +51,20 @@ def test_growth_curves_move_one_axis_each(tmp_path, monkeypatch):
         return {f"dits-{steps}": Spy(), f"dits-{steps}, onnx": Spy()}
 
     monkeypatch.setattr(latency, "forms", forms)
+    monkeypatch.setattr(latency, "GROWTH_SECONDS", 0)
     monkeypatch.setattr(latency, "GROWTH", {"batch": (1, 4), "threads": (2,), "steps": (3,), "width": (8,)})
     found = latency.growth(6, tmp_path)
     settings = [((1, 6), 1, 10), ((4, 6), 1, 10), ((1, 6), 2, 10), ((1, 6), 1, 3), ((1, 8), 1, 10)]
     expected = []
-    built = set()  # each once
     for shape, threads, steps in settings:
-        if (shape[1], steps) not in built:
-            built.add((shape[1], steps))
-            expected.append((shape[1], steps))
+        expected.append((shape[1], steps))
         expected += [(shape, threads)] * 2 * (1 + latency.ROUNDS)
     assert seen == expected
     assert {axis: list(curve) for axis, curve in found.items()} == {k: list(v) for k, v in latency.GROWTH.items()}
     assert set(found["batch"][4]) == {"folded", "onnx"}
+    said = capsys.readouterr().err
+    assert "batch 4: folded" in said
+    assert "width 8: folded" in said
 
 
 def test_batch_width_and_tokens_reach_what_is_timed():
@@ -92,6 +93,14 @@ def test_the_forms_of_dits_agree(tmp_path):
         np.testing.assert_allclose(np.asarray(form.adapt(vectors)), exact, atol=tolerance, err_msg=name)
     size = {name: (tmp_path / f"dits-2-32-{name}.onnx").stat().st_size for name in ("float32", "int8")}
     assert size["float32"] > 4 * 39 * 32 * 32
+
+
+def test_exports_are_made_once(tmp_path, monkeypatch):
+    latency.forms(16, 1, tmp_path)
+    monkeypatch.setattr(latency, "export_adapter", None)
+    latency.forms(16, 1, tmp_path)
+    with pytest.raises(TypeError):
+        latency.forms(16, 2, tmp_path)
 
 
 def test_the_floors_are_those_of_the_folded_sampler():

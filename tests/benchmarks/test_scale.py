@@ -9,7 +9,6 @@ import math
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
-from qdrant_client import QdrantClient
 
 from benchmarks import generated, scale
 from benchmarks.generated import CHUNK, PER_VIDEO, PairModel
@@ -24,7 +23,7 @@ from tests.stores.conftest import qdrant_process  # noqa: F401
 def served(qdrant_process):  # noqa: F811
     """A server whose gRPC port we know."""
     process = qdrant_process()
-    return scale.Place(process.url, process.grpc_port, process)
+    return scale.Place(process.url, process.grpc_port, process.pid, process.folder)
 
 
 @pytest.fixture
@@ -33,19 +32,30 @@ def hasty(monkeypatch):
     monkeypatch.setattr(scale, "SETTLED", 0.1)
 
 
+@pytest.fixture(params=["server", "folder"])
+def place(request, tmp_path):
+    """Where vectors can be."""
+    if request.param == "server":
+        return request.getfixturevalue("served")
+    folder = tmp_path / "folder"
+    return scale.Place(str(folder), None, "self", folder)
+
+
 def collections(place):
-    client = QdrantClient(url=place.url, check_compatibility=False)
-    return [collection.name for collection in client.get_collections().collections]
+    with QdrantStore(place.location) as store:
+        return [collection.name for collection in store.client.get_collections().collections]
 
 
 def search(place, tmp_path, *arguments):
-    common = ["--width", "16", "--queries", "7", "--store", place.url, "--grpc-port", str(place.grpc_port)]
+    common = ["--width", "16", "--queries", "7", "--store", place.location]
+    if place.grpc_port is not None:
+        common += ["--grpc-port", str(place.grpc_port)]
     code = scale.main(["search", *common, *arguments, "--out", str(tmp_path)])
     return code, TypeAdapter(scale.Search).validate_json((tmp_path / "search.json").read_bytes())
 
 
-def test_search_measures_every_way_and_leaves_nothing_behind(served, hasty, tmp_path, capsys):
-    code, found = search(served, tmp_path, "--segments", "60", "40")
+def test_search_measures_every_way_and_leaves_nothing_behind(place, hasty, tmp_path, capsys):
+    code, found = search(place, tmp_path, "--segments", "60", "40")
     assert code == 0
     assert [library.segments for library in found.libraries] == [40, 60]
     for library in found.libraries:
@@ -64,7 +74,7 @@ def test_search_measures_every_way_and_leaves_nothing_behind(served, hasty, tmp_
     assert "**The vectors are generated**" in printed
     assert "## 60 segments" in printed
     assert "QdrantStore.search" in printed
-    assert collections(served) == []
+    assert collections(place) == []
 
 
 def test_kept_collections_are_taken_up(served, hasty, tmp_path, monkeypatch):
@@ -77,7 +87,7 @@ def test_kept_collections_are_taken_up(served, hasty, tmp_path, monkeypatch):
     search(served, tmp_path, "--segments", "50", "--keep")
     assert drawn == [0, 1, 2]
     (name,) = collections(served)
-    with QdrantStore(served.url, name) as store:
+    with QdrantStore(served.location, name) as store:
         points, _ = store.client.scroll(name, limit=100, with_vectors=True)
         whole = {point.id: (point.payload, point.vector[POOLED]) for point in points}
         assert len(whole) == 50
@@ -86,7 +96,7 @@ def test_kept_collections_are_taken_up(served, hasty, tmp_path, monkeypatch):
     _, found = search(served, tmp_path, "--segments", "50", "--keep")
     assert drawn == [0, 1, 2, 1, 2]
     assert found.libraries[0].upload > 0
-    with QdrantStore(served.url, name) as store:
+    with QdrantStore(served.location, name) as store:
         points, _ = store.client.scroll(name, limit=100, with_vectors=True)
         assert {point.id: (point.payload, point.vector[POOLED]) for point in points} == whole
     _, found = search(served, tmp_path, "--segments", "50")
@@ -97,7 +107,7 @@ def test_kept_collections_are_taken_up(served, hasty, tmp_path, monkeypatch):
 
 def test_the_points_are_those_of_ingestion(served):
     model = PairModel.standard(8)
-    with QdrantStore(served.url, "points") as store:
+    with QdrantStore(served.location, "points") as store:
         scale.fill(store, served, model, 12)
         assert store.count() == 12
         (hit,) = store.search(model.segments(0)[7], limit=1)
@@ -109,12 +119,12 @@ def test_the_points_are_those_of_ingestion(served):
     assert scale._point(9).payload["segments"] == PER_VIDEO
 
 
-def test_an_index_is_waited_for(served):
+def test_an_index_is_waited_for(place):
     model = PairModel.standard(256)
-    with QdrantStore(served.url, "indexed") as store:
-        scale.fill(store, served, model, 25_000)
+    with QdrantStore(place.location, "indexed") as store:
+        scale.fill(store, place, model, 25_000)
         queries = {"plain": model.queries(20, 25_000)}
-        kept = scale.measure_kept(store, served, "none", queries, full=25_000)
+        kept = scale.measure_kept(store, place, "none", queries, full=25_000)
         assert kept.indexed > 20_000
         assert kept.build > 0
         recall = {row.search: row.recall for row in kept.searches["plain"]}
@@ -125,7 +135,7 @@ def test_an_index_is_waited_for(served):
 
 
 def test_ingest_stores_distinct_clips_and_finds_them_again(served, tmp_path, capsys):
-    arguments = ["ingest", "--clips", "5", "3", "--store", served.url, "--out", str(tmp_path)]
+    arguments = ["ingest", "--clips", "5", "3", "--store", served.location, "--out", str(tmp_path)]
     assert scale.main(arguments) == 0
     found = TypeAdapter(scale.Ingest).validate_json((tmp_path / "ingest.json").read_bytes())
     assert [size.clips for size in found.sizes] == [3, 5]
@@ -149,7 +159,7 @@ def test_a_number_at_the_end_changes_the_file_but_not_the_frames(clips, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["search", "--keep"], "--keep is for a server"),
+        (["search", "--keep"], "--keep is for a store"),
         (["search", "--segments", "0", "--store", "http://localhost:1"], "at least one"),
         (["search", "--queries", "0", "--store", "http://localhost:1"], "at least one"),
         (["search", "--like", "nothing.safetensors"], "no such file"),

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import closing
@@ -157,13 +156,14 @@ def test_the_command_killed_in_the_middle_ends_as_one_clean_run(
         write_clip(workplace / "videos" / f"{seed}.mp4", seed, seconds=2)
     arguments = ["ingest", "videos", "--encoder", "tiny-clip", "--segment-seconds", "1"]
     assert main([*arguments, "--store", "clean"]) == 0
-    child = subprocess.Popen([sys.executable, "-m", "dits_adapter.cli", *arguments], stderr=subprocess.DEVNULL)
-    ids = "video-index/videos/segments/*/mutable_id_tracker.mappings"
-    while child.poll() is None:  # until something is stored
-        if any(file.stat().st_size for file in workplace.glob(ids)):
-            break
-        time.sleep(0.01)
+    command = [sys.executable, "-m", "dits_adapter.cli", *arguments]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    shown = ""
+    while not re.search(r"(1[6-9]|[23]\d)/40", shown):  # until some of it is stored
+        shown += child.stderr.read(1)
     child.send_signal(signal.SIGKILL)
+    child.stderr.close()
     assert child.wait() == -signal.SIGKILL
     with QdrantStore("video-index") as store:
         assert 0 < store.count() < 92

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -229,3 +230,14 @@ def test_a_worker_with_other_weights_is_refused(
     assert names["main"]([str(library), "--store", str(tmp_path / "index"), "--encoder", "demo-clip"]) == 1
     error = capsys.readouterr().err
     assert re.search(r"the driver belongs to .* demo-clip .*, the worker on \S+ to other-clip", error)
+
+
+def test_workers_that_cannot_be_had_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    names = script()
+    with pytest.raises(SystemExit):
+        names["main"](["videos", "--workers", "0"])
+    assert "--workers and --cpus-per-worker are at least 1" in capsys.readouterr().err
+    names["look_for_machines"](SimpleNamespace(cpus_per_worker=1, gpus_per_worker=0))
+    assert capsys.readouterr().err == ""
+    names["look_for_machines"](SimpleNamespace(cpus_per_worker=1, gpus_per_worker=1))
+    assert "no machine of the cluster has them (there: 2 and 0)" in capsys.readouterr().err
