@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -193,6 +194,8 @@ def _switch(args: argparse.Namespace) -> int:
     from dits_adapter.stores.qdrant import QdrantStore
     from dits_adapter.stores.rebuild import switch
 
+    if args.tenant is not None:
+        raise InputError("--tenant: an alias is switched for all tenants at once.")
     with QdrantStore(args.store, args.collection) as store:
         switch(store, args.to)
     print(f"{args.collection} is now {args.to}")
@@ -246,7 +249,10 @@ def add_search(commands: Any) -> None:
 
 
 def _probability(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
     return value

@@ -101,9 +101,10 @@ class AsyncQdrantStore:
         exact: bool = False,
         rerank: Literal["maxsim"] | Reranker | None = None,
         candidates: int = CANDIDATES,
+        locate: bool = True,
     ) -> list[Hit]:
         """Find the segments nearest to a query, as `QdrantStore.search`."""
-        ask = Ask(limit, per_video, offset, query_filter, min_score, exact, rerank, candidates)
+        ask = Ask(limit, per_video, offset, query_filter, min_score, exact, rerank, candidates, locate)
         return await self._run(self._searched.searching_one(query_vector, ask))
 
     async def search_batch(
@@ -118,14 +119,19 @@ class AsyncQdrantStore:
         exact: bool = False,
         rerank: Literal["maxsim"] | None = None,
         candidates: int = CANDIDATES,
+        locate: bool = True,
     ) -> list[list[Hit]]:
         """Search for many queries in few requests, as `QdrantStore.search_batch`."""
-        ask = Ask(limit, per_video, offset, query_filter, min_score, exact, rerank, candidates)
+        ask = Ask(limit, per_video, offset, query_filter, min_score, exact, rerank, candidates, locate)
         return await self._run(self._searched.searching(query_vectors, ask))
 
     async def count(self) -> int:
         """Return how many segments the collection holds."""
         return await self._run(self._searched.counting())
+
+    async def count_videos(self) -> int:
+        """Return how many videos the collection holds whole, as `QdrantStore.count_videos`."""
+        return await self._run(self._searched.counting_videos())
 
     async def _run(self, steps: Steps[T]) -> T:
         """Make the requests of a search, as `Connection.run`."""

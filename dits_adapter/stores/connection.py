@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -64,6 +65,7 @@ class Connection:
     def __init__(self, location: str | PathLike[str] | QdrantBase) -> None:
         self._client: QdrantBase | None = None
         self.folder: Path | None = None
+        self._connecting = threading.RLock()
         self._own = not isinstance(location, QdrantBase)
         self.remote = False
         if isinstance(location, QdrantBase):
@@ -77,7 +79,9 @@ class Connection:
         self.location = os.fspath(location)
         if re.fullmatch(r"[\w.-]+:\d+/?", self.location):
             raise InputError(f"location {self.location!r}: write a server's address as http://{self.location}")
-        self.remote = re.match(r"https?://", self.location) is not None
+        self.remote = re.match(r"https?://", self.location, re.IGNORECASE) is not None
+        if not self.remote and re.match(r"\w+://", self.location):
+            raise InputError(f"location {self.location!r}: a server's address begins with http:// or https://.")
         if self.location != ":memory:" and not self.remote:
             self.folder = Path(location).absolute()
 
@@ -99,10 +103,11 @@ class Connection:
         Raises:
             StoreError: the folder holds no store, or another process has it open.
         """
-        if self._client is None:
-            if not self.is_there():
-                raise StoreError(f"{self.location}: no Qdrant store is here. Ingest videos into it first.")
-            self._client = self._connect()
+        with self._connecting:
+            if self._client is None:
+                if not self.is_there():
+                    raise StoreError(f"{self.location}: no Qdrant store is here. Ingest videos into it first.")
+                self._client = self._connect()
         return self._client
 
     def is_there(self) -> bool:

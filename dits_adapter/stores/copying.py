@@ -46,7 +46,7 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
         raise InputError(
             f"source and destination are both in {source.location}; copy to another folder or server."
         )
-    source.resolve()
+    origin = source.resolve()
     stamp = source.stamp()
     if stamp is None:
         raise StoreError(
@@ -55,10 +55,10 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
         )
     with source.explained():
         info = source.client.get_collection(source.collection)
-    exists, cluster = destination.resolve() is not None, source.remote and destination.remote
-    if within and source.collection == destination.collection:
-        raise InputError(f"source and destination are both {source.collection!r} in {source.location}.")
-    destination.create_stamped(stamp, None if exists else _options(info, cluster=cluster))
+    target, cluster = destination.resolve(), source.remote and destination.remote
+    if within and origin == target:
+        raise InputError(f"source and destination are both {origin!r} in {source.location}.")
+    destination.create_stamped(stamp, _options(info, cluster=cluster) if target is None else None)
     _require_no_others(source, destination)
     with destination.explained():
         indexed = destination.client.get_collection(destination.collection).payload_schema

@@ -30,6 +30,7 @@ from qdrant_client.conversions.common_types import QueryResponse
 
 from dits_adapter.errors import DITSError, InputError, StoreError
 from dits_adapter.stores import edge_models as convert
+from dits_adapter.stores.search import group_values
 
 LOCK, COLLECTION = "qdrant-edge.lock", "collection.json"
 NEW, GONE = ".new", ".gone"
@@ -448,7 +449,7 @@ class EdgeClient(QdrantBase):
             (answer,) = self.query_batch_points(collection_name, [ask(others)])
             fresh: dict[str | int, list[models.ScoredPoint]] = {}
             for point in answer.points:
-                for value in _values(point.payload, group_by):
+                for value in group_values(point.payload, group_by):
                     if value not in groups:
                         fresh.setdefault(value, []).append(point)
             first, complete = not groups, len(answer.points) < limit * group_size
@@ -616,15 +617,6 @@ def _chosen(selector: Any) -> edge.Filter | list[edge.PointId]:
     if not isinstance(selector, list | tuple):
         selector = [selector]
     return [convert.point_id(one) for one in selector]
-
-
-def _values(payload: Mapping[str, Any] | None, key: str) -> list[str | int]:
-    """Return the groups that a payload belongs to; `key` may lead into it, with dots."""
-    value: Any = payload
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    values = value if isinstance(value, list) else [value]
-    return [one for one in dict.fromkeys(values) if isinstance(one, str | int) and not isinstance(one, bool)]
 
 
 def _matching(key: str, values: Iterable[str | int], match: Callable[[list[Any]], Any]) -> list[models.Condition]:

@@ -286,6 +286,7 @@ def ingesting(
     report = IngestReport()
     roots = [os.path.abspath(path) for path in ([paths] if isinstance(paths, (str, PathLike)) else paths)]
     files = find_videos(roots, report)
+    folders = [root for root in roots if os.path.isdir(root)]
     store.create(space, segment_seconds=segment_seconds, overlap=overlap, options=options)
     with (
         store.bulk_load(progress=progress) if bulk else nullcontext(),
@@ -295,11 +296,11 @@ def ingesting(
         run = Run(store, files, report, bar, uploader, retry_failed)
         try:
             if sync:
-                run.check_folders(roots)
+                run.check_folders(folders)
             yield run
             run.finish()
             if sync:
-                run.remove_gone(roots)
+                run.remove_gone(folders)
             bar.set_postfix_str("building the index")  # of a folder: a minute for 100,000 segments
             store.build_index()
             bar.set_postfix_str("")
@@ -465,7 +466,9 @@ class Run:
 
     def fail(self, error: VideoError) -> None:
         """Write down why a file gives no frames, so that it is not decoded in vain again."""
-        file = self.encoding.pop(error.path)
+        file = self.encoding.pop(error.path, None)
+        if file is None:  # a copy of another one, and reported as such, before it failed half-way
+            return
         self.report.failed[error.path] = error.reason
         self._queue(failure_point(file, error.reason, tenant=self.store.tenant))
         self.bar.update()

@@ -52,17 +52,25 @@ def rebuild(
 
     Raises:
         InputError: the collection is of this space and cut already; or a folder, which has no aliases.
-        StoreError: no video could be read, and the alias was left as it was; otherwise as `ingest`.
+            Or it keeps tenants apart.
+        StoreError: no video could be read, or with `drop_old` not all, and the alias was left as it was; otherwise
+            as `ingest`.
     """
     if not store.remote:
-        raise InputError(f"{store.location}: only a server has aliases; for a folder, ingest into another one.")
+        raise InputError(
+            f"{store.location}: a rebuild needs a server's URL; only a server has aliases. For a folder, ingest "
+            "into another one."
+        )
     alias = store.name
-    stamp = Stamp(
-        space=encoder.space, segment_seconds=segment_seconds, overlap=overlap, tenants=store.tenant is not None
-    )
+    stamp = Stamp(space=encoder.space, segment_seconds=segment_seconds, overlap=overlap)
     old = store.resolve()
+    existing = None if old is None else QdrantStore(store.client, old).stamp()
+    if store.tenant is not None or (existing is not None and existing.tenants):
+        raise InputError(
+            f"{alias!r} keeps tenants apart, and an alias is switched for all of them at once. Ingest each "
+            "tenant's videos into a new collection, and then have the alias mean it: dits-adapter switch."
+        )
     if old is not None:
-        existing = QdrantStore(store.client, old).stamp()
         if existing is not None and _digest(existing) == _digest(stamp):
             raise InputError(
                 f"{alias!r} is of this embedding space and cut like this already. `dits-adapter ingest` brings it "
@@ -74,19 +82,25 @@ def rebuild(
                 "say so with --drop-old, or rebuild under another name."
             )
     new = f"{alias}-{_digest(stamp)}"
-    with QdrantStore(store.location, new, tenant=store.tenant) as fresh:
+    with QdrantStore(store.location, new) as fresh:
         report = fresh.ingest(
             paths,
             encoder,
             segment_seconds=segment_seconds,
             overlap=overlap,
             retry_failed=retry_failed,
+            sync=True,  # an earlier rebuild may have left it, with files that are gone by now
             bulk=True,
             options=options,
             progress=progress,
         )
         if fresh.count() == 0:
             raise StoreError(f"no video could be read; {alias!r} was left as it was.")
+    if drop_old and report.failed:
+        raise StoreError(
+            f"{len(report.failed)} files could not be read, and the old collection may hold them: {alias!r} was "
+            f"left as it was, and nothing was deleted. {new!r} is there; mend the files and run again, or switch."
+        )
     if old == alias:
         with store.explained():
             store.client.delete_collection(old)
@@ -107,6 +121,11 @@ def switch(store: QdrantStore, collection: str) -> None:
     old = store.resolve()
     if old == store.name:
         raise StoreError(f"{old!r} is a collection; only an alias can be switched to another one.")
+    with store.explained():
+        if not store.client.collection_exists(collection):
+            raise StoreError(
+                f"{store.location} has no collection {collection!r}; {store.name!r} was left as it was."
+            )
     if old is not None:
         operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=store.name)))
     create = models.CreateAlias(collection_name=collection, alias_name=store.name)
@@ -116,5 +135,5 @@ def switch(store: QdrantStore, collection: str) -> None:
 
 
 def _digest(stamp: Stamp) -> str:
-    said = f"{stamp.space.fingerprint} {stamp.segment_seconds} {stamp.overlap} {stamp.tenants}"
+    said = f"{stamp.space.fingerprint} {stamp.segment_seconds} {stamp.overlap}"
     return hashlib.sha256(said.encode()).hexdigest()[:8]

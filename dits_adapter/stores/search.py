@@ -6,9 +6,11 @@ Written as generators: they yield a method of the client with its arguments and 
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
 import grpc  # type: ignore[import-untyped]
@@ -34,7 +36,7 @@ Reranker = Callable[[Sequence[Floats]], Floats]
 CANDIDATES = 100
 """Segments that the index finds for a re-ranking."""
 BATCH = 64
-"""Queries sent in one request: 0.7 MB of JSON at d = 512."""
+"""Queries sent in one request, 0.7 MB of JSON at d = 512, and segments whose frames are read by one, 8 MB."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Ask:
     exact: bool = False
     rerank: Literal["maxsim"] | Reranker | None = None
     candidates: int = CANDIDATES
+    locate: bool = True
 
     def __post_init__(self) -> None:
         if self.limit < 1 or self.per_video < 1 or self.offset < 0:
@@ -56,6 +59,8 @@ class Ask:
                 f"limit is {self.limit}, per_video is {self.per_video} and offset is {self.offset}; the first two "
                 "are at least 1, the last at least 0."
             )
+        if self.min_score is not None and not math.isfinite(self.min_score):
+            raise InputError(f"min_score is {self.min_score}; it is a number.")
         if not (self.rerank is None or self.rerank == "maxsim" or callable(self.rerank)):
             raise InputError(f'rerank is {self.rerank!r}; it is "maxsim", a function or None.')
         if self.rerank is not None and self.candidates < (self.offset + self.limit) * self.per_video:
@@ -106,6 +111,7 @@ class SearchedCollection:
         self.target = collection
         self.opened: EmbeddingSpace | None = None
         self.cosine = False
+        self._first: EmbeddingSpace | None = None
         self._stamped = self._has_frames = self._quantised = False
 
     @overload
@@ -120,15 +126,15 @@ class SearchedCollection:
         mine = models.FieldCondition(key=TENANT, match=models.MatchValue(value=self.tenant))
         return models.Filter(must=[mine] if chosen is None else [mine, chosen])
 
-    def stamping(self) -> Steps[Stamp | None]:
-        """Read the collection's stamp; see `QdrantStore.stamp`."""
-        if not (yield "collection_exists", {"collection_name": self.target}):
+    def stamping(self, target: str) -> Steps[Stamp | None]:
+        """Read a collection's stamp; see `QdrantStore.stamp`."""
+        if not (yield "collection_exists", {"collection_name": target}):
             names = sorted(c.name for c in (yield "get_collections", {}).collections)
             raise StoreError(
-                f"{self.where} has no collection {self.target!r}; "
+                f"{self.where} has no collection {target!r}; "
                 + (f"it has {', '.join(names)}." if names else "it has none at all.")
             )
-        info = yield "get_collection", {"collection_name": self.target}
+        info = yield "get_collection", {"collection_name": target}
         metadata = info.config.metadata or {}
         if STAMP not in metadata:
             return None
@@ -140,8 +146,8 @@ class SearchedCollection:
                 f"have written it. {error}"
             ) from error
 
-    def resolving(self) -> Steps[None]:
-        """Find out which collection an alias means, and stay with it: it may come to mean one of another space."""
+    def resolving(self) -> Steps[str]:
+        """Find out which collection the name means now."""
         try:
             aliases = (yield "get_aliases", {}).aliases
         except UnexpectedResponse as error:
@@ -149,17 +155,19 @@ class SearchedCollection:
                 raise
             aliases = []
         named = {alias.alias_name: alias.collection_name for alias in aliases}
-        self.target = named.get(self.collection, self.collection)
+        return named.get(self.collection, self.collection)
 
     def opening(self) -> Steps[EmbeddingSpace]:
-        """Check the collection, once; see `QdrantStore.open`."""
+        """Check the collection, once, and stay with it: an alias may come to mean one of another space.
+
+        Nothing is remembered before all is checked, so that an opening that fails leaves another thread's alone.
+        """
         if self.opened is not None:
             return self.opened
-        yield from self.resolving()
-        stamp = yield from self.stamping()
+        target = yield from self.resolving()
+        stamp = yield from self.stamping(target)
         if stamp is not None:
             space = stamp.space
-            self.video_field = self.video_field or "video_id"
             if self.space is not None:
                 self.space.require(space, mine="the query", theirs=f"the collection {self.collection!r}")
         elif self.trust_unstamped and self.space is not None:
@@ -167,7 +175,8 @@ class SearchedCollection:
         else:
             raise StoreError(unstamped(self.collection))
         self._require_tenant(stamp)
-        config = (yield "get_collection", {"collection_name": self.target}).config.params.vectors
+        kept = (yield "get_collection", {"collection_name": target}).config
+        config = kept.params.vectors
         vectors = config if isinstance(config, dict) else {"": config}
         params = vectors.get(self.vector)
         if params is None:
@@ -185,10 +194,15 @@ class SearchedCollection:
                 f"of its {params.distance.value} distance.",
                 stacklevel=4,
             )
+        if self._first is not None:  # what was opened before is gone
+            self._first.require(space, mine="the query", theirs=f"the collection {self.collection!r} by now")
+        self.target, self._first = target, space
+        if stamp is not None:
+            self.video_field = self.video_field or "video_id"
         self.cosine = params.distance == models.Distance.COSINE
         self._stamped = stamp is not None
         self._has_frames = FRAMES in vectors
-        self._quantised = params.quantization_config is not None
+        self._quantised = (params.quantization_config or kept.quantization_config) is not None
         self.opened = space
         return space
 
@@ -215,23 +229,31 @@ class SearchedCollection:
         vectors = _check_queries(queries, space.width)
         if ask.rerank is not None and not self._has_frames:
             raise StoreError(f"the collection {self.collection!r} has no frame vectors to re-rank with.")
+        if callable(ask.rerank) and len(vectors) != 1:
+            raise InputError("a function that re-ranks is for one query; search with each on its own.")
         found: list[list[Hit]] = []
         for start in range(0, len(vectors), BATCH):
             batch = vectors[start : start + BATCH]
-            try:
-                points = yield from self._points(batch, ask)
-            except (UnexpectedResponse, grpc.RpcError) as error:
-                if self.target == self.collection or not _not_found(error):
-                    raise
-                self.opened = None  # what the alias meant is gone: see what it means now
-                yield from self.opening()
-                points = yield from self._points(batch, ask)
-            frames = yield from self._frames(point for row in points for point in row)
+            points = yield from self._following(partial(self._points, batch, ask))
+            frames: dict[models.ExtendedPointId, Any] = {}
+            if ask.locate:
+                frames = yield from self._frames(point for row in points for point in row)
             found += [
                 [self._hit(point, frames.get(point.id), query) for point in row]
                 for query, row in zip(batch, points, strict=True)
             ]
         return found
+
+    def _following(self, make: Callable[[], Steps[T]]) -> Steps[T]:
+        """Make requests, again where the collection that the alias meant is gone and it means another one."""
+        try:
+            return (yield from make())
+        except (UnexpectedResponse, grpc.RpcError) as error:
+            if self.target == self.collection or not _not_found(error):
+                raise
+            self.opened = None
+            yield from self.opening()
+            return (yield from make())
 
     def _points(self, queries: Floats, ask: Ask) -> Steps[list[list[models.ScoredPoint]]]:
         if callable(ask.rerank):
@@ -315,10 +337,8 @@ class SearchedCollection:
         """Group points, best first, by video; None if points that were not seen could change the answer."""
         videos: dict[Any, list[models.ScoredPoint]] = {}
         for point in points:
-            key = point.id if self.video_field is None else (point.payload or {}).get(self.video_field)
-            if key is None:  # as the server does: what has no group is in none
-                continue
-            videos.setdefault(key, []).append(point)
+            for key in [point.id] if self.video_field is None else group_values(point.payload, self.video_field):
+                videos.setdefault(key, []).append(point)
         chosen = list(videos.values())[ask.offset : ask.offset + ask.limit]
         full = len(chosen) == ask.limit and all(len(hits) >= ask.per_video for hits in chosen)
         if not (full or seen_all):
@@ -337,11 +357,12 @@ class SearchedCollection:
         ids = list(dict.fromkeys(point.id for point in points))
         if not self._has_frames or not ids:
             return {}
-        records = yield (
-            "retrieve",
-            {"collection_name": self.target, "ids": ids, "with_payload": False, "with_vectors": [FRAMES]},
-        )
-        return {r.id: r.vector[FRAMES] for r in records if isinstance(r.vector, dict) and FRAMES in r.vector}
+        found: dict[models.ExtendedPointId, Any] = {}
+        for start in range(0, len(ids), BATCH):
+            chosen = {"ids": ids[start : start + BATCH], "with_payload": False, "with_vectors": [FRAMES]}
+            records = yield "retrieve", {"collection_name": self.target, **chosen}
+            found |= {r.id: r.vector[FRAMES] for r in records if isinstance(r.vector, dict) and FRAMES in r.vector}
+        return found
 
     def _hit(self, point: models.ScoredPoint, frames: Any, query: Floats) -> Hit:
         payload = point.payload or {}
@@ -351,7 +372,7 @@ class SearchedCollection:
             timestamp = float(times[int(np.argmax(np.asarray(frames) @ query))])
         return Hit(
             id=point.id,
-            video_id=str(payload.get(self.video_field or "", point.id)),
+            video_id=str(next(iter(group_values(payload, self.video_field or "")), point.id)),
             path=payload.get("path"),
             start=payload.get("start"),
             end=payload.get("end"),
@@ -364,7 +385,7 @@ class SearchedCollection:
         """Count the segments; see `QdrantStore.count`."""
         yield from self.opening()
         stored = models.HasVectorCondition(has_vector=self.vector)
-        return (yield from self._counting(stored))
+        return (yield from self._following(partial(self._counting, stored)))
 
     def counting_videos(self) -> Steps[int]:
         """Count the videos; see `QdrantStore.count_videos`."""
@@ -372,12 +393,21 @@ class SearchedCollection:
         if not self._stamped:
             return (yield from self.counting())
         last = models.FieldCondition(key="segments", range=models.Range(gte=1))
-        return (yield from self._counting(last))
+        return (yield from self._following(partial(self._counting, last)))
 
     def _counting(self, condition: models.Condition) -> Steps[int]:
         chosen = self.within(models.Filter(must=[condition]))
         arguments = {"collection_name": self.target, "count_filter": chosen, "exact": True}
         return int((yield "count", arguments).count)
+
+
+def group_values(payload: Mapping[str, Any] | None, key: str) -> list[str | int]:
+    """Return the groups that a payload belongs to; `key` may lead into it, with dots. Qdrant groups like this."""
+    value: Any = payload
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    values = value if isinstance(value, list) else [value]
+    return [one for one in dict.fromkeys(values) if isinstance(one, str | int) and not isinstance(one, bool)]
 
 
 def unstamped(collection: str) -> str:

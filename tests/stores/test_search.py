@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores.qdrant import INDEXING_THRESHOLD, QdrantStore
 from dits_adapter.stores.rebuild import rebuild, switch
-from dits_adapter.stores.search import BATCH
+from dits_adapter.stores.search import BATCH, Ask
 from dits_adapter.stores.segments import Hit
 from dits_adapter.video.xpool import XPool, XPoolReranker
 from tests.stores.conftest import Storage, contents
@@ -199,6 +200,47 @@ def test_asyncio_says_that_a_server_is_dead(qdrant_process: Callable[..., Qdrant
         asyncio.run(search())
 
 
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_least_score_that_is_none_is_refused(score: float) -> None:
+    with pytest.raises(InputError, match="min_score is"):
+        QdrantStore(":memory:").search(queries(1)[0], min_score=score)
+
+
+def test_a_nested_field_groups_in_batches_too() -> None:
+    store = QdrantStore(":memory:", space=fake_space(), vector="", video_field="meta.clip", trust_unstamped=True)
+    cosine = models.VectorParams(size=8, distance=models.Distance.COSINE)
+    store.client.create_collection("videos", vectors_config=cosine)
+    points = [
+        models.PointStruct(id=n, vector=row.tolist(), payload={"meta": {"clip": n % 3}})
+        for n, row in enumerate(queries(9, 1))
+    ]
+    store.client.upsert("videos", points)
+    with pytest.warns(UserWarning, match="taken to be"):
+        store.open()
+    found = [store.search(query) for query in queries(3)]
+    assert [{hit.video_id for hit in hits} for hits in found] == [{"0", "1", "2"}] * 3
+    assert all(map(same, store.search_batch(queries(3)), found))
+    with pytest.raises(InputError, match="is for one query"):
+        store._connection.run(store._searched.searching(queries(2), Ask(rerank=lambda frames: np.ones(1))))
+
+
+def test_frames_are_left_unread_when_nobody_asks(filled: QdrantStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    located = filled.search(queries(1)[0])
+    monkeypatch.delattr(type(filled.client), "retrieve")
+    found = filled.search(queries(1)[0], locate=False)
+    assert same(found, located)
+    assert {hit.timestamp for hit in found} == {None}
+
+
+def test_threads_that_come_first_share_a_folder(tmp_path: Path) -> None:
+    with QdrantStore(tmp_path / "store") as store:
+        ingest(store, library(tmp_path / "library"))
+        expected = store.search(queries(1)[0])
+    for _ in range(10):
+        with QdrantStore(tmp_path / "store") as store, ThreadPoolExecutor(8) as pool:
+            assert all(hits == expected for hits in pool.map(store.search, [queries(1)[0]] * 8))
+
+
 class TestTenants:
     def test_nobody_sees_or_touches_anothers_videos(self, storage: Storage, tmp_path: Path) -> None:
         folder = library(tmp_path / "library")
@@ -330,6 +372,8 @@ class TestRebuild:
         blue = build(FakeEncoder(fake_space(0)))
         with QdrantStore(qdrant_server, name, space=fake_space(0)) as old:
             before = old.search(query)
+            unsaid = QdrantStore(qdrant_server, name)  # whose caller leaves the space to the collection
+            assert unsaid.search(query) == before
             green_encoder = FakeEncoder(fake_space(1))
             green_encoder.before = lambda path: _require(old.search(query) == before)
             green = build(green_encoder)
@@ -342,13 +386,21 @@ class TestRebuild:
             with pytest.raises(SpaceMismatchError, match="fake-0"):
                 QdrantStore(qdrant_server, name, space=fake_space(0)).search(query)
 
+            old.resolve()
+            assert old.search(query) == before  # looking up what the name means now changes nothing
+
             with QdrantStore(qdrant_server, name) as store:
                 switch(store, blue)
+                with pytest.raises(StoreError, match="has no collection 'typo'"):
+                    switch(store, "typo")
+                assert store.resolve() == blue
             with QdrantStore(qdrant_server, name, space=fake_space(0)) as again:
                 assert again.search(query) == before
             assert build(FakeEncoder(fake_space(1)), drop_old=True) == green
             with pytest.raises(SpaceMismatchError, match="fake-1"):  # not an answer of another space
                 old.search(query)
+            with pytest.raises(SpaceMismatchError, match="by now"):
+                unsaid.search(query)
 
     def test_a_killed_one_goes_on_and_the_alias_waits(self, qdrant_server: str, name: str, tmp_path: Path) -> None:
         class Stop(BaseException):
@@ -371,7 +423,7 @@ class TestRebuild:
             assert store.search(queries(1)[0])
 
     def test_what_needs_no_rebuild_or_cannot_have_one(self, qdrant_server: str, name: str, tmp_path: Path) -> None:
-        folder = library(tmp_path, 3)
+        folder = library(tmp_path / "library", 3)
         write_video(tmp_path / "bad" / "broken.mp4", "broken")
         with QdrantStore(qdrant_server, name) as store:
             ingest(store, folder)
@@ -388,11 +440,29 @@ class TestRebuild:
                 again(1, tmp_path / "bad", drop_old=True)
             assert store.resolve() == name
             assert again(1, drop_old=True) == store.resolve() != name
-            with pytest.raises(StoreError, match="answers 404"):
+            with pytest.raises(StoreError, match="has no collection 'nothing'"):
                 switch(store, "nothing")
             assert store.resolve() != name
         with pytest.raises(InputError, match="only a server has aliases"):
             rebuild(QdrantStore(":memory:"), folder, FakeEncoder())  # type: ignore[arg-type]
+
+    def test_what_could_not_be_read_and_tenants_are_not_lost(
+        self, qdrant_server: str, name: str, tmp_path: Path
+    ) -> None:
+        folder = library(tmp_path / "library", 3)
+        encoder = FakeEncoder(fake_space(1))
+        with QdrantStore(qdrant_server, name) as store:
+            _, old = rebuild(store, folder, FakeEncoder(), progress=False)  # type: ignore[arg-type]
+            write_video(folder / "1.mp4", "broken")
+            with pytest.raises(StoreError, match=r"1 files could not be read.*nothing was deleted"):
+                rebuild(store, folder, encoder, drop_old=True, progress=False)  # type: ignore[arg-type]
+            assert store.resolve() == old
+        with QdrantStore(qdrant_server, f"{name}-tenants", tenant="acme") as store:
+            ingest(store, library(tmp_path / "good", 2))
+            for asked in (store, QdrantStore(qdrant_server, f"{name}-tenants")):
+                with pytest.raises(InputError, match="keeps tenants apart"):
+                    rebuild(asked, folder, encoder, drop_old=True, progress=False)  # type: ignore[arg-type]
+            assert store.count() == 3
 
     def test_the_commands(
         self, qdrant_server: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
