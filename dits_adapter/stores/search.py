@@ -227,10 +227,10 @@ class SearchedCollection:
         """Search for each query, (n, d), in turn; see `QdrantStore.search`."""
         space = yield from self.opening()
         vectors = _check_queries(queries, space.width)
-        if ask.rerank is not None and not self._has_frames:
-            raise StoreError(f"the collection {self.collection!r} has no frame vectors to re-rank with.")
         if callable(ask.rerank) and len(vectors) != 1:
             raise InputError("a function that re-ranks is for one query; search with each on its own.")
+        if ask.rerank is not None and not self._has_frames:
+            raise StoreError(f"the collection {self.collection!r} has no frame vectors to re-rank with.")
         found: list[list[Hit]] = []
         for start in range(0, len(vectors), BATCH):
             batch = vectors[start : start + BATCH]
