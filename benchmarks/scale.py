@@ -45,7 +45,7 @@ from dits_adapter.errors import DITSError, InputError, StoreError
 from dits_adapter.metrics import RetrievalMetrics
 from dits_adapter.stores.ingest import IngestReport
 from dits_adapter.stores.options import QUANTISATIONS
-from dits_adapter.stores.qdrant import QdrantStore
+from dits_adapter.stores.qdrant import INDEXING_THRESHOLD, QdrantStore
 from dits_adapter.stores.recall import Recall, measure_recall
 from dits_adapter.stores.segments import POOLED, VideoFile, segment_point, video_id
 from dits_adapter.training.compare import environment, markdown_table
@@ -60,8 +60,6 @@ BATCH = 500
 """Points a request: 1 MB at width 512."""
 FRAMES, SECONDS = 12, 5.0
 """Of a generated segment."""
-UNINDEXED = 10_000
-"""Kilobytes of vectors in a part of the collection from which on Qdrant indexes it: its own default."""
 SETTLED = 3.0
 """Seconds for which a collection has to say that nothing is being built: work starts a moment after a change."""
 PAIRS: Mapping[Stream, int] = {"training": 1_000, "validation": 500, "test": 500}
@@ -445,7 +443,7 @@ def measure_kept(
         store.client.update_collection(
             store.collection,
             vectors_config={POOLED: pooled},
-            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=UNINDEXED),
+            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=INDEXING_THRESHOLD),
         )
         ended, indexed = settle(store, full)  # a folder has built it by now
     searches, calls = {}, {}

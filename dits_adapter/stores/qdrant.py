@@ -558,7 +558,7 @@ class QdrantStore:
     def relocate(self, file: VideoFile) -> None:
         """Write down that a stored video now lies at `file`."""
         payload = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
-        video = self._searched.within(_of_video(file.video_id))
+        video = self._searched.within(models.Filter(must=[_is_any("video_id", [file.video_id])]))
         self.lasting(lambda: self.client.set_payload(self.collection, payload, points=video, wait=True))
 
 
@@ -569,10 +569,6 @@ def _chunks(values: list[str]) -> Iterator[list[str]]:
 
 def _is_any(field: str, values: list[str]) -> models.FieldCondition:
     return models.FieldCondition(key=field, match=models.MatchAny(any=values))
-
-
-def _of_video(video_id: str) -> models.Filter:
-    return models.Filter(must=[models.FieldCondition(key="video_id", match=models.MatchValue(value=video_id))])
 
 
 def _cut(stamp: Stamp) -> str:
