@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.hub and args.root is None and dataset.make is None:
         parser.error("say where the data is, with --root or --hub")
     try:
-        queries = DITSQueryEncoder.from_pretrained(args.encoder, device=args.device)
+        queries = DITSQueryEncoder.from_pretrained(args.encoder, backend="torch", device=args.device)
         videos = VideoEncoder.from_pretrained(args.encoder, device=args.device)
         if args.hub:
             task = hub_task(HUB[args.dataset])

@@ -229,6 +229,11 @@ def is_artifact(folder: Path) -> bool:
         return False
 
 
+def is_exported(folder: Path) -> bool:
+    """Tell whether the artefact in a local folder has an ONNX form, too."""
+    return (folder / ONNX / CONFIG).is_file()
+
+
 def find_artifact(id_or_path: str | PathLike[str], revision: str | None = None, *, onnx: bool = False) -> Path:
     """Return the local folder of a bundled name, a path, or a hub id (downloaded, safetensors and JSON only).
 

@@ -6,13 +6,14 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from dits_adapter.artifact import Artifact, find_artifact, is_artifact
+from dits_adapter.artifact import Artifact, find_artifact, is_artifact, is_exported
 from dits_adapter.backends import Array, Backend
 from dits_adapter.calibration import Calibration
 from dits_adapter.errors import InputError, SpaceMismatchError
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 
 OnMismatch = Literal["raise", "warn", "bypass"]
 VIDEO_FILE = re.compile(r"\S*\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|ts|flv|wmv|3gp|ogv)", re.IGNORECASE)
+
+
+def onnx_installed() -> bool:
+    """Tell whether `backend="onnx"` has what it imports."""
+    return all(find_spec(package) for package in ("onnxruntime", "tokenizers"))
 
 
 def check_texts(texts: Iterable[str]) -> None:
@@ -75,7 +81,7 @@ class DITSQueryEncoder:
         cls,
         id_or_path: str | PathLike[str],
         *,
-        backend: Literal["torch", "onnx"] = "torch",
+        backend: Literal["auto", "torch", "onnx"] = "auto",
         encoder: str | PathLike[str] | None = None,
         revision: str | None = None,
         device: str | torch.device = "auto",
@@ -88,8 +94,10 @@ class DITSQueryEncoder:
         Args:
             id_or_path: an artefact's folder, a bundled name (`demo-dits`) or a hub id. The folder or id of a bare
                 CLIP is taken too, with a warning: without an adapter its queries are plain CLIP.
-            backend: `torch`, or `onnx` for an artefact that `dits-adapter export` wrote: ONNX Runtime on the CPU,
-                without torch or transformers, and the CLIP text tower that was exported along.
+            backend: `onnx`, for an artefact that `dits-adapter export` wrote: ONNX Runtime on the CPU, without
+                torch or transformers, and the CLIP text tower that was exported along; or `torch`, which any
+                artefact can, and which trajectories, saving and the sentence-transformers model need. `auto`
+                takes `onnx` where that was exported and is installed, and nothing is asked that is torch's alone.
             encoder: folder or hub id of the CLIP; by default the one that the artefact names (torch only).
             revision: hub revision of the artefact.
             device: a torch device or `"auto"` (torch only).
@@ -105,26 +113,27 @@ class DITSQueryEncoder:
         """
         if not 0 <= strength <= 1:
             raise InputError(f"strength is {strength}; it goes from 0 (plain CLIP) to 1 (fully adapted).")
+        if backend not in ("auto", "torch", "onnx"):
+            raise InputError(f'backend is {backend!r}; it is "auto", "torch" or "onnx".')
+        folder = find_artifact(id_or_path, revision, onnx=backend == "onnx")
+        given = {"encoder": encoder, "steps": steps, "device": None if str(device) in ("auto", "cpu") else device}
+        of_torch = [name for name, value in given.items() if value is not None]
+        if backend == "auto" and not of_torch and is_artifact(folder) and onnx_installed():
+            folder = find_artifact(id_or_path, revision, onnx=True)
+            backend = "onnx" if is_exported(folder) else "torch"
         if backend == "onnx":
             from dits_adapter.backends.onnx_runtime import OnnxBackend
 
-            for name, given in (("encoder", encoder), ("steps", steps)):
-                if given is not None:
-                    raise InputError(
-                        f'{name} cannot be chosen with backend="onnx": it was when the adapter was exported.'
-                    )
-            if str(device) not in ("auto", "cpu"):
-                raise InputError(f'device is {device}; backend="onnx" runs on the CPU.')
-            folder = find_artifact(id_or_path, revision, onnx=True)
+            if of_torch:
+                raise InputError(
+                    f'{of_torch[0]} cannot be chosen with backend="onnx", which runs on the CPU what was exported.'
+                )
             return cls(OnnxBackend(folder, strength=strength), strength=strength, on_mismatch=on_mismatch)
-        if backend != "torch":
-            raise InputError(f'backend is {backend!r}; it is "torch" or "onnx".')
 
         from dits_adapter.adapters import DITSAdapter
         from dits_adapter.backends.pytorch import TorchBackend, find_encoder
         from dits_adapter.clip import ClipSource, is_clip
 
-        folder = find_artifact(id_or_path, revision)
         if not is_artifact(folder) and is_clip(folder):
             return cls._plain(ClipSource.find(id_or_path, revision), device)
         artifact = Artifact.load(folder)

@@ -218,10 +218,14 @@ def quantise(path: Path, out: Path, calibration: NDArray[np.float32]) -> None:
         CalibrationMethod,
         QuantFormat,
         QuantType,
+        quant_pre_process,
         quantize_static,
     )
 
-    nodes = onnx.load(path).graph.node
+    # Of the biases that each step has of its own this makes constants: with others a matrix would run in float32.
+    with _quiet():
+        quant_pre_process(path, out, skip_symbolic_shape=True, skip_onnx_shape=True)
+    nodes = onnx.load(out).graph.node
     scaled = {node.output[0] for node in nodes if node.op_type in ("LayerNormalization", "Gelu")}
     chosen = [node.name for node in nodes if node.op_type == "Gemm" and node.input[0] in scaled]
     if not chosen:
@@ -239,7 +243,7 @@ def quantise(path: Path, out: Path, calibration: NDArray[np.float32]) -> None:
 
     with _quiet():
         quantize_static(
-            path,
+            out,
             out,
             Texts(),
             quant_format=QuantFormat.QDQ,

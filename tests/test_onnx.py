@@ -182,10 +182,11 @@ def test_adapters_for_comparisons_are_not_exported(space, trained, tmp_path):
         encoder.export_onnx(tmp_path / "out")
 
 
-def test_it_runs_without_torch(exported):
+@pytest.mark.parametrize("backend", ["onnx", "auto"])
+def test_it_runs_without_torch(exported, backend):
     code = (
         "import sys; from dits_adapter import DITSQueryEncoder;"
-        f"encoder = DITSQueryEncoder.from_pretrained({str(exported)!r}, backend='onnx');"
+        f"encoder = DITSQueryEncoder.from_pretrained({str(exported)!r}, backend={backend!r});"
         "assert encoder.encode_query('a dog').shape == (32,);"
         "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'safetensors', 'scipy', 'sklearn', "
         "'huggingface_hub', 'qdrant_client', 'av', 'onnx') if m in sys.modules])"
@@ -193,6 +194,34 @@ def test_it_runs_without_torch(exported):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+class TestAuto:
+    """Without a backend asked for."""
+
+    def test_an_export_is_used_and_another_artefact_runs_on_torch(self, trained, exported):
+        with pytest.raises(InputError, match='backend="torch"'):
+            _ = DITSQueryEncoder.from_pretrained(exported).artifact
+        assert DITSQueryEncoder.from_pretrained(trained).artifact.calibration == CALIBRATION
+
+    @pytest.mark.parametrize("options", [{"steps": 3}, {"device": "meta"}])
+    def test_what_only_torch_can(self, exported, trained, options):
+        options["encoder"] = trained.parent / "tiny-clip"
+        assert DITSQueryEncoder.from_pretrained(exported, **options).artifact
+
+    @pytest.mark.parametrize("package", ["onnxruntime", "tokenizers"])
+    def test_where_it_is_not_installed(self, exported, trained, monkeypatch, package):
+        monkeypatch.setitem(sys.modules, package, None)
+        shutil.copytree(trained.parent / "tiny-clip", exported.parent / "tiny-clip")
+        try:
+            assert DITSQueryEncoder.from_pretrained(exported).artifact
+        finally:
+            shutil.rmtree(exported.parent / "tiny-clip")
+
+    def test_a_damaged_export_is_not_passed_over(self, copied):
+        (copied / "onnx" / ADAPTER).write_bytes(b"")
+        with pytest.raises(ArtifactError, match="was changed or damaged"):
+            DITSQueryEncoder.from_pretrained(copied)
 
 
 def test_the_artefact_still_is_one(trained, exported):
@@ -270,7 +299,7 @@ class TestRefuses:
         [
             ({"steps": 3}, "steps cannot be chosen"),
             ({"encoder": "x"}, "encoder cannot be chosen"),
-            ({"device": "cuda"}, "runs on the CPU"),
+            ({"device": "cuda"}, "device cannot be chosen .* runs on the CPU"),
             ({"strength": 2}, "strength is 2"),
             ({"on_mismatch": "ignore"}, "on_mismatch"),
         ],
@@ -354,6 +383,21 @@ class TestInt8:
         matrices = [tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 2]
         assert matrices.count(onnx.TensorProto.INT8) == 2 * 3 + 1  # two blocks, and the map between steps
         assert matrices.count(onnx.TensorProto.FLOAT) == 2  # into the first step, and out of the last
+
+    def test_all_that_every_step_reads_runs_as_int8(self, tmp_path):
+        onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+        width = 256  # the exporter itself makes constants of small tables
+        adapter = randomised(DITSAdapter(SamplerConfig(width=width, depth=2)))
+        export.export_adapter(adapter, tmp_path / "float32.onnx")
+        text = np.random.default_rng(0).normal(size=(8, width)).astype(np.float32)
+        export.quantise(tmp_path / "float32.onnx", tmp_path / "int8.onnx", text)
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "run.onnx")
+        options.log_severity_level = 3  # or it says that this file is for one machine
+        onnxruntime.InferenceSession(tmp_path / "int8.onnx", options, providers=["CPUExecutionProvider"])
+        run = [node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node]
+        assert run.count("QGemm") == 10 * 2 * 3 + 9  # ten steps of two blocks, and the map between steps
+        assert run.count("Gemm") == 2  # into the first step, and out of the last
 
     def test_outliers_in_the_embeddings_do_no_harm(self, tmp_path):
         import onnxruntime

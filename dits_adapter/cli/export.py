@@ -36,7 +36,7 @@ def _export(args: argparse.Namespace) -> int:
     from dits_adapter.training.data import load_pairs
 
     pairs = load_pairs(args.int8) if args.int8 else None
-    encoder = DITSQueryEncoder.from_pretrained(args.adapter, encoder=args.encoder, device="cpu")
+    encoder = DITSQueryEncoder.from_pretrained(args.adapter, backend="torch", encoder=args.encoder, device="cpu")
     folder = encoder.export_onnx(args.out, int8=pairs) / "onnx"
     quality = OnnxConfig.model_validate_json((folder / "config.json").read_bytes()).quality
     for name in (ADAPTER, TOWER):
