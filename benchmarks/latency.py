@@ -4,6 +4,10 @@ Times do not depend on what the weights are, so all are random: a text tower of 
 layers of the width of the embeddings, 49,408 tokens) and every adapter of `dits-adapter compare`; DITS with the
 network that is trained ("unfolded"), as queries run it, in bfloat16, and as `dits-adapter export` writes it.
 
+On a GPU (`--device cuda`) the exports are left out, which run on the CPU; in their place the folded form is
+compiled by torch.compile, and recorded as a CUDA graph, whose kernels are launched together. Queries and results
+are arrays in the CPU's memory all the same: what moves them is in the times.
+
 The last rows are no adapters but the least that DITS could take here: "reading" is the time to read its matrices
 once for every step, "multiplying" that of one matrix product a step with as many multiplications.
 
@@ -48,6 +52,7 @@ from dits_adapter.vectors import check_directions, check_vectors
 
 TOKENS = 20
 """Length of a query of a dozen words, with start and end. CLIP reads at most 77."""
+CPU = torch.device("cpu")
 REFERENCE = "text encoder, 77 tokens"
 EAGER = "dits-10, unfolded"
 """What a straightforward implementation runs; the speed-up of the others is over this."""
@@ -94,38 +99,86 @@ class Exported:
 class Half:
     """A folded adapter in bfloat16; not offered, because int8 is smaller, faster and nearly as close."""
 
-    def __init__(self, adapter: Adapter) -> None:
-        self._adapter = copy.deepcopy(adapter).bfloat16()
+    def __init__(self, adapter: Adapter, device: torch.device) -> None:
+        self._adapter, self._device = copy.deepcopy(adapter).bfloat16(), device
 
     @torch.inference_mode()
     def adapt(self, vectors: np.ndarray) -> object:
         """Adapt vectors."""
-        return torch.nn.functional.normalize(self._adapter(torch.from_numpy(vectors).bfloat16()).float(), dim=1)
+        given = torch.from_numpy(vectors).to(self._device, torch.bfloat16)
+        return torch.nn.functional.normalize(self._adapter(given).float(), dim=1).cpu()
+
+
+class Compiled:
+    """A folded adapter as torch.compile makes it, anew for each batch size; CUDA graphs are apart."""
+
+    def __init__(self, adapter: Adapter, device: torch.device) -> None:
+        self._run, self._device = torch.compile(_unit(adapter), dynamic=False), device
+
+    @torch.inference_mode()
+    def adapt(self, vectors: np.ndarray) -> object:
+        """Adapt vectors."""
+        return self._run(torch.from_numpy(vectors).to(self._device)).cpu()
+
+
+class Graphed:
+    """A folded adapter on a GPU, recorded as a CUDA graph when a batch size is first met."""
+
+    def __init__(self, adapter: Adapter, device: torch.device) -> None:
+        self._run, self._device = _unit(adapter), device
+        self._recorded: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]] = {}
+
+    @torch.inference_mode()
+    def adapt(self, vectors: np.ndarray) -> object:
+        """Adapt vectors."""
+        if len(vectors) not in self._recorded:
+            self._recorded[len(vectors)] = self._record(vectors)
+        graph, given, adapted = self._recorded[len(vectors)]
+        given.copy_(torch.from_numpy(vectors))
+        graph.replay()
+        return adapted.cpu()
+
+    def _record(self, vectors: np.ndarray) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
+        given = torch.from_numpy(vectors).to(self._device)
+        aside = torch.cuda.Stream()  # what libraries set up in a first call must not be recorded
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                self._run(given)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            adapted = self._run(given)
+        return graph, given, adapted
+
+
+def _unit(adapter: Adapter) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda vectors: torch.nn.functional.normalize(adapter(vectors), dim=1)
 
 
 class Reading:
     """Reads as many bytes as the matrices of the folded sampler have, once a step."""
 
-    def __init__(self, width: int, steps: int, bytes_each: int) -> None:
-        self._steps, self._weights = steps, torch.ones(37 * width * width * bytes_each // 4)
+    def __init__(self, width: int, steps: int, bytes_each: int, device: torch.device = CPU) -> None:
+        self._steps, self._weights = steps, torch.ones(37 * width * width * bytes_each // 4, device=device)
 
     @torch.inference_mode()
     def adapt(self, vectors: np.ndarray) -> object:
         """Read."""
-        return [self._weights.sum() for _ in range(self._steps)]
+        return torch.stack([self._weights.sum() for _ in range(self._steps)]).cpu()
 
 
 class Multiplying:
     """Multiplies as often as the folded sampler, in one matrix product a step."""
 
-    def __init__(self, width: int, steps: int) -> None:
-        self._steps, self._weights = steps, torch.ones(37 * width, width)
+    def __init__(self, width: int, steps: int, device: torch.device = CPU) -> None:
+        self._steps, self._weights = steps, torch.ones(37 * width, width, device=device)
 
     @torch.inference_mode()
     def adapt(self, vectors: np.ndarray) -> object:
         """Multiply."""
-        given = torch.from_numpy(vectors)
-        return [torch.nn.functional.linear(given, self._weights) for _ in range(self._steps)]
+        given = torch.from_numpy(vectors).to(self._weights.device)
+        return [torch.nn.functional.linear(given, self._weights) for _ in range(self._steps)][-1][:, 0].cpu()
 
 
 @dataclass(frozen=True)
@@ -209,19 +262,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__.split("\n\n")[0])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32, 256], help="queries a call (1 32 256)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the CPU (1 2)")
+    parser.add_argument("--device", type=torch.device, default=CPU, help="of torch (%(default)s)")
     parser.add_argument("--width", type=int, default=512, help="dimension of the embeddings (%(default)s)")
     parser.add_argument("--growth", action="store_true", help="add growth curves; takes five minutes")
     parser.add_argument("--seconds", type=float, default=20, help="of measuring for each setting (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results/latency"), metavar="DIR", help="%(default)s")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        adapters, encode = build_adapters(args.width, Path(folder)), build_text_encoder(args.width)
+        adapters = build_adapters(args.width, Path(folder), args.device)
+        encode = build_text_encoder(args.width, args.device)
         timings: list[Timing] = []
         settings = [(threads, batch) for threads in args.threads for batch in args.batch]
         for threads, batch in tqdm(settings, desc="measuring", unit="setting"):
             timings += measure(adapters, encode, args.width, batch, threads, args.seconds)
-        grown = growth(args.width, Path(folder)) if args.growth else {}
-    found = Latency(args.width, tuple(timings), profile(args.width), environment(), grown)
+        grown = growth(args.width, Path(folder), args.device) if args.growth else {}
+    shares = profile(args.width, args.device)
+    surroundings = environment() | {"torch on": str(args.device)}
+    found = Latency(args.width, tuple(timings), shares, surroundings, grown)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "latency.json").write_bytes(TypeAdapter(Latency).dump_json(found, indent=1) + b"\n")
     (args.out / "latency.md").write_text(found.markdown() + "\n", encoding="utf-8")
@@ -229,25 +286,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_adapters(width: int, folder: Path) -> dict[str, Adapts]:
+def build_adapters(width: int, folder: Path, device: torch.device = CPU) -> dict[str, Adapts]:
     """Build every adapter of the comparison, DITS in each of its forms, and the floors; with files in `folder`."""
     adapters: dict[str, Adapts] = {
-        "affine map": AffineAdapter(AffineConfig(width=width, method="ridge")),
-        "low-rank affine map": LowRankAdapter(LowRankConfig(width=width, rank=min(32, width))),
+        "affine map": AffineAdapter(AffineConfig(width=width, method="ridge")).to(device),
+        "low-rank affine map": LowRankAdapter(LowRankConfig(width=width, rank=min(32, width))).to(device),
     }
     for steps in (STEPS[0], STEPS[-1]):
         depth = equal_cost_depth(sampler(width, steps))
-        adapters[f"mlp-{steps}, {depth} layers"] = MLPAdapter(MLPConfig(width=width, depth=depth)).eval()
+        mlp = MLPAdapter(MLPConfig(width=width, depth=depth)).eval()
+        adapters[f"mlp-{steps}, {depth} layers"] = mlp.to(device)
     for steps in tqdm(STEPS, desc="exporting", unit="sampler"):
-        adapters |= forms(width, steps, folder)
-    adapters["floor of dits-10: reading float32"] = Reading(width, 10, 4)
-    adapters["floor of dits-10: reading int8"] = Reading(width, 10, 1)
-    adapters["floor of dits-10: multiplying float32"] = Multiplying(width, 10)
+        adapters |= forms(width, steps, folder, device)
+    adapters["floor of dits-10: reading float32"] = Reading(width, 10, 4, device)
+    adapters["floor of dits-10: reading int8"] = Reading(width, 10, 1, device)
+    adapters["floor of dits-10: multiplying float32"] = Multiplying(width, 10, device)
     return adapters
 
 
-def forms(width: int, steps: int, folder: Path) -> dict[str, Adapts]:
-    """Build DITS of T' steps as it is trained, as torch runs it, and as ONNX Runtime does.
+def forms(width: int, steps: int, folder: Path, device: torch.device = CPU) -> dict[str, Adapts]:
+    """Build DITS of T' steps as it is trained, as torch runs it, and as ONNX Runtime does or a GPU can.
 
     The files are made once; the weights are the same every time.
     """
@@ -256,18 +314,22 @@ def forms(width: int, steps: int, folder: Path) -> dict[str, Adapts]:
     with torch.no_grad():
         for parameter in dits.parameters():
             parameter.normal_(std=0.5 * parameter.shape[-1] ** -0.5, generator=generator)
+    folded = dits.for_inference().to(device)
+    built: dict[str, Adapts] = {
+        f"{name}, unfolded": dits.to(device),
+        name: folded,
+        f"{name}, bfloat16": Half(folded, device),
+    }
+    if device.type != "cpu":
+        return built | {
+            f"{name}, compiled": Compiled(folded, device),
+            f"{name}, CUDA graph": Graphed(folded, device),
+        }
     float32, int8 = (folder / f"{name}-{width}-{kind}.onnx" for kind in ("float32", "int8"))
     if not int8.exists():
         export_adapter(dits, float32)
         quantise(float32, int8, np.random.default_rng(0).normal(size=(256, width)).astype(np.float32))
-    folded = dits.for_inference()
-    return {
-        f"{name}, unfolded": dits,
-        name: folded,
-        f"{name}, bfloat16": Half(folded),
-        f"{name}, onnx": Exported(float32, width),
-        f"{name}, onnx int8": Exported(int8, width),
-    }
+    return built | {f"{name}, onnx": Exported(float32, width), f"{name}, onnx int8": Exported(int8, width)}
 
 
 def sampler(width: int, steps: int) -> SamplerConfig:
@@ -275,7 +337,7 @@ def sampler(width: int, steps: int) -> SamplerConfig:
     return Recipe(sampler=schedule(steps)).sampler_config(width)
 
 
-def build_text_encoder(width: int) -> Callable[[int, int], torch.Tensor]:
+def build_text_encoder(width: int, device: torch.device = CPU) -> Callable[[int, int], torch.Tensor]:
     """Build a text tower with random weights; call it with a batch size and a number of tokens."""
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
@@ -285,14 +347,14 @@ def build_text_encoder(width: int) -> Callable[[int, int], torch.Tensor]:
         num_attention_heads=max(1, width // 64),
         projection_dim=width,
     )
-    model = CLIPTextModelWithProjection(config).eval()
+    model = CLIPTextModelWithProjection(config).eval().to(device)
 
     @torch.inference_mode()
     def encode(batch: int, tokens: int) -> torch.Tensor:
         ids = torch.full((batch, tokens), 320)
         ids[:, -1] = config.eos_token_id
-        embeddings: torch.Tensor = model(ids).text_embeds
-        return embeddings
+        embeddings: torch.Tensor = model(ids.to(device)).text_embeds
+        return embeddings.cpu()
 
     return encode
 
@@ -359,14 +421,14 @@ def rounds(timed: Sequence[Call], threads: int, seconds: float) -> np.ndarray:
     return np.array(taken)
 
 
-def growth(width: int, folder: Path) -> dict[str, dict[int, dict[str, float]]]:
+def growth(width: int, folder: Path, device: torch.device = CPU) -> dict[str, dict[int, dict[str, float]]]:
     """Time the forms of DITS along each axis of `GROWTH`, and say each time as it comes; see `Latency.growth`."""
     found: dict[str, dict[int, dict[str, float]]] = {axis: {} for axis in GROWTH}
     points = [(axis, value) for axis, values in GROWTH.items() for value in values]
     with tqdm(points, desc="growth", unit="point") as bar:
         for axis, value in bar:
             at = {"batch": 1, "threads": 1, "steps": 10, "width": width, axis: value}
-            timed = forms(at["width"], at["steps"], folder)
+            timed = forms(at["width"], at["steps"], folder, device)
             taken = rounds(calls(timed, at["width"], at["batch"], at["threads"]), at["threads"], GROWTH_SECONDS)
             names = [name.partition(", ")[2] or "folded" for name in timed]
             found[axis][value] = dict(zip(names, np.median(taken, axis=0).tolist(), strict=True))
@@ -375,14 +437,19 @@ def growth(width: int, folder: Path) -> dict[str, dict[int, dict[str, float]]]:
     return found
 
 
-def profile(width: int) -> dict[str, float]:
+def profile(width: int, device: torch.device = CPU) -> dict[str, float]:
     """Return the share of the six largest operators, and of the rest, in one query of `dits-10`; see `Latency`."""
-    adapter, query = DITSAdapter(sampler(width, STEPS[-1])).for_inference(), np.ones((1, width), np.float32)
+    adapter = DITSAdapter(sampler(width, STEPS[-1])).for_inference().to(device)
+    query = np.ones((1, width), np.float32)
     adapter.adapt(query)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+    with torch.profiler.profile() as profiler:
         for _ in range(5):
             adapter.adapt(query)
-    times = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in profiler.key_averages()}
+    on_cpu = device.type == "cpu"
+    times = {
+        event.key.removeprefix("aten::"): event.self_cpu_time_total if on_cpu else event.self_device_time_total
+        for event in profiler.key_averages()
+    }
     total = sum(times.values())
     largest = sorted(times, key=lambda name: -times[name])[:6]
     shares = {name: times[name] / total for name in largest}

@@ -29,7 +29,7 @@ from pydantic import TypeAdapter
 
 from benchmarks.clips.captions import video_captions
 from benchmarks.clips.scenes import scenes
-from benchmarks.latency import TOKENS, build_text_encoder, rounds
+from benchmarks.latency import CPU, TOKENS, build_text_encoder, rounds
 from dits_adapter import DITSQueryEncoder, VideoEncoder
 from dits_adapter.clip import Clip
 from dits_adapter.serve.batching import Batcher
@@ -113,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=8, help="how many files, at most (%(default)s)")
     parser.add_argument("--texts", type=int, default=128, help="how many sentences (%(default)s)")
     parser.add_argument("--encoder", default="demo-clip", help="a CLIP, for the videos (%(default)s)")
+    parser.add_argument("--device", type=torch.device, default=CPU, help="of torch (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU (%(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="of measuring for each table (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results/throughput"), metavar="DIR", help="%(default)s")
@@ -124,13 +125,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             paths = [write_video(Path(scratch) / f"{number}.mp4", number) for number in range(args.clips)]
         if not paths:
             parser.error(f"{args.videos} holds no .mp4 files")
-        encoder = VideoEncoder.from_pretrained(args.encoder, frames=FRAMES)
+        encoder = VideoEncoder.from_pretrained(args.encoder, device=args.device, frames=FRAMES)
         ways = video_ways(paths, encoder)
         plain, ours = (ways[name]() for name in list(ways)[:2])
         agreement = float(np.min(np.sum(unit(plain) * unit(ours), axis=1)))
         videos = measure(ways, len(paths), args.threads, args.seconds)
-        texts = measure(text_ways(args.texts, Path(scratch)), args.texts, args.threads, args.seconds)
-        tower = build_text_encoder(WIDTH)
+        texts = measure(text_ways(args.texts, Path(scratch), args.device), args.texts, args.threads, args.seconds)
+        tower = build_text_encoder(WIDTH, args.device)
         clients = {
             number: measure(client_ways(number, args.texts, tower), args.texts, args.threads, args.seconds / 3)
             for number in CLIENTS
@@ -138,7 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         begin = starts(Path(scratch))
         taken = np.median(rounds(list(begin.values()), args.threads, 0), axis=0) / 1e3
     seconds = dict(zip(begin, taken.tolist(), strict=True))
-    found = Throughput(videos, texts, clients, seconds, agreement, args.threads, environment())
+    surroundings = environment() | {"torch on": str(args.device)}
+    found = Throughput(videos, texts, clients, seconds, agreement, args.threads, surroundings)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "throughput.json").write_bytes(TypeAdapter(Throughput).dump_json(found, indent=1) + b"\n")
     (args.out / "throughput.md").write_text(found.markdown() + "\n", encoding="utf-8")
@@ -176,7 +178,7 @@ def video_ways(paths: Sequence[Path], encoder: VideoEncoder) -> dict[str, Callab
         "decoding alone, decord": lambda: np.stack([_frames(path) for path in paths]),
         "decoding alone, VideoEncoder's": lambda: np.stack([decode_frames(path, FRAMES).frames for path in paths]),
         "preprocessing alone": lambda: np.stack([clip.preprocess(images) for _ in paths]),
-        "image tower alone": lambda: np.stack([clip.embed_pixels(pixels).numpy() for _ in paths]),
+        "image tower alone": lambda: np.stack([clip.embed_pixels(pixels).cpu().numpy() for _ in paths]),
     }
 
 
@@ -184,11 +186,11 @@ def plain_video_script(paths: Sequence[Path], clip: Clip) -> np.ndarray:
     """What a user would write: a file at a time, (n, d)."""
     vectors = []
     for path in paths:
-        inputs = clip.image_processor(images=list(_frames(path)), return_tensors="pt")
+        inputs = clip.image_processor(images=list(_frames(path)), return_tensors="pt").to(clip.model.device)
         with torch.no_grad():
             features = clip.model.get_image_features(**inputs).pooler_output
         features = features / features.norm(dim=1, keepdim=True)
-        vectors.append(features.mean(dim=0).numpy())
+        vectors.append(features.mean(dim=0).cpu().numpy())
     return np.stack(vectors)
 
 
@@ -199,17 +201,17 @@ def _frames(path: Path) -> np.ndarray:
     return frames
 
 
-def text_ways(count: int, folder: Path) -> dict[str, Callable[[], np.ndarray]]:
+def text_ways(count: int, folder: Path, device: torch.device) -> dict[str, Callable[[], np.ndarray]]:
     """Return the ways to encode sentences, (n, d), the plain script first; an export goes into the folder."""
     texts = [caption for scene in scenes("test") for caption in video_captions(scene)][:count]
-    eager = DITSQueryEncoder.from_pretrained(ADAPTER, device="cpu")
+    eager = DITSQueryEncoder.from_pretrained(ADAPTER, device=device)
     exported = DITSQueryEncoder.from_pretrained(eager.export_onnx(folder / EXPORTED), backend="onnx")
-    clip = VideoEncoder.from_pretrained(ADAPTER, device="cpu").clip
+    clip = VideoEncoder.from_pretrained(ADAPTER, device=device).clip
 
     def plain() -> np.ndarray:
-        inputs = clip.tokenizer(texts, padding=True, return_tensors="pt")
+        inputs = clip.tokenizer(texts, padding=True, return_tensors="pt").to(clip.model.device)
         with torch.no_grad():
-            return clip.model.get_text_features(**inputs).pooler_output.numpy()
+            return clip.model.get_text_features(**inputs).pooler_output.cpu().numpy()
 
     return {
         "plain script (transformers), no adapter": plain,

@@ -46,7 +46,7 @@ def test_growth_curves_move_one_axis_each(tmp_path, monkeypatch, capsys):
         def adapt(self, vectors):
             seen.append((vectors.shape, torch.get_num_threads()))
 
-    def forms(width, steps, folder):
+    def forms(width, steps, folder, device):
         seen.append((width, steps))
         return {f"dits-{steps}": Spy(), f"dits-{steps}, onnx": Spy()}
 
@@ -123,7 +123,7 @@ def test_the_tower_is_of_the_size_of_clip(monkeypatch):
 
     monkeypatch.setattr(transformers, "CLIPTextModelWithProjection", Recorded)
     with torch.device("meta"):
-        latency.build_text_encoder(512)
+        latency.build_text_encoder(512, torch.device("meta"))
     (config,) = made
     assert (config.num_hidden_layers, config.num_attention_heads, config.vocab_size) == (12, 8, 49408)
     assert (config.hidden_size, config.intermediate_size, config.projection_dim) == (512, 2048, 512)
