@@ -103,6 +103,7 @@ def best(training: TrainingConfig) -> Recipes:
         "best-5-steps": without({"steps": 5}),
         "best-1-block": without({"depth": 1}),
         "best-narrow": without({"mlp_ratio": 1.0}),
+        "best-small": without({"depth": 1, "mlp_ratio": 1.0}),
         "best-dropout": without({"dropout": 0.1}),
         "best-noise": without({"noise_scale": 0.01}),
         "best-hard-negatives": without(hard_negatives=0.25),

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -56,7 +56,11 @@ CPU = torch.device("cpu")
 REFERENCE = "text encoder, 77 tokens"
 EAGER = "dits-10, unfolded"
 """What a straightforward implementation runs; the speed-up of the others is over this."""
-STEPS = (1, 5, 10)
+SAMPLERS = {
+    **{f"dits-{steps}": schedule(steps) for steps in (1, 5, 10)},
+    "dits-10 small": {**schedule(10), "depth": 1, "mlp_ratio": 1.0},
+}
+"""By name: their fields. The small one is a student: dits-adapter distill --steps 10 --depth 1 --mlp-ratio 1."""
 GROWTH = {
     "batch": (1, 4, 16, 64, 256, 1024, 4096),
     "threads": tuple(n for n in (1, 2, 4, 8) if n <= (os.cpu_count() or 1)),
@@ -292,25 +296,25 @@ def build_adapters(width: int, folder: Path, device: torch.device = CPU) -> dict
         "affine map": AffineAdapter(AffineConfig(width=width, method="ridge")).to(device),
         "low-rank affine map": LowRankAdapter(LowRankConfig(width=width, rank=min(32, width))).to(device),
     }
-    for steps in (STEPS[0], STEPS[-1]):
-        depth = equal_cost_depth(sampler(width, steps))
+    for steps in (1, 10):
+        depth = equal_cost_depth(sampler(width, schedule(steps)))
         mlp = MLPAdapter(MLPConfig(width=width, depth=depth)).eval()
         adapters[f"mlp-{steps}, {depth} layers"] = mlp.to(device)
-    for steps in tqdm(STEPS, desc="exporting", unit="sampler"):
-        adapters |= forms(width, steps, folder, device)
+    for name, fields in tqdm(SAMPLERS.items(), desc="exporting", unit="sampler"):
+        adapters |= forms(name, sampler(width, fields), folder, device)
     adapters["floor of dits-10: reading float32"] = Reading(width, 10, 4, device)
     adapters["floor of dits-10: reading int8"] = Reading(width, 10, 1, device)
     adapters["floor of dits-10: multiplying float32"] = Multiplying(width, 10, device)
     return adapters
 
 
-def forms(width: int, steps: int, folder: Path, device: torch.device = CPU) -> dict[str, Adapts]:
-    """Build DITS of T' steps as it is trained, as torch runs it, and as ONNX Runtime does or a GPU can.
+def forms(name: str, config: SamplerConfig, folder: Path, device: torch.device = CPU) -> dict[str, Adapts]:
+    """Build a sampler as it is trained, as torch runs it, and as ONNX Runtime does or a GPU can.
 
-    The files are made once; the weights are the same every time.
+    The files are made once for a name and a width; the weights are the same every time.
     """
-    name, generator = f"dits-{steps}", torch.Generator().manual_seed(0)
-    dits = DITSAdapter(sampler(width, steps)).eval()
+    generator = torch.Generator().manual_seed(0)
+    dits = DITSAdapter(config).eval()
     with torch.no_grad():
         for parameter in dits.parameters():
             parameter.normal_(std=0.5 * parameter.shape[-1] ** -0.5, generator=generator)
@@ -325,6 +329,7 @@ def forms(width: int, steps: int, folder: Path, device: torch.device = CPU) -> d
             f"{name}, compiled": Compiled(folded, device),
             f"{name}, CUDA graph": Graphed(folded, device),
         }
+    width = config.width
     float32, int8 = (folder / f"{name}-{width}-{kind}.onnx" for kind in ("float32", "int8"))
     if not int8.exists():
         export_adapter(dits, float32)
@@ -332,9 +337,9 @@ def forms(width: int, steps: int, folder: Path, device: torch.device = CPU) -> d
     return built | {f"{name}, onnx": Exported(float32, width), f"{name}, onnx int8": Exported(int8, width)}
 
 
-def sampler(width: int, steps: int) -> SamplerConfig:
-    """Return the sampler of T' steps that the comparison trains."""
-    return Recipe(sampler=schedule(steps)).sampler_config(width)
+def sampler(width: int, fields: Mapping[str, Any]) -> SamplerConfig:
+    """Return the sampler that the comparison trains, with some fields of its own."""
+    return Recipe(sampler=dict(fields)).sampler_config(width)
 
 
 def build_text_encoder(width: int, device: torch.device = CPU) -> Callable[[int, int], torch.Tensor]:
@@ -428,7 +433,7 @@ def growth(width: int, folder: Path, device: torch.device = CPU) -> dict[str, di
     with tqdm(points, desc="growth", unit="point") as bar:
         for axis, value in bar:
             at = {"batch": 1, "threads": 1, "steps": 10, "width": width, axis: value}
-            timed = forms(at["width"], at["steps"], folder, device)
+            timed = forms(f"dits-{at['steps']}", sampler(at["width"], schedule(at["steps"])), folder, device)
             taken = rounds(calls(timed, at["width"], at["batch"], at["threads"]), at["threads"], GROWTH_SECONDS)
             names = [name.partition(", ")[2] or "folded" for name in timed]
             found[axis][value] = dict(zip(names, np.median(taken, axis=0).tolist(), strict=True))
@@ -439,7 +444,7 @@ def growth(width: int, folder: Path, device: torch.device = CPU) -> dict[str, di
 
 def profile(width: int, device: torch.device = CPU) -> dict[str, float]:
     """Return the share of the six largest operators, and of the rest, in one query of `dits-10`; see `Latency`."""
-    adapter = DITSAdapter(sampler(width, STEPS[-1])).for_inference().to(device)
+    adapter = DITSAdapter(sampler(width, SAMPLERS["dits-10"])).for_inference().to(device)
     query = np.ones((1, width), np.float32)
     adapter.adapt(query)
     with torch.profiler.profile() as profiler:

@@ -60,7 +60,7 @@ def test_training():
 
 
 def test_the_forms_of_dits_agree(tmp_path):
-    built = latency.forms(32, 2, tmp_path, torch.device(DEVICE))
+    built = latency.forms("dits-2", latency.sampler(32, {"steps": 2}), tmp_path, torch.device(DEVICE))
     assert {"dits-2", "dits-2, compiled", "dits-2, CUDA graph"} < set(built)
     for rows in (5, 1, 5):
         vectors = np.random.default_rng(rows).normal(size=(rows, 32)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""`dits-adapter distill`: a trained DITS in, one of one or two steps out."""
+"""`dits-adapter distill`: a trained DITS in, one of fewer steps or with a smaller network out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def add_distill(commands: Any) -> None:
     """Add `distill`."""
     distill = commands.add_parser(
         "distill",
-        help="teach what a trained DITS does in ten steps to one of one step",
+        help="teach what a trained DITS does to one of fewer steps, or with a smaller network",
         description="Train a student on the trajectories of a trained DITS and on the contrastive loss. A killed "
         "run goes on where it was. Exit code 4: R@1 on held-out pairs is below the teacher's by more than noise, "
         "and nothing was written.",
@@ -65,7 +65,7 @@ def _distill(args: argparse.Namespace) -> int:
         f"{found.metrics.n} held-out queries; R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
     )
     if found.written is None:
-        print("below the teacher by more than noise: nothing written. Try --steps 2, or more epochs or blocks.")
+        print("below the teacher by more than noise: nothing written. Try more steps, epochs or blocks.")
         return 4
     print(f"written to {found.written}")
     return 0

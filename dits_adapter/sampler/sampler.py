@@ -59,6 +59,20 @@ class SamplerConfig(BaseModel):
             raise ValueError(f"beta_end {self.beta_end} lies below beta_start {self.beta_start}")
         return self
 
+    @property
+    def matrices(self) -> float:
+        """How many d × d matrices the folded sampler multiplies a query with (`FoldedSampler`).
+
+        A step has one for each block's attention and two times r for its MLP, r the MLP ratio, and one that leads
+        to the next step; before the first and behind the last there is one each.
+
+        >>> SamplerConfig(width=512).matrices  # 97 million multiplications
+        371.0
+        """
+        if self.steps == 0:
+            return 0.0
+        return self.steps * (self.depth * (1 + 2 * self.mlp_ratio) + 1) + 1 + (self.start == "affine")
+
     def scaled(self, text: Tensor) -> Tensor:
         """Give text embeddings (n, d) the norm that the flow expects, as `input` and `input_scale` say."""
         return (F.normalize(text, dim=1) if self.input == "unit" else text) * self.input_scale

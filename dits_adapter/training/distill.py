@@ -1,4 +1,4 @@
-"""Distil a trained sampler into one that takes one or two steps: a tenth of the multiplications, or a fifth.
+"""Distil a trained sampler into one of fewer steps, or with a smaller network: a tenth of the multiplications.
 
 The student is an ordinary DITS adapter. At each of its steps it is drawn to the point of the teacher's trajectory
 that lies as far along, and at the last one to the videos, too.
@@ -63,7 +63,7 @@ def student_of(
 
     Args:
         teacher: a DITS adapter without condition.
-        steps: T' of the student, below the teacher's.
+        steps: T' of the student, at most the teacher's.
         depth: blocks of its network; the teacher's by default.
         mlp_ratio: hidden width of a block's MLP over d; the teacher's by default.
 
@@ -73,16 +73,20 @@ def student_of(
     config = teacher.config
     if config.condition != "none":
         raise InputError(f"the teacher is conditioned on the {config.condition}; its path depends on the video.")
-    if not 1 <= steps < config.steps:
-        raise InputError(
-            f"a student of {steps} steps; the teacher takes {config.steps}, a student 1 or more, but fewer."
-        )
+    if not 1 <= steps <= config.steps:
+        raise InputError(f"a student of {steps} steps; the teacher takes {config.steps}, a student 1 to as many.")
     chosen = {"steps": steps, "depth": depth, "mlp_ratio": mlp_ratio, "noise_scale": 0.0}
     fields = {**config.model_dump(), **{name: value for name, value in chosen.items() if value is not None}}
     try:
         student = DITSAdapter(SamplerConfig.model_validate(fields))
     except ValidationError as error:
         raise InputError(f"the student: {error}") from None
+    own, most = student.config.matrices, config.matrices
+    if own >= most:
+        raise InputError(
+            f"a student that takes a query through {own:g} d × d matrices; a student has to be smaller than its "
+            f"teacher, who takes it through {most:g}: fewer steps, fewer blocks, or a lower MLP ratio."
+        )
     weights, given = student.state_dict(), teacher.state_dict()
     student.load_state_dict(
         {

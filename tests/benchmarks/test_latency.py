@@ -14,7 +14,8 @@ from dits_adapter.adapters import DITSAdapter
 
 
 def test_every_setting_has_every_row_and_ratios_of_one_round(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(latency, "STEPS", (1, 10))
+    for name in ("dits-1", "dits-5"):
+        monkeypatch.delitem(latency.SAMPLERS, name)
     threads = torch.get_num_threads()
     arguments = ["--width", "16", "--batch", "1", "3", "--threads", "1", "2", "--seconds", "0"]
     assert latency.main([*arguments, "--out", str(tmp_path)]) == 0
@@ -24,7 +25,8 @@ def test_every_setting_has_every_row_and_ratios_of_one_round(tmp_path, capsys, m
     assert settings == {(1, 1), (1, 3), (2, 1), (2, 3)}
     names = [t.name for t in found.timings if (t.threads, t.batch) == (1, 1)]
     assert names[:2] == ["text encoder, 20 tokens", "text encoder, 77 tokens"]
-    forms = {f"dits-{steps}{form}" for steps in (1, 10) for form in ("", ", unfolded", ", onnx", ", onnx int8")}
+    samplers, kinds = ("dits-10", "dits-10 small"), ("", ", unfolded", ", bfloat16", ", onnx", ", onnx int8")
+    forms = {f"{sampler}{kind}" for sampler in samplers for kind in kinds}
     assert {"affine map", "mlp-1, 5 layers", "mlp-10, 48 layers"} | forms < set(names)
     assert len([name for name in names if name.startswith("floor of dits-10")]) == 3
     assert len(found.timings) == 4 * len(names)
@@ -46,9 +48,9 @@ def test_growth_curves_move_one_axis_each(tmp_path, monkeypatch, capsys):
         def adapt(self, vectors):
             seen.append((vectors.shape, torch.get_num_threads()))
 
-    def forms(width, steps, folder, device):
-        seen.append((width, steps))
-        return {f"dits-{steps}": Spy(), f"dits-{steps}, onnx": Spy()}
+    def forms(name, config, folder, device):
+        seen.append((config.width, config.steps))
+        return {name: Spy(), f"{name}, onnx": Spy()}
 
     monkeypatch.setattr(latency, "forms", forms)
     monkeypatch.setattr(latency, "GROWTH_SECONDS", 0)
@@ -82,7 +84,7 @@ def test_batch_width_and_tokens_reach_what_is_timed():
 
 
 def test_the_forms_of_dits_agree(tmp_path):
-    built = latency.forms(32, 2, tmp_path)
+    built = latency.forms("dits-2", latency.sampler(32, {"steps": 2}), tmp_path)
     vectors = np.random.default_rng(1).normal(size=(5, 32)).astype(np.float32)
     for form in built.values():
         if isinstance(form, latency.Exported):
@@ -96,15 +98,16 @@ def test_the_forms_of_dits_agree(tmp_path):
 
 
 def test_exports_are_made_once(tmp_path, monkeypatch):
-    latency.forms(16, 1, tmp_path)
+    one, two = (latency.sampler(16, {"steps": steps}) for steps in (1, 2))
+    latency.forms("dits-1", one, tmp_path)
     monkeypatch.setattr(latency, "export_adapter", None)
-    latency.forms(16, 1, tmp_path)
+    latency.forms("dits-1", one, tmp_path)
     with pytest.raises(TypeError):
-        latency.forms(16, 2, tmp_path)
+        latency.forms("dits-2", two, tmp_path)
 
 
 def test_the_floors_are_those_of_the_folded_sampler():
-    folded = DITSAdapter(latency.sampler(512, 10)).for_inference().sampler
+    folded = DITSAdapter(latency.sampler(512, latency.SAMPLERS["dits-10"])).for_inference().sampler
     a_step = sum(p.numel() for p in folded.parameters() if p.ndim == 2) - 2 * 512**2  # E and F are read once
     assert latency.Reading(512, 10, 4)._weights.numel() == a_step
     assert latency.Reading(512, 10, 1)._weights.numel() == a_step // 4

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from dits_adapter.artifact import Artifact
 from dits_adapter.sampler import AlignmentNetwork, FoldedSampler, NoiseSchedule, SamplerConfig, TruncatedSampler
@@ -189,6 +190,18 @@ def test_fold_is_exact_on_trained_weights(steps):
         noise = reference_network(weights, path[-1], t, sampler.config.depth, heads=16)
         path.append(path[-1] - sampler.schedule.chi[t - 1] * noise)
     torch.testing.assert_close(torch.stack(sampler.fold().trajectory(text)), torch.stack(path), rtol=0, atol=1e-11)
+
+
+@settings(max_examples=20)
+@given(st.fixed_dictionaries(settings_of_the_fold), st.integers(0, 14), st.integers(1, 9))
+def test_the_matrices_of_the_fold_are_counted(options, steps, rows):
+    config = SamplerConfig(steps=min(steps, options["timesteps"]), **options)
+    folded = TruncatedSampler(config).fold()
+    with FlopCounterMode(display=False) as counter:
+        folded(torch.randn(rows, config.width))
+    hidden = int(config.width * config.mlp_ratio) / config.width  # what a ratio is rounded to
+    exact = config.model_copy(update={"mlp_ratio": hidden})
+    assert counter.get_total_flops() == pytest.approx(2 * rows * config.width**2 * exact.matrices)
 
 
 def test_fold_starts_as_the_identity_bit_for_bit():

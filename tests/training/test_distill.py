@@ -68,7 +68,10 @@ def run(cache, teacher, out, *extra):
     return main([*arguments(cache, teacher, out), *extra])
 
 
-@pytest.mark.parametrize(("options", "fields"), [([], (1, 2)), (["--steps", "2", "--depth", "1"], (2, 1))])
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [([], (1, 2)), (["--steps", "2", "--depth", "1"], (2, 1)), (["--steps", "10", "--mlp-ratio", "1"], (10, 2))],
+)
 def test_the_student_is_an_ordinary_artefact(cache, teacher, tmp_path, capsys, options, fields):
     assert run(cache, teacher, tmp_path / "student", *options) == 0
     assert f"student, T' = {fields[0]}: R@1" in capsys.readouterr().out
@@ -202,7 +205,9 @@ def test_a_student_starts_from_its_teachers_weights():
 @pytest.mark.parametrize(
     ("teacher", "options", "message"),
     [
-        (randomised(steps=2), {"steps": 2}, "the teacher takes 2"),
+        (randomised(steps=2), {"steps": 3}, "the teacher takes 2"),
+        (randomised(depth=1), {"steps": 10}, "101 d × d matrices .* has to be smaller"),
+        (randomised(depth=1), {"steps": 9, "mlp_ratio": 5}, "has to be smaller"),
         (randomised(), {"steps": 0}, "a student of 0 steps"),
         (randomised(), {"steps": 1, "depth": -1}, "depth"),
         (randomised(condition="text"), {"steps": 1}, "conditioned on the text"),
