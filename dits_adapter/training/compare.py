@@ -318,15 +318,17 @@ def schedule(steps: int) -> dict[str, int]:
 def equal_cost_depth(sampler: SamplerConfig) -> int:
     """Return how many layers of an `MLPAdapter` multiply as often as the folded sampler does for one query.
 
-    Each step is one d × d map at the input, one at the output, and a block's attention (one such map) and MLP
-    (two of d × rd); a layer of the MLP adapter is the latter alone. r is the MLP ratio, the same in both.
+    In matrices of d × d: at each step, each of the N blocks has one for its attention and 2 r for its MLP, r being
+    the MLP ratio; there is one at the input, one between two steps, and one at the output (`FoldedSampler`). That
+    makes T' (N (1 + 2 r) + 1) + 1. A layer of the MLP adapter has 2 r. An affine start, which both may have, is
+    left out.
 
-    >>> equal_cost_depth(SamplerConfig(width=512, steps=10))  # 10 · (2 + 4 · 9) / 8
-    48
+    >>> equal_cost_depth(SamplerConfig(width=512, steps=10))  # (10 · (4 · 9 + 1) + 1) / 8 = 46.4
+    46
     """
     layer = 2 * sampler.mlp_ratio
-    step = 2 + sampler.depth * (1 + layer)
-    return max(1, round(sampler.steps * step / layer))
+    step = sampler.depth * (1 + layer) + 1
+    return max(1, round((sampler.steps * step + 1) / layer))
 
 
 def fit_all(

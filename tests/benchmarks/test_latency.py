@@ -25,7 +25,7 @@ def test_every_setting_has_every_row_and_ratios_of_one_round(tmp_path, capsys, m
     names = [t.name for t in found.timings if (t.threads, t.batch) == (1, 1)]
     assert names[:2] == ["text encoder, 20 tokens", "text encoder, 77 tokens"]
     forms = {f"dits-{steps}{form}" for steps in (1, 10) for form in ("", ", unfolded", ", onnx", ", onnx int8")}
-    assert {"affine map", "mlp-1, 5 layers", "mlp-10, 48 layers"} | forms < set(names)
+    assert {"affine map", "mlp-1, 5 layers", "mlp-10, 46 layers"} | forms < set(names)
     assert len([name for name in names if name.startswith("floor of dits-10")]) == 3
     assert len(found.timings) == 4 * len(names)
     for timing in found.timings:
