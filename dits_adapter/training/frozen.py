@@ -55,7 +55,7 @@ OTHERS: Mapping[str, type[Adapter]] = {
 RIDGE_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 NEIGHBOURS = 10
 LEARNING_RATES = (5e-5, 5e-4)
-"""Tried for every adapter that `compare` trains, and for the linear map that a sampler starts from: one map wants
+"""Tried for every adapter that `compare` trains, and for the linear map that a network starts from: one map wants
 a larger one than a deep network, and many pairs bear a larger one than few."""
 MAX_PAIRED_BATCH = 64
 MAX_LOGIT_SCALE = 100.0
@@ -142,9 +142,9 @@ def initialise(
 
     Diffusion is pre-trained: it learns to predict the noise in the gaps of the pairs (Eqs. 4 to 6).
 
-    A contrastive linear map begins at the closed form that is best on the validation pairs, and a sampler with an
-    affine start at the contrastive linear map: its network is zero, so epoch 0 *is* that map. Each keeps its best
-    epoch, epoch 0 included, and so is never worse on the validation pairs than what is cheaper.
+    A contrastive linear map begins at the closed form that is best on the validation pairs, and a sampler or an
+    MLP with an affine start at the contrastive linear map: its network is zero, so epoch 0 *is* that map. Each
+    keeps its best epoch, epoch 0 included, and so is never worse on the validation pairs than what is cheaper.
 
     Args:
         adapter, pairs, validation, config, device, checkpoints: as for `train`.
@@ -156,12 +156,12 @@ def initialise(
         fits = [fit_closed_form(name, pairs, validation) for name in CLOSED_FORM]
         best = max(fits, key=lambda fit: RetrievalMetrics.from_ranks(evaluate(fit, validation)).mrr)
         adapter.load_state_dict(best.state_dict())
-    elif isinstance(adapter, DITSAdapter) and adapter.sampler.start is not None:
+    elif isinstance(adapter, (DITSAdapter, MLPAdapter)) and adapter.start is not None:
         linear = AffineAdapter(AffineConfig(width=adapter.width, method="contrastive-linear"))
         initialise(linear, pairs, validation, config)
         plainly = config.model_copy(update={"learning_rate": LEARNING_RATES, "ema": 0.0})
         train(linear, pairs, validation, plainly, **options)
-        adapter.sampler.start.load_state_dict(linear.state_dict())
+        adapter.start.load_state_dict(linear.state_dict())
 
 
 Objective = Callable[[Adapter, Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -39,6 +39,7 @@ ROWS = [
     "contrastive-linear",
     "mlp-1",
     "dits-1",
+    "mlp-best",
     "dits-best",
 ]
 

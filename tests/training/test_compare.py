@@ -84,9 +84,10 @@ def test_every_adapter_has_its_row_in_order(rotated):
         "mlp-2",
         "dits-1",
         "dits-2",
+        "mlp-best",
         "dits-best",
     ]
-    assert [row.family for row in rotated.rows] == ["plain"] + 5 * ["linear"] + 5 * ["network"]
+    assert [row.family for row in rotated.rows] == ["plain"] + 5 * ["linear"] + 6 * ["network"]
     assert rotated.sizes == {"train": (116, 58), "validation": (28, 14), "test": (96, 48)}
 
 
@@ -284,6 +285,18 @@ def test_the_mlp_multiplies_as_often_as_dits(steps, depth, ratio):
     dits = multiplications(DITSAdapter(config))
     mlp = multiplications(MLPAdapter(MLPConfig(width=16, depth=layers, mlp_ratio=ratio)))
     assert abs(mlp - dits) <= mlp / layers / 2
+
+
+def test_mlp_best_differs_from_dits_best_in_the_network_alone():
+    pairs, validation, _ = three(rotated_pairs())
+    rows = quick_rows("mlp-best", "dits-best")
+    (mlp, of_mlp), (dits, of_dits) = (fit(recipe, pairs, validation, progress=False) for recipe in rows.values())
+    assert of_mlp[0].validation == of_dits[0].validation
+    assert rows["mlp-best"].training == rows["dits-best"].training
+    one_step = dits.with_steps(1).for_inference()
+    assert sum(p.numel() for p in mlp.parameters() if p.ndim == 2) == pytest.approx(
+        sum(p.numel() for p in one_step.parameters() if p.ndim == 2), rel=0.05
+    )
 
 
 def test_more_steps_than_ten_span_a_schedule_of_their_own():
