@@ -38,7 +38,7 @@ from dits_adapter.metrics import (
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import CLOSED_FORM, LEARNING_RATES, evaluate
+from dits_adapter.training.frozen import CLOSED_FORM, LEARNING_RATES, best_epoch, evaluate
 from dits_adapter.training.run import fit
 from dits_adapter.video.pooling import unit
 
@@ -374,9 +374,14 @@ def fit_all(
                     "Choose another folder, or delete this one."
                 )
         else:
-            adapter, _ = fit(recipe, pairs, validation, device=device, progress=progress)
+            adapter, history = fit(recipe, pairs, validation, device=device, progress=progress)
             if folder is not None:
-                metrics = {"validation": asdict(RetrievalMetrics.from_ranks(evaluate(adapter, validation)))}
+                found = (
+                    best_epoch(history).validation
+                    if history
+                    else RetrievalMetrics.from_ranks(evaluate(adapter, validation))
+                )
+                metrics = {"validation": asdict(found)}
                 Artifact(adapter, pairs.space, training=made_from, metrics=metrics).save(folder)
         adapters[name] = adapter
     return adapters

@@ -270,15 +270,17 @@ def train(
             f"set batch_size to at most {MAX_PAIRED_BATCH}."
         )
     pairs.space.require(validation.space, mine="the training pairs", theirs="the validation pairs")
+    adapter.to(pick_device(device))
+    initial = RetrievalMetrics.from_ranks(evaluate(adapter, validation))
     runs = []
     for rate in config.learning_rate:
         run = _Run(copy.deepcopy(adapter), pairs, config, rate, objective, pick_device(device))
         file = None if checkpoints is None else checkpoints / f"{rate:g}.safetensors"
         folder = log_dir if log_dir is None or len(config.learning_rate) == 1 else Path(log_dir) / f"{rate:g}"
-        runs.append((_epochs(run, validation, file, summary_writer(folder), progress), run.best))
+        runs.append((_epochs(run, initial, validation, file, summary_writer(folder), progress), run.best))
     history, weights = max(runs, key=lambda run: best_epoch(run[0]).validation.mrr)
     adapter.load_state_dict(weights)
-    adapter.to(pick_device(device)).eval()
+    adapter.eval()
     return history
 
 
@@ -287,13 +289,14 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
     return max(history, key=lambda epoch: epoch.validation.mrr)
 
 
-def _epochs(run: _Run, validation: Pairs, checkpoint: Path | None, log: Any, progress: bool) -> list[Epoch]:
+def _epochs(
+    run: _Run, initial: RetrievalMetrics, validation: Pairs, checkpoint: Path | None, log: Any, progress: bool
+) -> list[Epoch]:
     """Run all epochs at one learning rate, or those that its checkpoint lacks."""
     config = run.config
     history = run.restore(checkpoint) if checkpoint is not None and checkpoint.exists() else []
     if not history:
-        plain = RetrievalMetrics.from_ranks(evaluate(run.adapter, validation))
-        history = [Epoch(0, math.nan, plain, run.rate)]
+        history = [Epoch(0, math.nan, initial, run.rate)]
     bar = tqdm(total=config.epochs, initial=len(history) - 1, unit="epoch", disable=not progress)
     bar.set_description(f"training {run.adapter.kind} at {run.rate:g}")
     for number in range(len(history), config.epochs + 1):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from dits_adapter.adapters import DITSAdapter, LowRankAdapter, LowRankConfig, MLPAdapter, MLPConfig
+from dits_adapter.artifact import Artifact
 from dits_adapter.cli import main
 from dits_adapter.errors import DITSError, InputError, SpaceMismatchError
 from dits_adapter.metrics import RetrievalMetrics, ranks
@@ -239,6 +240,12 @@ def test_a_killed_comparison_goes_on_where_it_was(tmp_path, rotated, monkeypatch
     assert [dataclasses.replace(r, microseconds=0) for r in resumed.rows] == [
         dataclasses.replace(r, microseconds=0) for r in rotated.rows
     ]
+
+
+def test_what_an_adapter_records_is_what_its_row_says(tmp_path):
+    rows = quick_rows("identity", "ridge", "low-rank-affine", "dits-2", "mlp-best")
+    for row in compare(*three(rotated_pairs()), rows=rows, out=tmp_path, progress=False).rows:
+        assert Artifact.load(tmp_path / row.name).metrics == {"validation": dataclasses.asdict(row.validation)}
 
 
 def test_adapters_of_another_comparison_are_not_taken_up(tmp_path):
