@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dits_adapter.adapters import Adapter, DITSAdapter
 from dits_adapter.sampler import SamplerConfig
-from dits_adapter.training.compare import PLAIN, best_recipe, schedule
+from dits_adapter.training.compare import PLAIN, best_mlp_recipe, best_recipe, schedule
 from dits_adapter.training.config import PAPER_SAMPLER, Recipe, TrainingConfig
 
 TIMESTAMPS = (1, 5, 10, 15, 20, 30, 40)
@@ -80,7 +80,10 @@ def prior(training: TrainingConfig) -> Recipes:
 
 
 def best(training: TrainingConfig) -> Recipes:
-    """The strongest cheap adapters, the preset `best`, and `best` with one of its choices taken back each."""
+    """The strongest cheap adapters, the preset `best`, and `best` with one of its choices taken back each.
+
+    `mlp-best` takes back the flow itself.
+    """
     whole = best_recipe(training)
 
     def without(sampler: dict[str, Any] | None = None, **optimisation: Any) -> Recipe:
@@ -94,6 +97,7 @@ def best(training: TrainingConfig) -> Recipes:
     small, large = whole.training.learning_rate
     cheap = {name: Recipe(adapter=name, training=training) for name in ("ridge", "contrastive-linear", "mlp")}
     return cheap | {
+        "mlp-best": best_mlp_recipe(training),
         "dits-best": whole,
         "best-from-text": without({"start": "text"}),
         "best-small-rate": without(learning_rate=(small,)),

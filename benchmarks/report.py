@@ -1,7 +1,8 @@
 """Several runs as one table: `python -m benchmarks.report results/benchmarks/*/result.json`.
 
 Rows are adapters, columns datasets. Runs that differ in their seed alone are one column, as mean ± standard
-deviation over the seeds. The paper's rows follow, marked as quoted.
+deviation over the seeds. The paper's rows follow, marked as quoted. `--pair mlp-best dits-best` adds what the
+first row gains over the second on the same queries.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.result import Result
-from dits_adapter.errors import DITSError
-from dits_adapter.training.compare import markdown_table
+from dits_adapter.errors import DITSError, InputError
+from dits_adapter.metrics import paired_bootstrap
+from dits_adapter.training.compare import markdown_table, signed
 
 RECALLS = ("r1", "r5", "r10")
 
@@ -23,20 +27,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the merged table; return the exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.split("\n\n")[0])
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULT.json", help="what benchmarks.run wrote")
+    parser.add_argument("--pair", nargs=2, metavar="ROW", help="also say what the first row gains over the second")
     args = parser.parse_args(argv)
     try:
-        print(report(args.results))
+        print(report(args.results, args.pair))
     except DITSError as error:
         print(f"benchmarks.report: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def report(paths: Sequence[Path]) -> str:
+def report(paths: Sequence[Path], pair: Sequence[str] | None = None) -> str:
     """Merge results into Markdown.
 
+    Args:
+        paths: what `Result.write` wrote.
+        pair: names of two rows, to add what the first gains over the second.
+
     Raises:
-        DITSError: a file is no result, or two are of the same run.
+        DITSError: a file is no result, two are of the same run, or a run has no row of the pair.
     """
     columns: dict[str, dict[int, Result]] = {}
     for path in paths:
@@ -57,7 +66,8 @@ def report(paths: Sequence[Path]) -> str:
             [name, *(" / ".join(f"{v:.1f}" for v in figures.get(name, ())[:3]) or "–" for figures in quoted)]
         )
     lines = [f"- {column}{_notes(results)}" for column, results in zip(columns, runs, strict=True)]
-    return "\n\n".join([markdown_table(head, table), "\n".join(lines)])
+    gains = [] if pair is None else [_gains(*pair, columns)]
+    return "\n\n".join([markdown_table(head, table), "\n".join(lines), *gains])
 
 
 def _column(result: Result) -> str:
@@ -76,6 +86,25 @@ def _cell(name: str, results: Sequence[Result]) -> str:
         spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
         cells.append(f"{statistics.mean(values):.1f}{spread}")
     return " / ".join(cells)
+
+
+def _gains(first: str, second: str, columns: Mapping[str, Mapping[int, Result]]) -> str:
+    """Say what a row gains over another, column by column, in the mean of the seeds.
+
+    The intervals are paired, and resampled by video: a video is drawn with all its captions, under all seeds.
+    """
+    table = []
+    for column, seeds in columns.items():
+        comparisons = [result.comparison for result in seeds.values()]
+        for name in (first, second):
+            if any(name not in (row.name for row in c.rows) for c in comparisons):
+                raise InputError(f"--pair {name}: not every run of {column} has that row.")
+        ranks = [np.concatenate([c[name].text_to_video.ranks for c in comparisons]) for name in (second, first)]
+        found = paired_bootstrap(*ranks, np.concatenate([c.labels for c in comparisons]))
+        mrr = found["mrr"]
+        recalls = [signed(found[recall]) for recall in RECALLS]
+        table.append([column, *recalls, f"{mrr.difference:+.3f} [{mrr.low:+.3f}, {mrr.high:+.3f}]"])
+    return markdown_table([f"{first} minus {second}, text to video", "R@1", "R@5", "R@10", "MRR"], table)
 
 
 def _notes(results: Sequence[Result]) -> str:

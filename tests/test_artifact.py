@@ -53,13 +53,28 @@ def change_config(folder, **fields):
     (folder / "config.json").write_text(json.dumps({**config, **fields}))
 
 
-@pytest.mark.parametrize("kind", ["dits", "mlp", "affine"])
+def random_mlp_from_a_map():
+    adapter = MLPAdapter(MLPConfig(width=32, depth=1, start="affine")).eval()
+    with torch.no_grad():
+        adapter.start.weight.normal_(generator=torch.Generator().manual_seed(0))
+    return adapter
+
+
+def test_an_mlp_of_before_there_was_a_start_is_read(space, tmp_path):
+    folder = Artifact(MLPAdapter(MLPConfig(width=32, depth=1)), space).save(tmp_path / "saved")
+    change_config(folder, config={"width": 32, "depth": 1, "mlp_ratio": 4.0})
+    resign(folder)
+    assert Artifact.load(folder).adapter.start is None
+
+
+@pytest.mark.parametrize("kind", ["dits", "mlp", "mlp from a map", "affine"])
 def test_same_vectors_bit_for_bit(kind, space, tmp_path):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(9, 32)).astype(np.float32)
     adapter = {
         "dits": random_adapter,
         "mlp": lambda: MLPAdapter(MLPConfig(width=32, depth=1)).eval(),
+        "mlp from a map": random_mlp_from_a_map,
         "affine": lambda: mean_shift(vectors, rng.normal(size=(9, 32))),
     }[kind]()
     loaded = Artifact.load(Artifact(adapter, space).save(tmp_path / "saved"))

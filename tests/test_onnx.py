@@ -143,6 +143,7 @@ KINDS = {
     "affine": lambda: randomised(AffineAdapter(AffineConfig(width=WIDTH, method="ridge")), std=0.3),
     "low-rank-affine": lambda: randomised(LowRankAdapter(LowRankConfig(width=WIDTH, rank=4)), std=0.3),
     "mlp": lambda: randomised(MLPAdapter(MLPConfig(width=WIDTH, depth=2)), std=0.3),
+    "mlp-affine": lambda: randomised(MLPAdapter(MLPConfig(width=WIDTH, depth=2, start="affine")), std=0.3),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pydantic import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from dits_adapter.adapters.base import Adapter
 from dits_adapter.sampler import FoldedSampler, SamplerConfig, TruncatedSampler
@@ -35,6 +35,11 @@ class DITSAdapter(Adapter):
             return self.sampler(text)
         scale = self.config.noise_scale if self.training else 0.0
         return self.sampler(text, video=video, noise_scale=scale, generator=self.noise)
+
+    @property
+    def start(self) -> nn.Linear | None:
+        """The affine map that the flow starts from; None where it starts from the text."""
+        return self.sampler.start
 
     @property
     def needs_video(self) -> bool:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from dits_adapter.adapters.base import Adapter
-from dits_adapter.sampler.network import Mlp, layer_norm
+from dits_adapter.sampler.network import Mlp, Start, affine_start, layer_norm
 
 
 class MLPConfig(BaseModel):
@@ -19,6 +19,7 @@ class MLPConfig(BaseModel):
         width: dimension d.
         depth: number of residual layers.
         mlp_ratio: hidden width of a layer over d.
+        start: what the layers add to: `text`, or `affine`, an affine map of the text, as for `SamplerConfig`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,10 +27,11 @@ class MLPConfig(BaseModel):
     width: int = Field(ge=1)
     depth: int = Field(default=4, ge=1)
     mlp_ratio: float = Field(default=4.0, gt=0)
+    start: Start = "text"
 
 
 class MLPAdapter(Adapter):
-    """x ← x + fc2(GELU(fc1(LN(x)))) for each layer, on unit text; starts as the identity."""
+    """x ← x + fc2(GELU(fc1(LN(x)))) for each layer, on unit text or an affine map of it; at first the identity."""
 
     kind: ClassVar[str] = "mlp"
     Config: ClassVar[type[BaseModel]] = MLPConfig
@@ -44,10 +46,13 @@ class MLPAdapter(Adapter):
             nn.init.zeros_(layer.fc2.weight)
             nn.init.zeros_(layer.fc2.bias)
         self.layers = nn.ModuleList(layers)
+        self.start = affine_start(config.width) if config.start == "affine" else None
 
     def forward(self, text: Tensor) -> Tensor:
         """Map (n, d) of any norm to (n, d)."""
         x = F.normalize(text.to(next(self.parameters()).dtype), dim=1)
+        if self.start is not None:
+            x = self.start(x)
         for layer in self.layers:
             x = x + layer(layer_norm(x))
         return x.to(text.dtype)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Condition = Literal["none", "text", "video", "both"]
+Start = Literal["text", "affine"]
 FREQUENCIES = 256
 LAYER_NORM_EPS = 1e-6
 
@@ -21,6 +22,14 @@ LAYER_NORM_EPS = 1e-6
 def layer_norm(x: Tensor) -> Tensor:
     """DiT's LayerNorm: over the last dimension, without affine parameters, eps 1e-6."""
     return F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS)
+
+
+def affine_start(width: int) -> nn.Linear:
+    """Return the map of a network with the start `affine`, (n, d) to (n, d): at first the identity."""
+    start = nn.Linear(width, width)
+    nn.init.eye_(start.weight)
+    nn.init.zeros_(start.bias)
+    return start
 
 
 class TimestepEmbedder(nn.Module):

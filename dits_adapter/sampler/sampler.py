@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dits_adapter.sampler.folded import FoldedSampler
-from dits_adapter.sampler.network import AlignmentNetwork, Condition
+from dits_adapter.sampler.network import AlignmentNetwork, Condition, Start, affine_start
 from dits_adapter.sampler.schedule import NoiseSchedule
 
 
@@ -48,7 +48,7 @@ class SamplerConfig(BaseModel):
     noise_scale: float = Field(default=0.0, ge=0)
     input: Literal["unit", "raw"] = "unit"
     input_scale: float = Field(default=1.0, gt=0)
-    start: Literal["text", "affine"] = "text"
+    start: Start = "text"
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -93,11 +93,7 @@ class TruncatedSampler(nn.Module):
         self.network = network or AlignmentNetwork(
             config.width, config.depth, config.mlp_ratio, config.condition, config.dropout
         )
-        self.start: nn.Linear | None = None
-        if config.start == "affine":
-            self.start = nn.Linear(config.width, config.width)
-            nn.init.eye_(self.start.weight)
-            nn.init.zeros_(self.start.bias)
+        self.start = affine_start(config.width) if config.start == "affine" else None
 
     def fold(self) -> FoldedSampler:
         """Return the form for inference: exact, less than half the time, without noise, and not trainable.

@@ -38,7 +38,7 @@ from dits_adapter.metrics import (
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import CLOSED_FORM, LEARNING_RATES, evaluate
+from dits_adapter.training.frozen import CLOSED_FORM, LEARNING_RATES, best_epoch, evaluate
 from dits_adapter.training.run import fit
 from dits_adapter.video.pooling import unit
 
@@ -278,14 +278,15 @@ def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None 
     """Name every adapter to compare and its recipe.
 
     `dits-N` is DITS with T' = N, each trained as a sampler of its own. `mlp-N` is the residual MLP whose depth
-    gives it the multiplications of `dits-N`: 8 d² a layer, against (9 · 4 + 2) d² a step of the folded sampler.
-    There is one for the shortest and one for the longest sampler. `dits-best` is the preset `best`: DITS that
-    starts from the contrastive linear map, which itself starts from the best closed form (`frozen.initialise`).
+    gives it the multiplications of `dits-N` (`equal_cost_depth`). There is one for the shortest and one for the
+    longest sampler. `dits-best` is the preset `best`: DITS that starts from the contrastive linear map, which
+    itself starts from the best closed form (`frozen.initialise`). `mlp-best` is a residual MLP with the same start
+    and the same optimisation (`best_mlp_recipe`): what `dits-best` gains over it is what the flow gains.
 
     Args:
         steps: values of T'. Up to 10 they run t = T' … 1 of the paper's schedule of T = 10; beyond, T = T'.
-        training: the optimisation, with `LEARNING_RATES` by default; `dits-best` has its own learning rates,
-            moving average and patience.
+        training: the optimisation, with `LEARNING_RATES` by default; `mlp-best` and `dits-best` have learning
+            rates, moving average and patience of their own.
 
     Raises:
         InputError: no steps, or less than one.
@@ -299,8 +300,7 @@ def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None 
         depth = equal_cost_depth(Recipe(sampler=schedule(n)).sampler_config(width=1))
         rows[f"mlp-{n}"] = Recipe(adapter="mlp", options={"depth": depth}, training=training)
     rows |= {f"dits-{n}": Recipe(sampler=schedule(n), training=training) for n in steps}
-    rows["dits-best"] = best_recipe(training)
-    return rows
+    return rows | {"mlp-best": best_mlp_recipe(training), "dits-best": best_recipe(training)}
 
 
 def best_recipe(training: TrainingConfig) -> Recipe:
@@ -308,6 +308,19 @@ def best_recipe(training: TrainingConfig) -> Recipe:
     best = PRESETS["best"]
     own = best.training.model_dump(include={"learning_rate", "ema", "patience"})
     return best.model_copy(update={"training": training.model_copy(update=own)})
+
+
+def best_mlp_recipe(training: TrainingConfig) -> Recipe:
+    """Return `best_recipe` with a residual MLP in the place of the flow: the same start, the same optimisation.
+
+    Its depth costs what one step of the flow costs, so it has as many weights as the flow, which uses its own once
+    a step. As deep as the whole flow costs it was no better in trials, and slower (docs/best.md).
+    """
+    best = best_recipe(training)
+    flow = best.sampler_config(width=1)
+    depth = equal_cost_depth(flow.model_copy(update={"steps": 1}))
+    options = {"depth": depth, "mlp_ratio": flow.mlp_ratio, "start": flow.start}
+    return best.model_copy(update={"adapter": "mlp", "sampler": {}, "options": options})
 
 
 def schedule(steps: int) -> dict[str, int]:
@@ -318,15 +331,14 @@ def schedule(steps: int) -> dict[str, int]:
 def equal_cost_depth(sampler: SamplerConfig) -> int:
     """Return how many layers of an `MLPAdapter` multiply as often as the folded sampler does for one query.
 
-    Each step is one d × d map at the input, one at the output, and a block's attention (one such map) and MLP
-    (two of d × rd); a layer of the MLP adapter is the latter alone. r is the MLP ratio, the same in both.
+    A layer of the MLP adapter has 2 r matrices of d × d, r being the MLP ratio, which both share. An affine start,
+    which both may have, is left out of `SamplerConfig.matrices`.
 
-    >>> equal_cost_depth(SamplerConfig(width=512, steps=10))  # 10 · (2 + 4 · 9) / 8
-    48
+    >>> equal_cost_depth(SamplerConfig(width=512, steps=10))  # 371 / 8 = 46.4
+    46
     """
-    layer = 2 * sampler.mlp_ratio
-    step = 2 + sampler.depth * (1 + layer)
-    return max(1, round(sampler.steps * step / layer))
+    flow = sampler.model_copy(update={"start": "text"})
+    return max(1, round(flow.matrices / (2 * flow.mlp_ratio)))
 
 
 def fit_all(
@@ -359,9 +371,14 @@ def fit_all(
                     "Choose another folder, or delete this one."
                 )
         else:
-            adapter, _ = fit(recipe, pairs, validation, device=device, progress=progress)
+            adapter, history = fit(recipe, pairs, validation, device=device, progress=progress)
             if folder is not None:
-                metrics = {"validation": asdict(RetrievalMetrics.from_ranks(evaluate(adapter, validation)))}
+                found = (
+                    best_epoch(history).validation
+                    if history
+                    else RetrievalMetrics.from_ranks(evaluate(adapter, validation))
+                )
+                metrics = {"validation": asdict(found)}
                 Artifact(adapter, pairs.space, training=made_from, metrics=metrics).save(folder)
         adapters[name] = adapter
     return adapters

@@ -55,7 +55,7 @@ OTHERS: Mapping[str, type[Adapter]] = {
 RIDGE_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 NEIGHBOURS = 10
 LEARNING_RATES = (5e-5, 5e-4)
-"""Tried for every adapter that `compare` trains, and for the linear map that a sampler starts from: one map wants
+"""Tried for every adapter that `compare` trains, and for the linear map that a network starts from: one map wants
 a larger one than a deep network, and many pairs bear a larger one than few."""
 MAX_PAIRED_BATCH = 64
 MAX_LOGIT_SCALE = 100.0
@@ -142,9 +142,9 @@ def initialise(
 
     Diffusion is pre-trained: it learns to predict the noise in the gaps of the pairs (Eqs. 4 to 6).
 
-    A contrastive linear map begins at the closed form that is best on the validation pairs, and a sampler with an
-    affine start at the contrastive linear map: its network is zero, so epoch 0 *is* that map. Each keeps its best
-    epoch, epoch 0 included, and so is never worse on the validation pairs than what is cheaper.
+    A contrastive linear map begins at the closed form that is best on the validation pairs, and a sampler or an
+    MLP with an affine start at the contrastive linear map: its network is zero, so epoch 0 *is* that map. Each
+    keeps its best epoch, epoch 0 included, and so is never worse on the validation pairs than what is cheaper.
 
     Args:
         adapter, pairs, validation, config, device, checkpoints: as for `train`.
@@ -156,12 +156,12 @@ def initialise(
         fits = [fit_closed_form(name, pairs, validation) for name in CLOSED_FORM]
         best = max(fits, key=lambda fit: RetrievalMetrics.from_ranks(evaluate(fit, validation)).mrr)
         adapter.load_state_dict(best.state_dict())
-    elif isinstance(adapter, DITSAdapter) and adapter.sampler.start is not None:
+    elif isinstance(adapter, (DITSAdapter, MLPAdapter)) and adapter.start is not None:
         linear = AffineAdapter(AffineConfig(width=adapter.width, method="contrastive-linear"))
         initialise(linear, pairs, validation, config)
         plainly = config.model_copy(update={"learning_rate": LEARNING_RATES, "ema": 0.0})
         train(linear, pairs, validation, plainly, **options)
-        adapter.sampler.start.load_state_dict(linear.state_dict())
+        adapter.start.load_state_dict(linear.state_dict())
 
 
 Objective = Callable[[Adapter, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -270,15 +270,17 @@ def train(
             f"set batch_size to at most {MAX_PAIRED_BATCH}."
         )
     pairs.space.require(validation.space, mine="the training pairs", theirs="the validation pairs")
+    adapter.to(pick_device(device))
+    initial = RetrievalMetrics.from_ranks(evaluate(adapter, validation))
     runs = []
     for rate in config.learning_rate:
         run = _Run(copy.deepcopy(adapter), pairs, config, rate, objective, pick_device(device))
         file = None if checkpoints is None else checkpoints / f"{rate:g}.safetensors"
         folder = log_dir if log_dir is None or len(config.learning_rate) == 1 else Path(log_dir) / f"{rate:g}"
-        runs.append((_epochs(run, validation, file, summary_writer(folder), progress), run.best))
+        runs.append((_epochs(run, initial, validation, file, summary_writer(folder), progress), run.best))
     history, weights = max(runs, key=lambda run: best_epoch(run[0]).validation.mrr)
     adapter.load_state_dict(weights)
-    adapter.to(pick_device(device)).eval()
+    adapter.eval()
     return history
 
 
@@ -287,13 +289,14 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
     return max(history, key=lambda epoch: epoch.validation.mrr)
 
 
-def _epochs(run: _Run, validation: Pairs, checkpoint: Path | None, log: Any, progress: bool) -> list[Epoch]:
+def _epochs(
+    run: _Run, initial: RetrievalMetrics, validation: Pairs, checkpoint: Path | None, log: Any, progress: bool
+) -> list[Epoch]:
     """Run all epochs at one learning rate, or those that its checkpoint lacks."""
     config = run.config
     history = run.restore(checkpoint) if checkpoint is not None and checkpoint.exists() else []
     if not history:
-        plain = RetrievalMetrics.from_ranks(evaluate(run.adapter, validation))
-        history = [Epoch(0, math.nan, plain, run.rate)]
+        history = [Epoch(0, math.nan, initial, run.rate)]
     bar = tqdm(total=config.epochs, initial=len(history) - 1, unit="epoch", disable=not progress)
     bar.set_description(f"training {run.adapter.kind} at {run.rate:g}")
     for number in range(len(history), config.epochs + 1):

@@ -23,6 +23,7 @@ from dits_adapter.adapters import (
 from dits_adapter.adapters.base import interpolate_on_sphere
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
+from dits_adapter.sampler.network import Start
 
 WIDTH = 12
 
@@ -36,11 +37,12 @@ def random_dits(steps: int = 10) -> DITSAdapter:
     return adapter.eval()
 
 
-def random_mlp() -> MLPAdapter:
-    adapter = MLPAdapter(MLPConfig(width=WIDTH, depth=2))
+def random_mlp(start: Start = "text") -> MLPAdapter:
+    adapter = MLPAdapter(MLPConfig(width=WIDTH, depth=2, start=start))
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for layer in adapter.layers:
-            layer.fc2.weight.normal_(std=0.2, generator=torch.Generator().manual_seed(1))
+        for parameter in adapter.parameters():
+            parameter.normal_(std=0.2, generator=generator)
     return adapter.eval()
 
 
@@ -53,6 +55,7 @@ def fitted(name: str) -> AffineAdapter:
 ALL = {
     "dits": random_dits,
     "mlp": random_mlp,
+    "mlp from a map": lambda: random_mlp("affine"),
     "mean-shift": lambda: fitted("mean-shift"),
     "procrustes": lambda: fitted("procrustes"),
 }
@@ -128,9 +131,26 @@ def test_fresh_adapters_are_the_identity():
     for adapter in (
         DITSAdapter(SamplerConfig(width=WIDTH)),
         MLPAdapter(MLPConfig(width=WIDTH)),
+        MLPAdapter(MLPConfig(width=WIDTH, start="affine")),
         AffineAdapter(AffineConfig(width=WIDTH, method="contrastive-linear")),
     ):
         np.testing.assert_allclose(adapter.adapt(vectors), plain, atol=1e-12)
+
+
+@pytest.mark.parametrize("start", ["text", "affine"])
+def test_the_mlp_against_its_formula(start):
+    adapter = random_mlp(start).double()
+    weights = {name: value.detach().numpy() for name, value in adapter.state_dict().items()}
+    text = np.random.default_rng(5).normal(size=(4, WIDTH))
+    x = text / np.linalg.norm(text, axis=1, keepdims=True)
+    if start == "affine":
+        x = x @ weights["start.weight"].T + weights["start.bias"]
+    for i in range(2):
+        normal = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-6)
+        hidden = normal @ weights[f"layers.{i}.fc1.weight"].T + weights[f"layers.{i}.fc1.bias"]
+        gelu = hidden * (1 + np.tanh(math.sqrt(2 / math.pi) * (hidden + 0.044715 * hidden**3))) / 2
+        x = x + gelu @ weights[f"layers.{i}.fc2.weight"].T + weights[f"layers.{i}.fc2.bias"]
+    np.testing.assert_allclose(adapter(torch.tensor(text)).detach().numpy(), x, atol=1e-12)
 
 
 def test_noise_only_in_training():

@@ -29,6 +29,7 @@ from dits_adapter.training.data import load_pairs
 from dits_adapter.video.encoder import VideoEncoder
 from dits_adapter.video.xpool import XPool, XPoolScores
 
+DIDEMO = "DiDeMo (Distinct Describable Moments) test, tiny-clip"
 QUERIES = {"msrvtt": 4, "lsmdc": 4, "didemo": 4, "vatex": 20, "charades": 4, "demo": 20}
 ROWS = [
     "identity",
@@ -39,6 +40,7 @@ ROWS = [
     "contrastive-linear",
     "mlp-1",
     "dits-1",
+    "mlp-best",
     "dits-best",
 ]
 
@@ -330,7 +332,7 @@ def test_the_report_merges_seeds_and_datasets(command, tmp_path, capsys):
     head, _, *table = printed.split("\n\n")[0].splitlines()
     assert [cell.strip() for cell in head.split("|")[2:4]] == [
         "Charades v1 test, tiny-clip",
-        "DiDeMo (Distinct Describable Moments) test, tiny-clip",
+        DIDEMO,
     ]
     cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:4]] for line in table}
     plain = Result.read(tmp_path / "charades-1" / "result.json").comparison["identity"].text_to_video.metrics
@@ -339,6 +341,18 @@ def test_the_report_merges_seeds_and_datasets(command, tmp_path, capsys):
     assert cells["DITS, CLIP B/16 (quoted from the paper)"] == ["27.4 / 52.0 / 64.3", "55.8 / 80.5 / 87.5"]
     assert "2 seeds, recommended" in printed
     assert "NOT the published protocol" in printed
+    assert report.main([*paths, "--pair", "ridge", "identity"]) == 0
+    *_, second = capsys.readouterr().out.rstrip().split("\n\n")
+    head, _, *gains = second.splitlines()
+    assert head.split("|")[1].strip() == "ridge minus identity, text to video"
+    assert [line.split("|")[1].strip() for line in gains] == ["Charades v1 test, tiny-clip", DIDEMO]
+    gained = [
+        Result.read(tmp_path / f"charades-{seed}" / "result.json").comparison["ridge"].over_plain["r1"].difference
+        for seed in (1, 2)
+    ]
+    assert gains[0].split("|")[2].strip().startswith(f"{np.mean(gained):+.1f} [")
+    assert report.main([*paths, "--pair", "ridge", "rigde"]) == 1
+    assert "--pair rigde: not every run of Charades v1 test, tiny-clip has that row" in capsys.readouterr().err
     assert report.main([*paths, paths[0]]) == 1
     assert "with seed 1 is among the results already" in capsys.readouterr().err
     (tmp_path / "other.json").write_text("{}")

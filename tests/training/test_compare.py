@@ -10,8 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from dits_adapter.adapters import DITSAdapter, LowRankAdapter, LowRankConfig, MLPAdapter, MLPConfig
+from dits_adapter.artifact import Artifact
 from dits_adapter.cli import main
 from dits_adapter.errors import DITSError, InputError, SpaceMismatchError
 from dits_adapter.metrics import RetrievalMetrics, ranks
@@ -83,9 +85,10 @@ def test_every_adapter_has_its_row_in_order(rotated):
         "mlp-2",
         "dits-1",
         "dits-2",
+        "mlp-best",
         "dits-best",
     ]
-    assert [row.family for row in rotated.rows] == ["plain"] + 5 * ["linear"] + 5 * ["network"]
+    assert [row.family for row in rotated.rows] == ["plain"] + 5 * ["linear"] + 6 * ["network"]
     assert rotated.sizes == {"train": (116, 58), "validation": (28, 14), "test": (96, 48)}
 
 
@@ -239,6 +242,12 @@ def test_a_killed_comparison_goes_on_where_it_was(tmp_path, rotated, monkeypatch
     ]
 
 
+def test_what_an_adapter_records_is_what_its_row_says(tmp_path):
+    rows = quick_rows("identity", "ridge", "low-rank-affine", "dits-2", "mlp-best")
+    for row in compare(*three(rotated_pairs()), rows=rows, out=tmp_path, progress=False).rows:
+        assert Artifact.load(tmp_path / row.name).metrics == {"validation": dataclasses.asdict(row.validation)}
+
+
 def test_adapters_of_another_comparison_are_not_taken_up(tmp_path):
     splits, rows = three(rotated_pairs()), quick_rows("identity", "contrastive-linear")
     compare(*splits, rows=rows, out=tmp_path, progress=False)
@@ -274,14 +283,27 @@ def test_the_mlp_multiplies_as_often_as_dits(steps, depth, ratio):
     config = SamplerConfig(width=16, timesteps=12, steps=steps, depth=depth, mlp_ratio=ratio)
     layers = equal_cost_depth(config)
 
-    def multiplications(module):
-        return sum(p.numel() for p in module.parameters() if p.ndim == 2)
+    def multiplications(adapter):
+        ready = adapter.for_inference()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            ready(torch.ones(1, 16))
+        return counter.get_total_flops() / 2
 
-    network = DITSAdapter(config).sampler.network
-    ends = multiplications(network.x_embedder) + multiplications(network.final_layer.linear)
-    dits = steps * (ends + sum(16 * 16 + multiplications(block.mlp) for block in network.blocks))
+    dits = multiplications(DITSAdapter(config))
     mlp = multiplications(MLPAdapter(MLPConfig(width=16, depth=layers, mlp_ratio=ratio)))
-    assert abs(mlp - dits) <= mlp / layers / 2 + 1
+    assert abs(mlp - dits) <= mlp / layers / 2
+
+
+def test_mlp_best_differs_from_dits_best_in_the_network_alone():
+    pairs, validation, _ = three(rotated_pairs())
+    rows = quick_rows("mlp-best", "dits-best")
+    (mlp, of_mlp), (dits, of_dits) = (fit(recipe, pairs, validation, progress=False) for recipe in rows.values())
+    assert of_mlp[0].validation == of_dits[0].validation
+    assert rows["mlp-best"].training == rows["dits-best"].training
+    one_step = dits.with_steps(1).for_inference()
+    assert sum(p.numel() for p in mlp.parameters() if p.ndim == 2) == pytest.approx(
+        sum(p.numel() for p in one_step.parameters() if p.ndim == 2), rel=0.05
+    )
 
 
 def test_more_steps_than_ten_span_a_schedule_of_their_own():

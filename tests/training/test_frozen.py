@@ -164,6 +164,17 @@ def test_resumes_to_the_same_weights(options, tmp_path, monkeypatch):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_where_all_learning_rates_begin_is_evaluated_once(monkeypatch):
+    evaluated = []
+    monkeypatch.setattr(frozen, "evaluate", lambda *given: evaluated.append(given) or evaluate(*given))
+    pairs, validation = gap_pairs(90, 2).split(0.2, seed=0)
+    config = TrainingConfig(epochs=2, batch_size=32, learning_rate=(1e-4, 1e-3))
+    _, history = weights_after(pairs, validation, config)
+    assert len(evaluated) == 1 + 2 * 2
+    alone = weights_after(pairs, validation, config.model_copy(update={"learning_rate": (1e-3,)}))[1]
+    assert history[0].validation == alone[0].validation
+
+
 def test_of_several_learning_rates_the_best_on_validation_is_kept(tmp_path):
     pairs, validation = gap_pairs(90, 2).split(0.2, seed=0)
     rates = (1e-7, 2e-3, 1e-2)

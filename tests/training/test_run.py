@@ -121,9 +121,10 @@ def test_each_is_at_least_what_it_starts_from_on_validation():
     linear, start = mrr("contrastive-linear", **{"training.learning_rate": str(list(LEARNING_RATES))})
     assert start == closed
     assert linear >= closed
-    flow, start = mrr("dits", **{"sampler.start": "affine"})
-    assert start == pytest.approx(linear)
-    assert flow >= linear
+    for name, setting in (("dits", "sampler.start"), ("mlp", "options.start")):
+        network, start = mrr(name, **{setting: "affine"})
+        assert start == pytest.approx(linear)
+        assert network >= linear
 
 
 def test_what_is_refused(cache, tmp_path, capsys):
