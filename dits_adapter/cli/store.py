@@ -234,8 +234,11 @@ def add_search(commands: Any) -> None:
     search.add_argument(
         "--rerank",
         choices=("maxsim", "xpool"),
-        help="order the best hundred segments by their frames: by the nearest one, or by the X-Pool head of an "
-        "adapter that was trained jointly",
+        help="order the best segments by their frames: by the nearest one, or by the X-Pool head of an adapter "
+        "that was trained jointly",
+    )
+    search.add_argument(
+        "--candidates", type=int, metavar="N", help="segments to re-rank, of many videos (default: a hundred)"
     )
     search.add_argument(
         "--min-probability",
@@ -260,8 +263,18 @@ def _probability(text: str) -> float:
 
 def _search(args: argparse.Namespace) -> int:
     from dits_adapter.encoder import DITSQueryEncoder
+    from dits_adapter.stores.search import CANDIDATES
+    from dits_adapter.video.xpool import XPoolReranker
 
+    if args.candidates is not None and args.rerank is None:
+        raise InputError("--candidates: nothing is re-ranked; say how, with --rerank.")
     encoder = DITSQueryEncoder.from_pretrained(args.adapter)
+    xpool = encoder.artifact.xpool
+    if args.rerank == "xpool" and xpool is None:
+        raise InputError(
+            f"--rerank xpool: the adapter {args.adapter} has no X-Pool head, which comes with joint training "
+            "(dits-adapter train-joint); --rerank maxsim needs none."
+        )
     with query_store(args, encoder.space) as store:
         store.open()  # before the model is loaded: a wrong store is said at once
         vector = encoder.encode_document(args.query) if args.plain else encoder.encode_query(args.query)
@@ -272,6 +285,9 @@ def _search(args: argparse.Namespace) -> int:
             if calibration is None:
                 raise InputError(_why_no_probability(args, store))
             min_score = calibration.score_of(args.min_probability, videos=videos)
+        rerank = args.rerank
+        if rerank == "xpool" and xpool is not None:  # the same query, plain or not; the text pools the frames
+            rerank = XPoolReranker(xpool, vector, encoder.encode_document(args.query))
         hits = store.search(
             vector,
             limit=args.limit,
@@ -279,7 +295,8 @@ def _search(args: argparse.Namespace) -> int:
             offset=args.offset,
             min_score=min_score,
             exact=args.exact,
-            rerank=encoder.xpool_reranker(args.query) if args.rerank == "xpool" else args.rerank,
+            rerank=rerank,
+            candidates=CANDIDATES if args.candidates is None else args.candidates,
         )
         if args.rerank:  # whose scores are no cosines of pooled vectors
             calibration = None

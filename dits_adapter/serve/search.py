@@ -34,6 +34,8 @@ INGESTED = "mtime_ns"
 """A payload field that ingestion writes: such a point says which file it is of, and what that file was like."""
 CLOUD = 300
 """Segments drawn behind the hits, for orientation."""
+COUNTED = 5.0
+"""Seconds for which the number of videos, on which probabilities depend a little, is taken to stay what it was."""
 Point = tuple[float, float]
 Vectors = NDArray[np.float32]
 
@@ -154,6 +156,7 @@ class Searcher:
         # The sliders search the same text again and again; different texts at a time share a forward pass.
         self._embed = lru_cache(maxsize=64)(Batcher(self._embed_texts))
         self._with_steps = lru_cache(maxsize=64)(self._folded)
+        self._count_videos = lru_cache(maxsize=1)(lambda period: store.count_videos())
 
     def load(self) -> None:
         """Check the store and load CLIP now, so that what is wrong is said now and the first query is fast.
@@ -224,7 +227,7 @@ class Searcher:
             adapter = self._with_steps(steps)
         strength = self._modules[1].strength if strength is None else strength
         calibration = self._calibration(adapter, strength)
-        videos = self.store.count_videos() if calibration else 0
+        videos = self._count_videos(started // COUNTED) if calibration else 0
         min_score = None
         if min_probability is not None:
             if calibration is None:

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +30,7 @@ from qdrant_client.conversions.common_types import QueryResponse
 
 from dits_adapter.errors import DITSError, InputError, StoreError
 from dits_adapter.stores import edge_models as convert
-from dits_adapter.stores.search import group_values
+from dits_adapter.stores.search import group_values, matching
 
 LOCK, COLLECTION = "qdrant-edge.lock", "collection.json"
 NEW, GONE = ".new", ".gone"
@@ -445,7 +445,7 @@ class EdgeClient(QdrantBase):
         groups: dict[str | int, list[models.ScoredPoint]] = {}
         while True:
             ungrouped = models.IsEmptyCondition(is_empty=models.PayloadField(key=group_by))
-            others = models.Filter(must=_matching(group_by, groups, _except), must_not=[ungrouped])
+            others = models.Filter(must=matching(group_by, groups, but=True), must_not=[ungrouped])
             (answer,) = self.query_batch_points(collection_name, [ask(others)])
             fresh: dict[str | int, list[models.ScoredPoint]] = {}
             for point in answer.points:
@@ -461,7 +461,7 @@ class EdgeClient(QdrantBase):
         best = sorted(groups, key=lambda value: groups[value][0].score * (1 if ascending else -1))[:limit]
         short = [value for value in best if len(groups[value]) < group_size]
         if short and not (first and complete):
-            fill = [ask(models.Filter(must=_matching(group_by, [value], _any))) for value in short]
+            fill = [ask(models.Filter(must=matching(group_by, [value]))) for value in short]
             fill = [one.model_copy(update={"limit": group_size}) for one in fill]
             for value, more in zip(short, self.query_batch_points(collection_name, fill), strict=True):
                 groups[value] = more.points or groups[value]
@@ -617,21 +617,6 @@ def _chosen(selector: Any) -> edge.Filter | list[edge.PointId]:
     if not isinstance(selector, list | tuple):
         selector = [selector]
     return [convert.point_id(one) for one in selector]
-
-
-def _matching(key: str, values: Iterable[str | int], match: Callable[[list[Any]], Any]) -> list[models.Condition]:
-    """Match a field with values: strings and numbers have a condition each, because lists are of one type."""
-    values = list(values)
-    kinds = [[value for value in values if isinstance(value, kind)] for kind in (str, int)]
-    return [models.FieldCondition(key=key, match=match(kind)) for kind in kinds if kind]
-
-
-def _any(values: list[Any]) -> models.Match:
-    return models.MatchAny(any=values)
-
-
-def _except(values: list[Any]) -> models.Match:
-    return models.MatchExcept(**{"except": values})
 
 
 def _changed(now: Any, change: Any) -> Any:

@@ -456,10 +456,11 @@ class QdrantStore:
             min_score: similarity of query and pooled vector that a segment must have; `Calibration.score_of` gives
                 that of a probability.
             exact: compare the query with every segment instead of following the index.
-            rerank: order the first `candidates` segments anew by their frames. "maxsim": by the frame that is
-                nearest to the query, in the server. A function, such as `DITSQueryEncoder.xpool_reranker`
-                returns: by what it makes of their frame vectors, a list of (frames, d). The score is theirs then.
-            candidates: segments to re-rank. A long video may take many of them.
+            rerank: order the best segments anew by their frames. "maxsim": by the frame that is nearest to the
+                query, in the server. A function, such as `DITSQueryEncoder.xpool_reranker` returns: by what it
+                makes of their frame vectors, a list of (frames, d). The score is theirs then.
+            candidates: how many segments to re-rank: the `per_video` best of as many videos as that makes, or
+                more of each where there are fewer videos.
             locate: find the moment that matches best (`Hit.timestamp`), for which the hits' frame vectors are
                 read: a dozen times what a hit takes otherwise.
 

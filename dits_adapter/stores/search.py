@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeVar, overload
 
@@ -34,7 +34,7 @@ Reranker = Callable[[Sequence[Floats]], Floats]
 """Takes the frame vectors of m segments, each (frames, d), and returns their scores, (m,)."""
 
 CANDIDATES = 100
-"""Segments that the index finds for a re-ranking."""
+"""Segments that a re-ranking looks at."""
 BATCH = 64
 """Queries sent in one request, 0.7 MB of JSON at d = 512, and segments whose frames are read by one, 8 MB."""
 
@@ -113,6 +113,7 @@ class SearchedCollection:
         self.cosine = False
         self._first: EmbeddingSpace | None = None
         self._stamped = self._has_frames = self._quantised = False
+        self._descending = True
 
     @overload
     def within(self, chosen: models.Filter) -> models.Filter: ...
@@ -200,6 +201,7 @@ class SearchedCollection:
         if stamp is not None:
             self.video_field = self.video_field or "video_id"
         self.cosine = params.distance == models.Distance.COSINE
+        self._descending = params.distance not in (models.Distance.EUCLID, models.Distance.MANHATTAN)
         self._stamped = stamp is not None
         self._has_frames = FRAMES in vectors
         self._quantised = (params.quantization_config or kept.quantization_config) is not None
@@ -256,21 +258,20 @@ class SearchedCollection:
             return (yield from make())
 
     def _points(self, queries: Floats, ask: Ask) -> Steps[list[list[models.ScoredPoint]]]:
-        if callable(ask.rerank):
-            return [(yield from self._reranked(queries[0], ask, ask.rerank))]
-        if len(queries) == 1 and self.video_field is not None and ask.rerank is None:
-            return [(yield from self._grouped(queries[0], ask))]
-        if self.video_field is None and ask.rerank is None:
+        if ask.rerank is not None:
+            return (yield from self._reranked(queries, ask, ask.rerank))
+        if self.video_field is None:
             requests = [self._request(query, ask, ask.limit, ask.offset) for query in queries]
             return [answer.points for answer in (yield "query_batch_points", self._batch(requests))]
+        if len(queries) == 1:
+            return [(yield from self._grouped(queries[0], ask))]
         # A batch cannot be grouped by the server. Most queries have enough videos among a few times as many
-        # segments; the others are asked again. What is re-ranked is grouped here in any case.
-        reach = ask.candidates if ask.rerank else 2 * (ask.offset + ask.limit) * ask.per_video + 10
+        # segments; the others are asked again.
+        reach = 2 * (ask.offset + ask.limit) * ask.per_video + 10
         answers = yield "query_batch_points", self._batch([self._request(q, ask, reach, 0) for q in queries])
         rows = []
         for query, answer in zip(queries, answers, strict=True):
-            seen_all = ask.rerank is not None or len(answer.points) < reach
-            row = self._first_videos(answer.points, ask, seen_all=seen_all)
+            row = self._first_videos(answer.points, ask, seen_all=len(answer.points) < reach)
             rows.append((yield from self._grouped(query, ask)) if row is None else row)
         return rows
 
@@ -286,8 +287,8 @@ class SearchedCollection:
         }
 
     def _request(self, query: Floats, ask: Ask, limit: int, offset: int) -> dict[str, Any]:
-        """Describe a query by its nearest segments, or by those whose best frame is nearest."""
-        request = {
+        """Describe a query by its nearest segments."""
+        return {
             "query": query.tolist(),
             "using": self.vector or None,
             "limit": limit,
@@ -297,39 +298,95 @@ class SearchedCollection:
             "search_params": self._search_params(ask.exact),
             "with_payload": True,
         }
-        if ask.rerank == "maxsim":
-            first = models.Prefetch(
-                query=request["query"],
-                using=request["using"],
-                limit=ask.candidates,
-                filter=request["query_filter"],
-                score_threshold=ask.min_score,
-                params=request["search_params"],
-            )
-            request |= {"prefetch": first, "query": [request["query"]], "using": FRAMES, "score_threshold": None}
-            request["search_params"] = None
-        return request
 
     def _grouped(self, query: Floats, ask: Ask) -> Steps[list[models.ScoredPoint]]:
-        request = self._request(query, ask, ask.offset + ask.limit, 0)
+        """Find the best videos.
+
+        To find groups a server looks at a few times as many points as it is to return, and returns fewer groups
+        where some of them have more points than that near the query: it is asked again, without those groups.
+        """
+        assert self.video_field is not None
+        wanted = ask.offset + ask.limit
+        request = self._request(query, ask, wanted, 0)
         del request["offset"]  # groups have none
         grouping = {"group_by": self.video_field, "group_size": ask.per_video}
-        answer = yield "query_points_groups", {"collection_name": self.target, **grouping, **request}
-        return [point for group in answer.groups[ask.offset :] for point in group.hits]
+        within = [] if request["query_filter"] is None else [request["query_filter"]]
+        groups: list[models.PointGroup] = []
+        while len(groups) < wanted:
+            answer = yield "query_points_groups", {"collection_name": self.target, **grouping, **request}
+            if not answer.groups:
+                break
+            groups += answer.groups
+            others = matching(self.video_field, [group.id for group in groups], but=True)
+            request |= {
+                "limit": wanted - len(groups),
+                "query_filter": models.Filter(must=[*others, *within]),
+            }
+        # an approximate index may find late what is nearer
+        groups.sort(key=lambda group: group.hits[0].score, reverse=self._descending)
+        return [point for group in groups[ask.offset :] for point in group.hits]
 
-    def _reranked(self, query: Floats, ask: Ask, score: Reranker) -> Steps[list[models.ScoredPoint]]:
-        request = self._request(query, ask, ask.candidates, 0)
-        answer = yield "query_points", {"collection_name": self.target, **request}
-        frames = yield from self._frames(answer.points)
-        points = [point for point in answer.points if point.id in frames]
-        if not points:
-            return []
-        scores = np.asarray(score([np.asarray(frames[point.id], np.float32) for point in points]))
-        if scores.shape != (len(points),):
-            raise InputError(f"rerank returned scores of shape {scores.shape}; expected ({len(points)},).")
-        order = np.argsort(-scores, kind="stable")
-        ranked = [points[n].model_copy(update={"score": float(scores[n])}) for n in order]
-        return self._first_videos(ranked, ask, seen_all=True) or []
+    def _reranked(
+        self, queries: Floats, ask: Ask, rerank: Literal["maxsim"] | Reranker
+    ) -> Steps[list[list[models.ScoredPoint]]]:
+        rows = yield from self._candidates(queries, ask)
+        if callable(rerank):
+            ranked = [(yield from self._scored(rows[0], rerank))]
+        else:
+            ranked = yield from self._maxsim(queries, rows)
+        found = []
+        for row, scores in zip(rows, ranked, strict=True):
+            points = {point.id: point for point in row}
+            scored = [points[id_].model_copy(update={"score": score}) for id_, score in scores.items()]
+            found.append(self._first_videos(scored, ask, seen_all=True) or [])
+        return found
+
+    def _candidates(self, queries: Floats, ask: Ask) -> Steps[list[list[models.ScoredPoint]]]:
+        """Find what is re-ranked, spread over videos: a long one has hundreds of segments near a query.
+
+        Those are `per_video` segments of as many videos as there may be candidates for, or more of each where
+        there are fewer videos.
+        """
+        ask = replace(ask, rerank=None, offset=0, limit=ask.candidates // ask.per_video)
+        rows = yield from self._points(queries, ask)
+        if self.video_field is not None:
+            for n, row in enumerate(rows):
+                videos = len({v for point in row for v in group_values(point.payload, self.video_field)})
+                share = ask.candidates // max(1, videos)
+                if videos and share > ask.per_video:
+                    more = replace(ask, limit=videos, per_video=share)
+                    rows[n] = yield from self._grouped(queries[n], more)
+        return rows
+
+    def _maxsim(
+        self, queries: Floats, rows: Sequence[Sequence[models.ScoredPoint]]
+    ) -> Steps[list[dict[models.ExtendedPointId, float]]]:
+        """Score segments by their frame that is nearest to the query, in the server; best first."""
+        requests = [
+            models.QueryRequest(
+                query=[query.tolist()],
+                using=FRAMES,
+                filter=models.Filter(must=[models.HasIdCondition(has_id=[point.id for point in row])]),
+                limit=max(1, len(row)),
+                with_payload=False,
+            )
+            for query, row in zip(queries, rows, strict=True)
+        ]
+        answers = yield "query_batch_points", {"collection_name": self.target, "requests": requests}
+        return [{point.id: point.score for point in answer.points} for answer in answers]
+
+    def _scored(
+        self, points: Sequence[models.ScoredPoint], score: Reranker
+    ) -> Steps[dict[models.ExtendedPointId, float]]:
+        """Score segments by a function of their frame vectors; best first."""
+        frames = yield from self._frames(points)
+        if not frames:
+            return {}
+        scores = np.asarray(score([np.asarray(vectors, np.float32) for vectors in frames.values()]))
+        if scores.shape != (len(frames),):
+            raise InputError(f"rerank returned scores of shape {scores.shape}; expected ({len(frames)},).")
+        ids = list(frames)
+        return {ids[n]: float(scores[n]) for n in np.argsort(-scores, kind="stable")}
 
     def _first_videos(
         self, points: Sequence[models.ScoredPoint], ask: Ask, *, seen_all: bool
@@ -408,6 +465,18 @@ def group_values(payload: Mapping[str, Any] | None, key: str) -> list[str | int]
         value = value.get(part) if isinstance(value, Mapping) else None
     values = value if isinstance(value, list) else [value]
     return [one for one in dict.fromkeys(values) if isinstance(one, str | int) and not isinstance(one, bool)]
+
+
+def matching(key: str, values: Iterable[str | int], *, but: bool = False) -> list[models.Condition]:
+    """Match a field with values, or with any `but` these; a condition takes those of one type."""
+    conditions: list[models.Condition] = []
+    values = list(values)
+    for kind in (str, int):
+        some: list[Any] = [value for value in values if isinstance(value, kind)]
+        if some:
+            match = models.MatchExcept(**{"except": some}) if but else models.MatchAny(any=some)
+            conditions.append(models.FieldCondition(key=key, match=match))
+    return conditions
 
 
 def unstamped(collection: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from qdrant_client import QdrantClient, models
 
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
@@ -26,6 +27,7 @@ from dits_adapter.artifact import Artifact
 from dits_adapter.calibration import Calibration
 from dits_adapter.cli import main
 from dits_adapter.stores.edge import EdgeClient
+from dits_adapter.video.xpool import XPool, XPoolReranker
 from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents
 from tests.stores.server import QdrantProcess
@@ -78,6 +80,62 @@ def test_search_from_the_shell_ranks_as_the_vectors_do(
         assert (hit["start"], hit["end"]) == (0.0, pytest.approx(4.0))
     assert main(["search", QUERY, *options]) == 0
     assert capsys.readouterr().out.count("(best at") == 4
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_search_from_the_shell_reranks_what_it_searched_with(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, plain: bool
+) -> None:
+    torch.manual_seed(0)
+    head = XPool(32)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    frozen = Artifact.load(workplace / "tiny-dits")
+    Artifact(frozen.adapter, frozen.space, encoder=workplace / "tiny-clip", xpool=head).save(workplace / "joint")
+    assert main(["ingest", "videos", "--encoder", "joint", "--segment-seconds", "2"]) == 0
+    encoder = DITSQueryEncoder.from_pretrained("joint")
+    text = encoder.encode_document(QUERY)
+    query = text if plain else encoder.encode_query(QUERY)
+    with QdrantStore("video-index", space=encoder.space) as store:
+        expected = {
+            count: [hit.id for hit in store.search(query, limit=3, rerank=by, candidates=count)]
+            for count, by in ((3, XPoolReranker(head, query, text)), (12, XPoolReranker(head, query, text)))
+        }
+        by_frame = [hit.id for hit in store.search(query, limit=3, rerank="maxsim", candidates=3)]
+    assert expected[3] != expected[12]  # else the option could be ignored
+    encoded = []
+    encode = DITSQueryEncoder._encode
+    monkeypatch.setattr(
+        DITSQueryEncoder, "_encode", lambda self, *asked: encoded.append(asked) or encode(self, *asked)
+    )
+    capsys.readouterr()
+
+    def found(*options: str) -> list[str]:
+        options = (*options, *(["--plain"] if plain else []))
+        assert main(["search", QUERY, "--json", "--adapter", "joint", "--limit", "3", *options]) == 0
+        return [hit["id"] for hit in json.loads(capsys.readouterr().out)]
+
+    for count, ids in expected.items():
+        assert found("--rerank", "xpool", "--candidates", str(count)) == ids
+    assert len(encoded) == 4  # the query, and the text that frames are pooled under
+    assert found("--rerank", "xpool") == expected[12]
+    assert found("--rerank", "maxsim", "--candidates", "3") == by_frame
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rerank", "xpool"], "the adapter tiny-dits has no X-Pool head"),
+        (["--candidates", "20"], "nothing is re-ranked; say how"),
+        (["--candidates", "5", "--rerank", "maxsim"], "candidates is 5"),
+    ],
+)
+def test_a_reranking_that_cannot_be_is_refused(
+    workplace: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert main(["ingest", "videos", "--encoder", "tiny-clip"]) == 0
+    assert main(["search", QUERY, "--adapter", "tiny-dits", *options]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_search_by_probability_from_the_shell(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact import Artifact
 from dits_adapter.errors import InputError
+from dits_adapter.serve import search as search_module
 from dits_adapter.serve.search import Filters, Searcher
 from tests.serve.conftest import CALIBRATION, QUERY, save_adapter
 
@@ -158,6 +160,33 @@ class TestProbabilities:
         assert all(hit.probability is None for hit in searcher.compare(QUERY, **options).adapted)
         with pytest.raises(InputError, match="no probabilities are known"):
             searcher.compare(QUERY, min_probability=0.5, **options)
+
+    def test_videos_are_counted_every_few_seconds(self, encoder, client, monkeypatch):
+        now = 1000.0
+        monkeypatch.setattr(search_module, "time", SimpleNamespace(monotonic=lambda: now))
+        mine = QdrantClient(":memory:")
+        store = QdrantStore(mine, space=encoder.space)
+        store.create(encoder.space, segment_seconds=2)
+        stored, _ = client.scroll("videos", limit=100, with_vectors=True)
+        points = [models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored]
+        last = {point.payload["video_id"]: point for point in points if "segments" in point.payload}
+        few, more = list(last.values())[:3], list(last.values())[3:]
+        store.write(few)
+        counts = []
+        count = store.count_videos
+        monkeypatch.setattr(store, "count_videos", lambda: counts.append(1) or count())
+        searcher = Searcher(store, encoder)
+        searcher.load()
+
+        def expected(found, videos):
+            return [CALIBRATION.probability(hit.score, videos=videos) for hit in found]
+
+        for passed, videos in ((0, 3), (2, 3), (4, 8), (2, 8)):
+            now += passed
+            found = searcher.compare(QUERY).adapted
+            assert [hit.probability for hit in found] == expected(found, videos)
+            store.write(more)
+        assert len(counts) == 2
 
     def test_stay_unknown_where_the_encoder_has_none(self, client, adapter):
         encoder = DITSQueryEncoder.from_pretrained(adapter, steps=4)

@@ -6,8 +6,9 @@ import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from dits_adapter.stores.search import BATCH, Ask
 from dits_adapter.stores.segments import Hit
 from dits_adapter.video.xpool import XPool, XPoolReranker
 from tests.stores.conftest import Storage, contents
-from tests.stores.fakes import FakeEncoder, fake_space, write_video
+from tests.stores.fakes import FakeEncoder, fake_space, unit, write_video
 from tests.stores.server import QdrantProcess
 
 
@@ -126,6 +127,98 @@ def test_candidates_limit_what_is_reranked(filled: QdrantStore) -> None:
         filled.search(query, limit=3, per_video=2, rerank="maxsim", candidates=5)
     with pytest.raises(InputError, match="rerank is 'xpool'"):
         filled.search(query, rerank="xpool")  # type: ignore[arg-type]
+
+
+class Segment(NamedTuple):
+    id: int
+    path: str
+    pooled: np.ndarray
+    frames: np.ndarray
+
+
+LONG, SHORT, EACH = 7, 30, 120
+AXIS = np.eye(8)[0]
+
+
+@pytest.fixture
+def crowded(storage: Storage) -> tuple[QdrantStore, list[Segment]]:
+    """Long videos with all their segments nearer to the first axis than any of the short ones; nearest first."""
+    random = np.random.default_rng(0)
+    segments = []
+    for video in range(LONG + SHORT):
+        for n in range(EACH if video < LONG else 1):
+            angle = 0.02 * (video + 1) + 1e-4 * n
+            pooled = np.r_[np.cos(angle), np.sin(angle) * unit(random.normal(size=7))]
+            segments.append(Segment(len(segments), f"{video}.mp4", pooled, unit(random.normal(size=(4, 8)))))
+    store = storage.open()
+    store.create(fake_space())
+    points = [
+        models.PointStruct(
+            id=segment.id,
+            vector={"video": segment.pooled.tolist(), "frames": segment.frames.tolist()},
+            payload={"video_id": str(uuid.uuid5(uuid.NAMESPACE_URL, segment.path)), "path": segment.path},
+        )
+        for segment in segments
+    ]
+    store.write(points)
+    return store, segments
+
+
+def first_of_each(segments: list[Segment], count: int) -> list[Segment]:
+    videos = groupby(segments, key=lambda segment: segment.path)
+    return [segment for _, video in videos for segment in islice(video, count)]
+
+
+def by_best_frame(segments: list[Segment]) -> list[Segment]:
+    return sorted(segments, key=lambda segment: -segment.frames[:, 0].max())
+
+
+def ids(hits: list[Hit]) -> list[Any]:
+    return [hit.id for hit in hits]
+
+
+@pytest.mark.parametrize("limit", [10, LONG + SHORT, 50])
+def test_long_videos_leave_room_for_the_others(crowded: tuple[QdrantStore, list[Segment]], limit: int) -> None:
+    store, segments = crowded
+    expected = [segment.id for segment in first_of_each(segments, 1)]
+    assert ids(store.search(AXIS, limit=limit)) == expected[:limit]
+    assert ids(store.search(AXIS, limit=limit, offset=4)) == expected[4 : 4 + limit]
+    assert list(map(ids, store.search_batch([AXIS, AXIS], limit=limit))) == [expected[:limit]] * 2
+
+
+@pytest.mark.parametrize(("candidates", "per_video"), [(20, 1), (40, 2), (LONG + SHORT, 1)])
+def test_what_is_reranked_is_spread_over_videos(
+    crowded: tuple[QdrantStore, list[Segment]], candidates: int, per_video: int
+) -> None:
+    store, segments = crowded
+    nearest = [one for one in first_of_each(segments, per_video) if int(one.path[:-4]) < candidates // per_video]
+    ranked = by_best_frame(nearest)
+    best = list(dict.fromkeys(segment.path for segment in ranked))[:10]
+    expected = [segment.id for path in best for segment in ranked if segment.path == path]
+    asked: dict[str, Any] = {"candidates": candidates, "per_video": per_video}
+    assert ids(store.search(AXIS, rerank="maxsim", **asked)) == expected
+    assert (
+        ids(store.search(AXIS, rerank=lambda found: np.array([f[:, 0].max() for f in found]), **asked)) == expected
+    )
+    assert list(map(ids, store.search_batch([AXIS, AXIS], rerank="maxsim", **asked))) == [expected] * 2
+
+
+def test_fewer_videos_have_more_segments_reranked(crowded: tuple[QdrantStore, list[Segment]]) -> None:
+    store, segments = crowded
+    pair = ["0.mp4", "1.mp4"]
+    chosen = models.Filter(must=[models.FieldCondition(key="path", match=models.MatchAny(any=pair))])
+    asked: dict[str, Any] = {"rerank": "maxsim", "candidates": 30, "limit": 1, "query_filter": chosen}
+    (best, *_) = by_best_frame([one for one in first_of_each(segments, 15) if one.path in pair])
+    assert best not in first_of_each(segments, 1)
+    assert ids(store.search(AXIS, **asked)) == [best.id]
+    assert list(map(ids, store.search_batch([AXIS, AXIS], **asked))) == [[best.id]] * 2
+
+
+def test_nothing_is_reranked_where_nothing_is_found(filled: QdrantStore) -> None:
+    nothing = models.Filter(must=[models.FieldCondition(key="path", match=models.MatchValue(value="no.mp4"))])
+    assert filled.search(AXIS, rerank="maxsim", query_filter=nothing) == []
+    assert filled.search(AXIS, rerank=pytest.fail, query_filter=nothing) == []
+    assert filled.search_batch([AXIS, AXIS], rerank="maxsim", query_filter=nothing) == [[], []]
 
 
 def test_xpool_reranks_as_the_head_scores(filled: QdrantStore) -> None:
