@@ -268,9 +268,10 @@ def _search(args: argparse.Namespace) -> int:
 
     if args.candidates is not None and args.rerank is None:
         raise InputError("--candidates: nothing is re-ranked; say how, with --rerank.")
-    encoder = DITSQueryEncoder.from_pretrained(args.adapter)
-    xpool = encoder.artifact.xpool
-    if args.rerank == "xpool" and xpool is None:
+    head = args.rerank == "xpool"
+    encoder = DITSQueryEncoder.from_pretrained(args.adapter, backend="torch" if head else "auto")
+    xpool = encoder.artifact.xpool if head else None
+    if head and xpool is None:
         raise InputError(
             f"--rerank xpool: the adapter {args.adapter} has no X-Pool head, which comes with joint training "
             "(dits-adapter train-joint); --rerank maxsim needs none."
@@ -286,7 +287,7 @@ def _search(args: argparse.Namespace) -> int:
                 raise InputError(_why_no_probability(args, store))
             min_score = calibration.score_of(args.min_probability, videos=videos)
         rerank = args.rerank
-        if rerank == "xpool" and xpool is not None:  # the same query, plain or not; the text pools the frames
+        if xpool is not None:  # the same query, plain or not; the text pools the frames
             rerank = XPoolReranker(xpool, vector, encoder.encode_document(args.query))
         hits = store.search(
             vector,
