@@ -497,6 +497,18 @@ class QdrantStore:
         ask = Ask(limit, per_video, offset, query_filter, min_score, exact, rerank, candidates, locate)
         return self._connection.run(self._searched.searching(query_vectors, ask))
 
+    def request(self, method: str, **arguments: Any) -> Any:
+        """Read from the collection by a method of the client, as searches do: patiently, and true to an alias.
+
+        Args:
+            method: of `QdrantClient`, such as "scroll" or "retrieve".
+            arguments: of the method, without the collection's name. Filters are confined by `within`.
+
+        Raises:
+            StoreError, SpaceMismatchError: as `search`.
+        """
+        return self._connection.run(self._searched.requesting(method, arguments))
+
     def count(self) -> int:
         """Return how many segments the collection holds."""
         return self._connection.run(self._searched.counting())
