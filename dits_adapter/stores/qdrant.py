@@ -163,8 +163,13 @@ class QdrantStore:
 
     @property
     def remote(self) -> bool:
-        """Whether it is on a server that this store has its own connection to."""
+        """Whether it is on a server."""
         return self._connection.remote
+
+    @property
+    def place(self) -> object:
+        """Equal for stores in the same server, folder or memory, as far as their addresses tell."""
+        return self._connection.place
 
     @property
     def in_memory(self) -> bool:
