@@ -18,7 +18,6 @@ from typing import Annotated, Any
 
 from PIL import Image
 from qdrant_client import models
-from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from dits_adapter import __version__
 from dits_adapter.errors import DITSError, InputError, MissingExtraError, StoreError, VideoError
@@ -74,8 +73,7 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
     else:
         app.add_middleware(RequireToken, token=token)
     app.add_middleware(SecureHeaders)
-    for kind in (DITSError, ResponseHandlingException, UnexpectedResponse):
-        app.add_exception_handler(kind, _say_error)
+    app.add_exception_handler(DITSError, _say_error)
     app.add_exception_handler(RequestValidationError, _say_invalid)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     decoding = threading.BoundedSemaphore(DECODERS)
@@ -172,7 +170,8 @@ def _ingested_file(searcher: Searcher, video_id: str) -> tuple[str, os.stat_resu
     store = searcher.store
     condition = models.FieldCondition(key="video_id", match=models.MatchValue(value=video_id))
     chosen = store.within(models.Filter(must=[condition]))
-    records, _ = store.client.scroll(store.collection, chosen, limit=1, with_payload=["path", "size", INGESTED])
+    fields = ["path", "size", INGESTED]
+    records, _ = store.request("scroll", scroll_filter=chosen, limit=1, with_payload=fields)
     payload = (records[0].payload if records else None) or {}
     if not {"path", "size", INGESTED} <= payload.keys():
         raise HTTPException(404, "no ingested video has this id.")
@@ -188,8 +187,6 @@ def _ingested_file(searcher: Searcher, video_id: str) -> tuple[str, os.stat_resu
 
 def _say_error(_: Request, error: Exception) -> JSONResponse:
     status = {InputError: 400, VideoError: 422, StoreError: 503}.get(type(error), 500)
-    if not isinstance(error, DITSError):  # raised by the store's client, asked for a file
-        status, error = 503, StoreError(f"the vector store gives no usable answer ({error}).")
     return JSONResponse({"detail": str(error)}, status)
 
 

@@ -156,6 +156,7 @@ class Searcher:
         # The sliders search the same text again and again; different texts at a time share a forward pass.
         self._embed = lru_cache(maxsize=64)(Batcher(self._embed_texts))
         self._with_steps = lru_cache(maxsize=64)(self._folded)
+        self._cloud = lru_cache(maxsize=1)(self._some)
         self._count_videos = lru_cache(maxsize=1)(lambda period: store.count_videos())
 
     def load(self) -> None:
@@ -311,22 +312,14 @@ class Searcher:
     def _vectors(self, hits: list[Hit]) -> dict[str, Vectors]:
         """Fetch the vectors of hits, which a search does not return, by point id."""
         ids = list(dict.fromkeys(hit.id for hit in hits))
-        records = self.store.client.retrieve(
-            self.store.collection, ids, with_payload=False, with_vectors=self._vector_names
-        )
-        return self._by_id(records)
+        wanted = {"ids": ids, "with_payload": False, "with_vectors": self._vector_names}
+        return self._by_id(self.store.request("retrieve", **wanted))
 
-    @cached_property
-    def _cloud(self) -> dict[str, Vectors]:
+    def _some(self, collection: str) -> dict[str, Vectors]:
         """Some segments, the same every time: ids are hashes, so the first ones are as good as any."""
         stored = models.Filter(must=[models.HasVectorCondition(has_vector=self.store.vector)])
-        records, _ = self.store.client.scroll(
-            self.store.collection,
-            self.store.within(stored),
-            limit=CLOUD,
-            with_payload=False,
-            with_vectors=self._vector_names,
-        )
+        wanted = {"limit": CLOUD, "with_payload": False, "with_vectors": self._vector_names}
+        records, _ = self.store.request("scroll", scroll_filter=self.store.within(stored), **wanted)
         return self._by_id(records)
 
     @property
@@ -341,7 +334,7 @@ class Searcher:
 
     def _draw(self, path: Vectors, query: Vectors, hits: dict[str, Vectors]) -> tuple[Map, dict[str, Point]]:
         """Project path (n, d), query (1, d) and hits; the axes are those of path and hits."""
-        around = [vector for point, vector in self._cloud.items() if point not in hits]
+        around = [vector for point, vector in self._cloud(self.store.collection).items() if point not in hits]
         seen = np.vstack([path, query, *hits.values()])
         pca = PCA(2, svd_solver="full").fit(seen)
         flat = [(round(float(x), 4), round(float(y), 4)) for x, y in pca.transform(np.vstack([seen, *around]))]

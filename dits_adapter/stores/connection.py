@@ -21,6 +21,7 @@ from qdrant_client import QdrantClient
 from qdrant_client.client_base import QdrantBase
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from qdrant_client.qdrant_remote import QdrantRemote
 
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.search import Steps
@@ -55,8 +56,9 @@ class Connection:
 
     Attributes:
         location: the same, for messages.
-        remote: whether it is a server with a connection of our own.
+        remote: whether it is a server, through a connection of our own or somebody else's.
         folder: where its files are, if they are ours to open; None otherwise.
+        place: equal where both are the same Qdrant, as far as can be told: a server may have several addresses.
 
     Raises:
         InputError: something else, or a server's address that is no URL.
@@ -70,7 +72,10 @@ class Connection:
         self.remote = False
         if isinstance(location, QdrantBase):
             self._client = location
-            self.location = "the Qdrant of the given client"
+            address = _server(location)
+            self.remote = address is not None
+            self.location = address or "the Qdrant of the given client"
+            self.place: object = address or location
             return
         if not isinstance(location, (str, PathLike)):
             raise InputError(
@@ -84,6 +89,7 @@ class Connection:
             raise InputError(f"location {self.location!r}: a server's address begins with http:// or https://.")
         if self.location != ":memory:" and not self.remote:
             self.folder = Path(location).absolute()
+        self.place = self.folder or (self.location if self.remote else self)
 
     @property
     def in_memory(self) -> bool:
@@ -184,6 +190,12 @@ class Connection:
         """
         with self.explained():
             return _repeated(request, Patience(self.location, PATIENCE))
+
+
+def _server(client: QdrantBase) -> str | None:
+    """Return the address of the server that a client talks to; None where it is in this process."""
+    talking = client._client if isinstance(client, QdrantClient) else client  # it has no public name
+    return str(talking.rest_uri) if isinstance(talking, QdrantRemote) else None
 
 
 def _repeated(request: Callable[[], T], patience: Patience) -> T:

@@ -41,7 +41,7 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
         StoreError: the source is missing or unstamped; the destination is cut otherwise, or has points that the
             source has not; either fails on the way, or the numbers of points differ at the end.
     """
-    within = source.location == destination.location
+    within = source.place == destination.place
     if within and not source.remote:
         raise InputError(
             f"source and destination are both in {source.location}; copy to another folder or server."

@@ -163,8 +163,13 @@ class QdrantStore:
 
     @property
     def remote(self) -> bool:
-        """Whether it is on a server that this store has its own connection to."""
+        """Whether it is on a server."""
         return self._connection.remote
+
+    @property
+    def place(self) -> object:
+        """Equal for stores in the same server, folder or memory, as far as their addresses tell."""
+        return self._connection.place
 
     @property
     def in_memory(self) -> bool:
@@ -496,6 +501,18 @@ class QdrantStore:
         """
         ask = Ask(limit, per_video, offset, query_filter, min_score, exact, rerank, candidates, locate)
         return self._connection.run(self._searched.searching(query_vectors, ask))
+
+    def request(self, method: str, **arguments: Any) -> Any:
+        """Read from the collection by a method of the client, as searches do: patiently, and true to an alias.
+
+        Args:
+            method: of `QdrantClient`, such as "scroll" or "retrieve".
+            arguments: of the method, without the collection's name. Filters are confined by `within`.
+
+        Raises:
+            StoreError, SpaceMismatchError: as `search`.
+        """
+        return self._connection.run(self._searched.requesting(method, arguments))
 
     def count(self) -> int:
         """Return how many segments the collection holds."""

@@ -58,8 +58,8 @@ def rebuild(
     """
     if not store.remote:
         raise InputError(
-            f"{store.location}: a rebuild needs a server's URL; only a server has aliases. For a folder, ingest "
-            "into another one."
+            f"{store.location}: a rebuild needs a server; only a server has aliases. For a folder, ingest into "
+            "another one."
         )
     alias = store.name
     stamp = Stamp(space=encoder.space, segment_seconds=segment_seconds, overlap=overlap)
@@ -82,7 +82,7 @@ def rebuild(
                 "say so with --drop-old, or rebuild under another name."
             )
     new = f"{alias}-{_digest(stamp)}"
-    with QdrantStore(store.location, new) as fresh:
+    with QdrantStore(store.client, new) as fresh:
         report = fresh.ingest(
             paths,
             encoder,

@@ -438,24 +438,30 @@ class SearchedCollection:
             payload=payload,
         )
 
+    def requesting(self, method: str, arguments: dict[str, Any]) -> Steps[Any]:
+        """Read from the collection by a method of the client; see `QdrantStore.request`."""
+
+        def make() -> Steps[Any]:
+            return (yield method, {"collection_name": self.target, **arguments})
+
+        yield from self.opening()
+        return (yield from self._following(make))
+
     def counting(self) -> Steps[int]:
         """Count the segments; see `QdrantStore.count`."""
-        yield from self.opening()
-        stored = models.HasVectorCondition(has_vector=self.vector)
-        return (yield from self._following(partial(self._counting, stored)))
+        return (yield from self._counting(models.HasVectorCondition(has_vector=self.vector)))
 
     def counting_videos(self) -> Steps[int]:
         """Count the videos; see `QdrantStore.count_videos`."""
         yield from self.opening()
         if not self._stamped:
             return (yield from self.counting())
-        last = models.FieldCondition(key="segments", range=models.Range(gte=1))
-        return (yield from self._following(partial(self._counting, last)))
+        return (yield from self._counting(models.FieldCondition(key="segments", range=models.Range(gte=1))))
 
     def _counting(self, condition: models.Condition) -> Steps[int]:
         chosen = self.within(models.Filter(must=[condition]))
-        arguments = {"collection_name": self.target, "count_filter": chosen, "exact": True}
-        return int((yield "count", arguments).count)
+        answer = yield from self.requesting("count", {"count_filter": chosen, "exact": True})
+        return int(answer.count)
 
 
 def group_values(payload: Mapping[str, Any] | None, key: str) -> list[str | int]:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import httpx
@@ -24,6 +25,7 @@ from dits_adapter.cli import main
 from dits_adapter.serve import app as app_module
 from dits_adapter.serve.app import create_app
 from dits_adapter.serve.search import Searcher
+from dits_adapter.stores.rebuild import switch
 from tests.serve.conftest import QUERY
 
 HOME = "http://localhost"
@@ -97,6 +99,40 @@ def test_a_dead_server_is_a_sentence(encoder, qdrant_process):
         answer = http.get(path)
         assert answer.status_code == 503
         assert "no usable answer" in answer.json()["detail"]
+
+
+def test_an_alias_is_followed_when_its_collection_is_gone(client, searcher, encoder, qdrant_server):
+    """Each kind of request in turn is the first to find it gone."""
+    name = f"followed-{uuid.uuid4().hex}"
+    server = QdrantClient(url=qdrant_server, check_compatibility=False)
+    stored, _ = client.scroll("videos", limit=100, with_vectors=True)
+    points = [models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored]
+    url = f"/api/videos/{points[0].payload['video_id']}"
+    search = f"/api/search?query={QUERY}&limit=1"
+    requests = [url, f"{url}/frame", search, "/api/about"]
+    collections = [f"{name}-{n}" for n in range(len(requests) + 1)]
+    try:
+        for n, collection in enumerate(collections):
+            store = QdrantStore(server, collection)
+            store.create(encoder.space, segment_seconds=2)
+            store.write(points[n:])
+        switch(QdrantStore(server, name), collections[0])
+        served = Searcher(QdrantStore(qdrant_server, name, space=encoder.space), encoder)
+        served.load()
+        http = TestClient(create_app(served), base_url=HOME)
+        assert len(http.get(search).json()["map"]["cloud"]) >= len(points) - 2
+        for n, request in enumerate(requests, 1):
+            switch(QdrantStore(server, name), collections[n])
+            server.delete_collection(collections[n - 1])
+            assert http.get(request).status_code == 200
+            assert http.get("/api/about").json()["segments"] == len(points) - n
+            found = http.get(search).json()
+            hits = {hit["video_id"] + str(hit["start"]) for hit in found["plain"] + found["adapted"]}
+            assert len(found["map"]["cloud"]) == len(points) - n - len(hits)
+        served.store.close()
+    finally:
+        for collection in collections:
+            server.delete_collection(collection)
 
 
 class TestVideos:

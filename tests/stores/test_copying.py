@@ -217,6 +217,30 @@ def test_a_collection_is_not_copied_onto_itself_by_an_alias(qdrant_server: str, 
             one.client.delete_collection(name)
 
 
+def test_between_somebodys_own_clients(qdrant_server: str, tmp_path: Path) -> None:
+    name = f"copying-{uuid.uuid4().hex}"
+    fill((qdrant_server, name), tmp_path / "videos", options=CollectionOptions(shards=2))
+    one, other = (QdrantClient(url=qdrant_server, check_compatibility=False) for _ in range(2))
+    memories = [QdrantClient(":memory:") for _ in range(2)]
+    try:
+        source, copied = QdrantStore(one, name), QdrantStore(other, f"{name}-copy")
+        assert copy_collection(source, copied, progress=False) == 31
+        assert other.get_collection(f"{name}-copy").config.params.shard_number == 2  # as between URLs
+        with pytest.raises(InputError, match=f"are both '{name}'"):
+            copy_collection(source, QdrantStore(other, name), progress=False)
+        first, second = (QdrantStore(client) for client in memories)
+        for store, origin in ((first, copied), (second, first)):
+            assert copy_collection(origin, store, progress=False) == 31
+        assert contents(second).keys() == contents(source).keys()
+        with pytest.raises(InputError, match="are both in"):
+            copy_collection(first, QdrantStore(memories[0], "other"), progress=False)
+    finally:
+        for collection in (name, f"{name}-copy"):
+            one.delete_collection(collection)
+        for client in (one, other, *memories):
+            client.close()
+
+
 def test_what_cannot_be_copied(tmp_path: Path) -> None:
     memory = QdrantClient(":memory:")
     memory.create_collection("mine", {"clip": models.VectorParams(size=8, distance=models.Distance.COSINE)})

@@ -386,3 +386,11 @@ def test_a_hit_prints_in_one_line() -> None:
     hit = Hit(7, "id", "/v/a.mp4", 2.0, 4.0, 0.31234, 2.5, {})
     assert str(hit) == "0.312  /v/a.mp4  2.0-4.0 s (best at 2.5 s)"
     assert str(Hit(7, "id", None, None, None, 0.5, None, {})) == "0.500  id"
+
+
+@pytest.mark.parametrize("made", [{"url": "http://127.0.0.1:1"}, {"host": "127.0.0.1", "port": 1}])
+def test_a_server_behind_somebodys_own_client_is_named(made: dict[str, Any]) -> None:
+    store = QdrantStore(QdrantClient(**made, check_compatibility=False))
+    assert store.remote
+    with pytest.raises(StoreError, match=r"^http://127\.0\.0\.1:1 gives no usable answer"):
+        store.count()

@@ -408,8 +408,10 @@ def name(qdrant_server: str) -> Iterator[str]:
 
 
 class TestBulk:
-    def test_the_index_waits_for_the_end(self, qdrant_server: str, name: str, tmp_path: Path) -> None:
-        with QdrantStore(qdrant_server, name) as store:
+    @pytest.mark.parametrize("own", [False, True], ids=["a URL", "a client of one's own"])
+    def test_the_index_waits_for_the_end(self, qdrant_server: str, name: str, tmp_path: Path, own: bool) -> None:
+        location = QdrantClient(url=qdrant_server, check_compatibility=False) if own else qdrant_server
+        with QdrantStore(location, name) as store:
 
             def threshold() -> int | None:
                 return store.client.get_collection(name).config.optimizer_config.indexing_threshold
@@ -450,14 +452,16 @@ class TestBulk:
 
 
 class TestRebuild:
+    @pytest.mark.parametrize("own", [False, True], ids=["a URL", "a client of one's own"])
     def test_searches_go_on_while_another_clip_takes_over(
-        self, qdrant_server: str, name: str, tmp_path: Path
+        self, qdrant_server: str, name: str, tmp_path: Path, own: bool
     ) -> None:
         folder = library(tmp_path)
         query = queries(1)[0]
+        location = QdrantClient(url=qdrant_server, check_compatibility=False) if own else qdrant_server
 
         def build(encoder: FakeEncoder, **options: Any) -> str:
-            with QdrantStore(qdrant_server, name) as store:
+            with QdrantStore(location, name) as store:
                 report, new = rebuild(store, folder, encoder, progress=False, **options)  # type: ignore[arg-type]
                 assert report.failed == {}
             return new
