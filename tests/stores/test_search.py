@@ -21,7 +21,7 @@ from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores.qdrant import INDEXING_THRESHOLD, QdrantStore
 from dits_adapter.stores.rebuild import rebuild, switch
 from dits_adapter.stores.search import BATCH, Ask
-from dits_adapter.stores.segments import Hit
+from dits_adapter.stores.segments import Hit, VideoFile
 from dits_adapter.video.xpool import XPool, XPoolReranker
 from tests.stores.conftest import Storage, contents
 from tests.stores.fakes import FakeEncoder, fake_space, unit, write_video
@@ -378,6 +378,27 @@ class TestTenants:
             QdrantStore(store.client, tenant="acme").search(queries(1)[0])
         with pytest.raises(StoreError, match="does not keep tenants apart; for 'acme'"):
             ingest(QdrantStore(store.client, tenant="acme"), folder)
+
+    def test_what_ingestion_asks_is_confined_too(self, storage: Storage, tmp_path: Path) -> None:
+        for tenant in ("acme", "zeta"):
+            ingest(storage.open(tenant=tenant), library(tmp_path / tenant, 2))
+        mine = storage.open(tenant="acme")
+        (first, *_) = records = mine.records()
+        assert {Path(record.path).parent.name for record in records} == {"acme"}
+        moved = VideoFile("/moved.mp4", 1, 2, first.video_id)
+        nobody = storage.open()
+        for request in (nobody.records, lambda: nobody.forget(records), lambda: nobody.relocate(moved)):
+            with pytest.raises(StoreError, match="keeps tenants apart: say which"):
+                request()
+        assert storage.open(tenant="zeta").count() == storage.open(tenant="acme").count() == 3
+        mine = storage.open(tenant="acme")
+        mine.relocate(moved)
+        assert "/moved.mp4" in {record.path for record in mine.records()}
+        mine.forget(records)
+        assert mine.records() == []
+        assert {Path(record.path).parent.name for record in storage.open(tenant="zeta").records()} == {"zeta"}
+        with pytest.raises(StoreError, match="has no collection 'nothing'"):
+            storage.open("nothing").records()
 
     def test_a_server_has_an_index_for_each(self, qdrant_server: str, tmp_path: Path) -> None:
         name = f"tenants-{uuid.uuid4().hex}"
