@@ -582,6 +582,28 @@ class TestRebuild:
                     rebuild(asked, folder, encoder, drop_old=True, progress=False)  # type: ignore[arg-type]
             assert store.count() == 3
 
+    def test_what_other_folders_had_is_not_lost(self, qdrant_server: str, name: str, tmp_path: Path) -> None:
+        one, other = library(tmp_path / "one", 3), library(tmp_path / "other" / "deep", 6)
+        write_video(tmp_path / "other" / "b" / "7.mp4", seed=7)
+        with QdrantStore(qdrant_server, name) as store:
+
+            def again(*paths: Path, **options: Any) -> str:
+                encoder = FakeEncoder(fake_space(1))
+                return rebuild(store, iter(paths), encoder, progress=False, **options)[1]  # type: ignore[arg-type]
+
+            ingest(store, tmp_path)  # three of `other` have the content of those of `one`
+            with pytest.raises(
+                StoreError, match=rf"has videos of {tmp_path}/other/b, {other}, which would be lost"
+            ):
+                again(one, drop_old=True)
+            assert store.resolve() == name
+            (one / "0.mp4").unlink()  # what is gone from the folders is not missed, nor what has moved
+            (tmp_path / "other").rename(tmp_path / "moved")
+            new = again(tmp_path / "moved", one, drop_old=True)
+            assert store.resolve() == new
+            collections = [c.name for c in store.client.get_collections().collections if c.name.startswith(name)]
+            assert collections == [new]
+
     def test_the_commands(
         self, qdrant_server: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
