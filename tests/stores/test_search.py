@@ -15,6 +15,7 @@ import pytest
 import torch
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
+from benchmarks.server import QdrantProcess
 from dits_adapter import AsyncQdrantStore
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
@@ -25,7 +26,6 @@ from dits_adapter.stores.segments import Hit, VideoFile
 from dits_adapter.video.xpool import XPool, XPoolReranker
 from tests.stores.conftest import Storage, contents
 from tests.stores.fakes import FakeEncoder, fake_space, unit, write_video
-from tests.stores.server import QdrantProcess
 
 
 def queries(n: int, seed: int = 0) -> np.ndarray:
