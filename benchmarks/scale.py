@@ -40,6 +40,7 @@ from tqdm import tqdm
 from benchmarks.datasets.lookalike import make_clips
 from benchmarks.generated import CHUNK, PER_VIDEO, PairModel, Stream, Vectors
 from benchmarks.qdrant import require
+from benchmarks.server import QdrantProcess
 from dits_adapter.adapters import Adapter
 from dits_adapter.errors import DITSError, InputError, StoreError
 from dits_adapter.metrics import RetrievalMetrics
@@ -53,7 +54,6 @@ from dits_adapter.training.data import load_pairs
 from dits_adapter.training.frozen import evaluate, fit_closed_form
 from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
 from dits_adapter.video.pooling import unit
-from tests.stores.server import QdrantProcess
 
 LIMIT = 10
 BATCH = 500

@@ -2,6 +2,7 @@
 
     FOLDER/qdrant-edge.lock     says that this is a store, and is locked by the process that has it open
     FOLDER/NAME/collection.json how the collection NAME is kept, and its metadata
+    FOLDER/NAME/optimized       is there if nothing was written since the index was built
     FOLDER/NAME/…               what the engine writes: segments, and a log of the latest writes
 
 A write returns when it is on disk: the engine alone promises that only for its log, which it does not always read
@@ -32,7 +33,7 @@ from dits_adapter.errors import DITSError, InputError, StoreError
 from dits_adapter.stores import edge_models as convert
 from dits_adapter.stores.search import group_values, matching
 
-LOCK, COLLECTION = "qdrant-edge.lock", "collection.json"
+LOCK, COLLECTION, OPTIMIZED = "qdrant-edge.lock", "collection.json", "optimized"
 NEW, GONE = ".new", ".gone"
 """Folders of a collection that is being made or deleted; what is found there is of a process that was killed."""
 FORMAT = 1
@@ -264,9 +265,15 @@ class EdgeClient(QdrantBase):
             StoreError: too little free space: the new index lies beside the old one until it is complete.
         """
         with self._use(collection_name) as collection, collection.optimizing:
-            self._require_space(_size(collection.folder / "segments"))
-            changed = bool(collection.shard.optimize())
-            collection.shard.flush()
+            if collection.optimized:  # and whatever room another index would need is not needed
+                return False
+            self._require_space(
+                _size(collection.folder / "segments"),
+                " to bring the index up to date; all that is stored is found without it, only slower",
+            )
+            with collection.marking_optimized():
+                changed = bool(collection.shard.optimize())
+                collection.shard.flush()
             return changed
 
     # --- points ---
@@ -508,16 +515,17 @@ class EdgeClient(QdrantBase):
     def _write(self, name: str, operation: edge.UpdateOperation) -> models.UpdateResult:
         with self._use(name) as collection:
             self._require_space()
+            collection.unmark()
             collection.shard.update(operation)
             collection.shard.flush()
         return DONE
 
-    def _require_space(self, more: int = 0) -> None:
+    def _require_space(self, more: int = 0, purpose: str = "") -> None:
         free = shutil.disk_usage(self.folder).free
         if free < RESERVE + more:
             raise StoreError(
                 f"{self.folder}: the disk is full: {free >> 20} MB are free, and {(RESERVE + more) >> 20} MB are "
-                "needed. Make space."
+                f"needed{purpose}. Make space."
             )
 
     @contextmanager
@@ -548,7 +556,7 @@ class _Collection:
         self.folder = folder
         self.config = _read_config(folder)
         self.optimizing = threading.Lock()
-        self._inside = 0
+        self._inside = self._writes = 0
         self._changed = threading.Condition()
         self._closed = False
         if not (folder / "segments").is_dir():  # the engine would start anew, with nothing in it
@@ -573,9 +581,30 @@ class _Collection:
                 self._inside = 0 if alone else self._inside - 1
                 self._changed.notify_all()
 
+    @property
+    def optimized(self) -> bool:
+        """Whether nothing was written since the index was built, by this process or an earlier one."""
+        return (self.folder / OPTIMIZED).exists()
+
+    def unmark(self) -> None:
+        """Say that something is about to be written."""
+        with self._changed:
+            self._writes += 1
+            (self.folder / OPTIMIZED).unlink(missing_ok=True)
+
+    @contextmanager
+    def marking_optimized(self) -> Iterator[None]:
+        """Say afterwards that the index is built, if nothing was written meanwhile."""
+        writes = self._writes
+        yield
+        with self._changed:
+            if self._writes == writes:
+                (self.folder / OPTIMIZED).touch()
+
     def reopen(self, config: models.CollectionConfig) -> None:
         """Keep it otherwise; the caller is inside alone."""
         converted = convert.config(config)
+        self.unmark()
         self.shard.flush()
         self.shard.close()
         _write_config(self.folder, config)

@@ -180,7 +180,13 @@ def _stat(path: str) -> VideoFile:
     return VideoFile(path, status.st_size, status.st_mtime_ns)
 
 
-def _lies_in(path: str, folders: Iterable[str]) -> bool:
+def absolute(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> list[str]:
+    """Return paths, or one of them, as they lead from anywhere."""
+    return [os.path.abspath(path) for path in ([paths] if isinstance(paths, (str, PathLike)) else paths)]
+
+
+def lies_in(path: str, folders: Iterable[str]) -> bool:
+    """Whether an absolute path leads into one of these folders, however deep."""
     return any(path.startswith(os.path.join(folder, "")) for folder in folders)
 
 
@@ -284,7 +290,7 @@ def ingesting(
     """
     started = time.monotonic()
     report = IngestReport()
-    roots = [os.path.abspath(path) for path in ([paths] if isinstance(paths, (str, PathLike)) else paths)]
+    roots = absolute(paths)
     files = find_videos(roots, report)
     folders = [root for root in roots if os.path.isdir(root)]
     store.create(space, segment_seconds=segment_seconds, overlap=overlap, options=options)
@@ -508,8 +514,8 @@ class Run:
             InputError: a folder without any video, from which some are stored.
         """
         for root in roots:
-            stored = sum(_lies_in(path, [root]) for path, records in self.by_path.items() if records)
-            if stored and not any(_lies_in(path, [root]) for path in self.files):
+            stored = sum(lies_in(path, [root]) for path, records in self.by_path.items() if records)
+            if stored and not any(lies_in(path, [root]) for path in self.files):
                 raise InputError(
                     f"{root}: has no video in it, but {stored} are stored from it. Mount the disk if it is one. "
                     f"If they are to go, delete the collection {self.store.collection!r} or sync the folder above."
@@ -517,7 +523,7 @@ class Run:
 
     def remove_gone(self, roots: Sequence[str]) -> None:
         """Delete all that is stored of files that lay in these folders and are there no longer."""
-        for path in [path for path, records in self.by_path.items() if records and _lies_in(path, roots)]:
+        for path in [path for path, records in self.by_path.items() if records and lies_in(path, roots)]:
             if _is_gone(path):
                 self._forget(list(self.by_path[path]))
                 self.report.removed.append(path)

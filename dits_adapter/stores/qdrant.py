@@ -522,8 +522,17 @@ class QdrantStore:
         """Return how many videos the collection holds whole; one that was not made here has one a segment."""
         return self._connection.run(self._searched.counting_videos())
 
+    def _require_tenant(self) -> None:
+        self._connection.run(self._searched.requiring_tenant())
+
     def records(self) -> list[Record]:
-        """List what the collection knows of each video and of each file that failed, by reading all payloads."""
+        """List what the collection knows of each video and of each file that failed, by reading all payloads.
+
+        Raises:
+            StoreError: there is no such collection, or it keeps tenants apart and none is given; likewise `forget`
+                and `relocate`.
+        """
+        self._require_tenant()
         videos: dict[str, Record] = {}
         failures: list[Record] = []
         fields = ["video_id", "path", "size", "mtime_ns", "segments", "failure"]
@@ -564,6 +573,7 @@ class QdrantStore:
 
     def forget(self, records: Sequence[Record]) -> None:
         """Delete all points of these videos and failures."""
+        self._require_tenant()
         videos = [record.video_id for record in records if not record.failure]
         failures = [record.path for record in records if record.failure]
         empty = models.IsEmptyCondition(is_empty=models.PayloadField(key="failure"))
@@ -575,6 +585,7 @@ class QdrantStore:
 
     def relocate(self, file: VideoFile) -> None:
         """Write down that a stored video now lies at `file`."""
+        self._require_tenant()
         payload = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
         video = self._searched.within(models.Filter(must=[_is_any("video_id", [file.video_id])]))
         self.lasting(lambda: self.client.set_payload(self.collection, payload, points=video, wait=True))

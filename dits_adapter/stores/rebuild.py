@@ -7,6 +7,7 @@ together. Another adapter for the same CLIP needs nothing of this: the index sta
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from qdrant_client import models
 
 from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores.ingest import absolute, lies_in
 from dits_adapter.stores.qdrant import QdrantStore
 from dits_adapter.stores.segments import Stamp
 
@@ -53,8 +55,8 @@ def rebuild(
     Raises:
         InputError: the collection is of this space and cut already; or a folder, which has no aliases.
             Or it keeps tenants apart.
-        StoreError: no video could be read, or with `drop_old` not all, and the alias was left as it was; otherwise
-            as `ingest`.
+        StoreError: no video could be read, or with `drop_old` not all, or the old collection has others, of files
+            elsewhere than in `paths`; the alias was left as it was. Otherwise as `ingest`.
     """
     if not store.remote:
         raise InputError(
@@ -64,7 +66,8 @@ def rebuild(
     alias = store.name
     stamp = Stamp(space=encoder.space, segment_seconds=segment_seconds, overlap=overlap)
     old = store.resolve()
-    existing = None if old is None else QdrantStore(store.client, old).stamp()
+    previous = None if old is None else QdrantStore(store.client, old)
+    existing = None if previous is None else previous.stamp()
     if store.tenant is not None or (existing is not None and existing.tenants):
         raise InputError(
             f"{alias!r} keeps tenants apart, and an alias is switched for all of them at once. Ingest each "
@@ -81,25 +84,32 @@ def rebuild(
                 f"{alias!r} is a collection and no alias, so it has to go before the new one can take its name: "
                 "say so with --drop-old, or rebuild under another name."
             )
+    roots = absolute(paths)
     new = f"{alias}-{_digest(stamp)}"
-    with QdrantStore(store.client, new) as fresh:
-        report = fresh.ingest(
-            paths,
-            encoder,
-            segment_seconds=segment_seconds,
-            overlap=overlap,
-            retry_failed=retry_failed,
-            sync=True,  # an earlier rebuild may have left it, with files that are gone by now
-            bulk=True,
-            options=options,
-            progress=progress,
-        )
-        if fresh.count() == 0:
-            raise StoreError(f"no video could be read; {alias!r} was left as it was.")
+    fresh = QdrantStore(store.client, new)
+    report = fresh.ingest(
+        roots,
+        encoder,
+        segment_seconds=segment_seconds,
+        overlap=overlap,
+        retry_failed=retry_failed,
+        sync=True,  # an earlier rebuild may have left it, with files that are gone by now
+        bulk=True,
+        options=options,
+        progress=progress,
+    )
+    if fresh.count() == 0:
+        raise StoreError(f"no video could be read; {alias!r} was left as it was.")
     if drop_old and report.failed:
         raise StoreError(
             f"{len(report.failed)} files could not be read, and the old collection may hold them: {alias!r} was "
             f"left as it was, and nothing was deleted. {new!r} is there; mend the files and run again, or switch."
+        )
+    if drop_old and previous is not None and (others := _other_folders(previous, fresh, roots)):
+        raise StoreError(
+            f"the old collection also has videos of {', '.join(others)}, which would be lost: {alias!r} was left "
+            f"as it was, and nothing was deleted. {new!r} is there; name those folders, too, or leave out "
+            "--drop-old."
         )
     if old == alias:
         with store.explained():
@@ -132,6 +142,14 @@ def switch(store: QdrantStore, collection: str) -> None:
     operations.append(models.CreateAliasOperation(create_alias=create))
     with store.explained():
         store.client.update_collection_aliases(operations)
+
+
+def _other_folders(previous: QdrantStore, fresh: QdrantStore, roots: list[str]) -> list[str]:
+    """List the topmost folders outside of these from which the new collection lacks videos of the previous one."""
+    there = {record.video_id for record in fresh.records()}
+    lost = [record.path for record in previous.records() if not record.failure and record.video_id not in there]
+    folders = {os.path.dirname(path) for path in lost if path not in roots and not lies_in(path, roots)}
+    return sorted(folder for folder in folders if not lies_in(folder, folders))
 
 
 def _digest(stamp: Stamp) -> str:

@@ -113,7 +113,7 @@ class SearchedCollection:
         self.cosine = False
         self._first: EmbeddingSpace | None = None
         self._stamped = self._has_frames = self._quantised = False
-        self._descending = True
+        self._descending, self._tenant_checked = True, False
 
     @overload
     def within(self, chosen: models.Filter) -> models.Filter: ...
@@ -175,7 +175,7 @@ class SearchedCollection:
             space = self.space
         else:
             raise StoreError(unstamped(self.collection))
-        self._require_tenant(stamp)
+        self._check_tenant(stamp)
         kept = (yield "get_collection", {"collection_name": target}).config
         config = kept.params.vectors
         vectors = config if isinstance(config, dict) else {"": config}
@@ -208,7 +208,12 @@ class SearchedCollection:
         self.opened = space
         return space
 
-    def _require_tenant(self, stamp: Stamp | None) -> None:
+    def requiring_tenant(self) -> Steps[None]:
+        """Refuse, without opening it, a collection that keeps tenants apart where none is named; looks once."""
+        if not self._tenant_checked:
+            self._check_tenant((yield from self.stamping(self.target)))
+
+    def _check_tenant(self, stamp: Stamp | None) -> None:
         separate = stamp is not None and stamp.tenants
         if separate and self.tenant is None:
             raise StoreError(f"the collection {self.collection!r} keeps tenants apart: say which, with tenant=….")
@@ -217,6 +222,7 @@ class SearchedCollection:
                 f"the collection {self.collection!r} does not keep tenants apart; leave out "
                 f"tenant={self.tenant!r}, or ingest into a new collection with it."
             )
+        self._tenant_checked = True
 
     def searching_one(self, query: ArrayLike, ask: Ask) -> Steps[list[Hit]]:
         """Search for one query, (d,); see `QdrantStore.search`."""

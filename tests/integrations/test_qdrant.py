@@ -22,6 +22,7 @@ import pytest
 import torch
 from qdrant_client import QdrantClient, models
 
+from benchmarks.server import QdrantProcess
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
 from dits_adapter.artifact import Artifact
 from dits_adapter.calibration import Calibration
@@ -30,7 +31,6 @@ from dits_adapter.stores.edge import EdgeClient
 from dits_adapter.video.xpool import XPool, XPoolReranker
 from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents
-from tests.stores.server import QdrantProcess
 
 HERE = Path(__file__).parents[2] / "integrations" / "qdrant"
 QUERY = "a red ball rolls away"

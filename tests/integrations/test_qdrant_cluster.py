@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.server import QdrantProcess, free_port
 from dits_adapter import QdrantStore
 from dits_adapter.cli import main
-from tests.stores.server import QdrantProcess, free_port
 
 HERE = Path(__file__).parents[2] / "integrations" / "qdrant" / "cluster"
 README = (HERE / "README.md").read_text("utf-8")

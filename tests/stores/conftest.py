@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from qdrant_client import QdrantClient
 
+from benchmarks.server import QdrantProcess
 from dits_adapter.stores.qdrant import QdrantStore
-from tests.stores.server import QdrantProcess
 
 QDRANT_IMAGE = "qdrant/qdrant:v1.16.3"
 

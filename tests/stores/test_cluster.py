@@ -15,6 +15,7 @@ from httpx import Headers
 from qdrant_client import QdrantClient
 from qdrant_client.http.exceptions import UnexpectedResponse
 
+from benchmarks.server import QdrantProcess
 from dits_adapter.errors import StoreError
 from dits_adapter.stores import connection
 from dits_adapter.stores import ingest as ingest_module
@@ -22,7 +23,7 @@ from dits_adapter.stores.options import CollectionOptions
 from dits_adapter.stores.qdrant import QdrantStore
 from tests.stores.conftest import contents
 from tests.stores.fakes import FakeEncoder, write_video
-from tests.stores.server import QdrantCluster, QdrantProcess, TcpProxy
+from tests.stores.server import QdrantCluster, TcpProxy
 from tests.stores.test_ingest import assert_same, fresh, run
 
 TWO_COPIES = CollectionOptions(shards=3, replicas=2)

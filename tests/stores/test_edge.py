@@ -551,6 +551,65 @@ def test_no_space_no_write_and_no_index(client: EdgeClient, monkeypatch: pytest.
     assert not client.collection_exists("other")
 
 
+def test_no_space_is_needed_where_there_is_nothing_to_index(
+    client: EdgeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tight() -> SimpleNamespace:
+        return SimpleNamespace(free=(64 << 20) + 1000)
+
+    point = models.PointStruct(id=9999, vector={"video": VECTORS[0].tolist()}, payload={})
+    changes = {
+        "upsert": lambda client: client.upsert("videos", [point]),
+        "set_payload": lambda client: client.set_payload("videos", {"x": 1}, [9999]),
+        "delete": lambda client: client.delete("videos", [9999]),
+        "index": lambda client: client.create_payload_index("videos", "y", models.PayloadSchemaType.KEYWORD),
+    }
+    fill(client)
+    for name, change in changes.items():
+        client.optimize("videos")
+        with monkeypatch.context() as patched:
+            patched.setattr(shutil, "disk_usage", lambda path: tight())
+            assert client.optimize("videos") is False
+            client.close()
+            client = EdgeClient(client.folder)
+            assert client.optimize("videos") is False, name
+            change(client)
+            with pytest.raises(StoreError, match="to bring the index up to date; all that is stored is found"):
+                client.optimize("videos")
+    client.close()
+
+
+def test_what_is_written_while_the_index_is_built_is_indexed_the_next_time(
+    client: EdgeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.create_collection(
+        "videos",
+        {"video": COSINE},
+        hnsw_config=models.HnswConfigDiff(full_scan_threshold=10),
+        optimizers_config=models.OptimizersConfigDiff(indexing_threshold=1),
+    )
+
+    def write(first: int) -> None:
+        rows = range(first, first + POINTS)
+        points = [
+            models.PointStruct(id=n, vector={"video": VECTORS[n % POINTS].tolist()}, payload={}) for n in rows
+        ]
+        client.upsert("videos", points)
+
+    write(0)
+    with client._use("videos") as collection:
+        shard = collection.shard
+    late = SimpleNamespace(optimize=lambda: shard.optimize() and (write(POINTS) or True), flush=shard.flush)
+    late.update, late.close, late.info = shard.update, shard.close, shard.info
+    monkeypatch.setattr(collection, "shard", late)
+    assert client.optimize("videos")
+    assert client.get_collection("videos").indexed_vectors_count == POINTS
+    monkeypatch.setattr(collection, "shard", shard)
+    assert client.optimize("videos")
+    assert client.get_collection("videos").indexed_vectors_count == 2 * POINTS
+    assert not client.optimize("videos")
+
+
 def test_an_index_that_was_never_completed_is_swept_away(client: EdgeClient) -> None:
     fill(client)
     client.close()

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
+from benchmarks.server import QdrantProcess
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import connection
 from dits_adapter.stores import ingest as ingest_module
@@ -32,7 +33,6 @@ from dits_adapter.stores.qdrant import QdrantStore
 from dits_adapter.stores.segments import VideoFile, segment_point
 from tests.stores.conftest import Storage, contents
 from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
-from tests.stores.server import QdrantProcess
 
 
 def run(store: QdrantStore, folder: Path, encoder: FakeEncoder | None = None, **options: Any) -> IngestReport:

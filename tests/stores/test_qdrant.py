@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
+from benchmarks.server import QdrantProcess, free_port
 from dits_adapter.calibration import Calibration
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores.qdrant import QdrantStore, collection_space
 from dits_adapter.stores.segments import STAMP, Hit
 from tests.stores.conftest import QDRANT_IMAGE, Storage, docker_answers
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
-from tests.stores.server import QdrantProcess, free_port
 
 
 def fill(store: QdrantStore, folder: Path, videos: int = 6, segments: int = 4) -> None:

@@ -15,17 +15,17 @@ import pytest
 import torch
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
+from benchmarks.server import QdrantProcess
 from dits_adapter import AsyncQdrantStore
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores.qdrant import INDEXING_THRESHOLD, QdrantStore
 from dits_adapter.stores.rebuild import rebuild, switch
 from dits_adapter.stores.search import BATCH, Ask
-from dits_adapter.stores.segments import Hit
+from dits_adapter.stores.segments import Hit, VideoFile
 from dits_adapter.video.xpool import XPool, XPoolReranker
 from tests.stores.conftest import Storage, contents
 from tests.stores.fakes import FakeEncoder, fake_space, unit, write_video
-from tests.stores.server import QdrantProcess
 
 
 def queries(n: int, seed: int = 0) -> np.ndarray:
@@ -379,6 +379,27 @@ class TestTenants:
         with pytest.raises(StoreError, match="does not keep tenants apart; for 'acme'"):
             ingest(QdrantStore(store.client, tenant="acme"), folder)
 
+    def test_what_ingestion_asks_is_confined_too(self, storage: Storage, tmp_path: Path) -> None:
+        for tenant in ("acme", "zeta"):
+            ingest(storage.open(tenant=tenant), library(tmp_path / tenant, 2))
+        mine = storage.open(tenant="acme")
+        (first, *_) = records = mine.records()
+        assert {Path(record.path).parent.name for record in records} == {"acme"}
+        moved = VideoFile("/moved.mp4", 1, 2, first.video_id)
+        nobody = storage.open()
+        for request in (nobody.records, lambda: nobody.forget(records), lambda: nobody.relocate(moved)):
+            with pytest.raises(StoreError, match="keeps tenants apart: say which"):
+                request()
+        assert storage.open(tenant="zeta").count() == storage.open(tenant="acme").count() == 3
+        mine = storage.open(tenant="acme")
+        mine.relocate(moved)
+        assert "/moved.mp4" in {record.path for record in mine.records()}
+        mine.forget(records)
+        assert mine.records() == []
+        assert {Path(record.path).parent.name for record in storage.open(tenant="zeta").records()} == {"zeta"}
+        with pytest.raises(StoreError, match="has no collection 'nothing'"):
+            storage.open("nothing").records()
+
     def test_a_server_has_an_index_for_each(self, qdrant_server: str, tmp_path: Path) -> None:
         name = f"tenants-{uuid.uuid4().hex}"
         with QdrantStore(qdrant_server, name, tenant="acme") as store:
@@ -560,6 +581,28 @@ class TestRebuild:
                 with pytest.raises(InputError, match="keeps tenants apart"):
                     rebuild(asked, folder, encoder, drop_old=True, progress=False)  # type: ignore[arg-type]
             assert store.count() == 3
+
+    def test_what_other_folders_had_is_not_lost(self, qdrant_server: str, name: str, tmp_path: Path) -> None:
+        one, other = library(tmp_path / "one", 3), library(tmp_path / "other" / "deep", 6)
+        write_video(tmp_path / "other" / "b" / "7.mp4", seed=7)
+        with QdrantStore(qdrant_server, name) as store:
+
+            def again(*paths: Path, **options: Any) -> str:
+                encoder = FakeEncoder(fake_space(1))
+                return rebuild(store, iter(paths), encoder, progress=False, **options)[1]  # type: ignore[arg-type]
+
+            ingest(store, tmp_path)  # three of `other` have the content of those of `one`
+            with pytest.raises(
+                StoreError, match=rf"has videos of {tmp_path}/other/b, {other}, which would be lost"
+            ):
+                again(one, drop_old=True)
+            assert store.resolve() == name
+            (one / "0.mp4").unlink()  # what is gone from the folders is not missed, nor what has moved
+            (tmp_path / "other").rename(tmp_path / "moved")
+            new = again(tmp_path / "moved", one, drop_old=True)
+            assert store.resolve() == new
+            collections = [c.name for c in store.client.get_collections().collections if c.name.startswith(name)]
+            assert collections == [new]
 
     def test_the_commands(
         self, qdrant_server: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,0 +1,85 @@
+"""A Qdrant server of our own, from the binary, for measurements and tests that may kill it and start it again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class QdrantProcess:
+    """Runs `binary` on a free loopback port, with a data folder of its own, and never as root.
+
+    Args:
+        binary: path of Qdrant's executable.
+        arguments: given to it on its command line.
+        settings: of its configuration, as environment variables.
+
+    Raises:
+        RuntimeError: it ends, or is not ready after 30 s; with its log.
+    """
+
+    def __init__(self, binary: str, *arguments: str, **settings: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="qdrant-"))
+        self.port, self.grpc_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = [os.path.abspath(binary), *arguments]
+        self._environment = os.environ | {
+            "QDRANT__SERVICE__HOST": "127.0.0.1",
+            "QDRANT__SERVICE__HTTP_PORT": str(self.port),
+            "QDRANT__SERVICE__GRPC_PORT": str(self.grpc_port),
+            "QDRANT__TELEMETRY_DISABLED": "true",
+            **settings,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self._user = "nobody" if os.geteuid() == 0 else None
+        if self._user:
+            shutil.chown(self.folder, self._user)
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        """Number of the process, for what the system says about it."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it if it does not run, and wait until it is ready."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        with open(self.folder / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd=self.folder, env=self._environment, user=self._user, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.url}/readyz", timeout=1):
+                    return
+            except OSError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError((self.folder / "log").read_text("utf-8", "replace")) from None
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End it as a power cut would; its data stay for another start."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def remove(self) -> None:
+        """End it, and delete its data."""
+        self.kill()
+        shutil.rmtree(self.folder)
