@@ -108,14 +108,17 @@ class EmbeddingSpace(BaseModel):
         ]
         if self.width != other.width:
             return found
+        lowest = 1.0
         for field, name in (("canary_texts", "text"), ("canary_images", "image")):
             cosine = float(np.min(np.sum(np.asarray(getattr(self, field)) * getattr(other, field), axis=1)))
+            lowest = min(lowest, cosine)
             if cosine < CANARY_COSINE:
                 found.append(f"the encoders embed the same test {name}s differently (cosine down to {cosine:.3f})")
         if not found and self.weights_sha256 != other.weights_sha256:
             warnings.warn(
                 f"{self.encoder} and {other.encoder} have different weights but embed the test texts and images "
-                "alike; they are taken for one space (a copy in another precision?).",
+                f"alike (cosine of at least {lowest:.5f}); they are taken for one space. A copy in another "
+                "precision is no matter, but a CLIP that was trained further (train-joint) needs an index of its own.",
                 stacklevel=3,
             )
         return found
