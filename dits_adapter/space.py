@@ -118,7 +118,7 @@ class EmbeddingSpace(BaseModel):
             warnings.warn(
                 f"{self.encoder} and {other.encoder} have different weights but embed the test texts and images "
                 f"alike (cosine of at least {lowest:.5f}); they are taken for one space. A copy in another "
-                "precision is no matter, but a CLIP that was trained further (train-joint) needs an index of its own.",
+                "precision is no matter, but a CLIP trained further (train-joint) needs an index of its own.",
                 stacklevel=3,
             )
         return found
