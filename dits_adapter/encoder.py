@@ -100,7 +100,7 @@ class DITSQueryEncoder:
                 takes `onnx` where that was exported and is installed, and nothing is asked that is torch's alone.
             encoder: folder or hub id of the CLIP; by default the one that the artefact names (torch only).
             revision: hub revision of the artefact.
-            device: a torch device or `"auto"` (torch only).
+            device: a torch device or `"auto"`. Another one than the CPU is torch's alone, and so decides for it.
             steps: truncated timesteps T' to run instead of the trained number; 0 is plain CLIP (torch only).
             strength: how far queries move on the sphere, 0 (plain CLIP) to 1.
             on_mismatch: what to do when the CLIP, or a checked collection, lives in another space than the

@@ -15,7 +15,7 @@ import torch
 pytest.importorskip("onnxruntime", reason='needs pip install "dits-adapter[export]"')
 pytest.importorskip("onnxscript", reason='needs pip install "dits-adapter[export]"')
 
-from dits_adapter import DITSQueryEncoder, export
+from dits_adapter import DITSQueryEncoder, QdrantStore, export
 from dits_adapter.adapters import (
     ADAPTERS,
     AffineAdapter,
@@ -195,6 +195,19 @@ def test_it_runs_without_torch(exported, backend):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("options", [[], ["--rerank", "maxsim"]])
+def test_the_command_searches_without_torch(exported, space, tmp_path, options):
+    with QdrantStore(tmp_path / "store") as store:
+        store.create(space)
+    command = ["search", "a dog", "--store", str(tmp_path / "store"), "--adapter", str(exported), *options]
+    code = (
+        f"import sys; sys.modules['torch'] = None; from dits_adapter.cli import main; sys.exit(main({command!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "nothing was found"
 
 
 class TestAuto:

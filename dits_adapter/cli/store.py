@@ -264,7 +264,6 @@ def _probability(text: str) -> float:
 def _search(args: argparse.Namespace) -> int:
     from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.stores.search import CANDIDATES
-    from dits_adapter.video.xpool import XPoolReranker
 
     if args.candidates is not None and args.rerank is None:
         raise InputError("--candidates: nothing is re-ranked; say how, with --rerank.")
@@ -288,6 +287,8 @@ def _search(args: argparse.Namespace) -> int:
             min_score = calibration.score_of(args.min_probability, videos=videos)
         rerank = args.rerank
         if xpool is not None:  # the same query, plain or not; the text pools the frames
+            from dits_adapter.video.xpool import XPoolReranker  # imports torch, which other searches do without
+
             rerank = XPoolReranker(xpool, vector, encoder.encode_document(args.query))
         hits = store.search(
             vector,

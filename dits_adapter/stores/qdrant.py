@@ -464,8 +464,8 @@ class QdrantStore:
             rerank: order the best segments anew by their frames. "maxsim": by the frame that is nearest to the
                 query, in the server. A function, such as `DITSQueryEncoder.xpool_reranker` returns: by what it
                 makes of their frame vectors, a list of (frames, d). The score is theirs then.
-            candidates: how many segments to re-rank: the `per_video` best of as many videos as that makes, or
-                more of each where there are fewer videos.
+            candidates: how many segments to re-rank at most: the `per_video` best of as many videos as that
+                makes, or more of each where there are fewer videos. Videos of fewer segments leave places empty.
             locate: find the moment that matches best (`Hit.timestamp`), for which the hits' frame vectors are
                 read: a dozen times what a hit takes otherwise.
 

@@ -320,9 +320,11 @@ class SearchedCollection:
         groups: list[models.PointGroup] = []
         while len(groups) < wanted:
             answer = yield "query_points_groups", {"collection_name": self.target, **grouping, **request}
-            if not answer.groups:
+            known = {group.id for group in groups}  # a video of a list of names comes back by another of them
+            fresh = [group for group in answer.groups if group.id not in known]
+            if not fresh:
                 break
-            groups += answer.groups
+            groups += fresh
             others = matching(self.video_field, [group.id for group in groups], but=True)
             request |= {
                 "limit": wanted - len(groups),

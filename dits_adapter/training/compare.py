@@ -313,8 +313,8 @@ def best_recipe(training: TrainingConfig) -> Recipe:
 def best_mlp_recipe(training: TrainingConfig) -> Recipe:
     """Return `best_recipe` with a residual MLP in the place of the flow: the same start, the same optimisation.
 
-    Its depth costs what one step of the flow costs, so it has as many weights as the flow, which uses its own once
-    a step. As deep as the whole flow costs it was no better in trials, and slower (docs/best.md).
+    Its depth costs what one step of the flow costs, so it has as many weights as the folded flow, which uses its
+    own once a step. As deep as the whole flow costs it was no better in trials, and slower (docs/best.md).
     """
     best = best_recipe(training)
     flow = best.sampler_config(width=1)

@@ -317,6 +317,24 @@ def test_a_nested_field_groups_in_batches_too() -> None:
         store._connection.run(store._searched.searching(queries(2), Ask(rerank=lambda frames: np.ones(1))))
 
 
+def test_a_video_that_a_server_returns_again_takes_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = QdrantStore(":memory:", space=fake_space(), vector="", video_field="names", trust_unstamped=True)
+    cosine = models.VectorParams(size=8, distance=models.Distance.COSINE)
+    store.client.create_collection("videos", vectors_config=cosine)
+    again = models.ScoredPoint(id=1, version=0, score=0.5, payload={"names": ["long", "x9"]})
+    asked = []
+
+    def groups(*_: object, **__: object) -> models.GroupsResult:  # an excluded name does not exclude the other
+        asked.append(1)
+        return models.GroupsResult(groups=[models.PointGroup(id="long", hits=[again])])
+
+    with pytest.warns(UserWarning, match="taken to be"):
+        store.open()
+    monkeypatch.setattr(store.client, "query_points_groups", groups)
+    assert len(store.search(queries(1)[0], locate=False)) == 1
+    assert len(asked) == 2
+
+
 def test_frames_are_left_unread_when_nobody_asks(filled: QdrantStore, monkeypatch: pytest.MonkeyPatch) -> None:
     located = filled.search(queries(1)[0])
     monkeypatch.delattr(type(filled.client), "retrieve")
