@@ -250,8 +250,12 @@ class DITSQueryEncoder:
         adapted = adapted[0] if single else adapted
         return (adapted, self._backend.trajectory(array)) if return_trajectory else adapted
 
-    def xpool_reranker(self, text: str) -> XPoolReranker:
-        """Return what re-ranks hits by X-Pool: `store.search(vector, rerank=encoder.xpool_reranker(text))`.
+    def xpool_reranker(self, text: str, query: Array | None = None) -> XPoolReranker:
+        """Return what re-ranks hits by X-Pool: `store.search(query, rerank=encoder.xpool_reranker(text, query))`.
+
+        Args:
+            text: pools the frames of a segment.
+            query: is compared with what was pooled, (d,); by default `encode_query` of the text.
 
         Raises:
             InputError: the adapter carries no X-Pool head; those trained jointly with CLIP do (backend `torch`).
@@ -263,7 +267,8 @@ class DITSQueryEncoder:
                 "this adapter has no X-Pool head, which comes with joint training (dits-adapter train-joint); "
                 'rerank="maxsim" needs none.'
             )
-        return XPoolReranker(self.artifact.xpool, self.encode_query(text), self.encode_document(text))
+        query = self.encode_query(text) if query is None else query
+        return XPoolReranker(self.artifact.xpool, query, self.encode_document(text))
 
     def check(self, client: QdrantClient, collection: str) -> None:
         """Refuse a Qdrant collection of another embedding space, as `on_mismatch` says.

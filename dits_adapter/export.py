@@ -222,10 +222,7 @@ def quantise(path: Path, out: Path, calibration: NDArray[np.float32]) -> None:
         quantize_static,
     )
 
-    # Of the biases that each step has of its own this makes constants: with others a matrix would run in float32.
-    with _quiet():
-        quant_pre_process(path, out, skip_symbolic_shape=True, skip_onnx_shape=True)
-    nodes = onnx.load(out).graph.node
+    nodes = onnx.load(path).graph.node
     scaled = {node.output[0] for node in nodes if node.op_type in ("LayerNormalization", "Gelu")}
     chosen = [node.name for node in nodes if node.op_type == "Gemm" and node.input[0] in scaled]
     if not chosen:
@@ -242,6 +239,8 @@ def quantise(path: Path, out: Path, calibration: NDArray[np.float32]) -> None:
             return None if batch is None else {"vectors": batch, "strength": np.ones(1, np.float32)}
 
     with _quiet():
+        # Makes constants of the biases that each step has of its own; with others a matrix would run in float32.
+        quant_pre_process(path, out, skip_symbolic_shape=True, skip_onnx_shape=True)
         quantize_static(
             out,
             out,

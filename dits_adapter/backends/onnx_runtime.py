@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dits_adapter.artifact import CONFIG, ONNX, read_config, require_sha256
+from dits_adapter.artifact import CONFIG, ONNX, is_exported, read_config, require_sha256
 from dits_adapter.backends import Array
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError
 from dits_adapter.space import CANARY_TEXTS, Canaries, EmbeddingSpace
@@ -180,7 +180,7 @@ def open_session(path: Path, threads: int) -> InferenceSession:
 
 def _read(folder: Path, checksum: str) -> OnnxConfig:
     path = folder / ONNX / CONFIG
-    if not path.is_file():
+    if not is_exported(folder):
         raise ArtifactError(
             f"{folder}: holds no ONNX form of the adapter. Write one with: "
             f"dits-adapter export {folder} --out FOLDER"

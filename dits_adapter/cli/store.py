@@ -269,8 +269,7 @@ def _search(args: argparse.Namespace) -> int:
         raise InputError("--candidates: nothing is re-ranked; say how, with --rerank.")
     head = args.rerank == "xpool"
     encoder = DITSQueryEncoder.from_pretrained(args.adapter, backend="torch" if head else "auto")
-    xpool = encoder.artifact.xpool if head else None
-    if head and xpool is None:
+    if head and encoder.artifact.xpool is None:
         raise InputError(
             f"--rerank xpool: the adapter {args.adapter} has no X-Pool head, which comes with joint training "
             "(dits-adapter train-joint); --rerank maxsim needs none."
@@ -285,11 +284,6 @@ def _search(args: argparse.Namespace) -> int:
             if calibration is None:
                 raise InputError(_why_no_probability(args, store))
             min_score = calibration.score_of(args.min_probability, videos=videos)
-        rerank = args.rerank
-        if xpool is not None:  # the same query, plain or not; the text pools the frames
-            from dits_adapter.video.xpool import XPoolReranker  # imports torch, which other searches do without
-
-            rerank = XPoolReranker(xpool, vector, encoder.encode_document(args.query))
         hits = store.search(
             vector,
             limit=args.limit,
@@ -297,7 +291,7 @@ def _search(args: argparse.Namespace) -> int:
             offset=args.offset,
             min_score=min_score,
             exact=args.exact,
-            rerank=rerank,
+            rerank=encoder.xpool_reranker(args.query, vector) if head else args.rerank,
             candidates=CANDIDATES if args.candidates is None else args.candidates,
         )
         if args.rerank:  # whose scores are no cosines of pooled vectors

@@ -317,22 +317,22 @@ class SearchedCollection:
         del request["offset"]  # groups have none
         grouping = {"group_by": self.video_field, "group_size": ask.per_video}
         within = [] if request["query_filter"] is None else [request["query_filter"]]
-        groups: list[models.PointGroup] = []
+        groups: dict[str | int, models.PointGroup] = {}
         while len(groups) < wanted:
             answer = yield "query_points_groups", {"collection_name": self.target, **grouping, **request}
-            known = {group.id for group in groups}  # a video of a list of names comes back by another of them
-            fresh = [group for group in answer.groups if group.id not in known]
+            # a video of a list of names comes back by another of them
+            fresh = {group.id: group for group in answer.groups if group.id not in groups}
             if not fresh:
                 break
-            groups += fresh
-            others = matching(self.video_field, [group.id for group in groups], but=True)
+            groups |= fresh
+            others = matching(self.video_field, groups, but=True)
             request |= {
                 "limit": wanted - len(groups),
                 "query_filter": models.Filter(must=[*others, *within]),
             }
         # an approximate index may find late what is nearer
-        groups.sort(key=lambda group: group.hits[0].score, reverse=self._descending)
-        return [point for group in groups[ask.offset :] for point in group.hits]
+        best = sorted(groups.values(), key=lambda group: group.hits[0].score, reverse=self._descending)
+        return [point for group in best[ask.offset :] for point in group.hits]
 
     def _reranked(
         self, queries: Floats, ask: Ask, rerank: Literal["maxsim"] | Reranker
