@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from dits_adapter.adapters import Adapter, DITSAdapter
+from dits_adapter.evaluation.comparison import PLAIN
 from dits_adapter.sampler import SamplerConfig
-from dits_adapter.training.compare import PLAIN, best_mlp_recipe, best_recipe, schedule
 from dits_adapter.training.config import PAPER_SAMPLER, Recipe, TrainingConfig
+from dits_adapter.training.rows import best_mlp_recipe, best_recipe, schedule
 
 TIMESTAMPS = (1, 5, 10, 15, 20, 30, 40)
 PAIRED_BATCH = 32
@@ -86,11 +87,11 @@ def best(training: TrainingConfig) -> Recipes:
     """
     whole = best_recipe(training)
 
-    def without(sampler: dict[str, Any] | None = None, **optimisation: Any) -> Recipe:
+    def without(sampler: dict[str, Any] | None = None, **optimization: Any) -> Recipe:
         return whole.model_copy(
             update={
                 "sampler": {**whole.sampler, **(sampler or {})},
-                "training": whole.training.model_copy(update=optimisation),
+                "training": whole.training.model_copy(update=optimization),
             }
         )
 

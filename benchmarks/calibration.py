@@ -20,10 +20,10 @@ from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
 from benchmarks.clips.train_adapters import embed_split
-from dits_adapter.artifact import Artifact
-from dits_adapter.calibration import HITS, Reliability, fit_calibration
-from dits_adapter.training.compare import markdown_table
-from dits_adapter.training.data import Pairs
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.data.pairs import Pairs
+from dits_adapter.evaluation.calibration import HITS, Reliability, fit_calibration
+from dits_adapter.evaluation.tables import markdown_table
 from dits_adapter.training.run import index_scores
 from dits_adapter.video.encoder import VideoEncoder
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def platt(scores: Floats, labels: NDArray[np.int64]) -> Say:
-    """Fit what an artefact holds."""
+    """Fit what an artifact holds."""
     calibration = fit_calibration(scores, labels).calibration
     return lambda hits, videos: calibration.probability(hits, videos=videos)
 

@@ -22,10 +22,17 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from benchmarks.clips.dataset import Record, make_split
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
-from dits_adapter.figures import gap_picture
-from dits_adapter.metrics import METRICS, DotProducts, RetrievalMetrics, bootstrap, paired_bootstrap, ranks
-from dits_adapter.stores.segments import POOLED, Hit
-from dits_adapter.training.compare import signed
+from dits_adapter.evaluation.figures import gap_picture
+from dits_adapter.evaluation.metrics import (
+    METRICS,
+    DotProducts,
+    RetrievalMetrics,
+    bootstrap,
+    paired_bootstrap,
+    ranks,
+)
+from dits_adapter.evaluation.tables import signed
+from dits_adapter.stores.qdrant.schema import POOLED, Hit
 from dits_adapter.video.decode import Video
 
 CAPTION = "300 generated test clips and five held-out sentences each (benchmarks/clips); not real video"

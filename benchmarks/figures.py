@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dits_adapter.figures import new_axes
-from dits_adapter.training.compare import Comparison
+from dits_adapter.evaluation.comparison import Comparison
+from dits_adapter.evaluation.figures import new_axes
 
-COLOURS = {"plain": "#777777", "linear": "#1f6f8b", "network": "#c2571a", "paired": "#8a5aa8"}
+COLORS = {"plain": "#777777", "linear": "#1f6f8b", "network": "#c2571a", "paired": "#8a5aa8"}
 
 
 def recall(comparison: Comparison, quoted: Mapping[str, Sequence[float]], title: str, path: Path) -> None:
@@ -24,8 +24,8 @@ def recall(comparison: Comparison, quoted: Mapping[str, Sequence[float]], title:
         for place, row in enumerate(rows):
             found = getattr(row, direction)
             value, interval = found.metrics.r1, found.intervals["r1"]
-            axis.plot(interval, (place, place), color=COLOURS[row.family], linewidth=2)
-            axis.plot(value, place, "o", color=COLOURS[row.family])
+            axis.plot(interval, (place, place), color=COLORS[row.family], linewidth=2)
+            axis.plot(value, place, "o", color=COLORS[row.family])
         axis.set(xlabel="R@1, %", title=direction.replace("_", " "))
         axis.grid(axis="x", alpha=0.3)
     for place, (name, values) in enumerate(quoted.items(), start=len(rows)):

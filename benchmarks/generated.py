@@ -5,7 +5,7 @@ dimensions independent ones are all equally far apart. What is drawn here has
 
 - two modalities with a gap: a mean for videos, another for texts;
 - few directions that matter: the covariance of texts and videos together, with the decay of its eigenvalues;
-- neighbours: the part of a vector that is drawn is shared by the segments of a topic, those of a video share more.
+- neighbors: the part of a vector that is drawn is shared by the segments of a topic, those of a video share more.
 
 Number i of a stream depends on the model and on i alone, so that an interrupted upload goes on where it was.
 """
@@ -24,8 +24,8 @@ from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
+from dits_adapter.data.pairs import Pairs
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.training.data import Pairs
 from dits_adapter.video.pooling import unit
 
 CHUNK = 5_000
@@ -43,7 +43,7 @@ its eigenvalues fall, as (i + SHIFT) ** -DECAY. These are 500 COCO pictures' and
 data of Liang et al., "Mind the Gap" (NeurIPS 2022)."""
 PEAKS = 3
 """Power of a normal variable that a coordinate of a mean is. CLIP's means lie in a few coordinates; the others
-change their sign from vector to vector, on which binary quantisation relies: the mean sign of a coordinate is .22
+change their sign from vector to vector, on which binary quantization relies: the mean sign of a coordinate is .22
 away from 0 here and .27 there, where independent axes would have .53."""
 CORRELATION, REACH, ALIGNMENT = 0.6, 50, 0.9
 """How much of a text follows from its video in the first direction; the direction by which that has fallen to

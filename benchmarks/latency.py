@@ -43,11 +43,13 @@ from dits_adapter.adapters import (
     MLPAdapter,
     MLPConfig,
 )
+from dits_adapter.backends.onnx_export import export_adapter, quantize
 from dits_adapter.backends.onnx_runtime import open_session
-from dits_adapter.export import export_adapter, quantise
+from dits_adapter.evaluation.environment import environment
+from dits_adapter.evaluation.tables import markdown_table
 from dits_adapter.sampler import SamplerConfig
-from dits_adapter.training.compare import environment, equal_cost_depth, markdown_table, schedule
 from dits_adapter.training.config import Recipe
+from dits_adapter.training.rows import equal_cost_depth, schedule
 from dits_adapter.vectors import check_directions, check_vectors
 
 TOKENS = 20
@@ -333,7 +335,7 @@ def forms(name: str, config: SamplerConfig, folder: Path, device: torch.device =
     float32, int8 = (folder / f"{name}-{width}-{kind}.onnx" for kind in ("float32", "int8"))
     if not int8.exists():
         export_adapter(dits, float32)
-        quantise(float32, int8, np.random.default_rng(0).normal(size=(256, width)).astype(np.float32))
+        quantize(float32, int8, np.random.default_rng(0).normal(size=(256, width)).astype(np.float32))
     return built | {f"{name}, onnx": Exported(float32, width), f"{name}, onnx int8": Exported(int8, width)}
 
 

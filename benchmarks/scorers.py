@@ -1,7 +1,7 @@
 """Ways to score texts against videos. A scorer is a matrix (texts, videos) that hands out blocks of rows.
 
 `DotProducts` (cosines of pooled vectors), `MaxSim`, `XPoolScores` (each video's frames pooled under each query)
-and `TwoStage` judge each text by itself: `assert_blind` holds for them. `DualSoftmax` and `QBNorm` normalise by
+and `TwoStage` judge each text by itself: `assert_blind` holds for them. `DualSoftmax` and `QBNorm` normalize by
 what OTHER queries score, which a search engine that answers one query at a time cannot do: their rows are marked,
 and compare with one another only.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dits_adapter.errors import DITSError
-from dits_adapter.metrics import DotProducts, Scores
+from dits_adapter.evaluation.metrics import DotProducts, Scores
 
 Floats = npt.NDArray[np.floating]
 
@@ -81,7 +81,7 @@ class DualSoftmax:
 
 
 class QBNorm:
-    """Scores normalised by a bank of other queries (QB-Norm, Bogolin et al., CVPR 2022, dynamic inverted softmax).
+    """Scores normalized by a bank of other queries (QB-Norm, Bogolin et al., CVPR 2022, dynamic inverted softmax).
 
     Videos that are the best of some bank query are hubs. A query whose best video is a hub gets
     exp(β s(q, v)) / Σ_b exp(β s(b, v)), b over the bank; all others keep their scores.

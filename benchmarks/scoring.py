@@ -12,11 +12,12 @@ from tqdm import tqdm
 from benchmarks import qdrant
 from benchmarks.scorers import SHORT_LIST, DualSoftmax, MaxSim, QBNorm, TwoStage
 from dits_adapter.adapters import Adapter
-from dits_adapter.metrics import DotProducts, Scores, ranks
-from dits_adapter.training.compare import Retrieval, markdown_table
-from dits_adapter.training.data import Pairs
+from dits_adapter.data.pairs import Pairs
+from dits_adapter.evaluation.comparison import Retrieval
+from dits_adapter.evaluation.metrics import DotProducts, Scores, ranks
+from dits_adapter.evaluation.tables import markdown_table
 from dits_adapter.video.pooling import unit
-from dits_adapter.video.xpool import XPool, XPoolScores
+from dits_adapter.xpool import XPool, XPoolScores
 
 BANK = 5000
 """Training texts in QB-Norm's bank, at most."""

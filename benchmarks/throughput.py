@@ -31,9 +31,10 @@ from benchmarks.clips.captions import video_captions
 from benchmarks.clips.scenes import scenes
 from benchmarks.latency import CPU, TOKENS, build_text_encoder, rounds
 from dits_adapter import DITSQueryEncoder, VideoEncoder
-from dits_adapter.clip import Clip
+from dits_adapter.encoders.clip import Clip
+from dits_adapter.evaluation.environment import environment
+from dits_adapter.evaluation.tables import markdown_table
 from dits_adapter.serve.batching import Batcher
-from dits_adapter.training.compare import environment, markdown_table
 from dits_adapter.video.decode import decode_frames
 from dits_adapter.video.pooling import unit
 

@@ -10,9 +10,9 @@ import torch
 
 from benchmarks.costs import Costs
 from benchmarks.datasets import Dataset, RetrievalSplit
+from dits_adapter.data.embed import embed
+from dits_adapter.data.pairs import Pairs, load_pairs
 from dits_adapter.errors import DITSError
-from dits_adapter.training.data import Pairs, load_pairs
-from dits_adapter.training.embed import embed
 from dits_adapter.video.encoder import VideoEncoder
 
 TOY = "demo-clip"
@@ -65,10 +65,10 @@ def embed_splits(
             report = embed(listing, out / split, model)
         pairs[split] = load_pairs(out / split)
         deviations += [f"{split}: {deviation}" for deviation in content.deviations]
-        if report.quarantine:
-            first = report.quarantine[0]
+        if report.failures:
+            first = report.failures[0]
             deviations.append(
-                f"{split}: {len(report.quarantine):,} of {len(content.video_ids):,} videos could not be read, the "
+                f"{split}: {len(report.failures):,} of {len(content.video_ids):,} videos could not be read, the "
                 f"first is {first.id} ({first.reason}); left out with their {report.set_aside:,} texts"
             )
     return pairs, deviations

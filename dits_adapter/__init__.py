@@ -14,8 +14,8 @@ _HOMES = {
     "DITSQueryEncoder": "dits_adapter.encoder",
     "VideoEncoder": "dits_adapter.video.encoder",
     "EmbeddingSpace": "dits_adapter.space",
-    "QdrantStore": "dits_adapter.stores.qdrant",
-    "AsyncQdrantStore": "dits_adapter.stores.async_qdrant",
+    "QdrantStore": "dits_adapter.stores.qdrant.store",
+    "AsyncQdrantStore": "dits_adapter.stores.qdrant.aio",
     "DITSError": "dits_adapter.errors",
 }
 __all__ = [
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.errors import DITSError
     from dits_adapter.space import EmbeddingSpace
-    from dits_adapter.stores.async_qdrant import AsyncQdrantStore
-    from dits_adapter.stores.qdrant import QdrantStore
+    from dits_adapter.stores.qdrant.aio import AsyncQdrantStore
+    from dits_adapter.stores.qdrant.store import QdrantStore
     from dits_adapter.video.encoder import VideoEncoder
 
 

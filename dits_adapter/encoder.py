@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from dits_adapter.artifact import Artifact, find_artifact, is_artifact, is_exported
-from dits_adapter.backends import Array, Backend
-from dits_adapter.calibration import Calibration
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.artifact.find import find_artifact, is_artifact, is_exported
+from dits_adapter.backends.base import Array, Backend
 from dits_adapter.errors import InputError, SpaceMismatchError
+from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.space import EmbeddingSpace
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from dits_adapter.backends.pytorch import TorchBackend
-    from dits_adapter.clip import ClipSource
-    from dits_adapter.training.data import Pairs
-    from dits_adapter.video.xpool import XPoolReranker
+    from dits_adapter.data.pairs import Pairs
+    from dits_adapter.encoders.clip import ClipSource
+    from dits_adapter.xpool import XPoolReranker
 
 OnMismatch = Literal["raise", "warn", "bypass"]
 VIDEO_FILE = re.compile(r"\S*\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|ts|flv|wmv|3gp|ogv)", re.IGNORECASE)
@@ -92,14 +93,14 @@ class DITSQueryEncoder:
         """Load a trained adapter and the CLIP that it was trained for.
 
         Args:
-            id_or_path: an artefact's folder, a bundled name (`demo-dits`) or a hub id. The folder or id of a bare
+            id_or_path: an artifact's folder, a bundled name (`demo-dits`) or a hub id. The folder or id of a bare
                 CLIP is taken too, with a warning: without an adapter its queries are plain CLIP.
-            backend: `onnx`, for an artefact that `dits-adapter export` wrote: ONNX Runtime on the CPU, without
+            backend: `onnx`, for an artifact that `dits-adapter export` wrote: ONNX Runtime on the CPU, without
                 torch or transformers, and the CLIP text tower that was exported along; or `torch`, which any
-                artefact can, and which trajectories, saving and the sentence-transformers model need. `auto`
+                artifact can, and which trajectories, saving and the sentence-transformers model need. `auto`
                 takes `onnx` where that was exported and is installed, and nothing is asked that is torch's alone.
-            encoder: folder or hub id of the CLIP; by default the one that the artefact names (torch only).
-            revision: hub revision of the artefact.
+            encoder: folder or hub id of the CLIP; by default the one that the artifact names (torch only).
+            revision: hub revision of the artifact.
             device: a torch device or `"auto"`. Another one than the CPU is torch's alone, and so decides for it.
             steps: truncated timesteps T' to run instead of the trained number; 0 is plain CLIP (torch only).
             strength: how far queries move on the sphere, 0 (plain CLIP) to 1.
@@ -107,7 +108,7 @@ class DITSQueryEncoder:
                 adapter: `raise` refuses, `warn` goes on, `bypass` warns and encodes queries as plain CLIP.
 
         Raises:
-            ArtifactError: the artefact or the CLIP cannot be loaded.
+            ArtifactError: the artifact or the CLIP cannot be loaded.
             InputError: an option outside its range, or steps for an adapter that has none.
             MissingExtraError: ONNX Runtime is not installed.
         """
@@ -131,8 +132,9 @@ class DITSQueryEncoder:
             return cls(OnnxBackend(folder, strength=strength), strength=strength, on_mismatch=on_mismatch)
 
         from dits_adapter.adapters import DITSAdapter
-        from dits_adapter.backends.pytorch import TorchBackend, find_encoder
-        from dits_adapter.clip import ClipSource, is_clip
+        from dits_adapter.artifact.find import find_encoder
+        from dits_adapter.backends.pytorch import TorchBackend
+        from dits_adapter.encoders.clip import ClipSource, is_clip
 
         if not is_artifact(folder) and is_clip(folder):
             return cls._plain(ClipSource.find(id_or_path, revision), device)
@@ -157,7 +159,7 @@ class DITSQueryEncoder:
         """Stand in for an adapter that has not been trained yet."""
         from dits_adapter.adapters import AffineAdapter, AffineConfig
         from dits_adapter.backends.pytorch import TorchBackend
-        from dits_adapter.clip import load_clip
+        from dits_adapter.encoders.clip import load_clip
 
         warnings.warn(
             f"{source.name} is a CLIP without an adapter: its queries are encoded as plain CLIP. "
@@ -238,7 +240,7 @@ class DITSQueryEncoder:
         Returns:
             Unit vectors of the shape given, float32 (the input itself where nothing moves: strength 0, T' = 0 or
             a bypass). With `return_trajectory`, also [v_{T'}, …, v_0] before
-            normalisation, (T' + 1, n, d) float32.
+            normalization, (T' + 1, n, d) float32.
 
         Raises:
             InputError: wrong shape, NaN, a zero vector, or a trajectory asked of an adapter that has none.
@@ -260,7 +262,7 @@ class DITSQueryEncoder:
         Raises:
             InputError: the adapter carries no X-Pool head; those trained jointly with CLIP do (backend `torch`).
         """
-        from dits_adapter.video.xpool import XPoolReranker
+        from dits_adapter.xpool import XPoolReranker
 
         if self.artifact.xpool is None:
             raise InputError(
@@ -276,7 +278,7 @@ class DITSQueryEncoder:
         Raises:
             SpaceMismatchError: naming both spaces and their differences (`on_mismatch="raise"`).
         """
-        from dits_adapter.stores.qdrant import collection_space
+        from dits_adapter.stores.qdrant.store import collection_space
 
         theirs = collection_space(client, collection)
         self._guard(
@@ -284,7 +286,7 @@ class DITSQueryEncoder:
         )
 
     def save_pretrained(self, folder: str | PathLike[str]) -> Path:
-        """Write the adapter as an artefact; see `Artifact.save`."""
+        """Write the adapter as an artifact; see `Artifact.save`."""
         return self.artifact.save(folder)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
@@ -304,14 +306,14 @@ class DITSQueryEncoder:
         return str(commit.commit_url)
 
     def export_onnx(self, folder: str | PathLike[str], *, int8: Pairs | None = None) -> Path:
-        """Write an artefact that `backend="onnx"` can load, too; see `dits_adapter.export.export`."""
-        from dits_adapter.export import export
+        """Write an artifact that `backend="onnx"` can load, too; see `dits_adapter.export.export`."""
+        from dits_adapter.backends.onnx_export import export
 
         self._load()
         return export(self._torch, folder, int8=int8)
 
     def as_sentence_transformer(self) -> SentenceTransformer:
-        """Return the sentence-transformers model behind this encoder: CLIP, adapter, normalisation.
+        """Return the sentence-transformers model behind this encoder: CLIP, adapter, normalization.
 
         Its `encode_query` adapts; its `encode_document`, `encode` and image inputs stay plain CLIP.
         Its `encode_query` is plain, too, where `on_mismatch="bypass"` has met another space: `check` it first.
@@ -351,12 +353,12 @@ class DITSQueryEncoder:
         self._load()
         if not batch:
             return np.empty((0, self.space.width), np.float32)
-        self.say_if_cut(batch)
+        self._warn_if_truncated(batch)
         adapted = task == "query" and not self._bypassed
         vectors = self._backend.encode(batch, adapted=adapted, batch_size=batch_size)
         return vectors[0] if single else vectors
 
-    def say_if_cut(self, texts: list[str]) -> None:
+    def _warn_if_truncated(self, texts: list[str]) -> None:
         """Warn, once, of a text that is longer than CLIP reads."""
         limit = self._backend.max_tokens
         long = [] if self._truncation_said else [text for text in texts if len(text) > limit - 2]

@@ -9,15 +9,36 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from dits_adapter.errors import SpaceMismatchError
 
-if TYPE_CHECKING:
-    from dits_adapter.clip import Clip
+
+class CanaryEncoder(Protocol):
+    """What `EmbeddingSpace.of` needs of an encoder; see `dits_adapter.encoders.clip.Clip`."""
+
+    @property
+    def source(self) -> Any:
+        """Where the encoder is: `name` and `revision`."""
+
+    @property
+    def width(self) -> int:
+        """Dimension d."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all weights."""
+
+    def embed_texts(self, texts: Sequence[str]) -> Any:
+        """Embed texts: a tensor (n, d), not normalized."""
+
+    def embed_images(self, images: Sequence[np.ndarray]) -> Any:
+        """Embed (h, w, 3) uint8 images: a tensor (n, d), not normalized."""
+
 
 CANARY_TEXTS = (
     "a photo of a dog",
@@ -32,7 +53,7 @@ Canaries = tuple[tuple[float, ...], ...]
 
 
 def canary_images() -> list[np.ndarray]:
-    """Two fixed (96, 128, 3) uint8 RGB images: a colour gradient and rings, made from integer arithmetic."""
+    """Two fixed (96, 128, 3) uint8 RGB images: a color gradient and rings, made from integer arithmetic."""
     y, x = np.mgrid[0:96, 0:128]
     gradient = np.stack([x * 2, y * 2, (x + y) % 256], axis=-1)
     rings = (((x - 64) ** 2 + (y - 48) ** 2) // 256 % 2 * 200)[..., None] + np.array([20, 40, 10])
@@ -45,15 +66,15 @@ def _unit(vectors: np.ndarray) -> Canaries:
 
 
 class EmbeddingSpace(BaseModel):
-    """The encoder, the pooling and the normalisation behind a set of vectors.
+    """The encoder, the pooling and the normalization behind a set of vectors.
 
     Attributes:
         encoder: hub id or folder name of the CLIP, for people; not part of the identity.
         revision: its hub revision, likewise.
-        weights_sha256: digest of all its weights (`dits_adapter.clip.weights_digest`).
+        weights_sha256: digest of all its weights (`dits_adapter.encoders.clip.weights_digest`).
         pooling: how frame vectors become one video vector (`mean`: mean of unit frame vectors).
         frames: frames sampled a segment.
-        normalisation: `l2`: stored vectors have unit norm.
+        normalization: `l2`: stored vectors have unit norm.
         width: dimension d.
         canary_texts: unit vectors of `CANARY_TEXTS`, (4, d).
         canary_images: unit vectors of `canary_images()`, (2, d); they see the preprocessing too.
@@ -66,20 +87,18 @@ class EmbeddingSpace(BaseModel):
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     pooling: Literal["mean"] = "mean"
     frames: int = Field(default=12, ge=1)
-    normalisation: Literal["l2"] = "l2"
+    normalization: Literal["l2"] = "l2"
     width: int = Field(ge=1)
     canary_texts: Canaries
     canary_images: Canaries
 
     @classmethod
-    def of(cls, clip: Clip, *, frames: int = 12) -> EmbeddingSpace:
+    def of(cls, clip: CanaryEncoder, *, frames: int = 12) -> EmbeddingSpace:
         """Describe the space of a loaded CLIP; embeds the canaries, which takes a few milliseconds."""
-        from dits_adapter.clip import weights_digest
-
         return cls(
             encoder=clip.source.name,
             revision=clip.source.revision,
-            weights_sha256=weights_digest(clip.model),
+            weights_sha256=clip.digest,
             frames=frames,
             width=clip.width,
             canary_texts=_unit(clip.embed_texts(CANARY_TEXTS).cpu().numpy()),
@@ -89,7 +108,7 @@ class EmbeddingSpace(BaseModel):
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits that name the space in file names, payloads and messages."""
-        identity = [self.weights_sha256, self.pooling, self.frames, self.normalisation, self.width]
+        identity = [self.weights_sha256, self.pooling, self.frames, self.normalization, self.width]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
@@ -103,7 +122,7 @@ class EmbeddingSpace(BaseModel):
         """
         found = [
             f"{field} {getattr(self, field)!r} against {getattr(other, field)!r}"
-            for field in ("width", "pooling", "frames", "normalisation")
+            for field in ("width", "pooling", "frames", "normalization")
             if getattr(self, field) != getattr(other, field)
         ]
         if self.width != other.width:

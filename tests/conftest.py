@@ -17,7 +17,7 @@ settings.load_profile("project")
 
 
 def save_random_clip(folder: Path, *, seed: int = 0, width: int = 32) -> Path:
-    """Save a randomly initialised CLIPModel with a real CLIP tokenizer and image processor."""
+    """Save a randomly initialized CLIPModel with a real CLIP tokenizer and image processor."""
     import torch
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil

@@ -11,9 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dits_adapter._files import sha256
 from dits_adapter.adapters import DITSAdapter, MLPAdapter, MLPConfig, mean_shift
-from dits_adapter.artifact import Artifact, ArtifactConfig, find_artifact, sha256
-from dits_adapter.clip import load_clip
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.artifact.config import ArtifactConfig
+from dits_adapter.artifact.find import find_artifact
+from dits_adapter.encoders.clip import load_clip
 from dits_adapter.errors import ArtifactError
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
@@ -235,7 +238,7 @@ def test_unreachable_hub_is_said(monkeypatch):
         find_artifact("someone/their-adapter")
 
 
-def test_whoever_may_read_other_new_files_may_read_the_artefact(space, tmp_path):
+def test_whoever_may_read_other_new_files_may_read_the_artifact(space, tmp_path):
     previous = os.umask(0o022)
     try:
         folder = Artifact(random_adapter(), space).save(tmp_path / "adapter")

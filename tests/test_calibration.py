@@ -13,15 +13,16 @@ from pydantic import ValidationError
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from dits_adapter import metrics
 from dits_adapter.adapters import mean_shift
-from dits_adapter.artifact import ONNX, Artifact
-from dits_adapter.calibration import FOLDS, HITS, Calibration, Reliability, fit_calibration
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.artifact.config import ONNX
 from dits_adapter.cli import main
-from dits_adapter.clip import load_clip
+from dits_adapter.data.pairs import Pairs
+from dits_adapter.encoders.clip import load_clip
 from dits_adapter.errors import DITSError, InputError
+from dits_adapter.evaluation import metrics
+from dits_adapter.evaluation.calibration import FOLDS, HITS, Calibration, Reliability, fit_calibration
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.training.data import Pairs
 from tests.conftest import save_random_clip
 
 FACTS = {"videos": 150, "queries": 750, "log_loss": 0.2, "ece": 0.01}
@@ -252,7 +253,7 @@ def artifact(pairs):
 
 
 class TestCommand:
-    def test_rewrites_the_artefact_and_draws(self, pairs, artifact, tmp_path, capsys):
+    def test_rewrites_the_artifact_and_draws(self, pairs, artifact, tmp_path, capsys):
         folder = artifact.save(tmp_path / "adapter")
         weights = (folder / "adapter.safetensors").read_bytes()
         assert main(["calibrate", str(pairs), str(folder), "--plot", str(tmp_path / "plot.png")]) == 0
@@ -275,7 +276,7 @@ class TestCommand:
         assert Artifact.load(tmp_path / "calibrated").calibration is not None
 
     def test_plain_clip_is_calibrated_on_cosines(self, pairs, artifact, tmp_path):
-        """The identity leaves queries un-normalised."""
+        """The identity leaves queries un-normalized."""
         from dits_adapter.adapters import AffineAdapter, AffineConfig
 
         folder = replace(artifact, adapter=AffineAdapter(AffineConfig(width=32)).eval()).save(tmp_path / "plain")
@@ -331,7 +332,7 @@ class TestArtifact:
         with pytest.raises(DITSError, match=message):
             Artifact.load(folder)
 
-    def test_an_artefact_of_before_there_were_calibrations_is_intact(self, artifact, tmp_path):
+    def test_an_artifact_of_before_there_were_calibrations_is_intact(self, artifact, tmp_path):
         folder = artifact.save(tmp_path / "adapter")
         config = json.loads((folder / "config.json").read_text())
         assert config.pop("calibration") is None

@@ -14,10 +14,10 @@ import torch
 
 from dits_adapter import DITSQueryEncoder
 from dits_adapter.adapters import DITSAdapter, mean_shift
-from dits_adapter.artifact import Artifact
-from dits_adapter.calibration import Calibration
-from dits_adapter.clip import load_clip
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.encoders.clip import load_clip
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
+from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 
@@ -155,7 +155,7 @@ class TestAnotherEncoder:
 
 
 class TestCalibration:
-    def test_is_the_artefacts(self, encoder):
+    def test_is_the_artifacts(self, encoder):
         assert encoder.calibration == CALIBRATION
 
     @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_save_load_round_trip(encoder, tmp_path, tiny_clip):
     assert np.array_equal(again.encode_query(TEXTS), encoder.encode_query(TEXTS))
 
 
-def test_push_uploads_the_artefact(encoder, monkeypatch):
+def test_push_uploads_the_artifact(encoder, monkeypatch):
     calls = {}
 
     class Hub:

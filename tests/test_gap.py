@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from dits_adapter.adapters import DITSAdapter, mean_shift
-from dits_adapter.artifact import Artifact
+from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
-from dits_adapter.clip import load_clip
-from dits_adapter.gap import GapStatistics
+from dits_adapter.data.pairs import Pairs
+from dits_adapter.encoders.clip import load_clip
+from dits_adapter.evaluation.gap import GapStatistics
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.training.data import Pairs
 
 
 @pytest.fixture(scope="module")

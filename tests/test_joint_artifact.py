@@ -1,4 +1,4 @@
-"""An artefact that bundles the CLIP it was trained with: complete, checked byte by byte, in a space of its own."""
+"""An artifact that bundles the CLIP it was trained with: complete, checked byte by byte, in a space of its own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 
 from dits_adapter import DITSQueryEncoder, VideoEncoder
 from dits_adapter.adapters import DITSAdapter
-from dits_adapter.artifact import Artifact
-from dits_adapter.clip import load_clip
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.encoders.clip import load_clip
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.video.xpool import XPool
+from dits_adapter.xpool import XPool
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The ONNX form of an artefact: equal to torch, refused where the torch form would be, and without torch."""
+"""The ONNX form of an artifact: equal to torch, refused where the torch form would be, and without torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import torch
 pytest.importorskip("onnxruntime", reason='needs pip install "dits-adapter[export]"')
 pytest.importorskip("onnxscript", reason='needs pip install "dits-adapter[export]"')
 
-from dits_adapter import DITSQueryEncoder, QdrantStore, export
+from dits_adapter import DITSQueryEncoder, QdrantStore
+from dits_adapter._files import sha256
 from dits_adapter.adapters import (
     ADAPTERS,
     AffineAdapter,
@@ -28,22 +29,23 @@ from dits_adapter.adapters import (
     MLPAdapter,
     MLPConfig,
 )
-from dits_adapter.artifact import Artifact, sha256
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.backends import onnx_export as export
 from dits_adapter.backends.onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend
-from dits_adapter.calibration import Calibration
 from dits_adapter.cli import main
-from dits_adapter.clip import load_clip
+from dits_adapter.data.pairs import Pairs
+from dits_adapter.encoders.clip import load_clip
 from dits_adapter.errors import ArtifactError, DITSError, InputError, MissingExtraError, SpaceMismatchError
+from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.training.data import Pairs
 
 TEXTS = ["a dog", "two dogs chase a ball across a wet street", "", "naïve 日本語 🎬", "abc " * 40]
 WIDTH = 32
 CALIBRATION = Calibration(slope=16, offset=-10, videos=30, queries=60, log_loss=0.3, ece=0.02)
 
 
-def randomised(adapter, seed=0, std=0.06):
+def randomized(adapter, seed=0, std=0.06):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in adapter.parameters():
@@ -52,7 +54,7 @@ def randomised(adapter, seed=0, std=0.06):
 
 
 def random_dits(**options):
-    return randomised(DITSAdapter(SamplerConfig(width=WIDTH, depth=2, **options)))
+    return randomized(DITSAdapter(SamplerConfig(width=WIDTH, depth=2, **options)))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def space(tiny_clip):
 
 @pytest.fixture(scope="module")
 def trained(space, tiny_clip, tmp_path_factory):
-    """Folder of an artefact as training leaves it, its CLIP beside it."""
+    """Folder of an artifact as training leaves it, its CLIP beside it."""
     artifact = Artifact(random_dits(), space, calibration=CALIBRATION)
     folder = artifact.save(tmp_path_factory.mktemp("adapters") / "dits")
     shutil.copytree(tiny_clip, folder.parent / "tiny-clip")
@@ -71,7 +73,7 @@ def trained(space, tiny_clip, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(trained, tmp_path_factory):
-    """Folder of the same artefact as the command exports it."""
+    """Folder of the same artifact as the command exports it."""
     out = tmp_path_factory.mktemp("exported") / "dits"
     assert main(["export", str(trained), "--out", str(out)]) == 0
     return out
@@ -140,10 +142,10 @@ def test_long_texts_are_cut_and_said_once(exported):
 KINDS = {
     "dits": random_dits,
     "dits-raw-affine": lambda: random_dits(input="raw", input_scale=0.3, start="affine", steps=3),
-    "affine": lambda: randomised(AffineAdapter(AffineConfig(width=WIDTH, method="ridge")), std=0.3),
-    "low-rank-affine": lambda: randomised(LowRankAdapter(LowRankConfig(width=WIDTH, rank=4)), std=0.3),
-    "mlp": lambda: randomised(MLPAdapter(MLPConfig(width=WIDTH, depth=2)), std=0.3),
-    "mlp-affine": lambda: randomised(MLPAdapter(MLPConfig(width=WIDTH, depth=2, start="affine")), std=0.3),
+    "affine": lambda: randomized(AffineAdapter(AffineConfig(width=WIDTH, method="ridge")), std=0.3),
+    "low-rank-affine": lambda: randomized(LowRankAdapter(LowRankConfig(width=WIDTH, rank=4)), std=0.3),
+    "mlp": lambda: randomized(MLPAdapter(MLPConfig(width=WIDTH, depth=2)), std=0.3),
+    "mlp-affine": lambda: randomized(MLPAdapter(MLPConfig(width=WIDTH, depth=2, start="affine")), std=0.3),
 }
 
 
@@ -213,7 +215,7 @@ def test_the_command_searches_without_torch(exported, space, tmp_path, options):
 class TestAuto:
     """Without a backend asked for."""
 
-    def test_an_export_is_used_and_another_artefact_runs_on_torch(self, trained, exported):
+    def test_an_export_is_used_and_another_artifact_runs_on_torch(self, trained, exported):
         with pytest.raises(InputError, match='backend="torch"'):
             _ = DITSQueryEncoder.from_pretrained(exported).artifact
         assert DITSQueryEncoder.from_pretrained(trained).artifact.calibration == CALIBRATION
@@ -238,7 +240,7 @@ class TestAuto:
             DITSQueryEncoder.from_pretrained(copied)
 
 
-def test_the_artefact_still_is_one(trained, exported):
+def test_the_artifact_still_is_one(trained, exported):
     assert np.array_equal(
         DITSQueryEncoder.from_pretrained(exported, encoder=trained.parent / "tiny-clip").encode_query("a dog"),
         DITSQueryEncoder.from_pretrained(trained).encode_query("a dog"),
@@ -252,7 +254,7 @@ def test_no_path_of_this_machine_is_in_the_files(exported):
 
 
 class TestRefuses:
-    def test_an_artefact_without_export(self, trained):
+    def test_an_artifact_without_export(self, trained):
         with pytest.raises(ArtifactError, match=r"dits-adapter export .* --out FOLDER"):
             load(trained)
 
@@ -278,7 +280,7 @@ class TestRefuses:
                 load(copied)
             (path / "config.json").write_text(content)
 
-    def test_an_artefact_whose_config_was_changed(self, copied):
+    def test_an_artifact_whose_config_was_changed(self, copied):
         content = (copied / "config.json").read_text()
         (copied / "config.json").write_text(content.replace('"frames": 12', '"frames": 11'))
         with pytest.raises(ArtifactError, match=r"config\.json: was changed"):
@@ -371,7 +373,7 @@ def pairs(space):
 
 
 @pytest.fixture(scope="module")
-def quantised(trained, pairs, tmp_path_factory):
+def quantized(trained, pairs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("int8")
     pairs.save(folder / "pairs.safetensors")
     out = folder / "dits"
@@ -380,20 +382,20 @@ def quantised(trained, pairs, tmp_path_factory):
 
 
 class TestInt8:
-    def test_close_to_float32_and_a_row_is_the_same_in_every_batch(self, quantised, trained, pairs):
-        encoder = load(quantised)
+    def test_close_to_float32_and_a_row_is_the_same_in_every_batch(self, quantized, trained, pairs):
+        encoder = load(quantized)
         found = encoder.adapt(pairs.text)
         cosine = lowest_cosine(found, DITSQueryEncoder.from_pretrained(trained).adapt(pairs.text))
         assert export.INT8_COSINE < cosine < 1 - 1e-6
         alone = np.stack([encoder.adapt(row) for row in pairs.text[:9]])
         np.testing.assert_allclose(alone, found[:9], atol=1e-5)
-        quality = json.loads((quantised / "onnx" / "config.json").read_text())["quality"]
+        quality = json.loads((quantized / "onnx" / "config.json").read_text())["quality"]
         assert quality["queries"] == 200
         assert quality["r1_int8"] > quality["r1_float32"] - export.INT8_R1
 
-    def test_weights_are_int8(self, quantised):
+    def test_weights_are_int8(self, quantized):
         onnx = pytest.importorskip("onnx")
-        graph = onnx.load(quantised / "onnx" / ADAPTER).graph
+        graph = onnx.load(quantized / "onnx" / ADAPTER).graph
         matrices = [tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 2]
         assert matrices.count(onnx.TensorProto.INT8) == 2 * 3 + 1  # two blocks, and the map between steps
         assert matrices.count(onnx.TensorProto.FLOAT) == 2  # into the first step, and out of the last
@@ -401,10 +403,10 @@ class TestInt8:
     def test_all_that_every_step_reads_runs_as_int8(self, tmp_path):
         onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
         width = 256  # the exporter itself makes constants of small tables
-        adapter = randomised(DITSAdapter(SamplerConfig(width=width, depth=2)))
+        adapter = randomized(DITSAdapter(SamplerConfig(width=width, depth=2)))
         export.export_adapter(adapter, tmp_path / "float32.onnx")
         text = np.random.default_rng(0).normal(size=(8, width)).astype(np.float32)
-        export.quantise(tmp_path / "float32.onnx", tmp_path / "int8.onnx", text)
+        export.quantize(tmp_path / "float32.onnx", tmp_path / "int8.onnx", text)
         options = onnxruntime.SessionOptions()
         options.optimized_model_filepath = str(tmp_path / "run.onnx")
         options.log_severity_level = 3  # or it says that this file is for one machine
@@ -423,7 +425,7 @@ class TestInt8:
         text = np.random.default_rng(0).normal(size=(300, WIDTH)).astype(np.float32)
         text[:, 0] = 100
         export.export_adapter(adapter, tmp_path / "float32.onnx")
-        export.quantise(tmp_path / "float32.onnx", tmp_path / "int8.onnx", text[:200])
+        export.quantize(tmp_path / "float32.onnx", tmp_path / "int8.onnx", text[:200])
         session = onnxruntime.InferenceSession(tmp_path / "int8.onnx")
         found = session.run(None, {"vectors": text[200:], "strength": np.ones(1, np.float32)})[0]
         assert lowest_cosine(found, adapter.adapt(text[200:])) > export.INT8_COSINE
@@ -431,7 +433,7 @@ class TestInt8:
     def test_linear_adapters_stay_float32(self, tmp_path):
         export.export_adapter(KINDS["affine"](), tmp_path / "float32.onnx")
         with pytest.raises(InputError, match="quick enough in float32"):
-            export.quantise(tmp_path / "float32.onnx", tmp_path / "int8.onnx", np.ones((2, WIDTH), np.float32))
+            export.quantize(tmp_path / "float32.onnx", tmp_path / "int8.onnx", np.ones((2, WIDTH), np.float32))
 
     @pytest.mark.parametrize(("limit", "value"), [("INT8_COSINE", 1.0), ("INT8_R1", -1.0)])
     def test_refused_where_it_costs_too_much(self, trained, pairs, tmp_path, monkeypatch, limit, value):

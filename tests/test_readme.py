@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dits_adapter.artifact import Artifact
+from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
 
 ROOT = Path(__file__).parents[1]

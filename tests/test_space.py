@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dits_adapter.clip import ClipSource, load_clip, weights_digest
+from dits_adapter.encoders.clip import ClipSource, load_clip, weights_digest
 from dits_adapter.errors import ArtifactError, SpaceMismatchError
 from dits_adapter.space import EmbeddingSpace
 

@@ -47,7 +47,7 @@ BACKGROUND_WORDS = {
     "wood": ("wood", "wooden planks", "a wooden floor"),
     "paper": ("gray paper", "a gray wall", "plain gray"),
 }
-RARE_WORDS = {  # said in video sentences alone, of colours, shapes and backgrounds
+RARE_WORDS = {  # said in video sentences alone, of colors, shapes and backgrounds
     "red": ("crimson", "scarlet"),
     "orange": ("amber", "tangerine"),
     "yellow": ("golden", "lemon"),
@@ -165,7 +165,7 @@ def _clause(thing: Thing, leader: Thing, detail: float, rng: random.Random) -> s
 
 
 def _subject(thing: Thing, rng: random.Random) -> str:
-    return f"{_name(thing.colour, (thing.colour,), rng)} {_name(thing.shape, SHAPE_WORDS[thing.shape], rng)}"
+    return f"{_name(thing.color, (thing.color,), rng)} {_name(thing.shape, SHAPE_WORDS[thing.shape], rng)}"
 
 
 def _name(meant: str, common: tuple[str, ...], rng: random.Random) -> str:
@@ -175,7 +175,7 @@ def _name(meant: str, common: tuple[str, ...], rng: random.Random) -> str:
 def _look(place: Placement, rng: random.Random) -> str:
     size = rng.choice(SIZE_WORDS[_size_seen(place.diameter)]) if rng.random() < 0.5 else ""
     texture = rng.choice(TEXTURE_WORDS[place.thing.texture]) if rng.random() < 0.5 else ""
-    phrase = _noun_phrase(size, texture, place.thing.colour, rng.choice(SHAPE_WORDS[place.thing.shape]))
+    phrase = _noun_phrase(size, texture, place.thing.color, rng.choice(SHAPE_WORDS[place.thing.shape]))
     return f"{phrase} {_whereabouts(place)}" if rng.random() < 0.6 else phrase
 
 

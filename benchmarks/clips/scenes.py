@@ -3,7 +3,7 @@
 A `Scene` is plain data; `render(scene, seconds)` is a pure function of it, and `scenes(split)` is a pure function
 of the split's name. Nothing here is downloaded, and the same version gives the same pixels everywhere.
 
-Whole combinations of shape, colour and motion (`held_out`, one in seven) occur in no training or validation
+Whole combinations of shape, color and motion (`held_out`, one in seven) occur in no training or validation
 scene; every test scene has at least one of them.
 """
 
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 Pixels = NDArray[np.uint8]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-COLOURS: dict[str, Colour] = {
+COLORS: dict[str, Color] = {
     "red": (220, 30, 40),
     "orange": (250, 140, 20),
     "yellow": (250, 225, 40),
@@ -72,7 +72,7 @@ class Thing:
     """
 
     shape: str
-    colour: str
+    color: str
     texture: str
     size: str
     motion: str
@@ -102,13 +102,13 @@ class Scene:
 
     @property
     def key(self) -> tuple[str, frozenset[tuple[str, str, str]]]:
-        """What every caption of the scene tells: the background and each thing's colour, shape and motion."""
-        return self.background, frozenset((t.colour, t.shape, t.motion) for t in self.things)
+        """What every caption of the scene tells: the background and each thing's color, shape and motion."""
+        return self.background, frozenset((t.color, t.shape, t.motion) for t in self.things)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a thing is at one moment: centre (fractions of the frame) and diameter (of the shorter side)."""
+    """Where a thing is at one moment: center (fractions of the frame) and diameter (of the shorter side)."""
 
     thing: Thing
     x: float
@@ -117,17 +117,17 @@ class Placement:
 
     @property
     def visible(self) -> bool:
-        """Whether its centre lies in the frame."""
+        """Whether its center lies in the frame."""
         return 0.0 <= self.x <= 1.0 and 0.0 <= self.y <= 1.0
 
 
-def held_out(colour: str, shape: str, motion: str) -> bool:
+def held_out(color: str, shape: str, motion: str) -> bool:
     """Whether a combination belongs to the test split alone: one in seven, spread evenly over all three.
 
     >>> held_out("red", "circle", "enter"), held_out("red", "circle", "leave")
     (True, False)
     """
-    code = list(COLOURS).index(colour) + 3 * SHAPES.index(shape) + 2 * list(MOTIONS).index(motion)
+    code = list(COLORS).index(color) + 3 * SHAPES.index(shape) + 2 * list(MOTIONS).index(motion)
     return code % 7 == 0
 
 
@@ -135,10 +135,10 @@ def sample_scene(name: str) -> Scene:
     """The scene that belongs to a name, whatever its split would allow."""
     rng = random.Random(name)
     count = rng.choices((1, 2, 3), weights=(3, 4, 3))[0]
-    looks = rng.sample([(colour, shape) for colour in COLOURS for shape in SHAPES], count)
+    looks = rng.sample([(color, shape) for color in COLORS for shape in SHAPES], count)
     homes = rng.sample([(x, y) for x in (0.22, 0.5, 0.78) for y in (0.28, 0.72)], count)
     things: list[Thing] = []
-    for (colour, shape), (x, y) in zip(looks, homes, strict=True):
+    for (color, shape), (x, y) in zip(looks, homes, strict=True):
         motions = [motion for motion in MOTIONS if motion != "chase"]
         if things and things[0].motion in ("cross", "circle") and things[-1].motion != "chase":
             motions += ["chase"] * 8  # few scenes allow it
@@ -146,7 +146,7 @@ def sample_scene(name: str) -> Scene:
         things.append(
             Thing(
                 shape=shape,
-                colour=colour,
+                color=color,
                 texture=rng.choice(TEXTURES),
                 size=rng.choice(list(SIZES)),
                 motion=motion,
@@ -175,7 +175,7 @@ def scenes(split: str) -> list[Scene]:
     size = SPLIT_SIZES[split]
     chosen: list[Scene] = []
     for scene in _candidates(split):
-        unseen = [held_out(t.colour, t.shape, t.motion) for t in scene.things]
+        unseen = [held_out(t.color, t.shape, t.motion) for t in scene.things]
         if any(unseen) != (split == "test"):
             continue
         if split == "test" and any(_tells_no_more(scene, other) for other in chosen):
@@ -253,28 +253,28 @@ def render(scene: Scene, seconds: float) -> Pixels:
         left = round(place.x * scene.width - side / 2)
         top = round(place.y * scene.height - side / 2)
         thing = place.thing
-        sprite = _sprite(thing.shape, thing.colour, thing.texture, side)
+        sprite = _sprite(thing.shape, thing.color, thing.texture, side)
         canvas.paste(sprite, (left, top), sprite)
     return np.asarray(canvas)
 
 
 @lru_cache(maxsize=1024)
-def _sprite(shape: str, colour: str, texture: str, side: int) -> Image.Image:
+def _sprite(shape: str, color: str, texture: str, side: int) -> Image.Image:
     """An RGBA picture of a thing, `side` pixels square, with a thin dark outline so that it shows anywhere."""
     mask = Image.new("L", (SPRITE_SIDE, SPRITE_SIDE), 0)
     _draw_shape(ImageDraw.Draw(mask), shape, margin=2)
     inner = Image.new("L", (SPRITE_SIDE, SPRITE_SIDE), 0)
     _draw_shape(ImageDraw.Draw(inner), shape, margin=8)
-    surface = Image.fromarray(_surface(colour, texture))
-    sprite = Image.new("RGBA", mask.size, (90, 90, 90, 255) if colour == "black" else (20, 20, 20, 255))
+    surface = Image.fromarray(_surface(color, texture))
+    sprite = Image.new("RGBA", mask.size, (90, 90, 90, 255) if color == "black" else (20, 20, 20, 255))
     sprite.paste(surface, (0, 0), inner)
     sprite.putalpha(mask)
     return sprite.resize((side, side), Image.Resampling.BOX if side < SPRITE_SIDE else Image.Resampling.BICUBIC)
 
 
-def _surface(colour: str, texture: str) -> Pixels:
-    """A thing's own colour, with a second tone of it as the pattern."""
-    base = np.array(COLOURS[colour], dtype=np.float64)
+def _surface(color: str, texture: str) -> Pixels:
+    """A thing's own color, with a second tone of it as the pattern."""
+    base = np.array(COLORS[color], dtype=np.float64)
     other = 255.0 if base.mean() < 150 else 0.0
     tone = base + (other - base) * 0.7
     row, column = np.mgrid[0:SPRITE_SIDE, 0:SPRITE_SIDE]
@@ -339,7 +339,7 @@ def _background(name: str, width: int, height: int) -> Image.Image:
     down, unit = row / height, min(width, height)
     noise = rng.normal(size=(height, width))
 
-    def blend(top: Colour, bottom: Colour, part: NDArray[np.float64]) -> NDArray[np.float64]:
+    def blend(top: Color, bottom: Color, part: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.array(top) + (np.array(bottom, dtype=np.float64) - np.array(top)) * part[..., None]
 
     if name == "sky":

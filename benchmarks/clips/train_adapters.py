@@ -15,16 +15,17 @@ import numpy as np
 
 from benchmarks.clips.dataset import make_split
 from dits_adapter.adapters import Adapter
-from dits_adapter.artifact import Artifact
-from dits_adapter.metrics import RetrievalMetrics
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.data.pairs import Pairs
+from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
-from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import LEARNING_RATES, evaluate
+from dits_adapter.training.initial import LEARNING_RATES
+from dits_adapter.training.loop import evaluate
 from dits_adapter.training.run import calibrate, describe, fit
 from dits_adapter.video.encoder import VideoEncoder
 
 LINEAR = ("mean-shift", "procrustes", "ridge", "contrastive-linear")
-DATASET = "generated clips of benchmarks/clips (coloured shapes in motion), train split; not real video"
+DATASET = "generated clips of benchmarks/clips (colored shapes in motion), train split; not real video"
 
 
 def embed_split(split: str, root: Path, encoder: VideoEncoder) -> Pairs:

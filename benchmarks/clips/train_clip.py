@@ -49,14 +49,14 @@ tags: [clip, synthetic]
 # demo-clip
 
 A small CLIP for the offline demo and the tests of `dits_adapter`. **It is not OpenAI's CLIP and knows nothing
-of the real world**: it was trained from nothing on {frames:,} generated pictures (coloured shapes on ten
+of the real world**: it was trained from nothing on {frames:,} generated pictures (colored shapes on ten
 backgrounds; `benchmarks/clips/scenes.py`) with short generated captions. Use it to try the software, for
 nothing else.
 
 - Architecture: `transformers.CLIPModel`, {parameters:,} parameters stored in half precision; images of
   {side} × {side} pixels (the whole frame, squeezed) in patches of 8, joint space of width {width}.
 - Tokenizer: `CLIPTokenizer` with {tokens} tokens, its byte pairs learnt from the project's own captions.
-- Training: single frames with static captions (colour, shape, size, texture, place, background), symmetric
+- Training: single frames with static captions (color, shape, size, texture, place, background), symmetric
   InfoNCE, {steps:,} steps of {batch} pairs, seeded. It never read a word of motion or a sentence about a video:
   that is left as the modality gap which the adapter has to cross.
 - Held-out frames, one caption each, {held_out:,} of either to choose from:

@@ -28,7 +28,7 @@ CHARADES = Dataset(
     title="Charades v1",
     owner="Gunnar Sigurdsson et al., Allen Institute for AI",
     url="https://prior.allenai.org/projects/charades",
-    licence="non-commercial, see its license.txt",
+    license="non-commercial, see its license.txt",
     citation="""
 @inproceedings{sigurdsson2016hollywood,
   title = {Hollywood in Homes: Crowdsourcing Data Collection for Activity Understanding},

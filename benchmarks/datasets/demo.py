@@ -9,7 +9,7 @@ from benchmarks.clips.captions import WORDINGS
 from benchmarks.clips.dataset import make_split
 from benchmarks.clips.scenes import SPLIT_SIZES
 from benchmarks.datasets.record import Dataset, File, Layout, Query, Split
-from dits_adapter.training.pairs_file import PairsFile
+from dits_adapter.data.pairs_file import PairsFile
 
 
 def _read(split: str, files: Mapping[str, Path]) -> Iterator[Query]:
@@ -27,7 +27,7 @@ DEMO = Dataset(
     name="demo",
     title="generated clips (not real video)",
     owner="benchmarks/clips of this repository",
-    licence="Apache-2.0, as the code that makes them",
+    license="Apache-2.0, as the code that makes them",
     text="five sentences about what moves, how, and over which background",
     captions="five a video, each a query; from video to text the best of the five counts",
     videos="made together with the sentences",

@@ -33,10 +33,10 @@ def _video_id(file_name: str) -> str:
     return file_name.rpartition(".")[0]
 
 
-def _layouts(split: str, listed: int, labelled: int) -> tuple[Layout, ...]:
+def _layouts(split: str, listed: int, labeled: int) -> tuple[Layout, ...]:
     return (
         Layout(files=(f"{split}_list.txt", f"{split}_data.json"), queries=listed, videos=listed),
-        Layout(files=(f"didemo_{split}_label.csv",), queries=labelled, videos=labelled),
+        Layout(files=(f"didemo_{split}_label.csv",), queries=labeled, videos=labeled),
     )
 
 
@@ -49,7 +49,7 @@ DIDEMO = Dataset(
     title="DiDeMo (Distinct Describable Moments)",
     owner="Lisa Anne Hendricks et al., UC Berkeley and Adobe Research",
     url="https://github.com/LisaAnne/LocalizingMoments",
-    licence="annotation BSD 2-Clause; videos from Flickr, each under its own Creative Commons licence",
+    license="annotation BSD 2-Clause; videos from Flickr, each under its own Creative Commons license",
     citation="""
 @inproceedings{hendricks2017didemo,
   title = {Localizing Moments in Video with Natural Language},

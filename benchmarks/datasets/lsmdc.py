@@ -36,7 +36,7 @@ LSMDC = Dataset(
     title="LSMDC (Large Scale Movie Description Challenge 2016)",
     owner="Max Planck Institute for Informatics (MPII-MD) and MILA (M-VAD)",
     url="https://sites.google.com/site/describingmovies/",
-    licence="by agreement with MPII, for research; neither annotation nor clips may be passed on",
+    license="by agreement with MPII, for research; neither annotation nor clips may be passed on",
     citation="""
 @article{rohrbach2017movie,
   title = {Movie Description},

@@ -73,7 +73,7 @@ MSRVTT = Dataset(
     title="MSR-VTT",
     owner="Microsoft Research",
     url="https://www.microsoft.com/en-us/research/publication/msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/",
-    licence="none stated by its owner; the clips are YouTube's uploaders'. For research.",
+    license="none stated by its owner; the clips are YouTube's uploaders'. For research.",
     citation="""
 @inproceedings{xu2016msrvtt,
   title = {MSR-VTT: A Large Video Description Dataset for Bridging Video and Language},

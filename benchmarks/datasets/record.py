@@ -77,7 +77,7 @@ class Dataset(_Record):
     Attributes:
         name: on the command line.
         title, owner, url: what it is called, whose it is, its official page if it has one.
-        licence: of annotations and of videos.
+        license: of annotations and of videos.
         citation: BibTeX; empty where there is nothing to cite.
         text: which field of the annotation is the query.
         captions: how many texts a video has, and how they are scored.
@@ -94,7 +94,7 @@ class Dataset(_Record):
     title: Text
     owner: Text
     url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = None
-    licence: Text
+    license: Text
     citation: Annotated[str, StringConstraints(pattern=r"^$|^@\w+\{", strip_whitespace=True)] = ""
     text: Text
     captions: Text
@@ -163,7 +163,7 @@ class Dataset(_Record):
         self._demand_folder(root)
         report = [
             f"{self.title}, {self.owner}" + (f": {self.url}" if self.url else ""),
-            f"  licence: {self.licence}",
+            f"  license: {self.license}",
             f"  videos: {self.videos}",
         ]
         for name, split in self.splits.items():

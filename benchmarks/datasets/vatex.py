@@ -33,7 +33,7 @@ VATEX = Dataset(
     title="VATEX v1.0, HGR split",
     owner="Xin Wang et al., UC Santa Barbara and ByteDance AI Lab",
     url="https://eric-xw.github.io/vatex-website/",
-    licence="annotation CC BY 4.0; the clips are YouTube's uploaders'",
+    license="annotation CC BY 4.0; the clips are YouTube's uploaders'",
     citation="""
 @inproceedings{wang2019vatex,
   title = {VATEX: A Large-Scale, High-Quality Multilingual Dataset for Video-and-Language Research},

@@ -76,7 +76,7 @@ def mean_shift(text: Floats, video: Floats) -> AffineAdapter:
     """Add the difference of the two modalities' means: A = I, b = μ_v − μ_t.
 
     Args:
-        text: text embeddings, (n, d); normalised here, as all fits do.
+        text: text embeddings, (n, d); normalized here, as all fits do.
         video: embeddings of the matching videos, row by row, (n, d).
     """
     t, v = _unit_float64(text), _unit_float64(video)
@@ -84,7 +84,7 @@ def mean_shift(text: Floats, video: Floats) -> AffineAdapter:
 
 
 def procrustes(text: Floats, video: Floats) -> AffineAdapter:
-    """Rotate the centred texts onto the centred videos (orthogonal Procrustes), then shift to the videos' mean."""
+    """Rotate centered texts onto centered videos (orthogonal Procrustes), then shift to the videos' mean."""
     from scipy.linalg import orthogonal_procrustes
 
     t, v = _unit_float64(text), _unit_float64(video)
@@ -93,7 +93,7 @@ def procrustes(text: Floats, video: Floats) -> AffineAdapter:
 
 
 def ridge(text: Floats, video: Floats, penalty: float) -> AffineAdapter:
-    """Least squares from texts to videos with intercept: A minimises Σ‖A t + b − v‖² + n · penalty · ‖A‖².
+    """Least squares from texts to videos with intercept: A minimizes Σ‖A t + b − v‖² + n · penalty · ‖A‖².
 
     Args:
         text: text embeddings, (n, d).

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from dits_adapter.errors import InputError
-from dits_adapter.metrics import DotProducts, Scores
+from dits_adapter.evaluation.metrics import DotProducts, Scores
 from dits_adapter.vectors import check_directions, check_vectors
 
 Vectors = TypeVar("Vectors", np.ndarray, Tensor)
@@ -36,10 +36,10 @@ def interpolate_on_sphere(start: Tensor, end: Tensor, strength: float | Tensor) 
 class Adapter(nn.Module, ABC):
     """Maps text embeddings towards video embeddings of the same space.
 
-    A subclass is its config, its weights and `forward`; both are all that an artefact saves.
+    A subclass is its config, its weights and `forward`; both are all that an artifact saves.
 
     Attributes:
-        kind: the name under which artefacts and `ADAPTERS` know the class.
+        kind: the name under which artifacts and `ADAPTERS` know the class.
         Config: class of the definition, a pydantic model with a field `width`; all that `__init__` needs.
         config: this adapter's definition.
         noise: source of what is random in training; whoever trains sets it.
@@ -101,7 +101,7 @@ class Adapter(nn.Module, ABC):
 
         Returns:
             Unit vectors (n, d) of the type, dtype and device of the input. With strength 0, or an adapter that
-            `is_plain` (DITS with T' = 0), the input itself, bit for bit and not normalised.
+            `is_plain` (DITS with T' = 0), the input itself, bit for bit and not normalized.
 
         Raises:
             InputError: wrong shape or width, a NaN, infinite or zero row, a strength outside 0 … 1, or an adapter

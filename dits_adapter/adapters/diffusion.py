@@ -26,7 +26,7 @@ class FixedPriorConfig(BaseModel):
     Attributes:
         width: dimension d.
         variance: σ² of each component of the gap (0.1 and 1 in the paper).
-        input: `raw` takes the text as the encoder gives it, as the paper; `unit` normalises it first, beside which
+        input: `raw` takes the text as the encoder gives it, as the paper; `unit` normalizes it first, beside which
             the paper's variances are enormous.
         seed: of the draw at inference.
     """

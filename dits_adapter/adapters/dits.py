@@ -55,7 +55,7 @@ class DITSAdapter(Adapter):
         """Return this adapter with a folded sampler; conditioned ones stay as they are."""
         if self.config.condition != "none" or isinstance(self.sampler, FoldedSampler):
             return self.eval()
-        return DITSAdapter(self.config, self.sampler.fold()).eval()
+        return DITSAdapter(self.config, FoldedSampler(self.sampler)).eval()
 
     def with_steps(self, steps: int) -> DITSAdapter:
         """Return an adapter on the same weights that runs another number of truncated timesteps T'.

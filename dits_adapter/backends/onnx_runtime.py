@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dits_adapter.artifact import CONFIG, ONNX, is_exported, read_config, require_sha256
-from dits_adapter.backends import Array
+from dits_adapter._files import require_sha256
+from dits_adapter.artifact.config import CONFIG, ONNX, read_config
+from dits_adapter.artifact.find import is_exported
+from dits_adapter.backends.base import Array
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError
 from dits_adapter.space import CANARY_TEXTS, Canaries, EmbeddingSpace
 from dits_adapter.vectors import check_directions, check_vectors
@@ -30,7 +32,7 @@ class OnnxConfig(BaseModel):
 
     Attributes:
         format_version: version of this layout.
-        artifact: checksum of the artefact that was exported; another one needs another export.
+        artifact: checksum of the artifact that was exported; another one needs another export.
         weights: of the adapter.
         probes: raw embeddings of `CANARY_TEXTS`, (4, d).
         adapted: what the trained adapter makes of them in float32, unit vectors (4, d).
@@ -55,7 +57,7 @@ class OnnxBackend:
     """Runs on the CPU, on as many threads as `OMP_NUM_THREADS` says; by default one for each core.
 
     Args:
-        folder: the artefact.
+        folder: the artifact.
         strength: of `encode`, 0 (plain CLIP) to 1 (fully adapted).
 
     Raises:
@@ -141,7 +143,7 @@ class OnnxBackend:
         return vectors
 
     def _embed(self, texts: list[str]) -> Array:
-        """Embed one batch: (n, d), not normalised."""
+        """Embed one batch: (n, d), not normalized."""
         ids = np.array([encoding.ids for encoding in self._tokenizer.encode_batch(texts)], np.int64)
         vectors: Array = self._tower.run(None, {"input_ids": ids})[0]
         return vectors

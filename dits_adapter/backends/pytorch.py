@@ -1,18 +1,17 @@
-"""The PyTorch backend: CLIP, adapter and normalisation as a sentence-transformers model."""
+"""The PyTorch backend: CLIP, adapter and normalization as a sentence-transformers model."""
 
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from dits_adapter.adapters import DITSAdapter
-from dits_adapter.artifact import ENCODER, Artifact, bundled
-from dits_adapter.backends import Array
-from dits_adapter.clip import LOADING_ERRORS, Clip, ClipSource, no_loading_bars, pick_device
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.backends.base import Array
+from dits_adapter.encoders.clip import LOADING_ERRORS, Clip, ClipSource, no_loading_bars, pick_device
 from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.space import EmbeddingSpace
 
@@ -24,23 +23,6 @@ CLIP_TOWERS = {
     modality: {"method": f"get_{modality}_features", "method_output_name": "pooler_output"}
     for modality in ("text", "image")
 }
-
-
-def find_encoder(folder: Path, space: EmbeddingSpace) -> str:
-    """Return where the CLIP of an adapter is: bundled with it, with the package, beside it, or on the hub.
-
-    Raises:
-        ArtifactError: it is nowhere to be found; pass its folder as `encoder=`.
-    """
-    for candidate in (folder / ENCODER, bundled(space.encoder), folder.parent / space.encoder):
-        if candidate is not None and (candidate / "config.json").is_file():
-            return str(candidate)
-    if "/" in space.encoder:
-        return space.encoder
-    raise ArtifactError(
-        f"{folder}: was trained for the CLIP {space.encoder!r}, a folder that is neither inside nor beside it. "
-        "Say where that CLIP is with encoder=PATH."
-    )
 
 
 class TorchBackend:
@@ -75,7 +57,7 @@ class TorchBackend:
 
     @property
     def model(self) -> SentenceTransformer:
-        """CLIP, adapter, normalisation."""
+        """CLIP, adapter, normalization."""
         self.load()
         assert self._loaded is not None
         return self._loaded[0]
@@ -91,7 +73,7 @@ class TorchBackend:
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.base.modules import Normalize, Transformer
 
-        from dits_adapter.bridges.sentence_transformers import QueryAdapter
+        from dits_adapter.integrations.sentence_transformers import QueryAdapter
 
         where = self._source.loading()
         try:
@@ -120,7 +102,7 @@ class TorchBackend:
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         """See `Backend.count_tokens`."""
-        with self._lock:  # the tokeniser's truncation state is shared
+        with self._lock:  # the tokenizer's truncation state is shared
             counted = self.model.tokenizer(texts, truncation=False, verbose=False)
         return [len(ids) for ids in counted["input_ids"]]
 

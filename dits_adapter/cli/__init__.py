@@ -14,9 +14,10 @@ from dits_adapter.cli.embed import add_embed, add_import
 from dits_adapter.cli.evaluate import add_evaluate
 from dits_adapter.cli.export import add_export
 from dits_adapter.cli.gap import add_gap
+from dits_adapter.cli.ingest import add_ingest, add_rebuild, add_switch
 from dits_adapter.cli.joint import add_train_joint
+from dits_adapter.cli.search import add_recall, add_search
 from dits_adapter.cli.serve import add_serve
-from dits_adapter.cli.store import add_ingest, add_rebuild, add_recall, add_search, add_switch
 from dits_adapter.cli.train import add_train
 from dits_adapter.errors import DITSError
 

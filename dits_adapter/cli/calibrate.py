@@ -19,7 +19,7 @@ def add_calibrate(commands: Any) -> None:
         "calibrate",
         help="make probabilities of an adapter's scores, from held-out pairs",
         description="Fit on held-out pairs what an adapter's scores say about whether a video is the right one, "
-        "write that into its artefact, and print how reliable it is on pairs that the fit has not seen.",
+        "write that into its artifact, and print how reliable it is on pairs that the fit has not seen.",
     )
     calibrate.add_argument(
         "pairs", type=Path, metavar="CACHE", help="pairs that the adapter was not trained on: dits-adapter embed"
@@ -28,7 +28,7 @@ def add_calibrate(commands: Any) -> None:
         "adapter", metavar="ADAPTER", help="folder, bundled name or hub id of a trained adapter"
     )
     calibrate.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="the calibrated artefact (default: ADAPTER, which is replaced)"
+        "--out", type=Path, metavar="FOLDER", help="the calibrated artifact (default: ADAPTER, which is replaced)"
     )
     calibrate.add_argument(
         "--plot", type=Path, metavar="FILE.png", help="reliability: what is said, and what is true"
@@ -37,11 +37,14 @@ def add_calibrate(commands: Any) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    from dits_adapter.artifact import ONNX, Artifact, bundled, require_free
-    from dits_adapter.calibration import HITS, fit_calibration
-    from dits_adapter.figures import reliability_plot
-    from dits_adapter.training.compare import markdown_table
-    from dits_adapter.training.data import load_pairs
+    from dits_adapter.artifact.artifact import Artifact
+    from dits_adapter.artifact.config import ONNX
+    from dits_adapter.artifact.find import require_free
+    from dits_adapter.data.pairs import load_pairs
+    from dits_adapter.evaluation.calibration import HITS, fit_calibration
+    from dits_adapter.evaluation.figures import reliability_plot
+    from dits_adapter.evaluation.tables import markdown_table
+    from dits_adapter.hub import bundled
     from dits_adapter.training.run import index_scores
 
     target = args.out or Path(args.adapter)

@@ -40,10 +40,11 @@ def add_compare(commands: Any) -> None:
 def _compare(args: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
-    from dits_adapter.training.compare import compare, standard_rows
+    from dits_adapter.data.pairs import load_pairs
+    from dits_adapter.training.compare import compare
     from dits_adapter.training.config import TrainingConfig
-    from dits_adapter.training.data import load_pairs
-    from dits_adapter.training.frozen import LEARNING_RATES
+    from dits_adapter.training.initial import LEARNING_RATES
+    from dits_adapter.training.rows import standard_rows
 
     try:
         training = TrainingConfig(seed=args.seed, epochs=args.epochs, learning_rate=LEARNING_RATES)

@@ -27,8 +27,8 @@ def add_copy(commands: Any) -> None:
 
 
 def _copy(args: argparse.Namespace) -> int:
-    from dits_adapter.stores.copying import copy_collection
-    from dits_adapter.stores.qdrant import QdrantStore
+    from dits_adapter.stores.qdrant.copy import copy_collection
+    from dits_adapter.stores.qdrant.store import QdrantStore
 
     with (
         QdrantStore(args.source, args.collection) as source,

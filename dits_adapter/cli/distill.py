@@ -21,7 +21,7 @@ def add_distill(commands: Any) -> None:
     distill.add_argument("pairs", type=Path, metavar="CACHE", help="the pairs that the teacher was trained on")
     distill.add_argument("teacher", metavar="ADAPTER", help="folder, bundled name or hub id of a trained DITS")
     distill.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="the artefact; replaced if there"
+        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; replaced if there"
     )
     distill.add_argument(
         "--steps", type=int, default=1, metavar="T'", help="of the student (default: %(default)s)"
@@ -30,7 +30,7 @@ def add_distill(commands: Any) -> None:
     distill.add_argument(
         "--mlp-ratio", type=float, metavar="R", help="hidden width of its MLPs over d (default: the teacher's)"
     )
-    add_settings(distill, "one field of the optimisation: epochs=10, batch_size=64, seed=1")
+    add_settings(distill, "one field of the optimization: epochs=10, batch_size=64, seed=1")
     distill.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")
     distill.add_argument(
         "--test-fraction", type=float, default=0.1, metavar="F", help="of the videos (default: %(default)s)"
@@ -40,9 +40,9 @@ def add_distill(commands: Any) -> None:
 
 
 def _distill(args: argparse.Namespace) -> int:
-    from dits_adapter.artifact import Artifact
+    from dits_adapter.artifact.artifact import Artifact
+    from dits_adapter.data.pairs import load_pairs
     from dits_adapter.training.config import Recipe
-    from dits_adapter.training.data import load_pairs
     from dits_adapter.training.distill import distill
 
     settings = {f"training.{name}": value for name, value in assignments("--set", args.set).items()}

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dits_adapter.cli.store import add_collection
+from dits_adapter.cli.store_options import add_collection
 from dits_adapter.errors import InputError
 
 
@@ -58,7 +58,7 @@ def add_embed(commands: Any) -> None:
         help='payload field with the ID; "" is the point\'s own id (default: %(default)s)',
     )
     store.add_argument(
-        "--trust-unstamped",
+        "--trust-foreign",
         action="store_true",
         help="a collection that something else made, whose vectors you know to be of --encoder",
     )
@@ -66,8 +66,8 @@ def add_embed(commands: Any) -> None:
 
 
 def _embed(args: argparse.Namespace) -> int:
-    from dits_adapter.stores.qdrant import QdrantStore
-    from dits_adapter.training.embed import embed, embed_from_qdrant
+    from dits_adapter.data.embed import embed, embed_from_qdrant
+    from dits_adapter.stores.qdrant.store import QdrantStore
     from dits_adapter.video.encoder import VideoEncoder
 
     if args.store is not None and args.videos is not None:
@@ -76,20 +76,20 @@ def _embed(args: argparse.Namespace) -> int:
     if args.store is None:
         report = embed(args.pairs, args.out, encoder, videos=args.videos, retry_failed=args.retry_failed)
     else:
-        space = encoder.space if args.trust_unstamped else None
+        space = encoder.space if args.trust_foreign else None
         with QdrantStore(
             args.store,
             args.collection,
             space=space,
             vector=args.vector,
-            trust_unstamped=args.trust_unstamped,
+            trust_foreign=args.trust_foreign,
             tenant=args.tenant,
         ) as store:
             report = embed_from_qdrant(
                 args.pairs, args.out, encoder.clip, store, id_field=args.id_field, retry_failed=args.retry_failed
             )
     print(report)
-    return 3 if report.quarantine else 0
+    return 3 if report.failures else 0
 
 
 def add_import(commands: Any) -> None:
@@ -120,7 +120,7 @@ def add_import(commands: Any) -> None:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from dits_adapter.training.own_vectors import import_vectors
+    from dits_adapter.data.import_vectors import import_vectors
     from dits_adapter.video.encoder import VideoEncoder
 
     encoder = VideoEncoder.from_pretrained(args.encoder, frames=args.frames, device=args.device)

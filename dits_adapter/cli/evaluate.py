@@ -30,7 +30,7 @@ def add_evaluate(commands: Any) -> None:
     )
     evaluate.add_argument(
         "--ties",
-        choices=("pessimistic", "optimistic", "mean"),
+        choices=("pessimistic", "optimiztic", "mean"),
         default="pessimistic",
         help="how wrong candidates of exactly the right one's score count (default: all against us)",
     )
@@ -39,7 +39,7 @@ def add_evaluate(commands: Any) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from dits_adapter.metrics import METRICS, RetrievalMetrics, bootstrap, ranks, video_to_text_ranks
+    from dits_adapter.evaluation.metrics import METRICS, RetrievalMetrics, bootstrap, ranks, video_to_text_ranks
 
     scores = _load_array(args.similarity)
     labels = None if args.labels is None else _load_labels(args.labels)

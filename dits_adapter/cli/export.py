@@ -1,4 +1,4 @@
-"""`dits-adapter export`: an artefact with an ONNX form, for serving without torch."""
+"""`dits-adapter export`: an artifact with an ONNX form, for serving without torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def add_export(commands: Any) -> None:
     export = commands.add_parser(
         "export",
         help="write an adapter with an ONNX form of it and of its CLIP's text tower",
-        description='Write an artefact that DITSQueryEncoder.from_pretrained(FOLDER, backend="onnx") runs on ONNX '
+        description='Write an artifact that DITSQueryEncoder.from_pretrained(FOLDER, backend="onnx") runs on ONNX '
         "Runtime, without torch.",
     )
     export.add_argument("adapter", metavar="ADAPTER", help="folder, bundled name or hub id of a trained adapter")
     export.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="the artefact; replaced if there"
+        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; replaced if there"
     )
     export.add_argument("--encoder", metavar="ID", help="folder or hub id of its CLIP, where it is not found")
     export.add_argument(
@@ -32,8 +32,8 @@ def add_export(commands: Any) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     from dits_adapter.backends.onnx_runtime import ADAPTER, TOWER, OnnxConfig
+    from dits_adapter.data.pairs import load_pairs
     from dits_adapter.encoder import DITSQueryEncoder
-    from dits_adapter.training.data import load_pairs
 
     pairs = load_pairs(args.int8) if args.int8 else None
     encoder = DITSQueryEncoder.from_pretrained(args.adapter, backend="torch", encoder=args.encoder, device="cpu")

@@ -34,10 +34,10 @@ def _gap(args: argparse.Namespace) -> int:
     import torch
 
     from dits_adapter.adapters import DITSAdapter
-    from dits_adapter.artifact import Artifact
-    from dits_adapter.figures import gap_histograms, gap_picture, trajectories
-    from dits_adapter.gap import GapStatistics
-    from dits_adapter.training.data import load_pairs
+    from dits_adapter.artifact.artifact import Artifact
+    from dits_adapter.data.pairs import load_pairs
+    from dits_adapter.evaluation.figures import gap_histograms, gap_picture, trajectories
+    from dits_adapter.evaluation.gap import GapStatistics
     from dits_adapter.video.pooling import unit
 
     artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)

@@ -1,4 +1,4 @@
-"""`dits-adapter train-joint`: texts and video files in, joint artefact out."""
+"""`dits-adapter train-joint`: texts and video files in, joint artifact out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add_train_joint(commands: Any) -> None:
         "pairs", type=Path, metavar="PAIRS.jsonl", help='{"video": FILE, "text": TEXT or [TEXT, …]} a line'
     )
     joint.add_argument("--encoder", required=True, metavar="ID", help="the CLIP to start from: folder or hub id")
-    joint.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the artefact; replaced if there")
+    joint.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the artifact; replaced if there")
     joint.add_argument(
         "--validation", type=Path, metavar="PAIRS.jsonl", help="held-out pairs (default: a part of PAIRS.jsonl)"
     )
@@ -32,10 +32,10 @@ def add_train_joint(commands: Any) -> None:
 
 
 def _train_joint(args: argparse.Namespace) -> int:
-    from dits_adapter.artifact import read_config
-    from dits_adapter.training.clips import Captions
+    from dits_adapter.artifact.config import read_config
     from dits_adapter.training.config import JointRecipe
-    from dits_adapter.training.joint import train_joint
+    from dits_adapter.training.joint.clips import Captions
+    from dits_adapter.training.joint.train import train_joint
 
     written = train_joint(
         Captions.read(args.pairs),

@@ -12,7 +12,7 @@ import webbrowser
 from contextlib import suppress
 from typing import Any
 
-from dits_adapter.cli.store import add_query, add_store, query_store
+from dits_adapter.cli.store_options import add_query, add_store, query_store
 from dits_adapter.errors import InputError, MissingExtraError
 
 TOKEN = "DITS_ADAPTER_TOKEN"

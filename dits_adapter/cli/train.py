@@ -1,4 +1,4 @@
-"""`dits-adapter train`: cached pairs in, artefact out."""
+"""`dits-adapter train`: cached pairs in, artifact out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_train(commands: Any) -> None:
         "Exit code 4: trained, but not better than what is there, and --promote-if-better was given.",
     )
     train.add_argument("pairs", type=Path, metavar="CACHE", help="what `dits-adapter embed` wrote")
-    train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the artefact; replaced if there")
+    train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the artifact; replaced if there")
     add_recipe_arguments(train, "best", example="adapter=ridge, training.epochs=10, sampler.steps=5")
     train.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")
     train.add_argument(
@@ -57,9 +57,9 @@ def read_recipe(kind: type[R], args: argparse.Namespace) -> R:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from dits_adapter.figures import training_curve
+    from dits_adapter.data.pairs import load_pairs
+    from dits_adapter.evaluation.figures import training_curve
     from dits_adapter.training.config import Recipe
-    from dits_adapter.training.data import load_pairs
     from dits_adapter.training.run import train_artifact
 
     recipe = read_recipe(Recipe, args)

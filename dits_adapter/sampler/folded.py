@@ -16,16 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dits_adapter.sampler.network import LAYER_NORM_EPS, DiTBlock, Mlp
-
-if TYPE_CHECKING:
-    from dits_adapter.sampler.sampler import TruncatedSampler
+from dits_adapter.sampler.sampler import TruncatedSampler
 
 
 def _linear(weight: Tensor, bias: Tensor, like: Tensor) -> nn.Linear:
@@ -87,7 +84,7 @@ class FoldedSampler(nn.Module):
 
         steps = torch.arange(self.config.steps, 0, -1, device=like.device)
         chi = torch.as_tensor(sampler.schedule.chi, device=like.device)[steps - 1]
-        self.travelled = [float(part) for part in chi.cumsum(0)]
+        self.traveled = [float(part) for part in chi.cumsum(0)]
         inward = like.double()
         outward, bias = network.final_layer.linear.weight.double(), network.final_layer.linear.bias.double()
         self.merged = nn.Parameter((-inward @ outward).to(like))
@@ -107,7 +104,7 @@ class FoldedSampler(nn.Module):
         if self.config.steps == 0:
             return text
         v = self._start(text)
-        return self._moved(v, reduce(torch.add, self._removed(v)), self.travelled[-1]).to(text.dtype)
+        return self._moved(v, reduce(torch.add, self._removed(v)), self.traveled[-1]).to(text.dtype)
 
     def trajectory(self, text: Tensor) -> list[Tensor]:
         """Return the whole path [v_{T'}, …, v_0]; see `TruncatedSampler.trajectory`."""
@@ -115,9 +112,9 @@ class FoldedSampler(nn.Module):
             return [text]
         v = self._start(text)
         path, removed = [v], torch.zeros_like(v)
-        for part, travelled in zip(self._removed(v), self.travelled, strict=True):
+        for part, traveled in zip(self._removed(v), self.traveled, strict=True):
             removed = removed + part
-            path.append(self._moved(v, removed, travelled))
+            path.append(self._moved(v, removed, traveled))
         return [point.to(text.dtype) for point in path]
 
     def _start(self, text: Tensor) -> Tensor:
@@ -137,6 +134,6 @@ class FoldedSampler(nn.Module):
             if index + 1 < len(self.table):
                 x = x + F.linear(part, self.merged, bias)
 
-    def _moved(self, v: Tensor, removed: Tensor, travelled: float) -> Tensor:
-        """v − F Σ χ_t n_t − f Σ χ_t, over the steps that `removed` and `travelled` are the sums of."""
-        return v + F.linear(removed, self.linear.weight, travelled * self.linear.bias)
+    def _moved(self, v: Tensor, removed: Tensor, traveled: float) -> Tensor:
+        """v − F Σ χ_t n_t − f Σ χ_t, over the steps that `removed` and `traveled` are the sums of."""
+        return v + F.linear(removed, self.linear.weight, traveled * self.linear.bias)

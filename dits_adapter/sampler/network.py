@@ -97,7 +97,7 @@ class DiTBlock(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Modulated LayerNorm and a linear map, both initialised so that the network's output is zero."""
+    """Modulated LayerNorm and a linear map, both initialized so that the network's output is zero."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class FinalLayer(nn.Module):
 class AlignmentNetwork(nn.Module):
     """ε_γ(v_t, t): predicts the gap that step t of the sampler removes. 20,349,952 parameters at d = 512.
 
-    Zero-initialised: its output is exactly 0 before training, so the sampler starts as the identity.
+    Zero-initialized: its output is exactly 0 before training, so the sampler starts as the identity.
 
     Args:
         width: dimension d of the embeddings.
@@ -140,9 +140,9 @@ class AlignmentNetwork(nn.Module):
         self.c_embedder = nn.ModuleDict({name: nn.Linear(width, width) for name in names})
         self.blocks = nn.ModuleList(DiTBlock(width, mlp_ratio, dropout) for _ in range(depth))
         self.final_layer = FinalLayer(width)
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from dits_adapter.sampler.folded import FoldedSampler
 from dits_adapter.sampler.network import AlignmentNetwork, Condition, Start, affine_start
 from dits_adapter.sampler.schedule import NoiseSchedule
 
@@ -28,7 +27,7 @@ class SamplerConfig(BaseModel):
         beta_end: β_T (0.99 in the paper).
         noise_scale: factor on λ_t z during TRAINING. 1.0 is the paper; 0.0 is the default, because noise of rms
             norm 52 (d = 512, T' = 10) drowns a unit query. Inference has its own switch, off by default.
-        input: `unit` normalises the text embedding first; `raw` takes it as the encoder gives it, as the paper.
+        input: `unit` normalizes the text embedding first; `raw` takes it as the encoder gives it, as the paper.
         input_scale: factor on the input after that.
         start: where the flow starts: `text` (the paper), or `affine`, an affine map of the text that is trained
             along and starts as the identity or as the best of the linear adapters.
@@ -79,11 +78,11 @@ class SamplerConfig(BaseModel):
 
 
 class TruncatedSampler(nn.Module):
-    """Runs Eq. 8 from v_{T'} = text down to v_0, the video-aligned embedding (not normalised).
+    """Runs Eq. 8 from v_{T'} = text down to v_0, the video-aligned embedding (not normalized).
 
     Args:
         config: the sampler's definition.
-        network: ε_γ; by default a fresh, zero-initialised `AlignmentNetwork`.
+        network: ε_γ; by default a fresh, zero-initialized `AlignmentNetwork`.
     """
 
     def __init__(self, config: SamplerConfig, network: AlignmentNetwork | None = None) -> None:
@@ -94,14 +93,6 @@ class TruncatedSampler(nn.Module):
             config.width, config.depth, config.mlp_ratio, config.condition, config.dropout
         )
         self.start = affine_start(config.width) if config.start == "affine" else None
-
-    def fold(self) -> FoldedSampler:
-        """Return the form for inference: exact, less than half the time, without noise, and not trainable.
-
-        Raises:
-            ValueError: the network is conditioned.
-        """
-        return FoldedSampler(self)
 
     def with_steps(self, steps: int) -> TruncatedSampler:
         """Return a sampler on the same weights that runs another number of truncated timesteps T'."""

@@ -169,7 +169,7 @@ def _ingested_file(searcher: Searcher, video_id: str) -> tuple[str, os.stat_resu
     """
     store = searcher.store
     condition = models.FieldCondition(key="video_id", match=models.MatchValue(value=video_id))
-    chosen = store.within(models.Filter(must=[condition]))
+    chosen = store.scoped(models.Filter(must=[condition]))
     fields = ["path", "size", INGESTED]
     records, _ = store.request("scroll", scroll_filter=chosen, limit=1, with_payload=fields)
     payload = (records[0].payload if records else None) or {}

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from dits_adapter.adapters import Adapter
-    from dits_adapter.bridges.sentence_transformers import QueryAdapter
-    from dits_adapter.calibration import Calibration
-    from dits_adapter.stores.qdrant import QdrantStore
-    from dits_adapter.stores.segments import Hit
+    from dits_adapter.evaluation.calibration import Calibration
+    from dits_adapter.integrations.sentence_transformers import QueryAdapter
+    from dits_adapter.stores.qdrant.schema import Hit
+    from dits_adapter.stores.qdrant.store import QdrantStore
 
 INGESTED = "mtime_ns"
 """A payload field that ingestion writes: such a point says which file it is of, and what that file was like."""
@@ -285,8 +285,8 @@ class Searcher:
         return adapter.with_steps(steps).for_inference()
 
     def _embed_texts(self, queries: list[str]) -> Sequence[torch.Tensor]:
-        """CLIP's text embeddings, (1, d) each, un-normalised as adapters may want them."""
-        self.encoder.say_if_cut(queries)
+        """CLIP's text embeddings, (1, d) each, un-normalized as adapters may want them."""
+        self.encoder._warn_if_truncated(queries)
         model, _ = self._modules
         with torch.inference_mode():
             features = batch_to_device(model.preprocess(queries), model.device)
@@ -319,7 +319,7 @@ class Searcher:
         """Some segments, the same every time: ids are hashes, so the first ones are as good as any."""
         stored = models.Filter(must=[models.HasVectorCondition(has_vector=self.store.vector)])
         wanted = {"limit": CLOUD, "with_payload": False, "with_vectors": self._vector_names}
-        records, _ = self.store.request("scroll", scroll_filter=self.store.within(stored), **wanted)
+        records, _ = self.store.request("scroll", scroll_filter=self.store.scoped(stored), **wanted)
         return self._by_id(records)
 
     @property

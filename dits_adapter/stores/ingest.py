@@ -9,20 +9,17 @@ it holds:
   not decoded again: its record follows the file, or the copy is reported;
 - otherwise it is decoded and embedded, and what was stored of the path before is removed.
 
-The last segment of a video carries their number: a video that was interrupted is recognised and done again.
+The last segment of a video carries their number: a video that was interrupted is recognized and done again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
 from itertools import groupby
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -30,184 +27,21 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from dits_adapter.errors import InputError, StoreError, VideoError
-from dits_adapter.stores.segments import Record, VideoFile, failure_point, segment_point, video_id
+from dits_adapter.stores.qdrant.schema import Record, VideoFile, failure_point, segment_point
 
 if TYPE_CHECKING:
     from qdrant_client.models import PointStruct
 
     from dits_adapter.space import EmbeddingSpace
-    from dits_adapter.stores.options import CollectionOptions
-    from dits_adapter.stores.qdrant import QdrantStore
+    from dits_adapter.stores.qdrant.options import CollectionOptions
+    from dits_adapter.stores.qdrant.store import QdrantStore
     from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
 
-VIDEO_SUFFIXES = (
-    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
-    *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
-)
+from dits_adapter.stores.discover import _is_gone, _stat, _unchanged, absolute, find_videos, identify, lies_in
+from dits_adapter.stores.report import IngestReport
+
 BATCH = 16
 """Segments uploaded in one request: 1.2 MB of JSON for 12 frames of width 512, where a server accepts 32."""
-
-
-@dataclass
-class IngestReport:
-    """What one run did, by file.
-
-    Attributes:
-        videos: how many were embedded and stored, and in how many `segments`.
-        present: how many were there already.
-        moved: how many were there already, under a path where they no longer are.
-        removed: files that are gone, of which all was deleted (`sync`).
-        duplicates: files with the content of another one, which they are mapped to.
-        failed: files that gave no frames, and why.
-        known: how many of the failed ones failed in an earlier run and were not tried again.
-        ignored: files that were not taken for videos, and why.
-        seconds: how long the run took.
-    """
-
-    videos: int = 0
-    segments: int = 0
-    present: int = 0
-    moved: int = 0
-    removed: list[str] = field(default_factory=list)
-    duplicates: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    known: int = 0
-    ignored: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def __str__(self) -> str:
-        rate = self.videos / self.seconds if self.seconds else 0.0
-        lines = [
-            f"stored   {self.videos} videos, {self.segments} segments, {self.seconds:.1f} s ({rate:.1f} videos/s)",
-            f"present  {self.present}",
-        ]
-        if self.moved:
-            lines.append(f"moved    {self.moved}")
-        if self.removed:
-            lines.append(f"removed  {len(self.removed)}")
-            lines += [f"  {path}: is gone" for path in self.removed]
-        if self.duplicates:
-            lines.append(f"copies   {len(self.duplicates)}")
-            lines += [f"  {path}: same content as {other}" for path, other in self.duplicates.items()]
-        if self.ignored:
-            kinds = ", ".join(f"{n} × {reason}" for reason, n in Counter(self.ignored.values()).most_common())
-            lines.append(f"ignored  {len(self.ignored)} ({kinds})")
-        if self.failed:
-            known = f", {self.known} of them in an earlier run and not tried again" if self.known else ""
-            lines.append(f"failed   {len(self.failed)}{known}")
-            lines += [f"  {path}: {reason}" for path, reason in self.failed.items()]
-        return "\n".join(lines)
-
-
-def find_videos(paths: Iterable[str | PathLike[str]], report: IngestReport) -> list[str]:
-    """List the video files of folders, in the same order every time; what is left out goes into the report.
-
-    A folder is searched all the way down, through links too, by extension; hidden files and folders are left out.
-    A file that is named itself is taken whatever it is called.
-
-    Raises:
-        InputError: a path that does not exist.
-    """
-    found: dict[str, None] = {}
-    for path in map(os.path.abspath, paths):
-        if os.path.isdir(path):
-            found.update(dict.fromkeys(_walk(path, report)))
-        elif os.path.lexists(path):
-            found[path] = None
-        else:
-            raise InputError(f"{path}: no such file or folder.")
-    return list(found)
-
-
-def _walk(root: str, report: IngestReport) -> Iterator[str]:
-    def unreadable(error: OSError) -> None:
-        report.failed[_printable(str(error.filename))] = f"cannot be read, nor what is in it ({error.strerror})"
-
-    entered = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=unreadable):
-        identity = os.stat(folder)
-        if (identity.st_dev, identity.st_ino) in entered:  # links can lead round in a circle
-            subfolders.clear()
-            continue
-        entered.add((identity.st_dev, identity.st_ino))
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            suffix = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
-                report.ignored[_printable(path)] = "hidden"
-            elif suffix not in VIDEO_SUFFIXES:
-                report.ignored[_printable(path)] = f"no video extension ({_printable(suffix) or 'none'})"
-            else:
-                yield path
-        hidden = [name for name in subfolders if name.startswith(".")]
-        report.ignored.update({_printable(os.path.join(folder, name)): "hidden" for name in hidden})
-        subfolders[:] = sorted(set(subfolders) - set(hidden))
-
-
-def _printable(path: str) -> str:
-    """Spell bytes that are no UTF-8, which file names may hold and JSON may not, as escapes."""
-    return path.encode("utf-8", "backslashreplace").decode()
-
-
-def identify(path: str) -> VideoFile:
-    """Return a file's size and time, and the id of its content, for which all of it is read.
-
-    Raises:
-        VideoError: it is not a readable file, or has a name that cannot be stored.
-    """
-    file = _stat(path)
-    digest = hashlib.sha256()
-    block = memoryview(bytearray(1 << 20))
-    try:
-        with open(path, "rb", buffering=0) as stream:
-            while n := stream.readinto(block):
-                digest.update(block[:n])
-    except OSError as error:
-        raise VideoError(path, f"cannot be read ({error.strerror})") from error
-    return replace(file, video_id=video_id(digest.hexdigest()))
-
-
-def _stat(path: str) -> VideoFile:
-    """Return a file's size and time, not yet its content; raises as `identify`."""
-    if _printable(path) != path:
-        raise VideoError(_printable(path), "has a name that is not valid UTF-8; rename it")
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise VideoError(path, f"cannot be read ({error.strerror})") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise VideoError(path, "is no regular file but a pipe, a socket or a device")
-    return VideoFile(path, status.st_size, status.st_mtime_ns)
-
-
-def absolute(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> list[str]:
-    """Return paths, or one of them, as they lead from anywhere."""
-    return [os.path.abspath(path) for path in ([paths] if isinstance(paths, (str, PathLike)) else paths)]
-
-
-def lies_in(path: str, folders: Iterable[str]) -> bool:
-    """Whether an absolute path leads into one of these folders, however deep."""
-    return any(path.startswith(os.path.join(folder, "")) for folder in folders)
-
-
-def _is_gone(path: str) -> bool:
-    """Whether there is certainly no such file: one in a folder that cannot be read may be there."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _unchanged(file: VideoFile | Record) -> bool:
-    """Whether the file on disk is still the one that was described."""
-    try:
-        status = os.stat(file.path)
-    except OSError:
-        return False
-    return (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns)
 
 
 def ingest(
@@ -230,7 +64,7 @@ def ingest(
         paths: folders and files, or one of them.
         encoder: makes the vectors; its space is the collection's.
         segment_seconds: length of a segment, in seconds; None for one a video. A collection has one length.
-        overlap: of neighbouring segments, in seconds.
+        overlap: of neighboring segments, in seconds.
         retry_failed: try files again that failed before and have not changed since.
         sync: delete what is stored of files in the given folders that are there no longer. Files elsewhere, and
             those in folders that cannot be read, are left.
@@ -351,8 +185,8 @@ class Run:
         if record.video_id:
             self.by_video[record.video_id] = record
 
-    def _forget(self, records: list[Record]) -> None:
-        self.store.forget(records)
+    def _delete(self, records: list[Record]) -> None:
+        self.store.delete(records)
         for record in records:
             self.by_path[record.path].remove(record)
             self.by_video.pop(record.video_id, None)
@@ -388,7 +222,7 @@ class Run:
         if stored is not None and not stored.complete:
             outdated.append(stored)
             stored = None
-        self._forget(outdated)
+        self._delete(outdated)
         if stored is None:
             self.encoding[file.path] = file
         else:
@@ -431,7 +265,7 @@ class Run:
         else:
             self.report.moved += 1
         self.settle()  # it may still be on its way
-        self.store.relocate(file)
+        self.store.update_path(file)
         self.by_path[stored.path].remove(stored)
         stored.path, stored.size, stored.mtime_ns = file.path, file.size, file.mtime_ns
         self.by_path[file.path].append(stored)
@@ -468,7 +302,7 @@ class Run:
 
     def _withdraw(self, record: Record) -> None:
         self.settle()
-        self.store.forget([record])
+        self.store.delete([record])
 
     def fail(self, error: VideoError) -> None:
         """Write down why a file gives no frames, so that it is not decoded in vain again."""
@@ -525,5 +359,5 @@ class Run:
         """Delete all that is stored of files that lay in these folders and are there no longer."""
         for path in [path for path, records in self.by_path.items() if records and lies_in(path, roots)]:
             if _is_gone(path):
-                self._forget(list(self.by_path[path]))
+                self._delete(list(self.by_path[path]))
                 self.report.removed.append(path)

@@ -1,1 +1,1 @@
-"""Training: cached (text, video) vectors in, artefact out."""
+"""Training: cached (text, video) vectors in, artifact out."""

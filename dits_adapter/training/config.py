@@ -16,7 +16,7 @@ R = TypeVar("R", bound="BaseRecipe")
 
 
 class TrainingConfig(BaseModel):
-    """Optimisation in the frozen mode: AdamW, linear warm-up, cosine to zero, best validation epoch kept.
+    """Optimization in the frozen mode: AdamW, linear warm-up, cosine to zero, best validation epoch kept.
 
     Attributes:
         epochs: passes over all (text, video) pairs.
@@ -31,7 +31,7 @@ class TrainingConfig(BaseModel):
         hard_negatives: share of each batch that is drawn from the ten nearest videos of its other members.
         patience: epochs without a better validation before training stops early; 0 runs all.
         validation: share of the videos that is held out to choose the epoch.
-        bf16: compute in bfloat16 (autocast); weights and optimiser stay float32.
+        bf16: compute in bfloat16 (autocast); weights and optimizer stay float32.
         seed: of initial weights, batches, noise and the held-out videos.
     """
 
@@ -130,10 +130,10 @@ class BaseRecipe(BaseModel):
 
 
 class Recipe(BaseRecipe):
-    """A whole training run on cached vectors but for the data: which adapter, its definition, its optimisation.
+    """A whole training run on cached vectors but for the data: which adapter, its definition, its optimization.
 
     Attributes:
-        training: the optimisation.
+        training: the optimization.
     """
 
     training: TrainingConfig = TrainingConfig()
@@ -151,16 +151,16 @@ PRESETS = {
         training=TrainingConfig(learning_rate=(3e-5, 5e-4), ema=0.95, patience=8),
     ),
 }
-"""`paper`: Eq. 8 with its noise on un-normalised text, X-Pool's optimisation (METHOD: batch 32, 5 epochs, 3e-5).
-`deterministic`: no noise, unit text, and an optimisation for cached vectors, where large batches are cheap.
-`best`: no noise, and a start at the best cheap map instead of the text (`frozen.initialise`), refined with a small
+"""`paper`: Eq. 8 with its noise on un-normalized text, X-Pool's optimization (METHOD: batch 32, 5 epochs, 3e-5).
+`deterministic`: no noise, unit text, and an optimization for cached vectors, where large batches are cheap.
+`best`: no noise, and a start at the best cheap map instead of the text (`frozen.initialize`), refined with a small
 learning rate (on few pairs a large one ruins a good start within an epoch) and with a large one (which goes on
 where a linear map is not enough); the validation pairs choose. Reasons and experiments: docs/best.md."""
 Recipe.presets = PRESETS
 
 
 class JointRecipe(BaseRecipe):
-    """A whole training run of CLIP, X-Pool head and alignment network but for the data; X-Pool's optimisation.
+    """A whole training run of CLIP, X-Pool head and alignment network but for the data; X-Pool's optimization.
 
     AdamW (betas 0.9 and 0.999, eps 1e-6), linear warm-up, cosine to zero, best validation kept.
 
@@ -178,7 +178,7 @@ class JointRecipe(BaseRecipe):
         validation: share of the videos that is held out to choose the checkpoint.
         checkpoint_steps: steps between checkpoints, each with a validation; by default an epoch's.
         gradient_checkpointing: recompute CLIP's activations in the backward pass: less memory, more time.
-        bf16: compute in bfloat16 (autocast); weights and optimiser stay float32.
+        bf16: compute in bfloat16 (autocast); weights and optimizer stay float32.
         workers: processes that decode, for each training process.
         seed: of initial weights, order, crops, dropout, noise and the held-out videos.
     """

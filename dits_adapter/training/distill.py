@@ -20,16 +20,17 @@ from torch import Tensor
 
 from dits_adapter.adapters import Adapter, DITSAdapter
 from dits_adapter.adapters.base import cosines
-from dits_adapter.artifact import Artifact, require_free
-from dits_adapter.clip import pick_device, weights_digest
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.artifact.find import require_free
+from dits_adapter.data.pairs import Pairs
+from dits_adapter.encoders.clip import pick_device, weights_digest
 from dits_adapter.errors import InputError
-from dits_adapter.metrics import Difference, RetrievalMetrics, paired_bootstrap
+from dits_adapter.evaluation.metrics import Difference, RetrievalMetrics, paired_bootstrap
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import TrainingConfig
-from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import Epoch, Objective, best_epoch, evaluate, train
+from dits_adapter.training.loop import Epoch, Objective, best_epoch, evaluate, train
 from dits_adapter.training.losses import contrastive_loss
-from dits_adapter.training.run import calibrate, describe, say_if_few, sizes
+from dits_adapter.training.run import calibrate, describe, sizes, warn_if_few
 
 TRAJECTORY_WEIGHT = 10.0
 """Weight of the mean 1 − cosine to the teacher's points beside the contrastive loss."""
@@ -45,7 +46,7 @@ class Distillation:
         metrics: of the student on the test pairs.
         teacher: the same of the teacher.
         differences: metric by metric, student minus teacher on the same queries.
-        written: folder of the artefact; None where R@1 is below the teacher's by more than noise.
+        written: folder of the artifact; None where R@1 is below the teacher's by more than noise.
     """
 
     student: Artifact
@@ -141,10 +142,10 @@ def distill(
     Args:
         teacher: a trained DITS.
         pairs: all pairs, or those to train on where `test` is given.
-        out: folder of the artefact; one that is there is replaced.
-        dataset: what the pairs are, for the artefact's record.
+        out: folder of the artifact; one that is there is replaced.
+        dataset: what the pairs are, for the artifact's record.
         steps, depth, mlp_ratio: see `student_of`.
-        training: the optimisation.
+        training: the optimization.
         test: held-out pairs of other videos.
         test_fraction: share of the videos to hold out where `test` is not given.
         device, progress: see `train`.
@@ -171,7 +172,7 @@ def distill(
         rest, test = pairs.split(test_fraction, training.seed)
     for some, name in ((pairs, "the pairs"), (test, "the test pairs")):
         teacher.space.require(some.space, mine="the teacher", theirs=name)
-    say_if_few(test, "almost any student is within that noise. Hold out more videos.")
+    warn_if_few(test, "almost any student is within that noise. Hold out more videos.")
     kept, validation = rest.split(training.validation, training.seed)
     master = teacher.adapter.to(pick_device(device))
     objective = follow(master)

@@ -1,4 +1,4 @@
-"""One training run from cached pairs to an artefact that says what it was trained on and what it is worth."""
+"""One training run from cached pairs to an artifact that says what it was trained on and what it is worth."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import numpy as np
 import torch
 
 from dits_adapter.adapters import Adapter
-from dits_adapter.artifact import Artifact, is_artifact, require_free
-from dits_adapter.calibration import Calibration, fit_calibration
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.artifact.find import is_artifact, require_free
+from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
-from dits_adapter.metrics import (
+from dits_adapter.evaluation.calibration import Calibration, fit_calibration
+from dits_adapter.evaluation.metrics import (
     Difference,
     DotProducts,
     RetrievalMetrics,
@@ -26,17 +28,8 @@ from dits_adapter.metrics import (
     paired_bootstrap,
 )
 from dits_adapter.training.config import Recipe
-from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import (
-    CLOSED_FORM,
-    Epoch,
-    best_epoch,
-    evaluate,
-    fit_closed_form,
-    fresh_adapter,
-    initialise,
-    train,
-)
+from dits_adapter.training.initial import CLOSED_FORM, fit_closed_form, fresh_adapter, initialize
+from dits_adapter.training.loop import Epoch, best_epoch, evaluate, train
 from dits_adapter.video.pooling import unit
 
 TELLING = 5.0
@@ -51,9 +44,9 @@ class TrainingReport:
         artifact: the trained adapter.
         history: its epochs; empty for adapters in closed form.
         metrics: of the trained adapter on the test pairs.
-        incumbent: name of what it was compared with: `plain CLIP`, or the artefact that stood at `out`.
+        incumbent: name of what it was compared with: `plain CLIP`, or the artifact that stood at `out`.
         differences: metric by metric, the trained adapter minus the incumbent on the same queries.
-        written: folder of the artefact; None where it was not better and promotion was conditional.
+        written: folder of the artifact; None where it was not better and promotion was conditional.
     """
 
     artifact: Artifact
@@ -74,7 +67,7 @@ def fit(
     log_dir: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> tuple[Adapter, list[Epoch]]:
-    """Fit the recipe's adapter, in closed form or by `initialise` and `train`; arguments as there.
+    """Fit the recipe's adapter, in closed form or by `initialize` and `train`; arguments as there.
 
     Returns:
         The adapter, and the epochs of its training: none for what is not trained by gradient.
@@ -85,7 +78,7 @@ def fit(
     width = pairs.space.width
     adapter = fresh_adapter(recipe.adapter, width, recipe.sampler_config(width), recipe.options)
     start, training = (None if checkpoints is None else checkpoints / stage for stage in ("start", "training"))
-    initialise(adapter, pairs, validation, recipe.training, device=device, checkpoints=start)
+    initialize(adapter, pairs, validation, recipe.training, device=device, checkpoints=start)
     if recipe.adapter in ("diffusion-pretrained", "fixed-prior"):  # the one is done, the other has no weights
         return adapter.eval().cpu(), []
     history = train(
@@ -114,18 +107,18 @@ def train_artifact(
     log_dir: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> TrainingReport:
-    """Train on one part of the pairs, choose the epoch on a second, measure on a third, write the artefact.
+    """Train on one part of the pairs, choose the epoch on a second, measure on a third, write the artifact.
 
     Probabilities are calibrated on the second part, so that the third stays untouched; that the adapter was chosen
     there makes them a little too high.
 
-    A killed run goes on from the folder `OUT.checkpoints`, which is removed once the artefact is written.
+    A killed run goes on from the folder `OUT.checkpoints`, which is removed once the artifact is written.
 
     Args:
         pairs: all pairs, or those to train on where `test` is given.
-        recipe: adapter and optimisation.
-        out: folder of the artefact; one that is there is the incumbent, and is replaced.
-        dataset: what the pairs are, for the artefact's record.
+        recipe: adapter and optimization.
+        out: folder of the artifact; one that is there is the incumbent, and is replaced.
+        dataset: what the pairs are, for the artifact's record.
         test: held-out pairs of other videos.
         test_fraction: share of the videos to hold out where `test` is not given.
         only_if_better: write only where R@1 on the test pairs beats the incumbent's (plain CLIP's where there is
@@ -149,7 +142,7 @@ def train_artifact(
     incumbent = Artifact.load(target) if is_artifact(target) else None
     if incumbent is not None:
         pairs.space.require(incumbent.space, mine="the training pairs", theirs=f"the adapter at {target}")
-    say_if_few(test, "differences below that mean nothing. Hold out more videos, or take the simplest adapter.")
+    warn_if_few(test, "differences below that mean nothing. Hold out more videos, or take the simplest adapter.")
     kept, validation = rest.split(recipe.training.validation, recipe.training.seed)
     checkpoints = target.with_name(f"{target.name}.checkpoints")
     adapter, history = fit(
@@ -209,7 +202,7 @@ def calibrate_scores(scores: Scores, labels: np.ndarray) -> Calibration | None:
         return None
 
 
-def say_if_few(test: Pairs, so: str) -> None:
+def warn_if_few(test: Pairs, so: str) -> None:
     """Warn where a test split is too small to tell adapters apart; `so` is what follows, for the message."""
     error = 196 * math.sqrt(0.25 / len(test.video))
     if error > TELLING:
@@ -218,7 +211,7 @@ def say_if_few(test: Pairs, so: str) -> None:
 
 
 def sizes(**splits: Pairs) -> dict[str, dict[str, int]]:
-    """Return how many pairs and videos each split has, for an artefact's record."""
+    """Return how many pairs and videos each split has, for an artifact's record."""
     return {
         "pairs": {name: len(split) for name, split in splits.items()},
         "videos": {name: len(split.video) for name, split in splits.items()},
@@ -226,12 +219,12 @@ def sizes(**splits: Pairs) -> dict[str, dict[str, int]]:
 
 
 def _require_raw(text: np.ndarray) -> None:
-    """Refuse normalised texts: queries come with the norm that CLIP gives them, and a raw sampler sees it."""
+    """Refuse normalized texts: queries come with the norm that CLIP gives them, and a raw sampler sees it."""
     norms = np.linalg.norm(text[:1000], axis=1)
     if np.allclose(norms, 1, atol=1e-3):
         raise InputError(
             "the texts have unit norm, but this recipe's sampler takes them raw, with the norm that CLIP gives a "
-            "query. Embed the texts again without normalising them, or use sampler.input=unit."
+            "query. Embed the texts again without normalizing them, or use sampler.input=unit."
         )
 
 

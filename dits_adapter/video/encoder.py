@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import pathlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,16 +16,16 @@ from typing import Literal, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 import torch
-from huggingface_hub import hf_hub_download
 
-from dits_adapter.artifact import CONFIG, bundled, find_artifact, is_artifact, read_config
-from dits_adapter.backends.pytorch import find_encoder
-from dits_adapter.clip import Clip, load_clip
+from dits_adapter.artifact.config import read_config
+from dits_adapter.artifact.find import find_adapter, find_encoder
+from dits_adapter.encoders.clip import Clip, load_clip
 from dits_adapter.errors import InputError, VideoError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.video.decode import Backend, DecodedFrames, Frame, Video
+from dits_adapter.video.decode import DecodedFrames, Video
 from dits_adapter.video.frames import segment_spans
 from dits_adapter.video.pooling import mean_pool, unit
+from dits_adapter.video.readers import Backend, Frame
 
 Path = str | PathLike[str]
 OnError = Literal["raise"] | Callable[[VideoError], object]
@@ -203,7 +202,7 @@ class VideoEncoder:
         Args:
             paths: video files, or one.
             segment_seconds: length of a segment (`frames.segment_spans`); None for one segment a video.
-            overlap: seconds that neighbouring segments share.
+            overlap: seconds that neighboring segments share.
             batch_frames: frames a forward pass of the model, across videos.
             workers: decoding threads; None for one a CPU core, at most 8.
             on_error: called with the `VideoError` of each file that cannot be read to its end, in its turn: after
@@ -314,24 +313,6 @@ class VideoEncoder:
                 raise item
             else:
                 on_error(item)
-
-
-def find_adapter(id_or_path: Path, revision: str | None = None) -> pathlib.Path | None:
-    """Return the local folder of a trained adapter (downloaded if need be), None where the name is not one's.
-
-    Args:
-        id_or_path: folder, bundled name or hub id.
-        revision: hub revision.
-    """
-    name = fspath(id_or_path)
-    folder = bundled(name) or pathlib.Path(name)
-    if folder.exists() or name.count("/") != 1:
-        return folder if is_artifact(folder) else None
-    try:
-        config = pathlib.Path(hf_hub_download(name, CONFIG, revision=revision))
-    except Exception:  # no such repository, no config in it, no network: loading it as a CLIP says which
-        return None
-    return find_artifact(name, revision) if is_artifact(config.parent) else None
 
 
 def _in_order(

@@ -41,7 +41,7 @@ def segment_spans(
     Args:
         duration: length of the video in seconds.
         seconds: length of a segment; None for one segment that is the whole video.
-        overlap: seconds that neighbouring segments share, less than `seconds`.
+        overlap: seconds that neighboring segments share, less than `seconds`.
 
     Raises:
         InputError: a length that is not positive, or an overlap outside [0, seconds).

@@ -30,7 +30,7 @@ def mean_pool(frame_vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
     Each frame vector is scaled to unit norm, then their mean is: CLIP4Clip's "meanP", the pooling that an
     `EmbeddingSpace` calls `mean`. It does not depend on the query, so it can be stored. (X-Pool weighs the
-    frames by the query, and works on un-normalised vectors.)
+    frames by the query, and works on un-normalized vectors.)
 
     Raises:
         InputError: a frame vector without direction, or frames that cancel out.

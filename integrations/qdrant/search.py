@@ -1,7 +1,7 @@
 """Search a collection with plain CLIP and with DITS, side by side: one made here, or the one you have.
 
     python integrations/qdrant/search.py "a red ball" --url http://localhost:6333
-    python integrations/qdrant/search.py "a red ball" --collection my_clips --vector clip --trust-unstamped
+    python integrations/qdrant/search.py "a red ball" --collection my_clips --vector clip --trust-foreign
 
 The second line is for an index that was made without this package. Nothing in it is changed.
 """
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--adapter", default="demo-dits", help="folder or hub id")
     parser.add_argument("--limit", type=int, default=5)
     parser.add_argument("--vector", default="video", help='name of the vector; "" is the unnamed one')
-    parser.add_argument("--trust-unstamped", action="store_true", help="its vectors are known to be of this CLIP")
+    parser.add_argument("--trust-foreign", action="store_true", help="its vectors are known to be of this CLIP")
     args = parser.parse_args(argv)
 
     client = QdrantClient(url=args.url, api_key=os.environ.get("QDRANT_API_KEY"), check_compatibility=False)
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.collection,
             space=encoder.space,
             vector=args.vector,
-            trust_unstamped=args.trust_unstamped,
+            trust_foreign=args.trust_foreign,
         )
         plain = store.search(encoder.encode_document(args.query), limit=args.limit)
         adapted = store.search(encoder.encode_query(args.query), limit=args.limit)

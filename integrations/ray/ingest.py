@@ -17,12 +17,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from dits_adapter import DITSError, QdrantStore, VideoEncoder
-from dits_adapter.artifact import bundled
-from dits_adapter.cli.store import add_ingest_options, ingest_options
+from dits_adapter.cli.ingest import add_ingest_options, ingest_options
 from dits_adapter.errors import MissingExtraError, VideoError
+from dits_adapter.hub import bundled
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.ingest import IngestReport, Run, identify, ingesting
-from dits_adapter.stores.segments import VideoFile
+from dits_adapter.stores.discover import identify
+from dits_adapter.stores.ingest import Run, ingesting
+from dits_adapter.stores.qdrant.schema import VideoFile
+from dits_adapter.stores.report import IngestReport
 from dits_adapter.video.encoder import EncodedSegment
 
 try:

@@ -185,7 +185,7 @@ def test_procrustes_recovers_a_rotation():
 
 @settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(2, 30), st.sampled_from([1e-4, 1e-2, 1.0]))
-def test_ridge_minimises_what_its_docstring_says(seed, n, penalty):
+def test_ridge_minimizes_what_its_docstring_says(seed, n, penalty):
     text, video = pairs_of(seed, n)
     adapter = ridge(text, video, penalty)
     t, v = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (text, video))

@@ -27,7 +27,7 @@ from dits_adapter.sampler import SamplerConfig
 WIDTH = 8
 
 
-def randomised(adapter: Adapter, std: float = 0.2) -> Adapter:
+def randomized(adapter: Adapter, std: float = 0.2) -> Adapter:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in adapter.parameters():
@@ -147,7 +147,7 @@ def test_the_two_directions_cross_the_same_way():
 
 
 def test_a_query_always_gives_the_same_vector_alone_or_in_a_batch():
-    adapter = randomised(diffusion())
+    adapter = randomized(diffusion())
     vectors = texts().numpy()
     whole = adapter.adapt(vectors)
     assert np.array_equal(whole, adapter.adapt(vectors))
@@ -171,14 +171,14 @@ def test_in_training_every_row_draws_for_itself():
 def test_without_a_condition_all_queries_cross_by_the_same_gap_with_the_text_by_their_own():
     unit = torch.nn.functional.normalize(texts(), dim=1)
     for condition, alike in (("none", True), ("text", False)):
-        adapter = randomised(diffusion(condition=condition), std=0.05)
+        adapter = randomized(diffusion(condition=condition), std=0.05)
         with torch.no_grad():
             gaps = adapter(unit) - unit
         assert torch.allclose(gaps, gaps[:1].expand_as(gaps), atol=1e-4 * float(gaps.abs().max())) == alike
 
 
 def test_gradients_flow_through_the_whole_chain():
-    adapter = randomised(diffusion(timesteps=3, beta_end=0.5)).double()
+    adapter = randomized(diffusion(timesteps=3, beta_end=0.5)).double()
     text = texts(2).double().requires_grad_(True)
     assert torch.autograd.gradcheck(adapter, (text,))
 
@@ -225,8 +225,8 @@ class TestConditionedOnTheVideo:
     @pytest.fixture
     def adapter(self, kind, condition):
         if kind == "diffusion":
-            return randomised(diffusion(condition=condition))
-        return randomised(DITSAdapter(SamplerConfig(width=WIDTH, depth=1, steps=2, condition=condition)))
+            return randomized(diffusion(condition=condition))
+        return randomized(DITSAdapter(SamplerConfig(width=WIDTH, depth=1, steps=2, condition=condition)))
 
     def test_its_scores_are_those_of_the_pairs(self, adapter):
         text, video = texts(70), texts(140)[70:]
@@ -248,7 +248,7 @@ class TestConditionedOnTheVideo:
 
 
 def test_other_adapters_score_as_they_adapt():
-    adapter = randomised(DITSAdapter(SamplerConfig(width=WIDTH, depth=1, steps=2)))
+    adapter = randomized(DITSAdapter(SamplerConfig(width=WIDTH, depth=1, steps=2)))
     text, video = texts(4).numpy(), texts(9)[4:].numpy()
     expected = adapter.adapt(text) @ (video / np.linalg.norm(video, axis=1, keepdims=True)).T
     np.testing.assert_allclose(adapter.scores(text, video)[:], expected, atol=1e-6)

@@ -11,8 +11,8 @@ from benchmarks.calibration import isotonic, judged, libraries, main, platt
 from benchmarks.clips.dataset import record_of, write_clip
 from benchmarks.clips.scenes import scenes
 from dits_adapter import DITSQueryEncoder, VideoEncoder
-from dits_adapter.calibration import HITS, Reliability
-from dits_adapter.training.data import Pairs
+from dits_adapter.data.pairs import Pairs
+from dits_adapter.evaluation.calibration import HITS, Reliability
 from dits_adapter.video.pooling import unit
 
 VIDEOS = 80

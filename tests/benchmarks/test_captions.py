@@ -22,7 +22,7 @@ from benchmarks.clips.captions import (
 from benchmarks.clips.frames import captions, moments
 from benchmarks.clips.scenes import (
     BACKGROUNDS,
-    COLOURS,
+    COLORS,
     MOTIONS,
     SHAPES,
     Scene,
@@ -40,8 +40,8 @@ def one_of(phrases: Iterable[str]) -> str:
 
 
 def subject(thing: Thing) -> str:
-    colours = one_of((thing.colour, *RARE_WORDS[thing.colour]))
-    return f"{colours} {one_of(SHAPE_WORDS[thing.shape] + RARE_WORDS[thing.shape])}"
+    colors = one_of((thing.color, *RARE_WORDS[thing.color]))
+    return f"{colors} {one_of(SHAPE_WORDS[thing.shape] + RARE_WORDS[thing.shape])}"
 
 
 def reader(scene: Scene) -> list[re.Pattern[str]]:
@@ -80,9 +80,9 @@ def test_wordings_differ_in_order_and_in_detail() -> None:
 def test_no_word_means_two_things() -> None:
     tables = (RARE_WORDS, SHAPE_WORDS, BACKGROUND_WORDS)
     names = Counter(phrase for table in tables for phrases in table.values() for phrase in phrases)
-    names.update(list(COLOURS))
+    names.update(list(COLORS))
     assert [name for name, meanings in names.items() if meanings > 1] == []
-    assert RARE_WORDS.keys() == {*COLOURS, *SHAPES, *BACKGROUNDS}
+    assert RARE_WORDS.keys() == {*COLORS, *SHAPES, *BACKGROUNDS}
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
@@ -102,7 +102,7 @@ def test_frame_captions_name_what_is_in_view_and_nothing_else() -> None:
         caption = frame_caption(scene, seconds, rng)
         assert any(re.search(rf"\b{ground}\b", caption) for ground in BACKGROUND_WORDS[scene.background])
         for place in placements(scene, seconds):
-            look = rf"\b{place.thing.colour} {one_of(SHAPE_WORDS[place.thing.shape])}\b"
+            look = rf"\b{place.thing.color} {one_of(SHAPE_WORDS[place.thing.shape])}\b"
             assert bool(re.search(look, caption)) == place.visible, caption
 
 

@@ -171,7 +171,7 @@ def test_the_check_tells_what_is_there_and_where_the_rest_is(lookalike):
     name = min(name for name in dataset.files if (root / name).is_file())
     report = dataset.check(root)
     assert f"not found: {video.name.rpartition('.')[0]}" in report
-    assert dataset.licence in report
+    assert dataset.license in report
     assert dataset.videos in report
     (root / name).unlink()
     report = dataset.check(root)
@@ -359,7 +359,7 @@ def test_an_annotation_file_may_lie_one_folder_deeper_but_not_twice(tmp_path, cl
         ({"splits": {"test": MSRVTT.splits["test"]}}, "differ in"),
         ({"span": (5, 2)}, "no interval"),
         ({"url": "somewhere"}, "url"),
-        ({"licence": " "}, "licence"),
+        ({"license": " "}, "license"),
         ({"citation": "Xu et al."}, "citation"),
         ({"nonsense": 1}, "nonsense"),
     ],

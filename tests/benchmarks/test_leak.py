@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.leak import LeakError, assert_blind
-from dits_adapter.metrics import ranks
+from dits_adapter.evaluation.metrics import ranks
 
 
 def unit(vectors):

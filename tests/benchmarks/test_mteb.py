@@ -13,10 +13,10 @@ import torch
 from benchmarks.datasets import DATASETS, RetrievalSplit
 from benchmarks.datasets.lookalike import write_lookalike
 from dits_adapter.adapters import DITSAdapter
-from dits_adapter.artifact import Artifact
-from dits_adapter.clip import load_clip
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.encoders.clip import load_clip
 from dits_adapter.errors import DITSError, MissingExtraError
-from dits_adapter.metrics import DotProducts, RetrievalMetrics, ranks
+from dits_adapter.evaluation.metrics import DotProducts, RetrievalMetrics, ranks
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.video.pooling import unit

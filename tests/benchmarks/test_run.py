@@ -18,16 +18,16 @@ from benchmarks.datasets.lookalike import write_lookalike
 from benchmarks.result import Result
 from benchmarks.vectors import embed_splits
 from dits_adapter.adapters import DITSAdapter
-from dits_adapter.artifact import Artifact
-from dits_adapter.clip import load_clip
-from dits_adapter.metrics import ranks
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.data.pairs import load_pairs
+from dits_adapter.encoders.clip import load_clip
+from dits_adapter.evaluation.metrics import ranks
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.training.clips import Captions
 from dits_adapter.training.config import JointRecipe
-from dits_adapter.training.data import load_pairs
+from dits_adapter.training.joint.clips import Captions
 from dits_adapter.video.encoder import VideoEncoder
-from dits_adapter.video.xpool import XPool, XPoolScores
+from dits_adapter.xpool import XPool, XPoolScores
 
 DIDEMO = "DiDeMo (Distinct Describable Moments) test, tiny-clip"
 QUERIES = {"msrvtt": 4, "lsmdc": 4, "didemo": 4, "vatex": 20, "charades": 4, "demo": 20}
@@ -217,7 +217,7 @@ def test_without_a_root_the_demo_makes_its_clips(tiny_clip, tmp_path, monkeypatc
 
 @pytest.fixture
 def joint(tiny_clip, tmp_path):
-    """A joint artefact; its adapter moves texts, its head looks at some frames more than at others."""
+    """A joint artifact; its adapter moves texts, its head looks at some frames more than at others."""
     torch.manual_seed(0)
     head, adapter = XPool(32), DITSAdapter(SamplerConfig(width=32, depth=1, steps=2))
     for parameter in [*head.parameters(), *adapter.parameters()]:

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 
 from benchmarks import generated, scale
 from benchmarks.generated import CHUNK, PER_VIDEO, PairModel
-from dits_adapter.stores.qdrant import QdrantStore
-from dits_adapter.stores.segments import POOLED
-from dits_adapter.training.data import Pairs
+from dits_adapter.data.pairs import Pairs
+from dits_adapter.stores.qdrant.schema import POOLED
+from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.video.decode import decode_frames
 from tests.stores.conftest import qdrant_process  # noqa: F401
 
@@ -60,7 +60,7 @@ def test_search_measures_every_way_and_leaves_nothing_behind(place, hasty, tmp_p
     assert [library.segments for library in found.libraries] == [40, 60]
     for library in found.libraries:
         assert library.upload > 0
-        assert [kept.quantisation for kept in library.kept] == ["none", "scalar", "binary"]
+        assert [kept.quantization for kept in library.kept] == ["none", "scalar", "binary"]
         for kept in library.kept:
             assert kept.indexed == 0  # so few are searched without an index, and found
             assert set(kept.searches) == set(kept.calls) == {"plain", "adapted"}
@@ -197,7 +197,7 @@ def test_the_standard_moments_are_those_of_the_docstring():
     assert eigenvalues[9] / eigenvalues[0] == pytest.approx((13 / 4) ** -generated.DECAY, rel=1e-4)
     gap = np.linalg.norm(pairs.text.mean(0) - pairs.video.mean(0))
     assert gap == pytest.approx(0.85, abs=0.05)
-    # neighbours: segments of a video, of a topic, any
+    # neighbors: segments of a video, of a topic, any
     same_video = np.sum(videos[::PER_VIDEO] * videos[1::PER_VIDEO], axis=1).mean()
     any_two = np.sum(videos[::PER_VIDEO] * np.roll(videos, CHUNK // 2, axis=0)[::PER_VIDEO], axis=1).mean()
     shared = 1 - generated.SHARES["segment"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks.clips.scenes import (
     BACKGROUNDS,
-    COLOURS,
+    COLORS,
     MOTIONS,
     SHAPES,
     SPLIT_SIZES,
@@ -44,14 +44,14 @@ def path_of(thing: Thing, *others: Thing, which: int = 0) -> np.ndarray:
 # What is seen
 
 
-@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("color", COLORS)
 @pytest.mark.parametrize("background", BACKGROUNDS)
-def test_a_plain_thing_shows_its_colour_where_it_is(colour: str, background: str) -> None:
-    thing = replace(RESTING, colour=colour, x=0.3, y=0.6)
+def test_a_plain_thing_shows_its_color_where_it_is(color: str, background: str) -> None:
+    thing = replace(RESTING, color=color, x=0.3, y=0.6)
     frame = render(scene_with(thing, background=background), 1.0)
     assert frame.shape == (120, 160, 3)
     assert frame.dtype == np.uint8
-    np.testing.assert_allclose(frame[72, 48], COLOURS[colour], atol=2)
+    np.testing.assert_allclose(frame[72, 48], COLORS[color], atol=2)
 
 
 def test_shapes_and_textures_can_be_told_apart() -> None:
@@ -130,13 +130,13 @@ def test_the_shipped_models_data_have_not_changed() -> None:
 def test_held_out_combinations_occur_in_the_test_split_alone() -> None:
     assert {split: len(scenes(split)) for split in SPLIT_SIZES} == {"train": 2800, "val": 150, "test": 300}
     for split in ("train", "val"):
-        assert not any(held_out(t.colour, t.shape, t.motion) for s in scenes(split) for t in s.things)
-    assert all(any(held_out(t.colour, t.shape, t.motion) for t in s.things) for s in scenes("test"))
+        assert not any(held_out(t.color, t.shape, t.motion) for s in scenes(split) for t in s.things)
+    assert all(any(held_out(t.color, t.shape, t.motion) for t in s.things) for s in scenes("test"))
 
 
 def test_every_part_of_a_held_out_combination_was_seen_in_training() -> None:
-    seen = [(t.colour, t.shape, t.motion) for s in scenes("train") for t in s.things]
-    asked = [(t.colour, t.shape, t.motion) for s in scenes("test") for t in s.things]
+    seen = [(t.color, t.shape, t.motion) for s in scenes("train") for t in s.things]
+    asked = [(t.color, t.shape, t.motion) for s in scenes("test") for t in s.things]
     for pair in combinations(range(3), 2):
         missing = {tuple(a[i] for i in pair) for a in asked} - {tuple(s[i] for i in pair) for s in seen}
         assert not missing

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from benchmarks import qdrant
 from benchmarks.leak import LeakError, assert_blind
 from benchmarks.scorers import DualSoftmax, MaxSim, QBNorm, TwoStage
+from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError
-from dits_adapter.metrics import DotProducts, ranks
+from dits_adapter.evaluation.metrics import DotProducts, ranks
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.training.data import Pairs
-from dits_adapter.video.xpool import XPool, XPoolScores
+from dits_adapter.xpool import XPool, XPoolScores
 from tests.stores.conftest import qdrant_server  # noqa: F401
 
 WIDTH = 16
@@ -198,7 +198,7 @@ def test_a_video_beyond_the_hits_counts_as_the_last(monkeypatch):
 
 
 @pytest.mark.docker
-def test_a_server_shows_what_its_index_and_quantisation_cost(qdrant_server):  # noqa: F811
+def test_a_server_shows_what_its_index_and_quantization_cost(qdrant_server):  # noqa: F811
     from qdrant_client import QdrantClient
 
     test, texts = stored_pairs(500)

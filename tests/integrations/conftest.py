@@ -11,22 +11,22 @@ import pytest
 import torch
 
 from dits_adapter.adapters import DITSAdapter
-from dits_adapter.artifact import Artifact
-from dits_adapter.clip import load_clip
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.encoders.clip import load_clip
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 from tests.stores.conftest import qdrant_process, qdrant_server  # noqa: F401  (fixtures)
 
 
 def write_clip(path: Path, seed: int, seconds: int = 4, fps: int = 10) -> None:
-    """Write an mp4: a square that moves over a background, in colours of the seed."""
-    colours = np.random.default_rng(seed).integers(0, 256, (2, 3), dtype=np.uint8)
+    """Write an mp4: a square that moves over a background, in colors of the seed."""
+    colors = np.random.default_rng(seed).integers(0, 256, (2, 3), dtype=np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=fps)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for n in range(seconds * fps):
-            image = np.broadcast_to(colours[0], (48, 64, 3)).copy()
-            image[10:30, n : n + 20] = colours[1]
+            image = np.broadcast_to(colors[0], (48, 64, 3)).copy()
+            image[10:30, n : n + 20] = colors[1]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
         container.mux(stream.encode(None))
 

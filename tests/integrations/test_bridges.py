@@ -23,7 +23,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, MissingExtraError
-from dits_adapter.stores.segments import VideoFile, segment_point, video_id
+from dits_adapter.stores.qdrant.schema import VideoFile, segment_point, video_id
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 
@@ -89,7 +89,7 @@ class TestLangChain:
     def test_vector_store_finds_the_adapted_query(self, encoder, client, expected):
         from langchain_qdrant import QdrantVectorStore
 
-        from dits_adapter.bridges.langchain import DITSEmbeddings
+        from dits_adapter.integrations.langchain import DITSEmbeddings
 
         store = QdrantVectorStore(
             client, "videos", DITSEmbeddings(encoder), vector_name="video", content_payload_key="path"
@@ -106,7 +106,7 @@ class TestLangChain:
     def test_texts_are_not_stored(self, encoder, client):
         from langchain_qdrant import QdrantVectorStore
 
-        from dits_adapter.bridges.langchain import DITSEmbeddings
+        from dits_adapter.integrations.langchain import DITSEmbeddings
 
         embeddings = DITSEmbeddings(encoder)
         store = QdrantVectorStore(client, "videos", embeddings, vector_name="video")
@@ -121,7 +121,7 @@ class TestLangChain:
         from langchain_qdrant import QdrantVectorStore
         from langchain_qdrant.qdrant import QdrantVectorStoreError
 
-        from dits_adapter.bridges.langchain import DITSEmbeddings
+        from dits_adapter.integrations.langchain import DITSEmbeddings
 
         client.create_collection("narrow", models.VectorParams(size=8, distance=models.Distance.COSINE))
         with pytest.raises(QdrantVectorStoreError, match="32-dimensional"):
@@ -133,7 +133,7 @@ class TestLlamaIndex:
         from llama_index.core import VectorStoreIndex
         from llama_index.vector_stores.qdrant import QdrantVectorStore
 
-        from dits_adapter.bridges.llama_index import DITSEmbedding
+        from dits_adapter.integrations.llama_index import DITSEmbedding
 
         store = QdrantVectorStore("videos", client=client, dense_vector_name="video", text_key="path")
         embedding = DITSEmbedding(encoder)
@@ -150,7 +150,7 @@ class TestLlamaIndex:
         from llama_index.core.schema import TextNode
         from llama_index.vector_stores.qdrant import QdrantVectorStore
 
-        from dits_adapter.bridges.llama_index import DITSEmbedding
+        from dits_adapter.integrations.llama_index import DITSEmbedding
 
         store = QdrantVectorStore("videos", client=client, dense_vector_name="video", text_key="path")
         embedding = DITSEmbedding(encoder)
@@ -191,7 +191,7 @@ class TestHaystack:
     def test_another_clip_is_refused(self, prepared, other_clip, tmp_path):
         from dits_components import VideoRetriever
 
-        from dits_adapter.clip import load_clip
+        from dits_adapter.encoders.clip import load_clip
         from dits_adapter.errors import SpaceMismatchError
         from dits_adapter.space import EmbeddingSpace
 
@@ -208,14 +208,14 @@ class TestFastembed:
     def _fresh_registry(self, monkeypatch):
         from fastembed import TextEmbedding
 
-        from dits_adapter.bridges.fastembed import DITSTextEmbedding
+        from dits_adapter.integrations.fastembed import DITSTextEmbedding
 
         monkeypatch.setattr(TextEmbedding, "EMBEDDINGS_REGISTRY", list(TextEmbedding.EMBEDDINGS_REGISTRY))
         monkeypatch.setattr(DITSTextEmbedding, "encoders", {})
 
     @pytest.fixture
     def query(self, encoder):
-        from dits_adapter.bridges.fastembed import register
+        from dits_adapter.integrations.fastembed import register
 
         register("dits/Tiny", encoder)
         return models.Document(text=QUERY, model="DITS/tiny")
@@ -263,7 +263,7 @@ class TestFastembed:
             list(model.passage_embed(["a caption"]))
 
     def test_names_and_options_that_would_be_ignored(self, encoder, client, query):
-        from dits_adapter.bridges.fastembed import register
+        from dits_adapter.integrations.fastembed import register
 
         with pytest.raises(InputError, match="fastembed's own"):
             register("qdrant/clip-ViT-B-32-text", encoder)

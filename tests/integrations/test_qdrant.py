@@ -24,11 +24,11 @@ from qdrant_client import QdrantClient, models
 
 from benchmarks.server import QdrantProcess
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
-from dits_adapter.artifact import Artifact
-from dits_adapter.calibration import Calibration
+from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
-from dits_adapter.stores.edge import EdgeClient
-from dits_adapter.video.xpool import XPool, XPoolReranker
+from dits_adapter.evaluation.calibration import Calibration
+from dits_adapter.stores.qdrant.edge.client import EdgeClient
+from dits_adapter.xpool import XPool, XPoolReranker
 from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents
 
@@ -178,7 +178,7 @@ def test_a_search_by_probability_that_cannot_be_is_refused(
         vectors = models.VectorParams(size=encoder.space.width, distance=models.Distance.EUCLID)
         client.create_collection("mine", vectors_config={"video": vectors})
     with pytest.warns(UserWarning, match="does not say which embedding space"):
-        no_cosines = refusal("calibrated", "--store", "mine", "--collection", "mine", "--trust-unstamped")
+        no_cosines = refusal("calibrated", "--store", "mine", "--collection", "mine", "--trust-foreign")
     assert "are no cosines" in no_cosines
     for wrong in ("0", "1", "-0.5", "50", "nan", "much"):
         with pytest.raises(SystemExit) as end:
@@ -301,10 +301,10 @@ def test_an_index_that_was_there_before_is_searched_as_it_is(
         assert script("search")([*search, "--url", qdrant_server]) == 1
         assert "does not say which embedding space" in capsys.readouterr().err
         with pytest.warns(UserWarning, match="Only its width"):
-            assert script("search")([*search, "--url", qdrant_server, "--trust-unstamped"]) == 0
+            assert script("search")([*search, "--url", qdrant_server, "--trust-foreign"]) == 0
         assert capsys.readouterr().out.count(".mp4") == 10
         with pytest.warns(UserWarning, match="Only its width"):
-            assert main(["search", *search, "--store", qdrant_server, "--trust-unstamped"]) == 0
+            assert main(["search", *search, "--store", qdrant_server, "--trust-foreign"]) == 0
         assert capsys.readouterr().out.count(".mp4") == 6
         assert client.get_collection(collection).config == before
     finally:

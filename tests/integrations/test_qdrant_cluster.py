@@ -77,7 +77,7 @@ def test_the_readme_is_followed(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def localised(text: str) -> str:
+    def localized(text: str) -> str:
         for name, port in PORTS.items():
             text = text.replace(f"http://localhost:{port}", nodes[name].url)
         return text
@@ -88,7 +88,7 @@ def test_the_readme_is_followed(
     assert exported.startswith("export QDRANT_API_KEY=")
     printed: list[str] = []
     for command in commands:
-        words = shlex.split(localised(command))
+        words = shlex.split(localized(command))
         if words[0] == "docker":
             assert HERE.parents[2] / words[3] == HERE / "compose.yaml"
             if words[4] == "kill":
@@ -105,7 +105,7 @@ def test_the_readme_is_followed(
     assert found[0].count("(best at") == 3
     assert found == [found[0]] * 3
 
-    exec(compile(localised(program), "README.md", "exec"), {})
+    exec(compile(localized(program), "README.md", "exec"), {})
     assert re.search(r"shard \d of 6 moves to one of 3 nodes", capsys.readouterr().out)
     with QdrantStore(nodes["qdrant-1"].url) as store:
         deadline = time.monotonic() + 30
@@ -113,7 +113,7 @@ def test_the_readme_is_followed(
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert len(store.client.collection_cluster_info("videos").local_shards) == 5
-    search = shlex.split(localised(commands[-1]))[1:]
+    search = shlex.split(localized(commands[-1]))[1:]
     assert main(search) == 0
     assert capsys.readouterr().out == found[0]
 

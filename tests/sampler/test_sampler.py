@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dits_adapter.artifact import Artifact
+from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.sampler import AlignmentNetwork, FoldedSampler, NoiseSchedule, SamplerConfig, TruncatedSampler
 
 
-def randomise(module: nn.Module, seed: int, std: float = 0.1) -> None:
+def randomize(module: nn.Module, seed: int, std: float = 0.1) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -76,7 +76,7 @@ def test_parameter_count_and_dit_names():
 @pytest.mark.parametrize("t", [1, 7])
 def test_network_is_a_dit_whatever_the_heads(heads, t):
     network = AlignmentNetwork(16, depth=3).double()
-    randomise(network, seed=heads, std=0.3)
+    randomize(network, seed=heads, std=0.3)
     x = torch.randn(5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = reference_network(network.state_dict(), x, t, depth=3, heads=heads)
     torch.testing.assert_close(network(x, t), expected, rtol=1e-10, atol=1e-10)
@@ -84,7 +84,7 @@ def test_network_is_a_dit_whatever_the_heads(heads, t):
 
 def test_query_and_key_weights_get_exactly_zero_gradient():
     network = AlignmentNetwork(16, depth=2)
-    randomise(network, seed=0)
+    randomize(network, seed=0)
     network(torch.randn(3, 16), 2).square().sum().backward()
     for block in network.blocks:
         gradient = block.attn.qkv.weight.grad
@@ -102,7 +102,7 @@ def test_starts_as_the_identity(condition):
 @pytest.mark.parametrize(("condition", "seen"), [("text", "text"), ("video", "video"), ("both", "text video")])
 def test_conditions_reach_the_output(condition, seen):
     sampler = TruncatedSampler(SamplerConfig(width=24, condition=condition, steps=1, input="raw"))
-    randomise(sampler, seed=3)
+    randomize(sampler, seed=3)
     x, text, video = (torch.randn(2, 24) for _ in range(3))
     base = sampler.network(x, 1, text=text, video=video)
     for name, other in (
@@ -111,7 +111,7 @@ def test_conditions_reach_the_output(condition, seen):
     ):
         assert torch.equal(base, other) == (name not in seen)
     with pytest.raises(ValueError, match="cannot be folded"):
-        sampler.fold()
+        FoldedSampler(sampler)
 
 
 def test_affine_start_is_where_the_flow_begins():
@@ -128,7 +128,7 @@ def test_affine_start_is_where_the_flow_begins():
 
 def test_dropout_only_in_training():
     sampler = TruncatedSampler(SamplerConfig(width=8, dropout=0.5))
-    randomise(sampler, seed=0)
+    randomize(sampler, seed=0)
     text = torch.randn(3, 8)
     assert not torch.equal(sampler.train()(text), sampler(text))
     assert torch.equal(sampler.eval()(text), sampler(text))
@@ -158,7 +158,7 @@ def assert_folds(sampler: TruncatedSampler, text: torch.Tensor) -> None:
     path = torch.stack(sampler.trajectory(text)).detach()
     scale = max(1.0, float(path.abs().max()))
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
-        folded = copy.deepcopy(sampler).to(dtype).fold()
+        folded = FoldedSampler(copy.deepcopy(sampler).to(dtype))
         found = torch.stack(folded.trajectory(text.to(dtype)))
         assert found.dtype == dtype
         assert float((found - path).abs().max()) <= tolerance * scale
@@ -172,7 +172,7 @@ def assert_folds(sampler: TruncatedSampler, text: torch.Tensor) -> None:
 def test_fold_is_exact(options, steps, seed, rows):
     config = SamplerConfig(steps=min(steps, options["timesteps"]), **options)
     sampler = TruncatedSampler(config).double()
-    randomise(sampler, seed, std=0.15)
+    randomize(sampler, seed, std=0.15)
     text = torch.randn(rows, config.width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     assert_folds(sampler, text)
 
@@ -189,14 +189,16 @@ def test_fold_is_exact_on_trained_weights(steps):
     for t in range(steps, 0, -1):  # Eq. 8 on the DiT as it is published
         noise = reference_network(weights, path[-1], t, sampler.config.depth, heads=16)
         path.append(path[-1] - sampler.schedule.chi[t - 1] * noise)
-    torch.testing.assert_close(torch.stack(sampler.fold().trajectory(text)), torch.stack(path), rtol=0, atol=1e-11)
+    torch.testing.assert_close(
+        torch.stack(FoldedSampler(sampler).trajectory(text)), torch.stack(path), rtol=0, atol=1e-11
+    )
 
 
 @settings(max_examples=20)
 @given(st.fixed_dictionaries(settings_of_the_fold), st.integers(0, 14), st.integers(1, 9))
 def test_the_matrices_of_the_fold_are_counted(options, steps, rows):
     config = SamplerConfig(steps=min(steps, options["timesteps"]), **options)
-    folded = TruncatedSampler(config).fold()
+    folded = FoldedSampler(TruncatedSampler(config))
     with FlopCounterMode(display=False) as counter:
         folded(torch.randn(rows, config.width))
     hidden = int(config.width * config.mlp_ratio) / config.width  # what a ratio is rounded to
@@ -206,7 +208,7 @@ def test_the_matrices_of_the_fold_are_counted(options, steps, rows):
 
 def test_fold_starts_as_the_identity_bit_for_bit():
     text = torch.randn(3, 24)
-    assert torch.equal(TruncatedSampler(SamplerConfig(width=24, input="raw")).fold()(text), text)
+    assert torch.equal(FoldedSampler(TruncatedSampler(SamplerConfig(width=24, input="raw")))(text), text)
 
 
 def slow_sample(sampler: TruncatedSampler, text: torch.Tensor, noise: list[torch.Tensor], scale: float):
@@ -226,7 +228,7 @@ def slow_sample(sampler: TruncatedSampler, text: torch.Tensor, noise: list[torch
 @pytest.mark.parametrize("steps", [1, 5, 10])
 def test_equation_8_with_and_without_noise(steps):
     sampler = TruncatedSampler(SamplerConfig(width=16, steps=steps, input="raw")).double()
-    randomise(sampler, seed=1)
+    randomize(sampler, seed=1)
     text = torch.randn(6, 16, dtype=torch.float64)
     generator = torch.Generator().manual_seed(5)
     noise = [torch.empty_like(text).normal_(generator=generator) for _ in range(steps - 1)]
@@ -255,7 +257,7 @@ def test_noise_is_reproducible_and_never_implicit():
 
 def test_trajectory_starts_at_the_text_and_ends_at_the_result():
     sampler = TruncatedSampler(SamplerConfig(width=8, steps=7, input="raw"))
-    randomise(sampler, seed=0)
+    randomize(sampler, seed=0)
     text = torch.randn(3, 8)
     path = sampler.trajectory(text)
     assert len(path) == 8
@@ -268,16 +270,16 @@ def test_trajectory_starts_at_the_text_and_ends_at_the_result():
 @pytest.mark.parametrize("rows", [0, 1, 33])
 def test_any_float_dtype_and_batch_size(dtype, rows):
     sampler = TruncatedSampler(SamplerConfig(width=16))
-    randomise(sampler, seed=0)
+    randomize(sampler, seed=0)
     text = torch.randn(rows, 16).to(dtype)
-    moved = sampler.fold()(text)
+    moved = FoldedSampler(sampler)(text)
     assert moved.shape == (rows, 16)
     assert moved.dtype == dtype
     torch.testing.assert_close(moved.float(), sampler(text.float()).to(dtype).float(), rtol=1e-2, atol=1e-2)
 
 
 def test_rows_do_not_depend_on_their_batch():
-    sampler = TruncatedSampler(SamplerConfig(width=32)).fold()
+    sampler = FoldedSampler(TruncatedSampler(SamplerConfig(width=32)))
     text = torch.randn(17, 32)
     alone = torch.cat([sampler(text[i : i + 1]) for i in range(17)])
     torch.testing.assert_close(sampler(text), alone, rtol=1e-5, atol=1e-5)
@@ -303,7 +305,7 @@ def test_steps_outside_the_schedule_are_refused():
         TruncatedSampler(SamplerConfig(width=8))(torch.randn(1, 8), steps=11)
 
 
-def test_deterministic_initialisation():
+def test_deterministic_initialization():
     def weights():
         torch.manual_seed(3)
         return AlignmentNetwork(8).state_dict()

@@ -14,9 +14,9 @@ from qdrant_client import QdrantClient
 
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
 from dits_adapter.adapters import DITSAdapter
-from dits_adapter.artifact import Artifact
-from dits_adapter.calibration import Calibration
-from dits_adapter.clip import load_clip
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.encoders.clip import load_clip
+from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.serve.search import Searcher
 from dits_adapter.space import EmbeddingSpace
@@ -27,14 +27,14 @@ CALIBRATION = Calibration(slope=16, offset=5, videos=30, queries=60, log_loss=0.
 
 
 def write_clip(path: Path, seed: int, seconds: int = 4, codec: str = "libx264") -> None:
-    """Write a clip whose colour changes every second."""
-    colours = np.random.default_rng(seed).integers(0, 256, (seconds, 3), dtype=np.uint8)
+    """Write a clip whose color changes every second."""
+    colors = np.random.default_rng(seed).integers(0, 256, (seconds, 3), dtype=np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for n in range(seconds * 10):
-            image = np.broadcast_to(colours[n // 10], (48, 64, 3)).copy()
-            image[10:20, n : n + 10] = 255 - colours[n // 10]
+            image = np.broadcast_to(colors[n // 10], (48, 64, 3)).copy()
+            image[10:20, n : n + 10] = 255 - colors[n // 10]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
         container.mux(stream.encode(None))
 

@@ -25,7 +25,7 @@ from dits_adapter.cli import main
 from dits_adapter.serve import app as app_module
 from dits_adapter.serve.app import create_app
 from dits_adapter.serve.search import Searcher
-from dits_adapter.stores.rebuild import switch
+from dits_adapter.stores.qdrant.aliases import switch
 from tests.serve.conftest import QUERY
 
 HOME = "http://localhost"
@@ -156,12 +156,12 @@ class TestVideos:
 
     def test_frames_are_those_of_the_moment(self, http, hits):
         hit = next(hit for hit in hits if "clip-1" in hit["path"])
-        colours = np.random.default_rng(1).integers(0, 256, (4, 3), dtype=np.uint8)
-        for second, colour in enumerate(colours):
+        colors = np.random.default_rng(1).integers(0, 256, (4, 3), dtype=np.uint8)
+        for second, color in enumerate(colors):
             answer = http.get(f"{hit['video']}/frame", params={"at": second + 0.5})
             assert answer.headers["content-type"] == "image/jpeg"
             corner = np.asarray(Image.open(io.BytesIO(answer.content)))[40, 60]
-            np.testing.assert_allclose(corner, colour, atol=12)
+            np.testing.assert_allclose(corner, color, atol=12)
         assert http.get(f"{hit['video']}/frame", params={"at": "nan"}).status_code == 422
 
     def test_only_ingested_files_are_read(self, encoder, tiny_clip, library, tmp_path):

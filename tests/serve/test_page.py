@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.adapters import mean_shift
-from dits_adapter.artifact import Artifact
+from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.serve.app import create_app
 from dits_adapter.serve.search import Searcher
 from tests.serve.conftest import QUERY
@@ -267,8 +267,7 @@ def test_everything_has_a_name(page):
     page.get_by_text("Filters").click()
     for control in page.locator("button:visible, input:visible, video, figure > svg").all():
         assert control.evaluate(
-            "at => at.ariaLabel || at.labels?.length || at.textContent.trim()"
-            " || at.getAttribute('aria-labelledby')"
+            "at => at.ariaLabel || at.labels?.length || at.textContent.trim() || at.getAttribute('aria-labeledby')"
         )
     assert page.locator("html").get_attribute("lang") == "en"
     assert page.locator("h1").count() == 1

@@ -13,7 +13,7 @@ from qdrant_client import QdrantClient, models
 
 from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.adapters import mean_shift
-from dits_adapter.artifact import Artifact
+from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.errors import InputError
 from dits_adapter.serve import search as search_module
 from dits_adapter.serve.search import Filters, Searcher
@@ -91,8 +91,8 @@ def test_the_map_is_the_pca_of_path_and_hits(searcher, encoder, adapter, client)
     vectors = {(p.payload["video_id"], p.payload["start"]): p.vector["video"] for p in stored}
     hits = {key: vectors[key] for key in found(comparison.plain + comparison.adapted)}
     rows = np.vstack([text, path, query, *hits.values()]).astype(np.float64)
-    centred = rows - rows.mean(axis=0)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = rows - rows.mean(axis=0)
+    u, s, _ = np.linalg.svd(centered, full_matrices=False)
     expected = u[:, :2] * s[:2]
     positions = {found([r])[0]: r.position for r in comparison.plain + comparison.adapted}
     drawn = np.array([*comparison.map.path, comparison.map.query, *(positions[key] for key in hits)])
@@ -211,7 +211,7 @@ def test_somebody_elses_collection_shows_no_files(encoder):
     client.upsert(
         "mine", [models.PointStruct(id=n, vector=rng.normal(size=32).tolist(), payload=payload) for n in range(5)]
     )
-    store = QdrantStore(client, "mine", space=encoder.space, vector="", trust_unstamped=True)
+    store = QdrantStore(client, "mine", space=encoder.space, vector="", trust_foreign=True)
     with pytest.warns(UserWarning, match="Only its width"):
         comparison = Searcher(store, encoder).compare(QUERY)
     assert len({result.video_id for result in comparison.adapted}) == 5

@@ -13,7 +13,7 @@ import pytest
 from qdrant_client import QdrantClient
 
 from benchmarks.server import QdrantProcess
-from dits_adapter.stores.qdrant import QdrantStore
+from dits_adapter.stores.qdrant.store import QdrantStore
 
 QDRANT_IMAGE = "qdrant/qdrant:v1.16.3"
 

@@ -93,7 +93,7 @@ class FakeEncoder:
 def ingest_when_told(location: str, collection: str, folder: str) -> None:
     """For a line on stdin, start an ingestion in a process and print its number; for the next, its end."""
     from dits_adapter.stores import ingest
-    from dits_adapter.stores.qdrant import QdrantStore
+    from dits_adapter.stores.qdrant.store import QdrantStore
 
     ingest.BATCH = 3
     for _ in sys.stdin:

@@ -17,10 +17,10 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from benchmarks.server import QdrantProcess
 from dits_adapter.errors import StoreError
-from dits_adapter.stores import connection
 from dits_adapter.stores import ingest as ingest_module
-from dits_adapter.stores.options import CollectionOptions
-from dits_adapter.stores.qdrant import QdrantStore
+from dits_adapter.stores.qdrant import connection
+from dits_adapter.stores.qdrant.options import CollectionOptions
+from dits_adapter.stores.qdrant.store import QdrantStore
 from tests.stores.conftest import contents
 from tests.stores.fakes import FakeEncoder, write_video
 from tests.stores.server import QdrantCluster, TcpProxy

@@ -16,12 +16,12 @@ from qdrant_client import QdrantClient, models
 
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
-from dits_adapter.stores import copying
-from dits_adapter.stores.copying import copy_collection
-from dits_adapter.stores.options import CollectionOptions
-from dits_adapter.stores.qdrant import QdrantStore
-from dits_adapter.stores.rebuild import switch
-from dits_adapter.stores.segments import POOLED
+from dits_adapter.stores.qdrant import copy as copying
+from dits_adapter.stores.qdrant.aliases import switch
+from dits_adapter.stores.qdrant.copy import copy_collection
+from dits_adapter.stores.qdrant.options import CollectionOptions
+from dits_adapter.stores.qdrant.schema import POOLED
+from dits_adapter.stores.qdrant.store import QdrantStore
 from tests.stores.conftest import contents
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 
@@ -52,7 +52,7 @@ def everything(place: Place) -> tuple[Any, ...]:
     with QdrantStore(*place) as store:
         info = store.client.get_collection(store.collection)
         options = CollectionOptions.of(info.config.params, info.config.params.vectors[POOLED])
-        stamp = store.stamp()
+        stamp = store.metadata()
         assert stamp is not None
         assert stamp.space.differences(fake_space()) == []
         cut = stamp.segment_seconds, stamp.overlap
@@ -72,7 +72,7 @@ def assert_same(places: tuple[Place, Place]) -> None:
 
 def test_all_of_it_arrives_and_is_searched_alike(places: tuple[Place, Place], tmp_path: Path) -> None:
     source, destination = places
-    options = CollectionOptions(hnsw_m=24, on_disk=True, quantisation="scalar")
+    options = CollectionOptions(hnsw_m=24, on_disk=True, quantization="scalar")
     fill(source, tmp_path / "videos", options=options, segment_seconds=2.0)
     with QdrantStore(*source) as store:
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)

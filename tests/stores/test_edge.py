@@ -22,8 +22,9 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from dits_adapter.errors import InputError, StoreError
-from dits_adapter.stores.edge import COLLECTION, GONE, NEW, EdgeClient
-from dits_adapter.stores.qdrant import QdrantStore
+from dits_adapter.stores.qdrant.edge.client import GONE, NEW, EdgeClient
+from dits_adapter.stores.qdrant.edge.collection import COLLECTION
+from dits_adapter.stores.qdrant.store import QdrantStore
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 
 WIDTH, FRAMES, POINTS = 8, 3, 300
@@ -360,8 +361,8 @@ def test_an_index_is_built_when_asked_and_held_back_in_between(client: EdgeClien
     assert info.indexed_vectors_count
     assert info.config.metadata == {"a": [1], "b": 2}
     binary = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
-    quantised = {"video": models.VectorParamsDiff(quantization_config=binary)}
-    assert client.update_collection("videos", vectors_config=quantised)
+    quantized = {"video": models.VectorParamsDiff(quantization_config=binary)}
+    assert client.update_collection("videos", vectors_config=quantized)
     assert client.get_collection("videos").config.params.vectors["video"].quantization_config == binary
     assert list((client.folder / "videos").rglob("quantized*"))
     full = {"video": models.VectorParamsDiff(quantization_config=models.Disabled.DISABLED)}

@@ -26,11 +26,12 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from benchmarks.server import QdrantProcess
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
-from dits_adapter.stores import connection
 from dits_adapter.stores import ingest as ingest_module
-from dits_adapter.stores.ingest import IngestReport, find_videos
-from dits_adapter.stores.qdrant import QdrantStore
-from dits_adapter.stores.segments import VideoFile, segment_point
+from dits_adapter.stores.discover import find_videos
+from dits_adapter.stores.qdrant import connection
+from dits_adapter.stores.qdrant.schema import VideoFile, segment_point
+from dits_adapter.stores.qdrant.store import QdrantStore
+from dits_adapter.stores.report import IngestReport
 from tests.stores.conftest import Storage, contents
 from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
 

@@ -13,15 +13,15 @@ from qdrant_client import QdrantClient, models
 
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, StoreError
-from dits_adapter.stores.options import CollectionOptions
-from dits_adapter.stores.qdrant import QdrantStore
-from dits_adapter.stores.recall import EFS, measure_recall
-from dits_adapter.stores.segments import POOLED
+from dits_adapter.stores.qdrant.options import CollectionOptions
+from dits_adapter.stores.qdrant.recall import EFS, measure_recall
+from dits_adapter.stores.qdrant.schema import POOLED
+from dits_adapter.stores.qdrant.store import QdrantStore
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 
 ALL = {
     "float16": True,
-    "quantisation": "scalar",
+    "quantization": "scalar",
     "on_disk": True,
     "hnsw_m": 24,
     "hnsw_ef_construct": 64,
@@ -48,7 +48,7 @@ def kept_as(store: QdrantStore) -> CollectionOptions:
     return CollectionOptions.of(params, params.vectors[POOLED])
 
 
-@pytest.mark.parametrize("options", [{}, ALL, {"quantisation": "binary"}])
+@pytest.mark.parametrize("options", [{}, ALL, {"quantization": "binary"}])
 def test_a_collection_is_kept_as_asked(place: tuple[str, str], options: dict) -> None:
     asked = CollectionOptions.model_validate(options)
     with QdrantStore(*place) as store:
@@ -60,10 +60,10 @@ def test_a_collection_is_kept_as_asked(place: tuple[str, str], options: dict) ->
         assert kept_as(store).model_dump(exclude=unsaid) == asked.model_dump(exclude=unsaid)
 
 
-def test_a_quantised_collection_is_filled_and_searched(place: tuple[str, str], tmp_path: Path) -> None:
+def test_a_quantized_collection_is_filled_and_searched(place: tuple[str, str], tmp_path: Path) -> None:
     for seed in range(5):
         write_video(tmp_path / "videos" / f"{seed}.mp4", seed=seed)
-    options = CollectionOptions(float16=True, quantisation="scalar")
+    options = CollectionOptions(float16=True, quantization="scalar")
     with QdrantStore(*place) as store:
         store.ingest(tmp_path / "videos", FakeEncoder(), options=options, progress=False)  # type: ignore[arg-type]
         wanted = next(FakeEncoder().iter_segments([str(tmp_path / "videos" / "3.mp4")], on_error=print))
@@ -78,9 +78,9 @@ def test_other_options_than_those_it_has_are_refused(place: tuple[str, str]) -> 
         store.create(fake_space(), options=CollectionOptions(hnsw_m=8))
         store.create(fake_space(), options=CollectionOptions(hnsw_m=8))
         store.create(fake_space())
-        message = r"is there already, with hnsw_m=8 instead of 9, quantisation=none instead of scalar"
+        message = r"is there already, with hnsw_m=8 instead of 9, quantization=none instead of scalar"
         with pytest.raises(StoreError, match=message):
-            store.create(fake_space(), options=CollectionOptions(hnsw_m=9, quantisation="scalar", float16=False))
+            store.create(fake_space(), options=CollectionOptions(hnsw_m=9, quantization="scalar", float16=False))
 
 
 def test_options_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +120,7 @@ def fill(store: QdrantStore, count: int, width: int) -> np.ndarray:
 def test_recall_against_a_slow_reference(place: tuple[str, str]) -> None:
     space = fake_space(width=64)
     with QdrantStore(*place) as store:
-        store.create(space, options=CollectionOptions(quantisation="binary", hnsw_m=4, hnsw_ef_construct=4))
+        store.create(space, options=CollectionOptions(quantization="binary", hnsw_m=4, hnsw_ef_construct=4))
         vectors = fill(store, 2000, 64)
         queries = np.random.default_rng(1).normal(size=(40, 64))
         rows = {row.search: row for row in measure_recall(store, queries)}

@@ -14,10 +14,10 @@ import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from benchmarks.server import QdrantProcess, free_port
-from dits_adapter.calibration import Calibration
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
-from dits_adapter.stores.qdrant import QdrantStore, collection_space
-from dits_adapter.stores.segments import STAMP, Hit
+from dits_adapter.evaluation.calibration import Calibration
+from dits_adapter.stores.qdrant.schema import METADATA_KEY, Hit
+from dits_adapter.stores.qdrant.store import QdrantStore, collection_space
 from tests.stores.conftest import QDRANT_IMAGE, Storage, docker_answers
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 
@@ -145,13 +145,13 @@ def test_a_collection_of_somebody_else_is_searched_only_on_trust(storage: Storag
     storage.open(space=fake_space()).create(fake_space())
     own_collection(storage.open().client, "mine", {"clip": COSINE})
     try:
-        with pytest.raises(StoreError, match=r"'mine' does not say which.*trust_unstamped=True"):
+        with pytest.raises(StoreError, match=r"'mine' does not say which.*trust_foreign=True"):
             storage.open("mine", space=fake_space(), vector="clip").search(QUERY)
         with pytest.raises(StoreError, match="does not say"):
             collection_space(storage.open().client, "mine")
         with pytest.raises(InputError, match="needs space"):
-            storage.open("mine", trust_unstamped=True)
-        store = storage.open("mine", space=fake_space(), vector="clip", trust_unstamped=True)
+            storage.open("mine", trust_foreign=True)
+        store = storage.open("mine", space=fake_space(), vector="clip", trust_foreign=True)
         with pytest.warns(UserWarning, match=r"taken to be fake-0.*Only its width \(8\) could be checked"):
             hits = store.search(QUERY)
         assert [(hit.video_id, hit.path, hit.start, hit.timestamp) for hit in hits] == [
@@ -159,13 +159,13 @@ def test_a_collection_of_somebody_else_is_searched_only_on_trust(storage: Storag
             ("2", "p", None, None),
             ("1", "p", None, None),
         ]
-        grouped = storage.open("mine", space=fake_space(), vector="clip", video_field="clip", trust_unstamped=True)
+        grouped = storage.open("mine", space=fake_space(), vector="clip", video_field="clip", trust_foreign=True)
         with pytest.warns(UserWarning, match="taken to be"):
             assert [hit.video_id for hit in grouped.search(QUERY)] == ["x", "y"]
         with pytest.raises(StoreError, match="has no vector 'video'; it has 'clip'"):
-            storage.open("mine", space=fake_space(), trust_unstamped=True).open()
+            storage.open("mine", space=fake_space(), trust_foreign=True).open()
         with pytest.raises(SpaceMismatchError, match="'mine' has width 8; the queries have 9"):
-            storage.open("mine", space=fake_space(0, 9), vector="clip", trust_unstamped=True).open()
+            storage.open("mine", space=fake_space(0, 9), vector="clip", trust_foreign=True).open()
     finally:
         storage.open().client.delete_collection("mine")
 
@@ -173,7 +173,7 @@ def test_a_collection_of_somebody_else_is_searched_only_on_trust(storage: Storag
 def test_the_unnamed_vector_is_searched_as_the_empty_name() -> None:
     client = QdrantClient(":memory:")
     own_collection(client, "mine", COSINE)
-    store = QdrantStore(client, "mine", space=fake_space(), vector="", trust_unstamped=True)
+    store = QdrantStore(client, "mine", space=fake_space(), vector="", trust_foreign=True)
     with pytest.warns(UserWarning, match="taken to be"):
         assert store.search(QUERY, limit=1)[0].video_id == "0"
 
@@ -243,7 +243,7 @@ def test_an_unknown_collection_is_answered_with_those_there_are(storage: Storage
 
 def test_a_stamp_of_a_newer_version_is_refused() -> None:
     client = QdrantClient(":memory:")
-    client.create_collection("videos", vectors_config={"video": COSINE}, metadata={STAMP: {"format": 2}})
+    client.create_collection("videos", vectors_config={"video": COSINE}, metadata={METADATA_KEY: {"format": 2}})
     with pytest.raises(StoreError, match="newer dits_adapter"):
         QdrantStore(client).search(QUERY)
 

@@ -19,11 +19,11 @@ from benchmarks.server import QdrantProcess
 from dits_adapter import AsyncQdrantStore
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
-from dits_adapter.stores.qdrant import INDEXING_THRESHOLD, QdrantStore
-from dits_adapter.stores.rebuild import rebuild, switch
-from dits_adapter.stores.search import BATCH, Ask
-from dits_adapter.stores.segments import Hit, VideoFile
-from dits_adapter.video.xpool import XPool, XPoolReranker
+from dits_adapter.stores.qdrant.aliases import rebuild, switch
+from dits_adapter.stores.qdrant.query import BATCH, SearchRequest
+from dits_adapter.stores.qdrant.schema import Hit, VideoFile
+from dits_adapter.stores.qdrant.store import INDEXING_THRESHOLD, QdrantStore
+from dits_adapter.xpool import XPool, XPoolReranker
 from tests.stores.conftest import Storage, contents
 from tests.stores.fakes import FakeEncoder, fake_space, unit, write_video
 
@@ -69,7 +69,7 @@ def test_a_batch_finds_what_each_query_finds(filled: QdrantStore, ask: dict[str,
 
 
 def test_a_batch_of_a_collection_without_groups() -> None:
-    store = QdrantStore(":memory:", space=fake_space(), vector="", trust_unstamped=True)
+    store = QdrantStore(":memory:", space=fake_space(), vector="", trust_foreign=True)
     store.client.create_collection(
         "videos", vectors_config=models.VectorParams(size=8, distance=models.Distance.COSINE)
     )
@@ -300,7 +300,7 @@ def test_a_least_score_that_is_none_is_refused(score: float) -> None:
 
 
 def test_a_nested_field_groups_in_batches_too() -> None:
-    store = QdrantStore(":memory:", space=fake_space(), vector="", video_field="meta.clip", trust_unstamped=True)
+    store = QdrantStore(":memory:", space=fake_space(), vector="", video_field="meta.clip", trust_foreign=True)
     cosine = models.VectorParams(size=8, distance=models.Distance.COSINE)
     store.client.create_collection("videos", vectors_config=cosine)
     points = [
@@ -314,11 +314,13 @@ def test_a_nested_field_groups_in_batches_too() -> None:
     assert [{hit.video_id for hit in hits} for hits in found] == [{"0", "1", "2"}] * 3
     assert all(map(same, store.search_batch(queries(3)), found))
     with pytest.raises(InputError, match="is for one query"):
-        store._connection.run(store._searched.searching(queries(2), Ask(rerank=lambda frames: np.ones(1))))
+        store._connection.run(
+            store._searched.searching(queries(2), SearchRequest(rerank=lambda frames: np.ones(1)))
+        )
 
 
 def test_a_video_that_a_server_returns_again_takes_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = QdrantStore(":memory:", space=fake_space(), vector="", video_field="names", trust_unstamped=True)
+    store = QdrantStore(":memory:", space=fake_space(), vector="", video_field="names", trust_foreign=True)
     cosine = models.VectorParams(size=8, distance=models.Distance.COSINE)
     store.client.create_collection("videos", vectors_config=cosine)
     again = models.ScoredPoint(id=1, version=0, score=0.5, payload={"names": ["long", "x9"]})
@@ -405,14 +407,14 @@ class TestTenants:
         assert {Path(record.path).parent.name for record in records} == {"acme"}
         moved = VideoFile("/moved.mp4", 1, 2, first.video_id)
         nobody = storage.open()
-        for request in (nobody.records, lambda: nobody.forget(records), lambda: nobody.relocate(moved)):
+        for request in (nobody.records, lambda: nobody.delete(records), lambda: nobody.update_path(moved)):
             with pytest.raises(StoreError, match="keeps tenants apart: say which"):
                 request()
         assert storage.open(tenant="zeta").count() == storage.open(tenant="acme").count() == 3
         mine = storage.open(tenant="acme")
-        mine.relocate(moved)
+        mine.update_path(moved)
         assert "/moved.mp4" in {record.path for record in mine.records()}
-        mine.forget(records)
+        mine.delete(records)
         assert mine.records() == []
         assert {Path(record.path).parent.name for record in storage.open(tenant="zeta").records()} == {"zeta"}
         with pytest.raises(StoreError, match="has no collection 'nothing'"):

@@ -26,7 +26,16 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException
 
 from dits_adapter.cli import main
-from dits_adapter.clip import Clip, load_clip
+from dits_adapter.data import cache as cache_module
+from dits_adapter.data import cache_writer, numpy_files, parquet_files
+from dits_adapter.data.cache import EmbeddingCache, Rows
+from dits_adapter.data.cache_index import CacheIndex, read_index
+from dits_adapter.data.cache_writer import CacheWriter
+from dits_adapter.data.embed import embed, embed_from_qdrant
+from dits_adapter.data.import_vectors import import_vectors
+from dits_adapter.data.pairs import Pairs, load_pairs
+from dits_adapter.data.pairs_file import PairsFile
+from dits_adapter.encoders.clip import Clip, load_clip
 from dits_adapter.errors import (
     DITSError,
     InputError,
@@ -36,14 +45,7 @@ from dits_adapter.errors import (
     VideoError,
 )
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.qdrant import QdrantStore
-from dits_adapter.training import cache as cache_module
-from dits_adapter.training import own_vectors
-from dits_adapter.training.cache import CacheIndex, CacheWriter, EmbeddingCache, Rows, read_index
-from dits_adapter.training.data import Pairs, load_pairs
-from dits_adapter.training.embed import embed, embed_from_qdrant
-from dits_adapter.training.own_vectors import import_vectors
-from dits_adapter.training.pairs_file import PairsFile
+from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.video.encoder import VideoEncoder
 from tests.stores.fakes import fake_space, unit
 from tests.video.clips import picture, write_clip
@@ -106,7 +108,7 @@ class FakeEncoder:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of 15 texts, and of 3 videos with 4 frames each."""
-    monkeypatch.setattr(cache_module, "SHARD_VECTORS", 15)
+    monkeypatch.setattr(cache_writer, "SHARD_VECTORS", 15)
 
 
 @pytest.fixture
@@ -260,7 +262,7 @@ class TestEmbed:
         report = embed(tmp_path / "pairs.jsonl", tmp_path / "cache", encoder, progress=False)
 
         assert (report.texts, report.videos, report.set_aside) == (8, 6, 2)
-        assert [(broken.id, broken.reason) for broken in report.quarantine] == [("5.mp4", "is empty (0 bytes)")]
+        assert [(broken.id, broken.reason) for broken in report.failures] == [("5.mp4", "is empty (0 bytes)")]
         assert "5.mp4: is empty (0 bytes)" in str(report)
         pairs = load_pairs(tmp_path / "cache")
         good = [0, 1, 2, 3, 4, 6]
@@ -274,7 +276,7 @@ class TestEmbed:
         assert pairs.labels.tolist() == [row for row, _ in described]
         raw = encoder.clip.embed_texts([text for _, text in described]).numpy()
         np.testing.assert_allclose(pairs.text, raw, atol=1e-4)
-        assert abs(np.linalg.norm(pairs.text, axis=1) - 1).min() > 0.1  # not normalised
+        assert abs(np.linalg.norm(pairs.text, axis=1) - 1).min() > 0.1  # not normalized
 
     def test_a_second_run_embeds_nothing(self, fake_pairs, tmp_path):
         first = run(fake_pairs, tmp_path / "cache")
@@ -294,7 +296,7 @@ class TestEmbed:
         report = run(fake_pairs, tmp_path / "cache", encoder, retry_failed=True)
         assert encoder.decoded == ["4.mp4", "7.mp4"]
         assert encoder.clip.read == []
-        assert [broken.id for broken in report.quarantine] == ["clip-7"]
+        assert [broken.id for broken in report.failures] == ["clip-7"]
         run(fake_pairs, tmp_path / "fresh")
         assert contents(tmp_path / "cache") == contents(tmp_path / "fresh")
 
@@ -405,7 +407,7 @@ def test_sigkill_while_real_clips_are_embedded(tmp_path, tiny_clip, small_shards
         "--out",
     ]
     program = (
-        "from dits_adapter.training import cache; cache.SHARD_VECTORS = 15; "
+        "from dits_adapter.data import cache_writer; cache_writer.SHARD_VECTORS = 15; "
         "from dits_adapter.cli import main; raise SystemExit(main())"
     )
     process = subprocess.Popen(
@@ -503,7 +505,7 @@ class TestDamage:
             (lambda index: "[]", "is not the index of a cache"),
             (lambda index: json.dumps(index | {"format_version": 2}), "has format version 2, this release reads"),
             (lambda index: json.dumps(index | {"frames": -1}), "is invalid"),
-            (lambda index: json.dumps(index | {"quarantine": []}), "was changed or damaged"),
+            (lambda index: json.dumps(index | {"failures": []}), "was changed or damaged"),
         ],
     )
     def test_an_index_is_refused(self, cache, fake_pairs, change, message):
@@ -549,7 +551,7 @@ class TestDamage:
 MEMORY = """
 import resource, sys
 import numpy as np
-from dits_adapter.training import cache
+from dits_adapter.data import cache
 from dits_adapter.training.data import load_pairs
 from tests.stores.fakes import fake_space
 
@@ -710,7 +712,8 @@ def own(tmp_path: Path, clip: Clip) -> Own:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch, small_shards: None) -> None:
     """Blocks of seven rows, smaller and larger than shards."""
-    monkeypatch.setattr(own_vectors, "BLOCK", 7)
+    monkeypatch.setattr(numpy_files, "BLOCK", 7)
+    monkeypatch.setattr(parquet_files, "BLOCK", 7)
 
 
 @pytest.mark.filterwarnings("error")
@@ -719,7 +722,7 @@ class TestImport:
     def test_what_is_read_back_is_what_was_given(self, own, clip, tmp_path, small_blocks, form):
         files = own.save() if form == "numpy" else own.save_parquet()
         report = import_vectors(**files, out=tmp_path / "cache", clip=clip, frames_sampled=FRAMES, progress=False)
-        assert (report.texts, report.videos, report.new_texts, report.quarantine) == (90, 40, 90, [])
+        assert (report.texts, report.videos, report.new_texts, report.failures) == (90, 40, 90, [])
         pairs = load_pairs(tmp_path / "cache")
         np.testing.assert_array_equal(pairs.text, own.text)
         np.testing.assert_array_equal(pairs.labels, own.labels)
@@ -774,7 +777,7 @@ class TestImport:
         with pytest.warns(UserWarning, match="not sure that texts are nearer to their own videos"):
             import_vectors(**own.save(), out=tmp_path / "cache", clip=clip, progress=False)
 
-    def test_texts_that_were_normalised_are_remarked(self, own, clip, tmp_path):
+    def test_texts_that_were_normalized_are_remarked(self, own, clip, tmp_path):
         own.text = unit(own.text)
         with pytest.warns(UserWarning, match=r"norms of about 1, tiny-clip gives about .* input=raw"):
             import_vectors(**own.save(), out=tmp_path / "cache", clip=clip, progress=False)
@@ -913,7 +916,7 @@ class TestQdrant:
 
         report = embed_from_qdrant(pairs, tmp_path / "cache", encoder.clip, store, progress=False)
 
-        assert [broken.reason for broken in report.quarantine] == ["the collection has no such video"]
+        assert [broken.reason for broken in report.failures] == ["the collection has no such video"]
         found, expected = load_pairs(tmp_path / "cache"), load_pairs(tmp_path / "files")
         np.testing.assert_allclose(found.video, expected.video, atol=1e-6)
         np.testing.assert_allclose(found.frames[:], expected.frames[:], atol=1e-6)
@@ -931,7 +934,7 @@ class TestQdrant:
             pairs = write_pairs(tmp_path / f"{field}.jsonl", [{"id": name, "text": "a"} for name in names])
             out = tmp_path / f"cache-{field}"
             report = embed_from_qdrant(pairs, out, encoder.clip, store, id_field=field, progress=False)
-            assert (report.videos, report.quarantine) == (5, [])
+            assert (report.videos, report.failures) == (5, [])
 
     def test_several_points_of_one_video_are_named_one_by_one(self, ingested, tmp_path):
         store, encoder, clips = ingested
@@ -967,7 +970,7 @@ class TestQdrant:
         with pytest.raises(StoreError, match="does not say which embedding space"):
             embed_from_qdrant(pairs, tmp_path / "cache", clip, QdrantStore(client, "mine", vector=""))
         space = EmbeddingSpace.of(clip)
-        store = QdrantStore(client, "mine", space=space, vector="", trust_unstamped=True)
+        store = QdrantStore(client, "mine", space=space, vector="", trust_foreign=True)
         with pytest.warns(UserWarning, match="does not say which embedding space"):
             embed_from_qdrant(pairs, tmp_path / "cache", clip, store, id_field="clip", progress=False)
         found = load_pairs(tmp_path / "cache")

@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dits_adapter.clip import load_clip
+from dits_adapter.data.pairs import split_videos
+from dits_adapter.encoders.clip import load_clip
 from dits_adapter.errors import InputError, VideoError
-from dits_adapter.training.clips import (
+from dits_adapter.training.joint.clips import (
     Captions,
     ClipDataset,
     ClipLoader,
@@ -27,7 +28,6 @@ from dits_adapter.training.clips import (
     random_crop,
     read_clip,
 )
-from dits_adapter.training.data import split_videos
 from dits_adapter.video.decode import decode_frames
 from tests.video.clips import number_of, picture, write_clip
 

@@ -13,25 +13,18 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from dits_adapter.adapters import DITSAdapter, LowRankAdapter, LowRankConfig, MLPAdapter, MLPConfig
-from dits_adapter.artifact import Artifact
+from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
+from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError, InputError, SpaceMismatchError
-from dits_adapter.metrics import RetrievalMetrics, ranks
+from dits_adapter.evaluation.comparison import Comparison, Retrieval, Row, recommend
+from dits_adapter.evaluation.metrics import RetrievalMetrics, ranks
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.training.compare import (
-    Comparison,
-    Retrieval,
-    Row,
-    compare,
-    equal_cost_depth,
-    recommend,
-    schedule,
-    standard_rows,
-)
+from dits_adapter.training.compare import compare
 from dits_adapter.training.config import Recipe, TrainingConfig
-from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import CLOSED_FORM
+from dits_adapter.training.initial import CLOSED_FORM
+from dits_adapter.training.rows import equal_cost_depth, schedule, standard_rows
 from dits_adapter.training.run import fit
 
 WIDTH = 8

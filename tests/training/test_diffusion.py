@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from dits_adapter.adapters import DiffusionAdapter
-from dits_adapter.artifact import Artifact
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
-from dits_adapter.metrics import RetrievalMetrics
+from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import Recipe, TrainingConfig
-from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import evaluate, fresh_adapter, initialise, train
+from dits_adapter.training.initial import fresh_adapter, initialize
+from dits_adapter.training.loop import evaluate, train
 from dits_adapter.training.run import fit
 from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
 
@@ -64,13 +65,13 @@ def test_it_learns_32_pairs_by_heart():
     torch.manual_seed(0)
     adapter = fresh_adapter("diffusion", WIDTH, options={"depth": 2})
     config = TrainingConfig(epochs=150, batch_size=32, learning_rate=5e-3, weight_decay=0)
-    initialise(adapter, pairs, pairs, config)
+    initialize(adapter, pairs, pairs, config)
     train(adapter, pairs, pairs, config, progress=False)
     assert r1(adapter, pairs) == 100
 
 
 @pytest.mark.parametrize(("name", "options"), [("fixed-prior", {"variance": 0.5}), ("diffusion-pretrained", {})])
-def test_artefacts_of_them_give_the_same_vectors(name, options, tmp_path):
+def test_artifacts_of_them_give_the_same_vectors(name, options, tmp_path):
     pairs = gap_pairs(40)
     adapter, _ = fit(recipe(name, **options), pairs, pairs, progress=False)
     loaded = Artifact.load(Artifact(adapter, SPACE).save(tmp_path / name)).adapter

@@ -1,4 +1,4 @@
-"""`dits-adapter distill`: an ordinary artefact of fewer steps, or none where it is worse than its teacher."""
+"""`dits-adapter distill`: an ordinary artifact of fewer steps, or none where it is worse than its teacher."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ import torch
 from safetensors import safe_open
 
 from dits_adapter.adapters import DITSAdapter
-from dits_adapter.artifact import Artifact
+from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
+from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError, SpaceMismatchError
-from dits_adapter.metrics import RetrievalMetrics
+from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training import distill as module
 from dits_adapter.training.config import TrainingConfig
-from dits_adapter.training.data import Pairs
 from dits_adapter.training.distill import TRAJECTORY_WEIGHT, distill, follow, student_of
-from dits_adapter.training.frozen import evaluate
+from dits_adapter.training.loop import evaluate
 from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore:the .* test videos fix R@1")
 
 
-def randomised(**options):
+def randomized(**options):
     adapter = DITSAdapter(SamplerConfig(width=WIDTH, **options))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -72,7 +72,7 @@ def run(cache, teacher, out, *extra):
     ("options", "fields"),
     [([], (1, 2)), (["--steps", "2", "--depth", "1"], (2, 1)), (["--steps", "10", "--mlp-ratio", "1"], (10, 2))],
 )
-def test_the_student_is_an_ordinary_artefact(cache, teacher, tmp_path, capsys, options, fields):
+def test_the_student_is_an_ordinary_artifact(cache, teacher, tmp_path, capsys, options, fields):
     assert run(cache, teacher, tmp_path / "student", *options) == 0
     assert f"student, T' = {fields[0]}: R@1" in capsys.readouterr().out
     loaded = Artifact.load(tmp_path / "student")
@@ -112,7 +112,7 @@ def test_a_student_that_is_worse_is_not_written(cache, teacher, tmp_path, monkey
 
     def spoiled(adapter, *args, **options):
         history = real(adapter, *args, **options)
-        adapter.load_state_dict(randomised(steps=1, depth=2).state_dict())
+        adapter.load_state_dict(randomized(steps=1, depth=2).state_dict())
         return history
 
     monkeypatch.setattr(module, "train", spoiled)
@@ -151,7 +151,7 @@ def test_killed_and_repeated_it_ends_with_the_same_weights(cache, teacher, tmp_p
 
 def test_what_was_learnt_from_another_teacher_is_not_gone_on_with(cache, teacher, tmp_path, monkeypatch):
     pairs, master = Pairs.load(cache), Artifact.load(teacher)
-    other = Artifact(randomised(depth=2), SPACE)
+    other = Artifact(randomized(depth=2), SPACE)
     training = TrainingConfig(epochs=2, batch_size=64)
 
     def student(of, out):
@@ -172,7 +172,7 @@ def dies(*_):
 
 
 def test_the_loss_is_contrast_and_distance_to_the_trajectory():
-    teacher, student = randomised(depth=1).double(), randomised(depth=2, steps=2).double()
+    teacher, student = randomized(depth=1).double(), randomized(depth=2, steps=2).double()
     rng = torch.Generator().manual_seed(1)
     text, video = (torch.randn(5, WIDTH, generator=rng, dtype=torch.float64) for _ in range(2))
     path, own = teacher.sampler.trajectory(text), student.sampler.trajectory(text)
@@ -192,7 +192,7 @@ def test_the_loss_is_contrast_and_distance_to_the_trajectory():
 
 
 def test_a_student_starts_from_its_teachers_weights():
-    teacher = randomised(depth=3, start="affine", noise_scale=1.0)
+    teacher = randomized(depth=3, start="affine", noise_scale=1.0)
     same, narrow = student_of(teacher, 2), student_of(teacher, 1, depth=2, mlp_ratio=2)
     for name, tensor in same.state_dict().items():
         assert torch.equal(tensor, teacher.state_dict()[name])
@@ -205,12 +205,12 @@ def test_a_student_starts_from_its_teachers_weights():
 @pytest.mark.parametrize(
     ("teacher", "options", "message"),
     [
-        (randomised(steps=2), {"steps": 3}, "the teacher takes 2"),
-        (randomised(depth=1), {"steps": 10}, "through 101 d × d matrices; a student has to be smaller"),
-        (randomised(depth=1), {"steps": 9, "mlp_ratio": 5}, "has to be smaller"),
-        (randomised(), {"steps": 0}, "a student of 0 steps"),
-        (randomised(), {"steps": 1, "depth": -1}, "depth"),
-        (randomised(condition="text"), {"steps": 1}, "conditioned on the text"),
+        (randomized(steps=2), {"steps": 3}, "the teacher takes 2"),
+        (randomized(depth=1), {"steps": 10}, "through 101 d × d matrices; a student has to be smaller"),
+        (randomized(depth=1), {"steps": 9, "mlp_ratio": 5}, "has to be smaller"),
+        (randomized(), {"steps": 0}, "a student of 0 steps"),
+        (randomized(), {"steps": 1, "depth": -1}, "depth"),
+        (randomized(condition="text"), {"steps": 1}, "conditioned on the text"),
     ],
 )
 def test_impossible_students_are_refused(teacher, options, message):
@@ -227,7 +227,7 @@ def test_other_adapters_and_spaces_are_refused(cache, tmp_path):
         distill(linear, pairs, tmp_path / "out", dataset="x")
     elsewhere = SPACE.model_copy(update={"frames": 5})
     with pytest.raises(SpaceMismatchError, match="the teacher belongs"):
-        distill(Artifact(randomised(), elsewhere), pairs, tmp_path / "out", dataset="x")
+        distill(Artifact(randomized(), elsewhere), pairs, tmp_path / "out", dataset="x")
 
 
 def test_unknown_fields_are_named(cache, teacher, tmp_path, capsys):

@@ -11,21 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError, InputError, SpaceMismatchError
-from dits_adapter.metrics import RetrievalMetrics
+from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.training import frozen
+from dits_adapter.training import batches as frozen
+from dits_adapter.training.batches import nearest_videos
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
-from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import (
-    best_epoch,
-    evaluate,
-    fit_closed_form,
-    fresh_adapter,
-    nearest_videos,
-    train,
-)
+from dits_adapter.training.initial import fit_closed_form, fresh_adapter
+from dits_adapter.training.loop import best_epoch, evaluate, train
 from dits_adapter.training.losses import contrastive_loss
 from dits_adapter.training.run import fit
 

@@ -18,17 +18,18 @@ from safetensors.torch import load_file
 
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
 from dits_adapter.adapters import DITSAdapter
-from dits_adapter.artifact import Artifact
-from dits_adapter.clip import load_clip
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.encoders.clip import load_clip
 from dits_adapter.errors import ArtifactError, DITSError, InputError, SpaceMismatchError, VideoError
-from dits_adapter.metrics import ranks
+from dits_adapter.evaluation.metrics import ranks
 from dits_adapter.sampler import SamplerConfig
-from dits_adapter.training import joint as module
-from dits_adapter.training.clips import Captions
 from dits_adapter.training.config import JointRecipe
-from dits_adapter.training.joint import JointModel, train_joint
+from dits_adapter.training.joint import train as module
+from dits_adapter.training.joint.clips import Captions
+from dits_adapter.training.joint.model import JointModel
+from dits_adapter.training.joint.train import train_joint
 from dits_adapter.training.losses import contrastive_loss
-from dits_adapter.video.xpool import XPool, XPoolScores
+from dits_adapter.xpool import XPool, XPoolScores
 from tests.video.clips import write_clip
 
 WORDS = (
@@ -63,7 +64,7 @@ def recipe(**settings):
 
 
 class Clips:
-    """Videos as arrays: each three frames of coloured blocks, no two alike."""
+    """Videos as arrays: each three frames of colored blocks, no two alike."""
 
     def __init__(self, count: int) -> None:
         rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""`dits-adapter train`, from cached pairs to an artefact, as a user runs it."""
+"""`dits-adapter train`, from cached pairs to an artifact, as a user runs it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from dits_adapter.artifact import Artifact
+from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
+from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
-from dits_adapter.metrics import RetrievalMetrics
+from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.training.config import Recipe
-from dits_adapter.training.data import Pairs
-from dits_adapter.training.frozen import CLOSED_FORM, LEARNING_RATES, evaluate
+from dits_adapter.training.initial import CLOSED_FORM, LEARNING_RATES
+from dits_adapter.training.loop import evaluate
 from dits_adapter.training.run import calibrate, fit, train_artifact
 from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
 
@@ -39,7 +40,7 @@ def run(cache, out, *extra, **settings):
     return main(["train", str(cache), "--out", str(out), "--test-fraction", "0.2", *sets, *extra])
 
 
-def test_writes_an_artefact_that_says_what_it_is(cache, tmp_path, capsys):
+def test_writes_an_artifact_that_says_what_it_is(cache, tmp_path, capsys):
     curve = tmp_path / "curve.png"
     assert run(cache, tmp_path / "adapter", "--curve", str(curve)) == 0
     printed = capsys.readouterr().out
@@ -144,7 +145,7 @@ def test_what_is_refused(cache, tmp_path, capsys):
         train_artifact(Pairs.load(cache), Recipe(adapter="mean-shift"), tmp_path / "b", dataset="x", test=other)
 
 
-def test_a_raw_sampler_is_not_trained_on_normalised_texts(tmp_path):
+def test_a_raw_sampler_is_not_trained_on_normalized_texts(tmp_path):
     pairs = gap_pairs(40)
     norms = np.linalg.norm(pairs.text, axis=1, keepdims=True)
     flat = Pairs(pairs.text / norms, pairs.video, pairs.labels, SPACE)

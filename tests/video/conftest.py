@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dits_adapter.errors import DITSError
-from dits_adapter.video.decode import _load
+from dits_adapter.video.readers import _load
 from tests.video.clips import OPEN_GOP, cut, picture, set_display_matrix, trim, write_clip
 
 PICTURES = [picture(number) for number in range(100)]

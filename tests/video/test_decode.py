@@ -438,7 +438,7 @@ def test_frames_that_nobody_needs_are_not_decoded(tmp_path, monkeypatch):
     assert np.array_equal(sparse.frames, everything.frames[12::24])
 
 
-class Broken:
+class FailedVideo:
     def __init__(self, path, index):
         pass
 
@@ -454,7 +454,7 @@ class Broken:
 
 def test_a_failing_backend_gives_way_to_the_next(clips, monkeypatch):
     whole = decode_frames(clips / "closed.mp4")
-    monkeypatch.setitem(decode._READERS, "pyav", Broken)
+    monkeypatch.setitem(decode._READERS, "pyav", FailedVideo)
     got = decode_frames(clips / "closed.mp4")
     assert got.backend == "decord"
     np.testing.assert_allclose(got.frames.astype(int), whole.frames, atol=2)
@@ -463,7 +463,7 @@ def test_a_failing_backend_gives_way_to_the_next(clips, monkeypatch):
 
 def test_when_all_fail_one_error_says_what_each_said(clips, monkeypatch):
     for name in list(decode._READERS):
-        monkeypatch.setitem(decode._READERS, name, Broken)
+        monkeypatch.setitem(decode._READERS, name, FailedVideo)
     with pytest.raises(
         VideoError, match=r"\(pyav: out of order; decord: out of order; torchcodec: out of order\)"
     ):
@@ -476,7 +476,7 @@ def test_a_backend_that_is_not_installed(clips, monkeypatch):
         decode_frames(clips / "one.mp4", backend="decord")
     assert decode_frames(clips / "one.mp4").backend == "pyav"
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    monkeypatch.setitem(decode._READERS, "pyav", Broken)
+    monkeypatch.setitem(decode._READERS, "pyav", FailedVideo)
     with pytest.raises(VideoError, match=r"cannot be decoded \(pyav: out of order\)$"):
         decode_frames(clips / "one.mp4")
 

@@ -11,8 +11,8 @@ import pytest
 
 from dits_adapter import VideoEncoder
 from dits_adapter.adapters import mean_shift
-from dits_adapter.artifact import Artifact
-from dits_adapter.clip import Clip, load_clip
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.encoders.clip import Clip, load_clip
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError, VideoError
 from dits_adapter.video.decode import decode_frames
 from dits_adapter.video.frames import segment_spans

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from benchmarks.leak import assert_blind
 from dits_adapter.errors import InputError
-from dits_adapter.metrics import ranks
-from dits_adapter.video.xpool import XPool, XPoolScores
+from dits_adapter.evaluation.metrics import ranks
+from dits_adapter.xpool import XPool, XPoolScores
 
 
 def random_head(width: int, seed: int = 0) -> XPool:
@@ -30,8 +30,8 @@ def reference_pool(weights: dict[str, torch.Tensor], text: torch.Tensor, frames:
     """One text (d,) and one video (f, d), as METHOD.md, section 4, words it: (d,)."""
 
     def norm(x, number):
-        centred = x - x.mean()
-        scaled = centred / math.sqrt(float((centred**2).mean()) + 1e-5)
+        centered = x - x.mean()
+        scaled = centered / math.sqrt(float((centered**2).mean()) + 1e-5)
         return scaled * weights[f"layer_norm{number}.weight"] + weights[f"layer_norm{number}.bias"]
 
     def linear(x, name):

@@ -1,0 +1,1 @@
+"""Artifacts: trained adapters on disk, with all that has to be known to use them rightly."""

@@ -1,0 +1,164 @@
+"""A trained adapter on disk: `adapter.safetensors` and a `config.json` that says what it is and belongs to.
+
+A `joint` adapter moved the embedding space, so it carries the CLIP that it was trained with in `encoder/`, and the
+pooling head it was trained under in `xpool.safetensors`. `dits_adapter.export` adds `onnx/`.
+
+What reads a config needs no torch: torch and safetensors are imported where weights are read or written.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from dits_adapter.errors import ArtifactError
+from dits_adapter.evaluation.calibration import Calibration
+from dits_adapter.space import EmbeddingSpace
+
+if TYPE_CHECKING:
+    from dits_adapter.adapters import Adapter
+    from dits_adapter.xpool import XPool
+
+from dits_adapter._files import require_sha256, sha256
+from dits_adapter.artifact.card import model_card
+from dits_adapter.artifact.config import CONFIG, ENCODER, WEIGHTS, XPOOL, ArtifactConfig, read_config
+from dits_adapter.artifact.find import BUNDLED_FILES, find_artifact, require_free
+from dits_adapter.artifact.weights import _load_weights, _save_weights
+
+
+@dataclass
+class Artifact:
+    """A trained adapter with all that has to be known to use it rightly.
+
+    Attributes:
+        adapter: the trained adapter.
+        space: the embedding space that it was trained in.
+        training: what it was trained on and how.
+        metrics: held-out retrieval figures.
+        calibration: probabilities of its scores at full strength (`dits_adapter.calibration.fit_calibration`).
+        encoder: of a joint adapter, the folder with the CLIP that was trained along.
+        xpool: of a joint adapter, the head that pools frames under a query, to re-rank with.
+    """
+
+    adapter: Adapter
+    space: EmbeddingSpace
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    encoder: Path | None = None
+    xpool: XPool | None = None
+
+    @property
+    def kind(self) -> Literal["frozen", "joint"]:
+        """`frozen`, or `joint` where the CLIP was trained along."""
+        return "frozen" if self.encoder is None else "joint"
+
+    def save(self, folder: str | PathLike[str]) -> Path:
+        """Write weights, config and model card; all of them or nothing.
+
+        An artifact that is already in the folder is replaced.
+
+        Raises:
+            ArtifactError: the folder exists and holds something else than an artifact.
+            OSError: it cannot be written.
+        """
+        target = Path(folder).absolute()
+        require_free(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            _save_weights(self.adapter, fresh / WEIGHTS)
+            if self.encoder is not None:
+                if self.xpool is not None:
+                    _save_weights(self.xpool, fresh / XPOOL)
+                (fresh / ENCODER).mkdir()
+                for file in self.encoder.iterdir():
+                    if file.suffix in BUNDLED_FILES:
+                        shutil.copy(file, fresh / ENCODER)
+            config = ArtifactConfig(
+                kind=self.kind,
+                adapter=self.adapter.kind,
+                config=self.adapter.config.model_dump(mode="json"),
+                space=self.space,
+                training=self.training,
+                metrics=self.metrics,
+                calibration=self.calibration,
+                weights_sha256=sha256(fresh / WEIGHTS),
+                bundle_sha256={name: sha256(fresh / name) for name in _bundle(fresh)},
+            )
+            config.checksum = config.expected_checksum()
+            (fresh / CONFIG).write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
+            (fresh / "README.md").write_text(model_card(config, target.name), "utf-8")
+            fresh.chmod(0o755)
+            if target.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+                os.replace(target, old / target.name)
+                os.replace(fresh, target)
+                shutil.rmtree(old)
+            else:
+                os.replace(fresh, target)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        return target
+
+    @classmethod
+    def load(cls, id_or_path: str | PathLike[str], *, revision: str | None = None) -> Artifact:
+        """Load an artifact from a folder, by a bundled name (`demo-dits`) or from the hub, fully checked.
+
+        Raises:
+            ArtifactError: it is no artifact, of an unknown version, pickled, damaged, or its tensors are not
+                those of its config; the message says which.
+        """
+        from dits_adapter.adapters import ADAPTERS
+        from dits_adapter.xpool import XPool
+
+        folder = find_artifact(id_or_path, revision)
+        config = read_config(folder)
+        if config.adapter not in ADAPTERS:
+            raise ArtifactError(
+                f"{folder}: adapter {config.adapter!r} is unknown; known are {', '.join(ADAPTERS)}."
+            )
+        adapter_class = ADAPTERS[config.adapter]
+        try:
+            adapter = adapter_class(adapter_class.Config.model_validate(config.config))
+        except ValidationError as error:
+            raise ArtifactError(f"{folder / CONFIG}: the adapter's config is invalid. {error}") from None
+        if adapter.width != config.space.width:
+            raise ArtifactError(
+                f"{folder}: the adapter has width {adapter.width}, but its space has {config.space.width}."
+            )
+        _load_weights(folder / WEIGHTS, adapter)
+        require_sha256(folder / WEIGHTS, config.weights_sha256)
+        config.require_intact(folder)
+        artifact = cls(adapter.eval(), config.space, config.training, config.metrics, config.calibration)
+        if config.kind == "joint":
+            _check_bundle(folder, config)
+            artifact.encoder = folder / ENCODER
+            if XPOOL in config.bundle_sha256:
+                artifact.xpool = XPool(config.space.width).eval()
+                _load_weights(folder / XPOOL, artifact.xpool)
+        return artifact
+
+
+def _bundle(folder: Path) -> list[str]:
+    """List the files of an artifact that only a joint one has, relative to its folder."""
+    files = [*folder.glob(XPOOL), *folder.glob(f"{ENCODER}/*")]
+    return sorted(file.relative_to(folder).as_posix() for file in files)
+
+
+def _check_bundle(folder: Path, config: ArtifactConfig) -> None:
+    """Refuse a joint artifact whose bundled files are not, byte for byte, those that were saved."""
+    there, expected = _bundle(folder), config.bundle_sha256
+    if missing := sorted({f"{ENCODER}/config.json", *expected} - {*there}):
+        raise ArtifactError(f"{folder / missing[0]}: is missing; a joint adapter does not work without.")
+    if extra := sorted({*there} - expected.keys()):
+        raise ArtifactError(f"{folder / extra[0]}: is no part of the adapter that was saved; remove it.")
+    for name, digest in expected.items():
+        require_sha256(folder / name, digest)

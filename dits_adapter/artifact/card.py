@@ -1,0 +1,47 @@
+"""The model card of an artifact."""
+
+from __future__ import annotations
+
+from dits_adapter.artifact.config import ArtifactConfig
+
+
+def model_card(config: ArtifactConfig, name: str) -> str:
+    """Write the README.md of an artifact: what it is, how to use it, what was measured."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    base = str(config.training.get("base_model", config.space.encoder))
+    data = ModelCardData(
+        library_name="dits_adapter",
+        tags=["video-retrieval", "text-to-video", "modality-gap", "clip", config.adapter],
+        base_model=base if "/" in base else None,
+    )
+    facts = "\n".join(f"- {key}: {value}" for key, value in config.training.items()) or "- not recorded"
+    rows = "\n".join(f"- {key}: {value}" for key, value in config.metrics.items()) or "- none recorded"
+    weights = "stays as it is" if config.kind == "frozen" else "must be built with the bundled encoder"
+    content = f"""---
+{data.to_yaml()}
+---
+# {name}
+
+Moves text queries of the CLIP `{config.space.encoder}` to the video side of its embedding space before they
+search video vectors. Adapter `{config.adapter}`, kind `{config.kind}`: the index of videos {weights}.
+
+```python
+from dits_adapter import DITSQueryEncoder
+
+encoder = DITSQueryEncoder.from_pretrained("{name}")
+vectors = encoder.encode_query(["a dog chases a ball"])
+```
+
+Embedding space: {config.space}, weights {config.space.weights_sha256}.
+
+## Training
+{facts}
+
+## Held-out figures
+{rows}
+
+## Probabilities of scores
+{config.calibration or "not calibrated: `dits-adapter calibrate`"}
+"""
+    return str(ModelCard(content))

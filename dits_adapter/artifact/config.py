@@ -1,0 +1,106 @@
+"""The config of an artifact: what an adapter is, which space it belongs to, and its checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dits_adapter.errors import ArtifactError
+from dits_adapter.evaluation.calibration import Calibration
+from dits_adapter.space import EmbeddingSpace
+
+FORMAT_VERSION = 1
+
+WEIGHTS = "adapter.safetensors"
+
+CONFIG = "config.json"
+
+ENCODER = "encoder"
+
+XPOOL = "xpool.safetensors"
+
+ONNX = "onnx"
+
+
+class ArtifactConfig(BaseModel):
+    """Contents of an artifact's `config.json`.
+
+    Attributes:
+        format: always `dits_adapter`.
+        format_version: version of this layout.
+        kind: `frozen` (CLIP untouched, the stored index stays) or `joint` (CLIP trained along).
+        adapter: a key of `dits_adapter.adapters.ADAPTERS`.
+        config: that adapter's own config.
+        space: the embedding space that it was trained in.
+        training: what it was trained on and how, for people and for later comparisons.
+        metrics: held-out retrieval figures by name of the split.
+        calibration: probabilities of its scores at full strength; None where it was not calibrated.
+        weights_sha256: digest of the weight file.
+        bundle_sha256: digests of the other files of a joint adapter (encoder and X-Pool head) by relative path.
+        checksum: digest of all fields above, so that no byte changes unnoticed.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["dits_adapter"] = "dits_adapter"
+    format_version: int = FORMAT_VERSION
+    kind: Literal["frozen", "joint"] = "frozen"
+    adapter: str
+    config: dict[str, Any]
+    space: EmbeddingSpace
+    training: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    calibration: Calibration | None = None
+    weights_sha256: str
+    bundle_sha256: dict[str, str] = Field(default_factory=dict)
+    checksum: str = ""
+
+    def expected_checksum(self) -> str:
+        """Digest of every field but `checksum` in canonical JSON."""
+        content = json.dumps(self.model_dump(mode="json", exclude={"checksum"}), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def require_intact(self, folder: Path) -> None:
+        """Refuse a config with a byte that was changed after it was saved.
+
+        Raises:
+            ArtifactError: the checksum is not that of the fields.
+        """
+        if self.checksum != self.expected_checksum():
+            raise ArtifactError(f"{folder / CONFIG}: was changed or damaged after it was saved.")
+
+
+def read_config(folder: Path) -> ArtifactConfig:
+    """Read an artifact's config without its weights.
+
+    Raises:
+        ArtifactError: no artifact, a pickled one, an unknown version, or an invalid config.
+    """
+    if not (folder / WEIGHTS).is_file():
+        pickled = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"})
+        if pickled:
+            raise ArtifactError(
+                f"{folder}: {pickled[0]} is pickled; loading it could run code. Only {WEIGHTS} is accepted."
+            )
+        raise ArtifactError(f"{folder}: holds no {WEIGHTS}; this is not a saved adapter.")
+    try:
+        raw = json.loads((folder / CONFIG).read_text("utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{folder}: holds no {CONFIG}; this is not a saved adapter.") from None
+    except ValueError as error:
+        raise ArtifactError(f"{folder / CONFIG}: is not valid JSON ({error}).") from None
+    if not isinstance(raw, dict) or raw.get("format") != "dits_adapter":
+        raise ArtifactError(f"{folder / CONFIG}: is not the config of an adapter (no format: dits_adapter).")
+    if raw.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{folder / CONFIG}: has format version {raw.get('format_version')!r}, this release reads version "
+            f"{FORMAT_VERSION}. Upgrade with: pip install -U dits-adapter"
+        )
+    try:
+        return ArtifactConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ArtifactError(f"{folder / CONFIG}: is invalid. {error}") from None

@@ -1,0 +1,42 @@
+"""Weight files of an artifact: safetensors, checked tensor by tensor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dits_adapter.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _save_weights(module: nn.Module, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path.touch()  # with the permissions of any new file; safetensors would make one for its owner alone
+    mode = path.stat().st_mode
+    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path)
+    path.chmod(mode)
+
+
+def _load_weights(path: Path, module: nn.Module) -> None:
+    """Copy a weight file into a module, refusing tensors that are missing, extra or misshapen."""
+    from safetensors import SafetensorError, safe_open
+
+    expected = module.state_dict()
+    try:
+        with safe_open(path, "pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            if missing := sorted(expected.keys() - shapes.keys()):
+                raise ArtifactError(f"{path}: {len(missing)} tensors are missing, the first is {missing[0]}.")
+            if extra := sorted(shapes.keys() - expected.keys()):
+                raise ArtifactError(f"{path}: {len(extra)} tensors are unknown, the first is {extra[0]}.")
+            for name, tensor in expected.items():
+                if shapes[name] != tuple(tensor.shape):
+                    raise ArtifactError(
+                        f"{path}: {name} has shape {shapes[name]}, the config says {tuple(tensor.shape)}."
+                    )
+            module.load_state_dict({name: file.get_tensor(name) for name in expected})
+    except SafetensorError as error:
+        raise ArtifactError(f"{path}: is no intact safetensors file ({error}).") from None

@@ -1,0 +1,287 @@
+"""An artifact's ONNX form: text tower, tokenizer and adapter as `backend="onnx"` runs them.
+
+It lies in the artifact, in `onnx/`, and is bound to it by the checksum: an adapter that was trained anew needs a
+new export. `OnnxBackend` has the checks of loading.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dits_adapter._files import sha256
+from dits_adapter.adapters import Adapter, AffineAdapter, DITSAdapter, LowRankAdapter, MLPAdapter
+from dits_adapter.adapters.base import interpolate_on_sphere
+from dits_adapter.artifact.config import CONFIG, ONNX, read_config
+from dits_adapter.artifact.find import require_free
+from dits_adapter.backends.onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend, OnnxConfig, open_session
+from dits_adapter.backends.pytorch import TorchBackend
+from dits_adapter.data.pairs import Pairs
+from dits_adapter.encoders.clip import Clip
+from dits_adapter.errors import DITSError, InputError, MissingExtraError
+from dits_adapter.evaluation.metrics import DotProducts, RetrievalMetrics, ranks
+from dits_adapter.space import CANARY_TEXTS
+
+EXPORTED = (DITSAdapter, AffineAdapter, LowRankAdapter, MLPAdapter)
+
+COSINE = 0.9999
+"""What a float32 export must agree with the trained adapter to, on every machine that runs it."""
+
+INT8_COSINE = 0.99
+"""The same for int8 weights, for every held-out query."""
+
+INT8_R1 = 0.5
+"""Points of R@1 on held-out pairs that int8 weights may cost."""
+
+
+class _Tower(nn.Module):
+    """Token ids (n, l) to embeddings (n, d). Padding comes after a text, where causal attention ignores it."""
+
+    def __init__(self, clip: Clip) -> None:
+        super().__init__()
+        self.model = clip.model
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.model.get_text_features(input_ids=input_ids).pooler_output
+
+
+class _Query(nn.Module):
+    """`Adapter.adapt` as one function: embeddings (n, d) and strength (1,) to unit vectors (n, d)."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        super().__init__()
+        self.adapter = adapter
+
+    def forward(self, vectors: Tensor, strength: Tensor) -> Tensor:
+        adapted = F.normalize(self.adapter(vectors), dim=1)
+        return interpolate_on_sphere(F.normalize(vectors, dim=1), adapted, strength)
+
+
+def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: Pairs | None = None) -> Path:
+    """Save an artifact with its ONNX form in `folder/onnx`; an artifact that is in the folder is replaced.
+
+    Args:
+        backend: adapter and CLIP.
+        folder: where to.
+        int8: held-out pairs of the same space. With them the adapter's matrices become int8 (`quantize`),
+            calibrated on half of these texts; the other half decides whether that is accepted. A quarter of the
+            bytes; the text tower stays float32. Probabilities stay those of the float32 adapter.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MissingExtraError: `onnx` or `onnxscript` is not installed.
+        InputError: an adapter of a kind that only serves for comparisons, or int8 for a linear one.
+        SpaceMismatchError: pairs of another space.
+        DITSError: int8 weights cost more than `INT8_R1` points of R@1, or a query falls below `INT8_COSINE`.
+        ArtifactError: the folder holds something else than an artifact.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401  (what torch.onnx needs; it brings onnx)
+    except ImportError as error:
+        raise MissingExtraError(error.name or "onnxscript", "export", "exporting to ONNX") from None
+    artifact = backend.artifact
+    if not isinstance(artifact.adapter, EXPORTED):
+        raise InputError(f"an adapter of kind {artifact.adapter.kind} serves for comparisons and is not exported.")
+    if int8 is not None:
+        artifact.space.require(int8.space, mine="the adapter", theirs="the held-out pairs")
+    target = Path(folder).absolute()
+    require_free(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+        files = Path(scratch) / ONNX
+        files.mkdir()
+        quality = {}
+        if not artifact.adapter.is_plain:
+            export_adapter(artifact.adapter, files / ADAPTER)
+            if int8 is not None:
+                held, calibration = int8.split(0.5, seed=0)
+                quantize(files / ADAPTER, files / ADAPTER, calibration.text)
+                quality = _accept(backend, files / ADAPTER, held)
+        export_tower(backend.clip, files)
+        probes = backend.clip.embed_texts(CANARY_TEXTS).cpu().numpy()
+        adapted = backend.adapt(probes, strength=1.0)
+        saved = artifact.save(target)
+        config = OnnxConfig(
+            artifact=read_config(saved).checksum,
+            weights="int8" if quality else "float32",
+            probes=tuple(map(tuple, probes.tolist())),
+            adapted=tuple(map(tuple, adapted.tolist())),
+            cosine=INT8_COSINE if quality else COSINE,
+            quality=quality,
+            sha256={file.name: sha256(file) for file in sorted(files.iterdir())},
+        )
+        (files / CONFIG).write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
+        os.replace(files, saved / ONNX)
+    try:
+        written = OnnxBackend(saved, strength=1.0)
+        written.space.require(written.load(), mine="the adapter", theirs="the exported text tower")
+    except DITSError:
+        shutil.rmtree(saved / ONNX)
+        raise
+    return saved
+
+
+def export_adapter(adapter: Adapter, path: Path) -> None:
+    """Write an adapter as an ONNX graph: vectors (n, d) and strength (1,) to unit vectors (n, d)."""
+    batch = torch.export.Dim("n")
+    ready = _Query(copy.deepcopy(adapter).for_inference().cpu().float())
+    example = (torch.randn(2, adapter.width), torch.ones(1))
+    _export(ready, example, ({0: batch}, None), ["vectors", "strength"], path, external_data=False)
+
+
+def export_tower(clip: Clip, files: Path) -> None:
+    """Write a CLIP's tokenizer and text tower, token ids (n, l) to embeddings (n, d), into a folder."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(clip.tokenizer.backend_tokenizer.to_str())
+    limit = clip.tokenizer.model_max_length
+    tokenizer.enable_truncation(limit)
+    tokenizer.enable_padding(pad_id=clip.tokenizer.pad_token_id, pad_token=clip.tokenizer.pad_token)
+    tokenizer.save(str(files / TOKENIZER))
+    ids = torch.tensor([encoding.ids for encoding in tokenizer.encode_batch(list(CANARY_TEXTS))])
+    shapes = ({0: torch.export.Dim("n"), 1: torch.export.Dim("l", min=2, max=limit)},)
+    device = clip.model.device
+    _export(_Tower(clip), (ids.to(device),), shapes, ["input_ids"], files / TOWER, external_data=True)
+
+
+def _export(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    shapes: tuple[Any, ...],
+    inputs: list[str],
+    path: Path,
+    *,
+    external_data: bool,
+) -> None:
+    with _quiet():
+        program = torch.onnx.export(
+            module.eval(),
+            example,
+            dynamo=True,
+            dynamic_shapes=shapes,
+            input_names=inputs,
+            output_names=["embedded"],
+            verbose=False,
+        )
+    assert program is not None
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # stack traces, with the paths of this machine
+    program.save(path, external_data=external_data)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notes about packages that are not needed from the user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def quantize(path: Path, out: Path, calibration: NDArray[np.float32]) -> None:
+    """Write an exported adapter with int8 matrices, a scale for each output, and uint8 inputs of them.
+
+    Only matrices behind a LayerNorm or a GELU become int8, in DITS those that are read at every step. Embeddings
+    themselves have components that dwarf the others, and maps that undo this: eight bits are not enough for them.
+
+    The inputs' scales are fixed by the calibration: were they found anew for each batch, as dynamic quantization
+    does, a query's vector would depend on what else is in its batch.
+
+    Args:
+        path: the float32 graph.
+        out: where to; may be the same.
+        calibration: text embeddings, (n, d).
+
+    Raises:
+        InputError: there is no such matrix, as in linear adapters.
+    """
+    import onnx
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quant_pre_process,
+        quantize_static,
+    )
+
+    nodes = onnx.load(path).graph.node
+    scaled = {node.output[0] for node in nodes if node.op_type in ("LayerNormalization", "Gelu")}
+    chosen = [node.name for node in nodes if node.op_type == "Gemm" and node.input[0] in scaled]
+    if not chosen:
+        raise InputError(
+            "int8 weights are for DITS and the MLP; this adapter is one map, quick enough in float32."
+        )
+
+    class Texts(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._batches = iter(np.array_split(calibration, max(1, len(calibration) // 64)))
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {"vectors": batch, "strength": np.ones(1, np.float32)}
+
+    with _quiet():
+        # Makes constants of the biases that each step has of its own; with others a matrix would run in float32.
+        quant_pre_process(path, out, skip_symbolic_shape=True, skip_onnx_shape=True)
+        quantize_static(
+            out,
+            out,
+            Texts(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Gemm"],
+            nodes_to_quantize=chosen,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
+        )
+
+
+def _accept(backend: TorchBackend, path: Path, held: Pairs) -> dict[str, Any]:
+    """Measure what int8 weights cost on held-out pairs, and refuse them where that is too much."""
+    exact = backend.adapt(held.text, strength=1.0)
+    given = {"vectors": held.text, "strength": np.ones(1, np.float32)}
+    found = open_session(path, threads=0).run(None, given)[0]
+    before, after = (
+        RetrievalMetrics.from_ranks(ranks(DotProducts(queries, held.video), held.labels)).r1
+        for queries in (exact, found)
+    )
+    cosines = np.sum(exact * found, axis=1)
+    lowest = float(cosines.min())
+    if before - after > INT8_R1 or not lowest >= INT8_COSINE:
+        raise DITSError(
+            f"int8 weights take R@1 from {before:.1f} to {after:.1f} on {len(held)} held-out queries, and the "
+            f"cosine to float32 goes down to {lowest:.4f}; accepted are {INT8_R1} points less and a cosine of "
+            f"{INT8_COSINE}. Nothing was written. Export with float32 weights."
+        )
+    return {
+        "queries": len(held),
+        "r1_float32": before,
+        "r1_int8": after,
+        "cosine_lowest": lowest,
+        "cosine_mean": float(cosines.mean()),
+    }

@@ -1,0 +1,1 @@
+"""Data: (text, video) pairs, and caches of their vectors."""

@@ -1,0 +1,158 @@
+"""The index of a cache: its files, their rows and digests, and the failures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dits_adapter.errors import DITSError
+from dits_adapter.space import EmbeddingSpace
+
+FORMAT_VERSION = 1
+
+INDEX = "index.json"
+
+Kind = Literal["texts", "videos"]
+
+KINDS: tuple[Kind, Kind] = ("texts", "videos")
+
+Column = tuple[type[np.generic], tuple[int, ...]]
+
+
+class FailedVideo(BaseModel):
+    """A video without vectors.
+
+    Attributes:
+        number: of the video in its source.
+        id: its name.
+        reason: why nothing could be had of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    id: str
+    reason: str
+
+
+class Shard(BaseModel):
+    """One file: its rows, its size in bytes, and the SHA-256 of each tensor's bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int
+    size: int
+    sha256: dict[str, str]
+
+
+class Section(BaseModel):
+    """All shards of one kind.
+
+    Attributes:
+        total: texts or videos in the source.
+        span: how many of them a shard stands for; the last one may have fewer.
+        shards: those that are written, by place.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    total: int = Field(ge=1)
+    span: int = Field(ge=1)
+    shards: dict[int, Shard] = Field(default_factory=dict)
+
+    def spans(self) -> list[range]:
+        """Return the numbers that each shard stands for, written or not."""
+        starts = range(0, self.total, self.span)
+        return [range(start, min(start + self.span, self.total)) for start in starts]
+
+    def missing(self) -> list[range]:
+        """Return the spans that are not written yet."""
+        return [span for place, span in enumerate(self.spans()) if place not in self.shards]
+
+
+class CacheIndex(BaseModel):
+    """Contents of `index.json`: see the module's description.
+
+    Attributes:
+        frames: frame vectors k of each video; 0 where there are none.
+        id_bytes: width b of the ids.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["dits_adapter.cache"] = "dits_adapter.cache"
+    format_version: int = FORMAT_VERSION
+    space: EmbeddingSpace
+    source: str
+    frames: int = Field(ge=0)
+    id_bytes: int = Field(ge=1)
+    texts: Section
+    videos: Section
+    failures: list[FailedVideo] = Field(default_factory=list)
+    checksum: str = ""
+
+    def expected_checksum(self) -> str:
+        """Digest of every field but `checksum` in canonical JSON."""
+        content = json.dumps(self.model_dump(mode="json", exclude={"checksum"}), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def section(self, kind: Kind) -> Section:
+        """Return the shards of a kind."""
+        return self.texts if kind == "texts" else self.videos
+
+    def columns(self, kind: Kind) -> dict[str, Column]:
+        """Return the tensors of a shard: dtype and shape of one row, by name."""
+        columns: dict[str, Column] = {"vector": (np.float32, (self.space.width,))}
+        if kind == "texts":
+            return columns | {"video": (np.int64, ())}
+        if self.frames:
+            columns["frames"] = (np.float32, (self.frames, self.space.width))
+        return columns | {"number": (np.int64, ()), "id": (np.uint8, (self.id_bytes,))}
+
+
+def is_cache(folder: Path) -> bool:
+    """Tell whether a folder holds a cache, finished or not."""
+    return (folder / INDEX).is_file()
+
+
+def read_index(folder: Path) -> CacheIndex:
+    """Read and check a cache's `index.json`; its shards may be missing.
+
+    Raises:
+        DITSError: there is none, or it is damaged, of another version, or of something else.
+    """
+    path = folder / INDEX
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise DITSError(f"{folder}: holds no {INDEX}; this is no cache of vectors.") from None
+    except ValueError as error:
+        raise DITSError(f"{path}: is not valid JSON ({error}); it was damaged after it was written.") from None
+    if not isinstance(raw, dict) or raw.get("format") != "dits_adapter.cache":
+        raise DITSError(f"{path}: is not the index of a cache (no format: dits_adapter.cache).")
+    if raw.get("format_version") != FORMAT_VERSION:
+        raise DITSError(
+            f"{path}: has format version {raw.get('format_version')!r}, this release reads version "
+            f"{FORMAT_VERSION}. Upgrade with: pip install -U dits-adapter"
+        )
+    try:
+        index = CacheIndex.model_validate(raw)
+    except ValidationError as error:
+        raise DITSError(f"{path}: is invalid. {error}") from None
+    if index.checksum != index.expected_checksum():
+        raise DITSError(f"{path}: was changed or damaged after it was written.")
+    return index
+
+
+def _file(folder: Path, kind: Kind, place: int) -> Path:
+    return folder / f"{kind}-{place:05d}.safetensors"
+
+
+def _sha256(array: NDArray[Any]) -> str:
+    return hashlib.sha256(array.data).hexdigest()

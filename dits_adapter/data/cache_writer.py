@@ -1,0 +1,267 @@
+"""The writer of a cache: shard by shard, resumable, one process at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import portalocker
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from dits_adapter.data.cache import _Shards
+from dits_adapter.data.cache_index import (
+    INDEX,
+    KINDS,
+    CacheIndex,
+    FailedVideo,
+    Kind,
+    Section,
+    Shard,
+    _file,
+    _sha256,
+    is_cache,
+    read_index,
+)
+from dits_adapter.errors import DITSError, InputError
+from dits_adapter.space import EmbeddingSpace
+
+LOCK = ".lock"
+
+PART = ".part"
+"""Suffix of a file that is still being written."""
+
+SHARD_VECTORS = 4096
+"""Vectors that a shard holds, those of frames counted: 8 MB at d = 512. A killed run loses less than one shard."""
+
+UNIT_TOLERANCE = 1e-3
+
+
+def encode_ids(ids: Sequence[str], width: int) -> NDArray[np.uint8]:
+    """Write names as rows of UTF-8 padded with zeros, (len(ids), width)."""
+    return np.array([name.encode() for name in ids], f"S{width}").view(np.uint8).reshape(len(ids), width)
+
+
+class CacheWriter:
+    """Begins a cache or goes on with one, shard by shard; a context manager that keeps other writers out.
+
+    Args:
+        folder: new, empty, or a cache that was begun with the same arguments.
+        space: of all vectors.
+        source: SHA-256 of what they are made from.
+        texts, videos: how many the source has.
+        frames: frame vectors k of each video; 0 for none.
+        id_bytes: length of the longest id in UTF-8.
+
+    Raises:
+        SpaceMismatchError: the folder holds a cache of another space.
+        DITSError: it holds something else, a cache of another source, or somebody else is writing to it.
+    """
+
+    def __init__(
+        self,
+        folder: str | PathLike[str],
+        *,
+        space: EmbeddingSpace,
+        source: str,
+        texts: int,
+        videos: int,
+        frames: int,
+        id_bytes: int,
+    ) -> None:
+        self.folder = Path(folder)
+        self.index = CacheIndex(
+            space=space,
+            source=source,
+            frames=frames,
+            id_bytes=id_bytes,
+            texts=Section(total=texts, span=SHARD_VECTORS),
+            videos=Section(total=videos, span=max(1, SHARD_VECTORS // (1 + frames))),
+        )
+        self._lock = portalocker.Lock(self.folder / LOCK, "a", timeout=0, fail_when_locked=True)
+
+    def __enter__(self) -> CacheWriter:
+        if not is_cache(self.folder):
+            strange = [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
+            if strange := sorted(name for name in strange if name != LOCK and not name.endswith(PART)):
+                raise DITSError(f"{self.folder}: holds no cache but {strange[0]}. Choose a new or empty folder.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except portalocker.exceptions.LockException:
+            raise DITSError(f"{self.folder}: another process is writing to this cache.") from None
+        try:
+            for path in self.folder.glob(f"*{PART}"):  # of a run that was killed
+                path.unlink()
+            if is_cache(self.folder):
+                self._resume(read_index(self.folder))
+            else:
+                self._write_index()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        (self.folder / LOCK).unlink(missing_ok=True)
+        self._lock.release()
+
+    def _resume(self, begun: CacheIndex) -> None:
+        begun.space.require(
+            self.index.space, mine=f"the cache {self.folder}", theirs="what is to be written to it"
+        )
+        wanted = self.index
+        sizes = [(i.texts.total, i.videos.total, i.frames, i.id_bytes) for i in (begun, wanted)]
+        if begun.source != wanted.source or sizes[0] != sizes[1]:
+            raise DITSError(
+                f"{self.folder}: was begun from other pairs or vectors than these. Choose another folder, or "
+                "delete this one."
+            )
+        for kind in KINDS:
+            shards = begun.section(kind).shards
+            for place, shard in list(shards.items()):
+                path = _file(self.folder, kind, place)
+                if not path.is_file() or path.stat().st_size != shard.size:
+                    del shards[place]
+        self.index = begun
+
+    def failed_spans(self) -> list[range]:
+        """Return the spans in which videos are broken."""
+        numbers = np.array([broken.number for broken in self.index.failures], np.int64)
+        spans = self.index.videos.spans()
+        return [spans[place] for place in np.unique(numbers // self.index.videos.span)]
+
+    def rows_of(self, span: range) -> int:
+        """Return how many videos of a span are written."""
+        shard = self.index.videos.shards.get(span.start // self.index.videos.span)
+        return 0 if shard is None else shard.rows
+
+    def videos_of(self, span: range) -> dict[str, NDArray[Any]]:
+        """Read back the tensors of a span's shard; without rows where none is written."""
+        columns = self.index.columns("videos")
+        if not self.rows_of(span):
+            return {name: np.empty((0, *row), dtype) for name, (dtype, row) in columns.items()}
+        shards = _Shards(self.folder, self.index, "videos")
+        return {name: np.array(shards.tensor(span.start // self.index.videos.span, name)) for name in columns}
+
+    def write_texts(self, span: range, vectors: ArrayLike, videos: ArrayLike) -> None:
+        """Write the texts of a span.
+
+        Args:
+            span: one of `index.texts.spans()`.
+            vectors: (len(span), d) floats.
+            videos: number of each text's video, (len(span),).
+
+        Raises:
+            InputError: a text without direction, or of a video that the source does not have, by its number.
+        """
+        vectors, videos = np.asarray(vectors, np.float32), np.asarray(videos, np.int64)
+        _require_direction(vectors, lambda row: f"text {span[row]}")
+        total = self.index.videos.total
+        bad = np.flatnonzero((videos < 0) | (videos >= total))
+        if len(bad):
+            raise InputError(
+                f"text {span[bad[0]]} belongs to video {videos[bad[0]]}; there are {total}, counted from 0."
+            )
+        self._write("texts", span, len(span), {"vector": vectors, "video": videos})
+
+    def write_videos(
+        self,
+        span: range,
+        numbers: ArrayLike,
+        ids: Sequence[str],
+        vectors: ArrayLike,
+        frames: ArrayLike | None,
+        broken: Sequence[FailedVideo] = (),
+    ) -> None:
+        """Write the videos of a span, in place of what was written of it before.
+
+        Args:
+            span: one of `index.videos.spans()`.
+            numbers: of the videos that are there, ascending, (r,).
+            ids: their names.
+            vectors: pooled, (r, d), unit norm.
+            frames: (r, k, d), or None if the cache has none.
+            broken: the others of the span.
+
+        Raises:
+            InputError: a vector that is not finite or not of unit norm, by the name of its video.
+        """
+        tensors: dict[str, NDArray[Any]] = {
+            "number": np.asarray(numbers, np.int64),
+            "id": encode_ids(ids, self.index.id_bytes),
+            "vector": np.asarray(vectors, np.float32),
+        }
+        if frames is not None:
+            tensors["frames"] = np.asarray(frames, np.float32)
+        for name in ("vector", "frames"):
+            if name in tensors:
+                _require_direction(tensors[name], lambda row: f"video {ids[row]!r}")
+        off = np.flatnonzero(np.abs(np.linalg.norm(tensors["vector"], axis=1) - 1) > UNIT_TOLERANCE)
+        if len(off):
+            norm = np.linalg.norm(tensors["vector"][off[0]])
+            raise InputError(f"video {ids[off[0]]!r} has a vector of norm {norm:.4g}; unit norm is expected.")
+        if sorted([*tensors["number"].tolist(), *(entry.number for entry in broken)]) != list(span):
+            raise ValueError(f"these are not the videos {span}")
+        others = [entry for entry in self.index.failures if entry.number not in span]
+        self.index.failures = sorted([*others, *broken], key=lambda entry: entry.number)
+        self._write("videos", span, len(tensors["number"]), tensors)
+
+    def _write(self, kind: Kind, span: range, rows: int, tensors: dict[str, NDArray[Any]]) -> None:
+        for name, (dtype, row) in self.index.columns(kind).items():
+            tensor = np.ascontiguousarray(tensors[name])
+            if tensor.shape != (rows, *row) or tensor.dtype != dtype:
+                raise ValueError(f"{kind}, {name}: {tensor.dtype} {tensor.shape}, not {dtype} {(rows, *row)}")
+            tensors[name] = tensor
+        place = span.start // self.index.section(kind).span
+        path = _file(self.folder, kind, place)
+        part = path.with_name(path.name + PART)
+        try:
+            save_file(tensors, part)
+            size = _finish(part, path)
+        except (OSError, SafetensorError) as error:
+            raise DITSError(
+                f"{path}: cannot be written ({error}). What is written stays; the same command goes on from there."
+            ) from error
+        digests = {name: _sha256(tensor) for name, tensor in sorted(tensors.items())}
+        self.index.section(kind).shards[place] = Shard(rows=rows, size=size, sha256=digests)
+        self._write_index()
+
+    def _write_index(self) -> None:
+        for kind in KINDS:
+            section = self.index.section(kind)
+            section.shards = dict(sorted(section.shards.items()))
+        self.index.checksum = self.index.expected_checksum()
+        part = self.folder / (INDEX + PART)
+        part.write_text(self.index.model_dump_json(indent=1) + "\n", "utf-8")
+        _finish(part, self.folder / INDEX)
+
+
+def _require_direction(vectors: NDArray[np.float32], name: Callable[[int], str]) -> None:
+    """Refuse rows with a NaN, an infinite value, or a vector that is zero."""
+    norms = np.linalg.norm(vectors, axis=-1)
+    good = (norms > 0) & np.isfinite(norms)
+    bad = np.flatnonzero(~good.all(axis=tuple(range(1, good.ndim))))
+    if len(bad):
+        what = "a zero vector" if (norms[bad[0]] == 0).any() else "NaN or infinite values"
+        raise InputError(f"{name(int(bad[0]))} has {what}; remove or re-embed it.")
+
+
+def _finish(part: Path, path: Path) -> int:
+    """Give a written file its name once it is on the disk; return its size in bytes."""
+    with open(part, "rb+") as file:
+        os.fsync(file.fileno())
+        size = os.fstat(file.fileno()).st_size
+    os.replace(part, path)
+    return size

@@ -1,0 +1,195 @@
+"""(text, video) pairs as cached vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from dits_adapter.data.cache import EmbeddingCache, Ids, Rows
+from dits_adapter.errors import DITSError, InputError
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.vectors import check_vectors
+
+Vectors: TypeAlias = NDArray[np.float32] | Rows
+
+
+def split_videos(count: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Part the rows of videos at random: ascending rows to train on, and `fraction` of them to hold out.
+
+    Raises:
+        InputError: fewer than two videos, or a fraction outside (0, 1).
+    """
+    if count < 2 or not 0 < fraction < 1:
+        raise InputError(
+            f"cannot hold out {fraction} of {count} videos; it takes two videos and 0 < fraction < 1."
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    held = min(max(1, round(fraction * count)), count - 1)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+class Pairs:
+    """Texts and the videos they describe; several texts may share a video.
+
+    Vectors in memory are checked here. Those of an `EmbeddingCache` were checked when they were written: they are
+    read when `text` or `video` is first asked for, so that parting a large cache reads each vector once.
+
+    Args:
+        text: text embeddings as the encoder gives them, (n, d) float32.
+        video: pooled video vectors, (m, d) float32, unit norm.
+        labels: row in `video` of each text's video, (n,) integers.
+        space: the embedding space of both.
+        video_ids: a name for each video; `0`, `1`, … by default.
+        frames: frame vectors of each video, (m, k, d) float32, for re-rankers; they stay where they are, and
+            indexing them gives arrays.
+
+    Raises:
+        InputError: shapes that do not fit, NaN, or a label without a video, naming the row.
+    """
+
+    def __init__(
+        self,
+        text: Vectors,
+        video: Vectors,
+        labels: NDArray[np.int64],
+        space: EmbeddingSpace,
+        video_ids: Sequence[str] = (),
+        frames: Vectors | None = None,
+    ) -> None:
+        self._text = text
+        self._video = video
+        self.labels = labels
+        self.space = space
+        self.video_ids = video_ids if len(video_ids) else tuple(map(str, range(len(video))))
+        self.frames = frames
+        for name, vectors in (("text", text), ("video", video)):
+            try:
+                check_vectors(vectors if isinstance(vectors, np.ndarray) else vectors[:0], space.width)
+            except InputError as error:
+                raise InputError(f"{name} vectors: {error}") from None
+        if frames is not None:
+            self._check_frames(frames)
+        if labels.shape != (len(text),):
+            raise InputError(f"labels have shape {labels.shape}; {len(text)} texts need one label each.")
+        bad = np.flatnonzero((labels < 0) | (labels >= len(video)))
+        if len(bad):
+            raise InputError(
+                f"text {bad[0]} has label {labels[bad[0]]}; there are {len(video)} videos, counted from 0."
+            )
+        if len(self.video_ids) != len(video):
+            raise InputError(f"{len(self.video_ids)} video ids for {len(video)} videos.")
+
+    def _check_frames(self, frames: Vectors) -> None:
+        if len(frames.shape) != 3 or (frames.shape[0], frames.shape[2]) != (len(self._video), self.space.width):
+            raise InputError(
+                f"frame vectors have shape {frames.shape}, not ({len(self._video)}, k, {self.space.width})."
+            )
+        if isinstance(frames, np.ndarray) and not np.isfinite(frames).all():
+            row = int(np.flatnonzero(~np.isfinite(frames).all(axis=(1, 2)))[0])
+            raise InputError(f"frame vectors: row {row} holds NaN or infinite values; remove or re-embed it.")
+
+    @cached_property
+    def text(self) -> NDArray[np.float32]:
+        """Text embeddings as the encoder gives them, (n, d) float32, in memory."""
+        return np.asarray(self._text)
+
+    @cached_property
+    def video(self) -> NDArray[np.float32]:
+        """Pooled video vectors, (m, d) float32, unit norm, in memory."""
+        return np.asarray(self._video)
+
+    def __len__(self) -> int:
+        return len(self._text)
+
+    def of_videos(self, rows: NDArray[np.int64]) -> Pairs:
+        """Return the pairs of the given videos only, relabeled."""
+        place = np.full(len(self._video), -1)
+        place[rows] = np.arange(len(rows))
+        texts = np.flatnonzero(place[self.labels] >= 0)
+        ids = self.video_ids
+        return Pairs(
+            _select(self._text, texts),
+            _select(self._video, rows),
+            place[self.labels[texts]],
+            self.space,
+            ids.select(rows) if isinstance(ids, Ids) else tuple(ids[row] for row in rows),
+            None if self.frames is None else _select(self.frames, rows),
+        )
+
+    def split(self, fraction: float, seed: int) -> tuple[Pairs, Pairs]:
+        """Part the videos at random; all texts of a video stay together.
+
+        Returns:
+            The larger part, and one with `fraction` of the videos, at least one.
+
+        Raises:
+            InputError: fewer than two videos, or a fraction outside (0, 1).
+        """
+        kept, held = split_videos(len(self._video), fraction, seed)
+        return self.of_videos(kept), self.of_videos(held)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write one safetensors file."""
+        tensors: dict[str, NDArray[Any]] = {
+            "text": np.ascontiguousarray(self.text),
+            "video": np.ascontiguousarray(self.video),
+            "labels": np.ascontiguousarray(self.labels),
+        }
+        if self.frames is not None:
+            tensors["frames"] = np.ascontiguousarray(self.frames)
+        metadata = {"space": self.space.model_dump_json(), "video_ids": json.dumps(list(self.video_ids))}
+        save_file(tensors, path, metadata)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Pairs:
+        """Read what `save` wrote.
+
+        Raises:
+            DITSError: the file is missing, damaged, or holds something else.
+        """
+        if not Path(path).is_file():
+            raise DITSError(
+                f"{path}: no such file or folder. `dits-adapter embed` writes a cache, Pairs(…).save(path) a file."
+            )
+        try:
+            with safe_open(path, "np") as file:
+                metadata = file.metadata() or {}
+                text, video, labels = (file.get_tensor(name) for name in ("text", "video", "labels"))
+                frames = file.get_tensor("frames") if "frames" in file.keys() else None  # noqa: SIM118
+            space = EmbeddingSpace.model_validate_json(metadata["space"])
+            ids = tuple(json.loads(metadata["video_ids"]))
+        except (SafetensorError, KeyError, ValueError, ValidationError) as error:
+            raise DITSError(f"{path}: is no file of cached pairs ({type(error).__name__}: {error}).") from None
+        return cls(text, video, labels.astype(np.int64), space, ids, frames)
+
+    def tensors(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return text, unit video vectors and labels as tensors on a device."""
+        video = torch.nn.functional.normalize(torch.from_numpy(self.video).to(device), dim=1)
+        return torch.from_numpy(self.text).to(device), video, torch.from_numpy(self.labels).to(device)
+
+
+def load_pairs(path: str | PathLike[str]) -> Pairs:
+    """Open pairs wherever they are: a file of `Pairs.save`, or a cache folder of `dits-adapter embed`.
+
+    Raises:
+        DITSError: nothing of the kind is there, or it is unfinished or damaged, and where.
+    """
+    if not Path(path).is_dir():
+        return Pairs.load(path)
+    cache = EmbeddingCache(path)
+    return Pairs(cache.text, cache.video, cache.labels, cache.space, cache.ids, cache.frames)
+
+
+def _select(vectors: Vectors, rows: NDArray[np.int64]) -> Vectors:
+    return vectors.select(rows) if isinstance(vectors, Rows) else vectors[rows]

@@ -1,0 +1,130 @@
+"""Vectors in Parquet files, read as streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dits_adapter.data.pairs_file import digest_of
+from dits_adapter.data.vector_files import BLOCK, TextBlock, VideoBlock
+from dits_adapter.errors import InputError, MissingExtraError
+
+
+class _ParquetFiles:
+    """A `Source` of two Parquet files."""
+
+    def __init__(self, width: int, texts: Path, videos: Path) -> None:
+        self.files = [texts, videos]
+        self._width = width
+        self.texts, in_texts = _rows_and_columns(texts)
+        self.videos, in_videos = _rows_and_columns(videos)
+        self.captions = "text" in in_texts
+        self._columns = ["video_id", "vector", *(["frames"] if "frames" in in_videos else [])]
+        self.frames = 0
+        if "frames" in in_videos:
+            _, (frames,) = next(_batches(videos, ["frames"]))
+            self.frames = _matrix(frames, videos, "frames", 0, (None, width)).shape[1]
+        digests = b"".join(map(digest_of, self.ids()))
+        self._order = np.argsort(np.frombuffer(digests, "S16"))
+        self._sorted = np.frombuffer(digests, "S16")[self._order]
+
+    def ids(self) -> Iterator[str]:
+        for first, (names,) in _batches(self.files[1], ["video_id"]):
+            yield from _strings(names, self.files[1], "video_id", first)
+
+    def text_blocks(self) -> Iterator[TextBlock]:
+        path = self.files[0]
+        for first, (names, vectors) in _batches(path, ["video_id", "vector"]):
+            ids = _strings(names, path, "video_id", first)
+            digests = np.frombuffer(b"".join(map(digest_of, ids)), "S16")
+            places = np.minimum(np.searchsorted(self._sorted, digests), len(self._sorted) - 1)
+            unknown = np.flatnonzero(self._sorted[places] != digests)
+            if len(unknown):
+                raise InputError(
+                    f"{path}, row {first + unknown[0]}: the video {ids[unknown[0]]!r} is not in {self.files[1]}."
+                )
+            yield TextBlock(_matrix(vectors, path, "vector", first, (self._width,)), self._order[places])
+
+    def caption_blocks(self) -> Iterator[tuple[NDArray[Any], list[str]]]:
+        path = self.files[0]
+        for first, (vectors, texts) in _batches(path, ["vector", "text"]):
+            yield _matrix(vectors, path, "vector", first, (self._width,)), _strings(texts, path, "text", first)
+
+    def video_blocks(self) -> Iterator[VideoBlock]:
+        path = self.files[1]
+        for first, (names, vectors, *rest) in _batches(path, self._columns):
+            pooled = _matrix(vectors, path, "vector", first, (self._width,))
+            frames = pooled[:, None][:, :0]
+            if rest:
+                frames = _matrix(rest[0], path, "frames", first, (self.frames, self._width))
+            yield VideoBlock(np.array(_strings(names, path, "video_id", first), object), pooled, frames)
+
+
+def _parquet(path: Path) -> Any:
+    try:
+        import pyarrow  # type: ignore[import-untyped]
+        import pyarrow.parquet  # type: ignore[import-untyped]
+    except ImportError:
+        raise MissingExtraError("pyarrow", "parquet", "reading Parquet files") from None
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InputError(f"{path}: is no Parquet file that can be read ({error}).") from None
+
+
+def _rows_and_columns(path: Path) -> tuple[int, list[str]]:
+    file = _parquet(path)
+    columns = file.schema_arrow.names
+    for name in ("video_id", "vector"):
+        if name not in columns:
+            raise InputError(f"{path}: has no column {name!r}; it has {', '.join(columns)}.")
+    if not file.metadata.num_rows:
+        raise InputError(f"{path}: holds no rows.")
+    return file.metadata.num_rows, columns
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[tuple[int, list[Any]]]:
+    """Read some columns in blocks, each with the number of its first row."""
+    first = 0
+    for batch in _parquet(path).iter_batches(batch_size=BLOCK, columns=columns):
+        yield first, [batch.column(name) for name in columns]
+        first += batch.num_rows
+
+
+def _strings(column: Any, path: Path, name: str, first: int) -> list[str]:
+    values = column.to_pylist()
+    for row, value in enumerate(values):
+        if not isinstance(value, str | int):
+            raise InputError(f"{path}, row {first + row}: {name} is {value!r}; a string is expected.")
+    return [str(value) for value in values]
+
+
+def _matrix(
+    column: Any, path: Path, name: str, first: int, row_shape: tuple[int | None, ...]
+) -> NDArray[np.float32]:
+    """Turn a column of lists, or of lists of lists, into an array; a length of None is that of the first list."""
+    import pyarrow
+    import pyarrow.compute  # type: ignore[import-untyped]
+
+    shape = [len(column)]
+    for expected in row_shape:
+        if not hasattr(column.type, "value_type"):
+            raise InputError(f"{path}: {name} is a column of {column.type}; lists of floats are expected.")
+        lengths = pyarrow.compute.list_value_length(column).to_numpy(zero_copy_only=False)
+        length = lengths[0] if expected is None else expected
+        odd = np.flatnonzero(lengths != length)  # a missing list has the length NaN
+        if len(odd):
+            row = first + odd[0] // (len(lengths) // shape[0])
+            raise InputError(
+                f"{path}, row {row}: {name} is missing or has length {lengths[odd[0]]:g}; {length:g} is expected."
+            )
+        shape.append(int(length))
+        column = column.flatten()
+    if not pyarrow.types.is_floating(column.type):
+        raise InputError(f"{path}: {name} holds {column.type}; floats are expected.")
+    values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return values.astype(np.float32, copy=False).reshape(shape)

@@ -1,0 +1,1 @@
+"""Encoders: the two towers of a dual encoder, by family."""

@@ -1,0 +1,1 @@
+"""Evaluation: ranks, metrics, calibration, the modality gap, comparisons and their figures."""

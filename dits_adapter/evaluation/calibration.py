@@ -1,0 +1,275 @@
+"""Calibrated probabilities: what the cosine of a query and a video says about whether the video is the right one.
+
+A logistic regression of match or no match on the cosine (Platt, 1999), fitted on all pairs of held-out queries and
+videos at the rate at which they occur, so that it is right where hits are. A query has about one right video,
+however many there are: the odds fall as the library grows. Among N videos instead of the m of the fit,
+
+    log odds = slope · cosine + offset − log((N − 1) / (m − 1)).
+
+The sum rises with the cosine: a least probability is a least cosine, which the vector store applies by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from dits_adapter.errors import InputError
+from dits_adapter.evaluation.metrics import Scores, blocks, checked_labels
+
+HITS = 10
+"""The best videos of a query by which a calibration is judged: nearly all other pairs are no match to anybody."""
+
+FOLDS = 5
+
+BINS = 10
+
+LEAST_VIDEOS = 20
+"""Fewer videos with a text fix the offset to no better than about ± 0.5 in log odds."""
+
+_GRID = 2**16
+"""Pairs are counted by cosine, in steps of 2 / 65,536: log odds move by less than 0.01, pairs need no memory."""
+
+Floats = npt.NDArray[np.float64]
+
+Counts = npt.NDArray[np.int64]
+
+
+class Calibration(BaseModel):
+    """Turns cosines into probabilities, and back.
+
+    The probability is that of the video which the query was written for, among the others of a library that holds
+    it. Where only a share of your queries has its video there, say `videos=N / share`: the odds become that share.
+    A text that fits many videos equally well, "a ball", gives each of them a small probability.
+
+    Of several segments of a video it is said of the best one. They have several chances to score high, so where
+    videos are cut into many segments it is somewhat too high.
+
+    Attributes:
+        slope: of the log odds over the cosine, positive.
+        offset: log odds at cosine 0 in the library of the fit.
+        videos: m, how many videos each query of the fit was compared with.
+        queries: texts of the fit.
+        log_loss: of the `HITS` best videos of each query, in nats, said by fits that have not seen the query or
+            any other text of its video.
+        ece: expected calibration error of the same: mean distance of what is said from the share that is right,
+            in `BINS` bins of equal width.
+
+    Example:
+        >>> calibration = Calibration(slope=16, offset=-10, videos=150, queries=750, log_loss=0.2, ece=0.01)
+        >>> round(calibration.probability(0.75, videos=300), 2)
+        0.79
+        >>> round(calibration.score_of(0.79, videos=300), 2)
+        0.75
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slope: float = Field(gt=0, allow_inf_nan=False)
+    offset: float = Field(allow_inf_nan=False)
+    videos: int = Field(ge=2)
+    queries: int = Field(ge=1)
+    log_loss: float = Field(ge=0, allow_inf_nan=False)
+    ece: float = Field(ge=0, le=1)
+
+    @overload
+    def probability(self, score: float, *, videos: float) -> float: ...
+    @overload
+    def probability(self, score: Floats, *, videos: float) -> Floats: ...
+
+    def probability(self, score: float | Floats, *, videos: float) -> float | Floats:
+        """Return how likely a video of this cosine is the right one, 0 to 1.
+
+        Args:
+            score: cosine of an adapted query and a video, or an array of them.
+            videos: N, how many videos the library holds. Fewer than two count as two: it is not certain that the
+                only one is right.
+        """
+        log_odds = self.slope * score + self.offset - self._shift(videos)
+        probability: Floats = np.exp(-np.logaddexp(0, -log_odds))
+        return float(probability) if np.ndim(score) == 0 else probability
+
+    def score_of(self, probability: float, *, videos: float) -> float:
+        """Return the cosine that has a probability in a library of N videos; it may be one that none reaches.
+
+        Raises:
+            InputError: a probability that is not between 0 and 1.
+        """
+        if not 0 < probability < 1:
+            raise InputError(f"a probability of {probability:g} has no score; it lies between 0 and 1.")
+        log_odds = float(np.log(probability) - np.log1p(-probability))
+        return (log_odds - self.offset + self._shift(videos)) / self.slope
+
+    def _shift(self, videos: float) -> float:
+        """Return what the log odds lose where one of N videos is right instead of one of m."""
+        return float(np.log((max(videos, 2) - 1) / (self.videos - 1)))
+
+    def __str__(self) -> str:
+        return (
+            f"log odds {self.slope:.4g} · cosine {self.offset:+.4g} among {self.videos:,} videos, fitted on "
+            f"{self.queries:,} queries; held out, the {HITS} best hits of each have log loss {self.log_loss:.4f} "
+            f"and expected calibration error {self.ece:.4f}"
+        )
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """What was said of pairs, and what was true of them, by bins of what was said; empty bins are left out.
+
+    Attributes:
+        said: mean probability of each bin, (bins,).
+        right: share of its pairs that match, (bins,).
+        pairs: how many there are, (bins,).
+    """
+
+    said: Floats
+    right: Floats
+    pairs: Counts
+
+    @classmethod
+    def of(cls, probability: Floats, right: Counts, pairs: Counts) -> Reliability:
+        """Sort into bins of equal width.
+
+        Args:
+            probability: (n,), each said of some pairs.
+            right: how many of these match, (n,).
+            pairs: how many these are, (n,).
+        """
+        rows = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
+        said, matching, total = (np.bincount(rows, of, BINS) for of in (probability * pairs, right, pairs))
+        there = total > 0
+        return cls(said[there] / total[there], matching[there] / total[there], total[there].astype(np.int64))
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: mean distance of what was said from what was true, over all pairs."""
+        return float(np.average(np.abs(self.said - self.right), weights=self.pairs))
+
+    @property
+    def share_right(self) -> float:
+        """Share of all pairs that match."""
+        return float(np.average(self.right, weights=self.pairs))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A calibration, and how reliable it is on pairs that were held out from its fit.
+
+    Attributes:
+        calibration: fitted on all pairs.
+        hits: reliability of the `HITS` best videos of each query.
+        best: of the best one alone. It is right more often than its probability says, because no other video of
+            the library scored higher, and the hits below it are right less often.
+    """
+
+    calibration: Calibration
+    hits: Reliability
+    best: Reliability
+
+
+def fit_calibration(scores: Scores, labels: npt.ArrayLike | None = None, *, seed: int = 0) -> Fit:
+    """Fit a calibration on the scores of held-out queries and videos, read once, a block at a time.
+
+    Its quality is measured by cross-fitting: the queries are parted by video into `FOLDS` folds, and each fold is
+    judged by a fit on the queries of the others. All queries are compared with all videos.
+
+    Args:
+        scores: cosines (texts, videos) of adapted queries that the adapter was not trained on.
+        labels: as for `dits_adapter.metrics.ranks`.
+        seed: of the folds.
+
+    Raises:
+        InputError: fewer than `LEAST_VIDEOS` videos with a text, scores that are no cosines, or matching pairs
+            that do not score higher than others.
+        DITSError: scores or labels that do not fit; see `ranks`.
+    """
+    columns = checked_labels(scores, labels)
+    described = np.unique(columns)
+    if len(described) < LEAST_VIDEOS:
+        raise InputError(
+            f"{len(described)} held-out videos are too few to calibrate probabilities on; it takes {LEAST_VIDEOS}."
+        )
+    fold_of = np.zeros(scores.shape[1], np.int64)
+    fold_of[np.random.default_rng(seed).permutation(described)] = np.arange(len(described)) % FOLDS
+    everything, hits, best = (np.zeros((FOLDS, 2, _GRID + 1), np.int64) for _ in range(3))
+    for rows, block in blocks(scores):
+        if np.abs(block).max() > 1.001:
+            raise InputError(f"a score is {block.flat[np.abs(block).argmax()]:g}; cosines lie between -1 and 1.")
+        folds = fold_of[columns[rows], None]
+        match = columns[rows, None] == np.arange(block.shape[1])
+        _count(everything, folds, match, block)
+        for table, number in ((hits, HITS), (best, 1)):
+            chosen = np.argpartition(-block, number - 1, axis=1)[:, :number]
+            _count(table, folds, np.take_along_axis(match, chosen, 1), np.take_along_axis(block, chosen, 1))
+    total = everything.sum(axis=0)
+    said = np.stack([_said(_platt(total - fold)) for fold in everything])
+    judged = hits.sum(axis=1) > 0
+    losses = -np.where(judged, hits[:, 1] * np.log(said) + hits[:, 0] * np.log1p(-said), 0)
+    reliability, reliability_of_best = (
+        Reliability.of(said.ravel(), table[:, 1].ravel(), table.sum(axis=1).ravel()) for table in (hits, best)
+    )
+    slope, offset = _platt(total)
+    if not slope > 0:
+        raise InputError(
+            "held-out matching pairs do not score higher than others: the adapter has learned nothing that a "
+            "probability could be made of. Train it on more pairs, or use plain CLIP."
+        )
+    calibration = Calibration(
+        slope=slope,
+        offset=offset,
+        videos=scores.shape[1],
+        queries=len(columns),
+        log_loss=float(losses.sum() / hits.sum()),
+        ece=reliability.ece,
+    )
+    return Fit(calibration, reliability, reliability_of_best)
+
+
+def _count(table: Counts, folds: Counts, match: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> None:
+    """Add pairs to a table (folds, no match or match, cosine on the grid)."""
+    cells = np.rint((np.clip(scores.astype(np.float64), -1, 1) + 1) * (_GRID / 2)).astype(np.int64)
+    places = (folds * 2 + match) * (_GRID + 1) + cells
+    table += np.bincount(places.ravel(), minlength=table.size).reshape(table.shape)
+
+
+def _cosines() -> Floats:
+    """Return the cosines of the grid."""
+    return np.linspace(-1, 1, _GRID + 1)
+
+
+def _said(fitted: tuple[float, float]) -> Floats:
+    """Return what a fit says of each cosine of the grid, short of 0 and 1, which have no logarithm."""
+    slope, offset = fitted
+    limits = np.finfo(np.float64)
+    probability: Floats = np.exp(-np.logaddexp(0, -(slope * _cosines() + offset)))
+    np.clip(probability, limits.tiny, 1 - limits.epsneg, out=probability)
+    return probability
+
+
+def _platt(counts: Counts) -> tuple[float, float]:
+    """Fit slope and offset of the log odds to counts (no match or match, cosine on the grid).
+
+    The targets are Platt's, not 0 and 1: (matches + 1) / (matches + 2) and 1 / (others + 2). They keep the slope
+    finite where all matches score higher than all other pairs.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    others, matches = counts.sum(axis=1)
+    of_match, of_others = (matches + 1) / (matches + 2), 1 / (others + 2)
+    yes = counts[1] * of_match + counts[0] * of_others
+    no = counts[1] * (1 - of_match) + counts[0] * (1 - of_others)
+    there = np.flatnonzero(counts.sum(axis=0))
+    cosines = np.tile(_cosines()[there], 2)
+    center, spread = np.average(cosines, weights=np.tile(counts.sum(axis=0)[there], 2)), cosines.std() or 1.0
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-12, max_iter=1000)
+    model.fit(
+        (cosines[:, None] - center) / spread,
+        np.repeat([0, 1], len(there)),
+        sample_weight=np.concatenate([no[there], yes[there]]),
+    )
+    slope = float(model.coef_[0, 0] / spread)
+    return slope, float(model.intercept_[0] - slope * center)

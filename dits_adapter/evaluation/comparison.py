@@ -1,0 +1,211 @@
+"""A comparison of adapters: rows, intervals, the recommendation, JSON and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from dits_adapter.errors import DITSError
+from dits_adapter.evaluation.metrics import (
+    Difference,
+    Interval,
+    RetrievalMetrics,
+    bootstrap,
+    paired_bootstrap,
+)
+from dits_adapter.evaluation.tables import markdown_table, signed
+from dits_adapter.training.config import Recipe
+
+PLAIN = "identity"
+"""Name of the row of plain CLIP."""
+
+Family = Literal["plain", "linear", "network", "paired"]
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Retrieval on the test pairs in one direction.
+
+    Attributes:
+        metrics: what papers report.
+        intervals: 95 % bootstrap interval of each metric; captions of one video are drawn together.
+        ranks: rank of each query's right answer, wrong ones of the same score above it.
+    """
+
+    metrics: RetrievalMetrics
+    intervals: dict[str, Interval]
+    ranks: tuple[float, ...]
+
+    @classmethod
+    def of(cls, ranks: NDArray[np.floating], groups: NDArray[np.int64] | None = None) -> Retrieval:
+        """Summarize (n,) ranks; queries of one group are drawn together, as for `bootstrap`."""
+        return cls(RetrievalMetrics.from_ranks(ranks), bootstrap(ranks, groups), tuple(ranks.tolist()))
+
+    def cells(self) -> list[str]:
+        """Write R@1, R@5 and R@10 with their intervals, MdR and MnR, for tables."""
+        recalls = [
+            f"{getattr(self.metrics, name):.1f} [{self.intervals[name].low:.1f}, {self.intervals[name].high:.1f}]"
+            for name in ("r1", "r5", "r10")
+        ]
+        return [*recalls, f"{self.metrics.mdr:g}", f"{self.metrics.mnr:.1f}"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One adapter in the comparison.
+
+    Attributes:
+        name: of the adapter.
+        family: `plain`, `linear` or `network`, from cheap to dear; or `paired`, an adapter that needs the video,
+            which scores pairs and cannot search an index.
+        text_to_video: the texts search the videos.
+        video_to_text: the videos search the texts; the best of a video's captions counts.
+        over_plain: text to video, this row minus plain CLIP, by metric, on the same queries.
+        validation: text to video on the validation pairs, by which rows are chosen.
+        weights: how many numbers the adapter holds when it runs.
+        microseconds: median time that one query takes to adapt, alone, on one thread of the CPU; None for the
+            family `paired`, which adapts no queries.
+    """
+
+    name: str
+    family: Family
+    text_to_video: Retrieval
+    video_to_text: Retrieval
+    over_plain: dict[str, Difference]
+    validation: RetrievalMetrics
+    weights: int
+    microseconds: float | None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Which row to use, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; `TypeAdapter(Comparison)` writes and reads it as JSON.
+
+    Attributes:
+        rows: plain CLIP first.
+        recommendation: see `recommend`.
+        labels: which video each test text belongs to.
+        sizes: (texts, videos) of `train`, `validation` and `test`.
+        space: the embedding space in words.
+        recipes: by row.
+        environment: versions of packages, processor, see `environment`.
+        version: of this layout.
+    """
+
+    rows: tuple[Row, ...]
+    recommendation: Recommendation
+    labels: tuple[int, ...]
+    sizes: dict[str, tuple[int, int]]
+    space: str
+    recipes: dict[str, Recipe]
+    environment: dict[str, str]
+    version: Literal[2] = 2
+
+    def __getitem__(self, name: str) -> Row:
+        """Return the row of that name."""
+        return next(row for row in self.rows if row.name == name)
+
+    def to_json(self) -> str:
+        """Write everything, per-query ranks included."""
+        return TypeAdapter(Comparison).dump_json(self, indent=1).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Comparison:
+        """Read what `to_json` wrote.
+
+        Raises:
+            DITSError: it is something else, or of another version.
+        """
+        try:
+            return TypeAdapter(Comparison).validate_json(text)
+        except ValidationError as error:
+            raise DITSError(f"this is no comparison of layout version 2: {error}") from None
+
+    def markdown(self, elsewhere: Mapping[str, Sequence[float]] | None = None) -> str:
+        """Write both directions as tables, and the recommendation.
+
+        Args:
+            elsewhere: rows to print below for text to video: R@1, R@5, R@10, MdR and MnR by name, or the first
+                of these.
+        """
+        texts, videos = self.sizes["test"]
+        forward = [[row.name, *row.text_to_video.cells(), *_costs(row)] for row in self.rows]
+        for name, values in (elsewhere or {}).items():
+            cells = [name, *(f"{value:g}" for value in values)]
+            forward.append(cells + ["–"] * (len(forward[0]) - len(cells)))
+        backward = [[row.name, *row.video_to_text.cells()] for row in self.rows]
+        head = ["adapter", "R@1", "R@5", "R@10", "MdR", "MnR"]
+        trained, chosen = (
+            "{:,} texts of {:,} videos".format(*self.sizes[split]) for split in ("train", "validation")
+        )
+        return "\n\n".join(
+            [
+                f"Trained on {trained}, chosen on {chosen}.",
+                f"**Text to video**: {texts:,} queries, {videos:,} videos, {self.space}; 95 % intervals.",
+                markdown_table([*head, "R@1 over plain", "weights", "µs a query"], forward),
+                f"**Video to text**: {len(self.rows[0].video_to_text.ranks):,} queries, {texts:,} texts.",
+                markdown_table(head, backward),
+                f"**Recommendation: {self.recommendation.name}.** {self.recommendation.reason}",
+            ]
+        )
+
+
+def _costs(row: Row) -> list[str]:
+    over = "–" if row.family == "plain" else signed(row.over_plain["r1"])
+    return [over, f"{row.weights:,}", "–" if row.microseconds is None else f"{row.microseconds:.0f}"]
+
+
+def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
+    """Choose a row: the cheapest family that nothing dearer beats by more than noise.
+
+    The rule. The families, from cheap to dear, are plain CLIP, linear maps and networks. Within a family the row
+    with the highest mean reciprocal rank on the VALIDATION pairs stands for it. Start with plain CLIP; let the
+    linear map challenge it, then the network challenge whichever stands. A challenger replaces the standing row
+    if, on the test pairs, its mean reciprocal rank is higher and the 95 % paired bootstrap interval of the
+    difference lies above 0. The test pairs thus decide two duels and choose between no rows. So "keep plain
+    CLIP" is the answer where nothing is better by more than noise, and "a linear map is enough" where no network
+    improves on it. The family `paired` takes no part.
+
+    Args:
+        rows: plain CLIP first.
+        labels: which video each test text belongs to; captions of one video are drawn together.
+    """
+    standing, won = rows[0], ""
+    lost: list[str] = []
+    for family in ("linear", "network"):
+        members = [row for row in rows if row.family == family]
+        if not members:
+            continue
+        challenger = max(members, key=lambda row: row.validation.mrr)
+        difference = paired_bootstrap(standing.text_to_video.ranks, challenger.text_to_video.ranks, labels)
+        r1, mrr = difference["r1"], difference["mrr"]
+        duel = (
+            f"{challenger.name} against {standing.name}: R@1 {signed(r1)}, "
+            f"MRR {mrr.difference:+.3f} [{mrr.low:+.3f}, {mrr.high:+.3f}]"
+        )
+        if mrr.low > 0:
+            standing, won, lost = challenger, duel, []
+        else:
+            lost.append(duel)
+    tried = any(row.family == "network" for row in rows)
+    networks = "no network than it" if tried else "and no network was tried"
+    answer = {
+        "plain": "Keep plain CLIP: no adapter was better by more than noise",
+        "linear": "A linear map is enough: it was better than plain CLIP by more than noise, " + networks,
+        "network": "The network is worth it: it was better than what is cheaper by more than noise",
+    }[standing.family]
+    duels = ". ".join(filter(None, [won, *lost]))
+    return Recommendation(standing.name, f"{answer} on {len(labels):,} test queries. {duels}.")

@@ -1,0 +1,26 @@
+"""The machine and the package versions that figures depend on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+
+def environment() -> dict[str, str]:
+    """Return what the figures depend on: processor, threads, graphics card, versions of packages."""
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line for line in cpuinfo.read_text("utf-8").splitlines() if line.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    return {
+        "processor": f"{cpu}, {os.cpu_count()} threads",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("dits-adapter", "torch", "numpy", "scipy")},
+    }

@@ -1,0 +1,195 @@
+"""Pictures of training and of the modality gap. They need matplotlib (the extra `figures`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dits_adapter.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from dits_adapter.evaluation.calibration import Fit
+    from dits_adapter.training.loop import Epoch
+
+TEXT, VIDEO, ADAPTED = "#c2571a", "#1f6f8b", "#4a8f29"
+
+
+def new_axes(rows: int, columns: int, size: tuple[float, float], *, sharey: bool = False) -> tuple[Any, Any]:
+    """Return a figure of `size` inches and its axes, an array (rows, columns); what all our pictures start from.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("matplotlib", "figures", "drawing a figure") from None
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns, sharey=sharey, squeeze=False)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def training_curve(history: Sequence[Epoch], path: str | PathLike[str]) -> None:
+    """Draw the loss and the held-out recall of each epoch into a PNG; the kept epoch is marked."""
+    figure, axes = new_axes(1, 2, (9, 3.2))
+    epochs = [epoch.number for epoch in history]
+    best = max(history, key=lambda epoch: epoch.validation.mrr).number
+    axes[0, 0].plot(epochs[1:], [epoch.loss for epoch in history[1:]], color=ADAPTED)
+    axes[0, 0].set(xlabel="epoch", ylabel="contrastive loss", title="training")
+    for name, shade in (("r1", 1.0), ("r5", 0.6), ("r10", 0.35)):
+        values = [getattr(epoch.validation, name) for epoch in history]
+        axes[0, 1].plot(epochs, values, color=VIDEO, alpha=shade, label=f"R@{name[1:]}")
+    axes[0, 1].axvline(best, color=TEXT, linestyle=":", label=f"kept: epoch {best}")
+    axes[0, 1].set(xlabel="epoch", ylabel="% of validation queries", title="held-out pairs")
+    axes[0, 1].legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def gap_picture(
+    text: NDArray[np.floating],
+    adapted: NDArray[np.floating],
+    video: NDArray[np.floating],
+    path: str | PathLike[str],
+    *,
+    caption: str,
+) -> None:
+    """Draw the modality gap before and after: both modalities in the plane, and the cosines of matching pairs.
+
+    The plane is spanned by the line between the means of text and video and by the direction of the largest
+    spread orthogonal to it, so that a gap cannot hide.
+
+    Args:
+        text: unit text vectors as plain CLIP gives them, (n, d).
+        adapted: the same texts after the adapter, unit, (n, d).
+        video: unit vector of each text's video, row by row, (n, d).
+        path: PNG to write.
+        caption: what the vectors are from; stands in the picture.
+    """
+    across = video.mean(0) - text.mean(0)
+    across = across / np.linalg.norm(across)
+    centered = np.concatenate([text, video]) - np.concatenate([text, video]).mean(0)
+    centered = centered - np.outer(centered @ across, across)
+    along = np.linalg.svd(centered, full_matrices=False)[2][0]
+    plane = np.stack([across, along], axis=1)
+    figure, axes = new_axes(1, 3, (12, 3.8))
+    for axis, points, title in ((axes[0, 0], text, "plain CLIP"), (axes[0, 1], adapted, "with the adapter")):
+        axis.scatter(*(video @ plane).T, s=6, color=VIDEO, alpha=0.5, label="videos")
+        color = TEXT if points is text else ADAPTED
+        axis.scatter(*(points @ plane).T, s=6, color=color, alpha=0.5, label="queries")
+        distance = np.linalg.norm(points.mean(0) - video.mean(0))
+        axis.set(title=f"{title}: means {distance:.2f} apart", xlabel="across the gap", ylabel="largest spread")
+        axis.legend(frameon=False, markerscale=2)
+    axes[0, 1].sharex(axes[0, 0])
+    axes[0, 1].sharey(axes[0, 0])
+    bins = np.linspace(-0.2, 1, 49)
+    for points, color, label in ((text, TEXT, "plain CLIP"), (adapted, ADAPTED, "with the adapter")):
+        axes[0, 2].hist(np.sum(points * video, axis=1), bins, color=color, alpha=0.6, label=label)
+    axes[0, 2].set(title="a query and its own video", xlabel="cosine", ylabel="pairs")
+    axes[0, 2].legend(frameon=False)
+    figure.suptitle(caption, fontsize=9, color="#555555")
+    figure.savefig(path, dpi=120)
+
+
+def gap_histograms(
+    text: NDArray[np.floating],
+    adapted: NDArray[np.floating],
+    video: NDArray[np.floating],
+    path: str | PathLike[str],
+) -> None:
+    """Draw the gap δ = v − t of matching pairs before and after: L2 and L1 norm, cosine, and what each pair gains.
+
+    The first three are the paper's Figs 3, 4 and 6, the last one its Fig 5. Arguments as for `gap_picture`.
+    """
+    figure, axes = new_axes(2, 2, (9, 6.4))
+    before, after = video - text, video - adapted
+    cosines = np.sum(text * video, axis=1), np.sum(adapted * video, axis=1)
+    for axis, title, values in (
+        (axes[0, 0], "L2 norm of the gap", (np.linalg.norm(before, axis=1), np.linalg.norm(after, axis=1))),
+        (axes[0, 1], "L1 norm of the gap", (np.abs(before).sum(1), np.abs(after).sum(1))),
+        (axes[1, 0], "cosine of a pair", cosines),
+    ):
+        bins = np.histogram_bin_edges(np.concatenate(values), 40)
+        for points, color, label in zip(values, (TEXT, ADAPTED), ("plain CLIP", "adapted"), strict=True):
+            axis.hist(points, bins, color=color, alpha=0.6, label=f"{label}: mean {points.mean():.3f}")
+        axis.set(xlabel=title, ylabel="pairs")
+        axis.legend(frameon=False)
+    axes[1, 1].scatter(cosines[0], cosines[1], s=5, color=ADAPTED, alpha=0.4)
+    low, high = min(c.min() for c in cosines), max(c.max() for c in cosines)
+    axes[1, 1].plot([low, high], [low, high], color="#999999", linewidth=1)
+    gained = 100 * float(np.mean(cosines[1] > cosines[0]))
+    axes[1, 1].set(
+        xlabel="cosine with plain CLIP", ylabel="cosine adapted", title=f"{gained:.0f} % of the pairs gain"
+    )
+    figure.savefig(path, dpi=120)
+
+
+def trajectories(
+    paths: NDArray[np.floating],
+    text: NDArray[np.floating],
+    video: NDArray[np.floating],
+    path: str | PathLike[str],
+) -> None:
+    """Draw the way of some queries through the sampler over the two principal components of both modalities.
+
+    Args:
+        paths: [v_{T'}, …, v_0] of some queries, (T' + 1, n, d); normalized here.
+        text: unit text vectors, (m, d), the background.
+        video: unit video vectors, (k, d), likewise.
+        path: PNG to write.
+    """
+    from sklearn.decomposition import PCA
+
+    plane = PCA(2, random_state=0).fit(np.concatenate([text, video]))
+    figure, axes = new_axes(1, 1, (6.4, 5.2))
+    for points, color, label in ((text, TEXT, "queries"), (video, VIDEO, "videos")):
+        axes[0, 0].scatter(*plane.transform(points).T, s=5, color=color, alpha=0.25, label=label)
+    directions = paths / np.linalg.norm(paths, axis=2, keepdims=True)
+    for i in range(paths.shape[1]):
+        steps = plane.transform(directions[:, i])
+        axes[0, 0].plot(*steps.T, color=ADAPTED, linewidth=1, marker=".", markersize=4)
+        axes[0, 0].plot(*steps[-1], color=ADAPTED, marker="o", markersize=6)
+    axes[0, 0].set(xlabel="first principal component", ylabel="second", title="from the query, step by step")
+    axes[0, 0].legend(frameon=False, markerscale=2)
+    figure.savefig(path, dpi=120)
+
+
+def reliability_plot(fit: Fit, path: str | PathLike[str], *, caption: str) -> None:
+    """Draw the share of right hits over the probability that was said of them, and how many hits there were.
+
+    Bars are 95 % Wilson intervals, as if all hits were independent.
+
+    Args:
+        fit: what `fit_calibration` found.
+        path: PNG to write.
+        caption: what the pairs are from; stands in the picture.
+    """
+    from scipy.stats import binomtest
+
+    from dits_adapter.evaluation.calibration import HITS
+
+    figure, axes = new_axes(1, 2, (9, 3.8))
+    reliability, counts = axes[0]
+    reliability.plot([0, 1], [0, 1], color="#999999", linewidth=1)
+    for found, color, label in ((fit.hits, ADAPTED, f"{HITS} best hits"), (fit.best, VIDEO, "best hit alone")):
+        right = np.round(found.right * found.pairs).astype(int)
+        bounds = np.array(
+            [
+                binomtest(k, n).proportion_ci(method="wilson")
+                for k, n in zip(right.tolist(), found.pairs.tolist(), strict=True)
+            ]
+        )
+        off = np.abs(bounds.T - found.right)
+        reliability.errorbar(found.said, found.right, off, color=color, marker="o", markersize=4, label=label)
+        counts.plot(found.said, found.pairs, color=color, marker="o", markersize=4, label=label)
+    reliability.set(xlabel="probability said", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    counts.set(xlabel="probability said", ylabel="hits", xlim=(0, 1), yscale="log")
+    for axis in axes[0]:
+        axis.legend(frameon=False)
+    figure.suptitle(caption, fontsize=9, color="#555555")
+    figure.savefig(path, dpi=120)

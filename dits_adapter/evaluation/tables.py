@@ -1,0 +1,40 @@
+"""Tables in Markdown that also line up as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dits_adapter.evaluation.metrics import (
+    Difference,
+)
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table whose columns also line up as plain text: the first to the left, others to the right.
+
+    >>> print(markdown_table(["name", "R@1"], [["ridge", "9.5"], ["dits-10", "10.0"]]))
+    | name    |  R@1 |
+    |:--------|-----:|
+    | ridge   |  9.5 |
+    | dits-10 | 10.0 |
+    """
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = (
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return f"| {' | '.join([first, *others])} |"
+
+    rule = "|".join([":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])])
+    return "\n".join([line(head), f"|{rule}|", *map(line, rows)])
+
+
+def signed(difference: Difference) -> str:
+    """Write a difference in points with its interval.
+
+    >>> signed(Difference(1.25, -0.5, 3.0))
+    '+1.2 [-0.5, +3.0]'
+    """
+    return f"{difference.difference:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"

@@ -1,0 +1,1 @@
+"""Integrations: query encoders for the frameworks that their users already have."""

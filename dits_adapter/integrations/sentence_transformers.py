@@ -1,0 +1,57 @@
+"""DITS as a module of a sentence-transformers model."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sentence_transformers.base.modules import Module
+from torch import Tensor
+
+from dits_adapter.adapters import Adapter
+from dits_adapter.artifact.artifact import Artifact
+
+
+class QueryAdapter(Module):  # type: ignore[misc]
+    """Adapts text embeddings in `encode_query`; leaves `encode_document`, `encode` and images alone.
+
+    It stands between the CLIP `Transformer`, whose embeddings it reads un-normalized, and `Normalize`.
+
+    Args:
+        artifact: the adapter with its space; what `save` writes.
+        adapter: its form for inference (`artifact.adapter.for_inference()`).
+        strength: how far queries move, 0 (plain CLIP) to 1.
+    """
+
+    forward_kwargs: ClassVar[set[str]] = {"task"}
+    config_file_name: ClassVar[str] = "query_adapter.json"  # config.json is the artifact's
+    config_keys: ClassVar[list[str]] = ["strength"]
+
+    def __init__(self, artifact: Artifact, adapter: Adapter, strength: float = 1.0) -> None:
+        super().__init__()
+        self.artifact = artifact
+        self.strength = strength
+        self.adapter = adapter
+
+    def forward(self, features: dict[str, Any], task: str | None = None, **_: Any) -> dict[str, Any]:
+        """Adapt `features["sentence_embedding"]`, (n, d), where the task is a query and its input is text."""
+        if task == "query" and features.get("modality", "text") == "text":
+            embedding: Tensor = features["sentence_embedding"]
+            features["sentence_embedding"] = self.adapter.adapt(embedding, strength=self.strength)
+        return features
+
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        """Write the artifact and the strength into the module's folder."""
+        self.artifact.save(output_path)
+        self.save_config(output_path)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> QueryAdapter:
+        """Read what `save` wrote, from a folder or the hub."""
+        where = {
+            key: options[key]
+            for key in ("token", "cache_folder", "revision", "local_files_only")
+            if key in options
+        }
+        artifact = Artifact.load(cls.load_dir_path(model_name_or_path, subfolder, **where))
+        config = cls.load_config(model_name_or_path, subfolder, **where)
+        return cls(artifact, artifact.adapter.for_inference(), **config)

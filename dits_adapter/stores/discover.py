@@ -1,0 +1,130 @@
+"""Video files of folders, and the identity of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from os import PathLike
+
+from dits_adapter.errors import InputError, VideoError
+from dits_adapter.stores.qdrant.schema import Record, VideoFile, video_id
+from dits_adapter.stores.report import IngestReport
+
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+    *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
+)
+
+
+def find_videos(paths: Iterable[str | PathLike[str]], report: IngestReport) -> list[str]:
+    """List the video files of folders, in the same order every time; what is left out goes into the report.
+
+    A folder is searched all the way down, through links too, by extension; hidden files and folders are left out.
+    A file that is named itself is taken whatever it is called.
+
+    Raises:
+        InputError: a path that does not exist.
+    """
+    found: dict[str, None] = {}
+    for path in map(os.path.abspath, paths):
+        if os.path.isdir(path):
+            found.update(dict.fromkeys(_walk(path, report)))
+        elif os.path.lexists(path):
+            found[path] = None
+        else:
+            raise InputError(f"{path}: no such file or folder.")
+    return list(found)
+
+
+def _walk(root: str, report: IngestReport) -> Iterator[str]:
+    def unreadable(error: OSError) -> None:
+        report.failed[_printable(str(error.filename))] = f"cannot be read, nor what is in it ({error.strerror})"
+
+    entered = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=unreadable):
+        identity = os.stat(folder)
+        if (identity.st_dev, identity.st_ino) in entered:  # links can lead round in a circle
+            subfolders.clear()
+            continue
+        entered.add((identity.st_dev, identity.st_ino))
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            suffix = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                report.ignored[_printable(path)] = "hidden"
+            elif suffix not in VIDEO_SUFFIXES:
+                report.ignored[_printable(path)] = f"no video extension ({_printable(suffix) or 'none'})"
+            else:
+                yield path
+        hidden = [name for name in subfolders if name.startswith(".")]
+        report.ignored.update({_printable(os.path.join(folder, name)): "hidden" for name in hidden})
+        subfolders[:] = sorted(set(subfolders) - set(hidden))
+
+
+def _printable(path: str) -> str:
+    """Spell bytes that are no UTF-8, which file names may hold and JSON may not, as escapes."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def identify(path: str) -> VideoFile:
+    """Return a file's size and time, and the id of its content, for which all of it is read.
+
+    Raises:
+        VideoError: it is not a readable file, or has a name that cannot be stored.
+    """
+    file = _stat(path)
+    digest = hashlib.sha256()
+    block = memoryview(bytearray(1 << 20))
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            while n := stream.readinto(block):
+                digest.update(block[:n])
+    except OSError as error:
+        raise VideoError(path, f"cannot be read ({error.strerror})") from error
+    return replace(file, video_id=video_id(digest.hexdigest()))
+
+
+def _stat(path: str) -> VideoFile:
+    """Return a file's size and time, not yet its content; raises as `identify`."""
+    if _printable(path) != path:
+        raise VideoError(_printable(path), "has a name that is not valid UTF-8; rename it")
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise VideoError(path, f"cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise VideoError(path, "is no regular file but a pipe, a socket or a device")
+    return VideoFile(path, status.st_size, status.st_mtime_ns)
+
+
+def absolute(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> list[str]:
+    """Return paths, or one of them, as they lead from anywhere."""
+    return [os.path.abspath(path) for path in ([paths] if isinstance(paths, (str, PathLike)) else paths)]
+
+
+def lies_in(path: str, folders: Iterable[str]) -> bool:
+    """Whether an absolute path leads into one of these folders, however deep."""
+    return any(path.startswith(os.path.join(folder, "")) for folder in folders)
+
+
+def _is_gone(path: str) -> bool:
+    """Whether there is certainly no such file: one in a folder that cannot be read may be there."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _unchanged(file: VideoFile | Record) -> bool:
+    """Whether the file on disk is still the one that was described."""
+    try:
+        status = os.stat(file.path)
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns)

@@ -1,0 +1,1 @@
+"""Qdrant: a server, a folder (Qdrant Edge) or memory."""

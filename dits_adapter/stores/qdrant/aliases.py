@@ -1,0 +1,157 @@
+"""A collection built anew beside the one that is searched, and taken into use by switching an alias.
+
+Another CLIP means another embedding space: all videos are embedded again, and queries and index have to change
+together. Another adapter for the same CLIP needs nothing of this: the index stays, the adapter is exchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from os import PathLike
+from typing import TYPE_CHECKING
+
+from qdrant_client import models
+
+from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores.discover import absolute, lies_in
+from dits_adapter.stores.qdrant.schema import CollectionMetadata
+from dits_adapter.stores.qdrant.store import QdrantStore
+
+if TYPE_CHECKING:
+    from dits_adapter.stores.qdrant.options import CollectionOptions
+    from dits_adapter.stores.report import IngestReport
+    from dits_adapter.video.encoder import VideoEncoder
+
+
+def rebuild(
+    store: QdrantStore,
+    paths: str | PathLike[str] | Iterable[str | PathLike[str]],
+    encoder: VideoEncoder,
+    *,
+    segment_seconds: float | None = None,
+    overlap: float = 0.0,
+    retry_failed: bool = False,
+    options: CollectionOptions | None = None,
+    drop_old: bool = False,
+    progress: bool = True,
+) -> tuple[IngestReport, str]:
+    """Ingest into a new collection, and have the store's name mean that one when it is complete.
+
+    The new collection is called after the alias and what it holds, so that a run that was stopped goes on where it
+    was. Searches that are under way, and programs that opened the old collection, stay with it as long as it is
+    there.
+
+    Args:
+        store: on a server, under an alias, or under a name that is free.
+        paths, encoder, segment_seconds, overlap, retry_failed, options, progress: as for `ingest`.
+        drop_old: delete the old collection after the switch. If the store's name is that of a collection and no
+            alias, this is needed, and for the moment between the two nothing is found under it.
+
+    Returns:
+        The report, and the name of the new collection.
+
+    Raises:
+        InputError: the collection is of this space and cut already; or a folder, which has no aliases.
+            Or it keeps tenants apart.
+        StoreError: no video could be read, or with `drop_old` not all, or the old collection has others, of files
+            elsewhere than in `paths`; the alias was left as it was. Otherwise as `ingest`.
+    """
+    if not store.remote:
+        raise InputError(
+            f"{store.location}: a rebuild needs a server; only a server has aliases. For a folder, ingest into "
+            "another one."
+        )
+    alias = store.name
+    stamp = CollectionMetadata(space=encoder.space, segment_seconds=segment_seconds, overlap=overlap)
+    old = store.resolve()
+    previous = None if old is None else QdrantStore(store.client, old)
+    existing = None if previous is None else previous.metadata()
+    if store.tenant is not None or (existing is not None and existing.tenants):
+        raise InputError(
+            f"{alias!r} keeps tenants apart, and an alias is switched for all of them at once. Ingest each "
+            "tenant's videos into a new collection, and then have the alias mean it: dits-adapter switch."
+        )
+    if old is not None:
+        if existing is not None and _digest(existing) == _digest(stamp):
+            raise InputError(
+                f"{alias!r} is of this embedding space and cut like this already. `dits-adapter ingest` brings it "
+                "up to date; another adapter for the same CLIP needs no new index."
+            )
+        if old == alias and not drop_old:
+            raise InputError(
+                f"{alias!r} is a collection and no alias, so it has to go before the new one can take its name: "
+                "say so with --drop-old, or rebuild under another name."
+            )
+    roots = absolute(paths)
+    new = f"{alias}-{_digest(stamp)}"
+    fresh = QdrantStore(store.client, new)
+    report = fresh.ingest(
+        roots,
+        encoder,
+        segment_seconds=segment_seconds,
+        overlap=overlap,
+        retry_failed=retry_failed,
+        sync=True,  # an earlier rebuild may have left it, with files that are gone by now
+        bulk=True,
+        options=options,
+        progress=progress,
+    )
+    if fresh.count() == 0:
+        raise StoreError(f"no video could be read; {alias!r} was left as it was.")
+    if drop_old and report.failed:
+        raise StoreError(
+            f"{len(report.failed)} files could not be read, and the old collection may hold them: {alias!r} was "
+            f"left as it was, and nothing was deleted. {new!r} is there; mend the files and run again, or switch."
+        )
+    if drop_old and previous is not None and (others := _other_folders(previous, fresh, roots)):
+        raise StoreError(
+            f"the old collection also has videos of {', '.join(others)}, which would be lost: {alias!r} was left "
+            f"as it was, and nothing was deleted. {new!r} is there; name those folders, too, or leave out "
+            "--drop-old."
+        )
+    if old == alias:
+        with store.translate_errors():
+            store.client.delete_collection(old)
+    switch(store, new)
+    if drop_old and old not in (None, alias):
+        with store.translate_errors():
+            store.client.delete_collection(old)
+    return report, new
+
+
+def switch(store: QdrantStore, collection: str) -> None:
+    """Have the store's name, an alias or free, mean another collection from now on, in one step.
+
+    Raises:
+        StoreError: there is no such collection, or the server cannot be reached.
+    """
+    operations: list[models.AliasOperations] = []
+    old = store.resolve()
+    if old == store.name:
+        raise StoreError(f"{old!r} is a collection; only an alias can be switched to another one.")
+    with store.translate_errors():
+        if not store.client.collection_exists(collection):
+            raise StoreError(
+                f"{store.location} has no collection {collection!r}; {store.name!r} was left as it was."
+            )
+    if old is not None:
+        operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=store.name)))
+    create = models.CreateAlias(collection_name=collection, alias_name=store.name)
+    operations.append(models.CreateAliasOperation(create_alias=create))
+    with store.translate_errors():
+        store.client.update_collection_aliases(operations)
+
+
+def _other_folders(previous: QdrantStore, fresh: QdrantStore, roots: list[str]) -> list[str]:
+    """List the topmost folders outside of these from which the new collection lacks videos of the previous one."""
+    there = {record.video_id for record in fresh.records()}
+    lost = [record.path for record in previous.records() if not record.failure and record.video_id not in there]
+    folders = {os.path.dirname(path) for path in lost if path not in roots and not lies_in(path, roots)}
+    return sorted(folder for folder in folders if not lies_in(folder, folders))
+
+
+def _digest(stamp: CollectionMetadata) -> str:
+    said = f"{stamp.space.fingerprint} {stamp.segment_seconds} {stamp.overlap}"
+    return hashlib.sha256(said.encode()).hexdigest()[:8]

@@ -1,0 +1,133 @@
+"""A collection of a folder: its shard, its config, and how it is written to disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import qdrant_edge as edge
+from pydantic import ValidationError
+from qdrant_client import models
+
+from dits_adapter.errors import StoreError
+from dits_adapter.stores.qdrant.edge import convert
+
+LOCK, COLLECTION, OPTIMIZED = "qdrant-edge.lock", "collection.json", "optimized"
+
+FORMAT = 1
+
+
+class _Collection:
+    """A collection's shard, and how it is kept. Many threads are inside at once; it is exchanged by one alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = _read_config(folder)
+        self.optimizing = threading.Lock()
+        self._inside = self._writes = 0
+        self._changed = threading.Condition()
+        self._closed = False
+        if not (folder / "segments").is_dir():  # the engine would start anew, with nothing in it
+            raise StoreError(
+                f"{folder}: the folder 'segments', which holds the points, is missing. Take it from a backup, or "
+                f"delete {folder} and ingest again."
+            )
+        shutil.rmtree(folder / "temp_segments", ignore_errors=True)  # of an index that was never completed
+        self.shard = edge.EdgeShard.load(str(folder))
+
+    @contextmanager
+    def inside(self, *, alone: bool = False) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._inside >= 0 and not (alone and self._inside))
+            if self._closed:
+                raise StoreError(f"{self.folder} was closed or deleted by another thread.")
+            self._inside = -1 if alone else self._inside + 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside = 0 if alone else self._inside - 1
+                self._changed.notify_all()
+
+    @property
+    def optimized(self) -> bool:
+        """Whether nothing was written since the index was built, by this process or an earlier one."""
+        return (self.folder / OPTIMIZED).exists()
+
+    def unmark(self) -> None:
+        """Say that something is about to be written."""
+        with self._changed:
+            self._writes += 1
+            (self.folder / OPTIMIZED).unlink(missing_ok=True)
+
+    @contextmanager
+    def marking_optimized(self) -> Iterator[None]:
+        """Say afterwards that the index is built, if nothing was written meanwhile."""
+        writes = self._writes
+        yield
+        with self._changed:
+            if self._writes == writes:
+                (self.folder / OPTIMIZED).touch()
+
+    def reopen(self, config: models.CollectionConfig) -> None:
+        """Keep it otherwise; the caller is inside alone."""
+        converted = convert.config(config)
+        self.unmark()
+        self.shard.flush()
+        self.shard.close()
+        _write_config(self.folder, config)
+        self.config = config
+        self.shard = edge.EdgeShard.load(str(self.folder), converted)
+
+    def close(self) -> None:
+        with self.inside(alone=True):
+            self._closed = True
+            self.shard.flush()
+            self.shard.close()
+
+
+def _read_config(folder: Path) -> models.CollectionConfig:
+    try:
+        stored = json.loads((folder / COLLECTION).read_text("utf-8"))
+        if stored.get("format") != FORMAT:
+            raise ValueError(f"format {stored.get('format')!r}, where this version knows {FORMAT}")
+        return models.CollectionConfig.model_validate(stored["config"])
+    except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
+        raise StoreError(
+            f"{folder / COLLECTION} cannot be understood ({error}). A newer dits_adapter may have written it; "
+            f"else take it from a backup, or delete {folder} and ingest again."
+        ) from error
+
+
+def _write_config(folder: Path, config: models.CollectionConfig) -> None:
+    stored = {"format": FORMAT, "config": config.model_dump(mode="json", exclude_none=True)}
+    part = folder / f"{COLLECTION}.part"
+    with open(part, "w", encoding="utf-8") as file:
+        json.dump(stored, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, folder / COLLECTION)
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a new name in a folder outlast a power cut, where the system has a way to ask for it."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes that the files of a folder take on disk; the engine's are full of holes."""
+    files = [os.stat(os.path.join(at, name)) for at, _, names in os.walk(folder) for name in names]
+    if hasattr(os.stat_result, "st_blocks"):
+        return sum(file.st_blocks * 512 for file in files)
+    return sum(file.st_size for file in files)

@@ -1,0 +1,123 @@
+"""How Qdrant keeps a collection: precision, quantization, index, disk; on a server also shards and replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from qdrant_client import models
+
+from dits_adapter.errors import InputError
+
+RESCORED = models.SearchParams(quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0))
+"""What every search asks for: hits of quantized vectors are ordered by the full ones."""
+
+CLUSTER = ("shards", "replicas", "write_consistency")
+"""Options that only a server has."""
+
+QUANTIZATIONS: Mapping[str, models.QuantizationConfig | None] = {
+    "none": None,
+    "scalar": models.ScalarQuantization(
+        scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+    ),
+    "binary": models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True)),
+}
+
+
+class CollectionOptions(BaseModel):
+    """What is decided when a collection is made. The defaults are Qdrant's, right for up to a million segments.
+
+    A million pooled vectors of width 512 take 2 GB as they are, 1 GB as float16; beside them, quantized ones take
+    0.5 GB (scalar) or 0.06 GB (binary), and only these have to be in memory if the others are `on_disk`. Frame
+    vectors, a dozen times as many, are always on disk. What each costs in recall: `dits-adapter recall`.
+
+    Attributes:
+        float16: keep vectors in half precision.
+        quantization: search `scalar` (int8) or `binary` copies of the pooled vectors and order the hits by the
+            full ones. Binary is for widths of a thousand and more: at 512 it misses two thirds of the ten
+            nearest of 100,000 generated vectors (`python -m benchmarks.scale search`).
+        on_disk: keep the full pooled vectors on disk.
+        hnsw_m: links of each point in the index; more is better and larger.
+        hnsw_ef_construct: candidates for each link; more is better and slower to build.
+        shards: parts of the collection, spread over the nodes of a cluster.
+        replicas: copies of each shard on different nodes.
+        write_consistency: copies that have to confirm a write. Leave it at 1 with two: a copy that fails is taken
+            out of service until it has caught up, while a write that reaches too few copies is an error after
+            which they differ until it is made again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    float16: bool = False
+    quantization: Literal["none", "scalar", "binary"] = "none"
+    on_disk: bool = False
+    hnsw_m: int = Field(default=16, ge=4)
+    hnsw_ef_construct: int = Field(default=100, ge=4)
+    shards: int | None = Field(default=None, ge=1)
+    replicas: int = Field(default=1, ge=1)
+    write_consistency: int = Field(default=1, ge=1)
+
+    def require_one_copy(self, location: str) -> None:
+        """Refuse what only a server can do.
+
+        Raises:
+            InputError: several shards, or replicas.
+        """
+        if asked := [f"{name}={value}" for name in CLUSTER if (value := getattr(self, name)) not in (None, 1)]:
+            raise InputError(f"{location}: a folder is one shard in one copy; {', '.join(asked)} is for a server.")
+
+    def pooled(self, width: int, *, tenants: bool) -> models.VectorParams:
+        """Describe the vector that is searched; with tenants each has an index of its own."""
+        index = models.HnswConfigDiff(m=self.hnsw_m, ef_construct=self.hnsw_ef_construct)
+        if tenants:
+            index.m, index.payload_m = 0, self.hnsw_m
+        return models.VectorParams(
+            size=width,
+            distance=models.Distance.COSINE,
+            datatype=self._datatype(),
+            on_disk=self.on_disk or None,
+            hnsw_config=index,
+            quantization_config=QUANTIZATIONS[self.quantization],
+        )
+
+    def frames(self, width: int) -> models.VectorParams:
+        """Describe the frame vectors."""
+        return models.VectorParams(
+            size=width,
+            distance=models.Distance.COSINE,
+            datatype=self._datatype(),
+            multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
+            hnsw_config=models.HnswConfigDiff(m=0),  # never searched as a whole, only read for the top hits
+            on_disk=True,  # a dozen times the size of the pooled vectors
+        )
+
+    def collection(self) -> dict[str, Any]:
+        """Return what `QdrantClient.create_collection` takes beside the vectors."""
+        return {
+            "shard_number": self.shards,
+            "replication_factor": self.replicas,
+            "write_consistency_factor": self.write_consistency,
+        }
+
+    def _datatype(self) -> models.Datatype | None:
+        return models.Datatype.FLOAT16 if self.float16 else None
+
+    @classmethod
+    def of(cls, params: models.CollectionParams, pooled: models.VectorParams) -> CollectionOptions:
+        """Read back what a collection with these parameters, and these of its pooled vector, was made with."""
+        index = pooled.hnsw_config or models.HnswConfigDiff()
+        quantized = pooled.quantization_config
+        found = {
+            "float16": pooled.datatype == models.Datatype.FLOAT16,
+            "quantization": next(
+                (n for n, kind in QUANTIZATIONS.items() if type(kind) is type(quantized)), "none"
+            ),
+            "on_disk": pooled.on_disk,
+            "hnsw_m": index.m or index.payload_m,
+            "hnsw_ef_construct": index.ef_construct,
+            "shards": params.shard_number,
+            "replicas": params.replication_factor,
+            "write_consistency": params.write_consistency_factor,
+        }
+        return cls.model_validate({name: value for name, value in found.items() if value is not None})

@@ -1,0 +1,108 @@
+"""What a collection's index and quantization cost: the hits of every search, against those of exact search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import models
+
+from dits_adapter.errors import InputError
+from dits_adapter.stores.qdrant.options import RESCORED
+from dits_adapter.stores.qdrant.store import QdrantStore
+
+EFS = (16, 32, 64, 128, 256, 512)
+"""Candidates that the index keeps while it searches: more is slower and finds more."""
+
+
+@dataclass(frozen=True)
+class Recall:
+    """One way to search a collection.
+
+    Attributes:
+        search: in words.
+        recall: mean share of the nearest segments that it finds, 0 to 1.
+        p50, p99: milliseconds of a query sent alone, the way to the server included.
+    """
+
+    search: str
+    recall: float
+    p50: float
+    p99: float
+
+
+def measure_recall(store: QdrantStore, queries: NDArray[np.floating], *, limit: int = 10) -> list[Recall]:
+    """Search in every way that the collection offers and compare with exact search.
+
+    The latter is the first row; its recall is 1 by definition. The second is what `QdrantStore.search` does.
+
+    Args:
+        store: the collection, on a server or in a folder; memory is searched exactly.
+        queries: (n, d), as they would be searched with: plain and adapted queries differ in their recall.
+        limit: how many nearest segments are to be found.
+
+    Raises:
+        InputError: no queries, or a store in memory.
+        StoreError, SpaceMismatchError: as `QdrantStore.open`.
+    """
+    if len(queries) == 0:
+        raise InputError("there are no queries to measure the recall with.")
+    store.open()
+    if store.in_memory:
+        raise InputError("a store in memory has no index and is searched exactly; its recall is 1.")
+    with store.translate_errors():
+        config = store.client.get_collection(store.collection).config.params.vectors
+        pooled = config[store.vector] if isinstance(config, dict) else config
+    quantized = pooled is not None and pooled.quantization_config is not None
+    exact, milliseconds = _search(store, queries, models.SearchParams(exact=True), limit)
+    found = [_row("exact", exact, exact, milliseconds)]
+    for name, params in _ways(quantized):
+        hits, milliseconds = _search(store, queries, params, limit)
+        found.append(_row(name, hits, exact, milliseconds))
+    return found
+
+
+def _ways(quantized: bool) -> Iterator[tuple[str, models.SearchParams]]:
+    yield "index", RESCORED
+    for ef in EFS:
+        yield f"index, ef {ef}", RESCORED.model_copy(update={"hnsw_ef": ef})
+    if quantized:
+        rough = models.QuantizationSearchParams(rescore=False)
+        yield "index, not rescored", models.SearchParams(quantization=rough)
+        full = models.QuantizationSearchParams(ignore=True)
+        yield "index, full vectors", models.SearchParams(quantization=full)
+
+
+def _search(
+    store: QdrantStore, queries: NDArray[np.floating], params: models.SearchParams, limit: int
+) -> tuple[list[set[models.ExtendedPointId]], list[float]]:
+    hits, milliseconds = [], []
+    for query in queries.tolist():
+        started = time.perf_counter()
+        with store.translate_errors():
+            points = store.client.query_points(
+                store.collection,
+                query,
+                using=store.vector or None,
+                query_filter=store.scoped(),
+                search_params=params,
+                limit=limit,
+                with_payload=False,
+            ).points
+        milliseconds.append(1e3 * (time.perf_counter() - started))
+        hits.append({point.id for point in points})
+    return hits, milliseconds
+
+
+def _row(
+    name: str,
+    hits: Sequence[set[models.ExtendedPointId]],
+    exact: Sequence[set[models.ExtendedPointId]],
+    times: list[float],
+) -> Recall:
+    shares = [len(found & wanted) / max(1, len(wanted)) for found, wanted in zip(hits, exact, strict=True)]
+    p50, p99 = np.percentile(times, (50, 99))
+    return Recall(name, float(np.mean(shares)), float(p50), float(p99))

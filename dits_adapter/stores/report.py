@@ -1,0 +1,57 @@
+"""The report of an ingestion."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass
+class IngestReport:
+    """What one run did, by file.
+
+    Attributes:
+        videos: how many were embedded and stored, and in how many `segments`.
+        present: how many were there already.
+        moved: how many were there already, under a path where they no longer are.
+        removed: files that are gone, of which all was deleted (`sync`).
+        duplicates: files with the content of another one, which they are mapped to.
+        failed: files that gave no frames, and why.
+        known: how many of the failed ones failed in an earlier run and were not tried again.
+        ignored: files that were not taken for videos, and why.
+        seconds: how long the run took.
+    """
+
+    videos: int = 0
+    segments: int = 0
+    present: int = 0
+    moved: int = 0
+    removed: list[str] = field(default_factory=list)
+    duplicates: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    known: int = 0
+    ignored: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        rate = self.videos / self.seconds if self.seconds else 0.0
+        lines = [
+            f"stored   {self.videos} videos, {self.segments} segments, {self.seconds:.1f} s ({rate:.1f} videos/s)",
+            f"present  {self.present}",
+        ]
+        if self.moved:
+            lines.append(f"moved    {self.moved}")
+        if self.removed:
+            lines.append(f"removed  {len(self.removed)}")
+            lines += [f"  {path}: is gone" for path in self.removed]
+        if self.duplicates:
+            lines.append(f"copies   {len(self.duplicates)}")
+            lines += [f"  {path}: same content as {other}" for path, other in self.duplicates.items()]
+        if self.ignored:
+            kinds = ", ".join(f"{n} × {reason}" for reason, n in Counter(self.ignored.values()).most_common())
+            lines.append(f"ignored  {len(self.ignored)} ({kinds})")
+        if self.failed:
+            known = f", {self.known} of them in an earlier run and not tried again" if self.known else ""
+            lines.append(f"failed   {len(self.failed)}{known}")
+            lines += [f"  {path}: {reason}" for path, reason in self.failed.items()]
+        return "\n".join(lines)

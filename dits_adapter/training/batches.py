@@ -1,0 +1,55 @@
+"""Batches of training pairs, with hard negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from dits_adapter.training.config import TrainingConfig
+
+NEIGHBORS = 10
+
+
+def nearest_videos(video: Tensor, neighbors: int, chunk: int = 1024) -> Tensor:
+    """Return the rows of the nearest other videos by cosine, (m, neighbors), for unit vectors (m, d)."""
+    found = []
+    for start in range(0, len(video), chunk):
+        similarity = video[start : start + chunk] @ video.T
+        similarity[torch.arange(len(similarity)), torch.arange(start, start + len(similarity))] = -torch.inf
+        found.append(similarity.topk(min(neighbors, len(video) - 1)).indices)
+    return torch.cat(found)
+
+
+class Batches:
+    """Batches of pair rows; an epoch's order follows from the seed and its number alone, so runs can resume."""
+
+    def __init__(self, labels: Tensor, video: Tensor, config: TrainingConfig) -> None:
+        self._labels, self._config = labels.cpu(), config
+        self._size = min(config.batch_size, len(labels))
+        self._hard = int(config.hard_negatives * self._size)
+        self.count = len(labels) // self._size
+        if self._hard:
+            self._near = nearest_videos(video, NEIGHBORS).cpu()
+            self._texts_of = torch.argsort(self._labels, stable=True)
+            self._first = torch.searchsorted(self._labels[self._texts_of], torch.arange(len(video) + 1))
+
+    def epoch(self, number: int) -> Iterator[Tensor]:
+        """Yield the rows of each batch, (batch_size,); a last incomplete batch is left out."""
+        random = torch.Generator().manual_seed(self._config.seed * 100_003 + number)
+        order = torch.randperm(len(self._labels), generator=random)
+        for rows in order[: self.count * self._size].split(self._size):
+            yield torch.cat([rows[self._hard :], self._neighbors(rows[self._hard :], random)])
+
+    def _neighbors(self, rows: Tensor, random: torch.Generator) -> Tensor:
+        """Draw one text of one near video for as many of the rows as hard negatives are wanted."""
+        if not self._hard:
+            return rows[:0]
+        seeds = self._labels[rows[torch.randint(len(rows), (self._hard,), generator=random)]]
+        column = torch.randint(self._near.shape[1], (self._hard,), generator=random)
+        video = self._near[seeds, column]
+        first, count = self._first[video], self._first[video + 1] - self._first[video]
+        place = first + (torch.rand(self._hard, generator=random) * count).long()
+        texts = self._texts_of[place.clamp_max(len(self._texts_of) - 1)]
+        return torch.where(count > 0, texts, rows[: self._hard])

@@ -1,0 +1,260 @@
+"""Joint mode: CLIP, X-Pool head and alignment network learn together from video files, on one or many processes.
+
+    dits-adapter train-joint PAIRS.jsonl --encoder openai/clip-vit-base-patch32 --out FOLDER
+    torchrun --nproc-per-node 2 -m dits_adapter.training.joint PAIRS.jsonl --encoder … --out FOLDER
+
+The result moves the embedding space: its artifact bundles the trained CLIP, and an index made with the original is
+refused. The loop, mixed precision, resumption and logging are those of `transformers.Trainer`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import warnings
+from dataclasses import replace
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import torch
+from transformers import set_seed
+
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.artifact.config import ENCODER
+from dits_adapter.artifact.find import require_free
+from dits_adapter.encoders.clip import Clip, ClipSource, load_clip, weights_digest
+from dits_adapter.errors import DITSError, InputError, MissingExtraError
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.training.config import JointRecipe
+from dits_adapter.training.initial import fresh_adapter
+from dits_adapter.training.joint.clips import (
+    Captions,
+    ClipDataset,
+    ClipLoader,
+    ReadClip,
+    TrainingDataset,
+    find_broken,
+    read_clip,
+)
+from dits_adapter.training.run import calibrate_scores
+from dits_adapter.xpool import XPool
+
+try:
+    from accelerate import PartialState  # type: ignore[import-untyped]
+    from accelerate.utils import gather_object  # type: ignore[import-untyped]
+except ImportError:
+    raise MissingExtraError("accelerate", "joint", "joint training") from None
+
+from dits_adapter.training.joint.model import JointModel
+from dits_adapter.training.joint.trainer import _arguments, _collate, _JointTrainer, _loggers, _optimizer, _Watch
+
+RUN = "run.json"
+"""File among the checkpoints that says which run they are of."""
+
+
+def train_joint(
+    captions: Captions,
+    recipe: JointRecipe,
+    out: str | PathLike[str],
+    *,
+    encoder: str | PathLike[str],
+    dataset: str,
+    validation: Captions | None = None,
+    revision: str | None = None,
+    read: ReadClip = read_clip,
+    log_dir: str | PathLike[str] | None = None,
+    progress: bool = True,
+) -> Path | None:
+    """Train CLIP, X-Pool head and alignment network (or another adapter) on video files; write the joint artifact.
+
+    Runs in every process that `torchrun` starts; the first one writes. A killed run, started again with the same
+    arguments and number of processes, goes on from `OUT.checkpoints` and ends with the weights of an uninterrupted
+    one; the checkpoints are removed once the artifact is written. (They are the Trainer's: weights as safetensors,
+    optimizer and random states as torch files that are read without running code.) A script that calls this with
+    `recipe.workers` needs `if __name__ == "__main__":`, because workers import it.
+
+    Args:
+        captions: pairs. Videos that cannot be decoded are left out with a warning.
+        recipe: the optimization.
+        out: folder of the artifact; one that is there is replaced.
+        encoder: the CLIP to start from: folder, bundled name or hub id.
+        dataset: what the pairs are, for the artifact's record.
+        validation: pairs of other videos, to choose the checkpoint; by default a share of the videos is held out.
+        revision: hub revision of the encoder.
+        read: how clips are decoded.
+        log_dir: folder for TensorBoard event files.
+        progress: show progress bars.
+
+    Returns:
+        The artifact's folder; None in processes other than the first.
+
+    Raises:
+        ArtifactError: something else is at `out`, or no CLIP at `encoder`.
+        InputError: too few pairs, a batch that the processes cannot share, or several GPUs without torchrun.
+        DITSError: the loss became NaN or infinite, or the checkpoints belong to another run.
+    """
+    state = PartialState(cpu=not torch.cuda.is_available())
+    if state.num_processes == 1 and torch.cuda.device_count() > 1:
+        raise InputError(
+            f"{torch.cuda.device_count()} GPUs are visible to one process. Use all with torchrun --nproc-per-node "
+            f"{torch.cuda.device_count()} -m dits_adapter.training.joint …, or one with CUDA_VISIBLE_DEVICES=0."
+        )
+    if recipe.batch_size % state.num_processes:
+        raise InputError(f"batch_size {recipe.batch_size} cannot be shared by {state.num_processes} processes.")
+    target = Path(out).absolute()
+    require_free(target)
+    set_seed(recipe.seed)
+    clip = load_clip(encoder, revision=revision, device="cpu")
+    vision: Any = clip.model.config.vision_config
+    clip.model.requires_grad_(True)
+    if recipe.gradient_checkpointing:
+        # Its successor's name, activation_checkpointing_enable, came with transformers 5.23.
+        clip.model.gradient_checkpointing_enable({"use_reentrant": False})
+    adapter = fresh_adapter(recipe.adapter, clip.width, recipe.sampler_config(clip.width), recipe.options)
+    if adapter.needs_video or recipe.adapter == "diffusion-pretrained":
+        raise InputError(
+            f"the adapter {recipe.adapter} is for frozen mode: joint mode trains by contrast, and adapters see no "
+            "video in it (condition none or text)."
+        )
+    model = JointModel(clip.model, XPool(clip.width, recipe.dropout), adapter)
+    captions = _without_broken(captions, recipe, read, state, progress)
+    if validation is None:
+        train, validation = captions.split(recipe.validation, recipe.seed)
+    else:
+        train, validation = captions, _without_broken(validation, recipe, read, state, progress)
+    load = ClipLoader(recipe.frames, clip.image_processor, read)
+    data = TrainingDataset(
+        train,
+        load,
+        size=vision.image_size,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        flip=recipe.flip,
+        seed=recipe.seed,
+    )
+    checkpoints = target.with_name(f"{target.name}.checkpoints")
+    trainer = _JointTrainer(
+        clip=clip,
+        validation=validation,
+        model=model,
+        args=_arguments(recipe, data, checkpoints, state, progress),
+        data_collator=partial(_collate, clip.tokenizer),
+        train_dataset=data,
+        eval_dataset=ClipDataset(validation.videos, load),
+        optimizers=(_optimizer(model, recipe), None),
+        callbacks=[_Watch(), *_loggers(log_dir)],
+    )
+    # The global generator, because that is the one whose state checkpoints keep; its own on each process.
+    device = trainer.args.device
+    cuda = device.type == "cuda"
+    model.adapter.noise = torch.cuda.default_generators[device.index] if cuda else torch.default_generator
+    set_seed(recipe.seed + state.process_index)
+    run = {
+        "recipe": recipe.model_dump(mode="json"),
+        "encoder": weights_digest(clip.model),
+        "pairs": [train.digest(), validation.digest()],
+        "processes": state.num_processes,
+    }
+    checkpoint = _last_checkpoint(checkpoints, run)
+    before = trainer.retrieval()
+    if state.is_main_process:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        (checkpoints / RUN).write_text(json.dumps(run), "utf-8")
+    trained = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    after = trainer.retrieval()
+    if state.is_main_process:
+        if after["xpool_mrr"] <= before["xpool_mrr"]:
+            warnings.warn(
+                "no checkpoint finds the held-out videos better than the untrained model did; keep that, or train "
+                "with other settings or more pairs.",
+                stacklevel=2,
+            )
+        training = {
+            "dataset": dataset,
+            "base_model": clip.source.name,
+            "pairs": {"train": len(train.texts), "validation": len(validation.texts)},
+            "videos": {"train": len(train.videos), "validation": len(validation.videos)},
+            "recipe": recipe.model_dump(mode="json"),
+            "processes": state.num_processes,
+            "best_step": trainer.state.best_global_step,
+            "pairs_per_second": trained.metrics["train_samples_per_second"],
+        }
+        metrics = {"validation": after, "validation before training": before}
+        moved = replace(clip, source=ClipSource(target.name))
+        artifact = Artifact(
+            model.adapter,
+            EmbeddingSpace.of(moved, frames=recipe.frames),
+            training,
+            metrics,
+            calibrate_scores(trainer.cosines, validation.labels),
+            xpool=model.xpool,
+        )
+        _save(artifact, moved, target)
+        shutil.rmtree(checkpoints)
+    state.wait_for_everyone()
+    return target if state.is_main_process else None
+
+
+def _without_broken(
+    captions: Captions, recipe: JointRecipe, read: ReadClip, state: PartialState, progress: bool
+) -> Captions:
+    """Leave out the videos that cannot be decoded and say which; the processes share the check."""
+    mine = captions.videos[state.process_index :: state.num_processes]
+    shown = progress and state.is_main_process
+    found = find_broken(mine, recipe.frames, read, workers=recipe.workers, progress=shown)
+    broken = {error.path: error for error in gather_object(found)}
+    if not broken:
+        return captions
+    if state.is_main_process:
+        reasons = "\n".join(str(error) for error in broken.values())
+        warnings.warn(
+            f"{len(broken)} of {len(captions.videos)} videos cannot be decoded and are left out:\n{reasons}",
+            stacklevel=3,
+        )
+    return captions.of_videos(row for row, video in enumerate(captions.videos) if video not in broken)
+
+
+def _last_checkpoint(folder: Path, run: dict[str, Any]) -> Path | None:
+    """Return the last complete checkpoint of this run, None where there is none.
+
+    Raises:
+        DITSError: the checkpoints are of another run.
+    """
+    try:
+        theirs = json.loads((folder / RUN).read_text("utf-8"))
+    except (OSError, ValueError):  # it is written before the first checkpoint
+        return None
+    if other := [name for name, value in run.items() if theirs.get(name) != value]:
+        raise DITSError(
+            f"{folder}: holds checkpoints of a run with another {', '.join(other)}. Remove the folder to start "
+            "anew, or write to another place."
+        )
+    # The state is the last file to be written, but for the random states of other processes.
+    complete = [
+        path
+        for path in folder.glob("checkpoint-*")
+        if _is_json(path / "trainer_state.json")
+        and sum(map(is_zipfile, path.glob("rng_state*"))) == run["processes"]
+    ]
+    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _save(artifact: Artifact, clip: Clip, target: Path) -> None:
+    """Write the artifact with the CLIP that was trained along."""
+    with tempfile.TemporaryDirectory() as scratch:
+        encoder = Path(scratch) / ENCODER
+        for part in (clip.model, clip.tokenizer, clip.image_processor):
+            part.save_pretrained(encoder)
+        replace(artifact, encoder=encoder).save(target)

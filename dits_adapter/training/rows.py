@@ -1,0 +1,85 @@
+"""The adapters that a comparison trains, and their recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dits_adapter.errors import InputError
+from dits_adapter.sampler import SamplerConfig
+from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
+from dits_adapter.training.initial import CLOSED_FORM, LEARNING_RATES
+
+STEPS = (1, 5, 10)
+"""Truncated timesteps T' of the DITS rows."""
+
+SCHEDULE = 10
+"""The paper's T. More steps than that take T = T' with β re-spanned, the only reading of its Table 8."""
+
+Rows = Mapping[str, Recipe]
+
+
+def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None = None) -> dict[str, Recipe]:
+    """Name every adapter to compare and its recipe.
+
+    `dits-N` is DITS with T' = N, each trained as a sampler of its own. `mlp-N` is the residual MLP whose depth
+    gives it the multiplications of `dits-N` (`equal_cost_depth`). There is one for the shortest and one for the
+    longest sampler. `dits-best` is the preset `best`: DITS that starts from the contrastive linear map, which
+    itself starts from the best closed form (`frozen.initialize`). `mlp-best` is a residual MLP with the same start
+    and the same optimization (`best_mlp_recipe`): what `dits-best` gains over it is what the flow gains.
+
+    Args:
+        steps: values of T'. Up to 10 they run t = T' … 1 of the paper's schedule of T = 10; beyond, T = T'.
+        training: the optimization, with `LEARNING_RATES` by default; `mlp-best` and `dits-best` have learning
+            rates, moving average and patience of their own.
+
+    Raises:
+        InputError: no steps, or less than one.
+    """
+    if not steps or min(steps) < 1:
+        raise InputError(f"steps are {list(steps)}; expected numbers of truncated timesteps T' of at least 1.")
+    training = TrainingConfig(learning_rate=LEARNING_RATES) if training is None else training
+    rows = {name: Recipe(adapter=name) for name in CLOSED_FORM}
+    rows |= {name: Recipe(adapter=name, training=training) for name in ("low-rank-affine", "contrastive-linear")}
+    for n in sorted({min(steps), max(steps)}):
+        depth = equal_cost_depth(Recipe(sampler=schedule(n)).sampler_config(width=1))
+        rows[f"mlp-{n}"] = Recipe(adapter="mlp", options={"depth": depth}, training=training)
+    rows |= {f"dits-{n}": Recipe(sampler=schedule(n), training=training) for n in steps}
+    return rows | {"mlp-best": best_mlp_recipe(training), "dits-best": best_recipe(training)}
+
+
+def best_recipe(training: TrainingConfig) -> Recipe:
+    """Return the preset `best` with another optimization, but for what the preset is about."""
+    best = PRESETS["best"]
+    own = best.training.model_dump(include={"learning_rate", "ema", "patience"})
+    return best.model_copy(update={"training": training.model_copy(update=own)})
+
+
+def best_mlp_recipe(training: TrainingConfig) -> Recipe:
+    """Return `best_recipe` with a residual MLP in the place of the flow: the same start, the same optimization.
+
+    Its depth costs what one step of the flow costs, so it has as many weights as the folded flow, which uses its
+    own once a step. As deep as the whole flow costs it was no better in trials, and slower (docs/best.md).
+    """
+    best = best_recipe(training)
+    flow = best.sampler_config(width=1)
+    depth = equal_cost_depth(flow.model_copy(update={"steps": 1}))
+    options = {"depth": depth, "mlp_ratio": flow.mlp_ratio, "start": flow.start}
+    return best.model_copy(update={"adapter": "mlp", "sampler": {}, "options": options})
+
+
+def schedule(steps: int) -> dict[str, int]:
+    """Return the sampler's fields for T' steps: T = 10, or T = T' beyond that (Table 8)."""
+    return {"timesteps": max(SCHEDULE, steps), "steps": steps}
+
+
+def equal_cost_depth(sampler: SamplerConfig) -> int:
+    """Return how many layers of an `MLPAdapter` multiply as often as the folded sampler does for one query.
+
+    A layer of the MLP adapter has 2 r matrices of d × d, r being the MLP ratio, which both share. An affine start,
+    which both may have, is left out of `SamplerConfig.matrices`.
+
+    >>> equal_cost_depth(SamplerConfig(width=512, steps=10))  # 371 / 8 = 46.4
+    46
+    """
+    flow = sampler.model_copy(update={"start": "text"})
+    return max(1, round(flow.matrices / (2 * flow.mlp_ratio)))

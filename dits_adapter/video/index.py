@@ -1,0 +1,125 @@
+"""The index of a video file: one pass over its packets, in which nothing is decoded."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dits_adapter.errors import VideoError
+from dits_adapter.video.readers import _load
+
+_NOT_VIDEO = frozenset({"adf", "bin", "concat", "dash", "hls", "ico", "idf", "image2", "sdp", "tty", "xbin"})
+"""What FFmpeg reads as video and nobody means: pictures, text, and lists of other files."""
+
+_TICK = 1e-6
+"""Seconds by which a frame may start late and still count as shown: timestamps are rounded in the file."""
+
+
+def _one_line(error: BaseException) -> str:
+    """Say what a decoder said, without its source locations and line breaks."""
+    text = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
+    return text[0].rsplit("Check failed:", 1)[-1].strip()[:200] if text else type(error).__name__
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What the packets of a file say about its video stream.
+
+    Attributes:
+        container: FFmpeg's name of its format.
+        pts: (m,) int64 ascending presentation timestamps, in units of `time_base`.
+        keys: (k,) int64 ascending numbers (positions in `pts`) of the keyframes.
+        key_dts: (k,) int64 decoding timestamps of the keyframes.
+        display_order: False where frames are reordered and the container has no times for that (H.264 in AVI):
+            then the k-th frame shown is not the one that carries the k-th timestamp.
+        time_base: seconds a unit.
+        times: (m,) float64 seconds from the first frame.
+        duration: seconds from the start of the first frame to the end of the last.
+    """
+
+    container: str
+    pts: npt.NDArray[np.int64]
+    keys: npt.NDArray[np.int64]
+    key_dts: npt.NDArray[np.int64]
+    display_order: bool
+    time_base: float
+    times: npt.NDArray[np.float64]
+    duration: float
+
+    def shown_at(self, times: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+        """Return the number of the frame on screen at each time: the last one that has started."""
+        return np.maximum(np.searchsorted(self.times, times + _TICK, side="right") - 1, 0)
+
+
+def _check_regular(path: str) -> None:
+    """Refuse what is no readable file before a decoder opens it: a pipe, for one, would block for ever."""
+    try:
+        mode = os.stat(path)
+        if not stat.S_ISREG(mode.st_mode):
+            kind = "a directory" if stat.S_ISDIR(mode.st_mode) else "a device or a pipe"
+            raise VideoError(path, f"is {kind}, not a file")
+        if mode.st_size == 0:
+            raise VideoError(path, "is empty (0 bytes)")
+        with open(path, "rb"):
+            pass
+    except (OSError, ValueError) as error:
+        raise VideoError(path, _one_line(error).lower()) from None
+
+
+def _read_index(path: str) -> _Index:
+    """List the frames of a file's main video stream without decoding any.
+
+    Raises:
+        VideoError: not a readable video, or it ends before its header says it should.
+    """
+    av = _load("pyav")
+    _check_regular(path)
+    rows: list[tuple[int, int, int, bool]] = []  # pts, dts, duration, keyframe
+    ends: dict[int, int] = {}  # of each stream, in its own time base
+    try:
+        # An absolute path, as "a:b.mp4" reads like a protocol; broken tags are no reason to refuse a video.
+        with av.open(os.path.abspath(path), metadata_errors="replace") as container:
+            kind = container.format.name
+            stream = container.streams.best("video")
+            if stream is None or stream.disposition & av.stream.Disposition.attached_pic:  # an audio cover
+                raise VideoError(path, "holds no video stream")
+            if kind.endswith("_pipe") or kind in _NOT_VIDEO:
+                raise VideoError(path, f"is no video ({container.format.long_name})")
+            for packet in container.demux():
+                if packet.pts is None:
+                    continue
+                track, length = packet.stream.index, packet.duration or 0
+                ends[track] = max(ends.get(track, 0), packet.pts + length)
+                # An edit list discards frames: they help to decode others and are never shown.
+                if track == stream.index and not packet.is_discard and not packet.is_corrupt:
+                    dts = packet.pts if packet.dts is None else packet.dts
+                    rows.append((packet.pts, dts, length, packet.is_keyframe))
+            if not rows:
+                raise VideoError(path, "has a video stream without frames")
+            reached = max(float(end * container.streams[track].time_base) for track, end in ends.items())
+            promised = (container.duration or 0) / av.time_base
+            rate = float(stream.guessed_rate or 25)
+            if kind == "avi":  # its duration is scaled down to the size of the file, its frame count is not
+                promised = max(promised, stream.frames / rate)
+            time_base = float(stream.time_base)
+            untimed = kind == "avi" and stream.codec_context.has_b_frames
+    except av.error.FFmpegError as error:
+        raise VideoError(
+            path, f"is not a video, or is cut off before its end (FFmpeg: {_one_line(error)})"
+        ) from None
+    if promised - reached > max(0.5, 0.1 * promised):
+        raise VideoError(path, f"is truncated: {promised:.2f} s long by its header, data for {reached:.2f} s")
+    shown, decoded, lengths, is_key = (np.array(column) for column in zip(*rows, strict=True))
+    pts, first = np.unique(shown, return_index=True)
+    keys = np.flatnonzero(is_key[first])
+    length = lengths if lengths.any() else math.ceil(1 / (rate * time_base))
+    duration = float((shown + length).max() - pts[0]) * time_base
+    display_order = not (untimed and bool((np.diff(shown) > 0).all()))
+    return _Index(
+        kind, pts, keys, decoded[first][keys], display_order, time_base, (pts - pts[0]) * time_base, duration
+    )
