@@ -426,7 +426,7 @@ def _point(number: int) -> models.PointStruct:
         vector=nothing,
         frame_vectors=nothing,
         timestamps=start + SECONDS * (np.arange(FRAMES) + 0.5) / FRAMES,
-        backend="generated",
+        decoder="generated",
     )
     file = VideoFile(segment.path, 1_000_000, 1_700_000_000_000_000_000, video_id(f"{video:064x}"))
     last = position == PER_VIDEO - 1

@@ -30,7 +30,7 @@ from dits_adapter._files import require_sha256, sha256
 from dits_adapter.artifact.card import model_card
 from dits_adapter.artifact.config import CONFIG, ENCODER, WEIGHTS, XPOOL, ArtifactConfig, read_config
 from dits_adapter.artifact.find import BUNDLED_FILES, find_artifact, require_free
-from dits_adapter.artifact.weights import _load_weights, _save_weights
+from dits_adapter.artifact.weights import load_weights, save_weights
 
 
 @dataclass
@@ -74,10 +74,10 @@ class Artifact:
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
-            _save_weights(self.adapter, fresh / WEIGHTS)
+            save_weights(self.adapter, fresh / WEIGHTS)
             if self.encoder is not None:
                 if self.xpool is not None:
-                    _save_weights(self.xpool, fresh / XPOOL)
+                    save_weights(self.xpool, fresh / XPOOL)
                 (fresh / ENCODER).mkdir()
                 for file in self.encoder.iterdir():
                     if file.suffix in BUNDLED_FILES:
@@ -134,7 +134,7 @@ class Artifact:
             raise ArtifactError(
                 f"{folder}: the adapter has width {adapter.width}, but its space has {config.space.width}."
             )
-        _load_weights(folder / WEIGHTS, adapter)
+        load_weights(folder / WEIGHTS, adapter)
         require_sha256(folder / WEIGHTS, config.weights_sha256)
         config.require_intact(folder)
         artifact = cls(adapter.eval(), config.space, config.training, config.metrics, config.calibration)
@@ -143,7 +143,7 @@ class Artifact:
             artifact.encoder = folder / ENCODER
             if XPOOL in config.bundle_sha256:
                 artifact.xpool = XPool(config.space.width).eval()
-                _load_weights(folder / XPOOL, artifact.xpool)
+                load_weights(folder / XPOOL, artifact.xpool)
         return artifact
 
 

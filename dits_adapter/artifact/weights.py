@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def _save_weights(module: nn.Module, path: Path) -> None:
+def save_weights(module: nn.Module, path: Path) -> None:
     from safetensors.torch import save_file
 
     path.touch()  # with the permissions of any new file; safetensors would make one for its owner alone
@@ -20,7 +20,7 @@ def _save_weights(module: nn.Module, path: Path) -> None:
     path.chmod(mode)
 
 
-def _load_weights(path: Path, module: nn.Module) -> None:
+def load_weights(path: Path, module: nn.Module) -> None:
     """Copy a weight file into a module, refusing tensors that are missing, extra or misshapen."""
     from safetensors import SafetensorError, safe_open
 

@@ -35,7 +35,15 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from dits_adapter.data.cache_index import KINDS, CacheIndex, FailedVideo, Kind, _file, _sha256, read_index
+from dits_adapter.data.cache_index import (
+    KINDS,
+    CacheIndex,
+    FailedVideo,
+    Kind,
+    read_index,
+    shard_file,
+    tensor_sha256,
+)
 from dits_adapter.errors import DITSError
 from dits_adapter.space import EmbeddingSpace
 
@@ -144,7 +152,7 @@ class _Shards:
     def require_files(self) -> None:
         """Refuse a shard that is missing or of another size than the index says."""
         for place, shard in self._section.shards.items():
-            path = _file(self._folder, self._kind, place)
+            path = shard_file(self._folder, self._kind, place)
             again = "The command that made the cache writes it again, and nothing else."
             if not path.is_file():
                 raise DITSError(f"{path}: this shard of the cache is missing. {again}")
@@ -154,7 +162,7 @@ class _Shards:
                 raise DITSError(f"{path}: has {path.stat().st_size:,} bytes, {shard.size:,} were written. {again}")
 
     def _tensor(self, place: int, name: str) -> NDArray[Any]:
-        path = _file(self._folder, self._kind, place)
+        path = shard_file(self._folder, self._kind, place)
         dtype, row_shape = self._columns[name]
         shard = self._section.shards[place]
         try:
@@ -164,7 +172,7 @@ class _Shards:
             raise DITSError(f"{path}: is no intact shard of a cache ({error}).") from None
         if (place, name) not in self._checked:
             whole = tensor.shape == (shard.rows, *row_shape) and tensor.dtype == dtype
-            if not whole or _sha256(tensor) != shard.sha256[name]:
+            if not whole or tensor_sha256(tensor) != shard.sha256[name]:
                 raise DITSError(
                     f"{path}: its tensor {name!r} was changed or damaged after it was written. Delete the file: "
                     "the command that made the cache writes it again, and nothing else."

@@ -150,9 +150,9 @@ def read_index(folder: Path) -> CacheIndex:
     return index
 
 
-def _file(folder: Path, kind: Kind, place: int) -> Path:
+def shard_file(folder: Path, kind: Kind, place: int) -> Path:
     return folder / f"{kind}-{place:05d}.safetensors"
 
 
-def _sha256(array: NDArray[Any]) -> str:
+def tensor_sha256(array: NDArray[Any]) -> str:
     return hashlib.sha256(array.data).hexdigest()

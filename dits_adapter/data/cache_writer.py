@@ -24,10 +24,10 @@ from dits_adapter.data.cache_index import (
     Kind,
     Section,
     Shard,
-    _file,
-    _sha256,
     is_cache,
     read_index,
+    shard_file,
+    tensor_sha256,
 )
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
@@ -131,7 +131,7 @@ class CacheWriter:
         for kind in KINDS:
             shards = begun.section(kind).shards
             for place, shard in list(shards.items()):
-                path = _file(self.folder, kind, place)
+                path = shard_file(self.folder, kind, place)
                 if not path.is_file() or path.stat().st_size != shard.size:
                     del shards[place]
         self.index = begun
@@ -225,7 +225,7 @@ class CacheWriter:
                 raise ValueError(f"{kind}, {name}: {tensor.dtype} {tensor.shape}, not {dtype} {(rows, *row)}")
             tensors[name] = tensor
         place = span.start // self.index.section(kind).span
-        path = _file(self.folder, kind, place)
+        path = shard_file(self.folder, kind, place)
         part = path.with_name(path.name + PART)
         try:
             save_file(tensors, part)
@@ -234,7 +234,7 @@ class CacheWriter:
             raise DITSError(
                 f"{path}: cannot be written ({error}). What is written stays; the same command goes on from there."
             ) from error
-        digests = {name: _sha256(tensor) for name, tensor in sorted(tensors.items())}
+        digests = {name: tensor_sha256(tensor) for name, tensor in sorted(tensors.items())}
         self.index.section(kind).shards[place] = Shard(rows=rows, size=size, sha256=digests)
         self._write_index()
 

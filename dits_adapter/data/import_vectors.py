@@ -30,9 +30,9 @@ from tqdm import tqdm
 from dits_adapter.data.cache import EmbeddingCache
 from dits_adapter.data.cache_writer import CacheWriter
 from dits_adapter.data.embed import EmbedReport
-from dits_adapter.data.numpy_files import _NumPyFiles
+from dits_adapter.data.numpy_files import NumPyFiles
 from dits_adapter.data.pairs_file import check_id, digest_of, number_alike
-from dits_adapter.data.parquet_files import _ParquetFiles
+from dits_adapter.data.parquet_files import ParquetFiles
 from dits_adapter.data.vector_files import Source
 from dits_adapter.encoders.clip import Clip
 from dits_adapter.errors import InputError, SpaceMismatchError
@@ -118,7 +118,7 @@ def import_vectors(
 def _open(width: int, texts: Path, videos: Path, *options: str | PathLike[str] | None) -> Source:
     suffixes = (texts.suffix, videos.suffix)
     if suffixes == (".npy", ".npy"):
-        return _NumPyFiles(width, texts, videos, *(None if option is None else Path(option) for option in options))
+        return NumPyFiles(width, texts, videos, *(None if option is None else Path(option) for option in options))
     if suffixes != (".parquet", ".parquet"):
         raise InputError(f"{texts} and {videos}: two .npy or two .parquet files are accepted.")
     if any(option is not None for option in options):
@@ -126,7 +126,7 @@ def _open(width: int, texts: Path, videos: Path, *options: str | PathLike[str] |
             "labels, frames, ids and captions are files beside .npy; in Parquet they are the columns video_id, "
             "frames and text."
         )
-    return _ParquetFiles(width, texts, videos)
+    return ParquetFiles(width, texts, videos)
 
 
 def _digest(files: Sequence[Path]) -> str:

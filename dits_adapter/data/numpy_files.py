@@ -42,7 +42,7 @@ def _lines(path: Path) -> Iterator[str]:
         raise InputError(f"{path}: cannot be read as text ({error}).") from None
 
 
-class _NumPyFiles:
+class NumPyFiles:
     """A `Source` of .npy files."""
 
     def __init__(

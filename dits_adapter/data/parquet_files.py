@@ -14,7 +14,7 @@ from dits_adapter.data.vector_files import BLOCK, TextBlock, VideoBlock
 from dits_adapter.errors import InputError, MissingExtraError
 
 
-class _ParquetFiles:
+class ParquetFiles:
     """A `Source` of two Parquet files."""
 
     def __init__(self, width: int, texts: Path, videos: Path) -> None:

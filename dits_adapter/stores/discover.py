@@ -41,7 +41,7 @@ def find_videos(paths: Iterable[str | PathLike[str]], report: IngestReport) -> l
 
 def _walk(root: str, report: IngestReport) -> Iterator[str]:
     def unreadable(error: OSError) -> None:
-        report.failed[_printable(str(error.filename))] = f"cannot be read, nor what is in it ({error.strerror})"
+        report.failed[printable(str(error.filename))] = f"cannot be read, nor what is in it ({error.strerror})"
 
     entered = set()
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=unreadable):
@@ -54,17 +54,17 @@ def _walk(root: str, report: IngestReport) -> Iterator[str]:
             path = os.path.join(folder, name)
             suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
-                report.ignored[_printable(path)] = "hidden"
+                report.ignored[printable(path)] = "hidden"
             elif suffix not in VIDEO_SUFFIXES:
-                report.ignored[_printable(path)] = f"no video extension ({_printable(suffix) or 'none'})"
+                report.ignored[printable(path)] = f"no video extension ({printable(suffix) or 'none'})"
             else:
                 yield path
         hidden = [name for name in subfolders if name.startswith(".")]
-        report.ignored.update({_printable(os.path.join(folder, name)): "hidden" for name in hidden})
+        report.ignored.update({printable(os.path.join(folder, name)): "hidden" for name in hidden})
         subfolders[:] = sorted(set(subfolders) - set(hidden))
 
 
-def _printable(path: str) -> str:
+def printable(path: str) -> str:
     """Spell bytes that are no UTF-8, which file names may hold and JSON may not, as escapes."""
     return path.encode("utf-8", "backslashreplace").decode()
 
@@ -75,7 +75,7 @@ def identify(path: str) -> VideoFile:
     Raises:
         VideoError: it is not a readable file, or has a name that cannot be stored.
     """
-    file = _stat(path)
+    file = stat_video(path)
     digest = hashlib.sha256()
     block = memoryview(bytearray(1 << 20))
     try:
@@ -87,10 +87,10 @@ def identify(path: str) -> VideoFile:
     return replace(file, video_id=video_id(digest.hexdigest()))
 
 
-def _stat(path: str) -> VideoFile:
+def stat_video(path: str) -> VideoFile:
     """Return a file's size and time, not yet its content; raises as `identify`."""
-    if _printable(path) != path:
-        raise VideoError(_printable(path), "has a name that is not valid UTF-8; rename it")
+    if printable(path) != path:
+        raise VideoError(printable(path), "has a name that is not valid UTF-8; rename it")
     try:
         status = os.stat(path)
     except OSError as error:
@@ -110,7 +110,7 @@ def lies_in(path: str, folders: Iterable[str]) -> bool:
     return any(path.startswith(os.path.join(folder, "")) for folder in folders)
 
 
-def _is_gone(path: str) -> bool:
+def is_gone(path: str) -> bool:
     """Whether there is certainly no such file: one in a folder that cannot be read may be there."""
     try:
         os.lstat(path)
@@ -121,7 +121,7 @@ def _is_gone(path: str) -> bool:
     return False
 
 
-def _unchanged(file: VideoFile | Record) -> bool:
+def is_unchanged(file: VideoFile | Record) -> bool:
     """Whether the file on disk is still the one that was described."""
     try:
         status = os.stat(file.path)

@@ -37,7 +37,15 @@ if TYPE_CHECKING:
     from dits_adapter.stores.qdrant.store import QdrantStore
     from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
 
-from dits_adapter.stores.discover import _is_gone, _stat, _unchanged, absolute, find_videos, identify, lies_in
+from dits_adapter.stores.discover import (
+    absolute,
+    find_videos,
+    identify,
+    is_gone,
+    is_unchanged,
+    lies_in,
+    stat_video,
+)
 from dits_adapter.stores.report import IngestReport
 
 BATCH = 16
@@ -206,7 +214,7 @@ class Run:
         """Give out the files that have to be read, if only to know their content."""
         for path in self.files:
             try:
-                if not self._is_settled(_stat(path)):
+                if not self._is_settled(stat_video(path)):
                     yield path
             except VideoError as error:
                 self.skip_unreadable(error)
@@ -257,7 +265,7 @@ class Run:
     def _settle_copy(self, file: VideoFile, stored: Record) -> None:
         """Content that is stored already: the file was touched or moved, or is a copy."""
         self._skip()
-        if stored.path != file.path and _unchanged(stored):
+        if stored.path != file.path and is_unchanged(stored):
             self.report.duplicates[file.path] = stored.path
             return
         if stored.path == file.path:
@@ -290,7 +298,7 @@ class Run:
             return
         del self.encoding[path]
         self.bar.update()
-        if not _unchanged(file):
+        if not is_unchanged(file):
             self._withdraw(record)
             self.report.failed[path] = "changed while it was read; run again when it is complete"
             return
@@ -358,6 +366,6 @@ class Run:
     def remove_gone(self, roots: Sequence[str]) -> None:
         """Delete all that is stored of files that lay in these folders and are there no longer."""
         for path in [path for path, records in self.by_path.items() if records and lies_in(path, roots)]:
-            if _is_gone(path):
+            if is_gone(path):
                 self._delete(list(self.by_path[path]))
                 self.report.removed.append(path)

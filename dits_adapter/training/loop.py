@@ -128,7 +128,7 @@ def train(
     initial = RetrievalMetrics.from_ranks(evaluate(adapter, validation))
     runs = []
     for rate in config.learning_rate:
-        run = _Run(copy.deepcopy(adapter), pairs, config, rate, objective, pick_device(device))
+        run = TrainingState(copy.deepcopy(adapter), pairs, config, rate, objective, pick_device(device))
         file = None if checkpoints is None else checkpoints / f"{rate:g}.safetensors"
         folder = log_dir if log_dir is None or len(config.learning_rate) == 1 else Path(log_dir) / f"{rate:g}"
         runs.append((_epochs(run, initial, validation, file, summary_writer(folder), progress), run.best))
@@ -144,7 +144,12 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
 
 
 def _epochs(
-    run: _Run, initial: RetrievalMetrics, validation: Pairs, checkpoint: Path | None, log: Any, progress: bool
+    run: TrainingState,
+    initial: RetrievalMetrics,
+    validation: Pairs,
+    checkpoint: Path | None,
+    log: Any,
+    progress: bool,
 ) -> list[Epoch]:
     """Run all epochs at one learning rate, or those that its checkpoint lacks."""
     config = run.config
@@ -190,7 +195,7 @@ def summary_writer(log_dir: str | PathLike[str] | None) -> Any:
     return SummaryWriter(os.fspath(log_dir))
 
 
-class _Run:
+class TrainingState:
     """State of one training run: adapter, moving average, optimizer, best weights."""
 
     def __init__(

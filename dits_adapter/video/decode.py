@@ -2,11 +2,11 @@
 
 One pass over a file's packets, in which nothing is decoded, lists when each frame is shown and which frames
 are keyframes. It answers what a decoder cannot be asked: how long the video really is, whether the file ends
-before its header says it should, and which frame is on screen at a given time. The backends then only fetch
+before its header says it should, and which frame is on screen at a given time. The decoders then only fetch
 frames by their number in that list.
 
 Times are in seconds from the first frame on. Frames come upright: the display matrix is applied. The pixel
-aspect ratio is not. The backends agree to within 2 of 255 levels on 8-bit video; on deeper video they blend
+aspect ratio is not. The decoders agree to within 2 of 255 levels on 8-bit video; on deeper video they blend
 colors differently at sharp edges (1 level on average).
 """
 
@@ -22,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dits_adapter.errors import DITSError, VideoError
+from dits_adapter.video._packages import one_line
 from dits_adapter.video.frames import interval_middles
-from dits_adapter.video.index import _one_line, _read_index
-from dits_adapter.video.readers import _READERS, Backend, Frame, _Reader, _usable
+from dits_adapter.video.index import read_frame_index
+from dits_adapter.video.readers import READERS, Decoder, Frame, FrameReader, usable_decoders
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class VideoInfo:
         fps: frames a second on average; they need not be evenly spaced.
         width: pixels of an upright frame.
         height: likewise.
-        backend: the decoder that read its first frame.
+        decoder: the decoder that read its first frame.
     """
 
     path: str
@@ -45,7 +46,7 @@ class VideoInfo:
     fps: float
     width: int
     height: int
-    backend: str
+    decoder: str
 
 
 @dataclass(frozen=True)
@@ -56,26 +57,26 @@ class DecodedFrames:
         frames: (n, h, w, 3) uint8 RGB, upright; (n, ...) of another kind after a `transform`.
         timestamps: (n,) float64, when each frame appears on screen, in seconds. Equal neighbors are one frame
             that was on screen at both sampled times.
-        backend: the decoder that was used.
+        decoder: the decoder that was used.
     """
 
     frames: npt.NDArray[Any]
     timestamps: npt.NDArray[np.float64]
-    backend: str
+    decoder: str
 
 
-def probe(path: str | PathLike[str], backend: Backend = "auto") -> VideoInfo:
+def probe(path: str | PathLike[str], decoder: Decoder = "auto") -> VideoInfo:
     """Describe a video: read its packets and decode its first frame.
 
     Raises:
         VideoError: no frame can be had from the file.
-        InputError: no such backend.
-        MissingExtraError: the backend asked for is not installed.
+        InputError: no such decoder.
+        MissingExtraError: the decoder asked for is not installed.
     """
-    with Video(path, backend) as video:
+    with Video(path, decoder) as video:
         first = video.frames_at([0.0])
         height, width = first.frames.shape[1:3]
-        return VideoInfo(video.path, video.duration, video.fps, width, height, first.backend)
+        return VideoInfo(video.path, video.duration, video.fps, width, height, first.decoder)
 
 
 def decode_frames(
@@ -83,7 +84,7 @@ def decode_frames(
     n: int = 12,
     start: float = 0.0,
     end: float | None = None,
-    backend: Backend = "auto",
+    decoder: Decoder = "auto",
 ) -> DecodedFrames:
     """Decode the frames on screen in the middles of n equal intervals of [start, end).
 
@@ -92,21 +93,21 @@ def decode_frames(
         n: number of frames.
         start: seconds from the first frame.
         end: seconds from the first frame; None, or a time past the end, is the end of the video.
-        backend: `"auto"` is the first of PyAV, decord and torchcodec that can read the file.
+        decoder: `"auto"` is the first of PyAV, decord and torchcodec that can read the file.
 
     Raises:
         VideoError: the file is missing, empty, truncated, damaged, not a video, or shorter than `start`.
-        InputError: n < 1, or not 0 <= start < end, or no such backend.
-        MissingExtraError: the backend asked for is not installed.
+        InputError: n < 1, or not 0 <= start < end, or no such decoder.
+        MissingExtraError: the decoder asked for is not installed.
     """
-    with Video(path, backend) as video:
+    with Video(path, decoder) as video:
         return video.frames(n, start, end)
 
 
 class Video:
     """An open video file, to take frames from several spans of it; a context manager.
 
-    When a backend fails on the file, the next one takes over for good. One `Video` belongs to one thread.
+    When a decoder fails on the file, the next one takes over for good. One `Video` belongs to one thread.
 
     Attributes:
         path: the file, as given.
@@ -114,11 +115,11 @@ class Video:
         fps: frames a second on average.
     """
 
-    def __init__(self, path: str | PathLike[str], backend: Backend = "auto") -> None:
+    def __init__(self, path: str | PathLike[str], decoder: Decoder = "auto") -> None:
         self.path = fspath(path)
-        self._backends = _usable(backend)
-        self._index = _read_index(self.path)
-        self._reader: _Reader | None = None
+        self._decoders = usable_decoders(decoder)
+        self._index = read_frame_index(self.path)
+        self._reader: FrameReader | None = None
         self._failures: list[str] = []
         self.duration = self._index.duration
         self.fps = len(self._index.pts) / self._index.duration
@@ -137,7 +138,7 @@ class Video:
     def another(self) -> Video:
         """Return a second handle on the file, for another thread; the packets are not read again."""
         twin = copy(self)
-        twin._reader, twin._backends, twin._failures = None, list(self._backends), list(self._failures)
+        twin._reader, twin._decoders, twin._failures = None, list(self._decoders), list(self._failures)
         return twin
 
     def frames(
@@ -168,34 +169,34 @@ class Video:
         """Decode the frames on screen at the given times: (n,) ascending seconds from the first frame.
 
         Raises:
-            VideoError: no backend can decode them.
+            VideoError: no decoder can decode them.
         """
         numbers, copies = np.unique(self._index.shown_at(np.asarray(times, np.float64)), return_inverse=True)
-        while self._backends:
-            backend = self._backends[0]
+        while self._decoders:
+            decoder = self._decoders[0]
             frames: list[npt.NDArray[Any]] = []
-            decoded = self._decode(backend, numbers)
+            decoded = self._decode(decoder, numbers)
             while len(frames) < len(numbers):
                 try:
                     frame = next(decoded)
-                except VideoError:  # the file's fault, not the backend's
+                except VideoError:  # the file's fault, not the decoder's
                     raise
                 except Exception as error:  # each decoder has a zoo of its own
-                    if not isinstance(error, DITSError):  # that is a backend which is not there
-                        self._failures.append(f"{backend}: {_one_line(error)}")
-                    self._backends.pop(0)
+                    if not isinstance(error, DITSError):  # that is a decoder which is not there
+                        self._failures.append(f"{decoder}: {one_line(error)}")
+                    self._decoders.pop(0)
                     self._close()
                     break
                 frames.append(frame if transform is None else transform(frame))
             else:
                 if len({frame.shape for frame in frames}) > 1:
                     raise VideoError(self.path, "its frames change size on the way")
-                return DecodedFrames(np.stack(frames)[copies], self._index.times[numbers][copies], backend)
+                return DecodedFrames(np.stack(frames)[copies], self._index.times[numbers][copies], decoder)
         raise VideoError(self.path, f"cannot be decoded ({'; '.join(self._failures)})")
 
-    def _decode(self, backend: str, numbers: npt.NDArray[np.intp]) -> Iterator[Frame]:
+    def _decode(self, decoder: str, numbers: npt.NDArray[np.intp]) -> Iterator[Frame]:
         """Decode the frames of ascending numbers by the reader that is open, or by a new one."""
         if self._reader is None:
-            self._reader = _READERS[backend](self.path, self._index)
+            self._reader = READERS[decoder](self.path, self._index)
         self._reader.expect(numbers)
         yield from map(self._reader.frame, numbers.tolist())

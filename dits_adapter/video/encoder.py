@@ -25,7 +25,7 @@ from dits_adapter.space import EmbeddingSpace
 from dits_adapter.video.decode import DecodedFrames, Video
 from dits_adapter.video.frames import segment_spans
 from dits_adapter.video.pooling import mean_pool, unit
-from dits_adapter.video.readers import Backend, Frame
+from dits_adapter.video.readers import Decoder, Frame
 
 Path = str | PathLike[str]
 OnError = Literal["raise"] | Callable[[VideoError], object]
@@ -49,7 +49,7 @@ class EncodedSegment:
         vector: (d,) float32 of unit norm, the frame vectors pooled (`pooling.mean_pool`).
         frame_vectors: (n, d) float32, each of unit norm.
         timestamps: (n,) float64, when each frame appears on screen, in seconds.
-        backend: the decoder that was used.
+        decoder: the decoder that was used.
     """
 
     path: str
@@ -60,7 +60,7 @@ class EncodedSegment:
     vector: npt.NDArray[np.float32]
     frame_vectors: npt.NDArray[np.float32]
     timestamps: npt.NDArray[np.float64]
-    backend: str
+    decoder: str
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class VideoEncoder:
     Args:
         clip: a loaded CLIP.
         frames: frames sampled a segment, part of the embedding space.
-        decoder: the video backend (see `decode.decode_frames`).
+        decoder: the video decoder (see `decode.decode_frames`).
         limit: seconds from the start of a video after which the rest of it does not count.
 
     Raises:
@@ -100,7 +100,7 @@ class VideoEncoder:
     """
 
     def __init__(
-        self, clip: Clip, *, frames: int = 12, decoder: Backend = "auto", limit: float = math.inf
+        self, clip: Clip, *, frames: int = 12, decoder: Decoder = "auto", limit: float = math.inf
     ) -> None:
         if frames < 1:
             raise InputError(f"frames is {frames}; a segment needs at least one frame.")
@@ -108,7 +108,7 @@ class VideoEncoder:
             raise InputError(f"limit is {limit}; expected seconds above 0.")
         self.clip = clip
         self.frames = frames
-        self.decoder: Backend = decoder
+        self.decoder: Decoder = decoder
         self.limit = limit
 
     @classmethod
@@ -119,7 +119,7 @@ class VideoEncoder:
         revision: str | None = None,
         device: str | torch.device = "auto",
         frames: int | None = None,
-        decoder: Backend = "auto",
+        decoder: Decoder = "auto",
     ) -> VideoEncoder:
         """Load a CLIP, or the one that an adapter was trained for.
 
@@ -128,7 +128,7 @@ class VideoEncoder:
             revision: hub revision of what is named.
             device: a torch device or `"auto"`.
             frames: frames sampled a segment, part of the embedding space; None for the adapter's, or 12.
-            decoder: the video backend (see `decode.decode_frames`).
+            decoder: the video decoder (see `decode.decode_frames`).
 
         Raises:
             ArtifactError: nothing loadable is there.
@@ -307,7 +307,7 @@ class VideoEncoder:
                     vector=mean_pool(frame_vectors),
                     frame_vectors=frame_vectors,
                     timestamps=item.content.timestamps,
-                    backend=item.content.backend,
+                    decoder=item.content.decoder,
                 )
             elif on_error == "raise":
                 raise item

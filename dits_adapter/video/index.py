@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dits_adapter.errors import VideoError
-from dits_adapter.video.readers import _load
+from dits_adapter.video._packages import load_package, one_line
 
 _NOT_VIDEO = frozenset({"adf", "bin", "concat", "dash", "hls", "ico", "idf", "image2", "sdp", "tty", "xbin"})
 """What FFmpeg reads as video and nobody means: pictures, text, and lists of other files."""
@@ -20,14 +20,8 @@ _TICK = 1e-6
 """Seconds by which a frame may start late and still count as shown: timestamps are rounded in the file."""
 
 
-def _one_line(error: BaseException) -> str:
-    """Say what a decoder said, without its source locations and line breaks."""
-    text = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
-    return text[0].rsplit("Check failed:", 1)[-1].strip()[:200] if text else type(error).__name__
-
-
 @dataclass(frozen=True)
-class _Index:
+class FrameIndex:
     """What the packets of a file say about its video stream.
 
     Attributes:
@@ -68,16 +62,16 @@ def _check_regular(path: str) -> None:
         with open(path, "rb"):
             pass
     except (OSError, ValueError) as error:
-        raise VideoError(path, _one_line(error).lower()) from None
+        raise VideoError(path, one_line(error).lower()) from None
 
 
-def _read_index(path: str) -> _Index:
+def read_frame_index(path: str) -> FrameIndex:
     """List the frames of a file's main video stream without decoding any.
 
     Raises:
         VideoError: not a readable video, or it ends before its header says it should.
     """
-    av = _load("pyav")
+    av = load_package("pyav")
     _check_regular(path)
     rows: list[tuple[int, int, int, bool]] = []  # pts, dts, duration, keyframe
     ends: dict[int, int] = {}  # of each stream, in its own time base
@@ -110,7 +104,7 @@ def _read_index(path: str) -> _Index:
             untimed = kind == "avi" and stream.codec_context.has_b_frames
     except av.error.FFmpegError as error:
         raise VideoError(
-            path, f"is not a video, or is cut off before its end (FFmpeg: {_one_line(error)})"
+            path, f"is not a video, or is cut off before its end (FFmpeg: {one_line(error)})"
         ) from None
     if promised - reached > max(0.5, 0.1 * promised):
         raise VideoError(path, f"is truncated: {promised:.2f} s long by its header, data for {reached:.2f} s")
@@ -120,6 +114,6 @@ def _read_index(path: str) -> _Index:
     length = lengths if lengths.any() else math.ceil(1 / (rate * time_base))
     duration = float((shown + length).max() - pts[0]) * time_base
     display_order = not (untimed and bool((np.diff(shown) > 0).all()))
-    return _Index(
+    return FrameIndex(
         kind, pts, keys, decoded[first][keys], display_order, time_base, (pts - pts[0]) * time_base, duration
     )

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from dits_adapter.errors import DITSError, InputError, MissingExtraError, VideoError
-from dits_adapter.video.index import _Index, _one_line
+from dits_adapter.errors import InputError, VideoError
+from dits_adapter.video._packages import load_package
+from dits_adapter.video.index import FrameIndex
 
-Backend = Literal["auto", "pyav", "decord", "torchcodec"]
+Decoder = Literal["auto", "pyav", "decord", "torchcodec"]
 
 Frame = npt.NDArray[np.uint8]
 
@@ -22,11 +22,11 @@ _EXACT_SEEK = frozenset({"avi", "flv", "gif", "matroska,webm", "mov,mp4,m4a,3gp,
 """Containers in which a seek ends at the keyframe asked for."""
 
 
-class _Reader(ABC):
+class FrameReader(ABC):
     """A decoder at work on one file."""
 
     @abstractmethod
-    def __init__(self, path: str, index: _Index) -> None: ...
+    def __init__(self, path: str, index: FrameIndex) -> None: ...
 
     @abstractmethod
     def frame(self, number: int) -> Frame:
@@ -39,20 +39,20 @@ class _Reader(ABC):
         """Let go of the file."""
 
 
-class _PyAVReader(_Reader):
+class _PyAVReader(FrameReader):
     """PyAV, going by timestamps: it seeks only where that skips at least a keyframe's worth of decoding.
 
     Frames that no other frame refers to (B-frames, often half of a file) are decoded only if they are expected.
     """
 
-    def __init__(self, path: str, index: _Index) -> None:
+    def __init__(self, path: str, index: FrameIndex) -> None:
         self._path = path
         self._index = index
         # MPEG program streams give most frames no time of their own: it is another one after a seek.
         self._seekable = index.display_order and index.container != "mpeg"
         self._container: Any = None
         self._expected: frozenset[int] | None = None  # their timestamps; None decodes every frame
-        self._converter = _load("pyav").video.reformatter.VideoReformatter()
+        self._converter = load_package("pyav").video.reformatter.VideoReformatter()
         self._restart()
 
     def expect(self, numbers: npt.NDArray[np.intp]) -> None:
@@ -65,7 +65,7 @@ class _PyAVReader(_Reader):
 
     def _restart(self) -> None:
         self.close()
-        self._container = _load("pyav").open(os.path.abspath(self._path), metadata_errors="replace")
+        self._container = load_package("pyav").open(os.path.abspath(self._path), metadata_errors="replace")
         self._stream = self._container.streams.best("video")
         self._stream.codec_context.thread_count = 1  # videos are decoded side by side, not each in parallel
         self._frames = self._decoded()
@@ -75,7 +75,7 @@ class _PyAVReader(_Reader):
         frame = self._decode(number)
         if frame is None or frame.is_corrupt:
             raise VideoError(self._path, f"is damaged at {self._index.times[number]:.2f} s")
-        # Bicubic, like the conversion inside the other backends: it spreads the colors of odd-sized frames.
+        # Bicubic, like the conversion inside the other decoders: it spreads the colors of odd-sized frames.
         pixels = self._converter.reformat(frame, format="rgb24", interpolation="BICUBIC").to_ndarray()
         return _upright(pixels, frame.side_data.get("DISPLAYMATRIX"))
 
@@ -142,7 +142,7 @@ def _upright(pixels: Frame, matrix: Any) -> Frame:
     return np.ascontiguousarray(pixels[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])
 
 
-class _DecordReader(_Reader):
+class _DecordReader(FrameReader):
     """Decord, where it can be trusted; it turns frames upright itself, but mirrors none.
 
     It finds a frame by counting from a keyframe, whose number it takes in decoding order for its number in
@@ -150,8 +150,8 @@ class _DecordReader(_Reader):
     differ (open groups of pictures, x265's default) or a seek lands elsewhere (transport streams).
     """
 
-    def __init__(self, path: str, index: _Index) -> None:
-        decord = _load("decord")
+    def __init__(self, path: str, index: FrameIndex) -> None:
+        decord = load_package("decord")
         if index.container not in _EXACT_SEEK or not index.display_order:
             raise RuntimeError("it does not find the right frames in this kind of container")
         decord.logging.set_level(decord.logging.QUIET)
@@ -167,14 +167,14 @@ class _DecordReader(_Reader):
         return np.ascontiguousarray(frame.reshape(height, -1)[:, : 3 * width]).reshape(height, width, 3)
 
 
-class _TorchCodecReader(_Reader):
+class _TorchCodecReader(FrameReader):
     """torchcodec in its exact mode; the timestamp it returns with each frame is checked."""
 
-    def __init__(self, path: str, index: _Index) -> None:
+    def __init__(self, path: str, index: FrameIndex) -> None:
         if not index.display_order or index.container == "mpeg":
             raise RuntimeError("frames of this container cannot be told by their timestamps")
         self._index = index
-        self._video = _load("torchcodec").VideoDecoder(
+        self._video = load_package("torchcodec").VideoDecoder(
             os.path.abspath(path), seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC"
         )
 
@@ -187,39 +187,18 @@ class _TorchCodecReader(_Reader):
         return pixels
 
 
-_READERS: dict[str, type[_Reader]] = {
+READERS: dict[str, type[FrameReader]] = {
     "pyav": _PyAVReader,
     "decord": _DecordReader,
     "torchcodec": _TorchCodecReader,
 }
 
-_MODULES = {"pyav": "av", "decord": "decord", "torchcodec": "torchcodec.decoders"}
 
-
-def _load(backend: str) -> Any:
-    """Import a backend's package.
-
-    Raises:
-        MissingExtraError: it is not installed.
-        DITSError: it is, and does not load.
-    """
-    try:
-        return import_module(_MODULES[backend])
-    except ImportError:
-        package = {"pyav": "av", "decord": "decord2"}.get(backend, backend)
-        extra = "torchcodec" if backend == "torchcodec" else None
-        raise MissingExtraError(package, extra, f"decoding video with {backend}") from None
-    except (OSError, RuntimeError) as error:  # torchcodec without FFmpeg's libraries or with another torch
-        raise DITSError(
-            f"{backend} is installed but does not load ({_one_line(error)}); choose another backend."
-        ) from error
-
-
-def _usable(backend: str) -> list[str]:
-    """Return the backends to try, in order."""
-    if backend == "auto":
-        return list(_READERS)  # imported only when their turn comes
-    if backend not in _READERS:
-        raise InputError(f"no video backend {backend!r}; choose from auto, {', '.join(_READERS)}.")
-    _load(backend)
-    return [backend]
+def usable_decoders(decoder: str) -> list[str]:
+    """Return the decoders to try, in order."""
+    if decoder == "auto":
+        return list(READERS)  # imported only when their turn comes
+    if decoder not in READERS:
+        raise InputError(f"no video decoder {decoder!r}; choose from auto, {', '.join(READERS)}.")
+    load_package(decoder)
+    return [decoder]

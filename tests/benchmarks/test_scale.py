@@ -152,7 +152,7 @@ def test_a_number_at_the_end_changes_the_file_but_not_the_frames(clips, tmp_path
     assert len({path.read_bytes() for path in made}) == 3
     for path in made:
         for backend in ("decord", "pyav"):
-            expected, found = (decode_frames(file, 12, backend=backend).frames for file in (clip, path))
+            expected, found = (decode_frames(file, 12, decoder=backend).frames for file in (clip, path))
             np.testing.assert_array_equal(found, expected)
 
 

@@ -84,7 +84,7 @@ class FakeEncoder:
                     vector=unit(frames.mean(axis=0)),
                     frame_vectors=frames,
                     timestamps=2 * n + (np.arange(FRAMES) + 0.5) / 2,
-                    backend="fake",
+                    decoder="fake",
                 )
             if kind == "half":
                 on_error(VideoError(path, "it ends early"))

@@ -18,7 +18,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from benchmarks.server import QdrantProcess
 from dits_adapter.errors import StoreError
 from dits_adapter.stores import ingest as ingest_module
-from dits_adapter.stores.qdrant import connection
+from dits_adapter.stores.qdrant import connection, retry
 from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.qdrant.store import QdrantStore
 from tests.stores.conftest import contents
@@ -43,7 +43,7 @@ def running() -> Iterator[QdrantCluster]:
 @pytest.fixture
 def nodes(running: QdrantCluster, monkeypatch: pytest.MonkeyPatch) -> list[QdrantProcess]:
     """All of them there, with short pauses between requests and many of these."""
-    monkeypatch.setattr(connection, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(ingest_module, "BATCH", 4)
     for node in running.nodes:
         node.start()
@@ -215,7 +215,7 @@ LASTING = [(500, "Service internal error: No space left on device"), (404, "Not 
 def test_only_what_passes_is_asked_again(
     library: Path, monkeypatch: pytest.MonkeyPatch, status: int, answer: str, request_: str
 ) -> None:
-    monkeypatch.setattr(connection, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.001)
     store = fresh()
     run(store, library / "000.mp4")
     original: Callable[..., Any] = getattr(store.client, request_)
@@ -244,7 +244,7 @@ def test_only_what_passes_is_asked_again(
 
 
 def test_a_search_gives_up_soon(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(connection, "SEARCH_PATIENCE", 0.05)
     client = QdrantClient(":memory:")
     store = QdrantStore(client)

@@ -119,7 +119,8 @@ def test_killed_again_and_again_it_ends_as_one_clean_copy(places: tuple[Place, P
     source, destination = places
     fill(source, tmp_path / "videos")
     code = (
-        "import sys, time; from dits_adapter.cli import main; from dits_adapter.stores import copying, qdrant\n"
+        "import sys, time; from dits_adapter.cli import main\n"
+        "from dits_adapter.stores.qdrant import copy as copying, store as qdrant\n"
         "copying.BATCH = 2; write = qdrant.QdrantStore.write\n"
         "def slowly(*given): write(*given); time.sleep(0.05); print('one', flush=True)\n"
         "qdrant.QdrantStore.write = slowly; sys.exit(main(sys.argv[1:]))"

@@ -28,7 +28,7 @@ from benchmarks.server import QdrantProcess
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import ingest as ingest_module
 from dits_adapter.stores.discover import find_videos
-from dits_adapter.stores.qdrant import connection
+from dits_adapter.stores.qdrant import connection, retry
 from dits_adapter.stores.qdrant.schema import VideoFile, segment_point
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.report import IngestReport
@@ -232,7 +232,7 @@ def test_a_server_that_restarts_is_outlasted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(ingest_module, "BATCH", 1)
-    monkeypatch.setattr(connection, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.05)
     clean = fresh()
     run(clean, library)
     server = qdrant_process()
@@ -260,7 +260,7 @@ def test_a_server_that_restarts_is_outlasted(
 def test_an_overloaded_server_is_asked_again_and_one_that_refuses_is_not(
     library: Path, monkeypatch: pytest.MonkeyPatch, answer: int
 ) -> None:
-    monkeypatch.setattr(connection, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.001)
     store = fresh()
     upsert, asked = store.client.upsert, 0
 

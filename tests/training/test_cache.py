@@ -551,11 +551,11 @@ class TestDamage:
 MEMORY = """
 import resource, sys
 import numpy as np
-from dits_adapter.data import cache
-from dits_adapter.training.data import load_pairs
+from dits_adapter.data import cache_writer
+from dits_adapter.data.pairs import load_pairs
 from tests.stores.fakes import fake_space
 
-cache.SHARD_VECTORS = 1024
+cache_writer.SHARD_VECTORS = 1024
 texts, videos, frames, width = 40_000, 10_000, 4, 256
 rng = np.random.default_rng(0)
 

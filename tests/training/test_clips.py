@@ -93,7 +93,7 @@ def test_a_clip_is_preprocessed_as_the_encoder_does(film, tiny_clip):
 
 ORPHAN = """
 import multiprocessing, os, sys, time
-from dits_adapter.training.clips import die_with_parent
+from dits_adapter.training.joint.clips import die_with_parent
 
 def work(file):
     die_with_parent(0)

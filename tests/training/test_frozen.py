@@ -16,7 +16,7 @@ from dits_adapter.errors import DITSError, InputError, SpaceMismatchError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.training import batches as frozen
+from dits_adapter.training import batches, loop
 from dits_adapter.training.batches import nearest_videos
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 from dits_adapter.training.initial import fit_closed_form, fresh_adapter
@@ -143,8 +143,10 @@ def test_resumes_to_the_same_weights(options, tmp_path, monkeypatch):
     config = TrainingConfig(epochs=5, batch_size=32, learning_rate=1e-3, **options)
     whole, expected = weights_after(pairs, validation, config)
 
-    save = frozen._Run.save
-    monkeypatch.setattr(frozen._Run, "save", lambda run, path, history: (save(run, path, history), _stop(history)))
+    save = loop.TrainingState.save
+    monkeypatch.setattr(
+        loop.TrainingState, "save", lambda run, path, history: (save(run, path, history), _stop(history))
+    )
 
     def _stop(history):
         if history[-1].number == 2:
@@ -161,7 +163,7 @@ def test_resumes_to_the_same_weights(options, tmp_path, monkeypatch):
 
 def test_where_all_learning_rates_begin_is_evaluated_once(monkeypatch):
     evaluated = []
-    monkeypatch.setattr(frozen, "evaluate", lambda *given: evaluated.append(given) or evaluate(*given))
+    monkeypatch.setattr(loop, "evaluate", lambda *given: evaluated.append(given) or evaluate(*given))
     pairs, validation = gap_pairs(90, 2).split(0.2, seed=0)
     config = TrainingConfig(epochs=2, batch_size=32, learning_rate=(1e-4, 1e-3))
     _, history = weights_after(pairs, validation, config)
@@ -196,9 +198,11 @@ def test_a_resumed_fit_does_not_make_its_start_again(tmp_path, monkeypatch):
     whole, _ = fit(recipe, pairs, validation, checkpoints=tmp_path, progress=False)
     (tmp_path / "training" / "0.0005.safetensors").unlink()
     trained = []
-    epoch = frozen._Run.epoch
+    epoch = loop.TrainingState.epoch
     monkeypatch.setattr(
-        frozen._Run, "epoch", lambda run, number: (trained.append(run.adapter.kind), epoch(run, number))[1]
+        loop.TrainingState,
+        "epoch",
+        lambda run, number: (trained.append(run.adapter.kind), epoch(run, number))[1],
     )
     resumed, _ = fit(recipe, pairs, validation, checkpoints=tmp_path, progress=False)
     assert trained == ["dits", "dits"]
@@ -244,7 +248,7 @@ def test_bfloat16_trains():
 
 def test_nan_loss_is_said(monkeypatch):
     pairs, validation = gap_pairs(40).split(0.2, seed=0)
-    monkeypatch.setattr(frozen, "contrastive_loss", lambda s, *_: s.sum() * torch.nan)
+    monkeypatch.setattr(loop, "contrastive_loss", lambda s, *_: s.sum() * torch.nan)
     with pytest.raises(DITSError, match="the loss became nan in epoch 1"):
         weights_after(pairs, validation, TrainingConfig(epochs=1, batch_size=16))
 
@@ -263,9 +267,9 @@ def test_refuses_pairs_that_cannot_be_contrasted():
 def test_batches_cover_an_epoch_and_hard_ones_are_near():
     pairs = gap_pairs(64, 2)
     _, video, labels = pairs.tensors(torch.device("cpu"))
-    plain = list(frozen.Batches(labels, video, TrainingConfig(batch_size=32)).epoch(1))
+    plain = list(batches.Batches(labels, video, TrainingConfig(batch_size=32)).epoch(1))
     assert sorted(torch.cat(plain).tolist()) == list(range(128))
-    hard = frozen.Batches(labels, video, TrainingConfig(batch_size=32, hard_negatives=0.5))
+    hard = batches.Batches(labels, video, TrainingConfig(batch_size=32, hard_negatives=0.5))
     again = list(hard.epoch(3))
     assert all(torch.equal(a, b) for a, b in zip(again, hard.epoch(3), strict=True))
 

@@ -24,7 +24,7 @@ from dits_adapter.errors import ArtifactError, DITSError, InputError, SpaceMisma
 from dits_adapter.evaluation.metrics import ranks
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import JointRecipe
-from dits_adapter.training.joint import train as module
+from dits_adapter.training.joint import model as module
 from dits_adapter.training.joint.clips import Captions
 from dits_adapter.training.joint.model import JointModel
 from dits_adapter.training.joint.train import train_joint

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dits_adapter.errors import DITSError
-from dits_adapter.video.readers import _load
+from dits_adapter.video.readers import load_package
 from tests.video.clips import OPEN_GOP, cut, picture, set_display_matrix, trim, write_clip
 
 PICTURES = [picture(number) for number in range(100)]
@@ -103,7 +103,7 @@ def real_clips() -> list[Path]:
 def backend(request: pytest.FixtureRequest) -> str:
     """Each backend in turn."""
     try:
-        _load(request.param)
+        load_package(request.param)
     except DITSError as error:
         pytest.skip(str(error))
     return str(request.param)

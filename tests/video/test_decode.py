@@ -1,4 +1,4 @@
-"""Which frames come out of which files, through every backend."""
+"""Which frames come out of which files, through every decoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dits_adapter.errors import DITSError, InputError, MissingExtraError, VideoError
-from dits_adapter.video import decode
+from dits_adapter.video import decode, readers
 from dits_adapter.video.decode import Video, decode_frames, probe
 from tests.video.clips import number_of, picture, read_all, set_display_matrix, write_clip
 from tests.video.conftest import CLIPS, PICTURES, UNEVEN, WIDE
@@ -67,26 +67,26 @@ def test_the_frames_in_the_middle_of_equal_intervals(clips, name):
     assert got.frames.shape == (12, info.height, info.width, 3)
     assert got.frames.dtype == np.uint8
     assert got.timestamps.dtype == np.float64
-    assert got.backend == "pyav"
+    assert got.decoder == "pyav"
     assert_right(path, got, middles(0, info.duration, 12))
 
 
 @pytest.mark.parametrize("name", CLIPS)
-def test_no_backend_returns_other_frames_than_asked(clips, name, backend):
+def test_no_backend_returns_other_frames_than_asked(clips, name, decoder):
     path = clips / name
     duration = probe(path).duration
-    with suppress(VideoError) if name in MAY_REFUSE[backend] else nullcontext(), Video(path, backend) as video:
+    with suppress(VideoError) if name in MAY_REFUSE[decoder] else nullcontext(), Video(path, decoder) as video:
         for start, end, n in ((0.3, 0.9, 5), (0.2, 1.0, 12), (0, 1.5, 2), (0.7, 0.71, 1)):
             if start < duration:
                 got = video.frames(n, start, end)
-                assert got.backend == backend
+                assert got.decoder == decoder
                 assert_right(path, got, middles(start, min(end, duration), n))
 
 
 @pytest.mark.parametrize("name", REFUSED_BY_DECORD)
 def test_decord_is_not_used_where_it_returns_other_frames(clips, name):
     with pytest.raises(VideoError, match="decord: it does not find the right frames"):
-        decode_frames(clips / name, backend="decord")
+        decode_frames(clips / name, decoder="decord")
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -98,10 +98,10 @@ def test_any_span_of_an_uneven_clip(clips, start, length, n, data):
     assert_right(path, got, middles(start, min(start + length, video.duration), n))
 
 
-def test_backends_agree_pixel_by_pixel(clips, real_clips, tmp_path, backend):
+def test_backends_agree_pixel_by_pixel(clips, real_clips, tmp_path, decoder):
     deep = write_clip(tmp_path / "deep.mp4", PICTURES, pix_fmt="yuv420p10le")
     for path in (*real_clips, clips / "odd.webm", clips / "turned_90.mp4", clips / "narrow.mp4", deep):
-        reference, got = decode_frames(path, backend="pyav"), decode_frames(path, backend=backend)
+        reference, got = decode_frames(path, decoder="pyav"), decode_frames(path, decoder=decoder)
         np.testing.assert_array_equal(got.timestamps, reference.timestamps)
         difference = np.abs(got.frames.astype(int) - reference.frames)
         assert difference.mean() < 1 if path == deep else difference.max() <= 2, path.name
@@ -117,12 +117,12 @@ def test_real_clips_give_the_frames_of_a_decoder_that_reads_on_from_the_start(re
         np.testing.assert_allclose(got.frames.astype(int), [frames[number] for number in wanted], atol=2)
 
 
-def test_av1_where_it_can_be_encoded(tmp_path, backend):
+def test_av1_where_it_can_be_encoded(tmp_path, decoder):
     try:
         path = write_clip(tmp_path / "av1.mp4", WIDE, "libsvtav1", options={"g": "24"})
     except ValueError as error:
         pytest.skip(f"no AV1 encoder here: {error}")
-    assert_right(path, decode_frames(path, backend=backend), middles(0, 4.0, 12))
+    assert_right(path, decode_frames(path, decoder=decoder), middles(0, 4.0, 12))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_probe(clips, name, duration, fps, size):
     assert info.duration == pytest.approx(duration, abs=1e-6)
     assert info.fps == pytest.approx(fps)
     assert (info.width, info.height) == size
-    assert info.backend == "pyav"
+    assert info.decoder == "pyav"
 
 
 def test_one_frame_is_on_screen_the_whole_time(clips):
@@ -194,7 +194,7 @@ def test_a_transform_sees_each_frame_once(clips):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files by /proc")
-def test_no_file_stays_open(clips, bad_files, backend):
+def test_no_file_stays_open(clips, bad_files, decoder):
     before = os.listdir("/proc/self/fd")
     for path in (
         clips / "closed.mp4",
@@ -203,7 +203,7 @@ def test_no_file_stays_open(clips, bad_files, backend):
         bad_files / "noise.mp4",
     ):
         with suppress(VideoError):
-            decode_frames(path, 3, backend=backend)
+            decode_frames(path, 3, decoder=decoder)
     assert os.listdir("/proc/self/fd") == before
 
 
@@ -232,10 +232,10 @@ def test_no_file_stays_open(clips, bad_files, backend):
     ],
 )
 @pytest.mark.parametrize("read", [decode_frames, probe])
-def test_one_clear_error_that_names_the_file(bad_files, name, reason, read, backend):
+def test_one_clear_error_that_names_the_file(bad_files, name, reason, read, decoder):
     path = os.path.join(bad_files, name)
     with pytest.raises(VideoError, match=reason) as caught:
-        read(path, backend=backend)
+        read(path, decoder=decoder)
     assert caught.value.path == path
     assert str(caught.value).startswith(path + ": ")
     assert "\n" not in str(caught.value)
@@ -342,7 +342,7 @@ def test_frames_of_a_program_stream_taken_one_by_one(tmp_path):
 def test_sparse_frames_cost_little_decoding(clips, monkeypatch):
     decoded = 0
 
-    class Counting(decode._PyAVReader):
+    class Counting(readers._PyAVReader):
         def __setattr__(self, name, value):
             super().__setattr__(name, self.count(value) if name == "_frames" else value)
 
@@ -352,7 +352,7 @@ def test_sparse_frames_cost_little_decoding(clips, monkeypatch):
                 decoded += 1
                 yield frame
 
-    monkeypatch.setitem(decode._READERS, "pyav", Counting)
+    monkeypatch.setitem(decode.READERS, "pyav", Counting)
     decode_frames(clips / "long_gop.mp4", 50)
     assert decoded <= 100  # each frame once: there is no keyframe to seek to
     decoded = 0
@@ -388,13 +388,13 @@ def test_tags_in_another_encoding_are_no_damage(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a:b.mp4", "-i.mp4", "héllo 日本 %d.mp4", "file:x.mp4"])
-def test_odd_names_of_files(clips, tmp_path, monkeypatch, name, backend):
+def test_odd_names_of_files(clips, tmp_path, monkeypatch, name, decoder):
     monkeypatch.chdir(tmp_path)
     shutil.copy(clips / "one.mp4", name)
-    assert decode_frames(name, 2, backend=backend).frames.shape[0] == 2
+    assert decode_frames(name, 2, decoder=decoder).frames.shape[0] == 2
 
 
-# --- Wrong arguments, missing and failing backends ----------------------------------------------------------
+# --- Wrong arguments, missing and failing decoders ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_odd_names_of_files(clips, tmp_path, monkeypatch, name, backend):
         ({"n": 0}, "at least one frame"),
         ({"start": 0.03, "end": 0.01}, "start < end"),
         ({"start": -1.0}, "0 <= start"),
-        ({"backend": "opencv"}, "auto, pyav, decord, torchcodec"),
+        ({"decoder": "opencv"}, "auto, pyav, decord, torchcodec"),
     ],
 )
 def test_wrong_arguments(clips, options, message):
@@ -421,14 +421,14 @@ def test_frames_that_nobody_needs_are_not_decoded(tmp_path, monkeypatch):
     b_frames = {"x264-params": "keyint=96:bframes=3:b-adapt=0:b-pyramid=none"}
     path = write_clip(tmp_path / "b.mp4", drawn, options=b_frames)
     shown = []
-    real = decode._PyAVReader._decoded
+    real = readers._PyAVReader._decoded
 
     def counted(reader):
         for frame in real(reader):
             shown.append(frame)
             yield frame
 
-    monkeypatch.setattr(decode._PyAVReader, "_decoded", counted)
+    monkeypatch.setattr(readers._PyAVReader, "_decoded", counted)
     with Video(path, "pyav") as video:
         sparse = video.frames(4)
         assert 4 < len(shown) < 48
@@ -438,7 +438,7 @@ def test_frames_that_nobody_needs_are_not_decoded(tmp_path, monkeypatch):
     assert np.array_equal(sparse.frames, everything.frames[12::24])
 
 
-class FailedVideo:
+class BrokenReader:
     def __init__(self, path, index):
         pass
 
@@ -454,16 +454,16 @@ class FailedVideo:
 
 def test_a_failing_backend_gives_way_to_the_next(clips, monkeypatch):
     whole = decode_frames(clips / "closed.mp4")
-    monkeypatch.setitem(decode._READERS, "pyav", FailedVideo)
+    monkeypatch.setitem(decode.READERS, "pyav", BrokenReader)
     got = decode_frames(clips / "closed.mp4")
-    assert got.backend == "decord"
+    assert got.decoder == "decord"
     np.testing.assert_allclose(got.frames.astype(int), whole.frames, atol=2)
-    assert probe(clips / "closed.mp4").backend == "decord"
+    assert probe(clips / "closed.mp4").decoder == "decord"
 
 
 def test_when_all_fail_one_error_says_what_each_said(clips, monkeypatch):
-    for name in list(decode._READERS):
-        monkeypatch.setitem(decode._READERS, name, FailedVideo)
+    for name in list(decode.READERS):
+        monkeypatch.setitem(decode.READERS, name, BrokenReader)
     with pytest.raises(
         VideoError, match=r"\(pyav: out of order; decord: out of order; torchcodec: out of order\)"
     ):
@@ -473,10 +473,10 @@ def test_when_all_fail_one_error_says_what_each_said(clips, monkeypatch):
 def test_a_backend_that_is_not_installed(clips, monkeypatch):
     monkeypatch.setitem(sys.modules, "decord", None)
     with pytest.raises(MissingExtraError, match="decord2"):
-        decode_frames(clips / "one.mp4", backend="decord")
-    assert decode_frames(clips / "one.mp4").backend == "pyav"
+        decode_frames(clips / "one.mp4", decoder="decord")
+    assert decode_frames(clips / "one.mp4").decoder == "pyav"
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    monkeypatch.setitem(decode._READERS, "pyav", FailedVideo)
+    monkeypatch.setitem(decode.READERS, "pyav", BrokenReader)
     with pytest.raises(VideoError, match=r"cannot be decoded \(pyav: out of order\)$"):
         decode_frames(clips / "one.mp4")
 
@@ -489,8 +489,8 @@ def test_a_backend_that_is_installed_but_does_not_load(clips, monkeypatch, tmp_p
     monkeypatch.delitem(sys.modules, "torchcodec", raising=False)
     monkeypatch.delitem(sys.modules, "torchcodec.decoders", raising=False)
     with pytest.raises(DITSError, match=r"torchcodec is installed but does not load \(libavutil.so.56"):
-        decode_frames(clips / "one.mp4", backend="torchcodec")
-    assert decode_frames(clips / "one.mp4").backend == "pyav"
+        decode_frames(clips / "one.mp4", decoder="torchcodec")
+    assert decode_frames(clips / "one.mp4").decoder == "pyav"
 
 
 def test_pictures_are_read_as_they_were_drawn():

@@ -62,7 +62,7 @@ def test_vectors_are_those_of_the_sampled_frames(encoder, tiny_clip, paths):
         np.testing.assert_array_equal(segment.timestamps, decoded.timestamps)
         assert segment.vector.shape == (32,)
         assert segment.vector.dtype == segment.frame_vectors.dtype == np.float32
-        assert (segment.start, segment.end, segment.backend) == (0, segment.duration, "pyav")
+        assert (segment.start, segment.end, segment.decoder) == (0, segment.duration, "pyav")
     assert encoded[0].fps == 25
     assert encoded[0].duration == 4
 
@@ -233,7 +233,7 @@ def test_frames_and_decoder(tiny_clip, clips):
     encoder = VideoEncoder.from_pretrained(tiny_clip, frames=5, decoder="decord")
     segment = encoder.encode_video(clips / "closed.mp4")
     assert segment.frame_vectors.shape == (5, 32)
-    assert segment.backend == "decord"
+    assert segment.decoder == "decord"
     assert encoder.space.frames == 5
     with pytest.raises(VideoError, match=r"open.mp4: cannot be decoded \(decord: "):
         encoder.encode_video(clips / "open.mp4")

@@ -141,7 +141,7 @@ class AsyncQdrantStore:
                 method, arguments = next(steps)
                 while True:
                     try:
-                        answer = await self._repeated(method, arguments)
+                        answer = await self.repeat_request(method, arguments)
                     except Exception as error:
                         method, arguments = steps.throw(error)
                     else:
@@ -149,7 +149,7 @@ class AsyncQdrantStore:
             except StopIteration as done:
                 return done.value
 
-    async def _repeated(self, method: str, arguments: dict[str, Any]) -> Any:
+    async def repeat_request(self, method: str, arguments: dict[str, Any]) -> Any:
         patience = RetryPolicy(self.location, SEARCH_PATIENCE)
         while True:
             try:

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar
 
 from qdrant_client import QdrantClient
 from qdrant_client.client_base import QdrantBase
@@ -18,9 +17,14 @@ from qdrant_client.qdrant_remote import QdrantRemote
 
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.qdrant.query import RequestPlan
-from dits_adapter.stores.qdrant.retry import PATIENCE, SEARCH_PATIENCE, RetryPolicy, _repeated, translate_errors
-
-T = TypeVar("T")
+from dits_adapter.stores.qdrant.retry import (
+    PATIENCE,
+    SEARCH_PATIENCE,
+    RetryPolicy,
+    T,
+    repeat_request,
+    translate_errors,
+)
 
 TIMEOUT = 60
 """Seconds for one request: uploads wait until the server has them on disk."""
@@ -153,7 +157,7 @@ class Connection:
                 while True:
                     patience = RetryPolicy(self.location, SEARCH_PATIENCE)
                     try:
-                        answer = _repeated(partial(getattr(self.client, method), **arguments), patience)
+                        answer = repeat_request(partial(getattr(self.client, method), **arguments), patience)
                     except Exception as error:
                         method, arguments = steps.throw(error)
                     else:
@@ -168,7 +172,7 @@ class Connection:
             StoreError: the server refuses it, or is still away after `PATIENCE`.
         """
         with self.translate_errors():
-            return _repeated(request, RetryPolicy(self.location, PATIENCE))
+            return repeat_request(request, RetryPolicy(self.location, PATIENCE))
 
 
 def _server(client: QdrantBase) -> str | None:

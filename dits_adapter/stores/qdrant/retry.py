@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from json import JSONDecodeError
+from typing import TypeVar
 
 import grpc  # type: ignore[import-untyped]
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from dits_adapter.errors import StoreError
-from dits_adapter.stores.qdrant.connection import T
 
+T = TypeVar("T")
 TRANSIENT = (ResponseHandlingException, UnexpectedResponse, ResourceExhaustedResponse, grpc.RpcError)
 """What a client raises for an answer, or none, of a server; some of it passes."""
 
@@ -40,7 +41,7 @@ INCOMPLETE = re.compile(
 """What a cluster says, with status 500, while too few of its nodes are there; other errors 500 do not pass."""
 
 
-def _repeated(request: Callable[[], T], patience: RetryPolicy) -> T:
+def repeat_request(request: Callable[[], T], patience: RetryPolicy) -> T:
     while True:
         try:
             return request()

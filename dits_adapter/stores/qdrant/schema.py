@@ -150,7 +150,7 @@ def segment_point(
         "timestamps": [round(float(t), 6) for t in segment.timestamps],
         "duration": round(segment.duration, 6),
         "fps": round(segment.fps, 6),
-        "decoder": segment.backend,
+        "decoder": segment.decoder,
         "size": file.size,
         "mtime_ns": file.mtime_ns,
     }

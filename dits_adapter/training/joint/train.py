@@ -50,7 +50,14 @@ except ImportError:
     raise MissingExtraError("accelerate", "joint", "joint training") from None
 
 from dits_adapter.training.joint.model import JointModel
-from dits_adapter.training.joint.trainer import _arguments, _collate, _JointTrainer, _loggers, _optimizer, _Watch
+from dits_adapter.training.joint.trainer import (
+    JointTrainer,
+    LossWatch,
+    collate,
+    joint_optimizer,
+    loggers,
+    trainer_arguments,
+)
 
 RUN = "run.json"
 """File among the checkpoints that says which run they are of."""
@@ -137,16 +144,16 @@ def train_joint(
         seed=recipe.seed,
     )
     checkpoints = target.with_name(f"{target.name}.checkpoints")
-    trainer = _JointTrainer(
+    trainer = JointTrainer(
         clip=clip,
         validation=validation,
         model=model,
-        args=_arguments(recipe, data, checkpoints, state, progress),
-        data_collator=partial(_collate, clip.tokenizer),
+        args=trainer_arguments(recipe, data, checkpoints, state, progress),
+        data_collator=partial(collate, clip.tokenizer),
         train_dataset=data,
         eval_dataset=ClipDataset(validation.videos, load),
-        optimizers=(_optimizer(model, recipe), None),
-        callbacks=[_Watch(), *_loggers(log_dir)],
+        optimizers=(joint_optimizer(model, recipe), None),
+        callbacks=[LossWatch(), *loggers(log_dir)],
     )
     # The global generator, because that is the one whose state checkpoints keep; its own on each process.
     device = trainer.args.device

@@ -35,7 +35,7 @@ except ImportError:
 from dits_adapter.training.joint.model import JointModel
 
 
-class _JointTrainer(Trainer):
+class JointTrainer(Trainer):
     """The Trainer, reading pairs in their order and validating by retrieval."""
 
     def __init__(self, *, clip: Clip, validation: Captions, **options: Any) -> None:
@@ -97,7 +97,7 @@ def _worker_context() -> Any:
     return context
 
 
-class _Watch(TrainerCallback):
+class LossWatch(TrainerCallback):
     """Keeps CLIP's temperature in its limits after each step, and stops where the loss is no number."""
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -113,7 +113,7 @@ class _Watch(TrainerCallback):
             )
 
 
-def _arguments(
+def trainer_arguments(
     recipe: JointRecipe, data: TrainingDataset, checkpoints: Path, state: PartialState, progress: bool
 ) -> TrainingArguments:
     """Say all that to the Trainer."""
@@ -146,7 +146,7 @@ def _arguments(
     )
 
 
-def _collate(tokenizer: PreTrainedTokenizerBase, items: list[dict[str, Any]]) -> dict[str, Tensor]:
+def collate(tokenizer: PreTrainedTokenizerBase, items: list[dict[str, Any]]) -> dict[str, Tensor]:
     """Stack pairs to a batch; texts are cut at CLIP's 77 tokens."""
     tokens = tokenizer([item["text"] for item in items], padding=True, truncation=True, return_tensors="pt")
     return {
@@ -157,7 +157,7 @@ def _collate(tokenizer: PreTrainedTokenizerBase, items: list[dict[str, Any]]) ->
     }
 
 
-def _optimizer(model: JointModel, recipe: JointRecipe) -> torch.optim.Optimizer:
+def joint_optimizer(model: JointModel, recipe: JointRecipe) -> torch.optim.Optimizer:
     groups = [
         {"params": list(model.clip.parameters()), "lr": recipe.clip_learning_rate},
         {"params": [*model.xpool.parameters(), *model.adapter.parameters()], "lr": recipe.learning_rate},
@@ -165,7 +165,7 @@ def _optimizer(model: JointModel, recipe: JointRecipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, eps=1e-6, weight_decay=recipe.weight_decay)
 
 
-def _loggers(log_dir: str | PathLike[str] | None) -> list[TrainerCallback]:
+def loggers(log_dir: str | PathLike[str] | None) -> list[TrainerCallback]:
     if log_dir is None:
         return []
     from transformers.integrations.integration_utils import TensorBoardCallback

@@ -32,10 +32,10 @@ from dits_adapter.stores.qdrant.edge import convert
 from dits_adapter.stores.qdrant.edge.collection import (
     COLLECTION,
     LOCK,
-    _Collection,
-    _size,
-    _sync_folder,
-    _write_config,
+    EdgeCollection,
+    size_on_disk,
+    sync_folder,
+    write_collection_config,
 )
 from dits_adapter.stores.qdrant.query import group_values, matching
 
@@ -76,7 +76,7 @@ class EdgeClient(QdrantBase):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
-        self._open: dict[str, _Collection] = {}
+        self._open: dict[str, EdgeCollection] = {}
         self._guard = threading.RLock()
         self._closed = False
         self._lock = portalocker.Lock(folder / LOCK, "a", timeout=0, fail_when_locked=True)
@@ -181,9 +181,9 @@ class EdgeClient(QdrantBase):
                 shard = edge.EdgeShard.create(str(started), convert.config(config))
                 shard.flush()
                 shard.close()
-                _write_config(started, config)
+                write_collection_config(started, config)
                 os.rename(started, self.folder / collection_name)
-                _sync_folder(self.folder)
+                sync_folder(self.folder)
             except BaseException:
                 shutil.rmtree(started, ignore_errors=True)
                 raise
@@ -276,7 +276,7 @@ class EdgeClient(QdrantBase):
             if collection.optimized:  # and whatever room another index would need is not needed
                 return False
             self._require_space(
-                _size(collection.folder / "segments"),
+                size_on_disk(collection.folder / "segments"),
                 " to bring the index up to date; all that is stored is found without it, only slower",
             )
             with collection.marking_optimized():
@@ -507,7 +507,7 @@ class EdgeClient(QdrantBase):
     # --- what all of them go through ---
 
     @contextmanager
-    def _use(self, name: str, *, alone: bool = False) -> Iterator[_Collection]:
+    def _use(self, name: str, *, alone: bool = False) -> Iterator[EdgeCollection]:
         """Open a collection where it is not, and keep it open meanwhile."""
         with self._translate_errors(name):
             with self._guard:
@@ -516,7 +516,7 @@ class EdgeClient(QdrantBase):
                 if (collection := self._open.get(name)) is None:
                     if not self.collection_exists(name):
                         raise StoreError(f"{self.folder} has no collection {name!r}.")
-                    collection = self._open[name] = _Collection(self.folder / name)
+                    collection = self._open[name] = EdgeCollection(self.folder / name)
             with collection.inside(alone=alone):
                 yield collection
 

@@ -22,12 +22,12 @@ LOCK, COLLECTION, OPTIMIZED = "qdrant-edge.lock", "collection.json", "optimized"
 FORMAT = 1
 
 
-class _Collection:
+class EdgeCollection:
     """A collection's shard, and how it is kept. Many threads are inside at once; it is exchanged by one alone."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = _read_config(folder)
+        self.config = read_collection_config(folder)
         self.optimizing = threading.Lock()
         self._inside = self._writes = 0
         self._changed = threading.Condition()
@@ -80,7 +80,7 @@ class _Collection:
         self.unmark()
         self.shard.flush()
         self.shard.close()
-        _write_config(self.folder, config)
+        write_collection_config(self.folder, config)
         self.config = config
         self.shard = edge.EdgeShard.load(str(self.folder), converted)
 
@@ -91,7 +91,7 @@ class _Collection:
             self.shard.close()
 
 
-def _read_config(folder: Path) -> models.CollectionConfig:
+def read_collection_config(folder: Path) -> models.CollectionConfig:
     try:
         stored = json.loads((folder / COLLECTION).read_text("utf-8"))
         if stored.get("format") != FORMAT:
@@ -104,7 +104,7 @@ def _read_config(folder: Path) -> models.CollectionConfig:
         ) from error
 
 
-def _write_config(folder: Path, config: models.CollectionConfig) -> None:
+def write_collection_config(folder: Path, config: models.CollectionConfig) -> None:
     stored = {"format": FORMAT, "config": config.model_dump(mode="json", exclude_none=True)}
     part = folder / f"{COLLECTION}.part"
     with open(part, "w", encoding="utf-8") as file:
@@ -112,10 +112,10 @@ def _write_config(folder: Path, config: models.CollectionConfig) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, folder / COLLECTION)
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Have a new name in a folder outlast a power cut, where the system has a way to ask for it."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
@@ -125,7 +125,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _size(folder: Path) -> int:
+def size_on_disk(folder: Path) -> int:
     """Return the bytes that the files of a folder take on disk; the engine's are full of holes."""
     files = [os.stat(os.path.join(at, name)) for at, _, names in os.walk(folder) for name in names]
     if hasattr(os.stat_result, "st_blocks"):
