@@ -1,4 +1,4 @@
-"""Turn the frame vectors of a segment into the one vector that is stored and searched."""
+"""Pooling: frame vectors of a segment to the one vector that is stored and searched."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dits_adapter.errors import InputError
+
+__all__ = ["mean_pool", "unit"]
 
 
 def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
