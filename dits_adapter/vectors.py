@@ -1,10 +1,11 @@
-"""Checks of vectors that come from outside, arrays and tensors alike; torch is not needed for arrays."""
+"""Checks and normalization of vectors that come from outside; torch is not needed for arrays."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from dits_adapter.errors import InputError
 
@@ -43,3 +44,20 @@ def check_directions(vectors: np.ndarray | torch.Tensor) -> None:
     zero = np.flatnonzero(~(some if isinstance(some, np.ndarray) else some.cpu().numpy()))
     if len(zero):
         raise InputError(f"row {zero[0]} is the zero vector; it has no direction to adapt.")
+
+
+def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Scale vectors to unit L2 norm along the last axis: (..., d) float32.
+
+    Raises:
+        InputError: a vector that is zero or not finite has no direction.
+
+    >>> unit([3.0, 4.0]).tolist()
+    [0.6000000238418579, 0.800000011920929]
+    """
+    array = np.asarray(vectors, np.float64)
+    norms = np.linalg.norm(array, axis=-1, keepdims=True)
+    if not np.all((norms > 0) & np.isfinite(norms)):
+        raise InputError("a vector that is zero, NaN or infinite cannot be scaled to unit norm.")
+    scaled: npt.NDArray[np.float32] = (array / norms).astype(np.float32)
+    return scaled
