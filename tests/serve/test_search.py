@@ -17,6 +17,7 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.errors import InputError
 from dits_adapter.serve import search as search_module
 from dits_adapter.serve.search import Filters, Searcher
+from dits_adapter.stores.base import CollectionMetadata
 from tests.serve.conftest import CALIBRATION, QUERY, save_adapter
 
 
@@ -124,7 +125,7 @@ def test_a_server_finds_and_draws_the_same(searcher, encoder, client, qdrant_ser
     server = QdrantClient(url=qdrant_server, check_compatibility=False)
     store = QdrantStore(server, collection, space=encoder.space)
     try:
-        store.create(encoder.space, segment_seconds=2)
+        store.create(CollectionMetadata(space=encoder.space), segment_seconds=2)
         stored, _ = client.scroll("videos", limit=100, with_vectors=True)
         store.write([models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored])
         remote = Searcher(store, encoder)
@@ -166,7 +167,7 @@ class TestProbabilities:
         monkeypatch.setattr(search_module, "time", SimpleNamespace(monotonic=lambda: now))
         mine = QdrantClient(":memory:")
         store = QdrantStore(mine, space=encoder.space)
-        store.create(encoder.space, segment_seconds=2)
+        store.create(CollectionMetadata(space=encoder.space), segment_seconds=2)
         stored, _ = client.scroll("videos", limit=100, with_vectors=True)
         points = [models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored]
         last = {point.payload["video_id"]: point for point in points if "segments" in point.payload}
@@ -221,7 +222,7 @@ def test_somebody_elses_collection_shows_no_files(encoder):
 
 def test_an_empty_collection(encoder):
     client = QdrantClient(":memory:")
-    QdrantStore(client).create(encoder.space)
+    QdrantStore(client).create(CollectionMetadata(space=encoder.space))
     comparison = Searcher(QdrantStore(client, space=encoder.space), encoder).compare(QUERY, steps=0)
     assert comparison.plain == comparison.adapted == comparison.map.cloud == []
 

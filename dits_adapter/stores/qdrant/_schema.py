@@ -91,9 +91,7 @@ def native_filter(condition: VideoFilter | models.Filter | None) -> models.Filte
     if condition is None or isinstance(condition, models.Filter):
         return condition
     if not isinstance(condition, VideoFilter):
-        raise InputError(
-            f"filter is a {type(condition).__name__}; it is a VideoFilter or Qdrant's models.Filter."
-        )
+        raise InputError(f"filter is a {type(condition).__name__}; it is a VideoFilter or Qdrant's models.Filter.")
     conditions: list[models.Condition] = [
         models.FieldCondition(key="path", match=models.MatchText(text=word)) for word in condition.words.split()
     ]

@@ -51,7 +51,7 @@ from dits_adapter.stores.qdrant._schema import (
 from dits_adapter.stores.qdrant._search import finding
 from dits_adapter.stores.qdrant.options import CollectionOptions
 
-__all__ = ["INDEXING_THRESHOLD", "QdrantStore", "collection_space"]
+__all__ = ["FRAMES", "INDEXING_THRESHOLD", "POOLED", "QdrantStore", "collection_space"]
 
 T = TypeVar("T")
 
