@@ -116,8 +116,8 @@ def test_an_alias_is_followed_when_its_collection_is_gone(client, searcher, enco
     try:
         for n, collection in enumerate(collections):
             store = QdrantStore(server, collection)
-            store.create(CollectionMetadata(space=encoder.space), segment_seconds=2)
-            store.write(points[n:])
+            store.create(CollectionMetadata(space=encoder.space, segment_seconds=2))
+            store.write_points(points[n:])
         switch(QdrantStore(server, name), collections[0])
         served = Searcher(QdrantStore(qdrant_server, name, space=encoder.space), encoder)
         served.load()

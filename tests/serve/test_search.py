@@ -125,9 +125,9 @@ def test_a_server_finds_and_draws_the_same(searcher, encoder, client, qdrant_ser
     server = QdrantClient(url=qdrant_server, check_compatibility=False)
     store = QdrantStore(server, collection, space=encoder.space)
     try:
-        store.create(CollectionMetadata(space=encoder.space), segment_seconds=2)
+        store.create(CollectionMetadata(space=encoder.space, segment_seconds=2))
         stored, _ = client.scroll("videos", limit=100, with_vectors=True)
-        store.write([models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored])
+        store.write_points([models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored])
         remote = Searcher(store, encoder)
         for options in ({}, {"filters": Filters(words="clip-1 mp4")}, {"limit": 1}):
             here, there = searcher.compare(QUERY, **options), remote.compare(QUERY, **options)
@@ -167,12 +167,12 @@ class TestProbabilities:
         monkeypatch.setattr(search_module, "time", SimpleNamespace(monotonic=lambda: now))
         mine = QdrantClient(":memory:")
         store = QdrantStore(mine, space=encoder.space)
-        store.create(CollectionMetadata(space=encoder.space), segment_seconds=2)
+        store.create(CollectionMetadata(space=encoder.space, segment_seconds=2))
         stored, _ = client.scroll("videos", limit=100, with_vectors=True)
         points = [models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored]
         last = {point.payload["video_id"]: point for point in points if "segments" in point.payload}
         few, more = list(last.values())[:3], list(last.values())[3:]
-        store.write(few)
+        store.write_points(few)
         counts = []
         count = store.count_videos
         monkeypatch.setattr(store, "count_videos", lambda: counts.append(1) or count())
@@ -186,7 +186,7 @@ class TestProbabilities:
             now += passed
             found = searcher.compare(QUERY).adapted
             assert [hit.probability for hit in found] == expected(found, videos)
-            store.write(more)
+            store.write_points(more)
         assert len(counts) == 2
 
     def test_stay_unknown_where_the_encoder_has_none(self, client, adapter):
