@@ -1,14 +1,16 @@
-"""Turn the frame vectors of a segment into the one vector that is stored and searched."""
+"""Pooling: frame vectors of a segment to the one vector that is stored and searched."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from dits_adapter.vectors import unit
+from dits_adapter.vectors import FloatArray, unit
+
+__all__ = ["mean_pool"]
 
 
-def mean_pool(frame_vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
+def mean_pool(frame_vectors: npt.ArrayLike) -> FloatArray:
     """Average unit frame vectors: (..., n, d) to (..., d) float32 of unit norm.
 
     Each frame vector is scaled to unit norm, then their mean is: CLIP4Clip's "meanP", the pooling that an
