@@ -66,7 +66,7 @@ def client(encoder: DITSQueryEncoder) -> Iterator[QdrantClient]:
     client = QdrantClient(":memory:")
     store = QdrantStore(client)
     store.create(CollectionMetadata(space=encoder.space))
-    store.write(points())
+    store.write_points(points())
     yield client
     client.close()
 
@@ -177,7 +177,7 @@ class TestHaystack:
 
         with QdrantStore(tmp_path / "index") as store:
             store.create(CollectionMetadata(space=encoder.space))
-            store.write(points())
+            store.write_points(points())
         model = str(prepared / "tiny-dits")
         pipeline = Pipeline()
         pipeline.add_component("embedder", DITSTextEmbedder(model, strength=0.5))

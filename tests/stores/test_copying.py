@@ -122,9 +122,9 @@ def test_killed_again_and_again_it_ends_as_one_clean_copy(places: tuple[Place, P
     code = (
         "import sys, time; from dits_adapter.cli import main\n"
         "from dits_adapter.stores.qdrant import copy as copying, store as qdrant\n"
-        "copying.BATCH = 2; write = qdrant.QdrantStore.write\n"
+        "copying.BATCH = 2; write = qdrant.QdrantStore.write_points\n"
         "def slowly(*given): write(*given); time.sleep(0.05); print('one', flush=True)\n"
-        "qdrant.QdrantStore.write = slowly; sys.exit(main(sys.argv[1:]))"
+        "qdrant.QdrantStore.write_points = slowly; sys.exit(main(sys.argv[1:]))"
     )
     arguments = ["copy", source[0], destination[0], "--collection", source[1], "--to", destination[1]]
     for _ in range(3):
