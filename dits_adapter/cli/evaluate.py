@@ -30,7 +30,7 @@ def add_evaluate(commands: Any) -> None:
     )
     evaluate.add_argument(
         "--ties",
-        choices=("pessimistic", "optimiztic", "mean"),
+        choices=("pessimistic", "optimistic", "mean"),
         default="pessimistic",
         help="how wrong candidates of exactly the right one's score count (default: all against us)",
     )
