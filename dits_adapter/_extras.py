@@ -10,21 +10,19 @@ from dits_adapter.errors import MissingExtraError
 __all__ = ["PACKAGES", "name_missing_extra"]
 
 PACKAGES = {
-    "PIL": ("pillow", "video"),
+    "PIL": ("pillow", "torch"),
     "accelerate": ("accelerate", "joint"),
     "av": ("av", "video"),
     "decord": ("decord2", "video"),
     "fastapi": ("fastapi", "serve"),
     "fastembed": ("fastembed", "fastembed"),
     "grpc": ("qdrant-client", "qdrant"),
-    "haystack": ("haystack-ai", "haystack"),
     "langchain_core": ("langchain-core", "langchain"),
     "llama_index": ("llama-index-core", "llama-index"),
     "matplotlib": ("matplotlib", "figures"),
-    "mteb": ("mteb", "mteb"),
     "onnx": ("onnx", "export"),
     "onnxscript": ("onnxscript", "export"),
-    "portalocker": ("portalocker", "qdrant"),
+    "portalocker": ("portalocker", "training"),
     "pyarrow": ("pyarrow", "parquet"),
     "qdrant_client": ("qdrant-client", "qdrant"),
     "qdrant_edge": ("qdrant-edge-py", "qdrant"),
