@@ -50,7 +50,7 @@ def whole(project: dict[str, Any]) -> dict[str, Any]:
 
 
 def build(out: Path) -> list[Path]:
-    """Write an sdist and a wheel of each distribution into a folder; the wheels are built from the sdists' content.
+    """Write an sdist and a wheel of each distribution into a folder.
 
     Returns:
         The four files.
@@ -58,7 +58,10 @@ def build(out: Path) -> list[Path]:
     document = tomlkit.parse((ROOT / "pyproject.toml").read_text("utf-8")).unwrap()
     project, build_system = document["project"], document["build-system"]
     paths: list[Path] = []
-    for table, target in ((slim(project), {"packages": ["dits_adapter"]}), (whole(project), {"bypass-selection": True})):
+    for table, target in (
+        (slim(project), {"packages": ["dits_adapter"]}),
+        (whole(project), {"bypass-selection": True}),
+    ):
         with tempfile.TemporaryDirectory() as folder:
             stage = Path(folder)
             for file in FILES:

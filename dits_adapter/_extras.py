@@ -26,7 +26,6 @@ PACKAGES = {
     "pyarrow": ("pyarrow", "parquet"),
     "qdrant_client": ("qdrant-client", "qdrant"),
     "qdrant_edge": ("qdrant-edge-py", "qdrant"),
-    "ray": ("ray", "ray"),
     "safetensors": ("safetensors", "torch"),
     "scipy": ("scipy", "training"),
     "sentence_transformers": ("sentence-transformers", "torch"),
