@@ -16,7 +16,6 @@ from sentence_transformers.util import batch_to_device
 from sklearn.decomposition import PCA
 from torch.nn.functional import normalize
 
-from dits_adapter.adapters import DITSAdapter
 from dits_adapter.encoder import DITSQueryEncoder, check_texts
 from dits_adapter.errors import InputError
 from dits_adapter.serve.batching import Batcher
@@ -177,15 +176,14 @@ class Searcher:
         """Describe the collection and the adapter."""
         _, query_adapter = self._modules
         adapter = query_adapter.adapter
-        sampler = adapter.config if isinstance(adapter, DITSAdapter) else None
         return About(
             collection=self.store.collection,
             segments=self.store.count(),
             space=str(self.encoder.space),
             adapter=adapter.kind,
             strength=query_adapter.strength,
-            trained_steps=None if sampler is None else sampler.steps,
-            max_steps=None if sampler is None else sampler.timesteps,
+            trained_steps=adapter.steps,
+            max_steps=adapter.max_steps,
             calibrated=self.encoder.calibration is not None and self.store.cosine,
         )
 
@@ -221,10 +219,6 @@ class Searcher:
         check_texts([query])
         adapter = self._modules[1].adapter
         if steps is not None:
-            if not isinstance(adapter, DITSAdapter):
-                raise InputError(f"steps is for DITS; this adapter is of kind {adapter.kind}.")
-            if not 0 <= steps <= adapter.config.timesteps:
-                raise InputError(f"steps is {steps}; this adapter runs 0 to {adapter.config.timesteps}.")
             adapter = self._with_steps(steps)
         strength = self._modules[1].strength if strength is None else strength
         calibration = self._calibration(adapter, strength)
@@ -241,8 +235,8 @@ class Searcher:
         plain = normalize(text, dim=1)
         adapted = normalize(adapter.adapt(text, strength=strength), dim=1)
         with torch.inference_mode():
-            if isinstance(adapter, DITSAdapter):
-                way = [plain, *adapter.sampler.trajectory(text)]
+            if adapter.has_trajectory:
+                way = [plain, *adapter.trajectory(text)]
             else:
                 way = [plain, *(adapter.adapt(text, strength=s / 5) for s in range(1, 6))]
             path = normalize(torch.cat(way), dim=1).cpu().numpy()
@@ -265,7 +259,7 @@ class Searcher:
         return Comparison(
             query=query,
             strength=strength,
-            steps=adapter.config.steps if isinstance(adapter, DITSAdapter) else None,
+            steps=adapter.steps,
             moved=float(np.degrees(np.arccos(cosine))),
             plain=results[: len(found[0])],
             adapted=results[len(found[0]) :],
@@ -278,11 +272,9 @@ class Searcher:
         as_calibrated = strength == 1 and adapter.config == self.encoder.artifact.adapter.config
         return self.encoder.calibration if as_calibrated and self.store.cosine else None
 
-    def _folded(self, steps: int) -> DITSAdapter:
+    def _folded(self, steps: int) -> Adapter:
         """Return the adapter for another T'; what the encoder runs is folded for one."""
-        adapter = self.encoder.artifact.adapter
-        assert isinstance(adapter, DITSAdapter)
-        return adapter.with_steps(steps).for_inference()
+        return self.encoder.artifact.adapter.with_steps(steps).for_inference()
 
     def _embed_texts(self, queries: list[str]) -> Sequence[torch.Tensor]:
         """CLIP's text embeddings, (1, d) each, un-normalized as adapters may want them."""

@@ -21,7 +21,8 @@ from dits_adapter.training.joint._datasets import TrainingDataset
 from dits_adapter.training.joint._model import JointModel
 from dits_adapter.training.joint._workers import end_with_parent, worker_context
 from dits_adapter.training.joint.captions import Captions
-from dits_adapter.training.loop import MAX_LOGIT_SCALE, summary_writer
+from dits_adapter.training.loop import summary_writer
+from dits_adapter.training.state import MAX_LOGIT_SCALE
 from dits_adapter.vectors import unit
 from dits_adapter.video.pooling import mean_pool
 from dits_adapter.xpool import XPoolScores
