@@ -26,7 +26,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.video.pooling import unit
+from dits_adapter.vectors import unit
 
 CHUNK = 5_000
 """Vectors that are drawn together."""

@@ -28,7 +28,7 @@ from benchmarks.datasets import DATASETS
 from benchmarks.generated import made_up_space
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError, InputError, MissingExtraError
-from dits_adapter.video.pooling import unit
+from dits_adapter.vectors import unit
 
 FOLDS = 5
 VIDEOS = {"train": 4_500, "val": 500, "test": 1_000}

@@ -54,8 +54,8 @@ from dits_adapter.stores.qdrant.store import INDEXING_THRESHOLD, QdrantStore
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.training.initial import fit_closed_form
 from dits_adapter.training.loop import evaluate
+from dits_adapter.vectors import unit
 from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
-from dits_adapter.video.pooling import unit
 
 LIMIT = 10
 BATCH = 500

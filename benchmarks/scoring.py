@@ -16,7 +16,7 @@ from dits_adapter.data.pairs import Pairs
 from dits_adapter.evaluation.comparison import Retrieval
 from dits_adapter.evaluation.metrics import DotProducts, Scores, ranks
 from dits_adapter.evaluation.tables import markdown_table
-from dits_adapter.video.pooling import unit
+from dits_adapter.vectors import unit
 from dits_adapter.xpool import XPool, XPoolScores
 
 BANK = 5000

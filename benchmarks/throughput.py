@@ -35,8 +35,8 @@ from dits_adapter.encoders.clip import Clip
 from dits_adapter.evaluation.environment import environment
 from dits_adapter.evaluation.tables import markdown_table
 from dits_adapter.serve.batching import Batcher
+from dits_adapter.vectors import unit
 from dits_adapter.video.decode import decode_frames
-from dits_adapter.video.pooling import unit
 
 FRAMES = 12
 SIZE, RATE, SECONDS = (640, 360), 25, 10

@@ -1,15 +1,38 @@
-"""Checks of vectors that come from outside, arrays and tensors alike; torch is not needed for arrays."""
+"""Vectors: their types, checks of those that come from outside, and scaling to unit norm.
+
+Arrays and tensors are checked alike; torch is not needed for arrays.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = ["EmbeddedClips", "FloatArray", "check_directions", "check_vectors", "unit"]
+
+FloatArray = NDArray[np.float32]
+"""Array of float32; docstrings state its shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedClips:
+    """Embeddings of n clips, not normalized; at least one of the two is given.
+
+    Attributes:
+        pooled: one vector a clip, (n, d); None where the vectors of its frames are pooled instead.
+        frames: the vectors of f frames a clip, (n, f, d); None for an encoder that sees clips as a whole.
+    """
+
+    pooled: FloatArray | None = None
+    frames: FloatArray | None = None
 
 
 def check_vectors(vectors: np.ndarray | torch.Tensor, width: int) -> None:
@@ -39,7 +62,24 @@ def check_directions(vectors: np.ndarray | torch.Tensor) -> None:
     Raises:
         InputError: a row is zero.
     """
-    some = (vectors != 0).any(1)
-    zero = np.flatnonzero(~(some if isinstance(some, np.ndarray) else some.cpu().numpy()))
+    nonzero = (vectors != 0).any(1)
+    zero = np.flatnonzero(~(nonzero if isinstance(nonzero, np.ndarray) else nonzero.cpu().numpy()))
     if len(zero):
         raise InputError(f"row {zero[0]} is the zero vector; it has no direction to adapt.")
+
+
+def unit(vectors: ArrayLike) -> FloatArray:
+    """Scale vectors to unit L2 norm along the last axis: (..., d) float32.
+
+    Raises:
+        InputError: a vector that is zero or not finite has no direction.
+
+    >>> unit([3.0, 4.0]).tolist()
+    [0.6000000238418579, 0.800000011920929]
+    """
+    array = np.asarray(vectors, np.float64)
+    norms = np.linalg.norm(array, axis=-1, keepdims=True)
+    if not np.all((norms > 0) & np.isfinite(norms)):
+        raise InputError("a vector that is zero, NaN or infinite cannot be scaled to unit norm.")
+    scaled: FloatArray = (array / norms).astype(np.float32)
+    return scaled

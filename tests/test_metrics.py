@@ -22,7 +22,7 @@ from dits_adapter.evaluation.metrics import (
 )
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
-TIES = ("pessimistic", "optimiztic", "mean")
+TIES = ("pessimistic", "optimistic", "mean")
 
 
 @st.composite
@@ -37,7 +37,7 @@ def matrices(draw):
 def slow_rank(right, wrong, ties):
     above = sum(score > right for score in wrong)
     tied = sum(score == right for score in wrong)
-    return 1 + above + {"pessimistic": tied, "optimiztic": 0, "mean": tied / 2}[ties]
+    return 1 + above + {"pessimistic": tied, "optimistic": 0, "mean": tied / 2}[ties]
 
 
 @given(matrices(), st.sampled_from(TIES), st.integers(1, 20))
@@ -72,12 +72,12 @@ def test_tie_rules_bracket_each_other_and_agree_without_ties(case):
         assert (best <= middle).all()
         assert (middle == (best + worst) / 2).all()
         distinct = np.argsort(scores.ravel(), kind="stable").argsort().reshape(scores.shape)
-        assert (direction(distinct, labels) == direction(distinct, labels, ties="optimiztic")).all()
+        assert (direction(distinct, labels) == direction(distinct, labels, ties="optimistic")).all()
 
 
 def test_a_constant_scorer_gets_no_credit():
     assert ranks(np.zeros((50, 50))).tolist() == [50] * 50
-    assert RetrievalMetrics.from_ranks(ranks(np.zeros((50, 50)), ties="optimiztic")).r1 == 100
+    assert RetrievalMetrics.from_ranks(ranks(np.zeros((50, 50)), ties="optimistic")).r1 == 100
 
 
 def test_permuting_the_videos_with_their_labels_changes_nothing():
@@ -225,7 +225,7 @@ def test_what_does_not_fit_is_refused(scores, labels, message):
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(DITSError, match="pessimistic, optimiztic, mean, not 'lucky'"):
+    with pytest.raises(DITSError, match="pessimistic, optimistic, mean, not 'lucky'"):
         ranks(np.zeros((2, 2)), ties="lucky")
     with pytest.raises(DITSError, match="same d"):
         DotProducts(np.zeros((2, 3)), np.zeros((2, 4)))
@@ -300,7 +300,7 @@ def test_evaluate_obeys_the_tie_rule(tmp_path, capsys):
     for ties in TIES:
         assert main(["evaluate", "--similarity", path, "--ties", ties, "--json"]) == 0
         values[ties] = json.loads(capsys.readouterr().out)["text_to_video"]["mnr"]["value"]
-    assert values == {"pessimistic": 4, "optimiztic": 1, "mean": 2.5}
+    assert values == {"pessimistic": 4, "optimistic": 1, "mean": 2.5}
 
 
 def test_evaluate_says_what_is_wrong_with_a_file(tmp_path, capsys):

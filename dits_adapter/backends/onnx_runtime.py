@@ -17,8 +17,7 @@ from dits_adapter.artifact.find import is_exported
 from dits_adapter.backends.base import Array
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError
 from dits_adapter.space import CANARY_TEXTS, Canaries, EmbeddingSpace
-from dits_adapter.vectors import check_directions, check_vectors
-from dits_adapter.video.pooling import unit
+from dits_adapter.vectors import check_directions, check_vectors, unit
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -42,7 +42,7 @@ def _gap(args: argparse.Namespace) -> int:
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.evaluation.figures import gap_histograms, gap_picture, trajectories
     from dits_adapter.evaluation.gap import GapStatistics
-    from dits_adapter.video.pooling import unit
+    from dits_adapter.vectors import unit
 
     artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)
     artifact.space.require(pairs.space, mine=f"the adapter {args.adapter}", theirs=f"the pairs {args.pairs}")

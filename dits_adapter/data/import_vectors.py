@@ -37,7 +37,7 @@ from dits_adapter.data.vector_files import Source
 from dits_adapter.encoders.clip import Clip
 from dits_adapter.errors import InputError, SpaceMismatchError
 from dits_adapter.space import CANARY_COSINE, CANARY_TEXTS, EmbeddingSpace
-from dits_adapter.video.pooling import unit
+from dits_adapter.vectors import unit
 
 EMBEDDED_A_BLOCK = 4
 """Texts of each block that are embedded again, to compare."""

@@ -22,14 +22,14 @@ import numpy.typing as npt
 
 from dits_adapter.errors import DITSError
 
-Ties = Literal["pessimistic", "optimiztic", "mean"]
+Ties = Literal["pessimistic", "optimistic", "mean"]
 """Where the right candidate stands among wrong ones of exactly its score: last, first, or in the middle."""
 
 Floats = npt.NDArray[np.floating[Any]]
 
 Ints = npt.NDArray[np.integer[Any]]
 
-_TIE_SHARE: dict[Ties, float] = {"pessimistic": 1.0, "optimiztic": 0.0, "mean": 0.5}
+_TIE_SHARE: dict[Ties, float] = {"pessimistic": 1.0, "optimistic": 0.0, "mean": 0.5}
 
 _BLOCK_ENTRIES = 2**21  # entries of a score or resampling matrix held at once: 16 MB in float64
 
@@ -88,7 +88,7 @@ def ranks(scores: Scores, labels: npt.ArrayLike | None = None, *, ties: Ties = "
         scores: (texts, videos) finite numbers, higher is better; read a block of rows at a time.
         labels: (texts,) int, the column of each text's video; by default the diagonal of a square matrix.
         ties: how wrong videos with exactly the right one's score count; they all stand above it
-            ("pessimistic"), below it ("optimiztic"), or half and half ("mean").
+            ("pessimistic"), below it ("optimistic"), or half and half ("mean").
 
     Returns:
         (texts,) float64; whole numbers unless `ties="mean"`.

@@ -35,7 +35,7 @@ from dits_adapter.evaluation.metrics import (
 from dits_adapter.training.loop import best_epoch, evaluate
 from dits_adapter.training.rows import Rows, standard_rows
 from dits_adapter.training.run import fit
-from dits_adapter.video.pooling import unit
+from dits_adapter.vectors import unit
 
 TIMING_ROUNDS = 100
 

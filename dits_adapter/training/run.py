@@ -30,7 +30,7 @@ from dits_adapter.evaluation.metrics import (
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.initial import CLOSED_FORM, fit_closed_form, fresh_adapter, initialize
 from dits_adapter.training.loop import Epoch, best_epoch, evaluate, train
-from dits_adapter.video.pooling import unit
+from dits_adapter.vectors import unit
 
 TELLING = 5.0
 """Half-width in points of R@1 beyond which a test split is called too small to tell adapters apart."""

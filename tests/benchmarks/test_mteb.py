@@ -19,7 +19,7 @@ from dits_adapter.errors import DITSError, MissingExtraError
 from dits_adapter.evaluation.metrics import DotProducts, RetrievalMetrics, ranks
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.video.pooling import unit
+from dits_adapter.vectors import unit
 
 needs_mteb = pytest.mark.skipif(
     find_spec("mteb") is None, reason='mteb is not installed (pip install "dits-adapter[mteb]", Python 3.11)'
