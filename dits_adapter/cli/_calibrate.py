@@ -21,8 +21,8 @@ def add_calibrate(commands: Any) -> None:
     calibrate = commands.add_parser(
         "calibrate",
         help="calibrate an adapter's scores as probabilities, on held-out pairs",
-        description="Fit on held-out pairs the probability that a hit with a given score is the right video, write "
-        "the fit into the adapter's artifact, and print its reliability on pairs that the fit has not seen.",
+        description="Fit the probability that a hit of a given score is the right video, on held-out pairs, write the "
+        "fit into the adapter's artifact, and print its reliability on pairs that the fit has not seen.",
     )
     add_pairs(calibrate, "pairs that the adapter was not trained on: dits-adapter embed")
     calibrate.add_argument(
@@ -35,7 +35,7 @@ def add_calibrate(commands: Any) -> None:
         "--plot",
         type=Path,
         metavar="FILE.png",
-        help="reliability diagram: predicted probability and observed accuracy",
+        help="diagram of predicted probability and observed accuracy",
     )
     calibrate.set_defaults(run=_calibrate)
 

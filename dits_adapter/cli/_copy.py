@@ -13,7 +13,7 @@ def add_copy(commands: Any) -> None:
     copy = commands.add_parser(
         "copy",
         help="copy a collection from a folder to a Qdrant server, or back",
-        description="Copy a collection: points, vectors, payload, metadata and options. Nothing is embedded again, "
+        description="Copy a collection: points, vectors, payload, metadata and options. Nothing is embedded anew, "
         "and the source is not changed. It can be stopped at any time and started again: points that the "
         "destination has are compared and left. A destination of another embedding space, or with points that the "
         "source lacks, is refused; at the end the numbers of points are compared. The key of servers is "

@@ -17,13 +17,13 @@ def add_distill(commands: Any) -> None:
         "distill",
         help="train a DITS of fewer steps, or with a smaller network, to imitate a trained one",
         description="Train a student on the trajectories of a trained DITS and on the contrastive loss. A killed "
-        "run goes on where it stopped. Exit code 4: R@1 on held-out pairs is below the teacher's by more than noise, "
-        "and nothing was written.",
+        "run goes on where it stopped. Exit code 4: R@1 on held-out pairs is below the teacher's by more than "
+        "noise, and nothing was written.",
     )
     add_pairs(distill, "the pairs that the teacher was trained on")
     distill.add_argument("teacher", metavar="ADAPTER", help="folder, bundled name or hub id of a trained DITS")
     distill.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; replaced if it exists"
+        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; an old one is replaced"
     )
     distill.add_argument(
         "--steps", type=int, default=1, metavar="T'", help="of the student (default: %(default)s)"
@@ -48,7 +48,7 @@ def _distill(args: argparse.Namespace) -> int:
     from dits_adapter.training.distill import distill
 
     settings = {f"training.{name}": value for name, value in assignments("--set", args.set).items()}
-    distillation = distill(
+    result = distill(
         Artifact.load(args.teacher),
         load_pairs(args.pairs),
         args.out,
@@ -61,13 +61,13 @@ def _distill(args: argparse.Namespace) -> int:
         test_fraction=args.test_fraction,
         device=args.device,
     )
-    gain = distillation.differences["r1"]
+    gain = result.differences["r1"]
     print(
-        f"student, T' = {args.steps}: R@1 {distillation.metrics.r1:.1f}; teacher {distillation.teacher.r1:.1f}, on "
-        f"{distillation.metrics.n} held-out queries; R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
+        f"student, T' = {args.steps}: R@1 {result.metrics.r1:.1f}; teacher {result.teacher.r1:.1f}, on "
+        f"{result.metrics.n} held-out queries; R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
     )
-    if distillation.written is None:
+    if result.written is None:
         print("below the teacher by more than noise: nothing written. Try more steps, epochs or blocks.")
         return 4
-    print(f"written to {distillation.written}")
+    print(f"written to {result.written}")
     return 0

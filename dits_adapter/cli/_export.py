@@ -19,7 +19,7 @@ def add_export(commands: Any) -> None:
     )
     export.add_argument("adapter", metavar="ADAPTER", help="folder, bundled name or hub id of a trained adapter")
     export.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; replaced if it exists"
+        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; an old one is replaced"
     )
     export.add_argument(
         "--encoder", metavar="ID", help="folder or hub id of its CLIP, if the artifact does not lead to it"

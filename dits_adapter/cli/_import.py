@@ -16,8 +16,8 @@ def add_import(commands: Any) -> None:
     command = commands.add_parser(
         "import",
         help="import vectors that you already have into a cache to train on",
-        description="Import vectors of texts and videos from NumPy or Parquet files. Given the texts, some vectors "
-        "are compared with those of --encoder; warnings name the vectors that could not be checked.",
+        description="Import vectors of texts and videos from NumPy or Parquet files. If the texts are given, some "
+        "vectors are compared with those of --encoder; warnings name the vectors that cannot be checked.",
     )
     command.add_argument(
         "texts", type=Path, metavar="TEXTS", help=".npy (n, d), or .parquet: video_id, vector[, text]"

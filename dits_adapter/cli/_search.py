@@ -32,9 +32,7 @@ def add_search(commands: Any) -> None:
     search.add_argument(
         "--per-video", type=int, default=1, metavar="N", help="segments of each (default: %(default)s)"
     )
-    search.add_argument(
-        "--offset", type=int, default=0, metavar="N", help="best videos to skip, for the next page"
-    )
+    search.add_argument("--offset", type=int, default=0, metavar="N", help="best videos to skip: a later page")
     search.add_argument(
         "--rerank",
         choices=("maxsim", "xpool"),

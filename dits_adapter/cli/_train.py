@@ -21,7 +21,7 @@ def add_train(commands: Any) -> None:
     )
     add_pairs(train)
     train.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; replaced if it exists"
+        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; an old one is replaced"
     )
     add_recipe(train, "best", example="adapter=ridge, training.epochs=10, sampler.steps=5")
     train.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")

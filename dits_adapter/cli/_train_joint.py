@@ -18,14 +18,14 @@ def add_train_joint(commands: Any) -> None:
         help="train CLIP, X-Pool head and alignment network together on video files",
         description="Train CLIP, X-Pool head and alignment network together on video files. The embedding space "
         "changes: the index has to be built anew, with the encoder that --out bundles. Killed, the same command "
-        "goes on from its last checkpoint. On several GPUs or machines: torchrun … -m dits_adapter.cli train-joint …",
+        "goes on from its last checkpoint. On several GPUs: torchrun … -m dits_adapter.cli train-joint …",
     )
     joint.add_argument(
         "pairs", type=Path, metavar="PAIRS.jsonl", help='{"video": FILE, "text": TEXT or [TEXT, …]} a line'
     )
     joint.add_argument("--encoder", required=True, metavar="ID", help="the CLIP to start from: folder or hub id")
     joint.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; replaced if it exists"
+        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; an old one is replaced"
     )
     joint.add_argument(
         "--validation", type=Path, metavar="PAIRS.jsonl", help="held-out pairs (default: a part of PAIRS.jsonl)"
