@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from dits_adapter.serve.batching import Batcher
+from dits_adapter.serve._batching import Batcher
 from dits_adapter.serve.search import Searcher
 
 
