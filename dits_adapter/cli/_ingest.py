@@ -71,12 +71,12 @@ def ingest_options(args: argparse.Namespace) -> IngestOptions:
 
     from dits_adapter.stores.ingest import IngestOptions
 
-    collection = None
+    store_options = None
     if args.option:
         from dits_adapter.stores.qdrant.options import CollectionOptions
 
         try:
-            collection = CollectionOptions.model_validate(assignments("--option", args.option))
+            store_options = CollectionOptions.model_validate(assignments("--option", args.option))
         except ValidationError as error:
             raise InputError(f"--option: {error}") from None
     return IngestOptions(
@@ -85,7 +85,7 @@ def ingest_options(args: argparse.Namespace) -> IngestOptions:
         retry_failed=args.retry_failed,
         sync=getattr(args, "sync", False),
         bulk=getattr(args, "bulk", False),
-        collection=collection,
+        store_options=store_options,
     )
 
 

@@ -31,7 +31,7 @@ def _rebuild(args: argparse.Namespace) -> int:
     encoder = video_encoder(args)
     with qdrant_store(args) as store:
         old = store.resolve()
-        report, new = rebuild(store, args.paths, encoder, drop_old=args.drop_old, options=ingest_options(args))
+        report, new = rebuild(store, args.paths, encoder, ingest_options(args), drop_old=args.drop_old)
     print(report)
     print(f"{args.collection} is now {new}" + (f"; it was {old}" if old else ""))
     return 3 if report.failed else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,11 +20,9 @@ from dits_adapter.data.pairs_file import NamedVideo, PairsFile
 from dits_adapter.encoders.clip import Clip
 from dits_adapter.errors import DITSError, StoreError, VideoError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.base import ReadRequest, StoredSegment, VideoStore
 
 if TYPE_CHECKING:
-    from qdrant_client.models import Filter, Record
-
-    from dits_adapter.stores.qdrant.store import QdrantStore
     from dits_adapter.video.encoder import VideoEncoder
 
 Item = TypeVar("Item")
@@ -146,7 +143,7 @@ def embed_from_qdrant(
     pairs: str | PathLike[str],
     out: str | PathLike[str],
     clip: Clip,
-    store: QdrantStore,
+    store: VideoStore,
     *,
     id_field: str = "video_id",
     retry_failed: bool = False,
@@ -168,86 +165,40 @@ def embed_from_qdrant(
         SpaceMismatchError: the collection's videos were not embedded with `clip`.
         InputError, DITSError: as for `embed`.
     """
-    from dits_adapter.stores.qdrant.schema import FRAMES
-
     space = store.open()
     space.require(
         EmbeddingSpace.of(clip, frames=space.frames),
         mine=f"the collection {store.collection!r}",
         theirs="the encoder of the texts",
     )
-    vectors = store.client.get_collection(store.collection).config.params.vectors
-    frames = space.frames if isinstance(vectors, dict) and FRAMES in vectors else 0
+    frames = space.frames if store.capabilities.frames else 0
 
     def fetch(wanted: Sequence[NamedVideo]) -> Iterator[Fetched]:
         for start in range(0, len(wanted), IDS_A_REQUEST):
             part = wanted[start : start + IDS_A_REQUEST]
             points = _points(store, id_field, [video.id for video in part], with_frames=frames > 0)
             for video in part:
-                yield _fetched(video, points.get(video.id, []), store.vector, frames)
+                yield _fetched(video, points.get(video.id, []), frames)
 
     return _fill(PairsFile(pairs, files=False), out, space, frames, clip, fetch, retry_failed, progress)
 
 
-def _points(store: QdrantStore, id_field: str, ids: Sequence[str], with_frames: bool) -> dict[str, list[Record]]:
-    """Fetch the points of some videos, by the id that names them."""
-    import grpc  # type: ignore[import-untyped]
-    from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
-
-    from dits_adapter.stores.qdrant.schema import FRAMES
-
-    vectors: bool | list[str] = [store.vector, FRAMES] if with_frames else [store.vector]
-    if not store.vector:
-        vectors = True
-    found: dict[str, list[Record]] = {}
-    offset = None
-    while True:
-        try:
-            points, offset = store.client.scroll(
-                store.collection,
-                scroll_filter=store.scoped(_filter(id_field, ids)),
-                limit=IDS_A_REQUEST,
-                offset=offset,
-                with_payload=[id_field] if id_field else False,
-                with_vectors=vectors,
-            )
-        except (ResponseHandlingException, UnexpectedResponse, grpc.RpcError) as error:
-            raise StoreError(
-                f"{store.location} gives no usable answer ({error}). What is written stays; the same command goes "
-                "on from there."
-            ) from error
-        for point in points:
-            name = (point.payload or {}).get(id_field) if id_field else point.id
-            found.setdefault(str(name), []).append(point)
-        if offset is None:
-            return found
-
-
-def _filter(id_field: str, ids: Sequence[str]) -> Filter:
-    """Match points by a payload field or their own ids; numbers are written as such or as strings."""
-    from qdrant_client import models
-
-    numbers = [int(name) for name in ids if name.isdecimal()]
-    if not id_field:
-        names = [name for name in ids if _is_uuid(name)]
-        return models.Filter(must=[models.HasIdCondition(has_id=[*names, *numbers])])
-    either: list[models.Condition] = [models.FieldCondition(key=id_field, match=models.MatchAny(any=list(ids)))]
-    if numbers:
-        either.append(models.FieldCondition(key=id_field, match=models.MatchAny(any=numbers)))
-    return models.Filter(should=either)
-
-
-def _is_uuid(name: str) -> bool:
+def _points(
+    store: VideoStore, id_field: str, ids: Sequence[str], with_frames: bool
+) -> dict[str, list[StoredSegment]]:
+    """Read the segments of some videos, by the id that names them."""
+    segments: dict[str, list[StoredSegment]] = {}
     try:
-        return str(uuid.UUID(name)) == name
-    except ValueError:
-        return False
+        for segment in store.read(ReadRequest(field=id_field, values=ids, vectors=True, frames=with_frames)):
+            name = segment.payload.get(id_field) if id_field else segment.id
+            segments.setdefault(str(name), []).append(segment)
+    except StoreError as error:
+        raise StoreError(f"{error} What is written stays; the same command goes on from there.") from error
+    return segments
 
 
-def _fetched(video: NamedVideo, points: Sequence[Record], name: str, frames: int) -> Fetched:
+def _fetched(video: NamedVideo, points: Sequence[StoredSegment], frames: int) -> Fetched:
     """Take the vectors of the one point that a video should have."""
-    from dits_adapter.stores.qdrant.schema import FRAMES
-
     if not points:
         return Fetched(video, reason="the collection has no such video")
     if len(points) > 1:
@@ -256,16 +207,14 @@ def _fetched(video: NamedVideo, points: Sequence[Record], name: str, frames: int
             reason=f"{len(points)} points of the collection have this id (segments?); name one of them by its own "
             'id, with --id-field ""',
         )
-    held = points[0].vector or {}
-    vector = held.get(name) if isinstance(held, dict) else held
-    of_frames: Any = held.get(FRAMES) if isinstance(held, dict) else None
+    vector, of_frames = points[0].vector, points[0].frame_vectors
     if vector is None or (frames and of_frames is None):
         return Fetched(video, reason="its point lacks a vector")
-    if not frames:
-        return Fetched(video, np.asarray(vector, np.float32))
+    if not frames or of_frames is None:
+        return Fetched(video, vector)
     if len(of_frames) != frames:
         return Fetched(video, reason=f"its point has {len(of_frames)} frame vectors, others have {frames}")
-    return Fetched(video, np.asarray(vector, np.float32), np.asarray(of_frames, np.float32))
+    return Fetched(video, vector, of_frames)
 
 
 def _fill(

@@ -173,7 +173,7 @@ def _ingested_file(searcher: Searcher, video_id: str) -> tuple[str, os.stat_resu
     unchanged = (status.st_size, status.st_mtime_ns) == (payload["size"], payload[INGESTED])
     if not (unchanged and stat.S_ISREG(status.st_mode)):
         raise HTTPException(410, f"{payload['path']} was changed since it was ingested. Ingest it again.")
-    return payload["path"], status
+    return str(payload["path"]), status
 
 
 def _error_response(_: Request, error: Exception) -> JSONResponse:

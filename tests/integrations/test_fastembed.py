@@ -46,7 +46,10 @@ def test_async_client(query, expected):
         client = AsyncQdrantClient(":memory:")
         vectors = models.VectorParams(size=WIDTH, distance=models.Distance.COSINE)
         await client.create_collection("videos", vectors_config={"video": vectors})
-        stored = [point.model_copy(update={"vector": {"video": point.vector["video"]}}) for point in points()]
+        stored = [
+            models.PointStruct(id=row.id, vector={"video": row.vector.tolist()}, payload=row.payload())
+            for row in rows()
+        ]
         await client.upsert("videos", stored)
         found = await client.query_points("videos", query=query, using="video", limit=5)
         return [(point.payload["path"], point.score) for point in found.points]

@@ -13,21 +13,16 @@ from dits_adapter.space import EmbeddingSpace
 from tests.integrations.conftest import QUERY, WIDTH, assert_found
 
 
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch):
-    monkeypatch.syspath_prepend(INTEGRATIONS / "haystack")
-
-
 def test_pipeline_survives_saving(encoder, prepared, tmp_path, expected):
     with QdrantStore(tmp_path / "index") as store:
-        store.create(encoder.space)
-        store.write(points())
+        store.create(CollectionMetadata(space=encoder.space))
+        store.write(rows())
     model = str(prepared / "tiny-dits")
     pipeline = Pipeline()
     pipeline.add_component("embedder", DITSTextEmbedder(model, strength=0.5))
     pipeline.add_component("retriever", VideoRetriever(model, str(tmp_path / "index"), top_k=5))
     pipeline.connect("embedder.embedding", "retriever.query_embedding")
-    again = Pipeline.loads(pipeline.dumps(), allowed_modules=["dits_components"])
+    again = Pipeline.loads(pipeline.dumps(), allowed_modules=["dits_adapter"])
     assert again.get_component("embedder").strength == 0.5
     again.get_component("embedder").strength = 1.0
     found = again.run({"embedder": {"text": QUERY}})["retriever"]["documents"]
@@ -37,7 +32,7 @@ def test_pipeline_survives_saving(encoder, prepared, tmp_path, expected):
 
 def test_another_clip_is_refused(prepared, other_clip, tmp_path):
     with QdrantStore(tmp_path / "index") as store:
-        store.create(EmbeddingSpace.of(load_clip(other_clip)))
+        store.create(CollectionMetadata(space=EmbeddingSpace.of(load_clip(other_clip))))
     retriever = VideoRetriever(str(prepared / "tiny-dits"), str(tmp_path / "index"))
     for _ in range(2):
         with pytest.raises(SpaceMismatchError, match="other-clip"):

@@ -54,13 +54,18 @@ def test_readmes_run_against_a_server(name, workplace, qdrant_server, capsys, mo
 
 
 @pytest.mark.parametrize(
-    ("bridge", "package"),
-    [("langchain", "langchain_core"), ("llama_index", "llama_index.core"), ("fastembed",) * 2],
+    ("name", "package"),
+    [
+        ("langchain", "langchain_core"),
+        ("llama_index", "llama_index.core"),
+        ("haystack", "haystack"),
+        ("fastembed", "fastembed"),
+    ],
 )
-def test_a_missing_package_is_said_with_the_pip_line(bridge, package, monkeypatch):
-    extra = bridge.replace("_", "-")
-    for module in [name for name in sys.modules if name.startswith((package, f"dits_adapter.bridges.{bridge}"))]:
-        monkeypatch.delitem(sys.modules, module)
+def test_a_missing_package_is_said_with_the_pip_line(name, package, monkeypatch):
+    extra, module = name.replace("_", "-"), f"dits_adapter.integrations.{name}"
+    for imported in [loaded for loaded in sys.modules if loaded.startswith((package, module))]:
+        monkeypatch.delitem(sys.modules, imported)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf'pip install "dits-adapter\[{extra}\]"'):
-        importlib.import_module(f"dits_adapter.bridges.{bridge}")
+        importlib.import_module(module)

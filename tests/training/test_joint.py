@@ -23,6 +23,7 @@ from dits_adapter.encoders.clip import load_clip
 from dits_adapter.errors import ArtifactError, DITSError, InputError, SpaceMismatchError, VideoError
 from dits_adapter.evaluation.metrics import ranks
 from dits_adapter.sampler import SamplerConfig
+from dits_adapter.stores.ingest import ingest
 from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.joint import model as module
 from dits_adapter.training.joint.clips import Captions
@@ -412,11 +413,11 @@ def test_an_index_of_the_original_space_is_refused_one_of_the_new_is_searched(pa
         out = train_joint(captions, recipe(epochs=2, workers=1), tmp_path / "mine", **options)
     queries = DITSQueryEncoder.from_pretrained(out)
     with QdrantStore(":memory:", "old") as store:
-        store.ingest([films], original)
+        ingest(store, [films], original)
         with pytest.raises(SpaceMismatchError, match="the adapter belongs to the embedding space mine"):
             queries.check(store.client, "old")
     with QdrantStore(":memory:", "new", space=queries.space) as store:
-        store.ingest([films], VideoEncoder.from_pretrained(out))
+        ingest(store, [films], VideoEncoder.from_pretrained(out))
         queries.check(store.client, "new")
         assert store.search(queries.encode_query(captions.texts[0]))[0].path == str(films)
 
