@@ -29,9 +29,7 @@ class DITSTextEmbedder:
         encoder_options: further options of `DITSQueryEncoder.from_pretrained`, such as `{"backend": "onnx"}`.
     """
 
-    def __init__(
-        self, model: str, strength: float = 1.0, encoder_options: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, model: str, strength: float = 1.0, encoder_options: dict[str, Any] | None = None) -> None:
         self.model = model
         self.strength = strength
         self.encoder_options = dict(encoder_options or {})

@@ -1,7 +1,7 @@
 """The web application of the search page: the page, a JSON API with its OpenAPI description, and the videos.
 
-The page loads nothing from other hosts, and the API changes nothing. The only files that can be read are those that
-the collection records as ingested, as long as they have not changed since.
+The page loads nothing from other hosts, and the API changes nothing. The only files that can be read are those
+that the collection records as ingested, as long as they have not changed since.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dits_adapter.video.decode import Video
 try:
     from fastapi import FastAPI, HTTPException, Query, Request, Response
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+    from fastapi.responses import FileResponse, JSONResponse
     from fastapi.staticfiles import StaticFiles
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -57,7 +57,7 @@ class CompareOptions:
     steps: int | None = None
     limit: int = 10
     per_video: int = 1
-    filter: VideoFilter = VideoFilter()
+    filter: VideoFilter = field(default_factory=VideoFilter)
     min_probability: float | None = None
 
 
@@ -101,7 +101,7 @@ class Searcher:
             calibrated=self.encoder.calibration is not None and self.store.cosine,
         )
 
-    def compare(self, query: str, options: CompareOptions = CompareOptions()) -> SideBySide:  # noqa: B008
+    def compare(self, query: str, options: CompareOptions | None = None) -> SideBySide:
         """Search a text with plain CLIP and with the adapter.
 
         Raises:
@@ -109,6 +109,7 @@ class Searcher:
             StoreError: the collection cannot be searched.
         """
         started = time.monotonic()
+        options = options or CompareOptions()
         if not query.strip():
             raise InputError("the query is empty; describe what happens in the video.")
         check_texts([query])

@@ -11,7 +11,7 @@ from qdrant_client import AsyncQdrantClient, models
 
 from dits_adapter.errors import InputError
 from dits_adapter.integrations.fastembed import DITSTextEmbedding, register
-from tests.integrations.conftest import QUERY, WIDTH, assert_found
+from tests.integrations.conftest import QUERY, WIDTH, assert_found, rows
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,8 @@ from dits_adapter.encoders.clip import load_clip
 from dits_adapter.errors import SpaceMismatchError
 from dits_adapter.integrations.haystack import DITSTextEmbedder, VideoRetriever
 from dits_adapter.space import EmbeddingSpace
-from tests.integrations.conftest import QUERY, WIDTH, assert_found
+from dits_adapter.stores.base import CollectionMetadata
+from tests.integrations.conftest import QUERY, WIDTH, assert_found, rows
 
 
 def test_pipeline_survives_saving(encoder, prepared, tmp_path, expected):

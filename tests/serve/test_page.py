@@ -93,7 +93,8 @@ def expect_names(page: Page, side: str, names: list[str]) -> None:
 
 
 def expected(searcher, side, **options):
-    return [result.path.rsplit("/")[-1] for result in getattr(searcher.compare(QUERY, CompareOptions(**options)), side)]
+    results = getattr(searcher.compare(QUERY, CompareOptions(**options)), side)
+    return [result.path.rsplit("/")[-1] for result in results]
 
 
 def test_both_rankings_stand_side_by_side(page, searcher):
@@ -267,7 +268,8 @@ def test_everything_has_a_name(page):
     page.get_by_text("Filters").click()
     for control in page.locator("button:visible, input:visible, video, figure > svg").all():
         assert control.evaluate(
-            "at => at.ariaLabel || at.labels?.length || at.textContent.trim() || at.getAttribute('aria-labelledby')"
+            "at => at.ariaLabel || at.labels?.length || at.textContent.trim()"
+            " || at.getAttribute('aria-labelledby')"
         )
     assert page.locator("html").get_attribute("lang") == "en"
     assert page.locator("h1").count() == 1

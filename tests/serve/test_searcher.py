@@ -127,10 +127,11 @@ def test_a_server_finds_and_draws_the_same(searcher, encoder, client, qdrant_ser
     try:
         store.create(CollectionMetadata(space=encoder.space, segment_seconds=2))
         stored, _ = client.scroll("videos", limit=100, with_vectors=True)
-        server.upsert(collection, [models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored])
+        points = [models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored]
+        server.upsert(collection, points)
         remote = Searcher(store, encoder)
         for options in ({}, {"filter": VideoFilter(words="clip-1 mp4")}, {"limit": 1}):
-            here, there = searcher.compare(QUERY, CompareOptions(**options)), remote.compare(QUERY, CompareOptions(**options))
+            here, there = (side.compare(QUERY, CompareOptions(**options)) for side in (searcher, remote))
             for side in ("plain", "adapted"):
                 assert found(getattr(there, side)) == found(getattr(here, side))
                 for one, other in zip(getattr(there, side), getattr(here, side), strict=True):
@@ -223,7 +224,8 @@ def test_somebody_elses_collection_shows_no_files(encoder):
 def test_an_empty_collection(encoder):
     client = QdrantClient(":memory:")
     QdrantStore(client).create(CollectionMetadata(space=encoder.space))
-    comparison = Searcher(QdrantStore(client, space=encoder.space), encoder).compare(QUERY, CompareOptions(steps=0))
+    searcher = Searcher(QdrantStore(client, space=encoder.space), encoder)
+    comparison = searcher.compare(QUERY, CompareOptions(steps=0))
     assert comparison.plain == comparison.adapted == comparison.map.cloud == []
 
 
