@@ -131,7 +131,6 @@ class DITSQueryEncoder:
                 )
             return cls(OnnxBackend(folder, strength=strength), strength=strength, on_mismatch=on_mismatch)
 
-        from dits_adapter.adapters import DITSAdapter
         from dits_adapter.artifact.find import find_encoder
         from dits_adapter.backends.pytorch import TorchBackend
         from dits_adapter.encoders.clip import ClipSource, is_clip
@@ -139,14 +138,8 @@ class DITSQueryEncoder:
         if not is_artifact(folder) and is_clip(folder):
             return cls._plain(ClipSource.find(id_or_path, revision), device)
         artifact = Artifact.load(folder)
-        if steps is not None:
-            if not isinstance(artifact.adapter, DITSAdapter):
-                raise InputError(f"steps is for DITS; {id_or_path} is an adapter of kind {artifact.adapter.kind}.")
-            limit = artifact.adapter.config.timesteps
-            if not 0 <= steps <= limit:
-                raise InputError(f"steps is {steps}; this adapter runs 0 to {limit} truncated timesteps.")
-            if steps != artifact.adapter.config.steps:
-                artifact.adapter, artifact.calibration = artifact.adapter.with_steps(steps), None
+        if steps is not None and steps != artifact.adapter.steps:
+            artifact.adapter, artifact.calibration = artifact.adapter.with_steps(steps), None
         if encoder is not None:
             source = ClipSource.find(encoder)
         else:

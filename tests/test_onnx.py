@@ -18,7 +18,6 @@ pytest.importorskip("onnxscript", reason='needs pip install "dits-adapter[export
 from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter._files import sha256
 from dits_adapter.adapters import (
-    ADAPTERS,
     AffineAdapter,
     AffineConfig,
     DITSAdapter,
@@ -28,6 +27,7 @@ from dits_adapter.adapters import (
     LowRankConfig,
     MLPAdapter,
     MLPConfig,
+    adapter_entries,
 )
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.backends import onnx_export as export
@@ -165,7 +165,10 @@ def test_every_kind_that_serves_is_exported(name, tmp_path):
 
 
 def test_the_kinds_above_are_all_that_serve():
-    assert {KINDS[name]().kind for name in KINDS} == ADAPTERS.keys() - {"fixed-prior", "diffusion"}
+    assert {KINDS[name]().kind for name in KINDS} == {entry.adapter.kind for entry in adapter_entries()} - {
+        "fixed-prior",
+        "diffusion",
+    }
 
 
 @pytest.mark.parametrize("adapter", [AffineAdapter(AffineConfig(width=WIDTH)), random_dits().with_steps(0)])

@@ -33,7 +33,7 @@ class ArtifactConfig(BaseModel):
         format: always `dits_adapter`.
         format_version: version of this layout.
         kind: `frozen` (CLIP untouched, the stored index stays) or `joint` (CLIP trained along).
-        adapter: a key of `dits_adapter.adapters.ADAPTERS`.
+        adapter: kind of a registered adapter (`dits_adapter.adapters.adapter_class`).
         config: that adapter's own config.
         space: the embedding space that it was trained in.
         training: what it was trained on and how, for people and for later comparisons.

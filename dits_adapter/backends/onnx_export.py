@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dits_adapter._files import sha256
-from dits_adapter.adapters import Adapter, AffineAdapter, DITSAdapter, LowRankAdapter, MLPAdapter
+from dits_adapter.adapters import Adapter
 from dits_adapter.adapters.base import interpolate_on_sphere
 from dits_adapter.artifact.config import CONFIG, ONNX, read_config
 from dits_adapter.artifact.find import require_free
@@ -36,8 +36,6 @@ from dits_adapter.encoders.clip import Clip
 from dits_adapter.errors import DITSError, InputError, MissingExtraError
 from dits_adapter.evaluation.metrics import DotProducts, RetrievalMetrics, ranks
 from dits_adapter.space import CANARY_TEXTS
-
-EXPORTED = (DITSAdapter, AffineAdapter, LowRankAdapter, MLPAdapter)
 
 COSINE = 0.9999
 """What a float32 export must agree with the trained adapter to, on every machine that runs it."""
@@ -98,7 +96,7 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: Pairs | 
     except ImportError as error:
         raise MissingExtraError(error.name or "onnxscript", "export", "exporting to ONNX") from None
     artifact = backend.artifact
-    if not isinstance(artifact.adapter, EXPORTED):
+    if not artifact.adapter.exportable:
         raise InputError(f"an adapter of kind {artifact.adapter.kind} serves for comparisons and is not exported.")
     if int8 is not None:
         artifact.space.require(int8.space, mine="the adapter", theirs="the held-out pairs")

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dits_adapter.adapters import DITSAdapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.backends.base import Array
 from dits_adapter.encoders.clip import LOADING_ERRORS, Clip, ClipSource, no_loading_bars, pick_device
-from dits_adapter.errors import ArtifactError, InputError
+from dits_adapter.errors import ArtifactError
 from dits_adapter.space import EmbeddingSpace
 
 if TYPE_CHECKING:
@@ -120,7 +119,5 @@ class TorchBackend:
     @torch.inference_mode()
     def trajectory(self, vectors: Array) -> Array:
         """See `Backend.trajectory`."""
-        if not isinstance(self._adapter, DITSAdapter):
-            raise InputError(f"an adapter of kind {self._adapter.kind} has no trajectory.")
-        path = self._adapter.sampler.trajectory(torch.as_tensor(vectors).to(self._device))
+        path = self._adapter.trajectory(torch.as_tensor(vectors).to(self._device))
         return np.stack([point.cpu().numpy() for point in path])

@@ -47,9 +47,9 @@ def _calibrate(args: argparse.Namespace) -> int:
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.evaluation.calibration import HITS, fit_calibration
     from dits_adapter.evaluation.figures import reliability_plot
+    from dits_adapter.evaluation.scores import cosine_scores
     from dits_adapter.evaluation.tables import markdown_table
     from dits_adapter.hub import bundled
-    from dits_adapter.training.run import index_scores
 
     target = args.out or Path(args.adapter)
     if args.out is None and (bundled(args.adapter) or not target.is_dir()):

@@ -13,7 +13,7 @@ from dits_adapter.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from dits_adapter.evaluation.calibration import Fit
-    from dits_adapter.training.loop import Epoch
+    from dits_adapter.training.state import Epoch
 
 TEXT, VIDEO, ADAPTED = "#c2571a", "#1f6f8b", "#4a8f29"
 

@@ -23,6 +23,7 @@ from zipfile import is_zipfile
 import torch
 from transformers import set_seed
 
+from dits_adapter.adapters import adapter_entry
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.config import ENCODER
 from dits_adapter.artifact.find import require_free
@@ -30,7 +31,6 @@ from dits_adapter.encoders.clip import Clip, ClipSource, load_clip, weights_dige
 from dits_adapter.errors import DITSError, InputError, MissingExtraError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training.config import JointRecipe
-from dits_adapter.training.initial import fresh_adapter
 from dits_adapter.training.joint.clips import (
     Captions,
     ClipDataset,
@@ -121,8 +121,8 @@ def train_joint(
     if recipe.gradient_checkpointing:
         # Its successor's name, activation_checkpointing_enable, came with transformers 5.23.
         clip.model.gradient_checkpointing_enable({"use_reentrant": False})
-    adapter = fresh_adapter(recipe.adapter, clip.width, recipe.sampler_config(clip.width), recipe.options)
-    if adapter.needs_video or recipe.adapter == "diffusion-pretrained":
+    adapter = recipe.build_adapter(clip.width)
+    if adapter.needs_video or not adapter_entry(recipe.adapter).contrast:
         raise InputError(
             f"the adapter {recipe.adapter} is for frozen mode: joint mode trains by contrast, and adapters see no "
             "video in it (condition none or text)."

@@ -23,7 +23,8 @@ from dits_adapter.training.joint.clips import (
     Captions,
     TrainingDataset,
 )
-from dits_adapter.training.loop import MAX_LOGIT_SCALE, summary_writer
+from dits_adapter.training.loop import summary_writer
+from dits_adapter.training.state import MAX_LOGIT_SCALE
 from dits_adapter.vectors import unit
 from dits_adapter.video.pooling import mean_pool
 from dits_adapter.xpool import XPoolScores
