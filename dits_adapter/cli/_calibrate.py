@@ -21,8 +21,8 @@ def add_calibrate(commands: Any) -> None:
     calibrate = commands.add_parser(
         "calibrate",
         help="calibrate an adapter's scores as probabilities, on held-out pairs",
-        description="Fit the probability that a hit of a given score is the right video, on held-out pairs, write the "
-        "fit into the adapter's artifact, and print its reliability on pairs that the fit has not seen.",
+        description="Fit the probability that a hit of a given score is the right video on held-out pairs, write "
+        "the fit into the adapter's artifact, and print its reliability on pairs that it has not seen.",
     )
     add_pairs(calibrate, "pairs that the adapter was not trained on: dits-adapter embed")
     calibrate.add_argument(
@@ -64,7 +64,8 @@ def _calibrate(args: argparse.Namespace) -> int:
         )
     artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)
     artifact.space.require(pairs.space, mine=f"the adapter {args.adapter}", theirs=f"the pairs {args.pairs}")
-    fit = fit_calibration(index_scores(artifact.adapter, pairs), pairs.labels)
+    scores = cosine_scores(artifact.adapter.for_inference(), pairs.text, pairs.video)
+    fit = fit_calibration(scores, pairs.labels)
     calibration = fit.calibration
     print(
         f"{calibration.queries:,} queries, {calibration.videos:,} videos. Of the {HITS} best hits of each query "

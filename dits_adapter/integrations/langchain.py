@@ -23,7 +23,7 @@ class DITSEmbeddings(Embeddings):
     Pickled, the embeddings travel as the encoder's name and options, and load it again where they arrive.
 
     Args:
-        encoder: the query encoder. Call its `check` on the collection, of which LangChain compares the width alone.
+        encoder: the query encoder. Call its `check` on the collection: LangChain compares the width alone.
 
     Example:
         >>> embeddings = DITSEmbeddings(DITSQueryEncoder.from_pretrained("demo-dits"))
