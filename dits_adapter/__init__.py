@@ -16,6 +16,8 @@ _HOMES = {
     "EmbeddingSpace": "dits_adapter.space",
     "QdrantStore": "dits_adapter.stores.qdrant.store",
     "AsyncQdrantStore": "dits_adapter.stores.qdrant.aio",
+    "ingest": "dits_adapter.stores.ingest",
+    "open_store": "dits_adapter.stores.open",
     "DITSError": "dits_adapter.errors",
 }
 __all__ = [
@@ -26,12 +28,16 @@ __all__ = [
     "QdrantStore",
     "VideoEncoder",
     "__version__",
+    "ingest",
+    "open_store",
 ]
 
 if TYPE_CHECKING:
     from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.errors import DITSError
     from dits_adapter.space import EmbeddingSpace
+    from dits_adapter.stores.ingest import ingest
+    from dits_adapter.stores.open import open_store
     from dits_adapter.stores.qdrant.aio import AsyncQdrantStore
     from dits_adapter.stores.qdrant.store import QdrantStore
     from dits_adapter.video.encoder import VideoEncoder

@@ -45,7 +45,7 @@ def add_embed(commands: Any) -> None:
 
 
 def _embed(args: argparse.Namespace) -> int:
-    from dits_adapter.data.embed import embed, embed_from_qdrant
+    from dits_adapter.data.embed import embed, embed_from_store
 
     if args.store is not None and args.videos is not None:
         raise InputError("--videos is for files, --store for vectors from a collection; give one of them.")
@@ -54,7 +54,7 @@ def _embed(args: argparse.Namespace) -> int:
         report = embed(args.pairs, args.out, encoder, videos=args.videos, retry_failed=args.retry_failed)
     else:
         with chosen_store(args, encoder.space if args.trust_foreign else None) as store:
-            report = embed_from_qdrant(
+            report = embed_from_store(
                 args.pairs, args.out, encoder.clip, store, id_field=args.id_field, retry_failed=args.retry_failed
             )
     print(report)

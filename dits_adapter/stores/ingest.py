@@ -256,7 +256,7 @@ class IngestSession:
         return {record.video_id for record in self.by_video.values() if record.complete}
 
     def admit(self, file: VideoFile) -> bool:
-        """Settle a file whose content is stored; else delete other content of its path, and return True: decode it."""
+        """Settle a file whose content is stored; return True for another one, which is to be decoded."""
         stored = self.by_video.get(file.video_id)
         outdated = [record for record in self.by_path[file.path] if record is not stored]
         if stored is not None and not stored.complete:
