@@ -78,7 +78,7 @@ def test_an_adapter_without_steps(client, encoder, tiny_clip, tmp_path):
     assert comparison.steps is searcher.about().max_steps is None
     assert len(comparison.map.path) == 6
     assert comparison.map.path[-1] == pytest.approx(comparison.map.query, abs=1e-3)
-    with pytest.raises(InputError, match="an adapter of kind affine has none"):
+    with pytest.raises(InputError, match="steps cannot be chosen: an adapter of kind affine has none"):
         searcher.compare(QUERY, CompareOptions(steps=3))
 
 
