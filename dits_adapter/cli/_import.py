@@ -41,19 +41,17 @@ def add_import(commands: Any) -> None:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from dits_adapter.data.import_vectors import import_vectors
+    from dits_adapter.data.import_vectors import VectorFiles, import_vectors
 
     encoder = video_encoder(args)
-    report = import_vectors(
-        args.texts,
-        args.videos,
-        args.out,
-        encoder.clip,
-        frames_sampled=encoder.frames,
+    files = VectorFiles(
+        texts=args.texts,
+        videos=args.videos,
         labels=args.labels,
         frames=args.frame_vectors,
         ids=args.ids,
         captions=args.captions,
     )
+    report = import_vectors(files, args.out, encoder.clip, frames_sampled=encoder.frames)
     print(report)
     return 0

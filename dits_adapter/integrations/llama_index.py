@@ -52,7 +52,7 @@ class DITSEmbedding(BaseEmbedding):
     ) -> None:
         if encoder is None:
             encoder = DITSQueryEncoder.from_pretrained(model_name, **(encoder_options or {}))
-        super().__init__(model_name=encoder.name, encoder_options=encoder.options, **options)
+        super().__init__(**options, model_name=model_name)
         self._encoder = encoder
 
     @classmethod

@@ -90,9 +90,10 @@ def test_threads_share_passes_and_get_the_vectors_of_alone(searcher, monkeypatch
     alone = Searcher(searcher.store, searcher.encoder)
     expected = [(np.asarray(alone._embed(query)), alone.compare(query)) for query in queries]
     fresh = Searcher(searcher.store, searcher.encoder)
-    gate = Gate(searcher.encoder.embed, company=len(queries) - 1)
+    clip = fresh.encoder.as_sentence_transformer()[0]
+    gate = Gate(clip.forward, company=len(queries) - 1)
     gate.batcher = fresh._embed.__wrapped__
-    monkeypatch.setattr(searcher.encoder, "embed", gate)
+    monkeypatch.setattr(clip, "forward", gate)
     compared = together(fresh.compare, queries)
     assert len(gate.batches) == 2  # and CLIP does not run for each of the two rankings
     for query, one, (vector, other) in zip(queries, compared, expected, strict=True):

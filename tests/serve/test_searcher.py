@@ -17,12 +17,34 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.errors import InputError
 from dits_adapter.serve import searcher as searcher_module
 from dits_adapter.serve.searcher import CompareOptions, Searcher
-from dits_adapter.stores.base import CollectionMetadata, VideoFilter
+from dits_adapter.stores.base import CollectionMetadata, SegmentRow, VideoFilter, video_id_of
+from dits_adapter.stores.memory import MemoryStore
 from tests.serve.conftest import CALIBRATION, QUERY, save_adapter
 
 
 def found(results):
     return [(result.video_id, result.start) for result in results]
+
+
+def row(n: int, vector: np.ndarray) -> SegmentRow:
+    """A video of one segment with this vector."""
+    name = video_id_of(str(n))
+    return SegmentRow(
+        id=name,
+        video_id=name,
+        path=f"/{n}.mp4",
+        start=0.0,
+        end=1.0,
+        timestamps=(0.5,),
+        duration=1.0,
+        fps=10.0,
+        decoder="none",
+        size=1,
+        mtime_ns=1,
+        segments=1,
+        vector=vector,
+        frame_vectors=vector[None],
+    )
 
 
 def assert_as_encoder(searcher, encoder, **options):
@@ -156,6 +178,18 @@ class TestProbabilities:
         likely = searcher.compare(QUERY, CompareOptions(per_video=4, min_probability=least))
         assert found(likely.adapted) == found(hit for hit in everything.adapted if hit.probability >= least)
         assert found(likely.plain) == found(everything.plain)
+
+    def test_the_threshold_is_for_adapted_results_alone(self, encoder):
+        plain, adapted = encoder.encode_document(QUERY), encoder.encode_query(QUERY)
+        across = adapted - (adapted @ plain) * plain
+        across /= np.linalg.norm(across)
+        store = MemoryStore(space=encoder.space)
+        store.create(CollectionMetadata(space=encoder.space))
+        store.write([row(n, across) for n in range(3)])
+        ends = [CALIBRATION.probability(float(score), videos=3) for score in (across @ plain, across @ adapted)]
+        comparison = Searcher(store, encoder).compare(QUERY, CompareOptions(min_probability=np.mean(ends)))
+        assert len(comparison.adapted) == len(comparison.plain) == 3
+        assert max(result.score for result in comparison.plain) < CALIBRATION.score_of(np.mean(ends), videos=3)
 
     @pytest.mark.parametrize("options", [{"strength": 0.9}, {"steps": 9}, {"strength": 0}])
     def test_hold_for_the_adapter_as_it_was_calibrated(self, searcher, options):
