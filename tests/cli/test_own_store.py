@@ -47,17 +47,20 @@ def test_search_answers_as_with_qdrant(ingested, adapter, capsys, options):  # n
         assert hit["probability"] == pytest.approx(other["probability"], abs=1e-4)
 
 
-def test_ingest_goes_on_and_embed_reads_the_vectors(ingested, library, tiny_clip, tmp_path, capsys):  # noqa: F811
-    again = ["ingest", str(library), "--encoder", str(tiny_clip), "--segment-seconds", "2", "--store", "mine://x"]
-    assert main(again) == 0
-    assert "present  8" in capsys.readouterr().out
-    ids = sorted({record.video_id for record in ingested["mine://x", "videos"].records()})
+def test_embed_reads_the_vectors(stores, library, tiny_clip, tmp_path, capsys):  # noqa: F811
+    for store in ("mine://x", str(tmp_path / "folder")):
+        for stored in (8, 0):  # the second run finds everything there
+            assert main(["ingest", str(library), "--encoder", str(tiny_clip), "--store", store]) == 0
+            assert f"stored   {stored} videos" in capsys.readouterr().out
+    ids = sorted(record.video_id for record in stores["mine://x", "videos"].records())
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text("".join(json.dumps({"id": name, "text": f"scene {n}"}) + "\n" for n, name in enumerate(ids)))
-    for store in ("mine://x", "folder"):
-        command = ["embed", str(pairs), "--encoder", str(tiny_clip), "--out", f"cache-{store[:4]}"]
-        assert main([*command, "--store", store]) == 0
-    mine, qdrant = load_pairs(tmp_path / "cache-mine"), load_pairs(tmp_path / "cache-fold")
+    cached = []
+    for store in ("mine://x", str(tmp_path / "folder")):
+        out = tmp_path / f"cache-{len(cached)}"
+        assert main(["embed", str(pairs), "--encoder", str(tiny_clip), "--out", str(out), "--store", store]) == 0
+        cached.append(load_pairs(out))
+    mine, qdrant = cached
     assert len(mine) == len(ids) == 8
     assert mine.video == pytest.approx(qdrant.video, abs=1e-6)
 
