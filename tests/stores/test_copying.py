@@ -92,7 +92,7 @@ def test_it_can_be_cut_short_anywhere(
     source, destination = places
     fill(source, tmp_path / "videos")
     monkeypatch.setattr(copying, "BATCH", 5)
-    write = QdrantStore.write
+    write = QdrantStore.write_points
     steps: Iterator[int]
 
     def stopping(self: QdrantStore, points: Any) -> None:
@@ -100,7 +100,7 @@ def test_it_can_be_cut_short_anywhere(
             raise KeyboardInterrupt
         write(self, points)
 
-    monkeypatch.setattr(QdrantStore, "write", stopping)
+    monkeypatch.setattr(QdrantStore, "write_points", stopping)
     for writes in (0, 1, 3):
         steps = iter(range(writes))
         with (
@@ -122,9 +122,9 @@ def test_killed_again_and_again_it_ends_as_one_clean_copy(places: tuple[Place, P
     code = (
         "import sys, time; from dits_adapter.cli import main\n"
         "from dits_adapter.stores.qdrant import copy as copying, store as qdrant\n"
-        "copying.BATCH = 2; write = qdrant.QdrantStore.write\n"
+        "copying.BATCH = 2; write = qdrant.QdrantStore.write_points\n"
         "def slowly(*given): write(*given); time.sleep(0.05); print('one', flush=True)\n"
-        "qdrant.QdrantStore.write = slowly; sys.exit(main(sys.argv[1:]))"
+        "qdrant.QdrantStore.write_points = slowly; sys.exit(main(sys.argv[1:]))"
     )
     arguments = ["copy", source[0], destination[0], "--collection", source[1], "--to", destination[1]]
     for _ in range(3):
@@ -174,7 +174,7 @@ def test_a_destination_with_something_else_is_refused_and_left(
         with QdrantStore(*source) as one, pytest.raises(SpaceMismatchError, match="fake-1"):
             copy_collection(one, other, progress=False)
         other.client.delete_collection(other.collection)
-        other.create(CollectionMetadata(space=fake_space()), segment_seconds=1.0)
+        other.create(CollectionMetadata(space=fake_space(), segment_seconds=1.0))
         with QdrantStore(*source) as one, pytest.raises(StoreError, match="holds segments of 1 s"):
             copy_collection(one, other, progress=False)
         assert other.client.count(other.collection).count == 0
@@ -182,8 +182,8 @@ def test_a_destination_with_something_else_is_refused_and_left(
 
 def test_a_copy_that_lacks_something_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill((str(tmp_path / "a"), "videos"), tmp_path / "videos")
-    write = QdrantStore.write
-    monkeypatch.setattr(QdrantStore, "write", lambda self, points: write(self, points[1:]))
+    write = QdrantStore.write_points
+    monkeypatch.setattr(QdrantStore, "write_points", lambda self, points: write(self, points[1:]))
     with (
         QdrantStore(tmp_path / "a") as one,
         QdrantStore(tmp_path / "b") as other,
