@@ -12,7 +12,7 @@ from tests.serve.conftest import QUERY
 
 
 @pytest.fixture
-def ingested(stores, library, tiny_clip, tmp_path, monkeypatch, capsys):  # noqa: F811
+def ingested(stores, library, tiny_clip, tmp_path, monkeypatch, capsys):
     """The same videos in a store of the test's own and in a folder of Qdrant's."""
     monkeypatch.chdir(tmp_path)
     for where in ("mine://x", "folder"):
@@ -38,7 +38,7 @@ def search(capsys, adapter, store, *options):
         ["--exact"],
     ],
 )
-def test_search_answers_as_with_qdrant(ingested, adapter, capsys, options):  # noqa: F811
+def test_search_answers_as_with_qdrant(ingested, adapter, capsys, options):
     mine, qdrant = (search(capsys, adapter, store, *options) for store in ("mine://x", "folder"))
     assert mine
     for hit, other in zip(mine, qdrant, strict=True):
@@ -47,7 +47,7 @@ def test_search_answers_as_with_qdrant(ingested, adapter, capsys, options):  # n
         assert hit["probability"] == pytest.approx(other["probability"], abs=1e-4)
 
 
-def test_embed_reads_the_vectors(stores, library, tiny_clip, tmp_path, capsys):  # noqa: F811
+def test_embed_reads_the_vectors(stores, library, tiny_clip, tmp_path, capsys):
     for store in ("mine://x", str(tmp_path / "folder")):
         for stored in (8, 0):  # the second run finds everything there
             assert main(["ingest", str(library), "--encoder", str(tiny_clip), "--store", store]) == 0
@@ -86,7 +86,7 @@ def test_what_it_cannot_do_is_a_sentence(
     monkeypatch,
     capsys,
     command,
-    message,  # noqa: F811
+    message,
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "queries.txt").write_text("a dog\n")
@@ -99,6 +99,6 @@ def test_what_it_cannot_do_is_a_sentence(
     assert "Traceback" not in error
 
 
-def test_an_unknown_scheme_is_a_sentence(adapter, capsys):  # noqa: F811
+def test_an_unknown_scheme_is_a_sentence(adapter, capsys):
     assert main(["search", "a dog", "--adapter", str(adapter), "--store", "nosuch://x"]) == 1
     assert "no store opens this" in capsys.readouterr().err
