@@ -1,0 +1,90 @@
+"""`dits-adapter calibrate`: probabilities for the scores of a trained adapter."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dits_adapter.cli._options import add_pairs
+from dits_adapter.errors import InputError
+
+__all__ = ["add_calibrate"]
+
+_SIZES = (100, 1_000, 10_000, 100_000)
+"""Sizes of collections, in videos, for which the scores of two probabilities are printed."""
+
+
+def add_calibrate(commands: Any) -> None:
+    """Add `calibrate`."""
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="calibrate an adapter's scores as probabilities, on held-out pairs",
+        description="Fit the probability that a hit of a given score is the right video on held-out pairs, write "
+        "the fit into the adapter's artifact, and print its reliability on pairs that it has not seen.",
+    )
+    add_pairs(calibrate, "pairs that the adapter was not trained on: dits-adapter embed")
+    calibrate.add_argument(
+        "adapter", metavar="ADAPTER", help="folder, bundled name or hub id of a trained adapter"
+    )
+    calibrate.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="the calibrated artifact (default: ADAPTER, which is replaced)"
+    )
+    calibrate.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE.png",
+        help="diagram of predicted probability and observed accuracy",
+    )
+    calibrate.set_defaults(run=_calibrate)
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from dits_adapter.artifact.artifact import Artifact
+    from dits_adapter.artifact.config import ONNX
+    from dits_adapter.artifact.find import require_free
+    from dits_adapter.data.pairs import load_pairs
+    from dits_adapter.evaluation.calibration import HITS, fit_calibration
+    from dits_adapter.evaluation.figures import reliability_plot
+    from dits_adapter.evaluation.scores import cosine_scores
+    from dits_adapter.evaluation.tables import markdown_table
+    from dits_adapter.hub import bundled
+
+    target = args.out or Path(args.adapter)
+    if args.out is None and (bundled(args.adapter) or not target.is_dir()):
+        raise InputError(
+            f"{args.adapter} is not a folder of yours; name one for the calibrated adapter with --out."
+        )
+    require_free(target.absolute())
+    if (target / ONNX).exists():
+        raise InputError(
+            f"{target}: holds an ONNX form, which belongs to the adapter as it was exported. Calibrate the "
+            "adapter that was exported, and export it again."
+        )
+    artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)
+    artifact.space.require(pairs.space, mine=f"the adapter {args.adapter}", theirs=f"the pairs {args.pairs}")
+    scores = cosine_scores(artifact.adapter.for_inference(), pairs.text, pairs.video)
+    fit = fit_calibration(scores, pairs.labels)
+    calibration = fit.calibration
+    print(
+        f"{calibration.queries:,} queries, {calibration.videos:,} videos. Of the {HITS} best hits of each query "
+        f"{fit.hits.share_right:.1%} are right.\nHeld out: log loss {calibration.log_loss:.4f}, "
+        f"expected calibration error {calibration.ece:.4f}.\n"
+    )
+    rows = [
+        [f"{videos:,}", *(_score(calibration.score_of(p, videos=videos)) for p in (0.5, 0.9))] for videos in _SIZES
+    ]
+    print(markdown_table(["videos", "score of 50 %", "of 90 %"], rows))
+    if args.plot:
+        args.plot.parent.mkdir(parents=True, exist_ok=True)
+        reliability_plot(
+            fit, args.plot, caption=f"{args.adapter} on {args.pairs}, {calibration.queries:,} queries"
+        )
+        print(f"\nreliability: {args.plot}")
+    print(f"written to {replace(artifact, calibration=calibration).save(target)}")
+    return 0
+
+
+def _score(cosine: float) -> str:
+    return f"{cosine:.3f}" if cosine <= 1 else "none"

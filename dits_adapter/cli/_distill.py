@@ -1,0 +1,73 @@
+"""`dits-adapter distill`: a trained DITS into one of fewer steps or with a smaller network."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dits_adapter.cli._options import add_device, add_pairs, add_settings, assignments
+
+__all__ = ["add_distill"]
+
+
+def add_distill(commands: Any) -> None:
+    """Add `distill`."""
+    distill = commands.add_parser(
+        "distill",
+        help="train a DITS of fewer steps, or with a smaller network, to imitate a trained one",
+        description="Train a student on the trajectories of a trained DITS and on the contrastive loss. A killed "
+        "run goes on where it stopped. Exit code 4: R@1 on held-out pairs is below the teacher's by more than "
+        "noise, and nothing was written.",
+    )
+    add_pairs(distill, "the pairs that the teacher was trained on")
+    distill.add_argument("teacher", metavar="ADAPTER", help="folder, bundled name or hub id of a trained DITS")
+    distill.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; an old one is replaced"
+    )
+    distill.add_argument(
+        "--steps", type=int, default=1, metavar="T'", help="of the student (default: %(default)s)"
+    )
+    distill.add_argument("--depth", type=int, metavar="N", help="blocks of its network (default: the teacher's)")
+    distill.add_argument(
+        "--mlp-ratio", type=float, metavar="R", help="hidden width of its MLPs over d (default: the teacher's)"
+    )
+    add_settings(distill, "one field of the optimization: epochs=10, batch_size=64, seed=1")
+    distill.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")
+    distill.add_argument(
+        "--test-fraction", type=float, default=0.1, metavar="F", help="of the videos (default: %(default)s)"
+    )
+    add_device(distill)
+    distill.set_defaults(run=_distill)
+
+
+def _distill(args: argparse.Namespace) -> int:
+    from dits_adapter.artifact.artifact import Artifact
+    from dits_adapter.data.pairs import load_pairs
+    from dits_adapter.training.config import Recipe
+    from dits_adapter.training.distill import distill
+
+    settings = {f"training.{name}": value for name, value in assignments("--set", args.set).items()}
+    result = distill(
+        Artifact.load(args.teacher),
+        load_pairs(args.pairs),
+        args.out,
+        dataset=args.pairs.name,
+        steps=args.steps,
+        depth=args.depth,
+        mlp_ratio=args.mlp_ratio,
+        training=Recipe.read("deterministic", settings=settings).training,
+        test=load_pairs(args.test) if args.test else None,
+        test_fraction=args.test_fraction,
+        device=args.device,
+    )
+    gain = result.differences["r1"]
+    print(
+        f"student, T' = {args.steps}: R@1 {result.metrics.r1:.1f}; teacher {result.teacher.r1:.1f}, on "
+        f"{result.metrics.n} held-out queries; R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
+    )
+    if result.written is None:
+        print("below the teacher by more than noise: nothing written. Try more steps, epochs or blocks.")
+        return 4
+    print(f"written to {result.written}")
+    return 0

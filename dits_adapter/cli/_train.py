@@ -1,0 +1,73 @@
+"""`dits-adapter train`: cached pairs into a trained adapter."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dits_adapter.cli._options import add_device, add_pairs, add_recipe, read_recipe
+
+__all__ = ["add_train"]
+
+
+def add_train(commands: Any) -> None:
+    """Add `train`."""
+    train = commands.add_parser(
+        "train",
+        help="train an adapter on cached (text, video) vectors",
+        description="Train an adapter on cached (text, video) vectors; CLIP and the index stay as they are. "
+        "Exit code 4: trained, but not better than the present adapter, and --promote-if-better was given.",
+    )
+    add_pairs(train)
+    train.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; an old one is replaced"
+    )
+    add_recipe(train, "best", example="adapter=ridge, training.epochs=10, sampler.steps=5")
+    train.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")
+    train.add_argument(
+        "--test-fraction", type=float, default=0.1, metavar="F", help="of the videos (default: %(default)s)"
+    )
+    train.add_argument(
+        "--promote-if-better",
+        action="store_true",
+        help="write only if R@1 beats the adapter at --out (plain CLIP if none) by more than noise",
+    )
+    add_device(train)
+    train.add_argument("--log-dir", type=Path, metavar="FOLDER", help="TensorBoard event files")
+    train.add_argument("--curve", type=Path, metavar="FILE.png", help="plot of loss and held-out recall")
+    train.set_defaults(run=_train)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from dits_adapter.data.pairs import load_pairs
+    from dits_adapter.training.config import Recipe
+    from dits_adapter.training.curve import training_curve
+    from dits_adapter.training.run import train_artifact
+
+    recipe = read_recipe(Recipe, args)
+    report = train_artifact(
+        load_pairs(args.pairs),
+        recipe,
+        args.out,
+        dataset=args.pairs.name,
+        test=load_pairs(args.test) if args.test else None,
+        test_fraction=args.test_fraction,
+        only_if_better=args.promote_if_better,
+        device=args.device,
+        log_dir=args.log_dir,
+    )
+    gain = report.differences["r1"]
+    print(
+        f"{recipe.adapter}: R@1 {report.metrics.r1:.1f}, R@5 {report.metrics.r5:.1f}, "
+        f"R@10 {report.metrics.r10:.1f} on {report.metrics.n} held-out queries; R@1 {gain.difference:+.1f} "
+        f"[{gain.low:+.1f}, {gain.high:+.1f}] against {report.incumbent}"
+    )
+    if args.curve and report.history:
+        training_curve(report.history, args.curve)
+        print(f"training curve: {args.curve}")
+    if report.written is None:
+        print(f"not better than {report.incumbent} by more than noise: nothing written")
+        return 4
+    print(f"written to {report.written}")
+    return 0

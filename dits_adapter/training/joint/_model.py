@@ -1,0 +1,60 @@
+"""Model of joint training: CLIP, X-Pool head and adapter under one loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dits_adapter.adapters import Adapter
+from dits_adapter.training.losses import contrastive_loss
+from dits_adapter.xpool import XPool
+
+__all__ = ["JointModel"]
+
+
+def _gather(tensor: Tensor) -> Tensor:
+    """Concatenate the rows of all processes in their order; gradients flow back to the process they belong to."""
+    if not torch.distributed.is_initialized():
+        return tensor
+    from sentence_transformers.util.distributed import all_gather_with_grad
+
+    return all_gather_with_grad(tensor)
+
+
+class JointModel(nn.Module):
+    """CLIP, X-Pool head and adapter with the loss of a whole batch, as the Trainer wants it.
+
+    Every process embeds its share of the batch and compares its texts with the videos of all; the loss, on each
+    process the same, is that of the whole batch. The mean of its gradients over the processes, which is what
+    DistributedDataParallel takes, is the gradient of one process with the whole batch.
+    """
+
+    def __init__(self, clip: nn.Module, xpool: XPool, adapter: Adapter) -> None:
+        super().__init__()
+        self.clip: Any = clip
+        self.xpool = xpool
+        self.adapter = adapter
+
+    def embed_clips(self, pixels: Tensor) -> Tensor:
+        """Embed frames (b, f, 3, size, size): (b, f, d), un-normalized, in the precision of the weights."""
+        frames: Tensor = self.clip.get_image_features(pixel_values=pixels.flatten(0, 1)).pooler_output
+        return frames.to(self.clip.logit_scale.dtype).unflatten(0, pixels.shape[:2])
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor, video: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the loss of (text, clip) pairs.
+
+        Args:
+            input_ids: tokens, (b, tokens).
+            attention_mask: likewise.
+            pixels: frames, (b, f, 3, size, size).
+            video: which video each pair belongs to, (b,).
+        """
+        tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
+        text = self.clip.get_text_features(**tokens).pooler_output.to(self.clip.logit_scale.dtype)
+        frames = _gather(self.embed_clips(pixels))
+        similarity = _gather(self.xpool.similarity(self.adapter(text), text, frames))
+        return {"loss": contrastive_loss(similarity, self.clip.logit_scale.exp(), _gather(video))}

@@ -1,0 +1,176 @@
+"""Loop of joint training: the Trainer of transformers, validated by retrieval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+
+from dits_adapter.encoders.clip import Clip
+from dits_adapter.errors import DITSError
+from dits_adapter.evaluation.metrics import METRICS, DotProducts, RetrievalMetrics, Scores, ranks
+from dits_adapter.training.config import JointRecipe
+from dits_adapter.training.joint._datasets import TrainingDataset
+from dits_adapter.training.joint._model import JointModel
+from dits_adapter.training.joint._workers import end_with_parent, worker_context
+from dits_adapter.training.joint.captions import Captions
+from dits_adapter.training.loop import summary_writer
+from dits_adapter.training.state import MAX_LOGIT_SCALE
+from dits_adapter.vectors import unit
+from dits_adapter.video.pooling import mean_pool
+from dits_adapter.xpool import XPoolScores
+
+if TYPE_CHECKING:
+    from accelerate import PartialState  # type: ignore[import-untyped]
+
+__all__ = ["JointTrainer", "LossWatch", "collate", "joint_optimizer", "loggers", "trainer_arguments"]
+
+
+class JointTrainer(Trainer):
+    """Trainer that reads pairs in their order and validates by retrieval.
+
+    Args:
+        clip: the encoder, whose model is trained.
+        validation: pairs whose videos are the evaluation dataset.
+        options: of the Trainer.
+    """
+
+    def __init__(self, *, clip: Clip, validation: Captions, **options: Any) -> None:
+        self.clip, self.validation = clip, validation
+        super().__init__(**options)
+
+    def _loader(self, data: Any, collate: Any = None) -> Iterable[dict[str, Tensor]]:
+        """Yield this process's share of the batches."""
+        loader = DataLoader(
+            data,
+            self.args.per_device_train_batch_size,
+            collate_fn=collate,
+            num_workers=self.args.dataloader_num_workers,
+            worker_init_fn=end_with_parent,
+            multiprocessing_context=worker_context() if self.args.dataloader_num_workers else None,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
+
+    def get_train_dataloader(self) -> Any:
+        """Return this process's share of the training batches."""
+        return self._loader(self.train_dataset, self.data_collator)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure retrieval on the validation pairs and log it."""
+        metrics = {f"eval_{name}": value for name, value in self.retrieval().items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @torch.inference_mode()
+    def retrieval(self) -> dict[str, float]:
+        """Search the validation videos with their texts: `xpool_r1`, `mean_r1`, ….
+
+        `xpool` pools the frames under each query, as training does; `mean` is the pooling that an index can hold,
+        whose scores `cosines` keeps.
+        """
+        model: Any = self.model
+        model.eval()
+        batches = self._loader(self.eval_dataset)
+        embed = model.embed_clips
+        frames = torch.cat([self.accelerator.gather_for_metrics(embed(batch["pixels"])) for batch in batches])
+        text = self.clip.embed_texts(self.validation.texts)
+        queries = model.adapter.for_inference().adapt(text)
+        self.cosines = DotProducts(unit(queries.cpu().numpy()), mean_pool(frames.cpu().numpy()))
+        scores: dict[str, Scores] = {
+            "xpool": XPoolScores(model.xpool, queries, text, frames),
+            "mean": self.cosines,
+        }
+        values: dict[str, float] = {}
+        for pooling, matrix in scores.items():
+            metrics = RetrievalMetrics.from_ranks(ranks(matrix, self.validation.labels))
+            values |= {f"{pooling}_{name}": getattr(metrics, name) for name in METRICS}
+        return values
+
+
+class LossWatch(TrainerCallback):
+    """Callback that keeps CLIP's temperature in its limits and stops where the loss is no number."""
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Clamp the logit scale."""
+        with torch.no_grad():
+            kwargs["model"].clip.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Raise a `DITSError` where the loss is NaN or infinite."""
+        loss = kwargs["logs"].get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise DITSError(
+                f"the loss became {loss} before step {state.global_step}; lower the learning rates or "
+                "sampler.noise_scale."
+            )
+
+
+def trainer_arguments(
+    recipe: JointRecipe, data: TrainingDataset, checkpoints: Path, state: PartialState, progress: bool
+) -> TrainingArguments:
+    """Return a recipe as the Trainer's arguments: linear warm-up, cosine to zero, best validation kept."""
+    interval = recipe.checkpoint_steps or data.steps_per_epoch
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        use_cpu=not torch.cuda.is_available(),
+        per_device_train_batch_size=recipe.batch_size // state.num_processes,
+        max_steps=data.steps,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(recipe.warmup * data.steps),
+        max_grad_norm=recipe.gradient_norm,
+        bf16=recipe.bf16,
+        seed=recipe.seed,
+        dataloader_num_workers=recipe.workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=True,  # with T' = 0 there are some
+        eval_strategy="steps",
+        eval_steps=interval,
+        save_strategy="steps",
+        save_steps=interval,
+        save_total_limit=1,  # beside the best one
+        load_best_model_at_end=True,
+        metric_for_best_model="xpool_mrr",
+        greater_is_better=True,
+        logging_steps=max(1, interval // 10),
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=not progress,
+    )
+
+
+def collate(tokenizer: PreTrainedTokenizerBase, items: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Stack pairs to a batch; texts are cut at CLIP's 77 tokens."""
+    tokens = tokenizer([item["text"] for item in items], padding=True, truncation=True, return_tensors="pt")
+    return {
+        "input_ids": tokens["input_ids"],
+        "attention_mask": tokens["attention_mask"],
+        "pixels": torch.stack([item["pixels"] for item in items]),
+        "video": torch.tensor([item["video"] for item in items]),
+    }
+
+
+def joint_optimizer(model: JointModel, recipe: JointRecipe) -> torch.optim.Optimizer:
+    """Return AdamW in two groups, CLIP and the rest, each with its rate; as in X-Pool, everything decays."""
+    groups = [
+        {"params": list(model.clip.parameters()), "lr": recipe.clip_learning_rate},
+        {"params": [*model.xpool.parameters(), *model.adapter.parameters()], "lr": recipe.learning_rate},
+    ]
+    return torch.optim.AdamW(groups, eps=1e-6, weight_decay=recipe.weight_decay)
+
+
+def loggers(log_dir: str | PathLike[str] | None) -> list[TrainerCallback]:
+    """Return the callbacks that write TensorBoard event files into a folder; none without one."""
+    if log_dir is None:
+        return []
+    from transformers.integrations.integration_utils import TensorBoardCallback
+
+    return [TensorBoardCallback(summary_writer(log_dir))]
