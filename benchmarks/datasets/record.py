@@ -14,11 +14,9 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
 from dits_adapter.errors import DITSError
+from dits_adapter.video.formats import VIDEO_SUFFIXES
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
-
-# A few files of DiDeMo end in a bare dot.
-VIDEO_SUFFIXES = {"", "3g2", "3gp", "avi", "m2ts", "m4v", "mkv", "mov", "mp4", "mpg", "mts", "webm", "wmv"}
 
 
 class Query(NamedTuple):
@@ -250,7 +248,8 @@ def find_videos(folder: Path, video_ids: Collection[str]) -> dict[str, Path]:
         seen.add(place)
         for name in names:
             stem, dot, suffix = name.rpartition(".")
-            if not dot or stem not in wanted or suffix.lower() not in VIDEO_SUFFIXES:
+            # A few files of DiDeMo end in a bare dot.
+            if not dot or stem not in wanted or (suffix and f".{suffix.lower()}" not in VIDEO_SUFFIXES):
                 continue
             path = Path(parent, name)
             if stem in found:

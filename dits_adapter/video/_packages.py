@@ -1,4 +1,4 @@
-"""The packages that decode video, imported when they are needed."""
+"""Packages that decode video, imported when a decoder is first used."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ from typing import Any
 
 from dits_adapter.errors import DITSError, MissingExtraError
 
+__all__ = ["error_line", "load_package"]
+
 _MODULES = {"pyav": "av", "decord": "decord", "torchcodec": "torchcodec.decoders"}
+_PACKAGES = {"pyav": "av", "decord": "decord2", "torchcodec": "torchcodec"}
+_EXTRAS = {"pyav": "video", "decord": "video", "torchcodec": "torchcodec"}
 
 
 def load_package(decoder: str) -> Any:
-    """Import a decoder's package.
+    """Import the package of a decoder ("pyav", "decord" or "torchcodec").
 
     Raises:
-        MissingExtraError: it is not installed.
-        DITSError: it is, and does not load.
+        MissingExtraError: the package is not installed.
+        DITSError: the package is installed and does not load.
     """
     try:
         return import_module(_MODULES[decoder])
     except ImportError:
-        package = {"pyav": "av", "decord": "decord2"}.get(decoder, decoder)
-        extra = "torchcodec" if decoder == "torchcodec" else None
-        raise MissingExtraError(package, extra, f"decoding video with {decoder}") from None
+        raise MissingExtraError(_PACKAGES[decoder], _EXTRAS[decoder], f"decoding video with {decoder}") from None
     except (OSError, RuntimeError) as error:  # torchcodec without FFmpeg's libraries or with another torch
         raise DITSError(
-            f"{decoder} is installed but does not load ({one_line(error)}); choose another decoder."
+            f"{decoder} is installed but does not load ({error_line(error)}); choose another decoder."
         ) from error
 
 
-def one_line(error: BaseException) -> str:
-    """Say what a decoder said, without its source locations and line breaks."""
+def error_line(error: BaseException) -> str:
+    """Return the message of a decoder's error on one line, without its source locations."""
     text = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
     return text[0].rsplit("Check failed:", 1)[-1].strip()[:200] if text else type(error).__name__

@@ -1,9 +1,9 @@
-"""Decode chosen frames of a video file through PyAV, decord or torchcodec, by timestamp.
+"""Chosen frames of a video file, decoded through PyAV, decord or torchcodec by timestamp.
 
 One pass over a file's packets, in which nothing is decoded, lists when each frame is shown and which frames
-are keyframes. It answers what a decoder cannot be asked: how long the video really is, whether the file ends
+are keyframes. This index answers what decoders cannot: how long the video really is, whether the file ends
 before its header says it should, and which frame is on screen at a given time. The decoders then only fetch
-frames by their number in that list.
+frames by their number in the index.
 
 Times are in seconds from the first frame on. Frames come upright: the display matrix is applied. The pixel
 aspect ratio is not. The decoders agree to within 2 of 255 levels on 8-bit video; on deeper video they blend
@@ -22,22 +22,23 @@ import numpy as np
 import numpy.typing as npt
 
 from dits_adapter.errors import DITSError, VideoError
-from dits_adapter.video._packages import one_line
+from dits_adapter.video._index import read_frame_index
+from dits_adapter.video._packages import error_line
+from dits_adapter.video._readers import READERS, Decoder, Frame, FrameReader, usable_decoders
 from dits_adapter.video.frames import interval_middles
-from dits_adapter.video.index import read_frame_index
-from dits_adapter.video.readers import READERS, Decoder, Frame, FrameReader, usable_decoders
+
+__all__ = ["DecodedFrames", "Decoder", "Frame", "Video", "VideoInfo", "decode_frames", "probe"]
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What `probe` found.
+    """Description of a video file.
 
     Attributes:
         path: the file, as given.
         duration: seconds from the start of the first frame to the end of the last.
         fps: frames a second on average; they need not be evenly spaced.
-        width: pixels of an upright frame.
-        height: likewise.
+        width, height: pixels of an upright frame.
         decoder: the decoder that read its first frame.
     """
 
@@ -105,7 +106,7 @@ def decode_frames(
 
 
 class Video:
-    """An open video file, to take frames from several spans of it; a context manager.
+    """Open video file, from which frames of several spans are taken; a context manager.
 
     When a decoder fails on the file, the next one takes over for good. One `Video` belongs to one thread.
 
@@ -155,8 +156,12 @@ class Video:
             n: number of frames.
             start: seconds from the first frame.
             end: likewise; None, or a time past the end, is the end of the video.
-            transform: called on each (h, w, 3) uint8 frame as it is decoded: the full-sized frames need then
-                never be in memory together.
+            transform: called on each (h, w, 3) uint8 frame as it is decoded, so that the full-sized frames need
+                not be in memory together.
+
+        Raises:
+            VideoError: the video is shorter than `start`, or no decoder can decode it.
+            InputError: n < 1, or not 0 <= start < end.
         """
         if start >= self.duration:
             raise VideoError(self.path, f"lasts {self.duration:.2f} s, nothing to see from {start:.2f} s on")
@@ -166,7 +171,11 @@ class Video:
     def frames_at(
         self, times: npt.ArrayLike, *, transform: Callable[[Frame], npt.NDArray[Any]] | None = None
     ) -> DecodedFrames:
-        """Decode the frames on screen at the given times: (n,) ascending seconds from the first frame.
+        """Decode the frames on screen at the given times.
+
+        Args:
+            times: (n,) ascending seconds from the first frame.
+            transform: as for `frames`.
 
         Raises:
             VideoError: no decoder can decode them.
@@ -181,9 +190,9 @@ class Video:
                     frame = next(decoded)
                 except VideoError:  # the file's fault, not the decoder's
                     raise
-                except Exception as error:  # each decoder has a zoo of its own
-                    if not isinstance(error, DITSError):  # that is a decoder which is not there
-                        self._failures.append(f"{decoder}: {one_line(error)}")
+                except Exception as error:  # each decoder raises errors of its own kinds
+                    if not isinstance(error, DITSError):  # which says that the decoder is not installed
+                        self._failures.append(f"{decoder}: {error_line(error)}")
                     self._decoders.pop(0)
                     self._close()
                     break
@@ -195,7 +204,7 @@ class Video:
         raise VideoError(self.path, f"cannot be decoded ({'; '.join(self._failures)})")
 
     def _decode(self, decoder: str, numbers: npt.NDArray[np.intp]) -> Iterator[Frame]:
-        """Decode the frames of ascending numbers by the reader that is open, or by a new one."""
+        """Decode the frames of ascending numbers through the reader that is open, or a new one."""
         if self._reader is None:
             self._reader = READERS[decoder](self.path, self._index)
         self._reader.expect(numbers)

@@ -23,10 +23,9 @@ from dits_adapter.encoders.clip import Clip, load_clip
 from dits_adapter.errors import InputError, VideoError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import unit
-from dits_adapter.video.decode import DecodedFrames, Video
+from dits_adapter.video.decode import DecodedFrames, Decoder, Frame, Video
 from dits_adapter.video.frames import segment_spans
 from dits_adapter.video.pooling import mean_pool
-from dits_adapter.video.readers import Decoder, Frame
 
 Path = str | PathLike[str]
 OnError = Literal["raise"] | Callable[[VideoError], object]

@@ -12,7 +12,7 @@ VIDEO_SUFFIXES = frozenset(
 )
 """Suffixes by which a file is taken for a video, lower case, each with its dot.
 
-Ingestion lists the files of a folder by them, the query encoder refuses such names as texts, and the benchmarks find
-their videos by them. Decoders go by the content: a file that is named itself may have any suffix. Pictures that move
-(`.gif`) can be decoded, and are not listed.
+Ingestion lists the files of a folder by their suffixes, the query encoder refuses such names as texts, and the
+benchmarks find their videos by them. Decoders go by the content: a file that is named itself may have any suffix.
+Pictures that move (`.gif`) can be decoded, and are not listed.
 """

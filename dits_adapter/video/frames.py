@@ -1,4 +1,4 @@
-"""Which moments of a video to look at: the middles of equal intervals, and the segments of a long video."""
+"""Sampled moments of a video: the middles of equal intervals, and the segments of a long video."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy.typing as npt
 
 from dits_adapter.errors import InputError
 
+__all__ = ["interval_middles", "segment_spans"]
+
 
 def interval_middles(start: float, end: float, n: int) -> npt.NDArray[np.float64]:
     """Return the middles of n equal intervals of [start, end): (n,) float64, in the unit of the bounds.
 
-    This is X-Pool's deterministic sampling (METHOD.md, section 4), by time instead of by frame number, so
-    that it means the same where the frame rate varies.
+    X-Pool's deterministic sampling (Gorti et al., CVPR 2022), by time instead of by frame number, so that it means
+    the same where the frame rate varies.
 
     Raises:
         InputError: n < 1, or not 0 <= start < end.
@@ -43,6 +45,9 @@ def segment_spans(
         seconds: length of a segment; None for one segment that is the whole video.
         overlap: seconds that neighboring segments share, less than `seconds`.
 
+    Returns:
+        (start, end) of each segment, in seconds.
+
     Raises:
         InputError: a length that is not positive, or an overlap outside [0, seconds).
 
@@ -62,4 +67,4 @@ def segment_spans(
     step = seconds - overlap
     count = max(0, math.floor((duration - seconds) / step - 0.5) + 1) + 1
     starts = [k * step for k in range(count)]
-    return [(start, start + seconds) for start in starts[:-1]] + [(starts[-1], duration)]
+    return [*((start, start + seconds) for start in starts[:-1]), (starts[-1], duration)]

@@ -1,4 +1,4 @@
-"""Turn the frame vectors of a segment into the one vector that is stored and searched."""
+"""Pooling: frame vectors of a segment to the one vector that is stored and searched."""
 
 from __future__ import annotations
 

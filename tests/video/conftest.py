@@ -1,4 +1,4 @@
-"""Generated clips, real clips, and the backends there are."""
+"""Generated clips, real clips, and the decoders that are installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dits_adapter.errors import DITSError
-from dits_adapter.video.readers import load_package
+from dits_adapter.video._packages import load_package
 from tests.video.clips import OPEN_GOP, cut, picture, set_display_matrix, trim, write_clip
 
 PICTURES = [picture(number) for number in range(100)]
@@ -100,8 +100,8 @@ def real_clips() -> list[Path]:
 
 
 @pytest.fixture(params=["pyav", "decord", "torchcodec"])
-def backend(request: pytest.FixtureRequest) -> str:
-    """Each backend in turn."""
+def decoder(request: pytest.FixtureRequest) -> str:
+    """Each decoder in turn."""
     try:
         load_package(request.param)
     except DITSError as error:

@@ -1,22 +1,19 @@
-"""Which frames come out of which files, through every decoder."""
+"""Frames that come out of files, through every decoder."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import sys
 from contextlib import nullcontext, suppress
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dits_adapter.errors import DITSError, InputError, MissingExtraError, VideoError
-from dits_adapter.video import decode, readers
+from dits_adapter.errors import InputError, VideoError
+from dits_adapter.video import decode
 from dits_adapter.video.decode import Video, decode_frames, probe
 from tests.video.clips import number_of, picture, read_all, set_display_matrix, write_clip
 from tests.video.conftest import CLIPS, PICTURES, UNEVEN, WIDE
@@ -72,7 +69,7 @@ def test_the_frames_in_the_middle_of_equal_intervals(clips, name):
 
 
 @pytest.mark.parametrize("name", CLIPS)
-def test_no_backend_returns_other_frames_than_asked(clips, name, decoder):
+def test_no_decoder_returns_other_frames_than_asked(clips, name, decoder):
     path = clips / name
     duration = probe(path).duration
     with suppress(VideoError) if name in MAY_REFUSE[decoder] else nullcontext(), Video(path, decoder) as video:
@@ -98,7 +95,7 @@ def test_any_span_of_an_uneven_clip(clips, start, length, n, data):
     assert_right(path, got, middles(start, min(start + length, video.duration), n))
 
 
-def test_backends_agree_pixel_by_pixel(clips, real_clips, tmp_path, decoder):
+def test_decoders_agree_pixel_by_pixel(clips, real_clips, tmp_path, decoder):
     deep = write_clip(tmp_path / "deep.mp4", PICTURES, pix_fmt="yuv420p10le")
     for path in (*real_clips, clips / "odd.webm", clips / "turned_90.mp4", clips / "narrow.mp4", deep):
         reference, got = decode_frames(path, decoder="pyav"), decode_frames(path, decoder=decoder)
@@ -207,128 +204,6 @@ def test_no_file_stays_open(clips, bad_files, decoder):
     assert os.listdir("/proc/self/fd") == before
 
 
-# --- Files that give no frames ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("half_long_gop.mp4", "cut off before its end"),
-        ("half_fast_start.mp4", r"truncated: 4.00 s long by its header, data for 0\.\d\d s"),
-        ("half_vp9.webm", "truncated: 4.00 s"),
-        ("half_mpeg4.avi", "truncated: 4.00 s"),
-        ("half_closed.mkv", "truncated: 4.00 s"),
-        ("empty.mp4", r"is empty \(0 bytes\)"),
-        ("text.mp4", "is not a video"),
-        ("long.txt", "is no video"),
-        ("noise.mp4", "is not a video"),
-        ("folder.mp4", "is a directory"),
-        ("list.ffconcat", "is no video"),
-        ("still.png", "is no video"),
-        ("sound.m4a", "holds no video stream"),
-        ("cover.mp4", "holds no video stream"),
-        ("nowhere.mp4", "no such file"),
-        ("null\0byte.mp4", "null"),
-    ],
-)
-@pytest.mark.parametrize("read", [decode_frames, probe])
-def test_one_clear_error_that_names_the_file(bad_files, name, reason, read, decoder):
-    path = os.path.join(bad_files, name)
-    with pytest.raises(VideoError, match=reason) as caught:
-        read(path, decoder=decoder)
-    assert caught.value.path == path
-    assert str(caught.value).startswith(path + ": ")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_pipe_does_not_block(tmp_path):
-    os.mkfifo(tmp_path / "pipe.mp4")
-    with pytest.raises(VideoError, match="a device or a pipe"):
-        decode_frames(tmp_path / "pipe.mp4")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission(clips, tmp_path):
-    path = Path(shutil.copy(clips / "one.mp4", tmp_path))
-    path.chmod(0)
-    with pytest.raises(VideoError, match="permission denied"):
-        decode_frames(path)
-
-
-@pytest.mark.parametrize("name", ["vp9.webm", "fast_start.mp4"])
-def test_a_little_missing_at_the_end_is_no_reason_to_refuse(clips, tmp_path, name):
-    content = (clips / name).read_bytes()
-    path = tmp_path / name
-    path.write_bytes(content[: len(content) * 97 // 100])
-    with Video(path) as video:
-        assert 3.5 < video.duration < 4.0
-        got = video.frames(100)
-    assert [number_of(frame) for frame in got.frames] == [round(time * 25) for time in got.timestamps]
-
-
-def test_sound_that_ends_after_the_picture_is_not_a_truncated_picture(tmp_path):
-    path = write_clip(tmp_path / "fades.mkv", PICTURES[:25], audio_seconds=6.0)
-    assert probe(path).duration == pytest.approx(1.0, abs=0.05)
-    cut_off = tmp_path / "cut.mkv"
-    content = path.read_bytes()
-    cut_off.write_bytes(content[: len(content) // 3])
-    with pytest.raises(VideoError, match="truncated: 6"):
-        probe(cut_off)
-
-
-@pytest.mark.parametrize(
-    "name", ["fast_start.mp4", "closed.mkv", "stream.ts", "mpeg4.avi", "vp9.webm", "ten_bit.mp4"]
-)
-def test_damage_anywhere_gives_frames_or_a_video_error(clips, tmp_path, name):
-    content = (clips / name).read_bytes()
-    rng = np.random.default_rng(0)
-    for attempt in range(12):
-        damaged = bytearray(content)
-        for place in rng.integers(len(damaged), size=2 + len(damaged) // 500 * (attempt % 2)):
-            damaged[place] = rng.integers(256)
-        path = tmp_path / f"{attempt}_{name}"
-        path.write_bytes(damaged)
-        with suppress(VideoError):
-            assert len(decode_frames(path, 6).frames) == 6
-
-
-@pytest.fixture
-def noisy(tmp_path):
-    """A clip of 60 frames, a keyframe every 12, with so much noise that every packet is long."""
-    noise = np.random.default_rng(0).integers(0, 60, (60, 64, 96, 3))
-    frames = [(frame // 2 + grain).astype(np.uint8) for frame, grain in zip(PICTURES, noise, strict=False)]
-    return write_clip(tmp_path / "noisy.mp4", frames, options={"g": "12"})
-
-
-def blot(path: Path, number: int) -> None:
-    """Zero the second half of the packet of a frame."""
-    with av.open(str(path)) as container:
-        packets = {packet.pts: bytes(packet) for packet in container.demux(video=0) if packet.size}
-    packet = packets[sorted(packets)[number]]
-    content = path.read_bytes()
-    assert content.count(packet) == 1
-    path.write_bytes(content.replace(packet, packet[: len(packet) // 2] + bytes(len(packet) - len(packet) // 2)))
-
-
-def test_a_damaged_frame_is_refused_whatever_a_decoder_makes_up_for_it(noisy):
-    blot(noisy, 30)
-    with pytest.raises(VideoError, match=r"is damaged at 1\.20 s"):
-        decode_frames(noisy, 1, 1.2, 1.24)
-    got = decode_frames(noisy, 12, 1.44, 2.4)
-    np.testing.assert_allclose(got.timestamps, np.arange(37, 60, 2) / 25)
-
-
-@pytest.mark.parametrize("name", ["closed.mp4", "stream.ts", "mpeg4.avi"])
-def test_damage_behind_a_keyframe_does_not_reach_the_next(clips, tmp_path, name):
-    path = Path(shutil.copy(clips / name, tmp_path))
-    content = bytearray(path.read_bytes())
-    third = len(content) // 3
-    content[third : third + 200] = bytes(200)
-    path.write_bytes(content)
-    with Video(path) as video:
-        assert [number_of(frame) for frame in video.frames(4, 3.2, 4.0).frames] == [82, 87, 92, 97]
-
-
 def test_frames_of_a_program_stream_taken_one_by_one(tmp_path):
     """Its timestamps change after a seek."""
     frames = [picture(number) for number in range(250)]
@@ -337,48 +212,6 @@ def test_frames_of_a_program_stream_taken_one_by_one(tmp_path):
     for number in range(3, 250, 8):
         got = decode_frames(path, 1, times[number], times[number] + 0.02)
         assert number_of(got.frames[0]) == number
-
-
-def test_sparse_frames_cost_little_decoding(clips, monkeypatch):
-    decoded = 0
-
-    class Counting(readers._PyAVReader):
-        def __setattr__(self, name, value):
-            super().__setattr__(name, self.count(value) if name == "_frames" else value)
-
-        def count(self, frames):
-            nonlocal decoded
-            for frame in frames:
-                decoded += 1
-                yield frame
-
-    monkeypatch.setitem(decode.READERS, "pyav", Counting)
-    decode_frames(clips / "long_gop.mp4", 50)
-    assert decoded <= 100  # each frame once: there is no keyframe to seek to
-    decoded = 0
-    for name in ("closed.mp4", "stream.ts"):
-        decode_frames(clips / name, 3)
-    assert decoded <= 3 * 12 + 3 * 24 + 3  # from the last keyframe; a transport stream may land late once a seek
-
-
-def test_frames_that_change_size(tmp_path):
-    path = tmp_path / "grows.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mjpeg", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuvj420p"
-        for number in range(20):
-            size = (64, 96) if number < 10 else (128, 192)
-            encoder = av.CodecContext.create("mjpeg", "w")
-            encoder.height, encoder.width = size
-            encoder.pix_fmt, encoder.time_base = "yuvj420p", Fraction(1, 25)
-            frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24").reformat(format="yuvj420p")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            for packet in encoder.encode(frame):
-                packet.stream, packet.time_base = stream, Fraction(1, 25)
-                container.mux(packet)
-    assert decode_frames(path, 5, 0, 0.4).frames.shape == (5, 64, 96, 3)
-    with pytest.raises(VideoError, match="change size"):
-        decode_frames(path)
 
 
 def test_tags_in_another_encoding_are_no_damage(tmp_path):
@@ -392,9 +225,6 @@ def test_odd_names_of_files(clips, tmp_path, monkeypatch, name, decoder):
     monkeypatch.chdir(tmp_path)
     shutil.copy(clips / "one.mp4", name)
     assert decode_frames(name, 2, decoder=decoder).frames.shape[0] == 2
-
-
-# --- Wrong arguments, missing and failing decoders ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -414,83 +244,6 @@ def test_wrong_arguments(clips, options, message):
 def test_a_span_behind_the_end(clips):
     with pytest.raises(VideoError, match=r"lasts 4.00 s, nothing to see from 4.50 s on"):
         decode_frames(clips / "closed.mp4", start=4.5)
-
-
-def test_frames_that_nobody_needs_are_not_decoded(tmp_path, monkeypatch):
-    drawn = [picture(number) for number in range(96)]
-    b_frames = {"x264-params": "keyint=96:bframes=3:b-adapt=0:b-pyramid=none"}
-    path = write_clip(tmp_path / "b.mp4", drawn, options=b_frames)
-    shown = []
-    real = readers._PyAVReader._decoded
-
-    def counted(reader):
-        for frame in real(reader):
-            shown.append(frame)
-            yield frame
-
-    monkeypatch.setattr(readers._PyAVReader, "_decoded", counted)
-    with Video(path, "pyav") as video:
-        sparse = video.frames(4)
-        assert 4 < len(shown) < 48
-        everything = video.frames_at(np.arange(96) / 25)  # among them those that were left out a moment ago
-    assert [number_of(frame) for frame in sparse.frames] == [12, 36, 60, 84]
-    assert [number_of(frame) for frame in everything.frames] == list(range(96))
-    assert np.array_equal(sparse.frames, everything.frames[12::24])
-
-
-class BrokenReader:
-    def __init__(self, path, index):
-        pass
-
-    def expect(self, numbers):
-        pass
-
-    def frame(self, number):
-        raise RuntimeError("out of order\nstack follows")
-
-    def close(self):
-        pass
-
-
-def test_a_failing_backend_gives_way_to_the_next(clips, monkeypatch):
-    whole = decode_frames(clips / "closed.mp4")
-    monkeypatch.setitem(decode.READERS, "pyav", BrokenReader)
-    got = decode_frames(clips / "closed.mp4")
-    assert got.decoder == "decord"
-    np.testing.assert_allclose(got.frames.astype(int), whole.frames, atol=2)
-    assert probe(clips / "closed.mp4").decoder == "decord"
-
-
-def test_when_all_fail_one_error_says_what_each_said(clips, monkeypatch):
-    for name in list(decode.READERS):
-        monkeypatch.setitem(decode.READERS, name, BrokenReader)
-    with pytest.raises(
-        VideoError, match=r"\(pyav: out of order; decord: out of order; torchcodec: out of order\)"
-    ):
-        decode_frames(clips / "closed.mp4")
-
-
-def test_a_backend_that_is_not_installed(clips, monkeypatch):
-    monkeypatch.setitem(sys.modules, "decord", None)
-    with pytest.raises(MissingExtraError, match="decord2"):
-        decode_frames(clips / "one.mp4", decoder="decord")
-    assert decode_frames(clips / "one.mp4").decoder == "pyav"
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    monkeypatch.setitem(decode.READERS, "pyav", BrokenReader)
-    with pytest.raises(VideoError, match=r"cannot be decoded \(pyav: out of order\)$"):
-        decode_frames(clips / "one.mp4")
-
-
-def test_a_backend_that_is_installed_but_does_not_load(clips, monkeypatch, tmp_path):
-    package = tmp_path / "torchcodec"
-    package.mkdir()
-    (package / "__init__.py").write_text("raise OSError('libavutil.so.56: cannot open shared object file')")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "torchcodec", raising=False)
-    monkeypatch.delitem(sys.modules, "torchcodec.decoders", raising=False)
-    with pytest.raises(DITSError, match=r"torchcodec is installed but does not load \(libavutil.so.56"):
-        decode_frames(clips / "one.mp4", decoder="torchcodec")
-    assert decode_frames(clips / "one.mp4").decoder == "pyav"
 
 
 def test_pictures_are_read_as_they_were_drawn():

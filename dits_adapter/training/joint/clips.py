@@ -27,8 +27,7 @@ from dits_adapter.data.pairs import split_videos
 from dits_adapter.data.pairs_file import PairsFile
 from dits_adapter.encoders.clip import preprocess
 from dits_adapter.errors import InputError, VideoError
-from dits_adapter.video.decode import Video
-from dits_adapter.video.readers import Frame
+from dits_adapter.video.decode import Frame, Video
 
 Transform = Callable[[Frame], NDArray[Any]]
 

@@ -1,4 +1,4 @@
-"""Decoders of video files (PyAV, decord, torchcodec): frames by their number in the index."""
+"""Readers of video files through PyAV, decord and torchcodec: frames by their number in the index."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ import numpy as np
 import numpy.typing as npt
 
 from dits_adapter.errors import InputError, VideoError
+from dits_adapter.video._index import FrameIndex
 from dits_adapter.video._packages import load_package
-from dits_adapter.video.index import FrameIndex
+
+__all__ = ["READERS", "Decoder", "Frame", "FrameReader", "usable_decoders"]
 
 Decoder = Literal["auto", "pyav", "decord", "torchcodec"]
+"""Package that decodes a video; `"auto"` is the first of them that can read the file."""
 
 Frame = npt.NDArray[np.uint8]
+"""Upright RGB picture, (h, w, 3)."""
 
 _EXACT_SEEK = frozenset({"avi", "flv", "gif", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"})
 """Containers in which a seek ends at the keyframe asked for."""
 
 
 class FrameReader(ABC):
-    """A decoder at work on one file."""
+    """Open video file, from which one decoder takes frames by their number in the file's index.
+
+    A reader that cannot be trusted with the file raises at construction; `Video` then tries the next decoder.
+    """
 
     @abstractmethod
     def __init__(self, path: str, index: FrameIndex) -> None: ...
@@ -33,14 +40,14 @@ class FrameReader(ABC):
         """Return the upright (h, w, 3) uint8 RGB frame of a number; fastest in ascending order."""
 
     def expect(self, numbers: npt.NDArray[np.intp]) -> None:  # noqa: B027 - most decoders cannot use it
-        """Learn the ascending numbers of all frames that `frame` will be asked for."""
+        """Announce the ascending numbers of all frames that `frame` will be called for."""
 
     def close(self) -> None:  # noqa: B027 - most decoders close their file as soon as they are dropped
-        """Let go of the file."""
+        """Close the file."""
 
 
 class _PyAVReader(FrameReader):
-    """PyAV, going by timestamps: it seeks only where that skips at least a keyframe's worth of decoding.
+    """Reader through PyAV by timestamps: it seeks only where that skips at least a keyframe's worth of decoding.
 
     Frames that no other frame refers to (B-frames, often half of a file) are decoded only if they are expected.
     """
@@ -143,9 +150,9 @@ def _upright(pixels: Frame, matrix: Any) -> Frame:
 
 
 class _DecordReader(FrameReader):
-    """Decord, where it can be trusted; it turns frames upright itself, but mirrors none.
+    """Reader through decord, where decord can be trusted; it turns frames upright itself, but mirrors none.
 
-    It finds a frame by counting from a keyframe, whose number it takes in decoding order for its number in
+    Decord finds a frame by counting from a keyframe, whose number it takes in decoding order for its number in
     display order, and it believes every seek. So it returns other frames than asked where the two orders
     differ (open groups of pictures, x265's default) or a seek lands elsewhere (transport streams).
     """
@@ -168,7 +175,7 @@ class _DecordReader(FrameReader):
 
 
 class _TorchCodecReader(FrameReader):
-    """torchcodec in its exact mode; the timestamp it returns with each frame is checked."""
+    """Reader through torchcodec in its exact mode; the timestamp that comes with each frame is checked."""
 
     def __init__(self, path: str, index: FrameIndex) -> None:
         if not index.display_order or index.container == "mpeg":
@@ -192,10 +199,16 @@ READERS: dict[str, type[FrameReader]] = {
     "decord": _DecordReader,
     "torchcodec": _TorchCodecReader,
 }
+"""Readers by decoder, in the order in which `"auto"` tries them."""
 
 
 def usable_decoders(decoder: str) -> list[str]:
-    """Return the decoders to try, in order."""
+    """Return the decoders to try, in order.
+
+    Raises:
+        InputError: no such decoder.
+        MissingExtraError: the package of a decoder that was named is not installed.
+    """
     if decoder == "auto":
         return list(READERS)  # imported only when their turn comes
     if decoder not in READERS:

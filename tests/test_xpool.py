@@ -27,7 +27,7 @@ def random_head(width: int, seed: int = 0) -> XPool:
 
 
 def reference_pool(weights: dict[str, torch.Tensor], text: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """One text (d,) and one video (f, d), as METHOD.md, section 4, words it: (d,)."""
+    """One text (d,) and one video (f, d), by the equations of the X-Pool paper (Gorti et al., CVPR 2022): (d,)."""
 
     def norm(x, number):
         centered = x - x.mean()
