@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dits_adapter.errors import ArtifactError
 
-__all__ = ["bundled", "download", "download_file", "resolve"]
+__all__ = ["absolute_name", "bundled", "download", "download_file", "resolve"]
 
 
 def bundled(name: str) -> Path | None:
@@ -30,6 +30,12 @@ def resolve(id_or_path: str | PathLike[str]) -> Path | None:
     if path.exists() or path.is_absolute() or name.count("/") != 1 or name.startswith((".", "~")):
         raise ArtifactError(f"{name}: no such folder. Give a folder, a bundled name or a hub id (owner/name).")
     return None
+
+
+def absolute_name(id_or_path: str | PathLike[str]) -> str:
+    """Return a name that means the same in every process: a relative folder as its absolute path."""
+    name = fspath(id_or_path)
+    return name if bundled(name) or not Path(name).exists() else str(Path(name).absolute())
 
 
 def download_file(repository: str, file: str, revision: str | None = None) -> Path:

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from dits_adapter.errors import SpaceMismatchError
 from dits_adapter.vectors import EmbeddedClips, FloatArray
 
-
 __all__ = [
     "CANARY_COSINE",
     "CANARY_TEXTS",

@@ -42,7 +42,7 @@ def embed_split(split: str, root: Path, encoder: VideoEncoder) -> Pairs:
     video = np.stack([segment.vector for segment in encoder.iter_segments(paths)])
     captions = [caption for record in records for caption in record.captions]
     pairs = Pairs(
-        encoder.clip.embed_texts(captions).cpu().numpy(),
+        encoder.encoder.embed_texts(captions),
         video,
         np.repeat(np.arange(len(records)), [len(record.captions) for record in records]),
         encoder.space,

@@ -60,22 +60,16 @@ class HeldOutPairs(Protocol):
     """
 
     space: EmbeddingSpace
+    labels: NDArray[np.int64]
 
     @property
-    def text(self) -> FloatArray:
-        """Text embeddings, (n, d)."""
-
+    def text(self) -> FloatArray: ...
     @property
-    def video(self) -> FloatArray:
-        """Unit video vectors, (m, d)."""
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Row in `video` of each text's video, (n,)."""
+    def video(self) -> FloatArray: ...
 
     def __len__(self) -> int: ...
 
-    def split(self, fraction: float, seed: int = 0) -> tuple[Self, Self]:
+    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
         """Part the videos at random: the larger part, and `fraction` of them."""
 
 
@@ -118,7 +112,7 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: HeldOutP
     except ImportError as error:
         raise MissingExtraError(error.name or "onnxscript", "export", "exporting to ONNX") from None
     artifact = backend.artifact
-    if not artifact.adapter.exportable:
+    if not getattr(artifact.adapter, "exportable", artifact.adapter.kind not in ("fixed-prior", "diffusion")):
         raise InputError(f"an adapter of kind {artifact.adapter.kind} serves for comparisons and is not exported.")
     if int8 is not None:
         artifact.space.require(int8.space, mine="the adapter", theirs="the held-out pairs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,7 +91,8 @@ class TorchBackend:
     @torch.inference_mode()
     def trajectory(self, vectors: FloatArray) -> FloatArray:
         """See `Backend.trajectory`."""
-        if not self._adapter.has_trajectory:
+        if not hasattr(self._adapter, "sampler"):
             raise InputError(f"an adapter of kind {self._adapter.kind} has no trajectory.")
-        path = self._adapter.trajectory(torch.as_tensor(vectors).to(self.device))
+        sampler: Any = self._adapter.sampler
+        path = sampler.trajectory(torch.as_tensor(vectors).to(self.device))
         return np.stack([point.cpu().numpy() for point in path])

@@ -86,7 +86,12 @@ def _embed(args: argparse.Namespace) -> int:
             tenant=args.tenant,
         ) as store:
             report = embed_from_qdrant(
-                args.pairs, args.out, encoder.clip, store, id_field=args.id_field, retry_failed=args.retry_failed
+                args.pairs,
+                args.out,
+                encoder.encoder,
+                store,
+                id_field=args.id_field,
+                retry_failed=args.retry_failed,
             )
     print(report)
     return 3 if report.failures else 0
@@ -128,7 +133,7 @@ def _import(args: argparse.Namespace) -> int:
         args.texts,
         args.videos,
         args.out,
-        encoder.clip,
+        encoder.encoder,
         frames_sampled=encoder.frames,
         labels=args.labels,
         frames=args.frame_vectors,

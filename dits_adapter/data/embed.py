@@ -18,7 +18,7 @@ from dits_adapter.data.cache import EmbeddingCache
 from dits_adapter.data.cache_index import FailedVideo
 from dits_adapter.data.cache_writer import CacheWriter
 from dits_adapter.data.pairs_file import NamedVideo, PairsFile
-from dits_adapter.encoders.clip import Clip
+from dits_adapter.encoders.base import Encoder
 from dits_adapter.errors import DITSError, StoreError, VideoError
 from dits_adapter.space import EmbeddingSpace
 
@@ -139,13 +139,13 @@ def embed(
             yield Fetched(by_path[error.path], reason=error.reason)
 
     file = PairsFile(pairs, videos)
-    return _fill(file, out, encoder.space, encoder.space.frames, encoder.clip, fetch, retry_failed, progress)
+    return _fill(file, out, encoder.space, encoder.space.frames, encoder.encoder, fetch, retry_failed, progress)
 
 
 def embed_from_qdrant(
     pairs: str | PathLike[str],
     out: str | PathLike[str],
-    clip: Clip,
+    encoder: Encoder,
     store: QdrantStore,
     *,
     id_field: str = "video_id",
@@ -157,22 +157,22 @@ def embed_from_qdrant(
     Args:
         pairs: each line has a `text` and an `id`; of the collection, only the videos named there are fetched.
         out: as for `embed`.
-        clip: embeds the texts.
-        store: the collection, which says what space it is of, or is trusted to be of `clip`'s.
+        encoder: embeds the texts.
+        store: the collection, which says what space it is of, or is trusted to be of `encoder`'s.
         id_field: payload field that an `id` is a value of; "" for the points' own ids.
         retry_failed: ask again for videos that the collection did not have.
         progress: show progress bars.
 
     Raises:
         StoreError: no such collection, foreign and not trusted, or the server cannot be reached.
-        SpaceMismatchError: the collection's videos were not embedded with `clip`.
+        SpaceMismatchError: the collection's videos were not embedded with `encoder`.
         InputError, DITSError: as for `embed`.
     """
     from dits_adapter.stores.qdrant.schema import FRAMES
 
     space = store.open()
     space.require(
-        EmbeddingSpace.of(clip, frames=space.frames),
+        EmbeddingSpace.of(encoder, frames=space.frames),
         mine=f"the collection {store.collection!r}",
         theirs="the encoder of the texts",
     )
@@ -186,7 +186,7 @@ def embed_from_qdrant(
             for video in part:
                 yield _fetched(video, points.get(video.id, []), store.vector, frames)
 
-    return _fill(PairsFile(pairs, files=False), out, space, frames, clip, fetch, retry_failed, progress)
+    return _fill(PairsFile(pairs, files=False), out, space, frames, encoder, fetch, retry_failed, progress)
 
 
 def _points(store: QdrantStore, id_field: str, ids: Sequence[str], with_frames: bool) -> dict[str, list[Record]]:
@@ -273,7 +273,7 @@ def _fill(
     out: str | PathLike[str],
     space: EmbeddingSpace,
     frames: int,
-    clip: Clip,
+    encoder: Encoder,
     fetch: Fetch,
     retry_failed: bool,
     progress: bool,
@@ -290,7 +290,7 @@ def _fill(
     )
     with writer:
         started = time.monotonic()
-        new_texts = _write_texts(file, writer, clip, progress)
+        new_texts = _write_texts(file, writer, encoder, progress)
         between = time.monotonic()
         new_videos = _write_videos(file, writer, fetch, retry_failed, progress)
         ended = time.monotonic()
@@ -312,7 +312,7 @@ def _chunks(items: Iterator[Item], spans: Iterable[range]) -> Iterator[tuple[ran
         position = span.stop
 
 
-def _write_texts(file: PairsFile, cache: CacheWriter, clip: Clip, progress: bool) -> int:
+def _write_texts(file: PairsFile, cache: CacheWriter, encoder: Encoder, progress: bool) -> int:
     missing = cache.index.texts.missing()
     new = sum(map(len, missing))
     with tqdm(total=new, desc="texts", unit="text", disable=not progress) as bar:
@@ -320,7 +320,7 @@ def _write_texts(file: PairsFile, cache: CacheWriter, clip: Clip, progress: bool
             vectors = np.empty((len(span), cache.index.space.width), np.float32)
             for start in range(0, len(span), TEXTS_A_CALL):
                 part = pairs[start : start + TEXTS_A_CALL]
-                vectors[start : start + len(part)] = clip.embed_texts([text for text, _ in part]).cpu().numpy()
+                vectors[start : start + len(part)] = encoder.embed_texts([text for text, _ in part])
                 bar.update(len(part))
             cache.write_texts(span, vectors, [video for _, video in pairs])
     return new

@@ -34,7 +34,7 @@ from dits_adapter.data.numpy_files import NumPyFiles
 from dits_adapter.data.pairs_file import check_id, digest_of, number_alike
 from dits_adapter.data.parquet_files import ParquetFiles
 from dits_adapter.data.vector_files import Source
-from dits_adapter.encoders.clip import Clip
+from dits_adapter.encoders.base import Encoder
 from dits_adapter.errors import InputError, SpaceMismatchError
 from dits_adapter.space import CANARY_COSINE, CANARY_TEXTS, EmbeddingSpace
 from dits_adapter.vectors import unit
@@ -50,7 +50,7 @@ def import_vectors(
     texts: str | PathLike[str],
     videos: str | PathLike[str],
     out: str | PathLike[str],
-    clip: Clip,
+    encoder: Encoder,
     *,
     frames_sampled: int = 12,
     labels: str | PathLike[str] | None = None,
@@ -69,24 +69,24 @@ def import_vectors(
         texts: .npy or .parquet, see the module's description; not normalized, as the encoder gives them.
         videos: likewise; scaled to unit norm here.
         out: the cache's folder: new, empty, or begun from the same files.
-        clip: the encoder that made the vectors.
+        encoder: the encoder that made the vectors.
         frames_sampled: how many frames of a video its vector was pooled from: part of the embedding space.
         labels, frames, ids, captions: for .npy, see the module's description.
         progress: show progress bars.
 
     Raises:
-        SpaceMismatchError: the texts' vectors are not what `clip` makes of them.
+        SpaceMismatchError: the texts' vectors are not what `encoder` makes of them.
         InputError: files that cannot be read or do not fit together, duplicate or unknown ids, NaN or zero
             vectors, by file and row.
         MissingExtraError: Parquet without pyarrow.
         DITSError: the folder holds something else or cannot be written.
     """
-    source = _open(clip.width, Path(texts), Path(videos), labels, frames, ids, captions)
-    space = EmbeddingSpace.of(clip, frames=frames_sampled)
+    source = _open(encoder.width, Path(texts), Path(videos), labels, frames, ids, captions)
+    space = EmbeddingSpace.of(encoder, frames=frames_sampled)
     id_bytes = _longest_id(source)
     if source.captions:
-        _require_same_texts(source, clip)
-    _warn_of_norms(next(source.text_blocks()).vectors, clip, source)
+        _require_same_texts(source, encoder)
+    _warn_of_norms(next(source.text_blocks()).vectors, encoder, source)
     writer = CacheWriter(
         out,
         space=space,
@@ -195,31 +195,31 @@ def _scaled(vectors: NDArray[Any]) -> NDArray[np.float32]:
     return scaled
 
 
-def _require_same_texts(source: Source, clip: Clip) -> None:
+def _require_same_texts(source: Source, encoder: Encoder) -> None:
     """Embed some of the texts again; refuse vectors that point elsewhere."""
     first = 0
     for vectors, texts in source.caption_blocks():
         rows = np.unique(np.linspace(0, len(texts) - 1, EMBEDDED_A_BLOCK).astype(int))
-        again = clip.embed_texts([texts[row] for row in rows]).cpu().numpy()
+        again = encoder.embed_texts([texts[row] for row in rows])
         cosines = (_scaled(vectors[rows]) * _scaled(again)).sum(axis=1)
         worst = int(np.argmin(np.nan_to_num(cosines, nan=1)))  # NaN is for the writer to refuse
         if cosines[worst] < CANARY_COSINE:
             row = int(rows[worst])
             raise SpaceMismatchError(
                 f"{source.files[0]}: text {first + row} ({texts[row][:60]!r}) is at cosine {cosines[worst]:.3f} "
-                f"to what {clip.source.name} makes of it: the vectors are of another encoder, or in another order "
+                f"to what {encoder.name} makes of it: the vectors are of another encoder, or in another order "
                 "than the texts."
             )
         first += len(texts)
 
 
-def _warn_of_norms(vectors: NDArray[Any], clip: Clip, source: Source) -> None:
+def _warn_of_norms(vectors: NDArray[Any], encoder: Encoder, source: Source) -> None:
     """Say when texts were normalized: an adapter that reads norms would be trained on what no query has."""
     theirs = float(np.median(np.linalg.norm(vectors, axis=1)))
-    ours = float(np.median(clip.embed_texts(CANARY_TEXTS).norm(dim=1).cpu().numpy()))
+    ours = float(np.median(np.linalg.norm(encoder.embed_texts(CANARY_TEXTS), axis=1)))
     if not 0.5 < theirs / ours < 2:
         warnings.warn(
-            f"{source.files[0]}: the vectors have norms of about {theirs:.2g}, {clip.source.name} gives about "
+            f"{source.files[0]}: the vectors have norms of about {theirs:.2g}, {encoder.name} gives about "
             f"{ours:.2g}. That does for adapters that normalize their input: all but a sampler with input=raw "
             "(the preset paper).",
             stacklevel=3,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.hub import download_file, resolve
@@ -33,7 +33,7 @@ __all__ = [
     "register_family",
 ]
 
-Device = "str | torch.device"
+Device: TypeAlias = "str | torch.device"
 """Device of torch, or `"auto"`: the first CUDA device, or the CPU where there is none."""
 
 

@@ -114,7 +114,7 @@ class Clip:
         """Return the text side; padding comes after a text, where causal attention ignores it."""
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+        tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
         tokenizer.enable_truncation(self.max_tokens)
         tokenizer.enable_padding(pad_id=self.tokenizer.pad_token_id, pad_token=self.tokenizer.pad_token)
         return TextTower(_TextTower(self.model), tokenizer, self.max_tokens)

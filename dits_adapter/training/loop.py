@@ -26,7 +26,7 @@ from dits_adapter.adapters import (
 )
 from dits_adapter.adapters.base import cosines
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.encoders.clip import pick_device
+from dits_adapter.encoders._torch import pick_device
 from dits_adapter.errors import DITSError, InputError, MissingExtraError
 from dits_adapter.evaluation.metrics import RetrievalMetrics, ranks
 from dits_adapter.training.batches import Batches

@@ -191,12 +191,12 @@ class TestHaystack:
     def test_another_clip_is_refused(self, prepared, other_clip, tmp_path):
         from dits_components import VideoRetriever
 
-        from dits_adapter.encoders.clip import load_clip
+        from dits_adapter.encoders import load_encoder
         from dits_adapter.errors import SpaceMismatchError
         from dits_adapter.space import EmbeddingSpace
 
         with QdrantStore(tmp_path / "index") as store:
-            store.create(EmbeddingSpace.of(load_clip(other_clip)))
+            store.create(EmbeddingSpace.of(load_encoder(other_clip)))
         retriever = VideoRetriever(str(prepared / "tiny-dits"), str(tmp_path / "index"))
         for _ in range(2):
             with pytest.raises(SpaceMismatchError, match="other-clip"):

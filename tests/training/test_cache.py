@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
@@ -35,7 +34,7 @@ from dits_adapter.data.embed import embed, embed_from_qdrant
 from dits_adapter.data.import_vectors import import_vectors
 from dits_adapter.data.pairs import Pairs, load_pairs
 from dits_adapter.data.pairs_file import PairsFile
-from dits_adapter.encoders.clip import Clip, load_clip
+from dits_adapter.encoders import Encoder, load_encoder
 from dits_adapter.errors import (
     DITSError,
     InputError,
@@ -70,18 +69,18 @@ def vector_of(name: str, norm: float = 1.0) -> np.ndarray:
     return norm * unit(np.random.default_rng(seed).normal(size=WIDTH))
 
 
-class FakeClip:
+class FakeTexts:
     """A text's vector follows from its characters."""
 
     width = WIDTH
-    source = SimpleNamespace(name="fake-0")
+    name = "fake-0"
 
     def __init__(self) -> None:
         self.read: list[str] = []
 
-    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         self.read += texts
-        return torch.from_numpy(np.stack([vector_of(text, 7.0) for text in texts]))
+        return np.stack([vector_of(text, 7.0) for text in texts])
 
 
 class FakeEncoder:
@@ -89,7 +88,7 @@ class FakeEncoder:
 
     def __init__(self, seed: int = 0) -> None:
         self.space = fake_space(seed)
-        self.clip = FakeClip()
+        self.encoder = FakeTexts()
         self.decoded: list[str] = []
 
     def iter_segments(
@@ -274,7 +273,7 @@ class TestEmbed:
         np.testing.assert_allclose(pairs.frames[:], [video.frame_vectors for video in expected], atol=1e-5)
         described = [(row, text) for row, n in enumerate(good) for text in texts[n]]
         assert pairs.labels.tolist() == [row for row, _ in described]
-        raw = encoder.clip.embed_texts([text for _, text in described]).numpy()
+        raw = encoder.encoder.embed_texts([text for _, text in described]).numpy()
         np.testing.assert_allclose(pairs.text, raw, atol=1e-4)
         assert abs(np.linalg.norm(pairs.text, axis=1) - 1).min() > 0.1  # not normalized
 
@@ -282,7 +281,7 @@ class TestEmbed:
         first = run(fake_pairs, tmp_path / "cache")
         before, encoder = contents(tmp_path / "cache"), FakeEncoder()
         second = run(fake_pairs, tmp_path / "cache", encoder)
-        assert (encoder.decoded, encoder.clip.read) == ([], [])
+        assert (encoder.decoded, encoder.encoder.read) == ([], [])
         assert (first.new_texts, first.new_videos, second.new_texts, second.new_videos) == (41, 9, 0, 0)
         assert (first.texts, first.videos) == (second.texts, second.videos)
         assert contents(tmp_path / "cache") == before
@@ -295,7 +294,7 @@ class TestEmbed:
         assert encoder.decoded == []
         report = run(fake_pairs, tmp_path / "cache", encoder, retry_failed=True)
         assert encoder.decoded == ["4.mp4", "7.mp4"]
-        assert encoder.clip.read == []
+        assert encoder.encoder.read == []
         assert [broken.id for broken in report.failures] == ["clip-7"]
         run(fake_pairs, tmp_path / "fresh")
         assert contents(tmp_path / "cache") == contents(tmp_path / "fresh")
@@ -307,7 +306,7 @@ class TestEmbed:
 
     def test_vectors_that_are_no_vectors_stop_the_run(self, fake_pairs, tmp_path, monkeypatch):
         encoder = FakeEncoder()
-        monkeypatch.setattr(encoder.clip, "embed_texts", lambda texts: torch.full((len(texts), WIDTH), torch.nan))
+        monkeypatch.setattr(encoder.encoder, "embed_texts", lambda texts: np.full((len(texts), WIDTH), np.nan))
         with pytest.raises(InputError, match="text 0 has NaN or infinite values"):
             run(fake_pairs, tmp_path / "cache", encoder)
 
@@ -645,8 +644,8 @@ def test_pairs_refuse_frames_that_do_not_fit():
 
 
 @pytest.fixture
-def clip(tiny_clip: Path) -> Clip:
-    return load_clip(tiny_clip, device="cpu")
+def clip(tiny_clip: Path) -> Encoder:
+    return load_encoder(tiny_clip, device="cpu")
 
 
 @dataclass
@@ -696,11 +695,11 @@ class Own:
 
 
 @pytest.fixture
-def own(tmp_path: Path, clip: Clip) -> Own:
+def own(tmp_path: Path, clip: Encoder) -> Own:
     rng = np.random.default_rng(0)
     labels = np.sort(np.append(np.arange(40), rng.integers(0, 40, 50)))
     captions = [f"text {n} of video {label}" for n, label in enumerate(labels)]
-    text = clip.embed_texts(captions).numpy()
+    text = clip.embed_texts(captions)
     first = text[np.unique(labels, return_index=True)[1]]
     video = (unit(first) + 0.05 * rng.normal(size=first.shape)) * rng.uniform(1, 3, (40, 1))
     frames = unit(rng.normal(size=(40, FRAMES, clip.width)))
@@ -721,7 +720,9 @@ class TestImport:
     @pytest.mark.parametrize("form", ["numpy", "parquet"])
     def test_what_is_read_back_is_what_was_given(self, own, clip, tmp_path, small_blocks, form):
         files = own.save() if form == "numpy" else own.save_parquet()
-        report = import_vectors(**files, out=tmp_path / "cache", clip=clip, frames_sampled=FRAMES, progress=False)
+        report = import_vectors(
+            **files, out=tmp_path / "cache", encoder=clip, frames_sampled=FRAMES, progress=False
+        )
         assert (report.texts, report.videos, report.new_texts, report.failures) == (90, 40, 90, [])
         pairs = load_pairs(tmp_path / "cache")
         np.testing.assert_array_equal(pairs.text, own.text)
@@ -730,12 +731,14 @@ class TestImport:
         np.testing.assert_array_equal(pairs.frames[:], own.frames)
         assert list(pairs.video_ids) == own.ids
         assert pairs.space == EmbeddingSpace.of(clip, frames=FRAMES)
-        again = import_vectors(**files, out=tmp_path / "cache", clip=clip, frames_sampled=FRAMES, progress=False)
+        again = import_vectors(
+            **files, out=tmp_path / "cache", encoder=clip, frames_sampled=FRAMES, progress=False
+        )
         assert (again.new_texts, again.new_videos) == (0, 0)
 
     def test_a_killed_import_goes_on(self, own, clip, tmp_path, small_blocks, monkeypatch):
         files = own.save()
-        import_vectors(**files, out=tmp_path / "clean", clip=clip, progress=False)
+        import_vectors(**files, out=tmp_path / "clean", encoder=clip, progress=False)
         write, written = CacheWriter._write, []
 
         def dying(self: CacheWriter, kind: Any, span: range, *rest: Any) -> None:
@@ -746,9 +749,9 @@ class TestImport:
 
         monkeypatch.setattr(CacheWriter, "_write", dying)
         with pytest.raises(Killed):
-            import_vectors(**files, out=tmp_path / "cache", clip=clip, progress=False)
+            import_vectors(**files, out=tmp_path / "cache", encoder=clip, progress=False)
         monkeypatch.setattr(CacheWriter, "_write", write)
-        report = import_vectors(**files, out=tmp_path / "cache", clip=clip, progress=False)
+        report = import_vectors(**files, out=tmp_path / "cache", encoder=clip, progress=False)
         assert (report.new_texts, report.new_videos) == (0, 40 - 9)
         assert contents(tmp_path / "cache") == contents(tmp_path / "clean")
 
@@ -764,23 +767,23 @@ class TestImport:
 
     def test_another_encoder_is_caught_by_the_texts(self, own, tmp_path, other_clip):
         with pytest.raises(SpaceMismatchError, match=r"text 0 \('text 0 of video 0'\) is at cosine .* other-clip"):
-            import_vectors(**own.save(), out=tmp_path / "cache", clip=load_clip(other_clip), progress=False)
+            import_vectors(**own.save(), out=tmp_path / "cache", encoder=load_encoder(other_clip), progress=False)
         assert not (tmp_path / "cache").exists()
 
     def test_texts_in_another_order_are_caught(self, own, clip, tmp_path):
         own.captions.reverse()
         with pytest.raises(SpaceMismatchError, match="in another order than the texts"):
-            import_vectors(**own.save(), out=tmp_path / "cache", clip=clip, progress=False)
+            import_vectors(**own.save(), out=tmp_path / "cache", encoder=clip, progress=False)
 
     def test_videos_that_have_nothing_to_do_with_the_texts_are_doubted(self, own, clip, tmp_path):
         own.video = np.random.default_rng(1).normal(size=own.video.shape)
         with pytest.warns(UserWarning, match="not sure that texts are nearer to their own videos"):
-            import_vectors(**own.save(), out=tmp_path / "cache", clip=clip, progress=False)
+            import_vectors(**own.save(), out=tmp_path / "cache", encoder=clip, progress=False)
 
     def test_texts_that_were_normalized_are_remarked(self, own, clip, tmp_path):
         own.text = unit(own.text)
         with pytest.warns(UserWarning, match=r"norms of about 1, tiny-clip gives about .* input=raw"):
-            import_vectors(**own.save(), out=tmp_path / "cache", clip=clip, progress=False)
+            import_vectors(**own.save(), out=tmp_path / "cache", encoder=clip, progress=False)
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -805,7 +808,7 @@ class TestImport:
         if "labels" in change:
             del files["captions"]
         with pytest.raises(InputError, match=message):
-            import_vectors(**files, out=tmp_path / "cache", clip=clip, progress=False)
+            import_vectors(**files, out=tmp_path / "cache", encoder=clip, progress=False)
 
     @pytest.mark.parametrize(
         ("name", "row", "value", "message"),
@@ -822,7 +825,7 @@ class TestImport:
         files = own.save()
         del files["captions"]
         with pytest.raises(InputError, match=message):
-            import_vectors(**files, out=tmp_path / "cache", clip=clip, progress=False)
+            import_vectors(**files, out=tmp_path / "cache", encoder=clip, progress=False)
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -852,7 +855,7 @@ class TestImport:
     def test_columns_that_do_not_fit(self, own, clip, tmp_path, small_blocks, change, message):
         files = own.save_parquet(**({"texts_text": None} | change))
         with pytest.raises(InputError, match=message):
-            import_vectors(**files, out=tmp_path / "cache", clip=clip, progress=False)
+            import_vectors(**files, out=tmp_path / "cache", encoder=clip, progress=False)
 
     def test_files_of_other_kinds(self, own, clip, tmp_path, monkeypatch):
         files = own.save()
@@ -914,7 +917,7 @@ class TestQdrant:
         lines = [{"id": ids[str(clip)], "text": [f"clip {n}", f"again {n}"]} for n, clip in enumerate(clips)]
         pairs = write_pairs(tmp_path / "ids.jsonl", [*lines, {"id": str(uuid.uuid4()), "text": "deleted"}])
 
-        report = embed_from_qdrant(pairs, tmp_path / "cache", encoder.clip, store, progress=False)
+        report = embed_from_qdrant(pairs, tmp_path / "cache", encoder.encoder, store, progress=False)
 
         assert [broken.reason for broken in report.failures] == ["the collection has no such video"]
         found, expected = load_pairs(tmp_path / "cache"), load_pairs(tmp_path / "files")
@@ -923,7 +926,7 @@ class TestQdrant:
         np.testing.assert_allclose(found.text, expected.text, atol=1e-4)
         assert (found.labels.tolist(), found.space) == (expected.labels.tolist(), expected.space)
         again = embed_from_qdrant(
-            pairs, tmp_path / "cache", encoder.clip, store, retry_failed=True, progress=False
+            pairs, tmp_path / "cache", encoder.encoder, store, retry_failed=True, progress=False
         )
         assert (again.new_texts, again.new_videos) == (0, 0)
 
@@ -933,7 +936,7 @@ class TestQdrant:
         for field, names in (("path", [str(clip) for clip in clips]), ("", [point.id for point in points])):
             pairs = write_pairs(tmp_path / f"{field}.jsonl", [{"id": name, "text": "a"} for name in names])
             out = tmp_path / f"cache-{field}"
-            report = embed_from_qdrant(pairs, out, encoder.clip, store, id_field=field, progress=False)
+            report = embed_from_qdrant(pairs, out, encoder.encoder, store, id_field=field, progress=False)
             assert (report.videos, report.failures) == (5, [])
 
     def test_several_points_of_one_video_are_named_one_by_one(self, ingested, tmp_path):
@@ -944,10 +947,10 @@ class TestQdrant:
         lines = [{"id": points[0].payload["video_id"], "text": "a"}]
         with pytest.raises(DITSError, match=r"3 points of the collection have this id \(segments\?\)"):
             embed_from_qdrant(
-                write_pairs(tmp_path / "a.jsonl", lines), tmp_path / "a", encoder.clip, segments, progress=False
+                write_pairs(tmp_path / "a.jsonl", lines), tmp_path / "a", encoder.encoder, segments, progress=False
             )
         pairs = write_pairs(tmp_path / "b.jsonl", [{"id": point.id, "text": "a"} for point in points])
-        report = embed_from_qdrant(pairs, tmp_path / "b", encoder.clip, segments, id_field="", progress=False)
+        report = embed_from_qdrant(pairs, tmp_path / "b", encoder.encoder, segments, id_field="", progress=False)
         assert report.videos == len(points) == 6
 
     def test_another_encoder_is_refused(self, ingested, tmp_path, other_clip):
@@ -956,7 +959,7 @@ class TestQdrant:
         with pytest.raises(
             SpaceMismatchError, match="the collection 'videos' belongs to the embedding space tiny-clip"
         ):
-            embed_from_qdrant(pairs, tmp_path / "cache", load_clip(other_clip), store, progress=False)
+            embed_from_qdrant(pairs, tmp_path / "cache", load_encoder(other_clip), store, progress=False)
 
     def test_a_collection_of_somebody_else(self, clip, tmp_path):
         client = QdrantClient(":memory:")
@@ -991,9 +994,9 @@ class TestQdrant:
 
         monkeypatch.setattr(store.client, "scroll", failing)
         with pytest.raises(StoreError, match=r"connection refused.* goes on from there"):
-            embed_from_qdrant(pairs, tmp_path / "cache", encoder.clip, store, progress=False)
+            embed_from_qdrant(pairs, tmp_path / "cache", encoder.encoder, store, progress=False)
         monkeypatch.setattr(store.client, "scroll", scroll)
-        report = embed_from_qdrant(pairs, tmp_path / "cache", encoder.clip, store, progress=False)
+        report = embed_from_qdrant(pairs, tmp_path / "cache", encoder.encoder, store, progress=False)
         assert (report.videos, report.new_videos) == (5, 2)
 
     def test_command(self, ingested, tmp_path, tiny_clip, capsys):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
 from dits_adapter.adapters import DITSAdapter
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import ArtifactError, DITSError, InputError, SpaceMismatchError, VideoError
 from dits_adapter.evaluation.metrics import ranks
 from dits_adapter.sampler import SamplerConfig
@@ -30,6 +30,7 @@ from dits_adapter.training.joint.model import JointModel
 from dits_adapter.training.joint.train import train_joint
 from dits_adapter.training.losses import contrastive_loss
 from dits_adapter.xpool import XPool, XPoolScores
+from tests.conftest import embed_images
 from tests.video.clips import write_clip
 
 WORDS = (
@@ -127,7 +128,7 @@ def half_a_batch(rank: int, folder, clip_folder) -> None:
     """What one of two processes does."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
-    clip = load_clip(clip_folder, device="cpu")
+    clip = load_encoder(clip_folder, device="cpu")
     model = torch.nn.parallel.DistributedDataParallel(small_model(clip), find_unused_parameters=True)
     batch = {name: tensor[4 * rank : 4 * rank + 4] for name, tensor in small_batch(clip).items()}
     loss = model(**batch)["loss"]
@@ -140,7 +141,7 @@ def half_a_batch(rank: int, folder, clip_folder) -> None:
 @pytest.mark.slow
 def test_two_processes_have_the_loss_and_gradients_of_one_with_the_whole_batch(tiny_clip, tmp_path):
     torch.multiprocessing.start_processes(half_a_batch, (tmp_path, tiny_clip), nprocs=2, start_method="spawn")
-    clip = load_clip(tiny_clip, device="cpu")
+    clip = load_encoder(tiny_clip, device="cpu")
     model = small_model(clip)
     loss = model(**small_batch(clip))["loss"]
     loss.backward()
@@ -154,7 +155,7 @@ def test_two_processes_have_the_loss_and_gradients_of_one_with_the_whole_batch(t
 
 
 def test_the_loss_is_that_of_the_score_matrix(tiny_clip):
-    clip = load_clip(tiny_clip, device="cpu")
+    clip = load_encoder(tiny_clip, device="cpu")
     model, batch = small_model(clip), small_batch(clip)
     with torch.no_grad():
         text = clip.model.get_text_features(batch["input_ids"], batch["attention_mask"]).pooler_output
@@ -164,7 +165,7 @@ def test_the_loss_is_that_of_the_score_matrix(tiny_clip):
 
 
 def test_the_order_of_the_batch_and_the_names_of_videos_do_not_matter(tiny_clip):
-    clip = load_clip(tiny_clip, device="cpu")
+    clip = load_encoder(tiny_clip, device="cpu")
     model, batch = small_model(clip), small_batch(clip)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -180,7 +181,7 @@ def test_the_order_of_the_batch_and_the_names_of_videos_do_not_matter(tiny_clip)
 def test_gradient_checkpointing_changes_no_gradient(tiny_clip):
     gradients = []
     for on in (False, True):
-        clip = load_clip(tiny_clip, device="cpu")
+        clip = load_encoder(tiny_clip, device="cpu")
         if on:
             clip.model.gradient_checkpointing_enable({"use_reentrant": False})
         model = small_model(clip)
@@ -197,7 +198,7 @@ def test_gradient_checkpointing_changes_no_gradient(tiny_clip):
 def found_first(clips, clip, adapter, head) -> float:
     """Share of the texts whose own clip, seen as a whole, is found first."""
     text = clip.embed_texts(clips.captions.texts)
-    frames = torch.stack([clip.embed_images(list(video[:2])) for video in clips.frames])
+    frames = torch.from_numpy(np.stack([embed_images(clip, list(video[:2])) for video in clips.frames]))
     scores = XPoolScores(head, adapter.adapt(text) if adapter else text, text, frames)
     return float((ranks(scores, clips.captions.labels) == 1).mean())
 
@@ -205,12 +206,12 @@ def found_first(clips, clip, adapter, head) -> float:
 def test_it_learns_32_pairs_by_heart(tiny_clip, tmp_path):
     clips = Clips(32)
     settings = {"batch_size": 32, "epochs": 120, "checkpoint_steps": 40, "clip_learning_rate": 3e-3, "dropout": 0}
-    assert found_first(clips, load_clip(tiny_clip), None, XPool(32)) < 0.5
+    assert found_first(clips, load_encoder(tiny_clip), None, XPool(32)) < 0.5
     out = train(clips, tmp_path / "out", tiny_clip, held_out=clips.captions, flip=False, **settings)
     artifact = Artifact.load(out)
     assert artifact.metrics["validation"]["xpool_r1"] == 100
     assert (artifact.calibration.videos, artifact.calibration.queries) == (32, 32)
-    assert found_first(clips, load_clip(artifact.encoder), artifact.adapter, artifact.xpool) == 1
+    assert found_first(clips, load_encoder(artifact.encoder), artifact.adapter, artifact.xpool) == 1
 
 
 def test_everything_is_trained_and_the_space_is_another(tiny_clip, tmp_path):
@@ -224,7 +225,7 @@ def test_everything_is_trained_and_the_space_is_another(tiny_clip, tmp_path):
     assert artifact.space.frames == 2
     fresh = XPool(32).state_dict()
     assert not any(torch.equal(value, fresh[name]) for name, value in artifact.xpool.state_dict().items())
-    original, trained = load_clip(tiny_clip), load_clip(artifact.encoder)
+    original, trained = load_encoder(tiny_clip), load_encoder(artifact.encoder)
     changed = {
         name: not torch.equal(value, trained.model.state_dict()[name])
         for name, value in original.model.named_parameters()

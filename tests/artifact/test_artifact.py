@@ -16,7 +16,7 @@ from dits_adapter.adapters import DITSAdapter, MLPAdapter, MLPConfig, mean_shift
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.config import ArtifactConfig
 from dits_adapter.artifact.find import find_artifact
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import ArtifactError
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
@@ -24,7 +24,7 @@ from dits_adapter.space import EmbeddingSpace
 
 @pytest.fixture(scope="module")
 def space(tiny_clip):
-    return EmbeddingSpace.of(load_clip(tiny_clip))
+    return EmbeddingSpace.of(load_encoder(tiny_clip))
 
 
 def random_adapter(width: int = 32) -> DITSAdapter:

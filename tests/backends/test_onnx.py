@@ -34,7 +34,7 @@ from dits_adapter.backends import onnx_export as export
 from dits_adapter.backends.onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend
 from dits_adapter.cli import main
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import ArtifactError, DITSError, InputError, MissingExtraError, SpaceMismatchError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
@@ -59,7 +59,7 @@ def random_dits(**options):
 
 @pytest.fixture(scope="module")
 def space(tiny_clip):
-    return EmbeddingSpace.of(load_clip(tiny_clip))
+    return EmbeddingSpace.of(load_encoder(tiny_clip))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ class TestEqualsTorch:
 
 def test_long_texts_are_cut_and_said_once(exported):
     encoder = load(exported)
-    with pytest.warns(UserWarning, match="122 tokens; CLIP reads the first 77"):
+    with pytest.warns(UserWarning, match="122 tokens; the encoder reads the first 77"):
         encoder.encode_query(TEXTS)
     encoder.encode_query(TEXTS)  # warnings that are errors, or a second one, would show here
 
@@ -296,7 +296,7 @@ class TestRefuses:
     @pytest.fixture
     def foreign(self, copied, other_clip):
         """An export whose text tower is that of another CLIP, with all checksums right."""
-        export.export_tower(load_clip(other_clip), copied / "onnx")
+        export.export_tower(load_encoder(other_clip), copied / "onnx")
         config = json.loads((copied / "onnx" / "config.json").read_text())
         config["sha256"] = {name: sha256(copied / "onnx" / name) for name in config["sha256"]}
         (copied / "onnx" / "config.json").write_text(json.dumps(config))
@@ -443,7 +443,7 @@ class TestInt8:
         assert not list(tmp_path.iterdir())
 
     def test_pairs_of_another_space(self, trained, other_clip, pairs, tmp_path):
-        other = EmbeddingSpace.of(load_clip(other_clip))
+        other = EmbeddingSpace.of(load_encoder(other_clip))
         foreign = Pairs(pairs.text, pairs.video, pairs.labels, other)
         with pytest.raises(SpaceMismatchError, match="held-out pairs"):
             DITSQueryEncoder.from_pretrained(trained).export_onnx(tmp_path / "out", int8=foreign)
