@@ -69,7 +69,7 @@ def embed_splits(
             first = report.failures[0]
             deviations.append(
                 f"{split}: {len(report.failures):,} of {len(content.video_ids):,} videos could not be read, the "
-                f"first is {first.id} ({first.reason}); left out with their {report.set_aside:,} texts"
+                f"first is {first.id} ({first.reason}); left out with their {report.skipped_texts:,} texts"
             )
     return pairs, deviations
 

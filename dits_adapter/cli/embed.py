@@ -66,7 +66,7 @@ def add_embed(commands: Any) -> None:
 
 
 def _embed(args: argparse.Namespace) -> int:
-    from dits_adapter.data.embed import embed, embed_from_qdrant
+    from dits_adapter.data.embed import embed, embed_from_store
     from dits_adapter.stores.qdrant.store import QdrantStore
     from dits_adapter.video.encoder import VideoEncoder
 
@@ -85,11 +85,11 @@ def _embed(args: argparse.Namespace) -> int:
             trust_foreign=args.trust_foreign,
             tenant=args.tenant,
         ) as store:
-            report = embed_from_qdrant(
+            report = embed_from_store(
                 args.pairs,
                 args.out,
                 encoder.encoder,
-                store,
+                store,  # type: ignore[arg-type]
                 id_field=args.id_field,
                 retry_failed=args.retry_failed,
             )
@@ -125,20 +125,18 @@ def add_import(commands: Any) -> None:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from dits_adapter.data.import_vectors import import_vectors
+    from dits_adapter.data.import_vectors import VectorFiles, import_vectors
     from dits_adapter.video.encoder import VideoEncoder
 
     encoder = VideoEncoder.from_pretrained(args.encoder, frames=args.frames, device=args.device)
-    report = import_vectors(
-        args.texts,
-        args.videos,
-        args.out,
-        encoder.encoder,
-        frames_sampled=encoder.frames,
+    files = VectorFiles(
+        texts=args.texts,
+        videos=args.videos,
         labels=args.labels,
         frames=args.frame_vectors,
         ids=args.ids,
         captions=args.captions,
     )
+    report = import_vectors(files, args.out, encoder.encoder, frames_sampled=encoder.frames)
     print(report)
     return 0

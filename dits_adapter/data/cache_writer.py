@@ -1,8 +1,7 @@
-"""The writer of a cache: shard by shard, resumable, one process at a time."""
+"""Writer of a cache: shard by shard, resumable, one process at a time."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from dits_adapter.data.cache import _Shards
-from dits_adapter.data.cache_index import (
+from dits_adapter._files import PART, write_atomically
+from dits_adapter.data._cache_index import (
     INDEX,
     KINDS,
     CacheIndex,
@@ -29,27 +28,23 @@ from dits_adapter.data.cache_index import (
     shard_file,
     tensor_sha256,
 )
+from dits_adapter.data._ids import encode_ids
+from dits_adapter.data._shards import ShardReader
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 
-LOCK = ".lock"
+__all__ = ["SHARD_VECTORS", "CacheWriter"]
 
-PART = ".part"
-"""Suffix of a file that is still being written."""
+_LOCK = ".lock"
 
 SHARD_VECTORS = 4096
 """Vectors that a shard holds, those of frames counted: 8 MB at d = 512. A killed run loses less than one shard."""
 
-UNIT_TOLERANCE = 1e-3
-
-
-def encode_ids(ids: Sequence[str], width: int) -> NDArray[np.uint8]:
-    """Write names as rows of UTF-8 padded with zeros, (len(ids), width)."""
-    return np.array([name.encode() for name in ids], f"S{width}").view(np.uint8).reshape(len(ids), width)
+_UNIT_TOLERANCE = 1e-3
 
 
 class CacheWriter:
-    """Begins a cache or goes on with one, shard by shard; a context manager that keeps other writers out.
+    """Writer of a new cache, or of the rest of one that was begun; a context manager that keeps other writers out.
 
     Args:
         folder: new, empty, or a cache that was begun with the same arguments.
@@ -58,6 +53,9 @@ class CacheWriter:
         texts, videos: how many the source has.
         frames: frame vectors k of each video; 0 for none.
         id_bytes: length of the longest id in UTF-8.
+
+    Attributes:
+        index: description of the cache: what is written and what is missing.
 
     Raises:
         SpaceMismatchError: the folder holds a cache of another space.
@@ -84,13 +82,13 @@ class CacheWriter:
             texts=Section(total=texts, span=SHARD_VECTORS),
             videos=Section(total=videos, span=max(1, SHARD_VECTORS // (1 + frames))),
         )
-        self._lock = portalocker.Lock(self.folder / LOCK, "a", timeout=0, fail_when_locked=True)
+        self._lock = portalocker.Lock(self.folder / _LOCK, "a", timeout=0, fail_when_locked=True)
 
     def __enter__(self) -> CacheWriter:
         if not is_cache(self.folder):
-            strange = [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
-            if strange := sorted(name for name in strange if name != LOCK and not name.endswith(PART)):
-                raise DITSError(f"{self.folder}: holds no cache but {strange[0]}. Choose a new or empty folder.")
+            names = [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
+            if foreign := sorted(name for name in names if name != _LOCK and not name.endswith(PART)):
+                raise DITSError(f"{self.folder}: holds no cache but {foreign[0]}. Choose a new or empty folder.")
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire()
@@ -114,16 +112,15 @@ class CacheWriter:
         self._release()
 
     def _release(self) -> None:
-        (self.folder / LOCK).unlink(missing_ok=True)
+        (self.folder / _LOCK).unlink(missing_ok=True)
         self._lock.release()
 
     def _resume(self, begun: CacheIndex) -> None:
         begun.space.require(
             self.index.space, mine=f"the cache {self.folder}", theirs="what is to be written to it"
         )
-        wanted = self.index
-        sizes = [(i.texts.total, i.videos.total, i.frames, i.id_bytes) for i in (begun, wanted)]
-        if begun.source != wanted.source or sizes[0] != sizes[1]:
+        sources = [(i.source, i.texts.total, i.videos.total, i.frames, i.id_bytes) for i in (begun, self.index)]
+        if sources[0] != sources[1]:
             raise DITSError(
                 f"{self.folder}: was begun from other pairs or vectors than these. Choose another folder, or "
                 "delete this one."
@@ -137,8 +134,8 @@ class CacheWriter:
         self.index = begun
 
     def failed_spans(self) -> list[range]:
-        """Return the spans in which videos are broken."""
-        numbers = np.array([broken.number for broken in self.index.failures], np.int64)
+        """Return the spans in which videos failed."""
+        numbers = np.array([failed.number for failed in self.index.failures], np.int64)
         spans = self.index.videos.spans()
         return [spans[place] for place in np.unique(numbers // self.index.videos.span)]
 
@@ -152,8 +149,8 @@ class CacheWriter:
         columns = self.index.columns("videos")
         if not self.rows_of(span):
             return {name: np.empty((0, *row), dtype) for name, (dtype, row) in columns.items()}
-        shards = _Shards(self.folder, self.index, "videos")
-        return {name: np.array(shards.tensor(span.start // self.index.videos.span, name)) for name in columns}
+        reader = ShardReader(self.folder, self.index, "videos")
+        return {name: np.array(reader.tensor(span.start // self.index.videos.span, name)) for name in columns}
 
     def write_texts(self, span: range, vectors: ArrayLike, videos: ArrayLike) -> None:
         """Write the texts of a span.
@@ -183,20 +180,21 @@ class CacheWriter:
         ids: Sequence[str],
         vectors: ArrayLike,
         frames: ArrayLike | None,
-        broken: Sequence[FailedVideo] = (),
+        failures: Sequence[FailedVideo] = (),
     ) -> None:
         """Write the videos of a span, in place of what was written of it before.
 
         Args:
             span: one of `index.videos.spans()`.
-            numbers: of the videos that are there, ascending, (r,).
-            ids: their names.
+            numbers: of the videos with vectors, ascending, (r,).
+            ids: their ids.
             vectors: pooled, (r, d), unit norm.
             frames: (r, k, d), or None if the cache has none.
-            broken: the others of the span.
+            failures: the other videos of the span.
 
         Raises:
-            InputError: a vector that is not finite or not of unit norm, by the name of its video.
+            InputError: a vector that is not finite or not of unit norm, by the id of its video; or videos that are
+                not those of the span.
         """
         tensors: dict[str, NDArray[Any]] = {
             "number": np.asarray(numbers, np.int64),
@@ -208,34 +206,36 @@ class CacheWriter:
         for name in ("vector", "frames"):
             if name in tensors:
                 _require_direction(tensors[name], lambda row: f"video {ids[row]!r}")
-        off = np.flatnonzero(np.abs(np.linalg.norm(tensors["vector"], axis=1) - 1) > UNIT_TOLERANCE)
+        off = np.flatnonzero(np.abs(np.linalg.norm(tensors["vector"], axis=1) - 1) > _UNIT_TOLERANCE)
         if len(off):
             norm = np.linalg.norm(tensors["vector"][off[0]])
             raise InputError(f"video {ids[off[0]]!r} has a vector of norm {norm:.4g}; unit norm is expected.")
-        if sorted([*tensors["number"].tolist(), *(entry.number for entry in broken)]) != list(span):
-            raise ValueError(f"these are not the videos {span}")
-        others = [entry for entry in self.index.failures if entry.number not in span]
-        self.index.failures = sorted([*others, *broken], key=lambda entry: entry.number)
+        if sorted([*tensors["number"].tolist(), *(failed.number for failed in failures)]) != list(span):
+            raise InputError(f"these are not the videos {span.start} to {span.stop - 1}, each once.")
+        others = [failed for failed in self.index.failures if failed.number not in span]
+        self.index.failures = sorted([*others, *failures], key=lambda failed: failed.number)
         self._write("videos", span, len(tensors["number"]), tensors)
 
     def _write(self, kind: Kind, span: range, rows: int, tensors: dict[str, NDArray[Any]]) -> None:
         for name, (dtype, row) in self.index.columns(kind).items():
             tensor = np.ascontiguousarray(tensors[name])
             if tensor.shape != (rows, *row) or tensor.dtype != dtype:
-                raise ValueError(f"{kind}, {name}: {tensor.dtype} {tensor.shape}, not {dtype} {(rows, *row)}")
+                expected = f"{np.dtype(dtype)} of shape {(rows, *row)}"
+                raise InputError(
+                    f"{kind}: {name} is {tensor.dtype} of shape {tensor.shape}; {expected} is expected."
+                )
             tensors[name] = tensor
         place = span.start // self.index.section(kind).span
         path = shard_file(self.folder, kind, place)
-        part = path.with_name(path.name + PART)
         try:
-            save_file(tensors, part)
-            size = _finish(part, path)
+            with write_atomically(path) as part:
+                save_file(tensors, part)
         except (OSError, SafetensorError) as error:
             raise DITSError(
                 f"{path}: cannot be written ({error}). What is written stays; the same command goes on from there."
             ) from error
         digests = {name: tensor_sha256(tensor) for name, tensor in sorted(tensors.items())}
-        self.index.section(kind).shards[place] = Shard(rows=rows, size=size, sha256=digests)
+        self.index.section(kind).shards[place] = Shard(rows=rows, size=path.stat().st_size, sha256=digests)
         self._write_index()
 
     def _write_index(self) -> None:
@@ -243,25 +243,15 @@ class CacheWriter:
             section = self.index.section(kind)
             section.shards = dict(sorted(section.shards.items()))
         self.index.checksum = self.index.expected_checksum()
-        part = self.folder / (INDEX + PART)
-        part.write_text(self.index.model_dump_json(indent=1) + "\n", "utf-8")
-        _finish(part, self.folder / INDEX)
+        with write_atomically(self.folder / INDEX) as part:
+            part.write_text(self.index.model_dump_json(indent=1) + "\n", "utf-8")
 
 
 def _require_direction(vectors: NDArray[np.float32], name: Callable[[int], str]) -> None:
     """Refuse rows with a NaN, an infinite value, or a vector that is zero."""
     norms = np.linalg.norm(vectors, axis=-1)
-    good = (norms > 0) & np.isfinite(norms)
-    bad = np.flatnonzero(~good.all(axis=tuple(range(1, good.ndim))))
+    valid = (norms > 0) & np.isfinite(norms)
+    bad = np.flatnonzero(~valid.all(axis=tuple(range(1, valid.ndim))))
     if len(bad):
-        what = "a zero vector" if (norms[bad[0]] == 0).any() else "NaN or infinite values"
-        raise InputError(f"{name(int(bad[0]))} has {what}; remove or re-embed it.")
-
-
-def _finish(part: Path, path: Path) -> int:
-    """Give a written file its name once it is on the disk; return its size in bytes."""
-    with open(part, "rb+") as file:
-        os.fsync(file.fileno())
-        size = os.fstat(file.fileno()).st_size
-    os.replace(part, path)
-    return size
+        fault = "a zero vector" if (norms[bad[0]] == 0).any() else "NaN or infinite values"
+        raise InputError(f"{name(int(bad[0]))} has {fault}; remove or re-embed it.")

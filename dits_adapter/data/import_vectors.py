@@ -1,7 +1,7 @@
-"""Vectors that somebody already has, as an `EmbeddingCache`: from NumPy or Parquet files, read as streams.
+"""Import of vectors made elsewhere into an `EmbeddingCache`, from NumPy or Parquet files, read as streams.
 
 NumPy: `texts` (n, d) and `videos` (m, d) are .npy files of floats. `labels`, an .npy of n whole numbers, says
-which video each text describes; without it text i describes video i. `frames` is an .npy (m, k, d). Names of the
+which video each text describes; without it text i describes video i. `frames` is an .npy (m, k, d). Ids of the
 videos (`ids`) and the texts themselves (`captions`) are text files, one a line.
 
 Parquet: two files with these columns.
@@ -27,52 +27,51 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dits_adapter._files import sha256
+from dits_adapter.data._ids import check_id, id_digest, number_ids
+from dits_adapter.data._numpy_source import NumPySource
+from dits_adapter.data._parquet_source import ParquetSource
+from dits_adapter.data._vector_source import VectorFiles, VectorSource
 from dits_adapter.data.cache import EmbeddingCache
 from dits_adapter.data.cache_writer import CacheWriter
-from dits_adapter.data.embed import EmbedReport
-from dits_adapter.data.numpy_files import NumPyFiles
-from dits_adapter.data.pairs_file import check_id, digest_of, number_alike
-from dits_adapter.data.parquet_files import ParquetFiles
-from dits_adapter.data.vector_files import Source
+from dits_adapter.data.report import EmbedReport
 from dits_adapter.encoders.base import Encoder
 from dits_adapter.errors import InputError, SpaceMismatchError
 from dits_adapter.space import CANARY_COSINE, CANARY_TEXTS, EmbeddingSpace
 from dits_adapter.vectors import unit
 
-EMBEDDED_A_BLOCK = 4
+__all__ = ["VectorFiles", "import_vectors"]
+
+_CHECKED_TEXTS = 4
 """Texts of each block that are embedded again, to compare."""
 
-SAMPLE = 2000
-"""Pairs whose likeness is looked at."""
+_SAMPLED_PAIRS = 2000
+"""Pairs whose similarity is compared with that of other pairs."""
 
 
 def import_vectors(
-    texts: str | PathLike[str],
-    videos: str | PathLike[str],
+    files: VectorFiles,
     out: str | PathLike[str],
     encoder: Encoder,
     *,
     frames_sampled: int = 12,
-    labels: str | PathLike[str] | None = None,
-    frames: str | PathLike[str] | None = None,
-    ids: str | PathLike[str] | None = None,
-    captions: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> EmbedReport:
     """Write vectors from files into a cache.
 
-    That they are of the stated space can be proved for texts only, and only where the texts are given: some are
-    embedded again. For the videos it is looked whether texts are nearer to their own videos than to others;
+    That they are of the encoder's space can be proved for texts only, and only where the texts are given: some are
+    embedded again. For the videos it is tested whether texts are nearer to their own videos than to others;
     warnings say what is doubtful and what could not be checked.
 
     Args:
-        texts: .npy or .parquet, see the module's description; not normalized, as the encoder gives them.
-        videos: likewise; scaled to unit norm here.
+        files: the vectors, see the module's description; those of videos are scaled to unit norm.
         out: the cache's folder: new, empty, or begun from the same files.
         encoder: the encoder that made the vectors.
         frames_sampled: how many frames of a video its vector was pooled from: part of the embedding space.
-        labels, frames, ids, captions: for .npy, see the module's description.
         progress: show progress bars.
+
+    Returns:
+        The contents of the cache.
 
     Raises:
         SpaceMismatchError: the texts' vectors are not what `encoder` makes of them.
@@ -81,7 +80,7 @@ def import_vectors(
         MissingExtraError: Parquet without pyarrow.
         DITSError: the folder holds something else or cannot be written.
     """
-    source = _open(encoder.width, Path(texts), Path(videos), labels, frames, ids, captions)
+    source = _open(files, encoder.width)
     space = EmbeddingSpace.of(encoder, frames=frames_sampled)
     id_bytes = _longest_id(source)
     if source.captions:
@@ -111,45 +110,39 @@ def import_vectors(
             )
         ended = time.monotonic()
     cache = EmbeddingCache(out)
-    _warn_of_strangers(cache, source)
+    _warn_if_unrelated(cache, source)
     return EmbedReport.of(cache, new_texts, new_videos, between - started, ended - between)
 
 
-def _open(width: int, texts: Path, videos: Path, *options: str | PathLike[str] | None) -> Source:
-    suffixes = (texts.suffix, videos.suffix)
+def _open(files: VectorFiles, width: int) -> VectorSource:
+    suffixes = (files.texts.suffix, files.videos.suffix)
     if suffixes == (".npy", ".npy"):
-        return NumPyFiles(width, texts, videos, *(None if option is None else Path(option) for option in options))
+        return NumPySource(files, width)
     if suffixes != (".parquet", ".parquet"):
-        raise InputError(f"{texts} and {videos}: two .npy or two .parquet files are accepted.")
-    if any(option is not None for option in options):
+        raise InputError(f"{files.texts} and {files.videos}: two .npy or two .parquet files are accepted.")
+    if any(path is not None for path in (files.labels, files.frames, files.ids, files.captions)):
         raise InputError(
             "labels, frames, ids and captions are files beside .npy; in Parquet they are the columns video_id, "
             "frames and text."
         )
-    return ParquetFiles(width, texts, videos)
+    return ParquetSource(files, width)
 
 
 def _digest(files: Sequence[Path]) -> str:
-    whole = hashlib.sha256()
-    for path in files:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        whole.update(digest.digest())
-    return whole.hexdigest()
+    """Return the SHA-256 of the digests of files."""
+    return hashlib.sha256(b"".join(bytes.fromhex(sha256(path)) for path in files)).hexdigest()
 
 
-def _longest_id(source: Source) -> int:
-    """Check the names of the videos; return the length of the longest in UTF-8."""
+def _longest_id(source: VectorSource) -> int:
+    """Check the ids of the videos; return the length of the longest in UTF-8."""
     longest, digests = 0, bytearray()
     for row, name in enumerate(source.ids()):
         try:
             longest = max(longest, len(check_id(name).encode()))
-        except ValueError as error:
+        except InputError as error:
             raise InputError(f"video {row}: {error}.") from None
-        digests += digest_of(name)
-    numbers = number_alike(digests)
+        digests += id_digest(name)
+    numbers = number_ids(digests)
     repeated = np.flatnonzero(numbers != np.maximum.accumulate(np.append(-1, numbers[:-1])) + 1)
     if len(repeated):
         row = int(repeated[0])
@@ -166,28 +159,28 @@ def _spans(
 ) -> Iterator[tuple[range, list[NDArray[Any]]]]:
     """Cut ascending spans of rows out of a stream of blocks."""
     bar = tqdm(total=sum(map(len, spans)), desc=name, unit=name[:-1], disable=not progress)
-    wanted = iter(spans)
-    span = next(wanted, None)
-    held: list[Sequence[NDArray[Any]]] = []
-    start = 0  # row of the stream at which what is held begins
+    remaining = iter(spans)
+    span = next(remaining, None)
+    pending: list[Sequence[NDArray[Any]]] = []
+    start = 0  # row of the stream at which the pending blocks begin
     with bar:
         for block in blocks:
-            held.append(block)
-            end = start + sum(len(part[0]) for part in held)
+            pending.append(block)
+            end = start + sum(len(part[0]) for part in pending)
             while span is not None and span.stop <= end:
-                columns = [np.concatenate(column) for column in zip(*held, strict=True)]
+                columns = [np.concatenate(column) for column in zip(*pending, strict=True)]
                 yield span, [column[span.start - start : span.stop - start] for column in columns]
                 bar.update(len(span))
-                held, start = [[column[span.stop - start :] for column in columns]], span.stop
-                span = next(wanted, None)
+                pending, start = [[column[span.stop - start :] for column in columns]], span.stop
+                span = next(remaining, None)
             if span is None:
                 return
             if end <= span.start:
-                held, start = [], end
+                pending, start = [], end
 
 
 def _scaled(vectors: NDArray[Any]) -> NDArray[np.float32]:
-    """Scale to unit norm; what has no direction is left to the writer, which refuses it by name."""
+    """Scale to unit norm; a row without direction is left to the writer, which refuses it by its id."""
     exact = np.asarray(vectors, np.float64)
     norms = np.linalg.norm(exact, axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
@@ -195,11 +188,11 @@ def _scaled(vectors: NDArray[Any]) -> NDArray[np.float32]:
     return scaled
 
 
-def _require_same_texts(source: Source, encoder: Encoder) -> None:
+def _require_same_texts(source: VectorSource, encoder: Encoder) -> None:
     """Embed some of the texts again; refuse vectors that point elsewhere."""
     first = 0
     for vectors, texts in source.caption_blocks():
-        rows = np.unique(np.linspace(0, len(texts) - 1, EMBEDDED_A_BLOCK).astype(int))
+        rows = np.unique(np.linspace(0, len(texts) - 1, _CHECKED_TEXTS).astype(int))
         again = encoder.embed_texts([texts[row] for row in rows])
         cosines = (_scaled(vectors[rows]) * _scaled(again)).sum(axis=1)
         worst = int(np.argmin(np.nan_to_num(cosines, nan=1)))  # NaN is for the writer to refuse
@@ -207,29 +200,29 @@ def _require_same_texts(source: Source, encoder: Encoder) -> None:
             row = int(rows[worst])
             raise SpaceMismatchError(
                 f"{source.files[0]}: text {first + row} ({texts[row][:60]!r}) is at cosine {cosines[worst]:.3f} "
-                f"to what {encoder.name} makes of it: the vectors are of another encoder, or in another order "
-                "than the texts."
+                f"to what {encoder.name} makes of it: the vectors are of another encoder, or in another "
+                "order than the texts."
             )
         first += len(texts)
 
 
-def _warn_of_norms(vectors: NDArray[Any], encoder: Encoder, source: Source) -> None:
-    """Say when texts were normalized: an adapter that reads norms would be trained on what no query has."""
+def _warn_of_norms(vectors: NDArray[Any], encoder: Encoder, source: VectorSource) -> None:
+    """Warn if texts were normalized: an adapter that reads norms would be trained on norms that no query has."""
     theirs = float(np.median(np.linalg.norm(vectors, axis=1)))
     ours = float(np.median(np.linalg.norm(encoder.embed_texts(CANARY_TEXTS), axis=1)))
     if not 0.5 < theirs / ours < 2:
         warnings.warn(
             f"{source.files[0]}: the vectors have norms of about {theirs:.2g}, {encoder.name} gives about "
-            f"{ours:.2g}. That does for adapters that normalize their input: all but a sampler with input=raw "
-            "(the preset paper).",
+            f"{ours:.2g}. Adapters that normalize their input may be trained on them: all but a sampler with "
+            "input=raw (the preset paper).",
             stacklevel=3,
         )
 
 
-def _warn_of_strangers(cache: EmbeddingCache, source: Source) -> None:
-    """Say when texts are no nearer to their own videos than to others, and what could not be checked."""
+def _warn_if_unrelated(cache: EmbeddingCache, source: VectorSource) -> None:
+    """Warn if texts are no nearer to their own videos than to others, and of what could not be checked."""
     rng = np.random.default_rng(0)
-    rows = np.sort(rng.choice(len(cache.text), min(SAMPLE, len(cache.text)), replace=False))
+    rows = np.sort(rng.choice(len(cache.text), min(_SAMPLED_PAIRS, len(cache.text)), replace=False))
     own, text = cache.labels[rows], unit(cache.text[rows])
     other = rng.permutation(own)
     nearer = (text * (cache.video[own] - cache.video[other])).sum(axis=1)[own != other]

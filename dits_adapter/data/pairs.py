@@ -16,16 +16,23 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from dits_adapter.data.cache import EmbeddingCache, Ids, Rows
+from dits_adapter.data._ids import VideoIds
+from dits_adapter.data.cache import EmbeddingCache
+from dits_adapter.data.sharded_array import ShardedArray
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import check_vectors
 
-Vectors: TypeAlias = NDArray[np.float32] | Rows
+__all__ = ["Pairs", "load_pairs", "split_videos"]
+
+_Vectors: TypeAlias = NDArray[np.float32] | ShardedArray
 
 
 def split_videos(count: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Part the rows of videos at random: ascending rows to train on, and `fraction` of them to hold out.
+    """Split the rows of videos at random.
+
+    Returns:
+        Ascending rows to train on, and `fraction` of them to hold out, at least one.
 
     Raises:
         InputError: fewer than two videos, or a fraction outside (0, 1).
@@ -35,15 +42,15 @@ def split_videos(count: int, fraction: float, seed: int) -> tuple[NDArray[np.int
             f"cannot hold out {fraction} of {count} videos; it takes two videos and 0 < fraction < 1."
         )
     order = np.random.default_rng(seed).permutation(count)
-    held = min(max(1, round(fraction * count)), count - 1)
-    return np.sort(order[held:]), np.sort(order[:held])
+    size = min(max(1, round(fraction * count)), count - 1)
+    return np.sort(order[size:]), np.sort(order[:size])
 
 
 class Pairs:
     """Texts and the videos they describe; several texts may share a video.
 
     Vectors in memory are checked here. Those of an `EmbeddingCache` were checked when they were written: they are
-    read when `text` or `video` is first asked for, so that parting a large cache reads each vector once.
+    read when `text` or `video` is first asked for, so that splitting a large cache reads each vector once.
 
     Args:
         text: text embeddings as the encoder gives them, (n, d) float32.
@@ -60,12 +67,12 @@ class Pairs:
 
     def __init__(
         self,
-        text: Vectors,
-        video: Vectors,
+        text: _Vectors,
+        video: _Vectors,
         labels: NDArray[np.int64],
         space: EmbeddingSpace,
         video_ids: Sequence[str] = (),
-        frames: Vectors | None = None,
+        frames: _Vectors | None = None,
     ) -> None:
         self._text = text
         self._video = video
@@ -90,7 +97,7 @@ class Pairs:
         if len(self.video_ids) != len(video):
             raise InputError(f"{len(self.video_ids)} video ids for {len(video)} videos.")
 
-    def _check_frames(self, frames: Vectors) -> None:
+    def _check_frames(self, frames: _Vectors) -> None:
         if len(frames.shape) != 3 or (frames.shape[0], frames.shape[2]) != (len(self._video), self.space.width):
             raise InputError(
                 f"frame vectors have shape {frames.shape}, not ({len(self._video)}, k, {self.space.width})."
@@ -123,12 +130,12 @@ class Pairs:
             _select(self._video, rows),
             place[self.labels[texts]],
             self.space,
-            ids.select(rows) if isinstance(ids, Ids) else tuple(ids[row] for row in rows),
+            ids.select(rows) if isinstance(ids, VideoIds) else tuple(ids[row] for row in rows),
             None if self.frames is None else _select(self.frames, rows),
         )
 
     def split(self, fraction: float, seed: int) -> tuple[Pairs, Pairs]:
-        """Part the videos at random; all texts of a video stay together.
+        """Split the videos at random; all texts of a video stay together.
 
         Returns:
             The larger part, and one with `fraction` of the videos, at least one.
@@ -136,8 +143,8 @@ class Pairs:
         Raises:
             InputError: fewer than two videos, or a fraction outside (0, 1).
         """
-        kept, held = split_videos(len(self._video), fraction, seed)
-        return self.of_videos(kept), self.of_videos(held)
+        training, validation = split_videos(len(self._video), fraction, seed)
+        return self.of_videos(training), self.of_videos(validation)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one safetensors file."""
@@ -180,10 +187,10 @@ class Pairs:
 
 
 def load_pairs(path: str | PathLike[str]) -> Pairs:
-    """Open pairs wherever they are: a file of `Pairs.save`, or a cache folder of `dits-adapter embed`.
+    """Open pairs from a file of `Pairs.save` or a cache folder of `dits-adapter embed`.
 
     Raises:
-        DITSError: nothing of the kind is there, or it is unfinished or damaged, and where.
+        DITSError: there is no such file or folder, or it is unfinished or damaged, and where.
     """
     if not Path(path).is_dir():
         return Pairs.load(path)
@@ -191,5 +198,5 @@ def load_pairs(path: str | PathLike[str]) -> Pairs:
     return Pairs(cache.text, cache.video, cache.labels, cache.space, cache.ids, cache.frames)
 
 
-def _select(vectors: Vectors, rows: NDArray[np.int64]) -> Vectors:
-    return vectors.select(rows) if isinstance(vectors, Rows) else vectors[rows]
+def _select(vectors: _Vectors, rows: NDArray[np.int64]) -> _Vectors:
+    return vectors.select(rows) if isinstance(vectors, ShardedArray) else vectors[rows]

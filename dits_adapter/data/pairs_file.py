@@ -22,35 +22,42 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter.data._ids import check_id, id_digest, number_ids
 from dits_adapter.errors import InputError
 
-MAX_ID_BYTES = 1024
+__all__ = ["NamedVideo", "PairsFile"]
 
-SHOWN = 5
+_LISTED = 5
 """Bad lines that an error lists."""
 
 
 class NamedVideo(NamedTuple):
-    """A video of a file of pairs: its number, counted in order of first appearance, its name and its file."""
+    """Video of a file of pairs.
+
+    Attributes:
+        number: of the video, from 0 in the order of first appearance.
+        id: of the video.
+        path: its file.
+    """
 
     number: int
     id: str
     path: str
 
 
-class _Pair(NamedTuple):
+class _Line(NamedTuple):
     id: str
     video: str
     texts: list[str]
 
 
 class PairsFile:
-    """A file of pairs, read through once and found sound. It keeps 8 bytes a line in memory.
+    """File of pairs, read through once and checked. It keeps 8 bytes a line in memory.
 
     Args:
         path: the JSONL file.
-        folder: what relative videos are relative to; by default the folder of the JSONL file.
-        files: whether videos are files; otherwise an `id` alone will do on a line.
+        folder: folder that relative videos are relative to; by default that of the JSONL file.
+        files: whether videos are files; otherwise a line needs no more than an `id`.
 
     Attributes:
         sha256: of the file's bytes.
@@ -83,21 +90,21 @@ class PairsFile:
                     except ValueError as error:
                         bad.append(f"line {number}: {error}")
                         continue
-                    ids += digest_of(pair.id)
-                    videos += digest_of(pair.video)
+                    ids += id_digest(pair.id)
+                    videos += id_digest(pair.video)
                     self.texts += len(pair.texts)
                     self.id_bytes = max(self.id_bytes, len(pair.id.encode()))
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read ({error.strerror}).") from None
         if bad:
-            more = [f"… and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
+            more = [f"… and {len(bad) - _LISTED} more"] if len(bad) > _LISTED else []
             head = f"{self.path}: lines that are no pairs, {len(bad)} of them; nothing was done."
-            raise InputError("\n".join([head, *bad[:SHOWN], *more]))
+            raise InputError("\n".join([head, *bad[:_LISTED], *more]))
         if not ids:
             raise InputError(f"{self.path}: holds no pairs.")
         self.sha256 = digest.hexdigest()
-        self._numbers = number_alike(ids)
-        self._require_one_name_each(number_alike(videos))
+        self._numbers = number_ids(ids)
+        self._require_one_name_each(number_ids(videos))
         self.videos = int(self._numbers.max()) + 1
 
     def _identity(self) -> tuple[int, int]:
@@ -105,15 +112,15 @@ class PairsFile:
         return status.st_size, status.st_mtime_ns
 
     def _require_one_name_each(self, of_video: NDArray[np.int64]) -> None:
-        """Refuse an id of two videos, and a video of two ids: both would part what belongs together."""
+        """Refuse an id of two videos and a video of two ids: both would split the texts of one video."""
         differ = np.flatnonzero(self._numbers != of_video)
         if not len(differ):
             return
-        here = int(differ[0])  # up to here the two numberings agree, so one of the two was seen before
-        same_id = np.flatnonzero(self._numbers[:here] == self._numbers[here])
-        same_video = np.flatnonzero(of_video[:here] == of_video[here])
+        row = int(differ[0])  # up to this row the two numberings agree, so one of the two was seen before
+        same_id = np.flatnonzero(self._numbers[:row] == self._numbers[row])
+        same_video = np.flatnonzero(of_video[:row] == of_video[row])
         before = int(same_id[0] if len(same_id) else same_video[0])
-        (line, pair), (earlier, other) = (next(islice(self._pairs(), place, None)) for place in (here, before))
+        (line, pair), (earlier, other) = (next(islice(self._pairs(), place, None)) for place in (row, before))
         if len(same_id):
             raise InputError(
                 f"{self.path}, line {line}: the id {pair.id!r} is given to {pair.video}, on line {earlier} to "
@@ -124,7 +131,7 @@ class PairsFile:
             f"{other.id!r}; give a video one id, or none on any line."
         )
 
-    def _pairs(self) -> Iterator[tuple[int, _Pair]]:
+    def _pairs(self) -> Iterator[tuple[int, _Line]]:
         """Read the pairs, each with the number of its line."""
         if self._identity() != self._status:
             raise InputError(f"{self.path}: was changed while it was read; start again.")
@@ -148,32 +155,12 @@ class PairsFile:
                 yield text, number
 
 
-def digest_of(name: str) -> bytes:
-    """Return 16 bytes that stand for a name."""
-    return hashlib.blake2b(name.encode(), digest_size=16).digest()
+def _parse(line: bytes, files: bool) -> _Line:
+    """Read one line.
 
-
-def number_alike(digests: bytes | bytearray) -> NDArray[np.int64]:
-    """Number names given by their digests, (n,) from 0 in the order of first appearance; equal names alike.
-
-    >>> number_alike(b"".join(map(digest_of, ["dog", "cat", "dog", "bird"]))).tolist()
-    [0, 1, 0, 2]
+    Raises:
+        ValueError: with what is wrong with the line.
     """
-    _, first, inverse = np.unique(np.frombuffer(digests, "S16"), return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[inverse]
-
-
-def check_id(name: str) -> str:
-    """Return a video's id, or say in a ValueError why it cannot be one."""
-    if not name or "\0" in name or len(name.encode()) > MAX_ID_BYTES:
-        raise ValueError(f"the id {name[:60]!r} is empty, holds a NUL or is longer than {MAX_ID_BYTES} bytes")
-    return name
-
-
-def _parse(line: bytes, files: bool) -> _Pair:
-    """Read one line, or say in a ValueError what is wrong with it."""
     try:
         entry = json.loads(line.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
@@ -197,4 +184,4 @@ def _parse(line: bytes, files: bool) -> _Pair:
     if not all(text.strip() for text in texts):
         raise ValueError('"text" is empty; describe the video or drop the line')
     "".join(texts).encode()  # refuses halves of surrogate pairs, which no tokenizer takes
-    return _Pair(check_id(key), key if video is None else video, texts)
+    return _Line(check_id(key), key if video is None else video, texts)

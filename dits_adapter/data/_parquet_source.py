@@ -9,15 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dits_adapter.data.pairs_file import digest_of
-from dits_adapter.data.vector_files import BLOCK, TextBlock, VideoBlock
+from dits_adapter.data._ids import id_digest
+from dits_adapter.data._vector_source import BLOCK_ROWS, TextBlock, VectorFiles, VideoBlock
 from dits_adapter.errors import InputError, MissingExtraError
 
+__all__ = ["ParquetSource"]
 
-class ParquetFiles:
-    """A `Source` of two Parquet files."""
 
-    def __init__(self, width: int, texts: Path, videos: Path) -> None:
+class ParquetSource:
+    """A `VectorSource` of two Parquet files.
+
+    Raises:
+        InputError: a file cannot be read, or lacks a column.
+        MissingExtraError: pyarrow is not installed.
+    """
+
+    def __init__(self, files: VectorFiles, width: int) -> None:
+        texts, videos = files.texts, files.videos
         self.files = [texts, videos]
         self._width = width
         self.texts, in_texts = _rows_and_columns(texts)
@@ -28,7 +36,7 @@ class ParquetFiles:
         if "frames" in in_videos:
             _, (frames,) = next(_batches(videos, ["frames"]))
             self.frames = _matrix(frames, videos, "frames", 0, (None, width)).shape[1]
-        digests = b"".join(map(digest_of, self.ids()))
+        digests = b"".join(map(id_digest, self.ids()))
         self._order = np.argsort(np.frombuffer(digests, "S16"))
         self._sorted = np.frombuffer(digests, "S16")[self._order]
 
@@ -40,7 +48,7 @@ class ParquetFiles:
         path = self.files[0]
         for first, (names, vectors) in _batches(path, ["video_id", "vector"]):
             ids = _strings(names, path, "video_id", first)
-            digests = np.frombuffer(b"".join(map(digest_of, ids)), "S16")
+            digests = np.frombuffer(b"".join(map(id_digest, ids)), "S16")
             places = np.minimum(np.searchsorted(self._sorted, digests), len(self._sorted) - 1)
             unknown = np.flatnonzero(self._sorted[places] != digests)
             if len(unknown):
@@ -90,7 +98,7 @@ def _rows_and_columns(path: Path) -> tuple[int, list[str]]:
 def _batches(path: Path, columns: list[str]) -> Iterator[tuple[int, list[Any]]]:
     """Read some columns in blocks, each with the number of its first row."""
     first = 0
-    for batch in _parquet(path).iter_batches(batch_size=BLOCK, columns=columns):
+    for batch in _parquet(path).iter_batches(batch_size=BLOCK_ROWS, columns=columns):
         yield first, [batch.column(name) for name in columns]
         first += batch.num_rows
 

@@ -1,4 +1,4 @@
-"""The index of a cache: its files, their rows and digests, and the failures."""
+"""Index of a cache: its files, their rows and digests, and the failures."""
 
 from __future__ import annotations
 
@@ -14,24 +14,39 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dits_adapter.errors import DITSError
 from dits_adapter.space import EmbeddingSpace
 
-FORMAT_VERSION = 1
+__all__ = [
+    "INDEX",
+    "KINDS",
+    "CacheIndex",
+    "FailedVideo",
+    "Kind",
+    "Section",
+    "Shard",
+    "is_cache",
+    "read_index",
+    "shard_file",
+    "tensor_sha256",
+]
+
+_FORMAT_VERSION = 1
 
 INDEX = "index.json"
+"""Name of the index in a cache's folder."""
 
 Kind = Literal["texts", "videos"]
 
 KINDS: tuple[Kind, Kind] = ("texts", "videos")
 
-Column = tuple[type[np.generic], tuple[int, ...]]
+_Column = tuple[type[np.generic], tuple[int, ...]]
 
 
 class FailedVideo(BaseModel):
-    """A video without vectors.
+    """Video without vectors.
 
     Attributes:
         number: of the video in its source.
-        id: its name.
-        reason: why nothing could be had of it.
+        id: of the video.
+        reason: one clause saying why it has none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,7 +57,7 @@ class FailedVideo(BaseModel):
 
 
 class Shard(BaseModel):
-    """One file: its rows, its size in bytes, and the SHA-256 of each tensor's bytes."""
+    """File of a cache: its rows, its size in bytes, and the SHA-256 of each tensor's bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,7 +67,7 @@ class Shard(BaseModel):
 
 
 class Section(BaseModel):
-    """All shards of one kind.
+    """Shards of one kind.
 
     Attributes:
         total: texts or videos in the source.
@@ -77,17 +92,22 @@ class Section(BaseModel):
 
 
 class CacheIndex(BaseModel):
-    """Contents of `index.json`: see the module's description.
+    """Contents of `index.json`; `data/cache.py` describes the format.
 
     Attributes:
+        space: embedding space of all vectors.
+        source: SHA-256 of what the vectors were made from.
         frames: frame vectors k of each video; 0 where there are none.
         id_bytes: width b of the ids.
+        texts, videos: their shards.
+        failures: videos without vectors.
+        checksum: `expected_checksum` when the index was written.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     format: Literal["dits_adapter.cache"] = "dits_adapter.cache"
-    format_version: int = FORMAT_VERSION
+    format_version: int = _FORMAT_VERSION
     space: EmbeddingSpace
     source: str
     frames: int = Field(ge=0)
@@ -98,7 +118,7 @@ class CacheIndex(BaseModel):
     checksum: str = ""
 
     def expected_checksum(self) -> str:
-        """Digest of every field but `checksum` in canonical JSON."""
+        """Return the digest of every field but `checksum` in canonical JSON."""
         content = json.dumps(self.model_dump(mode="json", exclude={"checksum"}), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -106,9 +126,9 @@ class CacheIndex(BaseModel):
         """Return the shards of a kind."""
         return self.texts if kind == "texts" else self.videos
 
-    def columns(self, kind: Kind) -> dict[str, Column]:
+    def columns(self, kind: Kind) -> dict[str, _Column]:
         """Return the tensors of a shard: dtype and shape of one row, by name."""
-        columns: dict[str, Column] = {"vector": (np.float32, (self.space.width,))}
+        columns: dict[str, _Column] = {"vector": (np.float32, (self.space.width,))}
         if kind == "texts":
             return columns | {"video": (np.int64, ())}
         if self.frames:
@@ -117,7 +137,7 @@ class CacheIndex(BaseModel):
 
 
 def is_cache(folder: Path) -> bool:
-    """Tell whether a folder holds a cache, finished or not."""
+    """Return whether a folder holds a cache, finished or not."""
     return (folder / INDEX).is_file()
 
 
@@ -136,10 +156,10 @@ def read_index(folder: Path) -> CacheIndex:
         raise DITSError(f"{path}: is not valid JSON ({error}); it was damaged after it was written.") from None
     if not isinstance(raw, dict) or raw.get("format") != "dits_adapter.cache":
         raise DITSError(f"{path}: is not the index of a cache (no format: dits_adapter.cache).")
-    if raw.get("format_version") != FORMAT_VERSION:
+    if raw.get("format_version") != _FORMAT_VERSION:
         raise DITSError(
             f"{path}: has format version {raw.get('format_version')!r}, this release reads version "
-            f"{FORMAT_VERSION}. Upgrade with: pip install -U dits-adapter"
+            f"{_FORMAT_VERSION}. Upgrade with: pip install -U dits-adapter"
         )
     try:
         index = CacheIndex.model_validate(raw)
@@ -151,8 +171,10 @@ def read_index(folder: Path) -> CacheIndex:
 
 
 def shard_file(folder: Path, kind: Kind, place: int) -> Path:
+    """Return the path of a shard."""
     return folder / f"{kind}-{place:05d}.safetensors"
 
 
 def tensor_sha256(array: NDArray[Any]) -> str:
+    """Return the SHA-256 of an array's bytes, 64 hex digits."""
     return hashlib.sha256(array.data).hexdigest()

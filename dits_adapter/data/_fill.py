@@ -1,0 +1,165 @@
+"""Filling of a cache from a file of pairs: texts are embedded, vectors of videos are fetched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from os import PathLike
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dits_adapter.data.cache import EmbeddingCache, FailedVideo
+from dits_adapter.data.cache_writer import CacheWriter
+from dits_adapter.data.pairs_file import NamedVideo, PairsFile
+from dits_adapter.data.report import EmbedReport
+from dits_adapter.encoders.base import Encoder
+from dits_adapter.errors import DITSError
+from dits_adapter.space import EmbeddingSpace
+
+__all__ = ["CacheFiller", "VideoVectors"]
+
+_Item = TypeVar("_Item")
+
+_TEXTS_A_CALL = 1024
+"""Texts that are embedded between two movements of the progress bar."""
+
+
+@dataclass(frozen=True, eq=False)
+class VideoVectors:
+    """Vectors of one video, or the reason why it has none.
+
+    Attributes:
+        video: the video.
+        vector: pooled, (d,); None for a failure.
+        frames: vectors of its frames, (k, d); None in a cache without them.
+        reason: of a failure, one clause.
+    """
+
+    video: NamedVideo
+    vector: NDArray[np.float32] | None = None
+    frames: NDArray[np.float32] | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class CacheFiller:
+    """Writer of the shards that a cache still lacks.
+
+    Attributes:
+        file: the pairs.
+        space: embedding space of all vectors.
+        frames: frame vectors of each video; 0 for none.
+        encoder: embeds the texts.
+        fetch: returns, for each of some videos, its vectors or the reason why it has none; a video that it leaves
+            out failed too.
+    """
+
+    file: PairsFile
+    space: EmbeddingSpace
+    frames: int
+    encoder: Encoder
+    fetch: Callable[[Sequence[NamedVideo]], Iterable[VideoVectors]]
+
+    def fill(self, out: str | PathLike[str], *, retry_failed: bool, progress: bool) -> EmbedReport:
+        """Write every shard that is missing, texts first.
+
+        Raises:
+            SpaceMismatchError: the folder holds a cache of another space.
+            DITSError: the folder holds something else, cannot be written, or not one video has vectors.
+        """
+        writer = CacheWriter(
+            out,
+            space=self.space,
+            source=self.file.sha256,
+            texts=self.file.texts,
+            videos=self.file.videos,
+            frames=self.frames,
+            id_bytes=self.file.id_bytes,
+        )
+        with writer:
+            started = time.monotonic()
+            new_texts = self._write_texts(writer, progress)
+            between = time.monotonic()
+            new_videos = self._write_videos(writer, retry_failed, progress)
+            ended = time.monotonic()
+        cache = EmbeddingCache(out)
+        if not len(cache.video):
+            first = cache.failures[0]
+            raise DITSError(
+                f"{self.file.path}: not one of its {self.file.videos} videos has vectors. The first is "
+                f"{first.id}: {first.reason}. Check the names in the file, and the place where they are looked for."
+            )
+        return EmbedReport.of(cache, new_texts, new_videos, between - started, ended - between)
+
+    def _write_texts(self, cache: CacheWriter, progress: bool) -> int:
+        missing = cache.index.texts.missing()
+        new = sum(map(len, missing))
+        with tqdm(total=new, desc="texts", unit="text", disable=not progress) as bar:
+            for span, texts in _chunks(self.file.iter_texts(), missing):
+                vectors = np.empty((len(span), self.space.width), np.float32)
+                for start in range(0, len(span), _TEXTS_A_CALL):
+                    batch = [text for text, _ in texts[start : start + _TEXTS_A_CALL]]
+                    vectors[start : start + len(batch)] = self.encoder.embed_texts(batch)
+                    bar.update(len(batch))
+                cache.write_texts(span, vectors, [video for _, video in texts])
+        return new
+
+    def _write_videos(self, cache: CacheWriter, retry_failed: bool, progress: bool) -> int:
+        """Fetch the videos of each shard that is missing; on demand, those that failed before."""
+        spans = {span.start: span for span in cache.index.videos.missing()}
+        if retry_failed:
+            spans |= {span.start: span for span in cache.failed_spans()}
+        ordered = [spans[start] for start in sorted(spans)]
+        total = sum(len(span) - cache.rows_of(span) for span in ordered)
+        new = 0
+        with tqdm(total=total, desc="videos", unit="video", disable=not progress) as bar:
+            for span, videos in _chunks(self.file.iter_videos(), ordered):
+                new += self._write_span(cache, span, videos, bar)
+        return new
+
+    def _write_span(self, cache: CacheWriter, span: range, videos: Sequence[NamedVideo], bar: tqdm) -> int:
+        """Fetch the videos of a span that have no vectors yet and write its shard; return how many were new."""
+        stored = cache.videos_of(span)
+        present = np.isin(span, stored["number"])
+        before = int(present.sum())
+        tensors = {}
+        for name in ("vector", "frames") if self.frames else ("vector",):
+            tensors[name] = np.empty((len(span), *stored[name].shape[1:]), np.float32)
+            tensors[name][present] = stored[name]
+        reasons: dict[int, str] = {}
+        missing = [video for video, known in zip(videos, present, strict=True) if not known]
+        for fetched in self.fetch(missing):
+            row = fetched.video.number - span.start
+            if fetched.vector is None:
+                reasons[row] = fetched.reason
+            else:
+                tensors["vector"][row] = fetched.vector
+                if fetched.frames is not None:
+                    tensors["frames"][row] = fetched.frames
+                present[row] = True
+            bar.update()
+        cache.write_videos(
+            span,
+            np.array(span)[present],
+            [video.id for video, known in zip(videos, present, strict=True) if known],
+            tensors["vector"][present],
+            tensors["frames"][present] if self.frames else None,
+            [
+                FailedVideo(number=span[row], id=videos[row].id, reason=reasons.get(row, "it gave no frames"))
+                for row in np.flatnonzero(~present).tolist()
+            ],
+        )
+        return int(present.sum()) - before
+
+
+def _chunks(items: Iterator[_Item], spans: Iterable[range]) -> Iterator[tuple[range, list[_Item]]]:
+    """Cut ascending spans out of a stream."""
+    position = 0
+    for span in spans:
+        yield span, list(islice(items, span.start - position, span.stop - position))
+        position = span.stop

@@ -1,0 +1,85 @@
+"""Ids of videos: their limits, numbering, and storage as bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dits_adapter.data.sharded_array import ShardedArray
+from dits_adapter.errors import InputError
+
+__all__ = ["VideoIds", "check_id", "encode_ids", "id_digest", "number_ids"]
+
+_MAX_BYTES = 1024
+
+
+class VideoIds(Sequence[str]):
+    """Ids of videos, decoded where they are indexed.
+
+    Args:
+        rows: UTF-8 padded with zeros, (m, b) uint8.
+    """
+
+    def __init__(self, rows: ShardedArray) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        rows = self._rows[place]
+        return _decode(rows) if rows.ndim == 1 else [_decode(row) for row in rows]
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), 4096):
+            yield from self[start : start + 4096]
+
+    def select(self, rows: NDArray[np.int64]) -> VideoIds:
+        """Return the ids of these rows in this order, without reading them."""
+        return VideoIds(self._rows.select(rows))
+
+
+def _decode(row: NDArray[np.uint8]) -> str:
+    return row.tobytes().rstrip(b"\0").decode()
+
+
+def encode_ids(ids: Sequence[str], width: int) -> NDArray[np.uint8]:
+    """Return ids as rows of UTF-8 padded with zeros, (len(ids), width) uint8."""
+    return np.array([name.encode() for name in ids], f"S{width}").view(np.uint8).reshape(len(ids), width)
+
+
+def check_id(name: str) -> str:
+    """Return a video's id, if it can be one.
+
+    Raises:
+        InputError: the id is empty, too long for a cache, or holds a NUL.
+    """
+    if not name or "\0" in name or len(name.encode()) > _MAX_BYTES:
+        raise InputError(f"the id {name[:60]!r} is empty, holds a NUL or is longer than {_MAX_BYTES} bytes")
+    return name
+
+
+def id_digest(name: str) -> bytes:
+    """Return 16 bytes that stand for an id."""
+    return hashlib.blake2b(name.encode(), digest_size=16).digest()
+
+
+def number_ids(digests: bytes | bytearray) -> NDArray[np.int64]:
+    """Number ids given by their digests, (n,) from 0 in the order of first appearance; equal ids alike.
+
+    >>> number_ids(b"".join(map(id_digest, ["dog", "cat", "dog", "bird"]))).tolist()
+    [0, 1, 0, 2]
+    """
+    _, first, inverse = np.unique(np.frombuffer(digests, "S16"), return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]

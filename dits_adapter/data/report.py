@@ -1,0 +1,63 @@
+"""Report of a run that filled a cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dits_adapter.data.cache import EmbeddingCache, FailedVideo
+
+__all__ = ["EmbedReport"]
+
+
+@dataclass(frozen=True)
+class EmbedReport:
+    """Contents of a cache, and the part of it that one run added.
+
+    Attributes:
+        texts, videos: in the cache.
+        new_texts, new_videos: added by this run.
+        skipped_texts: texts whose video failed.
+        failures: videos without vectors.
+        text_seconds, video_seconds: how long this run took for each.
+    """
+
+    texts: int
+    videos: int
+    new_texts: int
+    new_videos: int
+    skipped_texts: int
+    failures: list[FailedVideo] = field(repr=False)
+    text_seconds: float
+    video_seconds: float
+
+    @classmethod
+    def of(
+        cls, cache: EmbeddingCache, new_texts: int, new_videos: int, text_seconds: float, video_seconds: float
+    ) -> EmbedReport:
+        """Describe a finished cache and the run that finished it."""
+        return cls(
+            texts=len(cache.text),
+            videos=len(cache.video),
+            new_texts=new_texts,
+            new_videos=new_videos,
+            skipped_texts=cache.index.texts.total - len(cache.text),
+            failures=cache.failures,
+            text_seconds=text_seconds,
+            video_seconds=video_seconds,
+        )
+
+    def __str__(self) -> str:
+        lines = []
+        for name, count, new, seconds in (
+            ("texts ", self.texts, self.new_texts, self.text_seconds),
+            ("videos", self.videos, self.new_videos, self.video_seconds),
+        ):
+            rate = f" in {seconds:.1f} s ({new / seconds:,.1f} a second)" if new else ""
+            lines.append(f"{name}  {count:,}, {new:,} of them new{rate}")
+        if self.failures:
+            lines.append(
+                f"failed  {len(self.failures):,} videos, with {self.skipped_texts:,} texts; once they are "
+                "repaired, --retry-failed adds them"
+            )
+            lines += [f"  {failed.id}: {failed.reason}" for failed in self.failures]
+        return "\n".join(lines)

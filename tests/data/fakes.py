@@ -1,0 +1,77 @@
+"""Encoders without a model or a decoder, for tests of caches: videos are small text files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from dits_adapter.data.embed import embed
+from dits_adapter.errors import (
+    VideoError,
+)
+from tests.stores.fakes import fake_space, unit
+
+WIDTH, FRAMES = 8, 4
+
+
+def write_pairs(path: Path, lines: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def vector_of(name: str, norm: float = 1.0) -> np.ndarray:
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+    return norm * unit(np.random.default_rng(seed).normal(size=WIDTH))
+
+
+class FakeTexts:
+    """A text's vector follows from its characters."""
+
+    width = WIDTH
+    name = "fake-0"
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        self.read += texts
+        return np.stack([vector_of(text, 7.0) for text in texts])
+
+
+class FakeEncoder:
+    """A "video" is a file whose text names its vector; `broken…` cannot be read."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.space = fake_space(seed)
+        self.encoder = FakeTexts()
+        self.decoded: list[str] = []
+
+    def iter_segments(
+        self, paths: Sequence[str], *, on_error: Callable[[VideoError], object]
+    ) -> Iterator[SimpleNamespace]:
+        for path in paths:
+            self.decoded.append(Path(path).name)
+            content = Path(path).read_text() if Path(path).exists() else "broken: no such file"
+            if content.startswith("broken"):
+                on_error(VideoError(path, content))
+            else:
+                frames = np.stack([vector_of(f"{content} {n}") for n in range(FRAMES)])
+                yield SimpleNamespace(path=path, vector=unit(frames.mean(axis=0)), frame_vectors=frames)
+
+
+def run(pairs: Path, out: Path, encoder: FakeEncoder | None = None, **options: Any) -> Any:
+    return embed(pairs, out, encoder or FakeEncoder(), progress=False, **options)  # type: ignore[arg-type]
+
+
+class Killed(BaseException):
+    """Stands for a death between two system calls."""

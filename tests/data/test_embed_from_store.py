@@ -1,0 +1,145 @@
+"""Embedding of texts, with the vectors of their videos read from a store."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ResponseHandlingException
+
+from dits_adapter.cli import main
+from dits_adapter.data.embed import embed, embed_from_store
+from dits_adapter.data.pairs import load_pairs
+from dits_adapter.encoders import load_encoder
+from dits_adapter.errors import (
+    DITSError,
+    SpaceMismatchError,
+    StoreError,
+)
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.qdrant.store import QdrantStore
+from dits_adapter.video.encoder import VideoEncoder
+from tests.data.fakes import FRAMES, write_pairs
+from tests.stores.fakes import unit
+from tests.video.clips import picture, write_clip
+
+
+@pytest.fixture
+def ingested(tmp_path: Path, tiny_clip: Path) -> tuple[QdrantStore, VideoEncoder, list[Path]]:
+    """A collection of five real clips, ingested."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    clips = [write_clip(folder / f"{n}.mp4", [picture(40 * n + i) for i in range(15)]) for n in range(5)]
+    encoder = VideoEncoder.from_pretrained(tiny_clip, frames=FRAMES, device="cpu")
+    store = QdrantStore(QdrantClient(":memory:"))
+    store.ingest(clips, encoder, progress=False)
+    return store, encoder, clips
+
+
+class TestQdrant:
+    def test_gives_what_embedding_the_files_gives(self, ingested, tmp_path, small_shards):
+        store, encoder, clips = ingested
+        lines = [{"video": str(clip), "text": [f"clip {n}", f"again {n}"]} for n, clip in enumerate(clips)]
+        embed(write_pairs(tmp_path / "files.jsonl", lines), tmp_path / "files", encoder, progress=False)
+        ids = {record.path: record.video_id for record in store.records()}
+        lines = [{"id": ids[str(clip)], "text": [f"clip {n}", f"again {n}"]} for n, clip in enumerate(clips)]
+        pairs = write_pairs(tmp_path / "ids.jsonl", [*lines, {"id": str(uuid.uuid4()), "text": "deleted"}])
+
+        report = embed_from_store(pairs, tmp_path / "cache", encoder.encoder, store, progress=False)
+
+        assert [failed.reason for failed in report.failures] == ["the collection has no such video"]
+        found, expected = load_pairs(tmp_path / "cache"), load_pairs(tmp_path / "files")
+        np.testing.assert_allclose(found.video, expected.video, atol=1e-6)
+        np.testing.assert_allclose(found.frames[:], expected.frames[:], atol=1e-6)
+        np.testing.assert_allclose(found.text, expected.text, atol=1e-4)
+        assert (found.labels.tolist(), found.space) == (expected.labels.tolist(), expected.space)
+        again = embed_from_store(
+            pairs, tmp_path / "cache", encoder.encoder, store, retry_failed=True, progress=False
+        )
+        assert (again.new_texts, again.new_videos) == (0, 0)
+
+    def test_by_another_field_and_by_the_points_own_ids(self, ingested, tmp_path):
+        store, encoder, clips = ingested
+        points, _ = store.client.scroll(store.collection)
+        for field, names in (("path", [str(clip) for clip in clips]), ("", [point.id for point in points])):
+            pairs = write_pairs(tmp_path / f"{field}.jsonl", [{"id": name, "text": "a"} for name in names])
+            out = tmp_path / f"cache-{field}"
+            report = embed_from_store(pairs, out, encoder.encoder, store, id_field=field, progress=False)
+            assert (report.videos, report.failures) == (5, [])
+
+    def test_several_points_of_one_video_are_named_one_by_one(self, ingested, tmp_path):
+        store, encoder, clips = ingested
+        segments = QdrantStore(store.client, "segments")
+        segments.ingest(clips[:2], encoder, segment_seconds=0.2, progress=False)
+        points, _ = store.client.scroll("segments")
+        lines = [{"id": points[0].payload["video_id"], "text": "a"}]
+        with pytest.raises(DITSError, match=r"3 segments of the collection have this id"):
+            embed_from_store(
+                write_pairs(tmp_path / "a.jsonl", lines), tmp_path / "a", encoder.encoder, segments, progress=False
+            )
+        pairs = write_pairs(tmp_path / "b.jsonl", [{"id": point.id, "text": "a"} for point in points])
+        report = embed_from_store(pairs, tmp_path / "b", encoder.encoder, segments, id_field="", progress=False)
+        assert report.videos == len(points) == 6
+
+    def test_another_encoder_is_refused(self, ingested, tmp_path, other_clip):
+        store, _, _ = ingested
+        pairs = write_pairs(tmp_path / "pairs.jsonl", [{"id": "a", "text": "a"}])
+        with pytest.raises(
+            SpaceMismatchError, match="the collection 'videos' belongs to the embedding space tiny-clip"
+        ):
+            embed_from_store(pairs, tmp_path / "cache", load_encoder(other_clip), store, progress=False)
+
+    def test_a_collection_of_somebody_else(self, clip, tmp_path):
+        client = QdrantClient(":memory:")
+        client.create_collection("mine", models.VectorParams(size=clip.width, distance=models.Distance.COSINE))
+        vectors = unit(np.random.default_rng(0).normal(size=(3, clip.width)))
+        client.upsert(
+            "mine",
+            [models.PointStruct(id=n, vector=vectors[n].tolist(), payload={"clip": 70 + n}) for n in range(3)],
+        )
+        pairs = write_pairs(tmp_path / "pairs.jsonl", [{"id": 70 + n, "text": f"text {n}"} for n in (2, 0)])
+        with pytest.raises(StoreError, match="does not say which embedding space"):
+            embed_from_store(pairs, tmp_path / "cache", clip, QdrantStore(client, "mine", vector=""))
+        space = EmbeddingSpace.of(clip)
+        store = QdrantStore(client, "mine", space=space, vector="", trust_foreign=True)
+        with pytest.warns(UserWarning, match="does not say which embedding space"):
+            embed_from_store(pairs, tmp_path / "cache", clip, store, id_field="clip", progress=False)
+        found = load_pairs(tmp_path / "cache")
+        np.testing.assert_allclose(found.video, vectors[[2, 0]], atol=1e-6)
+        assert (list(found.video_ids), found.frames) == (["72", "70"], None)
+
+    def test_a_server_that_goes_away_loses_nothing(self, ingested, tmp_path, monkeypatch, small_shards):
+        store, encoder, _ = ingested
+        lines = [{"id": record.video_id, "text": "a"} for record in store.records()]
+        pairs, scroll = write_pairs(tmp_path / "pairs.jsonl", lines), store.client.scroll
+        calls = iter([scroll])
+
+        def failing(*args: Any, **options: Any) -> Any:
+            try:
+                return next(calls)(*args, **options)
+            except StopIteration:
+                raise ResponseHandlingException("connection refused") from None
+
+        monkeypatch.setattr(store.client, "scroll", failing)
+        with pytest.raises(StoreError, match=r"connection refused.* goes on from there"):
+            embed_from_store(pairs, tmp_path / "cache", encoder.encoder, store, progress=False)
+        monkeypatch.setattr(store.client, "scroll", scroll)
+        report = embed_from_store(pairs, tmp_path / "cache", encoder.encoder, store, progress=False)
+        assert (report.videos, report.new_videos) == (5, 2)
+
+    def test_command(self, ingested, tmp_path, tiny_clip, capsys):
+        _, encoder, clips = ingested
+        with QdrantStore(tmp_path / "store") as store:
+            store.ingest(clips, encoder, progress=False)
+            lines = [{"id": record.video_id, "text": "a"} for record in store.records()]
+        pairs = write_pairs(tmp_path / "pairs.jsonl", lines)
+        command = ["embed", str(pairs), "--encoder", str(tiny_clip), "--out", str(tmp_path / "cache")]
+        command += ["--store", str(tmp_path / "store")]
+        assert main(command) == 0
+        assert "videos  5, 5 of them new" in capsys.readouterr().out
+        assert main([*command, "--videos", str(tmp_path)]) == 1
+        assert "give one of them" in capsys.readouterr().err

@@ -1,0 +1,53 @@
+"""Pairs in memory and pairs in a cache."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dits_adapter.data.cache import EmbeddingCache
+from dits_adapter.data.pairs import Pairs, load_pairs
+from dits_adapter.errors import (
+    InputError,
+)
+from tests.data.fakes import FRAMES, WIDTH, run
+from tests.stores.fakes import fake_space, unit
+
+
+def test_pairs_of_a_cache_part_save_and_load_like_pairs_in_memory(fake_pairs, tmp_path):
+    run(fake_pairs, tmp_path / "cache")
+    cached = load_pairs(tmp_path / "cache")
+    cache = EmbeddingCache(tmp_path / "cache")
+    plain = Pairs(
+        np.asarray(cache.text),
+        np.asarray(cache.video),
+        cache.labels,
+        cache.space,
+        tuple(cache.ids),
+        np.asarray(cache.frames),
+    )
+    plain.save(tmp_path / "pairs.safetensors")
+    for left, right in zip(
+        (cached, *cached.split(0.4, 3), cached.split(0.4, 3)[0].split(0.5, 1)[1]),
+        (
+            load_pairs(tmp_path / "pairs.safetensors"),
+            *plain.split(0.4, 3),
+            plain.split(0.4, 3)[0].split(0.5, 1)[1],
+        ),
+        strict=True,
+    ):
+        assert len(left) == len(right) > 0
+        for name in ("text", "video", "labels", "frames"):
+            np.testing.assert_array_equal(np.asarray(getattr(left, name)), np.asarray(getattr(right, name)))
+        assert list(left.video_ids) == list(right.video_ids)
+        assert left.space == right.space
+
+
+def test_pairs_refuse_frames_that_do_not_fit():
+    text, video = unit(np.eye(2, WIDTH)), unit(np.eye(2, WIDTH))
+    with pytest.raises(InputError, match=r"frame vectors have shape \(3, 4, 8\), not \(2, k, 8\)"):
+        Pairs(text, video, np.arange(2), fake_space(), frames=np.ones((3, FRAMES, WIDTH), np.float32))
+    frames = np.ones((2, FRAMES, WIDTH), np.float32)
+    frames[1, 2, 3] = np.nan
+    with pytest.raises(InputError, match="frame vectors: row 1 holds NaN"):
+        Pairs(text, video, np.arange(2), fake_space(), frames=frames)
