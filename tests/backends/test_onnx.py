@@ -386,7 +386,7 @@ class TestInt8:
         encoder = load(quantized)
         found = encoder.adapt(pairs.text)
         cosine = lowest_cosine(found, DITSQueryEncoder.from_pretrained(trained).adapt(pairs.text))
-        assert export.INT8_COSINE < cosine < 1 - 1e-6
+        assert export._INT8_COSINE < cosine < 1 - 1e-6
         alone = np.stack([encoder.adapt(row) for row in pairs.text[:9]])
         np.testing.assert_allclose(alone, found[:9], atol=1e-5)
         quality = json.loads((quantized / "onnx" / "config.json").read_text())["quality"]
@@ -428,14 +428,14 @@ class TestInt8:
         export.quantize(tmp_path / "float32.onnx", tmp_path / "int8.onnx", text[:200])
         session = onnxruntime.InferenceSession(tmp_path / "int8.onnx")
         found = session.run(None, {"vectors": text[200:], "strength": np.ones(1, np.float32)})[0]
-        assert lowest_cosine(found, adapter.adapt(text[200:])) > export.INT8_COSINE
+        assert lowest_cosine(found, adapter.adapt(text[200:])) > export._INT8_COSINE
 
     def test_linear_adapters_stay_float32(self, tmp_path):
         export.export_adapter(KINDS["affine"](), tmp_path / "float32.onnx")
         with pytest.raises(InputError, match="quick enough in float32"):
             export.quantize(tmp_path / "float32.onnx", tmp_path / "int8.onnx", np.ones((2, WIDTH), np.float32))
 
-    @pytest.mark.parametrize(("limit", "value"), [("INT8_COSINE", 1.0), ("INT8_R1", -1.0)])
+    @pytest.mark.parametrize(("limit", "value"), [("_INT8_COSINE", 1.0), ("_INT8_R1", -1.0)])
     def test_refused_where_it_costs_too_much(self, trained, pairs, tmp_path, monkeypatch, limit, value):
         monkeypatch.setattr(export, limit, value)
         with pytest.raises(DITSError, match="Nothing was written"):
@@ -450,6 +450,6 @@ class TestInt8:
 
 
 def test_the_backend_states_its_space(exported, space):
-    backend = OnnxBackend(exported, strength=1.0)
+    backend = OnnxBackend(exported)
     assert backend.space == space
     assert backend.space.differences(backend.load()) == []
