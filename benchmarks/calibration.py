@@ -23,8 +23,8 @@ from benchmarks.clips.train_adapters import embed_split
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.evaluation.calibration import HITS, Reliability, fit_calibration
+from dits_adapter.evaluation.scores import cosine_scores
 from dits_adapter.evaluation.tables import markdown_table
-from dits_adapter.training.run import index_scores
 from dits_adapter.video.encoder import VideoEncoder
 
 LIBRARIES = (30, 100, 300)
@@ -54,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         val, test = (embed_split(split, args.root, encoder) for split in ("val", "test"))
     artifact = Artifact.load(args.adapter)
     scores = {
-        split: np.asarray(index_scores(artifact.adapter, pairs)[: len(pairs)], np.float64)
+        split: np.asarray(
+            cosine_scores(artifact.adapter.for_inference(), pairs.text, pairs.video)[: len(pairs)], np.float64
+        )
         for split, pairs in (("val", val), ("test", test))
     }
     methods = {"Platt": platt(scores["val"], val.labels), "isotonic": isotonic(scores["val"], val.labels)}

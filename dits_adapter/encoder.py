@@ -413,8 +413,8 @@ def _backend(
     from dits_adapter.backends.pytorch import TorchBackend
 
     artifact = Artifact.load(folder)
-    if steps is not None and steps != getattr(artifact.adapter.config, "steps", None):
-        artifact.adapter, artifact.calibration = artifact.adapter.with_steps(steps), None  # type: ignore[operator]
+    if steps is not None and steps != artifact.adapter.steps:
+        artifact.adapter, artifact.calibration = artifact.adapter.with_steps(steps), None
     if encoder is not None:
         source = EncoderSource.find(encoder)
     else:

@@ -22,6 +22,7 @@ from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.evaluation import metrics
 from dits_adapter.evaluation.calibration import FOLDS, HITS, Calibration, Reliability, fit_calibration
+from dits_adapter.evaluation.scores import cosine_scores
 from dits_adapter.space import EmbeddingSpace
 from tests.conftest import save_random_clip
 
@@ -259,7 +260,7 @@ class TestCommand:
         assert main(["calibrate", str(pairs), str(folder), "--plot", str(tmp_path / "plot.png")]) == 0
         loaded = Artifact.load(folder)
         held = Pairs.load(pairs)
-        scores = artifact.adapter.scores(held.text, held.video)
+        scores = cosine_scores(artifact.adapter, held.text, held.video)
         expected = fit_calibration(scores, held.labels).calibration
         assert loaded.calibration.model_dump() == pytest.approx(expected.model_dump(), rel=1e-4)
         assert (loaded.training, (folder / "adapter.safetensors").read_bytes()) == ({"dataset": "none"}, weights)

@@ -188,7 +188,7 @@ def test_any_adapter_serves_as_query_encoder(space, tiny_clip, tmp_path):
     folder = Artifact(adapter, space).save(tmp_path / "shift")
     encoder = DITSQueryEncoder.from_pretrained(folder, encoder=tiny_clip)
     assert encoder.encode_query(TEXTS).shape == (4, 32)
-    with pytest.raises(InputError, match="steps is for DITS"):
+    with pytest.raises(InputError, match="steps cannot be chosen: an adapter of kind affine has none"):
         DITSQueryEncoder.from_pretrained(folder, encoder=tiny_clip, steps=3)
     with pytest.raises(InputError, match="no trajectory"):
         encoder.adapt(np.ones(32), return_trajectory=True)

@@ -1,32 +1,46 @@
-"""DITS and the adapters to compare it with, behind one protocol: `adapt(vectors) -> vectors`."""
+"""DITS and the adapters to compare it with: one base class, one registry."""
+
+# First, because rows of a comparison stand in the order of registration.
+from dits_adapter.adapters.low_rank import LowRankAdapter, LowRankConfig  # isort: skip
 
 from dits_adapter.adapters.affine import AffineAdapter, AffineConfig, mean_shift, procrustes, ridge
-from dits_adapter.adapters.base import Adapter
+from dits_adapter.adapters.base import Adapter, Family, Initializer
 from dits_adapter.adapters.diffusion import DiffusionAdapter, DiffusionConfig, FixedPriorAdapter, FixedPriorConfig
 from dits_adapter.adapters.dits import DITSAdapter
-from dits_adapter.adapters.low_rank import LowRankAdapter, LowRankConfig
 from dits_adapter.adapters.mlp import MLPAdapter, MLPConfig
-
-ADAPTERS: dict[str, type[Adapter]] = {
-    cls.kind: cls
-    for cls in (DITSAdapter, AffineAdapter, LowRankAdapter, MLPAdapter, FixedPriorAdapter, DiffusionAdapter)
-}
+from dits_adapter.adapters.registry import (
+    AdapterEntry,
+    adapter_class,
+    adapter_entries,
+    adapter_entry,
+    fresh_adapter,
+    register_adapter,
+    register_entry,
+)
 
 __all__ = [
-    "ADAPTERS",
     "Adapter",
+    "AdapterEntry",
     "AffineAdapter",
     "AffineConfig",
     "DITSAdapter",
     "DiffusionAdapter",
     "DiffusionConfig",
+    "Family",
     "FixedPriorAdapter",
     "FixedPriorConfig",
+    "Initializer",
     "LowRankAdapter",
     "LowRankConfig",
     "MLPAdapter",
     "MLPConfig",
+    "adapter_class",
+    "adapter_entries",
+    "adapter_entry",
+    "fresh_adapter",
     "mean_shift",
     "procrustes",
+    "register_adapter",
+    "register_entry",
     "ridge",
 ]

@@ -1,4 +1,4 @@
-"""Linear competitors: y = A x + b on unit text embeddings. One class, four ways to find A and b.
+"""Linear competitors: y = A x + b on unit text embeddings. One class, five ways to find A and b.
 
 They need microseconds a query, so they are the bar that DITS has to clear.
 """
@@ -14,9 +14,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from dits_adapter.adapters.base import Adapter
+from dits_adapter.adapters.base import Adapter, Initializer
+from dits_adapter.adapters.registry import AdapterEntry, register_entry
 
-Floats = NDArray[np.floating]
+__all__ = ["AffineAdapter", "AffineConfig", "mean_shift", "procrustes", "ridge"]
+
+_Floats = NDArray[np.floating]
+
+_RIDGE_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
 class AffineConfig(BaseModel):
@@ -38,6 +43,7 @@ class AffineAdapter(Adapter):
 
     kind: ClassVar[str] = "affine"
     Config: ClassVar[type[BaseModel]] = AffineConfig
+    linear: ClassVar[bool] = True
     config: AffineConfig
 
     def __init__(self, config: AffineConfig) -> None:
@@ -50,29 +56,33 @@ class AffineAdapter(Adapter):
         """Map (n, d) of any norm to (n, d)."""
         return F.linear(F.normalize(text, dim=1), self.weight.to(text.dtype), self.bias.to(text.dtype))
 
+    def initialize(self, initializer: Initializer) -> None:
+        """Begin at the closed form that is best on the validation pairs."""
+        self.load_state_dict(initializer.closed_form().state_dict())
+
     @property
     def is_plain(self) -> bool:
         """True for the method `identity`."""
         return self.config.method == "identity"
 
-    @classmethod
-    def _from(cls, method: str, weight: Floats, bias: Floats) -> AffineAdapter:
-        adapter = cls(AffineConfig.model_validate({"width": len(bias), "method": method}))
-        adapter.load_state_dict(
-            {
-                "weight": torch.tensor(weight, dtype=torch.float32),
-                "bias": torch.tensor(bias, dtype=torch.float32),
-            }
-        )
-        return adapter.eval()
+
+def _fitted(method: str, weight: _Floats, bias: _Floats) -> AffineAdapter:
+    adapter = AffineAdapter(AffineConfig.model_validate({"width": len(bias), "method": method}))
+    adapter.load_state_dict(
+        {
+            "weight": torch.tensor(weight, dtype=torch.float32),
+            "bias": torch.tensor(bias, dtype=torch.float32),
+        }
+    )
+    return adapter.eval()
 
 
-def _unit_float64(vectors: Floats) -> NDArray[np.float64]:
+def _unit_float64(vectors: _Floats) -> NDArray[np.float64]:
     vectors = np.asarray(vectors, dtype=np.float64)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def mean_shift(text: Floats, video: Floats) -> AffineAdapter:
+def mean_shift(text: _Floats, video: _Floats) -> AffineAdapter:
     """Add the difference of the two modalities' means: A = I, b = μ_v − μ_t.
 
     Args:
@@ -80,19 +90,19 @@ def mean_shift(text: Floats, video: Floats) -> AffineAdapter:
         video: embeddings of the matching videos, row by row, (n, d).
     """
     t, v = _unit_float64(text), _unit_float64(video)
-    return AffineAdapter._from("mean-shift", np.eye(t.shape[1]), v.mean(0) - t.mean(0))
+    return _fitted("mean-shift", np.eye(t.shape[1]), v.mean(0) - t.mean(0))
 
 
-def procrustes(text: Floats, video: Floats) -> AffineAdapter:
+def procrustes(text: _Floats, video: _Floats) -> AffineAdapter:
     """Rotate centered texts onto centered videos (orthogonal Procrustes), then shift to the videos' mean."""
     from scipy.linalg import orthogonal_procrustes
 
     t, v = _unit_float64(text), _unit_float64(video)
     rotation = orthogonal_procrustes(t - t.mean(0), v - v.mean(0))[0]
-    return AffineAdapter._from("procrustes", rotation.T, v.mean(0) - t.mean(0) @ rotation)
+    return _fitted("procrustes", rotation.T, v.mean(0) - t.mean(0) @ rotation)
 
 
-def ridge(text: Floats, video: Floats, penalty: float) -> AffineAdapter:
+def ridge(text: _Floats, video: _Floats, penalty: float) -> AffineAdapter:
     """Least squares from texts to videos with intercept: A minimizes Σ‖A t + b − v‖² + n · penalty · ‖A‖².
 
     Args:
@@ -104,4 +114,14 @@ def ridge(text: Floats, video: Floats, penalty: float) -> AffineAdapter:
     t0, v0 = t - t.mean(0), v - v.mean(0)
     gram = t0.T @ t0 + len(t) * penalty * np.eye(t.shape[1])
     weight = np.linalg.solve(gram, t0.T @ v0).T
-    return AffineAdapter._from("ridge", weight, v.mean(0) - weight @ t.mean(0))
+    return _fitted("ridge", weight, v.mean(0) - weight @ t.mean(0))
+
+
+for _name, _closed_form in {
+    "identity": lambda text, video: [AffineAdapter(AffineConfig(width=text.shape[1])).eval()],
+    "mean-shift": lambda text, video: [mean_shift(text, video)],
+    "procrustes": lambda text, video: [procrustes(text, video)],
+    "ridge": lambda text, video: [ridge(text, video, penalty) for penalty in _RIDGE_PENALTIES],
+}.items():
+    register_entry(AdapterEntry(_name, AffineAdapter, {"method": _name}, _closed_form, compared=True))
+register_entry(AdapterEntry("contrastive-linear", AffineAdapter, {"method": "contrastive-linear"}, compared=True))

@@ -1,52 +1,63 @@
-"""The one protocol of everything that moves a text embedding to the video side."""
+"""`Adapter`: the base class of everything that moves a text embedding to the video side, and its capabilities."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from itertools import chain
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor, nn
 
 from dits_adapter.errors import InputError
-from dits_adapter.evaluation.metrics import DotProducts, Scores
 from dits_adapter.vectors import check_directions, check_vectors
+
+__all__ = ["Adapter", "Family", "Initializer", "PairLoss", "cosines", "interpolate_on_sphere"]
 
 Vectors = TypeVar("Vectors", np.ndarray, Tensor)
 
+Family = Literal["plain", "linear", "network", "paired"]
+"""Cost class of an adapter, from cheap to dear; `paired` runs on pairs of text and video and searches no index."""
 
-def interpolate_on_sphere(start: Tensor, end: Tensor, strength: float | Tensor) -> Tensor:
-    """Walk the great circle from `start` to `end`, both (n, d) unit vectors: 0 is the start, 1 the end.
+PairLoss = Callable[[Any, Tensor, Tensor], Tensor]
+"""Loss of matching pairs: (adapter, text (n, d), their videos (n, d)) -> scalar."""
 
-    The direction is the part of `end` orthogonal to `start`, which stays accurate for nearly equal vectors.
-    """
-    cosine = (start * end).sum(dim=1, keepdim=True)
-    orthogonal = end - cosine * start
-    sine = orthogonal.norm(dim=1, keepdim=True)
-    angle = strength * torch.atan2(sine, cosine)
-    direction = orthogonal / sine.clamp_min(torch.finfo(end.dtype).tiny)
-    return F.normalize(angle.cos() * start + angle.sin() * direction, dim=1)
+
+class Initializer(Protocol):
+    """Services of a training run for `Adapter.initialize`: cheaper fits on the same pairs, and pre-training."""
+
+    def closed_form(self) -> Adapter:
+        """Return the affine adapter in closed form that is best on the validation pairs."""
+
+    def contrastive_linear(self) -> Adapter:
+        """Return the affine adapter that was trained by contrast from `closed_form`."""
+
+    def pretrain(self, adapter: Adapter, loss: PairLoss) -> None:
+        """Train the adapter in place by a loss of matching pairs instead of contrast."""
 
 
 class Adapter(nn.Module, ABC):
-    """Maps text embeddings towards video embeddings of the same space.
+    """Map of text embeddings towards video embeddings of the same space.
 
-    A subclass is its config, its weights and `forward`; both are all that an artifact saves.
+    A subclass is its config, its weights and `forward`; both are all that an artifact saves. The other members
+    are capabilities with defaults: a subclass overrides those in which it differs. `register_adapter` makes it
+    known to recipes, artifacts and commands.
 
     Attributes:
-        kind: the name under which artifacts and `ADAPTERS` know the class.
+        kind: name of the class in the registry and in artifacts.
         Config: class of the definition, a pydantic model with a field `width`; all that `__init__` needs.
-        config: this adapter's definition.
-        noise: source of what is random in training; whoever trains sets it.
+        linear: True where `forward` is an affine map of the unit text.
+        config: definition of this adapter.
+        noise: source of randomness in training, set by the training run.
     """
 
     kind: ClassVar[str]
     Config: ClassVar[type[BaseModel]]
+    linear: ClassVar[bool] = False
     config: BaseModel
     noise: torch.Generator | None = None
 
@@ -73,6 +84,59 @@ class Adapter(nn.Module, ABC):
         """
         return False
 
+    @property
+    def needs_norm(self) -> bool:
+        """True where the result depends on the norm of the text, so that training refuses normalized texts."""
+        return False
+
+    @property
+    def exportable(self) -> bool:
+        """True where the adapter can be written as an ONNX graph."""
+        return not self.needs_video
+
+    @property
+    def family(self) -> Family:
+        """Cost class, by which comparisons choose: a dearer family has to beat the cheaper ones."""
+        if self.is_plain:
+            return "plain"
+        if self.needs_video:
+            return "paired"
+        return "linear" if self.linear else "network"
+
+    @property
+    def steps(self) -> int | None:
+        """Truncated timesteps T' of each query; None for an adapter without steps."""
+        return None
+
+    @property
+    def max_steps(self) -> int | None:
+        """Largest number that `with_steps` accepts; None for an adapter without steps."""
+        return None
+
+    def with_steps(self, steps: int) -> Adapter:
+        """Return an adapter on the same weights that runs another number of steps, 0 … `max_steps`.
+
+        Raises:
+            InputError: a number outside that range, or an adapter without steps.
+        """
+        raise InputError(f"steps cannot be chosen: an adapter of kind {self.kind} has none.")
+
+    @property
+    def has_trajectory(self) -> bool:
+        """True where `trajectory` returns a path."""
+        return False
+
+    def trajectory(self, text: Tensor) -> list[Tensor]:
+        """Return the path of texts (n, d) through the adapter, `steps` + 1 tensors (n, d), not normalized.
+
+        Raises:
+            InputError: an adapter without a path.
+        """
+        raise InputError(f"an adapter of kind {self.kind} has no trajectory.")
+
+    def initialize(self, initializer: Initializer) -> None:
+        """Set the weights from which training by contrast begins; by default those that `__init__` drew."""
+
     def towards(self, text: Tensor, video: Tensor) -> Tensor:
         """Adapt texts (n, d) to be compared with videos (m, d): (n, d), or (n, m, d) for each pair its own."""
         if not self.needs_video:
@@ -80,24 +144,17 @@ class Adapter(nn.Module, ABC):
         n, m = len(text), len(video)
         return self(text.repeat_interleave(m, dim=0), video.repeat(n, 1)).unflatten(0, (n, m))
 
-    def scores(self, text: NDArray[np.floating], video: NDArray[np.floating]) -> Scores:
-        """Return the cosines of adapted texts (n, d) and videos (m, d), computed when a block is asked for."""
-        if self.needs_video:
-            return PairScores(self, text, video)
-        norms = np.linalg.norm(video, axis=1, keepdims=True)
-        return DotProducts(self.adapt(text), video / norms)
-
     def for_inference(self) -> Adapter:
         """Return the form that queries should run on: equal results, less work."""
         return self.eval()
 
     @torch.inference_mode()
     def adapt(self, vectors: Vectors, *, strength: float = 1.0) -> Vectors:
-        """Adapt embeddings that somebody already has.
+        """Adapt embeddings that are computed already.
 
         Args:
             vectors: text embeddings, (n, d), float16, bfloat16, float32 or float64, array or tensor.
-            strength: how far to go on the sphere, 0 (plain CLIP) to 1 (fully adapted).
+            strength: position on the great circle from the text, 0 (plain CLIP), to the adapted vector, 1.
 
         Returns:
             Unit vectors (n, d) of the type, dtype and device of the input. With strength 0, or an adapter that
@@ -108,61 +165,38 @@ class Adapter(nn.Module, ABC):
                 that `needs_video`.
         """
         if self.needs_video:
-            raise InputError("this adapter depends on the video; it scores pairs (Adapter.scores), nothing else.")
+            raise InputError("this adapter depends on the video; it scores pairs (cosine_scores), nothing else.")
         check_vectors(vectors, self.width)
         if not 0 <= strength <= 1:
             raise InputError(f"strength is {strength}; it goes from 0 (plain CLIP) to 1 (fully adapted).")
         if strength == 0 or self.is_plain:
             return vectors
         check_directions(vectors)
-        given = torch.as_tensor(vectors)
-        text = given.to(next(chain(self.parameters(), self.buffers()), given).device)
+        original = torch.as_tensor(vectors)
+        text = original.to(next(chain(self.parameters(), self.buffers()), original).device)
         computed = text if text.dtype == torch.float64 else text.float()
         adapted = F.normalize(self(computed), dim=1)
         if strength < 1:
             adapted = interpolate_on_sphere(F.normalize(computed, dim=1), adapted, strength)
-        result = adapted.to(given.device, given.dtype)
+        result = adapted.to(original.device, original.dtype)
         return result.numpy() if isinstance(vectors, np.ndarray) else result
 
 
+def interpolate_on_sphere(start: Tensor, end: Tensor, strength: float | Tensor) -> Tensor:
+    """Walk the great circle from `start` to `end`, both (n, d) unit vectors: 0 is the start, 1 the end.
+
+    The direction is the part of `end` orthogonal to `start`, which stays accurate for nearly equal vectors.
+    """
+    cosine = (start * end).sum(dim=1, keepdim=True)
+    orthogonal = end - cosine * start
+    sine = orthogonal.norm(dim=1, keepdim=True)
+    angle = strength * torch.atan2(sine, cosine)
+    direction = orthogonal / sine.clamp_min(torch.finfo(end.dtype).tiny)
+    return F.normalize(angle.cos() * start + angle.sin() * direction, dim=1)
+
+
 def cosines(queries: Tensor, video: Tensor) -> Tensor:
-    """Cosines (n, m) of videos (m, d) and what `Adapter.towards` returned for them, in float32 or better."""
+    """Return the cosines (n, m) of the result of `Adapter.towards` and its videos (m, d), float32 or better."""
     video = F.normalize(video, dim=1)
     queries = F.normalize(queries.to(video.dtype), dim=-1)
     return queries @ video.T if queries.ndim == 2 else (queries * video).sum(dim=2)
-
-
-class PairScores:
-    """The score matrix of an adapter that `needs_video`: it runs on every pair, a tile at a time.
-
-    Args:
-        adapter: the adapter, in eval mode.
-        text: text embeddings, (n, d).
-        video: video vectors, (m, d).
-
-    Raises:
-        InputError: wrong shapes, or NaN or infinite values.
-    """
-
-    TILE: ClassVar[int] = 64
-
-    def __init__(self, adapter: Adapter, text: NDArray[np.floating], video: NDArray[np.floating]) -> None:
-        self._adapter = adapter
-        weight = next(adapter.parameters())
-        self._text, self._video = (torch.as_tensor(x).to(weight) for x in (text, video))
-        for vectors in (self._text, self._video):
-            check_vectors(vectors, adapter.width)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n, m)."""
-        return len(self._text), len(self._video)
-
-    @torch.inference_mode()
-    def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
-        tiles = [
-            [cosines(self._adapter.towards(text, video), video) for video in self._video.split(self.TILE)]
-            for text in self._text[rows].split(self.TILE)
-        ]
-        scores: NDArray[np.float32] = torch.cat([torch.cat(strip, dim=1) for strip in tiles]).float().cpu().numpy()
-        return scores

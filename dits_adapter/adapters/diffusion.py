@@ -15,9 +15,12 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from dits_adapter.adapters.base import Adapter
+from dits_adapter.adapters.base import Adapter, Initializer
+from dits_adapter.adapters.registry import AdapterEntry, register_adapter, register_entry
 from dits_adapter.sampler import AlignmentNetwork, NoiseSchedule
 from dits_adapter.sampler.network import Condition
+
+__all__ = ["DiffusionAdapter", "DiffusionConfig", "FixedPriorAdapter", "FixedPriorConfig"]
 
 
 class FixedPriorConfig(BaseModel):
@@ -39,6 +42,7 @@ class FixedPriorConfig(BaseModel):
     seed: int = Field(default=24, ge=0)
 
 
+@register_adapter
 class FixedPriorAdapter(Adapter):
     """v = t + δ, δ ~ N(0, σ² I): the gap of a prior that nobody learnt. It has no weights.
 
@@ -53,6 +57,16 @@ class FixedPriorAdapter(Adapter):
     def __init__(self, config: FixedPriorConfig) -> None:
         super().__init__()
         self.config = config
+
+    @property
+    def needs_norm(self) -> bool:
+        """True with the input `raw`."""
+        return self.config.input == "raw"
+
+    @property
+    def exportable(self) -> bool:
+        """False: the adapter serves for comparisons."""
+        return False
 
     def forward(self, text: Tensor) -> Tensor:
         """Map (n, d) to (n, d)."""
@@ -98,6 +112,7 @@ class DiffusionConfig(BaseModel):
         return self
 
 
+@register_adapter
 class DiffusionAdapter(Adapter):
     """Draws the gap between unit text and video from pure noise in T steps, and crosses it (Eqs. 4 to 7).
 
@@ -118,6 +133,15 @@ class DiffusionAdapter(Adapter):
     def needs_video(self) -> bool:
         """True with the conditions `video` and `both`."""
         return self.config.condition in ("video", "both")
+
+    @property
+    def exportable(self) -> bool:
+        """False: the adapter serves for comparisons."""
+        return False
+
+    def initialize(self, initializer: Initializer) -> None:
+        """Pre-train: learn to predict the noise in the gaps of the pairs."""
+        initializer.pretrain(self, DiffusionAdapter.gap_loss)
 
     @property
     def _sign(self) -> int:
@@ -164,6 +188,9 @@ class DiffusionAdapter(Adapter):
         scale = math.sqrt(self.width)
         seen = None if video is None else scale * F.normalize(video.to(text.dtype), dim=1)
         return {"text": scale * text, "video": seen}
+
+
+register_entry(AdapterEntry("diffusion-pretrained", DiffusionAdapter, contrast=False))
 
 
 class _Draws:

@@ -7,10 +7,15 @@ from typing import ClassVar
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from dits_adapter.adapters.base import Adapter
+from dits_adapter.adapters.base import Adapter, Initializer
+from dits_adapter.adapters.registry import register_adapter
+from dits_adapter.errors import InputError
 from dits_adapter.sampler import FoldedSampler, SamplerConfig, TruncatedSampler
 
+__all__ = ["DITSAdapter"]
 
+
+@register_adapter
 class DITSAdapter(Adapter):
     """The paper's method: the truncated sampler, deterministic at inference, noisy in training if configured.
 
@@ -47,6 +52,41 @@ class DITSAdapter(Adapter):
         return self.config.condition in ("video", "both")
 
     @property
+    def needs_norm(self) -> bool:
+        """True with the input `raw`."""
+        return self.config.input == "raw"
+
+    @property
+    def steps(self) -> int:
+        """T' of the sampler."""
+        return self.config.steps
+
+    @property
+    def max_steps(self) -> int:
+        """T of the schedule."""
+        return self.config.timesteps
+
+    @property
+    def has_trajectory(self) -> bool:
+        """True unless the path depends on the video."""
+        return not self.needs_video
+
+    def trajectory(self, text: Tensor) -> list[Tensor]:
+        """Return [v_{T'}, …, v_0] of texts (n, d), T' + 1 tensors (n, d), without noise and not normalized.
+
+        Raises:
+            InputError: the sampler depends on the video.
+        """
+        if self.needs_video:
+            return super().trajectory(text)
+        return self.sampler.trajectory(text)
+
+    def initialize(self, initializer: Initializer) -> None:
+        """Begin at the contrastive linear map where the flow starts from an affine map: its network is zero."""
+        if self.start is not None:
+            self.start.load_state_dict(initializer.contrastive_linear().state_dict())
+
+    @property
     def is_plain(self) -> bool:
         """True with T' = 0."""
         return self.config.steps == 0
@@ -61,9 +101,11 @@ class DITSAdapter(Adapter):
         """Return an adapter on the same weights that runs another number of truncated timesteps T'.
 
         Raises:
-            ValueError: this is the form for inference, which is folded for one T'.
+            InputError: steps outside 0 … T, or the form for inference, which is folded for one T'.
         """
         if isinstance(self.sampler, FoldedSampler):
-            raise ValueError("a folded sampler has one T'; take with_steps of the adapter it came from")
+            raise InputError("a folded sampler has one T'; take with_steps of the adapter it came from.")
+        if not 0 <= steps <= self.max_steps:
+            raise InputError(f"steps is {steps}; this adapter runs 0 to {self.max_steps} truncated timesteps.")
         sampler = self.sampler.with_steps(steps)
         return DITSAdapter(sampler.config, sampler).train(self.training)

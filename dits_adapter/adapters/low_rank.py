@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from dits_adapter.adapters.base import Adapter
+from dits_adapter.adapters.registry import AdapterEntry, register_entry
+
+__all__ = ["LowRankAdapter", "LowRankConfig"]
 
 
 class LowRankConfig(BaseModel):
@@ -31,6 +34,7 @@ class LowRankAdapter(Adapter):
 
     kind: ClassVar[str] = "low-rank-affine"
     Config: ClassVar[type[BaseModel]] = LowRankConfig
+    linear: ClassVar[bool] = True
     config: LowRankConfig
 
     def __init__(self, config: LowRankConfig) -> None:
@@ -44,3 +48,6 @@ class LowRankAdapter(Adapter):
         """Map (n, d) of any norm to (n, d)."""
         x = F.normalize(text.to(self.bias.dtype), dim=1)
         return (x + F.linear(F.linear(x, self.down), self.up, self.bias)).to(text.dtype)
+
+
+register_entry(AdapterEntry("low-rank-affine", LowRankAdapter, compared=True))

@@ -8,8 +8,11 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from dits_adapter.adapters.base import Adapter
+from dits_adapter.adapters.base import Adapter, Initializer
+from dits_adapter.adapters.registry import register_adapter
 from dits_adapter.sampler.network import Mlp, Start, affine_start, layer_norm
+
+__all__ = ["MLPAdapter", "MLPConfig"]
 
 
 class MLPConfig(BaseModel):
@@ -30,6 +33,7 @@ class MLPConfig(BaseModel):
     start: Start = "text"
 
 
+@register_adapter
 class MLPAdapter(Adapter):
     """x ← x + fc2(GELU(fc1(LN(x)))) for each layer, on unit text or an affine map of it; at first the identity."""
 
@@ -56,3 +60,8 @@ class MLPAdapter(Adapter):
         for layer in self.layers:
             x = x + layer(layer_norm(x))
         return x.to(text.dtype)
+
+    def initialize(self, initializer: Initializer) -> None:
+        """Begin at the contrastive linear map where the layers start from an affine map: they add zero yet."""
+        if self.start is not None:
+            self.start.load_state_dict(initializer.contrastive_linear().state_dict())

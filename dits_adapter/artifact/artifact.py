@@ -21,7 +21,7 @@ from dits_adapter.artifact.card import model_card
 from dits_adapter.artifact.config import CONFIG, ENCODER, WEIGHTS, XPOOL, ArtifactConfig, read_config
 from dits_adapter.artifact.find import BUNDLED_FILES, find_artifact, require_free
 from dits_adapter.artifact.weights import load_weights, save_weights
-from dits_adapter.errors import ArtifactError
+from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.space import EmbeddingSpace
 
@@ -103,18 +103,16 @@ class Artifact:
             ArtifactError: it is no artifact, of an unknown version, pickled, damaged, or its tensors are not
                 those of its config; the message says which.
         """
-        from dits_adapter.adapters import ADAPTERS
+        from dits_adapter.adapters import adapter_class
         from dits_adapter.xpool import XPool
 
         folder = find_artifact(id_or_path, revision)
         config = read_config(folder)
-        if config.adapter not in ADAPTERS:
-            raise ArtifactError(
-                f"{folder}: adapter {config.adapter!r} is unknown; known are {', '.join(ADAPTERS)}."
-            )
-        adapter_class = ADAPTERS[config.adapter]
         try:
-            adapter = adapter_class(adapter_class.Config.model_validate(config.config))
+            kind: Any = adapter_class(config.adapter)
+            adapter: Adapter = kind(kind.Config.model_validate(config.config))
+        except InputError as error:
+            raise ArtifactError(f"{folder}: {error}") from None
         except ValidationError as error:
             raise ArtifactError(f"{folder / CONFIG}: the adapter's config is invalid. {error}") from None
         if adapter.width != config.space.width:

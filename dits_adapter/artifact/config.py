@@ -35,7 +35,7 @@ class ArtifactConfig(BaseModel):
         format: always `dits_adapter`.
         format_version: version of this layout.
         kind: `frozen` (encoder untouched, the stored index stays) or `joint` (encoder trained along).
-        adapter: a key of `dits_adapter.adapters.ADAPTERS`.
+        adapter: kind of a registered adapter (`dits_adapter.adapters.adapter_class`).
         config: that adapter's own config.
         space: the embedding space that it was trained in.
         training: record of its training, for people and for later comparisons.

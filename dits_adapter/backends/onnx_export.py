@@ -112,7 +112,7 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: HeldOutP
     except ImportError as error:
         raise MissingExtraError(error.name or "onnxscript", "export", "exporting to ONNX") from None
     artifact = backend.artifact
-    if not getattr(artifact.adapter, "exportable", artifact.adapter.kind not in ("fixed-prior", "diffusion")):
+    if not artifact.adapter.exportable:
         raise InputError(f"an adapter of kind {artifact.adapter.kind} serves for comparisons and is not exported.")
     if int8 is not None:
         artifact.space.require(int8.space, mine="the adapter", theirs="the held-out pairs")

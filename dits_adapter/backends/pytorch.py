@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from dits_adapter.adapters.base import Adapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders._torch import pick_device
 from dits_adapter.encoders.base import Device, Encoder, EncoderSource
-from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import FloatArray
 
@@ -91,8 +89,5 @@ class TorchBackend:
     @torch.inference_mode()
     def trajectory(self, vectors: FloatArray) -> FloatArray:
         """See `Backend.trajectory`."""
-        if not hasattr(self._adapter, "sampler"):
-            raise InputError(f"an adapter of kind {self._adapter.kind} has no trajectory.")
-        sampler: Any = self._adapter.sampler
-        path = sampler.trajectory(torch.as_tensor(vectors).to(self.device))
+        path = self._adapter.trajectory(torch.as_tensor(vectors).to(self.device))
         return np.stack([point.cpu().numpy() for point in path])

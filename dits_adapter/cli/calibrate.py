@@ -43,9 +43,9 @@ def _calibrate(args: argparse.Namespace) -> int:
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.evaluation.calibration import HITS, fit_calibration
     from dits_adapter.evaluation.figures import reliability_plot
+    from dits_adapter.evaluation.scores import cosine_scores
     from dits_adapter.evaluation.tables import markdown_table
     from dits_adapter.hub import bundled
-    from dits_adapter.training.run import index_scores
 
     target = args.out or Path(args.adapter)
     if args.out is None and (bundled(args.adapter) or not target.is_dir()):
@@ -60,7 +60,7 @@ def _calibrate(args: argparse.Namespace) -> int:
         )
     artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)
     artifact.space.require(pairs.space, mine=f"the adapter {args.adapter}", theirs=f"the pairs {args.pairs}")
-    fit = fit_calibration(index_scores(artifact.adapter, pairs), pairs.labels)
+    fit = fit_calibration(cosine_scores(artifact.adapter.for_inference(), pairs.text, pairs.video), pairs.labels)
     found = fit.calibration
     print(
         f"{found.queries:,} queries, {found.videos:,} videos. Of the {HITS} best hits of each query "

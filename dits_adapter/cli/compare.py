@@ -32,6 +32,12 @@ def add_compare(commands: Any) -> None:
     compare.add_argument(
         "--steps", type=int, nargs="+", default=[1, 5, 10], metavar="T'", help="of the DITS rows (default: 1 5 10)"
     )
+    compare.add_argument(
+        "--rows",
+        nargs="+",
+        metavar="NAME",
+        help="rows of the table, or registered adapters that have none by default (default: all rows)",
+    )
     compare.add_argument("--epochs", type=int, default=30, help="of training at most (default: %(default)s)")
     compare.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
     compare.set_defaults(run=_compare)
@@ -44,13 +50,13 @@ def _compare(args: argparse.Namespace) -> int:
     from dits_adapter.training.compare import compare
     from dits_adapter.training.config import TrainingConfig
     from dits_adapter.training.initial import LEARNING_RATES
-    from dits_adapter.training.rows import standard_rows
+    from dits_adapter.training.rows import selected_rows, standard_rows
 
     try:
         training = TrainingConfig(seed=args.seed, epochs=args.epochs, learning_rate=LEARNING_RATES)
     except ValidationError as error:
         raise InputError(f"--seed or --epochs: {error}") from None
-    rows = standard_rows(args.steps, training)
+    rows = selected_rows(args.rows, args.steps, training) if args.rows else standard_rows(args.steps, training)
     rest, test = load_pairs(args.cache).split(args.test_fraction, args.seed)
     pairs, validation = rest.split(training.validation, args.seed)
     found = compare(pairs, validation, test, rows=rows, out=args.out, device=args.device)

@@ -33,7 +33,6 @@ def add_gap(commands: Any) -> None:
 def _gap(args: argparse.Namespace) -> int:
     import torch
 
-    from dits_adapter.adapters import DITSAdapter
     from dits_adapter.artifact.artifact import Artifact
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.evaluation.figures import gap_histograms, gap_picture, trajectories
@@ -52,11 +51,11 @@ def _gap(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     gap_picture(text, adapted, video, args.out / "plane.png", caption=str(args.pairs))
     gap_histograms(text, adapted, video, args.out / "histograms.png")
-    if isinstance(adapter, DITSAdapter):
+    if adapter.has_trajectory:
         chosen = np.random.default_rng(0).choice(len(pairs), min(args.queries, len(pairs)), replace=False)
         with torch.inference_mode():
             queries = torch.from_numpy(pairs.text[np.sort(chosen)])
-            path = [queries, *adapter.sampler.trajectory(queries)]  # the flow may start beyond the query
+            path = [queries, *adapter.trajectory(queries)]  # the flow may start beyond the query
         trajectories(torch.stack(path).numpy(), text, unit(pairs.video), args.out / "trajectories.png")
     statistics = {name: asdict(s) for name, s in found.items()}
     (args.out / "statistics.json").write_text(json.dumps(statistics, indent=1) + "\n", "utf-8")

@@ -17,25 +17,19 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dits_adapter.adapters import Adapter, AffineAdapter, LowRankAdapter
+from dits_adapter.adapters import Adapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.find import is_artifact
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError, InputError
-from dits_adapter.evaluation.comparison import PLAIN, Comparison, Family, Retrieval, Row, recommend
 from dits_adapter.evaluation.environment import environment
-from dits_adapter.evaluation.metrics import (
-    DotProducts,
-    RetrievalMetrics,
-    Scores,
-    paired_bootstrap,
-    ranks,
-    video_to_text_ranks,
-)
-from dits_adapter.training.loop import best_epoch, evaluate
+from dits_adapter.evaluation.metrics import RetrievalMetrics, paired_bootstrap, ranks, video_to_text_ranks
+from dits_adapter.evaluation.scores import cosine_scores
+from dits_adapter.training.comparison import PLAIN, Comparison, Retrieval, Row, recommend
+from dits_adapter.training.loop import evaluate
 from dits_adapter.training.rows import Rows, standard_rows
 from dits_adapter.training.run import fit
-from dits_adapter.vectors import unit
+from dits_adapter.training.state import best_epoch
 
 TIMING_ROUNDS = 100
 
@@ -161,13 +155,13 @@ def tabulate(
     found: list[Row] = []
     for name in tqdm(names, desc="evaluating", unit="adapter", disable=not progress):
         adapter = ready[name]
-        scores = similarities(adapter, test)
+        scores = cosine_scores(adapter, test.text, test.video)
         forward = Retrieval.of(ranks(scores, test.labels), test.labels)
         plain = found[0].text_to_video.ranks if found else forward.ranks
         found.append(
             Row(
                 name=name,
-                family=_family(adapter),
+                family=adapter.family,
                 text_to_video=forward,
                 video_to_text=Retrieval.of(video_to_text_ranks(scores, test.labels)),
                 over_plain=paired_bootstrap(plain, forward.ranks, test.labels),
@@ -186,21 +180,6 @@ def tabulate(
         recipes=dict(rows),
         environment=environment(),
     )
-
-
-def similarities(adapter: Adapter, pairs: Pairs) -> Scores:
-    """Return the cosines of all adapted texts with all videos, (texts, videos), computed as they are read."""
-    if adapter.needs_video:
-        return adapter.scores(pairs.text, pairs.video)
-    return DotProducts(unit(adapter.adapt(pairs.text)), unit(pairs.video))
-
-
-def _family(adapter: Adapter) -> Family:
-    if adapter.is_plain:
-        return "plain"
-    if adapter.needs_video:
-        return "paired"
-    return "linear" if isinstance(adapter, (AffineAdapter, LowRankAdapter)) else "network"
 
 
 def _time(adapters: Mapping[str, Adapter], texts: NDArray[np.float32]) -> dict[str, float]:

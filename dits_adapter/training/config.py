@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
 
+from dits_adapter.adapters import Adapter, adapter_entry, fresh_adapter
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
 
@@ -62,12 +63,13 @@ class BaseRecipe(BaseModel):
 
     Attributes:
         presets: recipes to start from, by name.
-        adapter: `dits`, or what to compare it with: `contrastive-linear`, `mlp`, `low-rank-affine`, `fixed-prior`,
-            `diffusion`; in frozen mode also `diffusion-pretrained`, and in closed form `mean-shift`, `procrustes`
-            and `ridge`.
-        options: fields of the config of `mlp`, `low-rank-affine`, `fixed-prior` or diffusion, other than the
-            width: `{"depth": 2}`, `{"variance": 1.0}`, `{"objective": "l1"}`.
-        sampler: fields of `SamplerConfig` other than the width, which the data gives; for `dits` only.
+        adapter: name of a registered adapter: `dits`; to compare it with, `contrastive-linear`, `mlp`,
+            `low-rank-affine`, `fixed-prior`, `diffusion`; in frozen mode also `diffusion-pretrained`, and in
+            closed form `mean-shift`, `procrustes` and `ridge`; or your own (`register_adapter`).
+        options: fields of the adapter's config, other than the width and those that the name fixes:
+            `{"depth": 2}`, `{"variance": 1.0}`, `{"objective": "l1"}`.
+        sampler: fields of `SamplerConfig` other than the width, in the place of options for `dits` and any other
+            adapter whose config is a `SamplerConfig`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,6 +89,18 @@ class BaseRecipe(BaseModel):
     def sampler_config(self, width: int) -> SamplerConfig:
         """Return the definition of the sampler at a width."""
         return SamplerConfig.model_validate({**self.sampler, "width": width})
+
+    def build_adapter(self, width: int) -> Adapter:
+        """Build the untrained adapter; `torch.manual_seed` decides its initial weights.
+
+        Raises:
+            InputError: an unknown adapter, one that is fitted in closed form, or wrong options.
+        """
+        if adapter_entry(self.adapter).adapter.Config is not SamplerConfig:
+            return fresh_adapter(self.adapter, width, self.options)
+        if self.options:
+            raise InputError(f"adapter {self.adapter!r} takes no options; it is defined by its sampler.")
+        return fresh_adapter(self.adapter, width, self.sampler)
 
     @classmethod
     def read(

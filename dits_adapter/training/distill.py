@@ -1,4 +1,4 @@
-"""Distil a trained sampler into one of fewer steps, or with a smaller network: a tenth of the multiplications.
+"""Distill a trained sampler into one of fewer steps, or with a smaller network: a tenth of the multiplications.
 
 The student is an ordinary DITS adapter. At each of its steps it is drawn to the point of the teacher's trajectory
 that lies as far along, and at the last one to the videos, too.
@@ -28,9 +28,10 @@ from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import Difference, RetrievalMetrics, paired_bootstrap
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import TrainingConfig
-from dits_adapter.training.loop import Epoch, Objective, best_epoch, evaluate, train
-from dits_adapter.training.losses import contrastive_loss
+from dits_adapter.training.loop import evaluate, train
+from dits_adapter.training.losses import Objective, contrastive_loss
 from dits_adapter.training.run import calibrate, describe, sizes, warn_if_few
+from dits_adapter.training.state import Epoch, best_epoch
 
 TRAJECTORY_WEIGHT = 10.0
 """Weight of the mean 1 − cosine to the teacher's points beside the contrastive loss."""
@@ -161,7 +162,7 @@ def distill(
         ArtifactError: something else is at `out`.
     """
     if not isinstance(teacher.adapter, DITSAdapter):
-        raise InputError(f"an adapter of kind {teacher.adapter.kind} has no steps to save; distil DITS.")
+        raise InputError(f"an adapter of kind {teacher.adapter.kind} has no steps to save; distill DITS.")
     training = training or TrainingConfig()
     torch.manual_seed(training.seed)
     student = student_of(teacher.adapter, steps, depth, mlp_ratio)

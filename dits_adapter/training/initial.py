@@ -1,94 +1,45 @@
-"""Where training begins: untrained adapters, closed forms, and the start of each."""
+"""Weights to begin with: closed forms, and the start of each adapter that is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import ValidationError
+from torch import Tensor
 
-from dits_adapter.adapters import (
-    Adapter,
-    AffineAdapter,
-    AffineConfig,
-    DiffusionAdapter,
-    DITSAdapter,
-    FixedPriorAdapter,
-    LowRankAdapter,
-    MLPAdapter,
-    mean_shift,
-    procrustes,
-    ridge,
-)
+from dits_adapter.adapters import Adapter, AffineAdapter, adapter_entries, adapter_entry, fresh_adapter
+from dits_adapter.adapters.base import PairLoss
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
-from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import TrainingConfig
-from dits_adapter.training.loop import evaluate, gap_loss, train
+from dits_adapter.training.loop import evaluate, train
+from dits_adapter.training.losses import Objective, contrast
 
-CLOSED_FORM = ("identity", "mean-shift", "procrustes", "ridge")
-
-OTHERS: Mapping[str, type[Adapter]] = {
-    "mlp": MLPAdapter,
-    "low-rank-affine": LowRankAdapter,
-    "fixed-prior": FixedPriorAdapter,
-    "diffusion": DiffusionAdapter,
-    "diffusion-pretrained": DiffusionAdapter,
-}
-"""Adapters that are a class of their own. `initialize` pre-trains diffusion; `diffusion` goes on with `train`."""
-
-RIDGE_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+__all__ = ["LEARNING_RATES", "fit_closed_form", "initialize"]
 
 LEARNING_RATES = (5e-5, 5e-4)
-"""Tried for every adapter that `compare` trains, and for the linear map that a network starts from: one map wants
-a larger one than a deep network, and many pairs bear a larger one than few."""
+"""Learning rates of every adapter that `compare` trains, and of the linear map that a network starts from: one map
+wants a larger one than a deep network, and many pairs bear a larger one than few."""
 
 
-def fresh_adapter(
-    name: str, width: int, sampler: SamplerConfig | None = None, options: Mapping[str, Any] | None = None
-) -> Adapter:
-    """Build an untrained adapter by the name it has in tables; `torch.manual_seed` decides its initial weights.
-
-    Args:
-        name: `dits`, `contrastive-linear` or a key of `OTHERS`; these are trained by `train`.
-        width: dimension d.
-        sampler: definition of the sampler for `dits`.
-        options: fields of the config of a key of `OTHERS`, other than the width.
+def fit_closed_form(name: str, train: Pairs, validation: Pairs) -> Adapter:
+    """Fit an adapter in closed form; the validation pairs choose among its candidates, as the penalty of `ridge`.
 
     Raises:
-        InputError: a name that is not trained by gradient, or wrong options.
+        InputError: an adapter that has no closed form.
     """
-    if options and name not in OTHERS:
-        raise InputError(f"adapter {name!r} takes no options; DITS is defined by its sampler.")
-    if name == "dits":
-        return DITSAdapter(sampler or SamplerConfig(width=width))
-    if name == "contrastive-linear":
-        return AffineAdapter(AffineConfig(width=width, method="contrastive-linear"))
-    if name in OTHERS:
-        kind = OTHERS[name]
-        try:
-            return kind(kind.Config.model_validate({**(options or {}), "width": width}))
-        except ValidationError as error:
-            raise InputError(f"options of {name}: {error}") from None
-    raise InputError(
-        f"adapter {name!r} is unknown; trained are dits, contrastive-linear, {', '.join(OTHERS)}, "
-        f"in closed form {', '.join(CLOSED_FORM)}."
-    )
+    entry = adapter_entry(name)
+    if entry.closed_form is None:
+        raise InputError(f"adapter {name!r} has no closed form; it is trained.")
+    return _best(entry.closed_form(train.text, train.video[train.labels]), validation)
 
 
-def fit_closed_form(name: str, train: Pairs, validation: Pairs) -> AffineAdapter:
-    """Fit an adapter of `CLOSED_FORM`; the penalty of `ridge` is chosen on the validation pairs."""
-    if name == "identity":
-        return AffineAdapter(AffineConfig(width=train.space.width)).eval()
-    video = train.video[train.labels]
-    if name == "mean-shift":
-        return mean_shift(train.text, video)
-    if name == "procrustes":
-        return procrustes(train.text, video)
-    candidates = [ridge(train.text, video, penalty) for penalty in RIDGE_PENALTIES]
+def _best(candidates: Sequence[Adapter], validation: Pairs) -> Adapter:
+    if len(candidates) == 1:
+        return candidates[0]
     return max(candidates, key=lambda fit: RetrievalMetrics.from_ranks(evaluate(fit, validation)).mrr)
 
 
@@ -101,7 +52,7 @@ def initialize(
     device: str | torch.device = "auto",
     checkpoints: Path | None = None,
 ) -> None:
-    """Put an untrained adapter where its training should begin.
+    """Set the weights from which the training of a fresh adapter begins, as `Adapter.initialize` says.
 
     Diffusion is pre-trained: it learns to predict the noise in the gaps of the pairs (Eqs. 4 to 6).
 
@@ -112,16 +63,48 @@ def initialize(
     Args:
         adapter, pairs, validation, config, device, checkpoints: as for `train`.
     """
-    options: dict[str, Any] = {"device": device, "checkpoints": checkpoints, "progress": False}
-    if isinstance(adapter, DiffusionAdapter):
-        train(adapter, pairs, validation, config, objective=gap_loss, **options)
-    elif isinstance(adapter, AffineAdapter):
-        fits = [fit_closed_form(name, pairs, validation) for name in CLOSED_FORM]
-        best = max(fits, key=lambda fit: RetrievalMetrics.from_ranks(evaluate(fit, validation)).mrr)
-        adapter.load_state_dict(best.state_dict())
-    elif isinstance(adapter, (DITSAdapter, MLPAdapter)) and adapter.start is not None:
-        linear = AffineAdapter(AffineConfig(width=adapter.width, method="contrastive-linear"))
-        initialize(linear, pairs, validation, config)
-        plainly = config.model_copy(update={"learning_rate": LEARNING_RATES, "ema": 0.0})
-        train(linear, pairs, validation, plainly, **options)
-        adapter.start.load_state_dict(linear.state_dict())
+    adapter.initialize(_Initializer(pairs, validation, config, device, checkpoints))
+
+
+@dataclass(frozen=True)
+class _Initializer:
+    """`Initializer` of one training run; attributes as for `train`."""
+
+    pairs: Pairs
+    validation: Pairs
+    config: TrainingConfig
+    device: str | torch.device
+    checkpoints: Path | None
+
+    def closed_form(self) -> Adapter:
+        """Return the affine adapter in closed form that is best on the validation pairs."""
+        names = [entry.name for entry in adapter_entries() if entry.closed_form and entry.adapter is AffineAdapter]
+        return _best([fit_closed_form(name, self.pairs, self.validation) for name in names], self.validation)
+
+    def contrastive_linear(self) -> Adapter:
+        """Return the affine adapter that was trained by contrast from `closed_form`."""
+        linear = fresh_adapter("contrastive-linear", self.pairs.space.width)
+        linear.initialize(self)
+        plainly = self.config.model_copy(update={"learning_rate": LEARNING_RATES, "ema": 0.0})
+        self._train(linear, plainly)
+        return linear
+
+    def pretrain(self, adapter: Adapter, loss: PairLoss) -> None:
+        """Train the adapter in place by a loss of matching pairs instead of contrast."""
+
+        def objective(adapter: Adapter, text: Tensor, video: Tensor, *_: Tensor) -> Tensor:
+            return loss(adapter, text, video)
+
+        self._train(adapter, self.config, objective)
+
+    def _train(self, adapter: Adapter, config: TrainingConfig, objective: Objective = contrast) -> None:
+        train(
+            adapter,
+            self.pairs,
+            self.validation,
+            config,
+            objective=objective,
+            device=self.device,
+            checkpoints=self.checkpoints,
+            progress=False,
+        )

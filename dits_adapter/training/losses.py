@@ -1,10 +1,26 @@
-"""The contrastive loss (Eq. 2)."""
+"""Losses of a batch: the contrastive one (Eq. 2), and the type of all."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from dits_adapter.adapters.base import Adapter, cosines
+
+__all__ = ["Objective", "contrast", "contrastive_loss"]
+
+Objective = Callable[[Adapter, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Loss of a batch: (adapter, text (b, d), their videos (b, d), video numbers (b,), 1 / temperature) -> scalar."""
+
+
+def contrast(adapter: Adapter, text: Tensor, video: Tensor, labels: Tensor, logit_scale: Tensor) -> Tensor:
+    """Return the contrastive loss of adapted texts and videos; an `Objective`."""
+    queries = adapter.towards(text, video)
+    with torch.autocast(text.device.type, enabled=False):
+        return contrastive_loss(cosines(queries, video), logit_scale, labels)
 
 
 def contrastive_loss(similarity: Tensor, logit_scale: Tensor, video_ids: Tensor) -> Tensor:

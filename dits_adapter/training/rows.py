@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dits_adapter.adapters import adapter_entries, adapter_entry
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
+from dits_adapter.training.comparison import PLAIN
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
-from dits_adapter.training.initial import CLOSED_FORM, LEARNING_RATES
+from dits_adapter.training.initial import LEARNING_RATES
 
 STEPS = (1, 5, 10)
 """Truncated timesteps T' of the DITS rows."""
@@ -38,13 +40,36 @@ def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None 
     if not steps or min(steps) < 1:
         raise InputError(f"steps are {list(steps)}; expected numbers of truncated timesteps T' of at least 1.")
     training = TrainingConfig(learning_rate=LEARNING_RATES) if training is None else training
-    rows = {name: Recipe(adapter=name) for name in CLOSED_FORM}
-    rows |= {name: Recipe(adapter=name, training=training) for name in ("low-rank-affine", "contrastive-linear")}
+    compared = [entry for entry in adapter_entries() if entry.compared]
+    rows = {entry.name: Recipe(adapter=entry.name) for entry in compared if entry.closed_form}
+    rows |= {
+        entry.name: Recipe(adapter=entry.name, training=training) for entry in compared if not entry.closed_form
+    }
     for n in sorted({min(steps), max(steps)}):
         depth = equal_cost_depth(Recipe(sampler=schedule(n)).sampler_config(width=1))
         rows[f"mlp-{n}"] = Recipe(adapter="mlp", options={"depth": depth}, training=training)
     rows |= {f"dits-{n}": Recipe(sampler=schedule(n), training=training) for n in steps}
     return rows | {"mlp-best": best_mlp_recipe(training), "dits-best": best_recipe(training)}
+
+
+def selected_rows(
+    names: Sequence[str], steps: Sequence[int] = STEPS, training: TrainingConfig | None = None
+) -> dict[str, Recipe]:
+    """Return plain CLIP and the rows of the names: rows of `standard_rows`, or any other registered adapters.
+
+    Args:
+        names: rows, or adapters, which are trained as their recipes have them by default.
+        steps, training: as for `standard_rows`.
+
+    Raises:
+        InputError: neither a row nor a registered adapter.
+    """
+    training = TrainingConfig(learning_rate=LEARNING_RATES) if training is None else training
+    rows = standard_rows(steps, training)
+    others = {
+        name: Recipe(adapter=adapter_entry(name).name, training=training) for name in names if name not in rows
+    }
+    return {name: (rows | others)[name] for name in dict.fromkeys([PLAIN, *names])}
 
 
 def best_recipe(training: TrainingConfig) -> Recipe:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dits_adapter.adapters import Adapter
+from dits_adapter.adapters import Adapter, adapter_entry
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.find import is_artifact, require_free
 from dits_adapter.data.pairs import Pairs
@@ -21,16 +21,16 @@ from dits_adapter.errors import InputError
 from dits_adapter.evaluation.calibration import Calibration, fit_calibration
 from dits_adapter.evaluation.metrics import (
     Difference,
-    DotProducts,
     RetrievalMetrics,
     Scores,
     bootstrap,
     paired_bootstrap,
 )
+from dits_adapter.evaluation.scores import cosine_scores
 from dits_adapter.training.config import Recipe
-from dits_adapter.training.initial import CLOSED_FORM, fit_closed_form, fresh_adapter, initialize
-from dits_adapter.training.loop import Epoch, best_epoch, evaluate, train
-from dits_adapter.vectors import unit
+from dits_adapter.training.initial import fit_closed_form, initialize
+from dits_adapter.training.loop import evaluate, train
+from dits_adapter.training.state import Epoch, best_epoch
 
 TELLING = 5.0
 """Half-width in points of R@1 beyond which a test split is called too small to tell adapters apart."""
@@ -72,14 +72,14 @@ def fit(
     Returns:
         The adapter, and the epochs of its training: none for what is not trained by gradient.
     """
-    if recipe.adapter in CLOSED_FORM:
+    entry = adapter_entry(recipe.adapter)
+    if entry.closed_form is not None:
         return fit_closed_form(recipe.adapter, pairs, validation), []
     torch.manual_seed(recipe.training.seed)
-    width = pairs.space.width
-    adapter = fresh_adapter(recipe.adapter, width, recipe.sampler_config(width), recipe.options)
+    adapter = recipe.build_adapter(pairs.space.width)
     start, training = (None if checkpoints is None else checkpoints / stage for stage in ("start", "training"))
     initialize(adapter, pairs, validation, recipe.training, device=device, checkpoints=start)
-    if recipe.adapter in ("diffusion-pretrained", "fixed-prior"):  # the one is done, the other has no weights
+    if not entry.contrast or not any(True for _ in adapter.parameters()):
         return adapter.eval().cpu(), []
     history = train(
         adapter,
@@ -126,7 +126,7 @@ def train_artifact(
         device, log_dir, progress: see `train`.
 
     Raises:
-        InputError: texts of unit norm for a sampler that takes them raw; see also `train`.
+        InputError: texts of unit norm for an adapter that `needs_norm`; see also `train`.
         DITSError: see `train`.
         SpaceMismatchError: test pairs or incumbent of another space.
         ArtifactError: something else is at `out`.
@@ -137,8 +137,8 @@ def train_artifact(
     if test is None:
         rest, test = pairs.split(test_fraction, recipe.training.seed)
     pairs.space.require(test.space, mine="the training pairs", theirs="the test pairs")
-    if recipe.adapter == "dits" and recipe.sampler_config(pairs.space.width).input == "raw":
-        _require_raw(pairs.text)
+    if adapter_entry(recipe.adapter).closed_form is None and recipe.build_adapter(pairs.space.width).needs_norm:
+        _require_norms(pairs.text)
     incumbent = Artifact.load(target) if is_artifact(target) else None
     if incumbent is not None:
         pairs.space.require(incumbent.space, mine="the training pairs", theirs=f"the adapter at {target}")
@@ -177,20 +177,11 @@ def train_artifact(
     return TrainingReport(artifact, history, metrics, name, differences, written)
 
 
-def index_scores(adapter: Adapter, pairs: Pairs) -> Scores:
-    """Return the cosines of adapted texts and all videos, as an index gives them, when a block is asked for.
-
-    Raises:
-        InputError: an adapter that `needs_video`.
-    """
-    return DotProducts(unit(adapter.for_inference().adapt(pairs.text)), unit(pairs.video))
-
-
 def calibrate(adapter: Adapter, held: Pairs) -> Calibration | None:
     """Calibrate probabilities on held-out pairs; None, with a warning, where they are not fit for it."""
     if adapter.needs_video:  # it scores pairs, and searches no index
         return None
-    return calibrate_scores(index_scores(adapter, held), held.labels)
+    return calibrate_scores(cosine_scores(adapter.for_inference(), held.text, held.video), held.labels)
 
 
 def calibrate_scores(scores: Scores, labels: np.ndarray) -> Calibration | None:
@@ -218,13 +209,14 @@ def sizes(**splits: Pairs) -> dict[str, dict[str, int]]:
     }
 
 
-def _require_raw(text: np.ndarray) -> None:
-    """Refuse normalized texts: queries come with the norm that CLIP gives them, and a raw sampler sees it."""
+def _require_norms(text: np.ndarray) -> None:
+    """Refuse normalized texts: queries come with the norm that CLIP gives them, and the adapter depends on it."""
     norms = np.linalg.norm(text[:1000], axis=1)
     if np.allclose(norms, 1, atol=1e-3):
         raise InputError(
-            "the texts have unit norm, but this recipe's sampler takes them raw, with the norm that CLIP gives a "
-            "query. Embed the texts again without normalizing them, or use sampler.input=unit."
+            "the texts have unit norm, but this recipe's adapter takes them raw, with the norm that CLIP gives a "
+            "query. Embed the texts again without normalizing them, or use sampler.input=unit (options.input=unit "
+            "for other adapters than dits)."
         )
 
 

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from dits_adapter.adapters import DiffusionAdapter
+from dits_adapter.adapters import DiffusionAdapter, fresh_adapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
-from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import Recipe, TrainingConfig
-from dits_adapter.training.initial import fresh_adapter, initialize
+from dits_adapter.training.initial import initialize
 from dits_adapter.training.loop import evaluate, train
 from dits_adapter.training.run import fit
 from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
@@ -83,7 +82,7 @@ def test_artifacts_of_them_give_the_same_vectors(name, options, tmp_path):
 def test_dits_that_sees_the_video_trains_on_small_batches(condition):
     pairs = gap_pairs(48)
     torch.manual_seed(0)
-    adapter = fresh_adapter("dits", WIDTH, SamplerConfig(width=WIDTH, depth=1, steps=2, condition=condition))
+    adapter = fresh_adapter("dits", WIDTH, {"depth": 1, "steps": 2, "condition": condition})
     config = TrainingConfig(epochs=20, batch_size=16, learning_rate=3e-3)
     history = train(adapter, pairs, pairs, config, progress=False)
     assert history[-1].loss < history[1].loss - 0.5
@@ -95,4 +94,4 @@ def test_options_are_checked():
     with pytest.raises(InputError, match=r"(?s)options of fixed-prior: .*variance"):
         fresh_adapter("fixed-prior", WIDTH, options={"variance": -1})
     with pytest.raises(InputError, match="'dits' takes no options"):
-        fresh_adapter("dits", WIDTH, options={"depth": 1})
+        Recipe(adapter="dits", options={"depth": 1}).build_adapter(WIDTH)

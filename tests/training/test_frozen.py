@@ -11,18 +11,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dits_adapter.adapters import fresh_adapter
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError, InputError, SpaceMismatchError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
-from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.training import batches, loop
+from dits_adapter.training import batches, loop, losses
 from dits_adapter.training.batches import nearest_videos
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
-from dits_adapter.training.initial import fit_closed_form, fresh_adapter
-from dits_adapter.training.loop import best_epoch, evaluate, train
+from dits_adapter.training.initial import fit_closed_form
+from dits_adapter.training.loop import evaluate, train
 from dits_adapter.training.losses import contrastive_loss
 from dits_adapter.training.run import fit
+from dits_adapter.training.state import TrainingState, best_epoch
 
 WIDTH = 16
 SPACE = EmbeddingSpace(
@@ -75,7 +76,7 @@ def test_loss_ignores_the_order_of_the_batch_and_the_names_of_videos():
 
 def test_gradients_of_loss_and_sampler():
     torch.manual_seed(0)
-    adapter = fresh_adapter("dits", 4, SamplerConfig(width=4, depth=1, steps=3, timesteps=3)).double()
+    adapter = fresh_adapter("dits", 4, {"depth": 1, "steps": 3, "timesteps": 3}).double()
     with torch.no_grad():
         for parameter in adapter.parameters():
             parameter.normal_(std=0.3)
@@ -109,7 +110,7 @@ def test_crosses_a_curved_gap_that_plain_text_does_not():
     pairs, test = gap_pairs(600, 2), gap_pairs(150, seed=1)
     kept, validation = pairs.split(0.15, seed=0)
     torch.manual_seed(0)
-    adapter = fresh_adapter("dits", WIDTH, SamplerConfig(width=WIDTH, depth=2))
+    adapter = fresh_adapter("dits", WIDTH, {"depth": 2})
     history = train(adapter, kept, validation, TrainingConfig(epochs=12, batch_size=100), progress=False)
     plain = RetrievalMetrics.from_ranks(evaluate(fit_closed_form("identity", kept, validation), test)).r1
     assert RetrievalMetrics.from_ranks(evaluate(adapter, test)).r1 > plain + 20
@@ -132,7 +133,7 @@ def test_keeps_the_initial_weights_where_nothing_is_better():
 
 def weights_after(pairs, validation, config, **options):
     torch.manual_seed(config.seed)
-    adapter = fresh_adapter("dits", WIDTH, SamplerConfig(width=WIDTH, depth=1, noise_scale=0.1))
+    adapter = fresh_adapter("dits", WIDTH, {"depth": 1, "noise_scale": 0.1})
     history = train(adapter, pairs, validation, config, progress=False, **options)
     return adapter.state_dict(), history
 
@@ -143,9 +144,9 @@ def test_resumes_to_the_same_weights(options, tmp_path, monkeypatch):
     config = TrainingConfig(epochs=5, batch_size=32, learning_rate=1e-3, **options)
     whole, expected = weights_after(pairs, validation, config)
 
-    save = loop.TrainingState.save
+    save = TrainingState.save
     monkeypatch.setattr(
-        loop.TrainingState, "save", lambda run, path, history: (save(run, path, history), _stop(history))
+        TrainingState, "save", lambda run, path, history: (save(run, path, history), _stop(history))
     )
 
     def _stop(history):
@@ -198,9 +199,9 @@ def test_a_resumed_fit_does_not_make_its_start_again(tmp_path, monkeypatch):
     whole, _ = fit(recipe, pairs, validation, checkpoints=tmp_path, progress=False)
     (tmp_path / "training" / "0.0005.safetensors").unlink()
     trained = []
-    epoch = loop.TrainingState.epoch
+    epoch = TrainingState.epoch
     monkeypatch.setattr(
-        loop.TrainingState,
+        TrainingState,
         "epoch",
         lambda run, number: (trained.append(run.adapter.kind), epoch(run, number))[1],
     )
@@ -248,7 +249,7 @@ def test_bfloat16_trains():
 
 def test_nan_loss_is_said(monkeypatch):
     pairs, validation = gap_pairs(40).split(0.2, seed=0)
-    monkeypatch.setattr(loop, "contrastive_loss", lambda s, *_: s.sum() * torch.nan)
+    monkeypatch.setattr(losses, "contrastive_loss", lambda s, *_: s.sum() * torch.nan)
     with pytest.raises(DITSError, match="the loss became nan in epoch 1"):
         weights_after(pairs, validation, TrainingConfig(epochs=1, batch_size=16))
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from dits_adapter.adapters.base import Family
 from dits_adapter.errors import DITSError
 from dits_adapter.evaluation.metrics import (
     Difference,
@@ -23,8 +24,6 @@ from dits_adapter.training.config import Recipe
 
 PLAIN = "identity"
 """Name of the row of plain CLIP."""
-
-Family = Literal["plain", "linear", "network", "paired"]
 
 
 @dataclass(frozen=True)
