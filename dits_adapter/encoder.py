@@ -282,8 +282,8 @@ class DITSQueryEncoder:
         name = f"the collection {store.name!r}"
         if metadata is None:
             raise StoreError(
-                f"{name} does not say which embedding space its vectors live in: something other than dits_adapter "
-                "made it."
+                f"{name} does not say which embedding space its vectors live in: something other than "
+                "dits_adapter made it."
             )
         theirs = metadata.space
         self._guard(lambda: self.space.require(theirs, mine="the adapter", theirs=name))
@@ -309,7 +309,7 @@ class DITSQueryEncoder:
         return str(commit.commit_url)
 
     def export_onnx(self, folder: str | PathLike[str], *, int8: HeldOutPairs | None = None) -> Path:
-        """Write an artifact that `backend="onnx"` can load, too; see `dits_adapter.backends.onnx_export.export`."""
+        """Write an artifact that `backend="onnx"` can load, too; see `backends.onnx_export.export`."""
         backend = self._torch
         from dits_adapter.backends.onnx_export import export
 

@@ -63,9 +63,9 @@ class HeldOutPairs(Protocol):
     labels: NDArray[np.int64]
 
     @property
-    def text(self) -> FloatArray: ...
+    def text(self) -> FloatArray: ...  # noqa: D102 - above
     @property
-    def video(self) -> FloatArray: ...
+    def video(self) -> FloatArray: ...  # noqa: D102
 
     def __len__(self) -> int: ...
 

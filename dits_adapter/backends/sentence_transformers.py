@@ -77,4 +77,5 @@ def sentence_transformer(backend: TorchBackend, strength: float) -> SentenceTran
     if not isinstance(encoder, TransformersEncoder):
         raise InputError(f"{encoder.name} is of an encoder family that has no sentence-transformers form.")
     adapter = QueryAdapter(backend.artifact, backend.adapter, strength)
-    return SentenceTransformer(modules=[encoder.as_transformer(), adapter, Normalize()], device=str(backend.device))
+    modules = [encoder.as_transformer(), adapter, Normalize()]
+    return SentenceTransformer(modules=modules, device=str(backend.device))

@@ -173,8 +173,8 @@ class VideoEncoder:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._name is None:
             raise InputError(
-                "this VideoEncoder was built around a loaded encoder, which cannot travel to another process or be "
-                "copied; make it with VideoEncoder.from_pretrained(name)."
+                "this VideoEncoder was built around a loaded encoder, which cannot travel to another process or "
+                "be copied; make it with VideoEncoder.from_pretrained(name)."
             )
         return _restore, (type(self), self._name, self.options)
 
