@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from dits_adapter._extras import name_missing_extra
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.find import find_adapter, find_encoder, is_exported
 from dits_adapter.backends.base import Backend
@@ -83,11 +84,13 @@ class DITSQueryEncoder:
         self._name: str | None = None
         self._options: dict[str, Any] = {}
         self._lock = threading.RLock()
+        self._model: SentenceTransformer | None = None
         self._checked = False
         self._mismatched = False
         self._truncation_warned = False
 
     @classmethod
+    @name_missing_extra("an adapter that was not exported, or is run on torch,")
     def from_pretrained(
         cls,
         id_or_path: str | PathLike[str],
@@ -308,14 +311,16 @@ class DITSQueryEncoder:
             commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload adapter")
         return str(commit.commit_url)
 
+    @name_missing_extra("exporting to ONNX")
     def export_onnx(self, folder: str | PathLike[str], *, int8: HeldOutPairs | None = None) -> Path:
         """Write an artifact that `backend="onnx"` can load, too; see `backends.onnx_export.export`."""
         backend = self._torch
         from dits_adapter.backends.onnx_export import export
 
-        self._load()
+        self.load()
         return export(backend, folder, int8=int8)
 
+    @name_missing_extra("the sentence-transformers model")
     def as_sentence_transformer(self) -> SentenceTransformer:
         """Return this encoder as a sentence-transformers model: encoder, adapter, normalization, all shared.
 
@@ -328,11 +333,20 @@ class DITSQueryEncoder:
         backend = self._torch
         from dits_adapter.backends.sentence_transformers import sentence_transformer
 
-        self._load()
-        return sentence_transformer(backend, self._query_strength)
+        self.load()
+        with self._lock:
+            if self._model is None:
+                self._model = sentence_transformer(backend, self._query_strength)
+            self._model[1].strength = self._query_strength
+            return self._model
 
-    def _load(self) -> None:
-        """Load the text encoder and compare its space with the one that the adapter was trained in."""
+    def load(self) -> None:
+        """Load the text encoder now, and not with the first text.
+
+        Raises:
+            ArtifactError: it cannot be loaded.
+            SpaceMismatchError: it is another one than the adapter was trained for (`on_mismatch="raise"`).
+        """
         with self._lock:
             if not self._checked:
                 actual = self._backend.load()
@@ -360,7 +374,7 @@ class DITSQueryEncoder:
         single = isinstance(texts, str)
         batch = [texts] if isinstance(texts, str) else list(texts)
         check_texts(batch)
-        self._load()
+        self.load()
         if not batch:
             return np.empty((0, self.space.width), np.float32)
         self._warn_if_truncated(batch)

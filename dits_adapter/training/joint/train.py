@@ -1,7 +1,7 @@
 """Joint mode: CLIP, X-Pool head and alignment network learn together from video files, on one or many processes.
 
     dits-adapter train-joint PAIRS.jsonl --encoder openai/clip-vit-base-patch32 --out FOLDER
-    torchrun --nproc-per-node 2 -m dits_adapter.training.joint PAIRS.jsonl --encoder … --out FOLDER
+    torchrun --nproc-per-node 2 -m dits_adapter.cli train-joint PAIRS.jsonl --encoder … --out FOLDER
 
 The result moves the embedding space: its artifact bundles the trained CLIP, and an index made with the original is
 refused. The loop, mixed precision, resumption and logging are those of `transformers.Trainer`.
@@ -101,7 +101,7 @@ def train_joint(
     if state.num_processes == 1 and torch.cuda.device_count() > 1:
         raise InputError(
             f"{torch.cuda.device_count()} GPUs are visible to one process. Use all with torchrun --nproc-per-node "
-            f"{torch.cuda.device_count()} -m dits_adapter.training.joint …, or one with CUDA_VISIBLE_DEVICES=0."
+            f"{torch.cuda.device_count()} -m dits_adapter.cli train-joint …, or one with CUDA_VISIBLE_DEVICES=0."
         )
     if recipe.batch_size % state.num_processes:
         raise InputError(f"batch_size {recipe.batch_size} cannot be shared by {state.num_processes} processes.")
