@@ -21,12 +21,15 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from dits_adapter._extras import name_missing_extra
 from dits_adapter.adapters import adapter_entry
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.config import ENCODER
 from dits_adapter.artifact.find import require_free
-from dits_adapter.encoders.clip import Clip, ClipSource, load_clip, weights_digest
-from dits_adapter.errors import InputError, MissingExtraError
+from dits_adapter.encoders._torch import weights_digest
+from dits_adapter.encoders.base import load_encoder
+from dits_adapter.encoders.clip import Clip
+from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.joint._checkpoints import last_checkpoint, write_run
@@ -45,11 +48,9 @@ from dits_adapter.training.joint.clips import ClipLoader, ReadClip, find_failure
 from dits_adapter.training.run import calibrate_scores
 from dits_adapter.xpool import XPool
 
-try:
+with name_missing_extra("joint training"):
     from accelerate import PartialState  # type: ignore[import-untyped]
     from accelerate.utils import gather_object  # type: ignore[import-untyped]
-except ImportError:
-    raise MissingExtraError("accelerate", "joint", "joint training") from None
 
 __all__ = ["train_joint"]
 
@@ -106,7 +107,9 @@ def train_joint(
     target = Path(out).absolute()
     require_free(target)
     set_seed(recipe.seed)
-    clip = load_clip(encoder, revision=revision, device="cpu")
+    clip = load_encoder(encoder, revision=revision, device="cpu")
+    if not isinstance(clip, Clip):
+        raise InputError(f"{clip.name} is no CLIP; joint training trains CLIPs alone.")
     model = _initial_model(clip, recipe)
     vision: Any = clip.model.config.vision_config
     captions = _without_failures(captions, recipe, read, state, progress)
@@ -162,7 +165,7 @@ def train_joint(
             )
         training = {
             "dataset": dataset,
-            "base_model": clip.source.name,
+            "base_model": clip.name,
             "pairs": {"train": len(train.texts), "validation": len(validation.texts)},
             "videos": {"train": len(train.videos), "validation": len(validation.videos)},
             "recipe": recipe.model_dump(mode="json"),
@@ -171,7 +174,9 @@ def train_joint(
             "pairs_per_second": result.metrics["train_samples_per_second"],
         }
         metrics = {"validation": after, "validation before training": before}
-        trained_clip = replace(clip, source=ClipSource(target.name))
+        trained_clip = replace(
+            clip, source=replace(clip.source, location=target.name, revision=None, subfolder="")
+        )
         artifact = Artifact(
             model.adapter,
             EmbeddingSpace.of(trained_clip, frames=recipe.frames),
