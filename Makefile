@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check model clean
+.PHONY: demo test check wheels model clean
 
 demo: $(INSTALLED)  ## generate clips, ingest them, search with and without DITS
 	$(BIN)/python -m benchmarks.demo
@@ -16,6 +16,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+wheels: $(INSTALLED)  ## build what is published, and try it in fresh environments
+	$(BIN)/python distributions/check.py
 
 model: $(INSTALLED)  ## rebuild the shipped encoder and adapters from nothing (about an hour on 2 cores)
 	$(BIN)/python -m benchmarks.clips.train_clip --out dits_adapter/pretrained/demo-clip

@@ -32,7 +32,8 @@ from dits_adapter.evaluation.metrics import (
     ranks,
 )
 from dits_adapter.evaluation.tables import signed
-from dits_adapter.stores.qdrant.schema import POOLED, Hit
+from dits_adapter.stores.base import Hit, ReadRequest, VideoStore
+from dits_adapter.stores.ingest import ingest
 from dits_adapter.video.decode import Video
 
 CAPTION = "300 generated test clips and five held-out sentences each (benchmarks/clips); not real video"
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "DITS T'=10": DITSQueryEncoder.from_pretrained("demo-dits"),
     }
     with QdrantStore(out / "index", "demo") as store:
-        report = store.ingest(out / "clips" / "test", video_encoder)
+        report = ingest(store, out / "clips" / "test", video_encoder)
         print(report)
 
         texts = [caption for record in records for caption in record.captions]
@@ -108,12 +109,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def stored_vectors(store: QdrantStore, records: Sequence[Record]) -> np.ndarray:
+def stored_vectors(store: VideoStore, records: Sequence[Record]) -> np.ndarray:
     """Return the vectors that the store holds of the records' videos, (n, d), in their order."""
-    points, _ = store.client.scroll(
-        store.collection, limit=10 * len(records), with_payload=["path"], with_vectors=[POOLED]
-    )
-    by_name = {Path(point.payload["path"]).name: point.vector[POOLED] for point in points}
+    segments = store.read(ReadRequest(vectors=True))
+    by_name = {Path(segment.payload["path"]).name: segment.vector for segment in segments}
     return np.array([by_name[record.video] for record in records], dtype=np.float32)
 
 

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from benchmarks.scorers import SHORT_LIST
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores.base import CollectionMetadata
 from dits_adapter.stores.qdrant.options import QUANTIZATIONS, RESCORED
-from dits_adapter.stores.qdrant.schema import FRAMES, POOLED
-from dits_adapter.stores.qdrant.store import QdrantStore
+from dits_adapter.stores.qdrant.store import FRAMES, POOLED, QdrantStore
 
 Floats = npt.NDArray[np.floating]
 
@@ -100,7 +100,7 @@ def search(
     """
     modes = LOCAL if location == ":memory:" else SERVER
     with QdrantStore(location, f"benchmark-{uuid.uuid4().hex}") as store:
-        store.create(test.space)
+        store.create(CollectionMetadata(space=test.space))
         try:
             _upload(store, test)
             found = {}
@@ -122,7 +122,7 @@ def _upload(store: QdrantStore, test: Pairs) -> None:
         if test.frames is not None:
             for vector, frames in zip(vectors, test.frames[rows.start : rows.stop], strict=True):
                 vector[FRAMES] = frames.tolist()
-        store.write(
+        store.write_points(
             [
                 models.PointStruct(id=row, vector=vector, payload={})
                 for row, vector in zip(rows, vectors, strict=True)

@@ -47,10 +47,11 @@ from dits_adapter.errors import DITSError, InputError, StoreError
 from dits_adapter.evaluation.environment import environment
 from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.evaluation.tables import markdown_table
+from dits_adapter.stores.base import CollectionMetadata, SegmentRow, VideoFile, video_id_of
+from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant.options import QUANTIZATIONS
 from dits_adapter.stores.qdrant.recall import Recall, measure_recall
-from dits_adapter.stores.qdrant.schema import POOLED, VideoFile, segment_point, video_id
-from dits_adapter.stores.qdrant.store import INDEXING_THRESHOLD, QdrantStore
+from dits_adapter.stores.qdrant.store import INDEXING_THRESHOLD, POOLED, QdrantStore
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.training.initial import fit_closed_form
 from dits_adapter.training.loop import evaluate
@@ -374,7 +375,7 @@ def fill(store: QdrantStore, place: Place, model: PairModel, segments: int) -> f
     Returns:
         Segments a second; None where all were there.
     """
-    store.create(model.space)
+    store.create(CollectionMetadata(space=model.space))
     there = store.count()
     if there >= segments:
         return None
@@ -391,7 +392,7 @@ def fill(store: QdrantStore, place: Place, model: PairModel, segments: int) -> f
                 if client is None:
                     for point, vector in zip(points, drawn, strict=True):
                         point.vector = {POOLED: vector.tolist()}
-                    store.write(points)
+                    store.write_points(points)
                 else:
                     client.upload_collection(
                         store.collection,
@@ -428,9 +429,10 @@ def _point(number: int) -> models.PointStruct:
         timestamps=start + SECONDS * (np.arange(FRAMES) + 0.5) / FRAMES,
         decoder="generated",
     )
-    file = VideoFile(segment.path, 1_000_000, 1_700_000_000_000_000_000, video_id(f"{video:064x}"))
+    file = VideoFile(segment.path, 1_000_000, 1_700_000_000_000_000_000, video_id_of(f"{video:064x}"))
     last = position == PER_VIDEO - 1
-    return segment_point(file, segment, segments=PER_VIDEO if last else None)
+    row = SegmentRow.of(file, segment, segments=PER_VIDEO if last else None)
+    return models.PointStruct(id=row.id, vector={}, payload=row.payload())
 
 
 def measure_kept(
@@ -543,7 +545,7 @@ def _in_new_process(url: str, collection: str, folder: Path, encoder: str) -> tu
 def _store_clips(url: str, collection: str, folder: Path, encoder: str) -> tuple[IngestReport, float]:
     """Store a folder's clips; return the report, and MiB that this process took at most."""
     with QdrantStore(url, collection) as store:
-        report = store.ingest(folder, VideoEncoder.from_pretrained(encoder))
+        report = ingest(store, folder, VideoEncoder.from_pretrained(encoder))
     return report, memory("self", "VmHWM")
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dits_adapter._extras import name_missing_extra
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -16,6 +18,8 @@ _HOMES = {
     "EmbeddingSpace": "dits_adapter.space",
     "QdrantStore": "dits_adapter.stores.qdrant.store",
     "AsyncQdrantStore": "dits_adapter.stores.qdrant.aio",
+    "ingest": "dits_adapter.stores.ingest",
+    "open_store": "dits_adapter.stores.open",
     "DITSError": "dits_adapter.errors",
 }
 __all__ = [
@@ -26,12 +30,16 @@ __all__ = [
     "QdrantStore",
     "VideoEncoder",
     "__version__",
+    "ingest",
+    "open_store",
 ]
 
 if TYPE_CHECKING:
     from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.errors import DITSError
     from dits_adapter.space import EmbeddingSpace
+    from dits_adapter.stores.ingest import ingest
+    from dits_adapter.stores.open import open_store
     from dits_adapter.stores.qdrant.aio import AsyncQdrantStore
     from dits_adapter.stores.qdrant.store import QdrantStore
     from dits_adapter.video.encoder import VideoEncoder
@@ -39,7 +47,8 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
+        with name_missing_extra(name):
+            value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

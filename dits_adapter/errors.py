@@ -43,7 +43,7 @@ class MissingExtraError(DITSError, ImportError):
 
     Args:
         package: its name.
-        extra: the extra of ours that brings it, or None for a package that always belongs to an installation.
+        extra: the extra of ours that brings the package; None for one that every installation has.
         purpose: what needs it.
     """
 

@@ -108,7 +108,7 @@ class OnnxBackend:
         try:
             from tokenizers import Tokenizer
         except ImportError:
-            raise MissingExtraError("tokenizers", "onnx", 'backend="onnx"') from None
+            raise MissingExtraError("tokenizers", None, 'backend="onnx"') from None
         require_sha256(self._folder / TOKENIZER, self._config.sha256[TOKENIZER])
         return Tokenizer.from_file(str(self._folder / TOKENIZER))
 
@@ -171,7 +171,7 @@ def open_session(path: Path, threads: int) -> InferenceSession:
     try:
         import onnxruntime
     except ImportError:
-        raise MissingExtraError("onnxruntime", "onnx", 'backend="onnx"') from None
+        raise MissingExtraError("onnxruntime", None, 'backend="onnx"') from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # A thread that spins while it waits for work takes the CPU from those that have some.

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from dits_adapter._extras import name_missing_extra
 from dits_adapter.cli.calibrate import add_calibrate
 from dits_adapter.cli.compare import add_compare
 from dits_adapter.cli.copy import add_copy
@@ -57,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        with name_missing_extra(f"dits-adapter {args.command}"):
+            return int(args.run(args))
     except DITSError as error:
         print(f"dits-adapter: {error}", file=sys.stderr)
         return 1

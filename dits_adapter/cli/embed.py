@@ -89,7 +89,7 @@ def _embed(args: argparse.Namespace) -> int:
                 args.pairs,
                 args.out,
                 encoder.clip,
-                store,  # type: ignore[arg-type]
+                store,
                 id_field=args.id_field,
                 retry_failed=args.retry_failed,
             )

@@ -69,7 +69,7 @@ def _add_videos(command: Any) -> None:
 
 
 def ingest_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what the options of `add_ingest_options` say on how to ingest, as `QdrantStore.ingest` takes it.
+    """Return what the options of `add_ingest_options` say on how to ingest, as `ingest` takes it.
 
     Raises:
         InputError: an `--option` that there is not, or a value that it cannot have.
@@ -82,17 +82,18 @@ def _how(args: argparse.Namespace) -> dict[str, Any]:
         "segment_seconds": args.segment_seconds,
         "overlap": args.overlap,
         "retry_failed": args.retry_failed,
-        "options": _options(args.option),
+        "store_options": _options(args.option),
     }
 
 
 def _ingest(args: argparse.Namespace) -> int:
+    from dits_adapter.stores.ingest import ingest
     from dits_adapter.stores.qdrant.store import QdrantStore
     from dits_adapter.video.encoder import VideoEncoder
 
     encoder = VideoEncoder.from_pretrained(args.encoder, frames=args.frames)
     with QdrantStore(args.store, args.collection, tenant=args.tenant) as store:
-        report = store.ingest(args.paths, encoder, **ingest_options(args))
+        report = ingest(store, args.paths, encoder, **ingest_options(args))
     print(report)
     return 3 if report.failed else 0
 

@@ -67,7 +67,7 @@ def _probability(text: str) -> float:
 
 def _search(args: argparse.Namespace) -> int:
     from dits_adapter.encoder import DITSQueryEncoder
-    from dits_adapter.stores.qdrant.query import CANDIDATES
+    from dits_adapter.stores.base import SearchRequest
 
     if args.candidates is not None and args.rerank is None:
         raise InputError("--candidates: nothing is re-ranked; say how, with --rerank.")
@@ -96,7 +96,7 @@ def _search(args: argparse.Namespace) -> int:
             min_score=min_score,
             exact=args.exact,
             rerank=encoder.xpool_reranker(args.query, vector) if head else args.rerank,
-            candidates=CANDIDATES if args.candidates is None else args.candidates,
+            candidates=SearchRequest().candidates if args.candidates is None else args.candidates,
         )
         if args.rerank:  # whose scores are no cosines of pooled vectors
             calibration = None

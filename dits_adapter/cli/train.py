@@ -58,8 +58,8 @@ def read_recipe(kind: type[R], args: argparse.Namespace) -> R:
 
 def _train(args: argparse.Namespace) -> int:
     from dits_adapter.data.pairs import load_pairs
-    from dits_adapter.evaluation.figures import training_curve
     from dits_adapter.training.config import Recipe
+    from dits_adapter.training.curve import training_curve
     from dits_adapter.training.run import train_artifact
 
     recipe = read_recipe(Recipe, args)

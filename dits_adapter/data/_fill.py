@@ -92,7 +92,7 @@ class CacheFiller:
             first = cache.failures[0]
             raise DITSError(
                 f"{self.file.path}: not one of its {self.file.videos} videos has vectors. The first is "
-                f"{first.id}: {first.reason}. Check the names in the file, and the place where they are looked for."
+                f"{first.id}: {first.reason}. Check the names in the file, and the folder or collection."
             )
         return EmbedReport.of(cache, new_texts, new_videos, between - started, ended - between)
 

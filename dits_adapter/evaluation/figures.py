@@ -1,8 +1,7 @@
-"""Pictures of training and of the modality gap. They need matplotlib (the extra `figures`)."""
+"""Figures of the modality gap and of calibration. They need matplotlib (the extra `figures`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ from dits_adapter.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from dits_adapter.evaluation.calibration import Fit
-    from dits_adapter.training.state import Epoch
 
 TEXT, VIDEO, ADAPTED = "#c2571a", "#1f6f8b", "#4a8f29"
 
@@ -33,22 +31,6 @@ def new_axes(rows: int, columns: int, size: tuple[float, float], *, sharey: bool
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def training_curve(history: Sequence[Epoch], path: str | PathLike[str]) -> None:
-    """Draw the loss and the held-out recall of each epoch into a PNG; the kept epoch is marked."""
-    figure, axes = new_axes(1, 2, (9, 3.2))
-    epochs = [epoch.number for epoch in history]
-    best = max(history, key=lambda epoch: epoch.validation.mrr).number
-    axes[0, 0].plot(epochs[1:], [epoch.loss for epoch in history[1:]], color=ADAPTED)
-    axes[0, 0].set(xlabel="epoch", ylabel="contrastive loss", title="training")
-    for name, shade in (("r1", 1.0), ("r5", 0.6), ("r10", 0.35)):
-        values = [getattr(epoch.validation, name) for epoch in history]
-        axes[0, 1].plot(epochs, values, color=VIDEO, alpha=shade, label=f"R@{name[1:]}")
-    axes[0, 1].axvline(best, color=TEXT, linestyle=":", label=f"kept: epoch {best}")
-    axes[0, 1].set(xlabel="epoch", ylabel="% of validation queries", title="held-out pairs")
-    axes[0, 1].legend(frameon=False)
-    figure.savefig(path, dpi=120)
 
 
 def gap_picture(

@@ -16,6 +16,6 @@ def no_documents(method: str) -> InputError:
     """
     return InputError(
         f"{method} got texts to store, but the documents of a DITS index are videos; store them with "
-        "QdrantStore.ingest or `dits-adapter ingest`. Keep texts in a collection of their own, embedded by "
+        "dits_adapter.ingest or `dits-adapter ingest`. Keep texts in a collection of their own, embedded by "
         "DITSQueryEncoder.encode_document (plain CLIP) or by a text model."
     )

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from PIL import Image
-from qdrant_client import models
 
 from dits_adapter import __version__
 from dits_adapter.errors import DITSError, InputError, MissingExtraError, StoreError, VideoError
 from dits_adapter.serve.search import INGESTED, About, Comparison, Filters, Searcher
+from dits_adapter.stores.base import ReadRequest
 from dits_adapter.video.decode import Video
 
 try:
@@ -167,12 +167,8 @@ def _ingested_file(searcher: Searcher, video_id: str) -> tuple[str, os.stat_resu
     Raises:
         HTTPException: 404 if the collection does not know the video or its file, 410 if the file was changed.
     """
-    store = searcher.store
-    condition = models.FieldCondition(key="video_id", match=models.MatchValue(value=video_id))
-    chosen = store.scoped(models.Filter(must=[condition]))
-    fields = ["path", "size", INGESTED]
-    records, _ = store.request("scroll", scroll_filter=chosen, limit=1, with_payload=fields)
-    payload = (records[0].payload if records else None) or {}
+    request = ReadRequest(field="video_id", values=[video_id], limit=1)
+    payload = next((segment.payload for segment in searcher.store.read(request)), {})
     if not {"path", "size", INGESTED} <= payload.keys():
         raise HTTPException(404, "no ingested video has this id.")
     try:
@@ -182,7 +178,7 @@ def _ingested_file(searcher: Searcher, video_id: str) -> tuple[str, os.stat_resu
     unchanged = (status.st_size, status.st_mtime_ns) == (payload["size"], payload[INGESTED])
     if not (unchanged and stat.S_ISREG(status.st_mode)):
         raise HTTPException(410, f"{payload['path']} was changed since it was ingested. Ingest it again.")
-    return payload["path"], status
+    return str(payload["path"]), status
 
 
 def _say_error(_: Request, error: Exception) -> JSONResponse:

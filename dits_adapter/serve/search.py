@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
-from qdrant_client import models
 from sentence_transformers.util import batch_to_device
 from sklearn.decomposition import PCA
 from torch.nn.functional import normalize
@@ -19,6 +18,7 @@ from torch.nn.functional import normalize
 from dits_adapter.encoder import DITSQueryEncoder, check_texts
 from dits_adapter.errors import InputError
 from dits_adapter.serve.batching import Batcher
+from dits_adapter.stores.base import ReadRequest, VideoFilter
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from dits_adapter.adapters import Adapter
     from dits_adapter.evaluation.calibration import Calibration
     from dits_adapter.integrations.sentence_transformers import QueryAdapter
-    from dits_adapter.stores.qdrant.schema import Hit
-    from dits_adapter.stores.qdrant.store import QdrantStore
+    from dits_adapter.stores.base import Hit, StoredSegment, VideoStore
 
 INGESTED = "mtime_ns"
 """A payload field that ingestion writes: such a point says which file it is of, and what that file was like."""
@@ -51,15 +50,9 @@ class Filters(BaseModel):
     min_duration: float | None = Field(default=None, ge=0)
     max_duration: float | None = Field(default=None, ge=0)
 
-    def as_qdrant(self) -> models.Filter | None:
-        """Return the same as Qdrant takes it; None where nothing is asked for."""
-        conditions: list[models.Condition] = [
-            models.FieldCondition(key="path", match=models.MatchText(text=word)) for word in self.words.split()
-        ]
-        if self.min_duration is not None or self.max_duration is not None:
-            span = models.Range(gte=self.min_duration, lte=self.max_duration)
-            conditions.append(models.FieldCondition(key="duration", range=span))
-        return models.Filter(must=conditions) if conditions else None
+    def as_filter(self) -> VideoFilter:
+        """Return the same as a store takes it."""
+        return VideoFilter(words=self.words, min_duration=self.min_duration, max_duration=self.max_duration)
 
 
 class Result(BaseModel):
@@ -149,7 +142,7 @@ class Searcher:
         encoder: the adapter with its CLIP.
     """
 
-    def __init__(self, store: QdrantStore, encoder: DITSQueryEncoder) -> None:
+    def __init__(self, store: VideoStore, encoder: DITSQueryEncoder) -> None:
         self.store = store
         self.encoder = encoder
         # The sliders search the same text again and again; different texts at a time share a forward pass.
@@ -162,7 +155,7 @@ class Searcher:
         """Check the store and load CLIP now, so that what is wrong is said now and the first query is fast.
 
         Raises:
-            StoreError, SpaceMismatchError, ArtifactError: see `QdrantStore.open` and `DITSQueryEncoder`.
+            StoreError, SpaceMismatchError, ArtifactError: see `VideoStore.open` and `DITSQueryEncoder`.
         """
         self.store.open()
         _ = self._modules
@@ -241,10 +234,10 @@ class Searcher:
                 way = [plain, *(adapter.adapt(text, strength=s / 5) for s in range(1, 6))]
             path = normalize(torch.cat(way), dim=1).cpu().numpy()
 
-        chosen = (filters or Filters()).as_qdrant()
+        chosen = (filters or Filters()).as_filter()
         found = [
             self.store.search(
-                vector[0].cpu().numpy(), limit=limit, per_video=per_video, query_filter=chosen, min_score=least
+                vector[0].cpu().numpy(), limit=limit, per_video=per_video, filter=chosen, min_score=least
             )
             for vector, least in ((plain, None), (adapted, min_score))
         ]
@@ -304,25 +297,14 @@ class Searcher:
     def _vectors(self, hits: list[Hit]) -> dict[str, Vectors]:
         """Fetch the vectors of hits, which a search does not return, by point id."""
         ids = list(dict.fromkeys(hit.id for hit in hits))
-        wanted = {"ids": ids, "with_payload": False, "with_vectors": self._vector_names}
-        return self._by_id(self.store.request("retrieve", **wanted))
+        return self._by_id(self.store.read(ReadRequest(ids=ids, vectors=True)))
 
     def _some(self, collection: str) -> dict[str, Vectors]:
         """Some segments, the same every time: ids are hashes, so the first ones are as good as any."""
-        stored = models.Filter(must=[models.HasVectorCondition(has_vector=self.store.vector)])
-        wanted = {"limit": CLOUD, "with_payload": False, "with_vectors": self._vector_names}
-        records, _ = self.store.request("scroll", scroll_filter=self.store.scoped(stored), **wanted)
-        return self._by_id(records)
+        return self._by_id(self.store.read(ReadRequest(limit=CLOUD, vectors=True)))
 
-    @property
-    def _vector_names(self) -> list[str] | bool:
-        return [self.store.vector] if self.store.vector else True
-
-    def _by_id(self, records: Sequence[models.Record]) -> dict[str, Vectors]:
-        vectors = {
-            str(r.id): r.vector[self.store.vector] if isinstance(r.vector, dict) else r.vector for r in records
-        }
-        return {point: np.asarray(vector, np.float32) for point, vector in vectors.items()}
+    def _by_id(self, segments: Iterable[StoredSegment]) -> dict[str, Vectors]:
+        return {str(segment.id): segment.vector for segment in segments if segment.vector is not None}
 
     def _draw(self, path: Vectors, query: Vectors, hits: dict[str, Vectors]) -> tuple[Map, dict[str, Point]]:
         """Project path (n, d), query (1, d) and hits; the axes are those of path and hits."""

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,7 +42,17 @@ __all__ = [
     "VideoFilter",
     "VideoRecord",
     "VideoStore",
+    "check_queries",
+    "check_query",
+    "check_tenant",
+    "failure_id",
+    "from_keywords",
+    "segment_id",
+    "video_id_of",
+    "video_records",
 ]
+
+T = TypeVar("T")
 
 Reranker = Callable[[Sequence[NDArray[np.floating]]], NDArray[np.floating]]
 """Function from the frame vectors of m segments, each (frames, d), to their scores, (m,)."""
@@ -104,12 +114,15 @@ class CollectionMetadata(BaseModel):
                 "less than it."
             )
 
-    def require_same(self, existing: CollectionMetadata | None, collection: str) -> None:
+    def require_same(
+        self, existing: CollectionMetadata | None, collection: str, tenant: str | None = None
+    ) -> None:
         """Refuse to store videos described by this metadata in a collection described by another.
 
         Args:
             existing: the metadata of the collection; None where the collection has none.
             collection: its name, for the message.
+            tenant: whose videos they are, likewise.
 
         Raises:
             SpaceMismatchError: the collection is of another embedding space.
@@ -132,7 +145,7 @@ class CollectionMetadata(BaseModel):
                 + (
                     "keeps tenants apart: say whose videos these are."
                     if existing.tenants
-                    else "does not keep tenants apart; for a tenant, ingest into a new one."
+                    else f"does not keep tenants apart; for {tenant!r}, ingest into a new one."
                 )
             )
 
@@ -250,7 +263,7 @@ class SegmentRow:
         )
 
     def payload(self) -> dict[str, Any]:
-        """Return all fields but the id and the vectors, ready for JSON; `segments` only where it is known."""
+        """Return all fields but the id and the vectors, ready for JSON; `segments` only on the last segment."""
         payload = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_PAYLOAD}
         payload["timestamps"] = list(self.timestamps)
         if self.segments is None:
@@ -299,6 +312,28 @@ class Hit:
     timestamp: float | None
     payload: Mapping[str, Any] = field(repr=False, hash=False)
 
+    @classmethod
+    def of(
+        cls,
+        id: str | int,
+        payload: Mapping[str, Any],
+        score: float,
+        *,
+        video_id: str | int | None = None,
+        timestamp: float | None = None,
+    ) -> Hit:
+        """Describe a segment by its payload; without a `video_id`, it is a video of its own."""
+        return cls(
+            id=id,
+            video_id=str(id if video_id is None else video_id),
+            path=payload.get("path"),
+            start=payload.get("start"),
+            end=payload.get("end"),
+            score=score,
+            timestamp=timestamp,
+            payload=payload,
+        )
+
     def __str__(self) -> str:
         span = "" if self.start is None or self.end is None else f"  {self.start:.1f}-{self.end:.1f} s"
         best = "" if self.timestamp is None else f" (best at {self.timestamp:.1f} s)"
@@ -320,6 +355,15 @@ class VideoFilter:
 
     def __bool__(self) -> bool:
         return self != VideoFilter()
+
+    def admits(self, payload: Mapping[str, Any]) -> bool:
+        """Whether a segment with this payload (`path`, `duration`) is of such a video."""
+        if not all(word in payload.get("path", "") for word in self.words.split()):
+            return False
+        if self.min_duration is None and self.max_duration is None:
+            return True
+        least, most = self.min_duration or 0.0, math.inf if self.max_duration is None else self.max_duration
+        return bool(least <= payload.get("duration", math.nan) <= most)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -388,27 +432,47 @@ class SearchOptions(TypedDict, total=False):
     locate: bool
 
 
-def search_request(request: SearchRequest | None, options: SearchOptions) -> SearchRequest:
-    """Return the request of a search that was given either whole or as keyword arguments.
+def from_keywords(kind: type[T], whole: T | None, keywords: Mapping[str, Any]) -> T:
+    """Return the options of a call that took them either as one object or as keyword arguments.
+
+    Args:
+        kind: class of the object, a dataclass.
+        whole: the object; None where it was not given.
+        keywords: fields of the object.
 
     Raises:
         InputError: both at once, an unknown option, or one outside its range.
     """
-    if request is None:
-        if unknown := options.keys() - SearchOptions.__annotations__.keys():
-            names = ", ".join(SearchOptions.__annotations__)
-            raise InputError(f"a search has no option {min(unknown)!r}; it has {names}.")
-        return SearchRequest(**options)
-    if options:
-        raise InputError(f"give a SearchRequest or options ({', '.join(options)}), not both.")
-    return request
+    if whole is None:
+        names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+        if unknown := keywords.keys() - set(names):
+            raise InputError(f"there is no option {min(unknown)!r}; there are {', '.join(names)}.")
+        return kind(**keywords)
+    if not isinstance(whole, kind):
+        raise InputError(f"options come as a {kind.__name__} or as keyword arguments, not as {whole!r}.")
+    if keywords:
+        raise InputError(f"give a {kind.__name__} or options ({', '.join(keywords)}), not both.")
+    return whole
 
 
-def check_queries(vectors: ArrayLike, width: int) -> NDArray[np.float32]:
+def check_query(vector: ArrayLike) -> NDArray[Any]:
+    """Return one query vector (d,) as an array (1, d), for `check_queries`.
+
+    Raises:
+        InputError: another shape.
+    """
+    query = np.asarray(vector)
+    if query.ndim != 1:
+        raise InputError(f"the query vector has shape {query.shape}; one of shape (d,) is needed.")
+    return query[None]
+
+
+def check_queries(vectors: ArrayLike, width: int, request: SearchRequest) -> NDArray[np.float32]:
     """Return query vectors (n, width) as float32.
 
     Raises:
-        InputError: another shape, or a vector that is zero or not finite, by its row.
+        InputError: another shape; a vector that is zero or not finite, by its row; or a `rerank` function for
+            several queries.
     """
     queries = np.asarray(vectors, dtype=np.float32)
     if queries.ndim != 2:
@@ -418,6 +482,8 @@ def check_queries(vectors: ArrayLike, width: int) -> NDArray[np.float32]:
     wrong = np.flatnonzero(~(np.isfinite(queries).all(axis=1) & queries.any(axis=1)))
     if len(wrong):
         raise InputError(f"query vector {wrong[0]} is zero, or holds NaN or infinite values.")
+    if callable(request.rerank) and len(queries) != 1:
+        raise InputError("a function that re-ranks is for one query; search with each on its own.")
     return queries
 
 
@@ -432,6 +498,9 @@ class ReadRequest:
         limit: how many at most.
         vectors: read the pooled vectors.
         frames: read the frame vectors, where the store has them.
+
+    Raises:
+        InputError: ids and a field at once, values without a field, or a limit below 1.
     """
 
     ids: Sequence[str | int] | None = None
@@ -440,6 +509,18 @@ class ReadRequest:
     limit: int | None = None
     vectors: bool = False
     frames: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.ids is not None and self.field is not None) or (self.values and self.field is None):
+            raise InputError("segments to read are chosen by ids, or by the values of a field.")
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit is {self.limit}; it is at least 1.")
+
+    def chooses(self, id: str | int, payload: Mapping[str, Any]) -> bool:
+        """Whether a segment is chosen; `limit` is the caller's to keep."""
+        if self.ids is not None:
+            return id in self.ids
+        return self.field is None or str(payload.get(self.field) if self.field else id) in self.values
 
 
 @dataclass(frozen=True, eq=False)
@@ -520,14 +601,23 @@ class VideoStore(ABC):
             SpaceMismatchError, StoreError: as `CollectionMetadata.require_same`; or it cannot be created.
         """
 
-    @abstractmethod
     def open(self) -> EmbeddingSpace:
-        """Check the collection, once, and return the embedding space that it is searched in.
+        """Check the collection and return the embedding space that it is searched in.
 
         Raises:
             StoreError: it is missing, is foreign and not trusted, or keeps tenants apart and none is given.
             SpaceMismatchError: it is of another space, or of another width, than the queries.
         """
+        metadata = self.metadata()
+        if metadata is None:
+            raise StoreError(
+                f"the collection {self.name!r} does not say which embedding space its vectors live in: something "
+                "other than dits_adapter made it."
+            )
+        if self.space is not None:
+            self.space.require(metadata.space, mine="the query", theirs=f"the collection {self.name!r}")
+        check_tenant(metadata, self.tenant, self.name)
+        return metadata.space
 
     @abstractmethod
     def records(self) -> Iterable[VideoRecord]:
@@ -597,11 +687,9 @@ class VideoStore(ABC):
             InputError: the vector is not (d,), or not finite, or zero; or an option outside its range.
             StoreError, SpaceMismatchError: as `open` and `find`.
         """
-        asked = search_request(request, options)
-        vector = np.asarray(query_vector)
-        if vector.ndim != 1:
-            raise InputError(f"the query vector has shape {vector.shape}; one of shape (d,) is needed.")
-        return self.find(check_queries(vector[None], self.open().width), asked)[0]
+        request = from_keywords(SearchRequest, request, options)
+        query = check_query(query_vector)
+        return self.find(check_queries(query, self.open().width, request), request)[0]
 
     def search_batch(
         self, query_vectors: ArrayLike, request: SearchRequest | None = None, **options: Unpack[SearchOptions]
@@ -614,11 +702,45 @@ class VideoStore(ABC):
         Raises:
             InputError: also for a `rerank` function and several queries: it is of one query.
         """
-        asked = search_request(request, options)
-        queries = check_queries(query_vectors, self.open().width)
-        if callable(asked.rerank) and len(queries) != 1:
-            raise InputError("a function that re-ranks is for one query; search with each on its own.")
-        return self.find(queries, asked)
+        request = from_keywords(SearchRequest, request, options)
+        return self.find(check_queries(query_vectors, self.open().width, request), request)
+
+
+def check_tenant(metadata: CollectionMetadata | None, tenant: str | None, collection: str) -> None:
+    """Refuse a tenant where the collection keeps none apart, and none where it does.
+
+    Raises:
+        StoreError: naming the collection and the remedy.
+    """
+    separate = metadata is not None and metadata.tenants
+    if separate and tenant is None:
+        raise StoreError(f"the collection {collection!r} keeps tenants apart: say which, with tenant=….")
+    if tenant is not None and not separate:
+        raise StoreError(
+            f"the collection {collection!r} does not keep tenants apart; leave out tenant={tenant!r}, or ingest "
+            "into a new collection with it."
+        )
+
+
+def video_records(payloads: Iterable[Mapping[str, Any]]) -> list[VideoRecord]:
+    """Gather the state of each video from the payloads of its segments (`SegmentRow.payload`).
+
+    A payload with the key `failure`, whose value is the reason, is that of a failure; one that ingestion did not
+    write is left out.
+    """
+    videos: dict[str, VideoRecord] = {}
+    failures: list[VideoRecord] = []
+    for payload in payloads:
+        if not payload.keys() >= {"path", "size", "mtime_ns"}:
+            continue
+        file = (payload["path"], payload["size"], payload["mtime_ns"])
+        if "failure" in payload:
+            failures.append(VideoRecord(*file, failure=payload["failure"]))
+        elif "video_id" in payload:
+            record = videos.setdefault(payload["video_id"], VideoRecord(*file, video_id=payload["video_id"]))
+            record.found += 1
+            record.expected = payload.get("segments", record.expected)
+    return [*videos.values(), *failures]
 
 
 def video_id_of(sha256: str) -> str:

@@ -10,13 +10,11 @@ from dataclasses import replace
 from os import PathLike
 
 from dits_adapter.errors import InputError, VideoError
-from dits_adapter.stores.qdrant.schema import Record, VideoFile, video_id
+from dits_adapter.stores.base import VideoFile, VideoRecord, video_id_of
 from dits_adapter.stores.report import IngestReport
+from dits_adapter.video.formats import VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = (
-    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
-    *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
-)
+__all__ = ["absolute", "find_videos", "identify", "is_gone", "is_unchanged", "lies_in", "printable", "stat_video"]
 
 
 def find_videos(paths: Iterable[str | PathLike[str]], report: IngestReport) -> list[str]:
@@ -28,15 +26,15 @@ def find_videos(paths: Iterable[str | PathLike[str]], report: IngestReport) -> l
     Raises:
         InputError: a path that does not exist.
     """
-    found: dict[str, None] = {}
+    videos: dict[str, None] = {}
     for path in map(os.path.abspath, paths):
         if os.path.isdir(path):
-            found.update(dict.fromkeys(_walk(path, report)))
+            videos.update(dict.fromkeys(_walk(path, report)))
         elif os.path.lexists(path):
-            found[path] = None
+            videos[path] = None
         else:
             raise InputError(f"{path}: no such file or folder.")
-    return list(found)
+    return list(videos)
 
 
 def _walk(root: str, report: IngestReport) -> Iterator[str]:
@@ -84,7 +82,7 @@ def identify(path: str) -> VideoFile:
                 digest.update(block[:n])
     except OSError as error:
         raise VideoError(path, f"cannot be read ({error.strerror})") from error
-    return replace(file, video_id=video_id(digest.hexdigest()))
+    return replace(file, video_id=video_id_of(digest.hexdigest()))
 
 
 def stat_video(path: str) -> VideoFile:
@@ -106,12 +104,12 @@ def absolute(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> list
 
 
 def lies_in(path: str, folders: Iterable[str]) -> bool:
-    """Whether an absolute path leads into one of these folders, however deep."""
+    """Return whether an absolute path leads into one of these folders, however deep."""
     return any(path.startswith(os.path.join(folder, "")) for folder in folders)
 
 
 def is_gone(path: str) -> bool:
-    """Whether there is certainly no such file: one in a folder that cannot be read may be there."""
+    """Return whether there is certainly no such file: one in a folder that cannot be read may be there."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -121,8 +119,8 @@ def is_gone(path: str) -> bool:
     return False
 
 
-def is_unchanged(file: VideoFile | Record) -> bool:
-    """Whether the file on disk is still the one that was described."""
+def is_unchanged(file: VideoFile | VideoRecord) -> bool:
+    """Return whether the file on disk is still the one that was described."""
     try:
         status = os.stat(file.path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Folders of video into a collection, so that it can be stopped at any moment and started again.
+"""Ingestion of folders of video into a collection, which can be stopped at any moment and started again.
 
 A video is its content: its id is made from the SHA-256 of the whole file, and the ids of its points from that and
 their spans, so that storing it twice is storing it once. Each run compares the files with what the collection says
@@ -20,23 +20,26 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import groupby
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
+from pydantic import BaseModel
 from tqdm import tqdm
+from typing_extensions import Unpack
 
 from dits_adapter.errors import InputError, StoreError, VideoError
-from dits_adapter.stores.qdrant.schema import Record, VideoFile, failure_point, segment_point
-
-if TYPE_CHECKING:
-    from qdrant_client.models import PointStruct
-
-    from dits_adapter.space import EmbeddingSpace
-    from dits_adapter.stores.qdrant.options import CollectionOptions
-    from dits_adapter.stores.qdrant.store import QdrantStore
-    from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
-
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.base import (
+    CollectionMetadata,
+    FailureRow,
+    SegmentRow,
+    VideoFile,
+    VideoRecord,
+    VideoStore,
+    from_keywords,
+)
 from dits_adapter.stores.discover import (
     absolute,
     find_videos,
@@ -48,38 +51,71 @@ from dits_adapter.stores.discover import (
 )
 from dits_adapter.stores.report import IngestReport
 
+if TYPE_CHECKING:
+    from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
+
+__all__ = ["BATCH", "IngestKeywords", "IngestOptions", "IngestSession", "Paths", "ingest", "ingesting"]
+
+Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
+"""Folders and files, or one of them."""
+
 BATCH = 16
 """Segments uploaded in one request: 1.2 MB of JSON for 12 frames of width 512, where a server accepts 32."""
 
 
-def ingest(
-    store: QdrantStore,
-    paths: str | PathLike[str] | Iterable[str | PathLike[str]],
-    encoder: VideoEncoder,
-    *,
-    segment_seconds: float | None = None,
-    overlap: float = 0.0,
-    retry_failed: bool = False,
-    sync: bool = False,
-    bulk: bool = False,
-    options: CollectionOptions | None = None,
-    progress: bool = True,
-) -> IngestReport:
-    """Embed the videos of folders and files and store them; what is there already is skipped.
+@dataclass(frozen=True, kw_only=True)
+class IngestOptions:
+    """Options of an ingestion, beside the files and their encoder.
 
-    Args:
-        store: where to; the collection is made if it is missing.
-        paths: folders and files, or one of them.
-        encoder: makes the vectors; its space is the collection's.
+    Attributes:
         segment_seconds: length of a segment, in seconds; None for one a video. A collection has one length.
-        overlap: of neighboring segments, in seconds.
+        overlap: seconds that neighboring segments share.
         retry_failed: try files again that failed before and have not changed since.
         sync: delete what is stored of files in the given folders that are there no longer. Files elsewhere, and
             those in folders that cannot be read, are left.
         bulk: have a server build its index once, after everything is stored: for a first, large run. A folder
             always does.
-        options: how a server or a folder keeps the collection, if it is new.
-        progress: show a progress bar, over the files that are not there yet.
+        store_options: how the store keeps a new collection; a model of its own, such as Qdrant's
+            `CollectionOptions`.
+    """
+
+    segment_seconds: float | None = None
+    overlap: float = 0.0
+    retry_failed: bool = False
+    sync: bool = False
+    bulk: bool = False
+    store_options: BaseModel | None = None
+
+
+class IngestKeywords(TypedDict, total=False):
+    """Fields of `IngestOptions` as keyword arguments."""
+
+    segment_seconds: float | None
+    overlap: float
+    retry_failed: bool
+    sync: bool
+    bulk: bool
+    store_options: BaseModel | None
+
+
+def ingest(
+    store: VideoStore,
+    paths: Paths,
+    encoder: VideoEncoder,
+    options: IngestOptions | None = None,
+    *,
+    progress: bool = True,
+    **keywords: Unpack[IngestKeywords],
+) -> IngestReport:
+    """Embed the videos of folders and files and store them; videos that are stored already are skipped.
+
+    Args:
+        store: where to; the collection is made if it is missing.
+        paths: folders and files, or one of them.
+        encoder: makes the vectors; its space is the collection's.
+        options: as one object; or give its fields as keyword arguments (`segment_seconds=10`).
+        progress: show a progress bar, over the files that are not stored yet.
+        keywords: fields of `IngestOptions`.
 
     Returns:
         The report. A file that gives no frames is in its `failed`, and never stops the run.
@@ -91,83 +127,79 @@ def ingest(
         StoreError: the store cannot be reached, read or written, or fails on the way. What was stored stays, and
             the next run goes on from there.
     """
-    with ingesting(
-        store,
-        paths,
-        encoder.space,
-        segment_seconds=segment_seconds,
-        overlap=overlap,
-        retry_failed=retry_failed,
-        sync=sync,
-        bulk=bulk,
-        options=options,
-        progress=progress,
-    ) as run:
+    options = from_keywords(IngestOptions, options, keywords)
+    with ingesting(store, paths, encoder.space, options, progress=progress) as session:
         segments = encoder.iter_segments(
-            run.to_encode(), segment_seconds=segment_seconds, overlap=overlap, on_error=run.fail
+            session.to_encode(),
+            segment_seconds=options.segment_seconds,
+            overlap=options.overlap,
+            on_error=session.fail,
         )
         for path, group in groupby(segments, key=lambda segment: segment.path):
-            run.store_video(path, group)
-    return run.report
+            session.store_video(path, group)
+    return session.report
 
 
 @contextmanager
 def ingesting(
-    store: QdrantStore,
-    paths: str | PathLike[str] | Iterable[str | PathLike[str]],
+    store: VideoStore,
+    paths: Paths,
     space: EmbeddingSpace,
+    options: IngestOptions | None = None,
     *,
-    segment_seconds: float | None = None,
-    overlap: float = 0.0,
-    retry_failed: bool = False,
-    sync: bool = False,
-    bulk: bool = False,
-    options: CollectionOptions | None = None,
     progress: bool = True,
-) -> Iterator[Run]:
-    """Do all of a run but decoding and embedding, which may then happen elsewhere: see `integrations/ray`.
+    **keywords: Unpack[IngestKeywords],
+) -> Iterator[IngestSession]:
+    """Do all of an ingestion but decoding and embedding, which may then happen elsewhere: see `integrations/ray`.
 
     Arguments and errors are those of `ingest`, with the space of the vectors in the place of their encoder. When
-    the block ends, what is on its way is stored, and the run's `report` is complete.
+    the block ends, segments on their way are stored, and the session's `report` is complete.
     """
     started = time.monotonic()
+    options = from_keywords(IngestOptions, options, keywords)
     report = IngestReport()
     roots = absolute(paths)
     files = find_videos(roots, report)
     folders = [root for root in roots if os.path.isdir(root)]
-    store.create(space, segment_seconds=segment_seconds, overlap=overlap, options=options)
+    metadata = CollectionMetadata(
+        space=space,
+        segment_seconds=options.segment_seconds,
+        overlap=options.overlap,
+        tenants=store.tenant is not None,
+    )
+    store.create(metadata, options.store_options)
     with (
-        store.bulk_load(progress=progress) if bulk else nullcontext(),
+        store.bulk_load(progress=progress) if options.bulk else nullcontext(),
         tqdm(total=len(files), unit="video", desc=store.collection, disable=not progress) as bar,
         ThreadPoolExecutor(1) as uploader,
     ):
-        run = Run(store, files, report, bar, uploader, retry_failed)
+        session = IngestSession(store, files, report, bar, uploader, options.retry_failed)
         try:
-            if sync:
-                run.check_folders(folders)
-            yield run
-            run.finish()
-            if sync:
-                run.remove_gone(folders)
+            if options.sync:
+                session.check_folders(folders)
+            yield session
+            session.finish()
+            if options.sync:
+                session.remove_gone(folders)
             bar.set_postfix_str("building the index")  # of a folder: a minute for 100,000 segments
-            store.build_index()
+            store.finish()
             bar.set_postfix_str("")
         except StoreError as error:
             raise StoreError(f"{error} What is stored stays; the same command goes on from there.") from error
     report.seconds = time.monotonic() - started
 
 
-class Run:
-    """One pass over the files: what the collection holds, what is on its way there.
+class IngestSession:
+    """One pass over the files: the state of the collection, and the segments on their way there.
 
     Attributes:
-        files: paths of all of them.
-        report: what was done so far.
+        files: paths of all files.
+        report: of the files so far.
     """
 
     def __init__(
         self,
-        store: QdrantStore,
+        store: VideoStore,
         files: Sequence[str],
         report: IngestReport,
         bar: tqdm,
@@ -180,27 +212,27 @@ class Run:
         self.bar = bar
         self.uploader = uploader
         self.retry_failed = retry_failed
-        self.by_path: defaultdict[str, list[Record]] = defaultdict(list)
-        self.by_video: dict[str, Record] = {}
+        self.by_path: defaultdict[str, list[VideoRecord]] = defaultdict(list)
+        self.by_video: dict[str, VideoRecord] = {}
         self.encoding: dict[str, VideoFile] = {}
-        self.batch: list[PointStruct] = []
+        self.batch: list[SegmentRow | FailureRow] = []
         self.sent: Future[None] | None = None
         for record in store.records():
             self._remember(record)
 
-    def _remember(self, record: Record) -> None:
+    def _remember(self, record: VideoRecord) -> None:
         self.by_path[record.path].append(record)
         if record.video_id:
             self.by_video[record.video_id] = record
 
-    def _delete(self, records: list[Record]) -> None:
+    def _delete(self, records: list[VideoRecord]) -> None:
         self.store.delete(records)
         for record in records:
             self.by_path[record.path].remove(record)
             self.by_video.pop(record.video_id, None)
 
     def to_encode(self) -> Iterator[str]:
-        """Deal with the files that need no decoding, and give out the others."""
+        """Settle the files that need no decoding, and yield the others."""
         for path in self.unsettled():
             try:
                 file = identify(path)
@@ -211,20 +243,20 @@ class Run:
                 yield path
 
     def unsettled(self) -> Iterator[str]:
-        """Give out the files that have to be read, if only to know their content."""
+        """Yield the files that have to be read, if only to know their content."""
         for path in self.files:
             try:
-                if not self._is_settled(stat_video(path)):
+                if not self._settle_unchanged(stat_video(path)):
                     yield path
             except VideoError as error:
                 self.skip_unreadable(error)
 
     def stored(self) -> set[str]:
-        """Return the ids of the videos that are there, whole."""
+        """Return the ids of the videos that are stored whole."""
         return {record.video_id for record in self.by_video.values() if record.complete}
 
     def admit(self, file: VideoFile) -> bool:
-        """Whether the file has to be decoded; removes what was stored of other content under its path."""
+        """Settle a file whose content is stored; return True for another one, which is to be decoded."""
         stored = self.by_video.get(file.video_id)
         outdated = [record for record in self.by_path[file.path] if record is not stored]
         if stored is not None and not stored.complete:
@@ -246,7 +278,8 @@ class Run:
         self.bar.total -= 1  # so that rate and remaining time are those of the files to be embedded
         self.bar.update(0)
 
-    def _is_settled(self, file: VideoFile) -> bool:
+    def _settle_unchanged(self, file: VideoFile) -> bool:
+        """Report a file that has not changed since it was recorded; False if it has to be read."""
         records = self.by_path[file.path]
         if len(records) != 1 or not records[0].is_of(file):
             return False
@@ -262,7 +295,7 @@ class Run:
         self._skip()
         return True
 
-    def _settle_copy(self, file: VideoFile, stored: Record) -> None:
+    def _settle_copy(self, file: VideoFile, stored: VideoRecord) -> None:
         """Content that is stored already: the file was touched or moved, or is a copy."""
         self._skip()
         if stored.path != file.path and is_unchanged(stored):
@@ -286,12 +319,13 @@ class Run:
             self.report.duplicates[path] = twin.path
             self._skip()
             return
-        record = Record(path, file.size, file.mtime_ns, file.video_id)
-        held = next(segments)
+        record = VideoRecord(path, file.size, file.mtime_ns, file.video_id)
+        tenant = self.store.tenant
+        pending = next(segments)
         for segment in segments:
-            self._queue(segment_point(file, held, tenant=self.store.tenant))
+            self._queue(SegmentRow.of(file, pending, tenant=tenant))
             record.found += 1
-            held = segment
+            pending = segment
         record.found += 1
         if path not in self.encoding:  # it failed half-way
             self._withdraw(record)
@@ -302,13 +336,13 @@ class Run:
             self._withdraw(record)
             self.report.failed[path] = "changed while it was read; run again when it is complete"
             return
-        self._queue(segment_point(file, held, segments=record.found, tenant=self.store.tenant))
+        self._queue(SegmentRow.of(file, pending, segments=record.found, tenant=tenant))
         record.expected = record.found
         self._remember(record)
         self.report.videos += 1
         self.report.segments += record.found
 
-    def _withdraw(self, record: Record) -> None:
+    def _withdraw(self, record: VideoRecord) -> None:
         self.settle()
         self.store.delete([record])
 
@@ -318,11 +352,11 @@ class Run:
         if file is None:  # a copy of another one, and reported as such, before it failed half-way
             return
         self.report.failed[error.path] = error.reason
-        self._queue(failure_point(file, error.reason, tenant=self.store.tenant))
+        self._queue(FailureRow(file.path, file.size, file.mtime_ns, error.reason))
         self.bar.update()
 
-    def _queue(self, point: PointStruct) -> None:
-        self.batch.append(point)
+    def _queue(self, row: SegmentRow | FailureRow) -> None:
+        self.batch.append(row)
         if len(self.batch) >= BATCH:
             self.upload()
 
@@ -331,10 +365,16 @@ class Run:
         if self.sent is not None:
             self.sent.result()
         batch, self.batch = self.batch, []
-        if self.store.remote:
-            self.sent = self.uploader.submit(self.store.write, batch)
+        if self.store.capabilities.remote:
+            self.sent = self.uploader.submit(self._write, batch)
         else:
-            self.store.write(batch)
+            self._write(batch)
+
+    def _write(self, batch: Sequence[SegmentRow | FailureRow]) -> None:
+        if rows := [row for row in batch if isinstance(row, SegmentRow)]:
+            self.store.write(rows)
+        if failures := [row for row in batch if isinstance(row, FailureRow)]:
+            self.store.write_failures(failures)
 
     def settle(self) -> None:
         """Send what is queued and wait until all is stored."""

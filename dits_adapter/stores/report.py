@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+__all__ = ["IngestReport"]
+
 
 @dataclass
 class IngestReport:
-    """What one run did, by file.
+    """Report of one ingestion, by file.
 
     Attributes:
         videos: how many were embedded and stored, and in how many `segments`.
-        present: how many were there already.
-        moved: how many were there already, under a path where they no longer are.
+        present: how many were stored already.
+        moved: how many were stored already, under a path where they no longer are.
         removed: files that are gone, of which all was deleted (`sync`).
         duplicates: files with the content of another one, which they are mapped to.
         failed: files that gave no frames, and why.

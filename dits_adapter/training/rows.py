@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from dits_adapter.adapters import adapter_entries, adapter_entry
 from dits_adapter.errors import InputError
-from dits_adapter.evaluation.comparison import PLAIN
 from dits_adapter.sampler import SamplerConfig
+from dits_adapter.training.comparison import PLAIN
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 from dits_adapter.training.initial import LEARNING_RATES
 

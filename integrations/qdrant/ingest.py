@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from qdrant_client import QdrantClient
 
 from dits_adapter import DITSError, QdrantStore, VideoEncoder
+from dits_adapter.stores.ingest import ingest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         encoder = VideoEncoder.from_pretrained(args.encoder)
         store = QdrantStore(client, args.collection)
-        report = store.ingest(args.folders, encoder, segment_seconds=args.segment_seconds)
+        report = ingest(store, args.folders, encoder, segment_seconds=args.segment_seconds)
     except DITSError as error:
         print(error, file=sys.stderr)
         return 1

@@ -21,9 +21,9 @@ from dits_adapter.cli.ingest import add_ingest_options, ingest_options
 from dits_adapter.errors import MissingExtraError, VideoError
 from dits_adapter.hub import bundled
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.base import VideoFile
 from dits_adapter.stores.discover import identify
-from dits_adapter.stores.ingest import Run, ingesting
-from dits_adapter.stores.qdrant.schema import VideoFile
+from dits_adapter.stores.ingest import IngestSession, ingesting
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.video.encoder import EncodedSegment
 
@@ -133,7 +133,7 @@ def embedded(
         yield row["result"]
 
 
-def settle(run: Run, results: Iterable[Result]) -> list[str]:
+def settle(session: IngestSession, results: Iterable[Result]) -> list[str]:
     """Store what workers made, and return the files that have to be read again.
 
     Their content was stored when the run began, so that no worker embedded it, and has been replaced since.
@@ -141,12 +141,12 @@ def settle(run: Run, results: Iterable[Result]) -> list[str]:
     again = []
     for path, file, reason, segments in results:
         if file is None:
-            run.skip_unreadable(VideoError(path, reason))
-        elif run.admit(file):
+            session.skip_unreadable(VideoError(path, reason))
+        elif session.admit(file):
             if reason:
-                run.fail(VideoError(path, reason))
+                session.fail(VideoError(path, reason))
             elif segments:
-                run.store_video(path, iter(segments))
+                session.store_video(path, iter(segments))
             else:
                 again.append(path)
     return again
@@ -174,15 +174,15 @@ def ingest(args: argparse.Namespace) -> IngestReport:
         args.encoder = os.path.abspath(args.encoder)  # workers have another working directory
     with (
         QdrantStore(args.store, args.collection, tenant=args.tenant) as store,
-        ingesting(store, args.paths, encoder.space, **ingest_options(args)) as run,
+        ingesting(store, args.paths, encoder.space, **ingest_options(args)) as session,
     ):
-        paths = list(run.unsettled())
+        paths = list(session.unsettled())
         if paths:
             look_for_machines(args)
         for _ in range(2):
             if paths:
-                paths = settle(run, embedded(paths, args, encoder.space, run.stored()))
-    return run.report
+                paths = settle(session, embedded(paths, args, encoder.space, session.stored()))
+    return session.report
 
 
 def main(argv: Sequence[str] | None = None) -> int:

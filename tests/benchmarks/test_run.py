@@ -25,7 +25,7 @@ from dits_adapter.evaluation.metrics import ranks
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training.config import JointRecipe
-from dits_adapter.training.joint.clips import Captions
+from dits_adapter.training.joint.captions import Captions
 from dits_adapter.video.encoder import VideoEncoder
 from dits_adapter.xpool import XPool, XPoolScores
 

@@ -13,8 +13,7 @@ from pydantic import TypeAdapter
 from benchmarks import generated, scale
 from benchmarks.generated import CHUNK, PER_VIDEO, PairModel
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.stores.qdrant.schema import POOLED
-from dits_adapter.stores.qdrant.store import QdrantStore
+from dits_adapter.stores.qdrant.store import POOLED, QdrantStore
 from dits_adapter.video.decode import decode_frames
 from tests.stores.conftest import qdrant_process  # noqa: F401
 

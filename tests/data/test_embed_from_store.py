@@ -21,6 +21,7 @@ from dits_adapter.errors import (
     StoreError,
 )
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.video.encoder import VideoEncoder
 from tests.data.fakes import FRAMES, write_pairs
@@ -36,7 +37,7 @@ def ingested(tmp_path: Path, tiny_clip: Path) -> tuple[QdrantStore, VideoEncoder
     clips = [write_clip(folder / f"{n}.mp4", [picture(40 * n + i) for i in range(15)]) for n in range(5)]
     encoder = VideoEncoder.from_pretrained(tiny_clip, frames=FRAMES, device="cpu")
     store = QdrantStore(QdrantClient(":memory:"))
-    store.ingest(clips, encoder, progress=False)
+    ingest(store, clips, encoder, progress=False)
     return store, encoder, clips
 
 
@@ -72,7 +73,7 @@ class TestQdrant:
     def test_several_points_of_one_video_are_named_one_by_one(self, ingested, tmp_path):
         store, encoder, clips = ingested
         segments = QdrantStore(store.client, "segments")
-        segments.ingest(clips[:2], encoder, segment_seconds=0.2, progress=False)
+        ingest(segments, clips[:2], encoder, segment_seconds=0.2, progress=False)
         points, _ = store.client.scroll("segments")
         lines = [{"id": points[0].payload["video_id"], "text": "a"}]
         with pytest.raises(DITSError, match=r"3 segments of the collection have this id"):
@@ -132,7 +133,7 @@ class TestQdrant:
     def test_command(self, ingested, tmp_path, tiny_clip, capsys):
         _, encoder, clips = ingested
         with QdrantStore(tmp_path / "store") as store:
-            store.ingest(clips, encoder, progress=False)
+            ingest(store, clips, encoder, progress=False)
             lines = [{"id": record.video_id, "text": "a"} for record in store.records()]
         pairs = write_pairs(tmp_path / "pairs.jsonl", lines)
         command = ["embed", str(pairs), "--encoder", str(tiny_clip), "--out", str(tmp_path / "cache")]

@@ -23,7 +23,8 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, MissingExtraError
-from dits_adapter.stores.qdrant.schema import VideoFile, segment_point, video_id
+from dits_adapter.stores.base import CollectionMetadata, SegmentRow, VideoFile, video_id_of
+from dits_adapter.stores.qdrant._schema import segment_point
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 
@@ -50,11 +51,12 @@ def points() -> list[models.PointStruct]:
             timestamps=[1.5, 2.5],
             duration=4.0,
             fps=10.0,
-            backend="none",
+            decoder="none",
             vector=frames.mean(axis=0),
             frame_vectors=frames,
         )
-        made.append(segment_point(VideoFile(f"/{n}.mp4", 1, 1, video_id(str(n))), segment, segments=1))  # type: ignore[arg-type]
+        file = VideoFile(f"/{n}.mp4", 1, 1, video_id_of(str(n)))
+        made.append(segment_point(SegmentRow.of(file, segment, segments=1)))  # type: ignore[arg-type]
     return made
 
 
@@ -63,8 +65,8 @@ def client(encoder: DITSQueryEncoder) -> Iterator[QdrantClient]:
     """A collection `videos` in memory, as ingestion makes it."""
     client = QdrantClient(":memory:")
     store = QdrantStore(client)
-    store.create(encoder.space)
-    store.write(points())
+    store.create(CollectionMetadata(space=encoder.space))
+    store.write_points(points())
     yield client
     client.close()
 
@@ -174,8 +176,8 @@ class TestHaystack:
         from haystack import Pipeline
 
         with QdrantStore(tmp_path / "index") as store:
-            store.create(encoder.space)
-            store.write(points())
+            store.create(CollectionMetadata(space=encoder.space))
+            store.write_points(points())
         model = str(prepared / "tiny-dits")
         pipeline = Pipeline()
         pipeline.add_component("embedder", DITSTextEmbedder(model, strength=0.5))

@@ -27,7 +27,7 @@ from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
 from dits_adapter.evaluation.calibration import Calibration
-from dits_adapter.stores.qdrant.edge.client import EdgeClient
+from dits_adapter.stores.qdrant.edge._client import EdgeClient
 from dits_adapter.xpool import XPool, XPoolReranker
 from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents

@@ -25,7 +25,7 @@ from qdrant_client import QdrantClient
 
 from dits_adapter import QdrantStore
 from dits_adapter.cli import main as dits_adapter
-from dits_adapter.stores.ingest import Run
+from dits_adapter.stores.ingest import IngestSession
 from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents
 
@@ -124,10 +124,10 @@ def test_killed_workers_are_replaced_and_nothing_is_lost(
     os.rename(library, library.with_name("my-videos"))
     killed: set[int] = set()
     replaced: set[int] = set()
-    store_video, stored = Run.store_video, iter(range(1, CLIPS + 1))
+    store_video, stored = IngestSession.store_video, iter(range(1, CLIPS + 1))
 
-    def killing(run: Run, *arguments: Any) -> None:
-        store_video(run, *arguments)
+    def killing(session: IngestSession, *arguments: Any) -> None:
+        store_video(session, *arguments)
         if next(stored) == 3:
             killed.update(workers())
             for pid in killed:
@@ -137,7 +137,7 @@ def test_killed_workers_are_replaced_and_nothing_is_lost(
     collection = collections()
     main = script()["main"]
     with monkeypatch.context() as patched:
-        patched.setattr(Run, "store_video", killing)
+        patched.setattr(IngestSession, "store_video", killing)
         assert main(command(qdrant_server, collection)) == 3
     output = capsys.readouterr().out
     assert killed

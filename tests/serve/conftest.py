@@ -20,6 +20,7 @@ from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.serve.search import Searcher
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.ingest import ingest
 from tests.stores.conftest import qdrant_process, qdrant_server  # noqa: F401  (fixtures)
 
 QUERY = "a red ball rolls away"
@@ -76,7 +77,7 @@ def client(library: Path, tiny_clip: Path) -> Iterator[QdrantClient]:
     """A collection `videos` of two-second segments."""
     client = QdrantClient(":memory:")
     videos = VideoEncoder.from_pretrained(tiny_clip)
-    QdrantStore(client).ingest(library, videos, segment_seconds=2, progress=False)
+    ingest(QdrantStore(client), library, videos, segment_seconds=2, progress=False)
     yield client
     client.close()
 

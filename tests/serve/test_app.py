@@ -25,6 +25,8 @@ from dits_adapter.cli import main
 from dits_adapter.serve import app as app_module
 from dits_adapter.serve.app import create_app
 from dits_adapter.serve.search import Searcher
+from dits_adapter.stores.base import CollectionMetadata
+from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant.aliases import switch
 from tests.serve.conftest import QUERY
 
@@ -88,7 +90,7 @@ def test_bad_requests_are_sentences(http, params, status, message):
 
 def test_a_dead_server_is_a_sentence(encoder, qdrant_process):
     server = qdrant_process()
-    QdrantStore(server.url).create(encoder.space)
+    QdrantStore(server.url).create(CollectionMetadata(space=encoder.space))
     searcher = Searcher(QdrantStore(server.url, space=encoder.space), encoder)
     searcher.load()
     http = TestClient(create_app(searcher), base_url=HOME)
@@ -114,8 +116,8 @@ def test_an_alias_is_followed_when_its_collection_is_gone(client, searcher, enco
     try:
         for n, collection in enumerate(collections):
             store = QdrantStore(server, collection)
-            store.create(encoder.space, segment_seconds=2)
-            store.write(points[n:])
+            store.create(CollectionMetadata(space=encoder.space, segment_seconds=2))
+            store.write_points(points[n:])
         switch(QdrantStore(server, name), collections[0])
         served = Searcher(QdrantStore(qdrant_server, name, space=encoder.space), encoder)
         served.load()
@@ -170,7 +172,7 @@ class TestVideos:
         secret.write_text("secret")
         client = QdrantClient(":memory:")
         store = QdrantStore(client, space=encoder.space)
-        store.ingest(tmp_path / "videos", VideoEncoder.from_pretrained(tiny_clip), progress=False)
+        ingest(store, tmp_path / "videos", VideoEncoder.from_pretrained(tiny_clip), progress=False)
         http = TestClient(create_app(Searcher(store, encoder)), base_url=HOME)
         found = http.get("/api/search", params={"query": QUERY}).json()["plain"]
         changed, deleted, replaced, *_ = found

@@ -17,6 +17,7 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.errors import InputError
 from dits_adapter.serve import search as search_module
 from dits_adapter.serve.search import Filters, Searcher
+from dits_adapter.stores.base import CollectionMetadata
 from tests.serve.conftest import CALIBRATION, QUERY, save_adapter
 
 
@@ -124,9 +125,9 @@ def test_a_server_finds_and_draws_the_same(searcher, encoder, client, qdrant_ser
     server = QdrantClient(url=qdrant_server, check_compatibility=False)
     store = QdrantStore(server, collection, space=encoder.space)
     try:
-        store.create(encoder.space, segment_seconds=2)
+        store.create(CollectionMetadata(space=encoder.space, segment_seconds=2))
         stored, _ = client.scroll("videos", limit=100, with_vectors=True)
-        store.write([models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored])
+        store.write_points([models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored])
         remote = Searcher(store, encoder)
         for options in ({}, {"filters": Filters(words="clip-1 mp4")}, {"limit": 1}):
             here, there = searcher.compare(QUERY, **options), remote.compare(QUERY, **options)
@@ -166,12 +167,12 @@ class TestProbabilities:
         monkeypatch.setattr(search_module, "time", SimpleNamespace(monotonic=lambda: now))
         mine = QdrantClient(":memory:")
         store = QdrantStore(mine, space=encoder.space)
-        store.create(encoder.space, segment_seconds=2)
+        store.create(CollectionMetadata(space=encoder.space, segment_seconds=2))
         stored, _ = client.scroll("videos", limit=100, with_vectors=True)
         points = [models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored]
         last = {point.payload["video_id"]: point for point in points if "segments" in point.payload}
         few, more = list(last.values())[:3], list(last.values())[3:]
-        store.write(few)
+        store.write_points(few)
         counts = []
         count = store.count_videos
         monkeypatch.setattr(store, "count_videos", lambda: counts.append(1) or count())
@@ -185,7 +186,7 @@ class TestProbabilities:
             now += passed
             found = searcher.compare(QUERY).adapted
             assert [hit.probability for hit in found] == expected(found, videos)
-            store.write(more)
+            store.write_points(more)
         assert len(counts) == 2
 
     def test_stay_unknown_where_the_encoder_has_none(self, client, adapter):
@@ -221,7 +222,7 @@ def test_somebody_elses_collection_shows_no_files(encoder):
 
 def test_an_empty_collection(encoder):
     client = QdrantClient(":memory:")
-    QdrantStore(client).create(encoder.space)
+    QdrantStore(client).create(CollectionMetadata(space=encoder.space))
     comparison = Searcher(QdrantStore(client, space=encoder.space), encoder).compare(QUERY, steps=0)
     assert comparison.plain == comparison.adapted == comparison.map.cloud == []
 

@@ -100,7 +100,7 @@ def ingest_when_told(location: str, collection: str, folder: str) -> None:
         process = os.fork()  # imports take longer than what is to be killed
         if process == 0:
             with QdrantStore(location, collection) as store:
-                store.ingest(folder, FakeEncoder(delay=0.001), progress=False)  # type: ignore[arg-type]
+                ingest.ingest(store, folder, FakeEncoder(delay=0.001), progress=False)  # type: ignore[arg-type]
             os._exit(0)
         print(process, flush=True)
         next(sys.stdin)  # not waited for before, so that its number stays its own

@@ -18,7 +18,8 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from benchmarks.server import QdrantProcess
 from dits_adapter.errors import StoreError
 from dits_adapter.stores import ingest as ingest_module
-from dits_adapter.stores.qdrant import connection, retry
+from dits_adapter.stores.qdrant import _connection as connection
+from dits_adapter.stores.qdrant import _retry as retry
 from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.qdrant.store import QdrantStore
 from tests.stores.conftest import contents
@@ -43,7 +44,7 @@ def running() -> Iterator[QdrantCluster]:
 @pytest.fixture
 def nodes(running: QdrantCluster, monkeypatch: pytest.MonkeyPatch) -> list[QdrantProcess]:
     """All of them there, with short pauses between requests and many of these."""
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.05)
     monkeypatch.setattr(ingest_module, "BATCH", 4)
     for node in running.nodes:
         node.start()
@@ -147,7 +148,7 @@ def test_a_node_killed_during_ingestion_and_search_loses_nothing(
 
         encoder.before = kill_and_start
         with QdrantStore(proxy.url, collection) as store:
-            run(store, library / "000.mp4", options=TWO_COPIES)
+            run(store, library / "000.mp4", store_options=TWO_COPIES)
             with Searches(proxy.url, collection, expected) as searches:
                 report = run(store, library, encoder)
         assert searches.wrong == []
@@ -171,7 +172,7 @@ def test_writes_that_ask_for_more_copies_than_there_are_wait_for_them(
     encoder.before = kill
     with QdrantStore(nodes[0].url, collection) as store:
         try:
-            run(store, library, encoder, options=TWO_COPIES.model_copy(update={"write_consistency": 2}))
+            run(store, library, encoder, store_options=TWO_COPIES.model_copy(update={"write_consistency": 2}))
         finally:
             back.join()
     assert "is away or overloaded" in caplog.text
@@ -186,7 +187,7 @@ def test_without_any_copy_of_a_shard_it_says_so_and_goes_on_when_one_is_back(
     collection = f"videos-{uuid.uuid4().hex}"
     query = next(vectors["video"] for _, vectors in expected.values() if vectors)
     with QdrantStore(nodes[0].url, collection) as store:
-        run(store, library, options=TWO_COPIES)
+        run(store, library, store_options=TWO_COPIES)
         before = store.search(query)
         for node in nodes[1:]:
             node.kill()
@@ -215,7 +216,7 @@ LASTING = [(500, "Service internal error: No space left on device"), (404, "Not 
 def test_only_what_passes_is_asked_again(
     library: Path, monkeypatch: pytest.MonkeyPatch, status: int, answer: str, request_: str
 ) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.001)
     store = fresh()
     run(store, library / "000.mp4")
     original: Callable[..., Any] = getattr(store.client, request_)
@@ -244,7 +245,7 @@ def test_only_what_passes_is_asked_again(
 
 
 def test_a_search_gives_up_soon(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.001)
     monkeypatch.setattr(connection, "SEARCH_PATIENCE", 0.05)
     client = QdrantClient(":memory:")
     store = QdrantStore(client)

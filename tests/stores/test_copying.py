@@ -16,12 +16,13 @@ from qdrant_client import QdrantClient, models
 
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
+from dits_adapter.stores.base import CollectionMetadata
+from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant import copy as copying
 from dits_adapter.stores.qdrant.aliases import switch
 from dits_adapter.stores.qdrant.copy import copy_collection
 from dits_adapter.stores.qdrant.options import CollectionOptions
-from dits_adapter.stores.qdrant.schema import POOLED
-from dits_adapter.stores.qdrant.store import QdrantStore
+from dits_adapter.stores.qdrant.store import POOLED, QdrantStore
 from tests.stores.conftest import contents
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 
@@ -45,7 +46,7 @@ def fill(place: Place, folder: Path, **options: Any) -> None:
     for seed in range(8):
         write_video(folder / f"{seed}.mp4", "broken" if seed == 5 else "good", seed=seed, segments=seed + 1)
     with QdrantStore(*place) as store:
-        store.ingest(folder, FakeEncoder(), progress=False, **options)  # type: ignore[arg-type]
+        ingest(store, folder, FakeEncoder(), progress=False, **options)  # type: ignore[arg-type]
 
 
 def everything(place: Place) -> tuple[Any, ...]:
@@ -73,7 +74,7 @@ def assert_same(places: tuple[Place, Place]) -> None:
 def test_all_of_it_arrives_and_is_searched_alike(places: tuple[Place, Place], tmp_path: Path) -> None:
     source, destination = places
     options = CollectionOptions(hnsw_m=24, on_disk=True, quantization="scalar")
-    fill(source, tmp_path / "videos", options=options, segment_seconds=2.0)
+    fill(source, tmp_path / "videos", store_options=options, segment_seconds=2.0)
     with QdrantStore(*source) as store:
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
         store.client.create_payload_index(store.collection, "decoder", tenant)
@@ -91,7 +92,7 @@ def test_it_can_be_cut_short_anywhere(
     source, destination = places
     fill(source, tmp_path / "videos")
     monkeypatch.setattr(copying, "BATCH", 5)
-    write = QdrantStore.write
+    write = QdrantStore.write_points
     steps: Iterator[int]
 
     def stopping(self: QdrantStore, points: Any) -> None:
@@ -99,7 +100,7 @@ def test_it_can_be_cut_short_anywhere(
             raise KeyboardInterrupt
         write(self, points)
 
-    monkeypatch.setattr(QdrantStore, "write", stopping)
+    monkeypatch.setattr(QdrantStore, "write_points", stopping)
     for writes in (0, 1, 3):
         steps = iter(range(writes))
         with (
@@ -121,9 +122,9 @@ def test_killed_again_and_again_it_ends_as_one_clean_copy(places: tuple[Place, P
     code = (
         "import sys, time; from dits_adapter.cli import main\n"
         "from dits_adapter.stores.qdrant import copy as copying, store as qdrant\n"
-        "copying.BATCH = 2; write = qdrant.QdrantStore.write\n"
+        "copying.BATCH = 2; write = qdrant.QdrantStore.write_points\n"
         "def slowly(*given): write(*given); time.sleep(0.05); print('one', flush=True)\n"
-        "qdrant.QdrantStore.write = slowly; sys.exit(main(sys.argv[1:]))"
+        "qdrant.QdrantStore.write_points = slowly; sys.exit(main(sys.argv[1:]))"
     )
     arguments = ["copy", source[0], destination[0], "--collection", source[1], "--to", destination[1]]
     for _ in range(3):
@@ -148,7 +149,7 @@ def test_what_changed_in_the_source_is_brought_over(places: tuple[Place, Place],
     (tmp_path / "videos" / "1.mp4").rename(tmp_path / "videos" / "moved.mp4")
     write_video(tmp_path / "videos" / "new.mp4", seed=99)
     with QdrantStore(*source) as one, QdrantStore(*destination) as other:
-        one.ingest(tmp_path / "videos", FakeEncoder(), progress=False)  # type: ignore[arg-type]
+        ingest(one, tmp_path / "videos", FakeEncoder(), progress=False)  # type: ignore[arg-type]
         assert copy_collection(one, other, progress=False) == 2 + 2
     assert_same(places)
 
@@ -160,7 +161,7 @@ def test_a_destination_with_something_else_is_refused_and_left(
     fill(source, tmp_path / "videos")
     write_video(tmp_path / "other" / "a.mp4", seed=77)
     with QdrantStore(*destination) as other:
-        other.ingest(tmp_path / "other", FakeEncoder(), progress=False)  # type: ignore[arg-type]
+        ingest(other, tmp_path / "other", FakeEncoder(), progress=False)  # type: ignore[arg-type]
         before = contents(other)
         with (
             QdrantStore(*source) as one,
@@ -169,11 +170,11 @@ def test_a_destination_with_something_else_is_refused_and_left(
             copy_collection(one, other, progress=False)
         assert contents(other).keys() == before.keys()
         other.client.delete_collection(other.collection)
-        other.create(fake_space(1))
+        other.create(CollectionMetadata(space=fake_space(1)))
         with QdrantStore(*source) as one, pytest.raises(SpaceMismatchError, match="fake-1"):
             copy_collection(one, other, progress=False)
         other.client.delete_collection(other.collection)
-        other.create(fake_space(), segment_seconds=1.0)
+        other.create(CollectionMetadata(space=fake_space(), segment_seconds=1.0))
         with QdrantStore(*source) as one, pytest.raises(StoreError, match="holds segments of 1 s"):
             copy_collection(one, other, progress=False)
         assert other.client.count(other.collection).count == 0
@@ -181,8 +182,8 @@ def test_a_destination_with_something_else_is_refused_and_left(
 
 def test_a_copy_that_lacks_something_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill((str(tmp_path / "a"), "videos"), tmp_path / "videos")
-    write = QdrantStore.write
-    monkeypatch.setattr(QdrantStore, "write", lambda self, points: write(self, points[1:]))
+    write = QdrantStore.write_points
+    monkeypatch.setattr(QdrantStore, "write_points", lambda self, points: write(self, points[1:]))
     with (
         QdrantStore(tmp_path / "a") as one,
         QdrantStore(tmp_path / "b") as other,
@@ -196,7 +197,7 @@ def test_tenants_are_copied_and_kept_apart(places: tuple[Place, Place], tmp_path
     for seed, tenant in enumerate(("ada", "bob")):
         video = write_video(tmp_path / tenant / "a.mp4", seed=seed)
         with QdrantStore(*source, tenant=tenant) as store:
-            store.ingest(video, FakeEncoder(), progress=False)  # type: ignore[arg-type]
+            ingest(store, video, FakeEncoder(), progress=False)  # type: ignore[arg-type]
     with QdrantStore(*source) as one, QdrantStore(*destination) as other:
         assert copy_collection(one, other, progress=False) == 4
     assert_same(places)
@@ -220,7 +221,7 @@ def test_a_collection_is_not_copied_onto_itself_by_an_alias(qdrant_server: str, 
 
 def test_between_somebodys_own_clients(qdrant_server: str, tmp_path: Path) -> None:
     name = f"copying-{uuid.uuid4().hex}"
-    fill((qdrant_server, name), tmp_path / "videos", options=CollectionOptions(shards=2))
+    fill((qdrant_server, name), tmp_path / "videos", store_options=CollectionOptions(shards=2))
     one, other = (QdrantClient(url=qdrant_server, check_compatibility=False) for _ in range(2))
     memories = [QdrantClient(":memory:") for _ in range(2)]
     try:

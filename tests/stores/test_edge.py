@@ -22,8 +22,9 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from dits_adapter.errors import InputError, StoreError
-from dits_adapter.stores.qdrant.edge.client import GONE, NEW, EdgeClient
-from dits_adapter.stores.qdrant.edge.collection import COLLECTION
+from dits_adapter.stores.ingest import ingest
+from dits_adapter.stores.qdrant.edge._client import GONE, NEW, EdgeClient
+from dits_adapter.stores.qdrant.edge._collection import COLLECTION
 from dits_adapter.stores.qdrant.store import QdrantStore
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 
@@ -456,7 +457,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from qdrant_client import models
-from dits_adapter.stores.edge import EdgeClient
+from dits_adapter.stores.qdrant.edge._client import EdgeClient
 
 start = int(sys.argv[2])
 client = EdgeClient(Path(sys.argv[1]))
@@ -699,5 +700,5 @@ def test_ingestion_leaves_a_folder_indexed(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(EdgeClient, "optimize", lambda self, name: built.append(name))
     write_video(tmp_path / "library" / "a.mp4")
     with QdrantStore(tmp_path / "store", "mine", space=fake_space()) as store:
-        store.ingest(tmp_path / "library", FakeEncoder(), progress=False)  # type: ignore[arg-type]
+        ingest(store, tmp_path / "library", FakeEncoder(), progress=False)  # type: ignore[arg-type]
     assert built == ["mine"]

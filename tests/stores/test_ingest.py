@@ -27,9 +27,10 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from benchmarks.server import QdrantProcess
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import ingest as ingest_module
+from dits_adapter.stores.base import CollectionMetadata, SegmentRow, VideoFile
 from dits_adapter.stores.discover import find_videos
-from dits_adapter.stores.qdrant import connection, retry
-from dits_adapter.stores.qdrant.schema import VideoFile, segment_point
+from dits_adapter.stores.qdrant import _connection as connection
+from dits_adapter.stores.qdrant import _retry as retry
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.report import IngestReport
 from tests.stores.conftest import Storage, contents
@@ -37,7 +38,7 @@ from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
 
 
 def run(store: QdrantStore, folder: Path, encoder: FakeEncoder | None = None, **options: Any) -> IngestReport:
-    return store.ingest(folder, encoder or FakeEncoder(), progress=False, **options)  # type: ignore[arg-type]
+    return ingest_module.ingest(store, folder, encoder or FakeEncoder(), progress=False, **options)  # type: ignore[arg-type]
 
 
 def fresh(collection: str = "videos") -> QdrantStore:
@@ -146,7 +147,7 @@ def test_stopped_before_or_after_any_write_the_next_run_completes_it(
             return wrapped
 
         with monkeypatch.context() as patched:
-            for name in ("write", "forget", "relocate"):
+            for name in ("write_points", "delete", "update_path"):
                 patched.setattr(QdrantStore, name, stopping(getattr(QdrantStore, name)))
             yield
 
@@ -232,7 +233,7 @@ def test_a_server_that_restarts_is_outlasted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(ingest_module, "BATCH", 1)
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.05)
     clean = fresh()
     run(clean, library)
     server = qdrant_process()
@@ -260,7 +261,7 @@ def test_a_server_that_restarts_is_outlasted(
 def test_an_overloaded_server_is_asked_again_and_one_that_refuses_is_not(
     library: Path, monkeypatch: pytest.MonkeyPatch, answer: int
 ) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.001)
     store = fresh()
     upsert, asked = store.client.upsert, 0
 
@@ -353,7 +354,7 @@ def test_full_disk_is_said_and_what_was_stored_stays(
     clean = fresh()
     run(clean, library)
     with QdrantStore(tmp_path / "store") as store, monkeypatch.context() as patched:
-        store.create(fake_space())
+        store.create(CollectionMetadata(space=fake_space()))
         free = iter([1 << 30, 1 << 30])  # enough for two batches
         patched.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=next(free, 1 << 20)))
         with pytest.raises(StoreError, match=r"disk is full: 1 MB are free.*Make space.*the same command goes on"):
@@ -440,7 +441,7 @@ def test_leftovers_of_another_run_under_the_same_path_are_removed(storage: Stora
     (segment, _) = FakeEncoder().iter_segments([str(other)], on_error=pytest.fail)
     status = video.stat()
     file = VideoFile(str(video), status.st_size, status.st_mtime_ns, str(uuid.uuid4()))
-    storage.open().write([segment_point(file, segment)])
+    storage.open().write([SegmentRow.of(file, segment)])
     assert run(storage.open(), video).present == 1
     assert_same(contents(storage.open()), before)
 

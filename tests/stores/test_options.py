@@ -13,11 +13,14 @@ from qdrant_client import QdrantClient, models
 
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores.base import CollectionMetadata
+from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.qdrant.recall import EFS, measure_recall
-from dits_adapter.stores.qdrant.schema import POOLED
-from dits_adapter.stores.qdrant.store import QdrantStore
+from dits_adapter.stores.qdrant.store import POOLED, QdrantStore
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
+
+METADATA = CollectionMetadata(space=fake_space())
 
 ALL = {
     "float16": True,
@@ -52,8 +55,8 @@ def kept_as(store: QdrantStore) -> CollectionOptions:
 def test_a_collection_is_kept_as_asked(place: tuple[str, str], options: dict) -> None:
     asked = CollectionOptions.model_validate(options)
     with QdrantStore(*place) as store:
-        asked = asked if store.remote else asked.model_copy(update={"shards": None})
-        store.create(fake_space(), options=asked)
+        asked = asked if store.capabilities.remote else asked.model_copy(update={"shards": None})
+        store.create(METADATA, options=asked)
         unsaid = {"shards"} if asked.shards is None else set()
         assert kept_as(store).model_dump(exclude=unsaid) == asked.model_dump(exclude=unsaid)
     with QdrantStore(*place) as store:
@@ -65,7 +68,7 @@ def test_a_quantized_collection_is_filled_and_searched(place: tuple[str, str], t
         write_video(tmp_path / "videos" / f"{seed}.mp4", seed=seed)
     options = CollectionOptions(float16=True, quantization="scalar")
     with QdrantStore(*place) as store:
-        store.ingest(tmp_path / "videos", FakeEncoder(), options=options, progress=False)  # type: ignore[arg-type]
+        ingest(store, tmp_path / "videos", FakeEncoder(), store_options=options, progress=False)  # type: ignore[arg-type]
         wanted = next(FakeEncoder().iter_segments([str(tmp_path / "videos" / "3.mp4")], on_error=print))
         for exact in (False, True):
             hit = store.search(wanted.vector, exact=exact)[0]
@@ -75,19 +78,19 @@ def test_a_quantized_collection_is_filled_and_searched(place: tuple[str, str], t
 
 def test_other_options_than_those_it_has_are_refused(place: tuple[str, str]) -> None:
     with QdrantStore(*place) as store:
-        store.create(fake_space(), options=CollectionOptions(hnsw_m=8))
-        store.create(fake_space(), options=CollectionOptions(hnsw_m=8))
-        store.create(fake_space())
+        store.create(METADATA, options=CollectionOptions(hnsw_m=8))
+        store.create(METADATA, options=CollectionOptions(hnsw_m=8))
+        store.create(METADATA)
         message = r"is there already, with hnsw_m=8 instead of 9, quantization=none instead of scalar"
         with pytest.raises(StoreError, match=message):
-            store.create(fake_space(), options=CollectionOptions(hnsw_m=9, quantization="scalar", float16=False))
+            store.create(METADATA, options=CollectionOptions(hnsw_m=9, quantization="scalar", float16=False))
 
 
 def test_options_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match="memory has none"):
-        QdrantStore(":memory:").create(fake_space(), options=CollectionOptions())
+        QdrantStore(":memory:").create(METADATA, options=CollectionOptions())
     with pytest.raises(InputError, match=r"one shard in one copy; shards=2, replicas=3 is for a server"):
-        QdrantStore(tmp_path / "store").create(fake_space(), options=CollectionOptions(shards=2, replicas=3))
+        QdrantStore(tmp_path / "store").create(METADATA, options=CollectionOptions(shards=2, replicas=3))
     assert not (tmp_path / "store").exists()
     (tmp_path / "videos").mkdir()
     for given, answer in (("shards=0", "shards"), ("float=1", "float"), ("float16", "write NAME=VALUE")):
@@ -102,7 +105,7 @@ def fill(store: QdrantStore, count: int, width: int) -> np.ndarray:
             models.PointStruct(id=start + i, vector={POOLED: vector.tolist()}, payload={})
             for i, vector in enumerate(vectors[start : start + 500])
         ]
-        store.write(points)
+        store.write_points(points)
     store.client.update_collection(
         store.collection,
         vectors_config={
@@ -120,7 +123,10 @@ def fill(store: QdrantStore, count: int, width: int) -> np.ndarray:
 def test_recall_against_a_slow_reference(place: tuple[str, str]) -> None:
     space = fake_space(width=64)
     with QdrantStore(*place) as store:
-        store.create(space, options=CollectionOptions(quantization="binary", hnsw_m=4, hnsw_ef_construct=4))
+        store.create(
+            CollectionMetadata(space=space),
+            CollectionOptions(quantization="binary", hnsw_m=4, hnsw_ef_construct=4),
+        )
         vectors = fill(store, 2000, 64)
         queries = np.random.default_rng(1).normal(size=(40, 64))
         rows = {row.search: row for row in measure_recall(store, queries)}
@@ -151,7 +157,7 @@ def test_recall_against_a_slow_reference(place: tuple[str, str]) -> None:
 
 def test_recall_of_what_has_none() -> None:
     with QdrantStore(":memory:") as store:
-        store.create(fake_space())
+        store.create(METADATA)
         with pytest.raises(InputError, match="its recall is 1"):
             measure_recall(store, np.ones((1, 8)))
         with pytest.raises(InputError, match="no queries"):
@@ -162,7 +168,7 @@ def test_the_recall_command(place: tuple[str, str], tmp_path: Path, capsys: pyte
     from dits_adapter import DITSQueryEncoder
 
     with QdrantStore(*place) as store:
-        store.create(DITSQueryEncoder.from_pretrained("demo-dits").space)
+        store.create(CollectionMetadata(space=DITSQueryEncoder.from_pretrained("demo-dits").space))
         fill(store, 500, 128)
     queries = tmp_path / "queries.txt"
     queries.write_text("a red circle\n\na blue star rises\n")

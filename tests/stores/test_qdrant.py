@@ -16,7 +16,9 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from benchmarks.server import QdrantProcess, free_port
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
-from dits_adapter.stores.qdrant.schema import METADATA_KEY, Hit
+from dits_adapter.stores.base import CollectionMetadata, Hit
+from dits_adapter.stores.ingest import ingest
+from dits_adapter.stores.qdrant._schema import METADATA_KEY
 from dits_adapter.stores.qdrant.store import QdrantStore, collection_space
 from tests.stores.conftest import QDRANT_IMAGE, Storage, docker_answers
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
@@ -26,7 +28,7 @@ def fill(store: QdrantStore, folder: Path, videos: int = 6, segments: int = 4) -
     for seed in range(videos):
         write_video(folder / f"{seed}.mp4", seed=seed, segments=segments)
     write_video(folder / "broken.mp4", "broken")
-    store.ingest(folder, FakeEncoder(), progress=False)  # type: ignore[arg-type]
+    ingest(store, folder, FakeEncoder(), progress=False)  # type: ignore[arg-type]
 
 
 def all_segments(folder: Path, videos: int = 6) -> list[Any]:
@@ -44,6 +46,7 @@ def own_collection(client: QdrantClient, name: str, vectors: Any) -> None:
     client.upsert(name, points)
 
 
+METADATA = CollectionMetadata(space=fake_space())
 COSINE = models.VectorParams(size=8, distance=models.Distance.COSINE)
 QUERY = np.array([1.0, 0.1, 0.5, 0, 0, 0, 0, 0], np.float32)
 
@@ -107,7 +110,7 @@ def test_a_least_score_is_a_least_probability(storage: Storage, tmp_path: Path, 
 def test_filter_limits_the_search(storage: Storage, tmp_path: Path) -> None:
     fill(storage.open(), tmp_path)
     late = models.Filter(must=[models.FieldCondition(key="start", range=models.Range(gte=4.0))])
-    hits = storage.open().search(QUERY, limit=100, per_video=100, query_filter=late)
+    hits = storage.open().search(QUERY, limit=100, per_video=100, filter=late)
     assert {hit.start for hit in hits} == {4.0, 6.0}
     assert len(hits) == 12
 
@@ -123,7 +126,7 @@ def test_space_is_checked_on_every_open(storage: Storage, tmp_path: Path) -> Non
     with pytest.raises(SpaceMismatchError, match="width 16 against 8"):
         storage.open(space=fake_space(0, 16)).search(QUERY)
     with pytest.raises(SpaceMismatchError, match="fake-1"):
-        storage.open(space=fake_space(1)).create(fake_space())
+        storage.open(space=fake_space(1)).create(METADATA)
 
 
 def test_an_alias_is_as_good_as_the_name(storage: Storage, tmp_path: Path) -> None:
@@ -142,7 +145,7 @@ def test_an_alias_is_as_good_as_the_name(storage: Storage, tmp_path: Path) -> No
 
 
 def test_a_collection_of_somebody_else_is_searched_only_on_trust(storage: Storage) -> None:
-    storage.open(space=fake_space()).create(fake_space())
+    storage.open(space=fake_space()).create(METADATA)
     own_collection(storage.open().client, "mine", {"clip": COSINE})
     try:
         with pytest.raises(StoreError, match=r"'mine' does not say which.*trust_foreign=True"):
@@ -227,7 +230,7 @@ def test_the_official_image(tmp_path: Path) -> None:
 )
 def test_a_query_that_cannot_be_right_is_refused(tmp_path: Path, query: Any, message: str) -> None:
     store = QdrantStore(":memory:")
-    store.create(fake_space())
+    store.create(METADATA)
     with pytest.raises(InputError, match=message):
         store.search(query)
     with pytest.raises(InputError, match="limit is 0"):
@@ -236,7 +239,7 @@ def test_a_query_that_cannot_be_right_is_refused(tmp_path: Path, query: Any, mes
 
 
 def test_an_unknown_collection_is_answered_with_those_there_are(storage: Storage) -> None:
-    storage.open().create(fake_space())
+    storage.open().create(METADATA)
     with pytest.raises(StoreError, match=rf"has no collection 'vidoes'; it has .*{storage.collection}"):
         storage.open("vidoes").search(QUERY)
 
@@ -257,15 +260,15 @@ def test_searching_a_folder_without_a_store_makes_none(tmp_path: Path) -> None:
 def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4")
     with pytest.raises(StoreError, match="has other files in it"):
-        QdrantStore(tmp_path).create(fake_space())
+        QdrantStore(tmp_path).create(METADATA)
     with pytest.raises(StoreError, match="no store can be made here"):
-        QdrantStore(tmp_path / "a.mp4").create(fake_space())
+        QdrantStore(tmp_path / "a.mp4").create(METADATA)
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 
 def test_an_embedded_store_lets_one_in(tmp_path: Path) -> None:
     with QdrantStore(tmp_path / "store") as first:
-        first.create(fake_space())
+        first.create(METADATA)
         with pytest.raises(StoreError, match=r"open in another process.*run a Qdrant server"):
             QdrantStore(tmp_path / "store").search(QUERY)
     with QdrantStore(tmp_path / "store") as second:
@@ -274,7 +277,7 @@ def test_an_embedded_store_lets_one_in(tmp_path: Path) -> None:
 
 def test_a_read_only_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with QdrantStore(tmp_path / "store") as store:
-        store.create(fake_space())
+        store.create(METADATA)
 
     def denied(self: Any) -> None:  # root may write everywhere
         raise OSError(30, "Read-only file system", "qdrant-edge.lock")
@@ -294,7 +297,7 @@ def test_a_read_only_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_a_damaged_folder_is_said(tmp_path: Path, file: str, message: str) -> None:
     with QdrantStore(tmp_path / "store") as store:
-        store.create(fake_space())
+        store.create(METADATA)
     damaged = tmp_path / "store" / "videos" / file
     damaged.rename(damaged.with_name("moved")) if damaged.is_dir() else damaged.write_text('{"vec')
     with pytest.raises(StoreError, match=message), QdrantStore(tmp_path / "store") as store:
@@ -306,7 +309,10 @@ def test_a_folder_of_the_local_mode_is_refused_and_left_as_it_was(tmp_path: Path
     own_collection(client, "mine", {"clip": COSINE})
     client.close()
     files = sorted(tmp_path.rglob("*"))
-    for use in (lambda store: store.search(QUERY), lambda store: store.create(fake_space())):
+    for use in (
+        lambda store: store.search(QUERY),
+        lambda store: store.create(METADATA),
+    ):
         with pytest.raises(StoreError, match=r"local mode.*into another folder.*QdrantClient\(path="):
             use(QdrantStore(tmp_path))
     assert sorted(tmp_path.rglob("*")) == files
@@ -362,7 +368,7 @@ def test_a_server_too_old_to_keep_a_stamp_is_refused_and_left_as_it_was(monkeypa
     create = client.create_collection
     monkeypatch.setattr(client, "create_collection", lambda name, metadata, **rest: create(name, **rest))
     with pytest.raises(StoreError, match=r"keeps no collection metadata.*Use Qdrant 1\.16"):
-        QdrantStore(client).create(fake_space())
+        QdrantStore(client).create(METADATA)
     assert not client.collection_exists("videos")
 
 
@@ -372,14 +378,14 @@ def test_a_key_is_asked_for_and_taken_from_the_environment(
     monkeypatch.delenv("QDRANT_API_KEY", raising=False)
     server = qdrant_process(QDRANT__SERVICE__API_KEY="open-sesame")
     with pytest.raises(StoreError, match=r"refuses access: set QDRANT_API_KEY"):
-        QdrantStore(server.url).create(fake_space())
+        QdrantStore(server.url).create(METADATA)
     monkeypatch.setenv("QDRANT_API_KEY", "wrong-key")
     with pytest.warns(UserWarning, match="insecure"), pytest.raises(StoreError) as refused:
-        QdrantStore(server.url).create(fake_space())
+        QdrantStore(server.url).create(METADATA)
     assert "wrong-key" not in str(refused.value)
     monkeypatch.setenv("QDRANT_API_KEY", "open-sesame")
     with pytest.warns(UserWarning, match="insecure"):
-        QdrantStore(server.url).create(fake_space())
+        QdrantStore(server.url).create(METADATA)
 
 
 def test_a_hit_prints_in_one_line() -> None:
@@ -391,6 +397,6 @@ def test_a_hit_prints_in_one_line() -> None:
 @pytest.mark.parametrize("made", [{"url": "http://127.0.0.1:1"}, {"host": "127.0.0.1", "port": 1}])
 def test_a_server_behind_somebodys_own_client_is_named(made: dict[str, Any]) -> None:
     store = QdrantStore(QdrantClient(**made, check_compatibility=False))
-    assert store.remote
+    assert store.capabilities.remote
     with pytest.raises(StoreError, match=r"^http://127\.0\.0\.1:1 gives no usable answer"):
         store.count()

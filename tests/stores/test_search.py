@@ -19,9 +19,10 @@ from benchmarks.server import QdrantProcess
 from dits_adapter import AsyncQdrantStore
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
+from dits_adapter.stores import ingest as ingest_module
+from dits_adapter.stores.base import CollectionMetadata, Hit, VideoFile
+from dits_adapter.stores.qdrant._search import BATCH
 from dits_adapter.stores.qdrant.aliases import rebuild, switch
-from dits_adapter.stores.qdrant.query import BATCH, SearchRequest
-from dits_adapter.stores.qdrant.schema import Hit, VideoFile
 from dits_adapter.stores.qdrant.store import INDEXING_THRESHOLD, QdrantStore
 from dits_adapter.xpool import XPool, XPoolReranker
 from tests.stores.conftest import Storage, contents
@@ -40,7 +41,7 @@ def library(folder: Path, videos: int = 12) -> Path:
 
 
 def ingest(store: QdrantStore, folder: Path, encoder: FakeEncoder | None = None, **options: Any) -> Any:
-    return store.ingest(folder, encoder or FakeEncoder(), progress=False, **options)  # type: ignore[arg-type]
+    return ingest_module.ingest(store, folder, encoder or FakeEncoder(), progress=False, **options)  # type: ignore[arg-type]
 
 
 def same(found: list[Hit], expected: list[Hit]) -> bool:
@@ -151,7 +152,7 @@ def crowded(storage: Storage) -> tuple[QdrantStore, list[Segment]]:
             pooled = np.r_[np.cos(angle), np.sin(angle) * unit(random.normal(size=7))]
             segments.append(Segment(len(segments), f"{video}.mp4", pooled, unit(random.normal(size=(4, 8)))))
     store = storage.open()
-    store.create(fake_space())
+    store.create(CollectionMetadata(space=fake_space()))
     points = [
         models.PointStruct(
             id=segment.id,
@@ -160,7 +161,7 @@ def crowded(storage: Storage) -> tuple[QdrantStore, list[Segment]]:
         )
         for segment in segments
     ]
-    store.write(points)
+    store.write_points(points)
     return store, segments
 
 
@@ -207,7 +208,7 @@ def test_fewer_videos_have_more_segments_reranked(crowded: tuple[QdrantStore, li
     store, segments = crowded
     pair = ["0.mp4", "1.mp4"]
     chosen = models.Filter(must=[models.FieldCondition(key="path", match=models.MatchAny(any=pair))])
-    asked: dict[str, Any] = {"rerank": "maxsim", "candidates": 30, "limit": 1, "query_filter": chosen}
+    asked: dict[str, Any] = {"rerank": "maxsim", "candidates": 30, "limit": 1, "filter": chosen}
     (best, *_) = by_best_frame([one for one in first_of_each(segments, 15) if one.path in pair])
     assert best not in first_of_each(segments, 1)
     assert ids(store.search(AXIS, **asked)) == [best.id]
@@ -216,9 +217,9 @@ def test_fewer_videos_have_more_segments_reranked(crowded: tuple[QdrantStore, li
 
 def test_nothing_is_reranked_where_nothing_is_found(filled: QdrantStore) -> None:
     nothing = models.Filter(must=[models.FieldCondition(key="path", match=models.MatchValue(value="no.mp4"))])
-    assert filled.search(AXIS, rerank="maxsim", query_filter=nothing) == []
-    assert filled.search(AXIS, rerank=pytest.fail, query_filter=nothing) == []
-    assert filled.search_batch([AXIS, AXIS], rerank="maxsim", query_filter=nothing) == [[], []]
+    assert filled.search(AXIS, rerank="maxsim", filter=nothing) == []
+    assert filled.search(AXIS, rerank=pytest.fail, filter=nothing) == []
+    assert filled.search_batch([AXIS, AXIS], rerank="maxsim", filter=nothing) == [[], []]
 
 
 def test_xpool_reranks_as_the_head_scores(filled: QdrantStore) -> None:
@@ -314,9 +315,7 @@ def test_a_nested_field_groups_in_batches_too() -> None:
     assert [{hit.video_id for hit in hits} for hits in found] == [{"0", "1", "2"}] * 3
     assert all(map(same, store.search_batch(queries(3)), found))
     with pytest.raises(InputError, match="is for one query"):
-        store._connection.run(
-            store._searched.searching(queries(2), SearchRequest(rerank=lambda frames: np.ones(1)))
-        )
+        store.search_batch(queries(2), rerank=lambda frames: np.ones(1))
 
 
 def test_a_video_that_a_server_returns_again_takes_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,7 +370,7 @@ class TestTenants:
         assert {Path(hit.path or "").name for hit in found} == {"only.mp4", "shared.mp4"}
         assert len(storage.open(**zeta).search_batch(queries(2), limit=50)[1]) == 2
         late = models.Filter(must=[models.FieldCondition(key="start", range=models.Range(gt=1))])
-        assert len(storage.open(**zeta).search(queries(1)[0], limit=50, per_video=9, query_filter=late)) == 4
+        assert len(storage.open(**zeta).search(queries(1)[0], limit=50, per_video=9, filter=late)) == 4
 
         shared.unlink()
         removed = ingest(storage.open(tenant="zeta"), tmp_path / "other", sync=True).removed
@@ -630,7 +629,7 @@ class TestRebuild:
         (tmp_path / "empty").mkdir()
         where = ["--store", qdrant_server, "--collection", name]
         with QdrantStore(qdrant_server, f"{name}-x") as store:
-            store.create(fake_space())
+            store.create(CollectionMetadata(space=fake_space()))
         assert main(["switch", f"{name}-x", *where]) == 0
         assert f"{name} is now {name}-x" in capsys.readouterr().out
         assert main(["rebuild", str(tmp_path / "empty"), *where]) == 1

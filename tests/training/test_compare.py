@@ -17,11 +17,11 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError, InputError, SpaceMismatchError
-from dits_adapter.evaluation.comparison import Comparison, Retrieval, Row, recommend
 from dits_adapter.evaluation.metrics import RetrievalMetrics, ranks
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training.compare import compare
+from dits_adapter.training.comparison import Comparison, Retrieval, Row, recommend
 from dits_adapter.training.config import Recipe, TrainingConfig
 from dits_adapter.training.rows import equal_cost_depth, schedule, standard_rows
 from dits_adapter.training.run import fit

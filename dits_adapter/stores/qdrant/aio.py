@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from numpy.typing import ArrayLike
-from qdrant_client import AsyncQdrantClient, models
+from qdrant_client import AsyncQdrantClient
+from typing_extensions import Self, Unpack
 
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.qdrant.connection import TIMEOUT
-from dits_adapter.stores.qdrant.query import CANDIDATES, RequestPlan, Reranker, SearchedCollection, SearchRequest
-from dits_adapter.stores.qdrant.retry import SEARCH_PATIENCE, TRANSIENT, RetryPolicy, translate_errors
-from dits_adapter.stores.qdrant.schema import POOLED, Hit
+from dits_adapter.stores.base import Hit, SearchOptions, SearchRequest, from_keywords
+from dits_adapter.stores.qdrant._collection import QdrantCollection
+from dits_adapter.stores.qdrant._connection import TIMEOUT
+from dits_adapter.stores.qdrant._requests import Request, RequestPlan, call
+from dits_adapter.stores.qdrant._retry import SEARCH_PATIENCE, TRANSIENT, RetryPolicy, translate_errors
+from dits_adapter.stores.qdrant._schema import POOLED
+from dits_adapter.stores.qdrant._search import searching, searching_one
+
+__all__ = ["AsyncQdrantStore"]
 
 T = TypeVar("T")
 
@@ -64,7 +70,7 @@ class AsyncQdrantStore:
                 f"location is {location!r}; it is a server's URL (http://…) or an AsyncQdrantClient. A folder is "
                 "searched in this process: use QdrantStore, in a thread (asyncio.to_thread)."
             )
-        self._searched = SearchedCollection(
+        self._collection = QdrantCollection(
             self.location,
             collection,
             space=space,
@@ -75,7 +81,7 @@ class AsyncQdrantStore:
             takes_params=True,
         )
 
-    async def __aenter__(self) -> AsyncQdrantStore:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -88,72 +94,51 @@ class AsyncQdrantStore:
 
     async def open(self) -> EmbeddingSpace:
         """Check the collection, as `QdrantStore.open`."""
-        return await self._run(self._searched.opening())
+        return await self._run(self._collection.opening())
 
     async def search(
-        self,
-        query_vector: ArrayLike,
-        *,
-        limit: int = 10,
-        per_video: int = 1,
-        offset: int = 0,
-        query_filter: models.Filter | None = None,
-        min_score: float | None = None,
-        exact: bool = False,
-        rerank: Literal["maxsim"] | Reranker | None = None,
-        candidates: int = CANDIDATES,
-        locate: bool = True,
+        self, query_vector: ArrayLike, request: SearchRequest | None = None, **options: Unpack[SearchOptions]
     ) -> list[Hit]:
-        """Find the segments nearest to a query, as `QdrantStore.search`."""
-        ask = SearchRequest(limit, per_video, offset, query_filter, min_score, exact, rerank, candidates, locate)
-        return await self._run(self._searched.searching_one(query_vector, ask))
+        """Find the segments nearest to a query, as `VideoStore.search`."""
+        request = from_keywords(SearchRequest, request, options)
+        return await self._run(searching_one(self._collection, query_vector, request))
 
     async def search_batch(
-        self,
-        query_vectors: ArrayLike,
-        *,
-        limit: int = 10,
-        per_video: int = 1,
-        offset: int = 0,
-        query_filter: models.Filter | None = None,
-        min_score: float | None = None,
-        exact: bool = False,
-        rerank: Literal["maxsim"] | None = None,
-        candidates: int = CANDIDATES,
-        locate: bool = True,
+        self, query_vectors: ArrayLike, request: SearchRequest | None = None, **options: Unpack[SearchOptions]
     ) -> list[list[Hit]]:
-        """Search for many queries in few requests, as `QdrantStore.search_batch`."""
-        ask = SearchRequest(limit, per_video, offset, query_filter, min_score, exact, rerank, candidates, locate)
-        return await self._run(self._searched.searching(query_vectors, ask))
+        """Search for many queries in few requests, as `VideoStore.search_batch`."""
+        request = from_keywords(SearchRequest, request, options)
+        return await self._run(searching(self._collection, query_vectors, request))
 
     async def count(self) -> int:
         """Return how many segments the collection holds."""
-        return await self._run(self._searched.counting())
+        return await self._run(self._collection.counting())
 
     async def count_videos(self) -> int:
-        """Return how many videos the collection holds whole, as `QdrantStore.count_videos`."""
-        return await self._run(self._searched.counting_videos())
+        """Return how many videos the collection holds whole, as `VideoStore.count_videos`."""
+        return await self._run(self._collection.counting_videos())
 
-    async def _run(self, steps: RequestPlan[T]) -> T:
-        """Make the requests of a search, as `Connection.run`."""
+    async def _run(self, plan: RequestPlan[T]) -> T:
+        """Make the requests of a plan, as `Connection.run`."""
         with translate_errors(self.location):
             try:
-                method, arguments = next(steps)
+                request = next(plan)
                 while True:
                     try:
-                        answer = await self.repeat_request(method, arguments)
+                        answer = await self._repeat(request)
                     except Exception as error:
-                        method, arguments = steps.throw(error)
+                        request = plan.throw(error)
                     else:
-                        method, arguments = steps.send(answer)
-            except StopIteration as done:
-                return done.value
+                        request = plan.send(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
 
-    async def repeat_request(self, method: str, arguments: dict[str, Any]) -> Any:
-        patience = RetryPolicy(self.location, SEARCH_PATIENCE)
+    async def _repeat(self, request: Request[Any]) -> Any:
+        policy = RetryPolicy(self.location, SEARCH_PATIENCE)
         while True:
             try:
-                return await getattr(self.client, method)(**arguments)
+                return await call(self.client, request)
             except TRANSIENT as error:
-                wait = patience.wait(error)
+                wait = policy.wait(error)
             await asyncio.sleep(wait)

@@ -1,4 +1,4 @@
-"""A collection built anew beside the one that is searched, and taken into use by switching an alias.
+"""Aliases: a collection built anew beside the one that is searched, and taken into use by a switch.
 
 Another CLIP means another embedding space: all videos are embedded again, and queries and index have to change
 together. Another adapter for the same CLIP needs nothing of this: the index stays, the adapter is exchanged.
@@ -8,34 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
-from os import PathLike
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qdrant_client import models
+from typing_extensions import Unpack
 
 from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores.base import CollectionMetadata, from_keywords
 from dits_adapter.stores.discover import absolute, lies_in
-from dits_adapter.stores.qdrant.schema import CollectionMetadata
+from dits_adapter.stores.ingest import IngestKeywords, IngestOptions, Paths, ingest
 from dits_adapter.stores.qdrant.store import QdrantStore
+from dits_adapter.stores.report import IngestReport
 
 if TYPE_CHECKING:
-    from dits_adapter.stores.qdrant.options import CollectionOptions
-    from dits_adapter.stores.report import IngestReport
     from dits_adapter.video.encoder import VideoEncoder
+
+__all__ = ["rebuild", "switch"]
 
 
 def rebuild(
     store: QdrantStore,
-    paths: str | PathLike[str] | Iterable[str | PathLike[str]],
+    paths: Paths,
     encoder: VideoEncoder,
+    options: IngestOptions | None = None,
     *,
-    segment_seconds: float | None = None,
-    overlap: float = 0.0,
-    retry_failed: bool = False,
-    options: CollectionOptions | None = None,
     drop_old: bool = False,
     progress: bool = True,
+    **keywords: Unpack[IngestKeywords],
 ) -> tuple[IngestReport, str]:
     """Ingest into a new collection, and have the store's name mean that one when it is complete.
 
@@ -45,7 +45,7 @@ def rebuild(
 
     Args:
         store: on a server, under an alias, or under a name that is free.
-        paths, encoder, segment_seconds, overlap, retry_failed, options, progress: as for `ingest`.
+        paths, encoder, options, progress, keywords: as for `ingest`; `sync` and `bulk` are always set.
         drop_old: delete the old collection after the switch. If the store's name is that of a collection and no
             alias, this is needed, and for the moment between the two nothing is found under it.
 
@@ -58,13 +58,16 @@ def rebuild(
         StoreError: no video could be read, or with `drop_old` not all, or the old collection has others, of files
             elsewhere than in `paths`; the alias was left as it was. Otherwise as `ingest`.
     """
-    if not store.remote:
+    options = from_keywords(IngestOptions, options, keywords)
+    if not store.capabilities.aliases:
         raise InputError(
             f"{store.location}: a rebuild needs a server; only a server has aliases. For a folder, ingest into "
             "another one."
         )
     alias = store.name
-    stamp = CollectionMetadata(space=encoder.space, segment_seconds=segment_seconds, overlap=overlap)
+    metadata = CollectionMetadata(
+        space=encoder.space, segment_seconds=options.segment_seconds, overlap=options.overlap
+    )
     old = store.resolve()
     previous = None if old is None else QdrantStore(store.client, old)
     existing = None if previous is None else previous.metadata()
@@ -74,7 +77,7 @@ def rebuild(
             "tenant's videos into a new collection, and then have the alias mean it: dits-adapter switch."
         )
     if old is not None:
-        if existing is not None and _digest(existing) == _digest(stamp):
+        if existing is not None and _digest(existing) == _digest(metadata):
             raise InputError(
                 f"{alias!r} is of this embedding space and cut like this already. `dits-adapter ingest` brings it "
                 "up to date; another adapter for the same CLIP needs no new index."
@@ -85,19 +88,10 @@ def rebuild(
                 "say so with --drop-old, or rebuild under another name."
             )
     roots = absolute(paths)
-    new = f"{alias}-{_digest(stamp)}"
+    new = f"{alias}-{_digest(metadata)}"
     fresh = QdrantStore(store.client, new)
-    report = fresh.ingest(
-        roots,
-        encoder,
-        segment_seconds=segment_seconds,
-        overlap=overlap,
-        retry_failed=retry_failed,
-        sync=True,  # an earlier rebuild may have left it, with files that are gone by now
-        bulk=True,
-        options=options,
-        progress=progress,
-    )
+    # an earlier rebuild may have left the collection, with files that are gone by now
+    report = ingest(fresh, roots, encoder, replace(options, sync=True, bulk=True), progress=progress)
     if fresh.count() == 0:
         raise StoreError(f"no video could be read; {alias!r} was left as it was.")
     if drop_old and report.failed:
@@ -146,12 +140,12 @@ def switch(store: QdrantStore, collection: str) -> None:
 
 def _other_folders(previous: QdrantStore, fresh: QdrantStore, roots: list[str]) -> list[str]:
     """List the topmost folders outside of these from which the new collection lacks videos of the previous one."""
-    there = {record.video_id for record in fresh.records()}
-    lost = [record.path for record in previous.records() if not record.failure and record.video_id not in there]
+    present = {record.video_id for record in fresh.records()}
+    lost = [record.path for record in previous.records() if not record.failure and record.video_id not in present]
     folders = {os.path.dirname(path) for path in lost if path not in roots and not lies_in(path, roots)}
     return sorted(folder for folder in folders if not lies_in(folder, folders))
 
 
-def _digest(stamp: CollectionMetadata) -> str:
-    said = f"{stamp.space.fingerprint} {stamp.segment_seconds} {stamp.overlap}"
-    return hashlib.sha256(said.encode()).hexdigest()[:8]
+def _digest(metadata: CollectionMetadata) -> str:
+    identity = f"{metadata.space.fingerprint} {metadata.segment_seconds} {metadata.overlap}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:8]

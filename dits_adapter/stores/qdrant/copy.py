@@ -1,4 +1,4 @@
-"""A collection from one place to another: a folder to a server, a server to a folder, one server to another."""
+"""Copy of a collection to another place: a folder to a server, a server to a folder, one server to another."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ import math
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from qdrant_client import models
 from tqdm import tqdm
 
 from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores.qdrant._requests import Count, Request, Retrieve, Scroll, call
+from dits_adapter.stores.qdrant._schema import POOLED
 from dits_adapter.stores.qdrant.options import CLUSTER, CollectionOptions
-from dits_adapter.stores.qdrant.schema import POOLED
-from dits_adapter.stores.qdrant.store import SCROLL, QdrantStore
+from dits_adapter.stores.qdrant.store import QdrantStore
+
+__all__ = ["BATCH", "copy_collection"]
+
+T = TypeVar("T")
 
 BATCH = 64
 """Points read and written at once: 5 MB of JSON for 12 frames of width 512, where a server accepts 32."""
 
 
 def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: bool = True) -> int:
-    """Copy points, vectors, payload, stamp, options and payload indexes.
+    """Copy points, vectors, payload, metadata, options and payload indexes.
 
-    The destination is made if it is missing. What is there already is compared and left; so a copy that was
+    The destination is made if it is missing. Points that it has already are compared and left; so a copy that was
     interrupted is completed by the next one, which ends as one undisturbed copy would have. Shards and replicas
     are taken over from server to server. No more than a thousand payloads and a few points are in memory.
 
@@ -41,24 +46,24 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
         StoreError: the source is missing or foreign; the destination is cut otherwise, or has points that the
             source has not; either fails on the way, or the numbers of points differ at the end.
     """
-    within = source.place == destination.place
-    if within and not source.remote:
+    same_place = source.place == destination.place
+    if same_place and not source.capabilities.remote:
         raise InputError(
             f"source and destination are both in {source.location}; copy to another folder or server."
         )
     origin = source.resolve()
-    stamp = source.metadata()
-    if stamp is None:
+    metadata = source.metadata()
+    if metadata is None:
         raise StoreError(
             f"the collection {source.collection!r} was made by something else than dits_adapter; Qdrant's own "
             "snapshots copy any collection between servers."
         )
     with source.translate_errors():
         info = source.client.get_collection(source.collection)
-    target, cluster = destination.resolve(), source.remote and destination.remote
-    if within and origin == target:
+    target, cluster = destination.resolve(), source.capabilities.remote and destination.capabilities.remote
+    if same_place and origin == target:
         raise InputError(f"source and destination are both {origin!r} in {source.location}.")
-    destination.create_from(stamp, _options(info, cluster=cluster) if target is None else None)
+    destination.create(metadata, _options(info, cluster=cluster) if target is None else None)
     _require_no_others(source, destination)
     with destination.translate_errors():
         indexed = destination.client.get_collection(destination.collection).payload_schema
@@ -72,17 +77,17 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
         destination.bulk_load(progress=progress),
         tqdm(total=total, unit="point", desc=destination.collection, disable=not progress) as bar,
     ):
-        for records in _pages(source, True):
-            there = {r.id: r for r in _fetch(destination, [r.id for r in records], payload=True)}
-            missing = [r.id for r in records if r.id not in there or not _same(r.payload, there[r.id].payload)]
+        for records in _pages(source, payload=True):
+            copied = {r.id: r for r in _fetch(destination, [r.id for r in records], payload=True)}
+            missing = [r.id for r in records if r.id not in copied or not _same(r.payload, copied[r.id].payload)]
             bar.update(len(records) - len(missing))
             queue = iter(missing)
             while ids := list(islice(queue, BATCH)):
                 points = [_point(record) for record in _fetch(source, ids, payload=True, vectors=True)]
-                destination.write(points)
+                destination.write_points(points)
                 written += len(points)
                 bar.update(len(points))
-    destination.build_index()
+    destination.finish()
     counts = _count(source), _count(destination)
     if counts[0] != counts[1]:
         raise StoreError(
@@ -94,15 +99,15 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
 
 
 def _options(info: models.CollectionInfo, *, cluster: bool) -> CollectionOptions:
-    """Read what the source is kept like, its shards and replicas only on the way to another `cluster`."""
+    """Read the options of the source, its shards and replicas only on the way to another `cluster`."""
     params = info.config.params
     assert isinstance(params.vectors, dict)
-    found = CollectionOptions.of(params, params.vectors[POOLED]).model_dump()
-    return CollectionOptions(**{k: v for k, v in found.items() if cluster or k not in CLUSTER})
+    options = CollectionOptions.of(params, params.vectors[POOLED]).model_dump()
+    return CollectionOptions(**{k: v for k, v in options.items() if cluster or k not in CLUSTER})
 
 
 def _require_no_others(source: QdrantStore, destination: QdrantStore) -> None:
-    for records in _pages(destination, False):
+    for records in _pages(destination, payload=False):
         ids = {record.id for record in records}
         if others := ids - {record.id for record in _fetch(source, list(ids))}:
             raise StoreError(
@@ -111,34 +116,23 @@ def _require_no_others(source: QdrantStore, destination: QdrantStore) -> None:
             )
 
 
-def _pages(store: QdrantStore, payload: bool) -> Iterator[list[models.Record]]:
-    offset = None
-    while True:
-        records, offset = store.with_retry(
-            partial(
-                store.client.scroll,
-                store.collection,
-                limit=SCROLL,
-                offset=offset,
-                with_payload=payload,
-                with_vectors=False,
-            )
-        )
-        yield records
-        if offset is None:
-            return
+def _pages(store: QdrantStore, *, payload: bool) -> Iterator[list[models.Record]]:
+    return store.scroll(Scroll(collection_name=store.collection, with_payload=payload))
 
 
 def _fetch(
     store: QdrantStore, ids: list[models.ExtendedPointId], *, payload: bool = False, vectors: bool = False
 ) -> list[models.Record]:
-    return store.with_retry(
-        partial(store.client.retrieve, store.collection, ids, with_payload=payload, with_vectors=vectors)
-    )
+    request = Retrieve(collection_name=store.collection, ids=ids, with_payload=payload, with_vectors=vectors)
+    return _call(store, request)
 
 
 def _count(store: QdrantStore) -> int:
-    return store.with_retry(partial(store.client.count, store.collection, exact=True)).count
+    return _call(store, Count(collection_name=store.collection)).count
+
+
+def _call(store: QdrantStore, request: Request[T]) -> T:
+    return store.with_retry(partial(call, store.client, request))
 
 
 def _point(record: models.Record) -> models.PointStruct:
@@ -148,7 +142,7 @@ def _point(record: models.Record) -> models.PointStruct:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two payloads are the same; a server may read a decimal number back as the next float to it."""
+    """Compare two payloads; a server may read a decimal number back as the next float to it."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
     if isinstance(one, list) and isinstance(other, list):

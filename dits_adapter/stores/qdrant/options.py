@@ -1,4 +1,4 @@
-"""How Qdrant keeps a collection: precision, quantization, index, disk; on a server also shards and replicas."""
+"""Options of a new Qdrant collection: precision, quantization, index, disk; on a server also shards, replicas."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from qdrant_client import models
 
 from dits_adapter.errors import InputError
 
+__all__ = ["CLUSTER", "QUANTIZATIONS", "RESCORED", "CollectionOptions"]
+
 RESCORED = models.SearchParams(quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0))
-"""What every search asks for: hits of quantized vectors are ordered by the full ones."""
+"""Search parameters for a quantized collection: hits are ordered by their full vectors."""
 
 CLUSTER = ("shards", "replicas", "write_consistency")
 """Options that only a server has."""
@@ -26,7 +28,7 @@ QUANTIZATIONS: Mapping[str, models.QuantizationConfig | None] = {
 
 
 class CollectionOptions(BaseModel):
-    """What is decided when a collection is made. The defaults are Qdrant's, right for up to a million segments.
+    """Options of a new collection. The defaults are Qdrant's, right for up to a million segments.
 
     A million pooled vectors of width 512 take 2 GB as they are, 1 GB as float16; beside them, quantized ones take
     0.5 GB (scalar) or 0.06 GB (binary), and only these have to be in memory if the others are `on_disk`. Frame
@@ -64,8 +66,8 @@ class CollectionOptions(BaseModel):
         Raises:
             InputError: several shards, or replicas.
         """
-        if asked := [f"{name}={value}" for name in CLUSTER if (value := getattr(self, name)) not in (None, 1)]:
-            raise InputError(f"{location}: a folder is one shard in one copy; {', '.join(asked)} is for a server.")
+        if wrong := [f"{name}={value}" for name in CLUSTER if (value := getattr(self, name)) not in (None, 1)]:
+            raise InputError(f"{location}: a folder is one shard in one copy; {', '.join(wrong)} is for a server.")
 
     def pooled(self, width: int, *, tenants: bool) -> models.VectorParams:
         """Describe the vector that is searched; with tenants each has an index of its own."""
@@ -93,7 +95,7 @@ class CollectionOptions(BaseModel):
         )
 
     def collection(self) -> dict[str, Any]:
-        """Return what `QdrantClient.create_collection` takes beside the vectors."""
+        """Return the arguments of `QdrantClient.create_collection` beside the vectors."""
         return {
             "shard_number": self.shards,
             "replication_factor": self.replicas,
@@ -105,10 +107,10 @@ class CollectionOptions(BaseModel):
 
     @classmethod
     def of(cls, params: models.CollectionParams, pooled: models.VectorParams) -> CollectionOptions:
-        """Read back what a collection with these parameters, and these of its pooled vector, was made with."""
+        """Read back the options that a collection with these parameters, and these of its pooled vector, has."""
         index = pooled.hnsw_config or models.HnswConfigDiff()
         quantized = pooled.quantization_config
-        found = {
+        options = {
             "float16": pooled.datatype == models.Datatype.FLOAT16,
             "quantization": next(
                 (n for n, kind in QUANTIZATIONS.items() if type(kind) is type(quantized)), "none"
@@ -120,4 +122,4 @@ class CollectionOptions(BaseModel):
             "replicas": params.replication_factor,
             "write_consistency": params.write_consistency_factor,
         }
-        return cls.model_validate({name: value for name, value in found.items() if value is not None})
+        return cls.model_validate({name: value for name, value in options.items() if value is not None})

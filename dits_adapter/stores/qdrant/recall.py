@@ -1,4 +1,4 @@
-"""What a collection's index and quantization cost: the hits of every search, against those of exact search."""
+"""Recall of a collection's index and quantization: the hits of every kind of search, against exact search."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from dits_adapter.errors import InputError
 from dits_adapter.stores.qdrant.options import RESCORED
 from dits_adapter.stores.qdrant.store import QdrantStore
 
+__all__ = ["EFS", "Recall", "measure_recall"]
+
 EFS = (16, 32, 64, 128, 256, 512)
 """Candidates that the index keeps while it searches: more is slower and finds more."""
 
 
 @dataclass(frozen=True)
 class Recall:
-    """One way to search a collection.
+    """Recall and latency of one way to search a collection.
 
     Attributes:
         search: in words.
@@ -37,7 +39,7 @@ class Recall:
 def measure_recall(store: QdrantStore, queries: NDArray[np.floating], *, limit: int = 10) -> list[Recall]:
     """Search in every way that the collection offers and compare with exact search.
 
-    The latter is the first row; its recall is 1 by definition. The second is what `QdrantStore.search` does.
+    The latter is the first row; its recall is 1 by definition. The second is that of `QdrantStore.search`.
 
     Args:
         store: the collection, on a server or in a folder; memory is searched exactly.
@@ -51,18 +53,18 @@ def measure_recall(store: QdrantStore, queries: NDArray[np.floating], *, limit: 
     if len(queries) == 0:
         raise InputError("there are no queries to measure the recall with.")
     store.open()
-    if store.in_memory:
+    if not store.capabilities.index:
         raise InputError("a store in memory has no index and is searched exactly; its recall is 1.")
     with store.translate_errors():
         config = store.client.get_collection(store.collection).config.params.vectors
         pooled = config[store.vector] if isinstance(config, dict) else config
     quantized = pooled is not None and pooled.quantization_config is not None
     exact, milliseconds = _search(store, queries, models.SearchParams(exact=True), limit)
-    found = [_row("exact", exact, exact, milliseconds)]
+    rows = [_row("exact", exact, exact, milliseconds)]
     for name, params in _ways(quantized):
         hits, milliseconds = _search(store, queries, params, limit)
-        found.append(_row(name, hits, exact, milliseconds))
-    return found
+        rows.append(_row(name, hits, exact, milliseconds))
+    return rows
 
 
 def _ways(quantized: bool) -> Iterator[tuple[str, models.SearchParams]]:
@@ -103,6 +105,6 @@ def _row(
     exact: Sequence[set[models.ExtendedPointId]],
     times: list[float],
 ) -> Recall:
-    shares = [len(found & wanted) / max(1, len(wanted)) for found, wanted in zip(hits, exact, strict=True)]
+    shares = [len(ids & wanted) / max(1, len(wanted)) for ids, wanted in zip(hits, exact, strict=True)]
     p50, p99 = np.percentile(times, (50, 99))
     return Recall(name, float(np.mean(shares)), float(p50), float(p99))

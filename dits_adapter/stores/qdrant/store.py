@@ -1,52 +1,61 @@
-"""Video segments in a Qdrant collection: made, stamped with their embedding space, filled and searched."""
+"""Video segments in a Qdrant collection: made with its metadata, filled and searched."""
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
 from qdrant_client import QdrantClient, models
 from qdrant_client.client_base import QdrantBase
 from tqdm import tqdm
 
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.qdrant.connection import Connection
-from dits_adapter.stores.qdrant.options import CollectionOptions
-from dits_adapter.stores.qdrant.query import (
-    CANDIDATES,
-    Reranker,
-    SearchedCollection,
+from dits_adapter.stores.base import (
+    Capabilities,
+    CollectionMetadata,
+    FailureRow,
+    Hit,
+    ReadRequest,
     SearchRequest,
-    foreign_collection,
+    SegmentRow,
+    StoredSegment,
+    VideoFile,
+    VideoRecord,
+    VideoStore,
+    video_records,
 )
-from dits_adapter.stores.qdrant.schema import (
+from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection, foreign_collection
+from dits_adapter.stores.qdrant._connection import Connection
+from dits_adapter.stores.qdrant._requests import Scroll, call
+from dits_adapter.stores.qdrant._retry import PATIENCE, SEARCH_PATIENCE
+from dits_adapter.stores.qdrant._schema import (
+    FAILURE,
     FRAMES,
     METADATA_KEY,
     POOLED,
     TENANT,
-    CollectionMetadata,
-    Hit,
-    Record,
-    VideoFile,
+    failure_point,
+    is_failure,
+    segment_point,
 )
+from dits_adapter.stores.qdrant._search import finding
+from dits_adapter.stores.qdrant.options import CollectionOptions
 
-if TYPE_CHECKING:
-    from dits_adapter.stores.report import IngestReport
-    from dits_adapter.video.encoder import VideoEncoder
+__all__ = ["FRAMES", "INDEXING_THRESHOLD", "POOLED", "QdrantStore", "collection_space"]
 
 T = TypeVar("T")
 
-SCROLL = 1000
-
-DELETE = 250
+_DELETE = 250
 """Videos deleted by one request."""
 
 INDEXING_THRESHOLD = 10_000
@@ -54,18 +63,18 @@ INDEXING_THRESHOLD = 10_000
 
 
 def collection_space(client: QdrantBase, collection: str) -> EmbeddingSpace:
-    """Return the embedding space that a collection is stamped with.
+    """Return the embedding space that a collection's metadata name.
 
     Raises:
-        StoreError: no such collection, or it carries no stamp.
+        StoreError: no such collection, or it is foreign.
     """
-    stamp = QdrantStore(client, collection).metadata()
-    if stamp is None:
+    metadata = QdrantStore(client, collection).metadata()
+    if metadata is None:
         raise StoreError(foreign_collection(collection))
-    return stamp.space
+    return metadata.space
 
 
-class QdrantStore:
+class QdrantStore(VideoStore):
     """A collection of video segments in a Qdrant server, a folder, or memory.
 
     Args:
@@ -85,11 +94,12 @@ class QdrantStore:
             nothing deletes, those of another one. A new collection that is ingested into with a tenant is such a
             collection.
 
-    An alias is looked up when the collection is opened; what is opened then is searched until it is gone, even if
-    the alias is switched to another collection meanwhile.
+    An alias is looked up when the collection is opened; the collection that it means then is searched until that
+    is gone, even if the alias is switched to another one meanwhile.
 
-    Nothing is opened, created or checked before it is needed. Use it as a context manager, or `close` it: a
-    folder lets one process in at a time, with as many threads as it likes.
+    Nothing is opened, created or checked before it is needed. A folder lets one process in at a time, with as many
+    threads as it likes. `SearchRequest.filter` may also be a `models.Filter` on the payload, and `create` takes
+    `CollectionOptions`.
 
     Example:
         >>> import numpy as np
@@ -115,8 +125,8 @@ class QdrantStore:
         tenant: str | None = None,
     ) -> None:
         self._connection = Connection(location)
-        self._searched = SearchedCollection(
-            self.location,
+        self._collection = QdrantCollection(
+            self._connection.location,
             collection,
             space=space,
             vector=vector,
@@ -125,17 +135,29 @@ class QdrantStore:
             tenant=tenant,
             takes_params=not self._connection.in_memory,
         )
-
-    def __enter__(self) -> QdrantStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self.location = self._connection.location
+        self.name = collection
+        self.space = space
+        self.tenant = tenant
+        self.vector = vector
 
     def close(self) -> None:
         """Release the connection or the folder; a client that was passed in stays open."""
         self._connection.close()
-        self._searched.opened = None
+        self._collection.opened = None
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]
+        """Abilities of this Qdrant; `frames` is of the collection, once that was opened."""
+        indexed = not self._connection.in_memory
+        return Capabilities(
+            remote=self._connection.remote,
+            frames=self._collection.opened is None or self._collection.has_frames,
+            tenants=True,
+            aliases=self._connection.remote,
+            index=indexed,
+            options=indexed,
+        )
 
     @property
     def client(self) -> QdrantBase:
@@ -149,65 +171,48 @@ class QdrantStore:
         return self._connection.client
 
     @property
-    def location(self) -> str:
-        """Where the collection is, for messages."""
-        return self._connection.location
-
-    @property
     def collection(self) -> str:
-        """The collection, once it is known what an alias means."""
-        return self._searched.target
-
-    @property
-    def name(self) -> str:
-        """The collection as it was given: its name, or an alias."""
-        return self._searched.collection
-
-    @property
-    def vector(self) -> str:
-        """The vector that is searched."""
-        return self._searched.vector
-
-    @property
-    def tenant(self) -> str | None:
-        """Whose videos are stored and searched."""
-        return self._searched.tenant
+        """Name of the collection itself, once it is known what an alias means."""
+        return self._collection.target
 
     @property
     def cosine(self) -> bool:
-        """Whether scores are cosines, once it was opened."""
-        return self._searched.cosine
-
-    @property
-    def remote(self) -> bool:
-        """Whether it is on a server."""
-        return self._connection.remote
+        """Whether scores are cosines; meaningful once the collection was opened."""
+        return self._collection.cosine
 
     @property
     def place(self) -> object:
-        """Equal for stores in the same server, folder or memory, as far as their addresses tell."""
+        """Object that is equal for stores in the same server, folder or memory, as far as addresses tell."""
         return self._connection.place
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether it is in memory, where every search is exact."""
-        return self._connection.in_memory
-
     def translate_errors(self) -> AbstractContextManager[None]:
-        """Turn what the client raises into a StoreError that says what to do."""
+        """Turn errors of the client into a StoreError that says what to do."""
         return self._connection.translate_errors()
 
     def with_retry(self, request: Callable[[], T]) -> T:
         """Make a request that may be made twice, and wait while a server restarts or is overloaded."""
         return self._connection.with_retry(request)
 
+    def scoped(self, condition: models.Filter | None = None) -> models.Filter | None:
+        """Confine a filter to the store's tenant, for requests of your own through `client`."""
+        return self._collection.scoped(condition)
+
+    def scroll(self, request: Scroll) -> Iterator[list[models.Record]]:
+        """Read all points of a request, a page at a time, as long as a write waits for a server that is away."""
+        while True:
+            records, offset = self.with_retry(partial(call, self.client, request))
+            yield records
+            if offset is None:
+                return
+            request = replace(request, offset=offset)
+
     def metadata(self) -> CollectionMetadata | None:
-        """Return what the collection says about itself; None if it was not made here.
+        """Return the description that the collection carries; None where something else made it (foreign).
 
         Raises:
-            StoreError: no such collection, a stamp of a newer version, or the server cannot be reached.
+            StoreError: no such collection, metadata of a newer version, or the server cannot be reached.
         """
-        return self._connection.run(self._searched.reading_metadata(self.collection))
+        return self._connection.run(self._collection.reading_metadata(self.collection))
 
     def resolve(self) -> str | None:
         """Look up which collection the name means now; None if there is none.
@@ -215,9 +220,9 @@ class QdrantStore:
         Raises:
             StoreError: the server cannot be reached.
         """
-        if not self._connection.is_there():
+        if not self._connection.exists():
             return None
-        target = self._connection.run(self._searched.resolving())
+        target = self._connection.run(self._collection.resolving())
         with self.translate_errors():
             return target if self.client.collection_exists(target) else None
 
@@ -229,89 +234,42 @@ class QdrantStore:
                 tenants apart and none is given.
             SpaceMismatchError: it is of another space, or of another width, than the queries.
         """
-        return self._connection.run(self._searched.opening())
+        return self._connection.run(self._collection.opening())
 
-    def scoped(self, chosen: models.Filter | None = None) -> models.Filter | None:
-        """Confine a filter to the store's tenant, for requests of your own through `client`."""
-        return self._searched.scoped(chosen)
-
-    def create(
-        self,
-        space: EmbeddingSpace,
-        *,
-        segment_seconds: float | None = None,
-        overlap: float = 0.0,
-        options: CollectionOptions | None = None,
-    ) -> None:
-        """Make the collection, stamped; one that is there already must be the same.
+    def create(self, metadata: CollectionMetadata, options: BaseModel | None = None) -> None:
+        """Make the collection with its metadata; one that exists must be the same.
 
         Args:
-            space: the embedding space of its vectors.
-            segment_seconds: length of a segment, in seconds; None for whole videos.
-            overlap: of neighboring segments, in seconds.
-            options: how a server or a folder keeps it, for a new collection.
+            metadata: how its vectors are made.
+            options: how a server or a folder keeps a new collection; `CollectionOptions`.
 
         Raises:
-            InputError: segments without a length, an overlap that is not shorter than they are, or options that
-                the place has not: memory has none, a folder no shards and replicas.
+            InputError: segments that cannot be cut, or options that the place has not: memory has none, a folder
+                no shards and replicas.
             SpaceMismatchError: the collection, or the queries' `space`, is of another space.
-            StoreError: it exists, cut in other segments, kept otherwise or made by something else; or it cannot be
-                created.
+            StoreError: it exists, cut in other segments, kept otherwise or foreign; or it cannot be created.
         """
-        if self._searched.space is not None:
-            self._searched.space.require(space, mine="the query", theirs="the videos to be stored")
-        whole = segment_seconds is None and overlap == 0
-        if not whole and (segment_seconds is None or not 0 <= overlap < segment_seconds < math.inf):
-            raise InputError(
-                f"segment_seconds is {segment_seconds} and overlap is {overlap}; segments have a length, and "
-                "overlap by less than it."
-            )
-        stamp = CollectionMetadata(
-            space=space, segment_seconds=segment_seconds, overlap=overlap, tenants=self.tenant is not None
-        )
-        self.create_from(stamp, options)
-
-    def create_from(self, stamp: CollectionMetadata, options: CollectionOptions | None = None) -> None:
-        """Make the collection with the stamp of another one, and otherwise as `create` does."""
-        if options is not None and self.in_memory:
+        if self.space is not None:
+            self.space.require(metadata.space, mine="the query", theirs="the videos to be stored")
+        metadata.require_possible()
+        if options is not None and not isinstance(options, CollectionOptions):
+            raise InputError(f"options are {type(options).__name__}; Qdrant's are CollectionOptions.")
+        if options is not None and self._connection.in_memory:
             raise InputError("options of a collection are for a server or a folder; memory has none.")
         if options is not None and self._connection.folder is not None:
             options.require_one_copy(self.location)
         self._connection.make_folder()
-        there = self.resolve()
-        if self._searched.opened is None:
-            self._searched.target = there or self.name
-        if there is not None:
-            self._require_same(stamp)
+        existing = self.resolve()
+        if self._collection.opened is None:
+            self._collection.target = existing or self.name
+        if existing is not None:
+            metadata.require_same(self.metadata(), self.collection, self.tenant)
             self._require_kept_as(options)
-            if self.remote and self._indexing_threshold() == 0:  # a bulk load was killed
+            if self._connection.remote and self._indexing_threshold() == 0:  # a bulk load was killed
                 self._set_indexing_threshold(INDEXING_THRESHOLD)
         else:
-            self._create(stamp, options or CollectionOptions())
-        self._index_payload(stamp)
-
-    def _require_same(self, stamp: CollectionMetadata) -> None:
-        existing = self.metadata()
-        if existing is None:
-            raise StoreError(
-                f"the collection {self.collection!r} was made by something else than dits_adapter; ingest into "
-                "a collection of its own, under another name."
-            )
-        stamp.space.require(existing.space, mine="the video encoder", theirs=f"the collection {self.collection!r}")
-        if (existing.segment_seconds, existing.overlap) != (stamp.segment_seconds, stamp.overlap):
-            raise StoreError(
-                f"the collection {self.collection!r} holds {_cut(existing)}, and this asks for {_cut(stamp)}. Ask "
-                "for the same, or ingest into another collection."
-            )
-        if existing.tenants != stamp.tenants:
-            raise StoreError(
-                f"the collection {self.collection!r} "
-                + (
-                    "keeps tenants apart: say whose videos these are."
-                    if existing.tenants
-                    else f"does not keep tenants apart; for {self.tenant!r}, ingest into a new one."
-                )
-            )
+            self._create(metadata, options or CollectionOptions())
+        self._index_payload(metadata)
 
     def _require_kept_as(self, options: CollectionOptions | None) -> None:
         if options is None:
@@ -319,29 +277,29 @@ class QdrantStore:
         with self.translate_errors():
             params = self.client.get_collection(self.collection).config.params
         assert isinstance(params.vectors, dict)
-        found = CollectionOptions.of(params, params.vectors[POOLED])
-        other = [
-            f"{name}={getattr(found, name)} instead of {getattr(options, name)}"
+        existing = CollectionOptions.of(params, params.vectors[POOLED])
+        differences = [
+            f"{name}={getattr(existing, name)} instead of {getattr(options, name)}"
             for name in sorted(options.model_fields_set)
-            if getattr(found, name) != getattr(options, name)
+            if getattr(existing, name) != getattr(options, name)
         ]
-        if other:
+        if differences:
             raise StoreError(
-                f"the collection {self.collection!r} is there already, with {', '.join(other)}. Options are for a "
-                "new collection: leave them out, or ingest into another one."
+                f"the collection {self.collection!r} is there already, with {', '.join(differences)}. Options are "
+                "for a new collection: leave them out, or ingest into another one."
             )
 
-    def _create(self, stamp: CollectionMetadata, options: CollectionOptions) -> None:
-        width = stamp.space.width
+    def _create(self, metadata: CollectionMetadata, options: CollectionOptions) -> None:
+        width = metadata.space.width
         with self.translate_errors():
             self.client.create_collection(
                 self.collection,
                 vectors_config={
-                    POOLED: options.pooled(width, tenants=stamp.tenants),
+                    POOLED: options.pooled(width, tenants=metadata.tenants),
                     FRAMES: options.frames(width),
                 },
                 **options.collection(),
-                metadata={METADATA_KEY: stamp.model_dump(mode="json")},
+                metadata={METADATA_KEY: metadata.model_dump(mode="json")},
             )
             if self.metadata() is None:
                 self.client.delete_collection(self.collection)
@@ -350,21 +308,21 @@ class QdrantStore:
                     "metadata, where the embedding space is written down. Use Qdrant 1.16 or newer."
                 )
 
-    def _index_payload(self, stamp: CollectionMetadata) -> None:
+    def _index_payload(self, metadata: CollectionMetadata) -> None:
         """Make what is missing of the indexes that ingestion and filters need."""
         fields: dict[str, Any] = {"video_id": models.UuidIndexParams(type=models.UuidIndexType.UUID)}
         fields["path"] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)
-        fields["failure"] = fields["path"]
+        fields[FAILURE] = fields["path"]
         fields["duration"] = models.FloatIndexParams(type=models.FloatIndexType.FLOAT)
         fields["segments"] = models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER)
-        if stamp.tenants:
+        if metadata.tenants:
             kind = models.KeywordIndexType.KEYWORD
             fields[TENANT] = models.KeywordIndexParams(type=kind, is_tenant=True)
         with self.translate_errors(), warnings.catch_warnings():  # memory warns that it has no use for indexes
             warnings.simplefilter("ignore")
-            there = self.client.get_collection(self.collection).payload_schema
+            indexed = self.client.get_collection(self.collection).payload_schema
             for name, params in fields.items():
-                if name not in there:
+                if name not in indexed:
                     self.client.create_payload_index(self.collection, name, params)
 
     @contextmanager
@@ -377,7 +335,7 @@ class QdrantStore:
         Args:
             progress: show how much is indexed.
         """
-        if not self.remote:
+        if not self._connection.remote:
             yield
             return
         usual = self._indexing_threshold() or INDEXING_THRESHOLD
@@ -408,7 +366,7 @@ class QdrantStore:
         with self.translate_errors():
             self.client.update_collection(self.collection, optimizers_config=diff)
 
-    def build_index(self) -> None:
+    def finish(self) -> None:
         """Index what was written since the last time. A server does that by itself; in a folder, ingestion does.
 
         Raises:
@@ -417,207 +375,99 @@ class QdrantStore:
         client = self.client
         if isinstance(client, QdrantClient):
             return
-        from dits_adapter.stores.qdrant.edge.client import EdgeClient
+        from dits_adapter.stores.qdrant.edge._client import EdgeClient
 
         assert isinstance(client, EdgeClient)
         with self.translate_errors():
             client.optimize(self.collection)
 
-    def ingest(
-        self,
-        paths: str | PathLike[str] | Iterable[str | PathLike[str]],
-        encoder: VideoEncoder,
-        *,
-        segment_seconds: float | None = None,
-        overlap: float = 0.0,
-        retry_failed: bool = False,
-        sync: bool = False,
-        bulk: bool = False,
-        options: CollectionOptions | None = None,
-        progress: bool = True,
-    ) -> IngestReport:
-        """Embed the videos of folders and files and store them: `dits_adapter.stores.ingest.ingest`."""
-        from dits_adapter.stores.ingest import ingest
+    def find(self, queries: NDArray[np.float32], request: SearchRequest) -> list[list[Hit]]:
+        """Search for checked queries, (n, d) float32; a re-ranking by "maxsim" is the server's."""
+        return self._connection.run(finding(self._collection, queries, request))
 
-        return ingest(
-            self,
-            paths,
-            encoder,
-            segment_seconds=segment_seconds,
-            overlap=overlap,
-            retry_failed=retry_failed,
-            sync=sync,
-            bulk=bulk,
-            options=options,
-            progress=progress,
-        )
+    def read(self, request: ReadRequest) -> Iterator[StoredSegment]:
+        """Read stored segments of the store's tenant, in any order; those that are not there are left out.
 
-    def search(
-        self,
-        query_vector: ArrayLike,
-        *,
-        limit: int = 10,
-        per_video: int = 1,
-        offset: int = 0,
-        query_filter: models.Filter | None = None,
-        min_score: float | None = None,
-        exact: bool = False,
-        rerank: Literal["maxsim"] | Reranker | None = None,
-        candidates: int = CANDIDATES,
-        locate: bool = True,
-    ) -> list[Hit]:
-        """Find the segments nearest to a query.
-
-        Args:
-            query_vector: (d,), from `DITSQueryEncoder.encode_query`; its norm does not matter.
-            limit: how many videos.
-            per_video: how many segments of each.
-            offset: how many of the best videos to leave out, for the next page. A page costs what all before it
-                cost.
-            query_filter: a Qdrant filter on the payload.
-            min_score: similarity of query and pooled vector that a segment must have; `Calibration.score_of` gives
-                that of a probability.
-            exact: compare the query with every segment instead of following the index.
-            rerank: order the best segments anew by their frames. "maxsim": by the frame that is nearest to the
-                query, in the server. A function, such as `DITSQueryEncoder.xpool_reranker` returns: by what it
-                makes of their frame vectors, a list of (frames, d). The score is theirs then.
-            candidates: how many segments to re-rank at most: the `per_video` best of as many videos as that
-                makes, or more of each where there are fewer videos. Videos of fewer segments leave places empty.
-            locate: find the moment that matches best (`Hit.timestamp`), for which the hits' frame vectors are
-                read: a dozen times what a hit takes otherwise.
-
-        Returns:
-            Best video first, and its best segment first.
-
-        Raises:
-            InputError: the vector is not (d,), or not finite, or zero; or an argument outside its range.
-            StoreError, SpaceMismatchError: as `open`; no frame vectors to re-rank with; or the server cannot be
-                reached.
+        While a server is away, a whole reading waits as long as a write; segments chosen by their ids, or the
+        first few, as long as a search, since somebody waits for them.
         """
-        ask = SearchRequest(limit, per_video, offset, query_filter, min_score, exact, rerank, candidates, locate)
-        return self._connection.run(self._searched.searching_one(query_vector, ask))
-
-    def search_batch(
-        self,
-        query_vectors: ArrayLike,
-        *,
-        limit: int = 10,
-        per_video: int = 1,
-        offset: int = 0,
-        query_filter: models.Filter | None = None,
-        min_score: float | None = None,
-        exact: bool = False,
-        rerank: Literal["maxsim"] | None = None,
-        candidates: int = CANDIDATES,
-        locate: bool = True,
-    ) -> list[list[Hit]]:
-        """Search for many queries, (n, d), in few requests; otherwise as `search`.
-
-        Returns:
-            For each query what `search` returns for it.
-        """
-        ask = SearchRequest(limit, per_video, offset, query_filter, min_score, exact, rerank, candidates, locate)
-        return self._connection.run(self._searched.searching(query_vectors, ask))
-
-    def request(self, method: str, **arguments: Any) -> Any:
-        """Read from the collection by a method of the client, as searches do: patiently, and true to an alias.
-
-        Args:
-            method: of `QdrantClient`, such as "scroll" or "retrieve".
-            arguments: of the method, without the collection's name. Filters are confined by `within`.
-
-        Raises:
-            StoreError, SpaceMismatchError: as `search`.
-        """
-        return self._connection.run(self._searched.requesting(method, arguments))
+        hurried = request.ids is not None or request.limit is not None
+        offset, read = None, 0
+        while True:
+            segments, offset = self._connection.run(
+                self._collection.reading(request, offset, read), patience=SEARCH_PATIENCE if hurried else PATIENCE
+            )
+            yield from segments
+            read += len(segments)
+            if offset is None:
+                return
 
     def count(self) -> int:
         """Return how many segments the collection holds."""
-        return self._connection.run(self._searched.counting())
+        return self._connection.run(self._collection.counting())
 
     def count_videos(self) -> int:
-        """Return how many videos the collection holds whole; one that was not made here has one a segment."""
-        return self._connection.run(self._searched.counting_videos())
+        """Return how many videos the collection holds whole; a foreign collection has one a segment."""
+        return self._connection.run(self._collection.counting_videos())
 
     def _require_tenant(self) -> None:
-        self._connection.run(self._searched.requiring_tenant())
+        self._connection.run(self._collection.requiring_tenant())
 
-    def records(self) -> list[Record]:
-        """List what the collection knows of each video and of each file that failed, by reading all payloads.
+    def records(self) -> list[VideoRecord]:
+        """List the state of each video and of each file that failed, by reading all payloads.
 
         Raises:
-            StoreError: there is no such collection, or it keeps tenants apart and none is given; likewise `forget`
-                and `relocate`.
+            StoreError: there is no such collection, or it keeps tenants apart and none is given; likewise `delete`
+                and `update_path`.
         """
         self._require_tenant()
-        videos: dict[str, Record] = {}
-        failures: list[Record] = []
-        fields = ["video_id", "path", "size", "mtime_ns", "segments", "failure"]
-        offset = None
-        while True:
-            points, offset = self.with_retry(
-                partial(
-                    self.client.scroll,
-                    self.collection,
-                    self.scoped(),
-                    limit=SCROLL,
-                    offset=offset,
-                    with_payload=fields,
-                    with_vectors=False,
-                )
-            )
-            for point in points:
-                payload = dict(point.payload or {})
-                segments = payload.pop("segments", None)
-                if "failure" in payload:
-                    failures.append(Record(**payload))
-                    continue
-                if not {"video_id", "path", "size", "mtime_ns"} <= payload.keys():  # somebody else put it here
-                    continue
-                record = videos.setdefault(payload["video_id"], Record(**payload))
-                record.found += 1
-                record.expected = record.expected if segments is None else segments
-            if offset is None:
-                return [*videos.values(), *failures]
+        request = Scroll(
+            collection_name=self.collection,
+            scroll_filter=self.scoped(),
+            limit=PAGE,
+            with_payload=["video_id", "path", "size", "mtime_ns", "segments", FAILURE],
+        )
+        return video_records(point.payload or {} for points in self.scroll(request) for point in points)
 
-    def write(self, points: list[models.PointStruct]) -> None:
-        """Store points and wait until they are there; points of the same id are replaced.
+    def write(self, rows: Sequence[SegmentRow]) -> None:
+        """Store segments and wait until they are there; those of the same id are replaced.
 
-        This, `forget` and `relocate` outlast a server that restarts or is overloaded, for up to `PATIENCE`.
+        Writes and deletions outlast a server that restarts or is overloaded, for up to a minute.
         """
-        if points:
-            self.with_retry(lambda: self.client.upsert(self.collection, points, wait=True))
+        self.write_points([segment_point(row, tenant=self.tenant) for row in rows])
 
-    def delete(self, records: Sequence[Record]) -> None:
+    def write_failures(self, rows: Sequence[FailureRow]) -> None:
+        """Remember files that gave no frames; one failure a path."""
+        self.write_points([failure_point(row, tenant=self.tenant) for row in rows])
+
+    def write_points(self, points: Sequence[models.PointStruct]) -> None:
+        """Store points of your own making, as `write` does."""
+        if points:
+            self.with_retry(lambda: self.client.upsert(self.collection, list(points), wait=True))
+
+    def delete(self, records: Sequence[VideoRecord]) -> None:
         """Delete all points of these videos and failures."""
         self._require_tenant()
         videos = [record.video_id for record in records if not record.failure]
         failures = [record.path for record in records if record.failure]
-        empty = models.IsEmptyCondition(is_empty=models.PayloadField(key="failure"))
-        chosen = [models.Filter(must=[_is_any("video_id", ids)]) for ids in _chunks(videos)]
-        chosen += [models.Filter(must=[_is_any("path", paths)], must_not=[empty]) for paths in _chunks(failures)]
-        for one in chosen:
-            selector = models.FilterSelector(filter=self._searched.scoped(one))
+        conditions = [models.Filter(must=[_is_any("video_id", ids)]) for ids in _chunks(videos)]
+        conditions += [models.Filter(must=[_is_any("path", paths), is_failure()]) for paths in _chunks(failures)]
+        for condition in conditions:
+            selector = models.FilterSelector(filter=self._collection.scoped(condition))
             self.with_retry(partial(self.client.delete, self.collection, selector, wait=True))
 
     def update_path(self, file: VideoFile) -> None:
-        """Write down that a stored video now lies at `file`."""
+        """Write down that the stored video `file.video_id` now lies at `file.path`, with its size and time."""
         self._require_tenant()
         payload = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
-        video = self._searched.scoped(models.Filter(must=[_is_any("video_id", [file.video_id])]))
+        video = self._collection.scoped(models.Filter(must=[_is_any("video_id", [file.video_id])]))
         self.with_retry(lambda: self.client.set_payload(self.collection, payload, points=video, wait=True))
 
 
 def _chunks(values: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(values), DELETE):
-        yield values[start : start + DELETE]
+    for start in range(0, len(values), _DELETE):
+        yield values[start : start + _DELETE]
 
 
 def _is_any(field: str, values: list[str]) -> models.FieldCondition:
     return models.FieldCondition(key=field, match=models.MatchAny(any=values))
-
-
-def _cut(stamp: CollectionMetadata) -> str:
-    if stamp.segment_seconds is None:
-        return "whole videos"
-    return f"segments of {stamp.segment_seconds:g} s overlapping by {stamp.overlap:g} s"

@@ -9,7 +9,6 @@ refused. The loop, mixed precision, resumption and logging are those of `transfo
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import warnings
@@ -18,7 +17,6 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
 from transformers import set_seed
@@ -28,18 +26,22 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.config import ENCODER
 from dits_adapter.artifact.find import require_free
 from dits_adapter.encoders.clip import Clip, ClipSource, load_clip, weights_digest
-from dits_adapter.errors import DITSError, InputError, MissingExtraError
+from dits_adapter.errors import InputError, MissingExtraError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training.config import JointRecipe
-from dits_adapter.training.joint.clips import (
-    Captions,
-    ClipDataset,
-    ClipLoader,
-    ReadClip,
-    TrainingDataset,
-    find_broken,
-    read_clip,
+from dits_adapter.training.joint._checkpoints import last_checkpoint, write_run
+from dits_adapter.training.joint._datasets import ClipDataset, TrainingDataset
+from dits_adapter.training.joint._model import JointModel
+from dits_adapter.training.joint._trainer import (
+    JointTrainer,
+    LossWatch,
+    collate,
+    joint_optimizer,
+    loggers,
+    trainer_arguments,
 )
+from dits_adapter.training.joint.captions import Captions
+from dits_adapter.training.joint.clips import ClipLoader, ReadClip, find_failures, read_clip
 from dits_adapter.training.run import calibrate_scores
 from dits_adapter.xpool import XPool
 
@@ -49,18 +51,7 @@ try:
 except ImportError:
     raise MissingExtraError("accelerate", "joint", "joint training") from None
 
-from dits_adapter.training.joint.model import JointModel
-from dits_adapter.training.joint.trainer import (
-    JointTrainer,
-    LossWatch,
-    collate,
-    joint_optimizer,
-    loggers,
-    trainer_arguments,
-)
-
-RUN = "run.json"
-"""File among the checkpoints that says which run they are of."""
+__all__ = ["train_joint"]
 
 
 def train_joint(
@@ -116,23 +107,13 @@ def train_joint(
     require_free(target)
     set_seed(recipe.seed)
     clip = load_clip(encoder, revision=revision, device="cpu")
+    model = _initial_model(clip, recipe)
     vision: Any = clip.model.config.vision_config
-    clip.model.requires_grad_(True)
-    if recipe.gradient_checkpointing:
-        # Its successor's name, activation_checkpointing_enable, came with transformers 5.23.
-        clip.model.gradient_checkpointing_enable({"use_reentrant": False})
-    adapter = recipe.build_adapter(clip.width)
-    if adapter.needs_video or not adapter_entry(recipe.adapter).contrast:
-        raise InputError(
-            f"the adapter {recipe.adapter} is for frozen mode: joint mode trains by contrast, and adapters see no "
-            "video in it (condition none or text)."
-        )
-    model = JointModel(clip.model, XPool(clip.width, recipe.dropout), adapter)
-    captions = _without_broken(captions, recipe, read, state, progress)
+    captions = _without_failures(captions, recipe, read, state, progress)
     if validation is None:
         train, validation = captions.split(recipe.validation, recipe.seed)
     else:
-        train, validation = captions, _without_broken(validation, recipe, read, state, progress)
+        train, validation = captions, _without_failures(validation, recipe, read, state, progress)
     load = ClipLoader(recipe.frames, clip.image_processor, read)
     data = TrainingDataset(
         train,
@@ -166,12 +147,11 @@ def train_joint(
         "pairs": [train.digest(), validation.digest()],
         "processes": state.num_processes,
     }
-    checkpoint = _last_checkpoint(checkpoints, run)
+    checkpoint = last_checkpoint(checkpoints, run)
     before = trainer.retrieval()
     if state.is_main_process:
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        (checkpoints / RUN).write_text(json.dumps(run), "utf-8")
-    trained = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        write_run(checkpoints, run)
+    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     after = trainer.retrieval()
     if state.is_main_process:
         if after["xpool_mrr"] <= before["xpool_mrr"]:
@@ -188,74 +168,60 @@ def train_joint(
             "recipe": recipe.model_dump(mode="json"),
             "processes": state.num_processes,
             "best_step": trainer.state.best_global_step,
-            "pairs_per_second": trained.metrics["train_samples_per_second"],
+            "pairs_per_second": result.metrics["train_samples_per_second"],
         }
         metrics = {"validation": after, "validation before training": before}
-        moved = replace(clip, source=ClipSource(target.name))
+        trained_clip = replace(clip, source=ClipSource(target.name))
         artifact = Artifact(
             model.adapter,
-            EmbeddingSpace.of(moved, frames=recipe.frames),
+            EmbeddingSpace.of(trained_clip, frames=recipe.frames),
             training,
             metrics,
             calibrate_scores(trainer.cosines, validation.labels),
             xpool=model.xpool,
         )
-        _save(artifact, moved, target)
+        _save(artifact, trained_clip, target)
         shutil.rmtree(checkpoints)
     state.wait_for_everyone()
     return target if state.is_main_process else None
 
 
-def _without_broken(
-    captions: Captions, recipe: JointRecipe, read: ReadClip, state: PartialState, progress: bool
-) -> Captions:
-    """Leave out the videos that cannot be decoded and say which; the processes share the check."""
-    mine = captions.videos[state.process_index :: state.num_processes]
-    shown = progress and state.is_main_process
-    found = find_broken(mine, recipe.frames, read, workers=recipe.workers, progress=shown)
-    broken = {error.path: error for error in gather_object(found)}
-    if not broken:
-        return captions
-    if state.is_main_process:
-        reasons = "\n".join(str(error) for error in broken.values())
-        warnings.warn(
-            f"{len(broken)} of {len(captions.videos)} videos cannot be decoded and are left out:\n{reasons}",
-            stacklevel=3,
-        )
-    return captions.of_videos(row for row, video in enumerate(captions.videos) if video not in broken)
-
-
-def _last_checkpoint(folder: Path, run: dict[str, Any]) -> Path | None:
-    """Return the last complete checkpoint of this run, None where there is none.
+def _initial_model(clip: Clip, recipe: JointRecipe) -> JointModel:
+    """Return the model before training, all of whose weights learn.
 
     Raises:
-        DITSError: the checkpoints are of another run.
+        InputError: an adapter that can be trained in frozen mode only.
     """
-    try:
-        theirs = json.loads((folder / RUN).read_text("utf-8"))
-    except (OSError, ValueError):  # it is written before the first checkpoint
-        return None
-    if other := [name for name, value in run.items() if theirs.get(name) != value]:
-        raise DITSError(
-            f"{folder}: holds checkpoints of a run with another {', '.join(other)}. Remove the folder to start "
-            "anew, or write to another place."
+    clip.model.requires_grad_(True)
+    if recipe.gradient_checkpointing:
+        # Its successor's name, activation_checkpointing_enable, came with transformers 5.23.
+        clip.model.gradient_checkpointing_enable({"use_reentrant": False})
+    adapter = recipe.build_adapter(clip.width)
+    if adapter.needs_video or not adapter_entry(recipe.adapter).contrast:
+        raise InputError(
+            f"the adapter {recipe.adapter} is for frozen mode: joint mode trains by contrast, and adapters see no "
+            "video in it (condition none or text)."
         )
-    # The state is the last file to be written, but for the random states of other processes.
-    complete = [
-        path
-        for path in folder.glob("checkpoint-*")
-        if _is_json(path / "trainer_state.json")
-        and sum(map(is_zipfile, path.glob("rng_state*"))) == run["processes"]
-    ]
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return JointModel(clip.model, XPool(clip.width, recipe.dropout), adapter)
 
 
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+def _without_failures(
+    captions: Captions, recipe: JointRecipe, read: ReadClip, state: PartialState, progress: bool
+) -> Captions:
+    """Leave out the videos that cannot be decoded, with a warning; the processes share the check."""
+    mine = captions.videos[state.process_index :: state.num_processes]
+    shown = progress and state.is_main_process
+    errors = find_failures(mine, recipe.frames, read, workers=recipe.workers, progress=shown)
+    failures = {error.path: error for error in gather_object(errors)}
+    if not failures:
+        return captions
+    if state.is_main_process:
+        reasons = "\n".join(str(error) for error in failures.values())
+        warnings.warn(
+            f"{len(failures)} of {len(captions.videos)} videos cannot be decoded and are left out:\n{reasons}",
+            stacklevel=3,
+        )
+    return captions.of_videos(row for row, video in enumerate(captions.videos) if video not in failures)
 
 
 def _save(artifact: Artifact, clip: Clip, target: Path) -> None:

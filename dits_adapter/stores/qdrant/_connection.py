@@ -1,4 +1,4 @@
-"""How a Qdrant is reached: a server, a folder, memory or somebody's own client; its errors and its absences."""
+"""Connection to a Qdrant: a server, a folder, memory or a client of the caller's; its errors and its absences."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from contextlib import AbstractContextManager
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import TypeVar
 
 from qdrant_client import QdrantClient
 from qdrant_client.client_base import QdrantBase
 from qdrant_client.qdrant_remote import QdrantRemote
 
 from dits_adapter.errors import InputError, StoreError
-from dits_adapter.stores.qdrant.query import RequestPlan
-from dits_adapter.stores.qdrant.retry import (
+from dits_adapter.stores.qdrant._requests import RequestPlan, call
+from dits_adapter.stores.qdrant._retry import (
     PATIENCE,
     SEARCH_PATIENCE,
     RetryPolicy,
-    T,
     repeat_request,
     translate_errors,
 )
+
+__all__ = ["TIMEOUT", "Connection"]
+
+T = TypeVar("T")
 
 TIMEOUT = 60
 """Seconds for one request: uploads wait until the server has them on disk."""
@@ -40,8 +44,9 @@ class Connection:
     Attributes:
         location: the same, for messages.
         remote: whether it is a server, through a connection of our own or somebody else's.
-        folder: where its files are, if they are ours to open; None otherwise.
-        place: equal where both are the same Qdrant, as far as can be told: a server may have several addresses.
+        folder: folder of its files, if they are ours to open; None otherwise.
+        place: equal for connections to the same Qdrant, as far as can be told: a server may have several
+            addresses.
 
     Raises:
         InputError: something else, or a server's address that is no URL.
@@ -94,20 +99,20 @@ class Connection:
         """
         with self._connecting:
             if self._client is None:
-                if not self.is_there():
+                if not self.exists():
                     raise StoreError(f"{self.location}: no Qdrant store is here. Ingest videos into it first.")
                 self._client = self._connect()
         return self._client
 
-    def is_there(self) -> bool:
-        """Whether there is a store, as far as can be said without connecting: a folder may hold none.
+    def exists(self) -> bool:
+        """Return whether there is a store, as far as can be said without connecting: a folder may hold none.
 
         Raises:
             StoreError: the folder holds one of qdrant-client's local mode.
         """
         if self.folder is None:
             return True
-        from dits_adapter.stores.qdrant.edge.client import is_store
+        from dits_adapter.stores.qdrant.edge._client import is_store
 
         if (self.folder / "meta.json").is_file():
             raise StoreError(
@@ -122,15 +127,15 @@ class Connection:
             return QdrantClient(":memory:")
         if self.folder is None:
             key = os.environ.get("QDRANT_API_KEY")
-            # What this package needs of a server it checks itself, by whether the stamp was kept.
+            # The store itself checks what it needs of a server: that the collection's metadata were kept.
             return QdrantClient(url=self.location, api_key=key, timeout=TIMEOUT, check_compatibility=False)
-        from dits_adapter.stores.qdrant.edge.client import EdgeClient
+        from dits_adapter.stores.qdrant.edge._client import EdgeClient
 
         return EdgeClient(self.folder)
 
     def make_folder(self) -> None:
         """Let a folder become a store, but only one that holds nothing else."""
-        if self._client is not None or self.folder is None or self.is_there():
+        if self._client is not None or self.folder is None or self.exists():
             return
         try:
             if self.folder.exists() and any(self.folder.iterdir()):
@@ -145,25 +150,30 @@ class Connection:
         """Turn what the client raises into a StoreError that says what to do."""
         return translate_errors(self.location)
 
-    def run(self, steps: RequestPlan[T]) -> T:
-        """Make the requests of a search, again where the server is away for a moment, and return what it found.
+    def run(self, plan: RequestPlan[T], *, patience: float | None = None) -> T:
+        """Make the requests of a plan, again where the server is away for a moment, and return its result.
+
+        Args:
+            plan: its requests may be made twice.
+            patience: seconds for which each is repeated; by default `SEARCH_PATIENCE`.
 
         Raises:
-            StoreError: as `translate_errors`, and what the search itself raises.
+            StoreError: as `translate_errors`, and what the plan itself raises.
         """
         with self.translate_errors():
             try:
-                method, arguments = next(steps)
+                request = next(plan)
                 while True:
-                    patience = RetryPolicy(self.location, SEARCH_PATIENCE)
+                    policy = RetryPolicy(self.location, SEARCH_PATIENCE if patience is None else patience)
                     try:
-                        answer = repeat_request(partial(getattr(self.client, method), **arguments), patience)
+                        answer = repeat_request(partial(call, self.client, request), policy)
                     except Exception as error:
-                        method, arguments = steps.throw(error)
+                        request = plan.throw(error)
                     else:
-                        method, arguments = steps.send(answer)
-            except StopIteration as done:
-                return done.value
+                        request = plan.send(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
 
     def with_retry(self, request: Callable[[], T]) -> T:
         """Make a request that may be made twice; while the server is away or overloaded, wait and repeat it.
@@ -177,5 +187,5 @@ class Connection:
 
 def _server(client: QdrantBase) -> str | None:
     """Return the address of the server that a client talks to; None where it is in this process."""
-    talking = client._client if isinstance(client, QdrantClient) else client  # it has no public name
-    return str(talking.rest_uri) if isinstance(talking, QdrantRemote) else None
+    inner = client._client if isinstance(client, QdrantClient) else client  # it has no public name
+    return str(inner.rest_uri) if isinstance(inner, QdrantRemote) else None

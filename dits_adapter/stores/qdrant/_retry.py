@@ -17,59 +17,63 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from dits_adapter.errors import StoreError
 
-T = TypeVar("T")
-TRANSIENT = (ResponseHandlingException, UnexpectedResponse, ResourceExhaustedResponse, grpc.RpcError)
-"""What a client raises for an answer, or none, of a server; some of it passes."""
+__all__ = ["PATIENCE", "SEARCH_PATIENCE", "TRANSIENT", "RetryPolicy", "repeat_request", "translate_errors"]
 
-logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+TRANSIENT = (ResponseHandlingException, UnexpectedResponse, ResourceExhaustedResponse, grpc.RpcError)
+"""Errors of a client for an answer, or none, of a server; some of them pass."""
+
+_logger = logging.getLogger(__name__)
 
 PATIENCE = 60
 """Seconds for which writes are tried again while the server restarts or is overloaded."""
 
 SEARCH_PATIENCE = 3
-"""The same for searches: somebody waits for the answer, and a cluster has another node for it."""
+"""Seconds likewise for searches: somebody waits for the answer, and a cluster has another node for it."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 """Seconds before the first repetition, doubled from one to the next, up to the longest."""
 
-OVERLOADED = (408, 429, 502, 503, 504)
+_OVERLOADED = (408, 429, 502, 503, 504)
 """HTTP answers of a server, or of what stands before it, that may be another a moment later."""
 
-INCOMPLETE = re.compile(
+_INCOMPLETE = re.compile(
     r"status: (Unavailable|DeadlineExceeded)|transport error|consensus operation|active replica"
 )
-"""What a cluster says, with status 500, while too few of its nodes are there; other errors 500 do not pass."""
+"""Answers of a cluster, with status 500, while too few of its nodes are up; other errors 500 do not pass."""
 
 
-def repeat_request(request: Callable[[], T], patience: RetryPolicy) -> T:
+def repeat_request(request: Callable[[], T], policy: RetryPolicy) -> T:
+    """Make a request, and again as the policy says while the server is away or overloaded."""
     while True:
         try:
             return request()
         except TRANSIENT as error:
-            wait = patience.wait(error)
+            wait = policy.wait(error)
         time.sleep(wait)
 
 
 class RetryPolicy:
-    """How long the same request is made again and again, for a server that is away, restarts or is overloaded.
+    """Pauses between repetitions of one request, to a server that is away, restarts or is overloaded.
 
     Args:
         location: of the server, for the log.
-        seconds: after which it ends.
+        seconds: for which it is repeated.
     """
 
     def __init__(self, location: str, seconds: float) -> None:
         self._location = location
-        self._pause, self._end = FIRST_PAUSE, time.monotonic() + seconds
+        self._pause, self._end = _FIRST_PAUSE, time.monotonic() + seconds
 
     def wait(self, error: Exception) -> float:
         """Return for how many seconds to wait after this error; raise it where waiting will not help."""
-        asked = float(getattr(error, "retry_after_s", 0))
-        wait = max(asked, self._pause * random.uniform(0.75, 1.25))  # many clients should not come at once
+        least = float(getattr(error, "retry_after_s", 0))
+        wait = max(least, self._pause * random.uniform(0.75, 1.25))  # many clients should not come at once
         if not _passes(error) or time.monotonic() + wait > self._end:
             raise error
-        logger.warning("%s is away or overloaded (%s); again in %.1f s", self._location, error, wait)
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        _logger.warning("%s is away or overloaded (%s); again in %.1f s", self._location, error, wait)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         return wait
 
 
@@ -77,11 +81,11 @@ def _passes(error: Exception) -> bool:
     """Whether the same request may succeed a little later."""
     if isinstance(error, UnexpectedResponse):
         answer = error.content.decode("utf-8", "replace")
-        return error.status_code in OVERLOADED or INCOMPLETE.search(answer) is not None
+        return error.status_code in _OVERLOADED or _INCOMPLETE.search(answer) is not None
     if isinstance(error, grpc.RpcError):
         code = grpc.StatusCode
         passing = (code.UNAVAILABLE, code.DEADLINE_EXCEEDED, code.RESOURCE_EXHAUSTED)
-        return error.code() in passing or INCOMPLETE.search(error.details() or "") is not None
+        return error.code() in passing or _INCOMPLETE.search(error.details() or "") is not None
     return True
 
 
@@ -100,7 +104,7 @@ def translate_errors(location: str) -> Iterator[None]:
         if error.status_code in (401, 403):
             raise StoreError(_refused(location)) from error
         answer = error.content.decode("utf-8", "replace")
-        if INCOMPLETE.search(answer):
+        if _INCOMPLETE.search(answer):
             raise StoreError(_incomplete(location, answer)) from error
         raise StoreError(f"{location} answers {error.status_code}: {answer[:300]}") from error
     except ResourceExhaustedResponse as error:
@@ -109,7 +113,7 @@ def translate_errors(location: str) -> Iterator[None]:
         if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
             raise StoreError(_refused(location)) from error
         answer = error.details() or ""
-        if INCOMPLETE.search(answer):
+        if _INCOMPLETE.search(answer):
             raise StoreError(_incomplete(location, answer)) from error
         raise StoreError(f"{location} answers {error.code().name}: {answer}") from error
     except OSError as error:

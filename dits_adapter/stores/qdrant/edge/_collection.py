@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from qdrant_client import models
 
 from dits_adapter.errors import StoreError
-from dits_adapter.stores.qdrant.edge import convert
+from dits_adapter.stores.qdrant.edge import _convert as convert
 
 LOCK, COLLECTION, OPTIMIZED = "qdrant-edge.lock", "collection.json", "optimized"
 

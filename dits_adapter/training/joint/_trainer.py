@@ -1,13 +1,12 @@
-"""The loop of joint training: the Trainer of transformers, validated by retrieval."""
+"""Loop of joint training: the Trainer of transformers, validated by retrieval."""
 
 from __future__ import annotations
 
 import math
-import multiprocessing
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,30 +14,33 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from dits_adapter.encoders.clip import Clip
-from dits_adapter.errors import DITSError, MissingExtraError
+from dits_adapter.errors import DITSError
 from dits_adapter.evaluation.metrics import METRICS, DotProducts, RetrievalMetrics, Scores, ranks
 from dits_adapter.training.config import JointRecipe
-from dits_adapter.training.joint import clips
-from dits_adapter.training.joint.clips import (
-    Captions,
-    TrainingDataset,
-)
+from dits_adapter.training.joint._datasets import TrainingDataset
+from dits_adapter.training.joint._model import JointModel
+from dits_adapter.training.joint._workers import end_with_parent, worker_context
+from dits_adapter.training.joint.captions import Captions
 from dits_adapter.training.loop import summary_writer
 from dits_adapter.training.state import MAX_LOGIT_SCALE
 from dits_adapter.vectors import unit
 from dits_adapter.video.pooling import mean_pool
 from dits_adapter.xpool import XPoolScores
 
-try:
+if TYPE_CHECKING:
     from accelerate import PartialState  # type: ignore[import-untyped]
-except ImportError:
-    raise MissingExtraError("accelerate", "joint", "joint training") from None
 
-from dits_adapter.training.joint.model import JointModel
+__all__ = ["JointTrainer", "LossWatch", "collate", "joint_optimizer", "loggers", "trainer_arguments"]
 
 
 class JointTrainer(Trainer):
-    """The Trainer, reading pairs in their order and validating by retrieval."""
+    """Trainer that reads pairs in their order and validates by retrieval.
+
+    Args:
+        clip: the encoder, whose model is trained.
+        validation: pairs whose videos are the evaluation dataset.
+        options: of the Trainer.
+    """
 
     def __init__(self, *, clip: Clip, validation: Captions, **options: Any) -> None:
         self.clip, self.validation = clip, validation
@@ -51,16 +53,18 @@ class JointTrainer(Trainer):
             self.args.per_device_train_batch_size,
             collate_fn=collate,
             num_workers=self.args.dataloader_num_workers,
-            worker_init_fn=clips.die_with_parent,
-            multiprocessing_context=_worker_context() if self.args.dataloader_num_workers else None,
+            worker_init_fn=end_with_parent,
+            multiprocessing_context=worker_context() if self.args.dataloader_num_workers else None,
             pin_memory=self.args.dataloader_pin_memory,
         )
         return self.accelerator.prepare(loader)
 
     def get_train_dataloader(self) -> Any:
+        """Return this process's share of the training batches."""
         return self._loader(self.train_dataset, self.data_collator)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure retrieval on the validation pairs and log it."""
         metrics = {f"eval_{name}": value for name, value in self.retrieval().items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -70,8 +74,8 @@ class JointTrainer(Trainer):
     def retrieval(self) -> dict[str, float]:
         """Search the validation videos with their texts: `xpool_r1`, `mean_r1`, ….
 
-        `xpool` pools the frames under each query, as training does; `mean` is what an index can hold, and keeps
-        its scores in `cosines`.
+        `xpool` pools the frames under each query, as training does; `mean` is the pooling that an index can hold,
+        whose scores `cosines` keeps.
         """
         model: Any = self.model
         model.eval()
@@ -85,28 +89,23 @@ class JointTrainer(Trainer):
             "xpool": XPoolScores(model.xpool, queries, text, frames),
             "mean": self.cosines,
         }
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         for pooling, matrix in scores.items():
             metrics = RetrievalMetrics.from_ranks(ranks(matrix, self.validation.labels))
-            found |= {f"{pooling}_{name}": getattr(metrics, name) for name in METRICS}
-        return found
-
-
-def _worker_context() -> Any:
-    """Start workers from a process without threads: a fork of this one may inherit a lock that nobody opens."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([clips.__name__, "transformers.models.clip.image_processing_pil_clip"])
-    return context
+            values |= {f"{pooling}_{name}": getattr(metrics, name) for name in METRICS}
+        return values
 
 
 class LossWatch(TrainerCallback):
-    """Keeps CLIP's temperature in its limits after each step, and stops where the loss is no number."""
+    """Callback that keeps CLIP's temperature in its limits and stops where the loss is no number."""
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Clamp the logit scale."""
         with torch.no_grad():
             kwargs["model"].clip.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Raise a `DITSError` where the loss is NaN or infinite."""
         loss = kwargs["logs"].get("loss", 0.0)
         if not math.isfinite(loss):
             raise DITSError(
@@ -118,7 +117,7 @@ class LossWatch(TrainerCallback):
 def trainer_arguments(
     recipe: JointRecipe, data: TrainingDataset, checkpoints: Path, state: PartialState, progress: bool
 ) -> TrainingArguments:
-    """Say all that to the Trainer."""
+    """Return a recipe as the Trainer's arguments: linear warm-up, cosine to zero, best validation kept."""
     interval = recipe.checkpoint_steps or data.steps_per_epoch
     return TrainingArguments(
         output_dir=str(checkpoints),
@@ -160,6 +159,7 @@ def collate(tokenizer: PreTrainedTokenizerBase, items: list[dict[str, Any]]) -> 
 
 
 def joint_optimizer(model: JointModel, recipe: JointRecipe) -> torch.optim.Optimizer:
+    """Return AdamW in two groups, CLIP and the rest, each with its rate; as in X-Pool, everything decays."""
     groups = [
         {"params": list(model.clip.parameters()), "lr": recipe.clip_learning_rate},
         {"params": [*model.xpool.parameters(), *model.adapter.parameters()], "lr": recipe.learning_rate},
@@ -168,6 +168,7 @@ def joint_optimizer(model: JointModel, recipe: JointRecipe) -> torch.optim.Optim
 
 
 def loggers(log_dir: str | PathLike[str] | None) -> list[TrainerCallback]:
+    """Return the callbacks that write TensorBoard event files into a folder; none without one."""
     if log_dir is None:
         return []
     from transformers.integrations.integration_utils import TensorBoardCallback

@@ -28,8 +28,9 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.conversions.common_types import QueryResponse
 
 from dits_adapter.errors import DITSError, InputError, StoreError
-from dits_adapter.stores.qdrant.edge import convert
-from dits_adapter.stores.qdrant.edge.collection import (
+from dits_adapter.stores.qdrant._schema import group_values, matching
+from dits_adapter.stores.qdrant.edge import _convert as convert
+from dits_adapter.stores.qdrant.edge._collection import (
     COLLECTION,
     LOCK,
     EdgeCollection,
@@ -37,7 +38,6 @@ from dits_adapter.stores.qdrant.edge.collection import (
     sync_folder,
     write_collection_config,
 )
-from dits_adapter.stores.qdrant.query import group_values, matching
 
 NEW, GONE = ".new", ".gone"
 """Folders of a collection that is being made or deleted; what is found there is of a process that was killed."""

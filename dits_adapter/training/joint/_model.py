@@ -1,4 +1,4 @@
-"""The model of joint training: CLIP, X-Pool head and adapter under one loss."""
+"""Model of joint training: CLIP, X-Pool head and adapter under one loss."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from dits_adapter.adapters import Adapter
 from dits_adapter.training.losses import contrastive_loss
 from dits_adapter.xpool import XPool
 
+__all__ = ["JointModel"]
 
-def gather(tensor: Tensor) -> Tensor:
+
+def _gather(tensor: Tensor) -> Tensor:
     """Concatenate the rows of all processes in their order; gradients flow back to the process they belong to."""
     if not torch.distributed.is_initialized():
         return tensor
@@ -53,6 +55,6 @@ class JointModel(nn.Module):
         """
         tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
         text = self.clip.get_text_features(**tokens).pooler_output.to(self.clip.logit_scale.dtype)
-        frames = gather(self.embed_clips(pixels))
-        similarity = gather(self.xpool.similarity(self.adapter(text), text, frames))
-        return {"loss": contrastive_loss(similarity, self.clip.logit_scale.exp(), gather(video))}
+        frames = _gather(self.embed_clips(pixels))
+        similarity = _gather(self.xpool.similarity(self.adapter(text), text, frames))
+        return {"loss": contrastive_loss(similarity, self.clip.logit_scale.exp(), _gather(video))}

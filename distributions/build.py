@@ -1,0 +1,88 @@
+"""Build what is published: `dits-adapter-slim`, the module, and `dits-adapter`, which asks for its layers.
+
+    python distributions/build.py --out dist
+
+Both get a pyproject.toml of their own, made from the repository's, which is the only place where dependencies are
+written down. A checkout is installed from that one as a whole, with no index that knows our own distributions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+ROOT = Path(__file__).parents[1]
+WHOLE, SLIM = "dits-adapter", "dits-adapter-slim"
+FILES = ("README.md", "CHANGELOG.md", "LICENSE", "constraints.txt")
+
+
+def slim(project: dict[str, Any]) -> dict[str, Any]:
+    """Return the `[project]` table of the distribution that holds the module."""
+    extras = project["optional-dependencies"]
+    return project | {
+        "name": SLIM,
+        "dependencies": [line for line in project["dependencies"] if not line.startswith(f"{WHOLE}[")],
+        "optional-dependencies": {
+            extra: [line.replace(f"{WHOLE}[", f"{SLIM}[") for line in extras[extra]]
+            for extra in extras
+            if extra != "dev"
+        },
+    }
+
+
+def whole(project: dict[str, Any]) -> dict[str, Any]:
+    """Return the `[project]` table of the distribution that holds nothing and brings the main job."""
+    layers = next(line for line in project["dependencies"] if line.startswith(f"{WHOLE}["))
+    extras = slim(project)["optional-dependencies"]
+    table = project | {
+        "dependencies": [f"{layers.replace(WHOLE, SLIM)}=={project['version']}"],
+        "optional-dependencies": {extra: [f"{SLIM}[{extra}]=={project['version']}"] for extra in extras},
+    }
+    del table["scripts"]
+    return table
+
+
+def build(out: Path) -> list[Path]:
+    """Write an sdist and a wheel of each distribution into a folder.
+
+    Returns:
+        The four files.
+    """
+    document = tomlkit.parse((ROOT / "pyproject.toml").read_text("utf-8")).unwrap()
+    project, build_system = document["project"], document["build-system"]
+    paths: list[Path] = []
+    for table, target in (
+        (slim(project), {"packages": ["dits_adapter"]}),
+        (whole(project), {"bypass-selection": True}),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            stage = Path(folder)
+            for file in FILES:
+                shutil.copy(ROOT / file, stage)
+            if "packages" in target:
+                shutil.copytree(
+                    ROOT / "dits_adapter", stage / "dits_adapter", ignore=shutil.ignore_patterns("__pycache__")
+                )
+            hatch = {"build": {"targets": {"wheel": target}}}
+            (stage / "pyproject.toml").write_text(
+                tomlkit.dumps({"build-system": build_system, "project": table, "tool": {"hatch": hatch}}), "utf-8"
+            )
+            subprocess.run(
+                [sys.executable, "-m", "hatchling", "build", "-d", str(stage / "built")], cwd=stage, check=True
+            )
+            out.mkdir(parents=True, exist_ok=True)
+            paths += [Path(shutil.copy(path, out)) for path in sorted((stage / "built").iterdir())]
+    return paths
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder (default: %(default)s)")
+    print(*build(parser.parse_args().out), sep="\n")

@@ -1,0 +1,60 @@
+"""The layers of an installation: which extra brings a package, and one sentence where it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dits_adapter.errors import MissingExtraError
+
+__all__ = ["PACKAGES", "name_missing_extra"]
+
+PACKAGES = {
+    "PIL": ("pillow", "torch"),
+    "accelerate": ("accelerate", "joint"),
+    "av": ("av", "video"),
+    "decord": ("decord2", "video"),
+    "fastapi": ("fastapi", "serve"),
+    "fastembed": ("fastembed", "fastembed"),
+    "grpc": ("qdrant-client", "qdrant"),
+    "langchain_core": ("langchain-core", "langchain"),
+    "llama_index": ("llama-index-core", "llama-index"),
+    "matplotlib": ("matplotlib", "figures"),
+    "onnx": ("onnx", "export"),
+    "onnxscript": ("onnxscript", "export"),
+    "portalocker": ("portalocker", "training"),
+    "pyarrow": ("pyarrow", "parquet"),
+    "qdrant_client": ("qdrant-client", "qdrant"),
+    "qdrant_edge": ("qdrant-edge-py", "qdrant"),
+    "safetensors": ("safetensors", "torch"),
+    "scipy": ("scipy", "training"),
+    "sentence_transformers": ("sentence-transformers", "torch"),
+    "sklearn": ("scikit-learn", "training"),
+    "starlette": ("fastapi", "serve"),
+    "tensorboard": ("tensorboard", "tensorboard"),
+    "torch": ("torch", "torch"),
+    "torchcodec": ("torchcodec", "torchcodec"),
+    "transformers": ("transformers", "torch"),
+    "uvicorn": ("uvicorn", "serve"),
+    "yaml": ("pyyaml", "training"),
+}
+"""For each module that an installation may lack: the package that holds it, and the extra that brings that."""
+
+
+@contextmanager
+def name_missing_extra(purpose: str) -> Iterator[None]:
+    """Translate the failed import of a package of another layer, wherever below it happens.
+
+    Args:
+        purpose: subject of the sentence, what needs the package.
+
+    Raises:
+        MissingExtraError: a package of `PACKAGES` is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = PACKAGES.get((error.name or "").partition(".")[0])
+        if missing is None:
+            raise
+        raise MissingExtraError(*missing, purpose) from None

@@ -1,0 +1,86 @@
+"""A store by its address, and the registry of kinds of stores."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Callable
+from os import PathLike
+from typing import Any
+
+from dits_adapter.errors import InputError
+from dits_adapter.stores.base import VideoStore
+
+__all__ = ["Opener", "open_store", "register_store"]
+
+Opener = Callable[..., VideoStore]
+"""Function from an address, the name of a collection and keyword options to the store; usually its class."""
+
+
+def register_store(scheme: str, opener: Opener) -> None:
+    """Have `open_store`, and `--store` of the commands, open addresses that begin with `scheme://` by `opener`.
+
+    Args:
+        scheme: letters, digits, `+`, `-` and `.`, such as "lancedb".
+        opener: takes (location, collection, **options); options that it has no parameter for are refused.
+
+    Raises:
+        InputError: a scheme of other characters.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme, re.IGNORECASE):
+        raise InputError(f"scheme is {scheme!r}; it is a word, such as 'lancedb' for lancedb://….")
+    _openers[scheme.lower()] = opener
+
+
+def open_store(location: str | PathLike[str], collection: str = "videos", **options: Any) -> VideoStore:
+    """Open the store at an address; nothing is created or checked before it is needed.
+
+    Args:
+        location: an address that begins with a registered scheme; Qdrant's are a server's URL (http, https), a
+            folder, and ":memory:".
+        collection: its name.
+        options: of the store, such as `space` and `tenant`; of Qdrant those of `QdrantStore`.
+
+    Raises:
+        InputError: a scheme that is not registered, or an option that the store has not.
+        MissingExtraError: the database's client is not installed.
+    """
+    address = os.fspath(location)
+    match = re.match(r"([a-z][a-z0-9+.-]*)://", address, re.IGNORECASE)
+    opener = _openers.get(match[1].lower() if match else "")
+    if opener is None:
+        schemes = ", ".join(sorted(f"{scheme}://" for scheme in _openers if scheme))
+        raise InputError(f"location {address!r}: no store opens this; give a folder or an address with {schemes}.")
+    try:
+        inspect.signature(opener).bind(location, collection, **options)
+    except TypeError as error:
+        raise InputError(f"the store at {address} cannot be opened like this: {error}.") from None
+    return opener(location, collection, **options)
+
+
+def _qdrant(
+    location: str | PathLike[str],
+    collection: str,
+    *,
+    space: Any = None,
+    vector: str | None = None,
+    video_field: str | None = None,
+    trust_foreign: bool = False,
+    tenant: str | None = None,
+) -> VideoStore:
+    from dits_adapter.stores.qdrant.store import QdrantStore
+
+    chosen: dict[str, Any] = {} if vector is None else {"vector": vector}
+    return QdrantStore(
+        location,
+        collection,
+        space=space,
+        video_field=video_field,
+        trust_foreign=trust_foreign,
+        tenant=tenant,
+        **chosen,
+    )
+
+
+_openers: dict[str, Opener] = {"": _qdrant, "http": _qdrant, "https": _qdrant}

@@ -1,0 +1,285 @@
+"""A Qdrant collection as its readers see it: checked, and pinned to what its alias meant when it was opened.
+
+Its methods are plans (`_requests`), which `QdrantStore` and `AsyncQdrantStore` follow alike.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TypeVar, overload
+
+import grpc  # type: ignore[import-untyped]
+import numpy as np
+from pydantic import ValidationError
+from qdrant_client import models
+from qdrant_client.http.exceptions import UnexpectedResponse
+
+from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.base import CollectionMetadata, ReadRequest, StoredSegment, check_tenant
+from dits_adapter.stores.qdrant._requests import (
+    CollectionExists,
+    Count,
+    GetAliases,
+    GetCollection,
+    GetCollections,
+    RequestPlan,
+    Scroll,
+)
+from dits_adapter.stores.qdrant._schema import FRAMES, METADATA_KEY, TENANT, plain_id, read_filter
+
+__all__ = ["PAGE", "QdrantCollection", "foreign_collection"]
+
+T = TypeVar("T")
+
+PAGE = 1000
+"""Payloads that one request reads."""
+
+VECTORS_PAGE = 64
+"""Segments that one request reads with their vectors: 8 MB with frames."""
+
+
+class QdrantCollection:
+    """A collection, checked when it is first read.
+
+    Args:
+        location: where the collection is, for messages.
+        name: of the collection, or an alias.
+        space, vector, video_field, trust_foreign, tenant: as `QdrantStore`.
+        takes_params: whether this Qdrant knows search parameters; qdrant-client's local mode does not.
+
+    Attributes:
+        target: the collection that the name meant when it was last looked up.
+        opened: its space, once it was checked.
+        cosine: whether scores are cosines; likewise.
+        descending: whether a higher score is a nearer one; likewise.
+        has_metadata: whether this package made it; likewise.
+        has_frames: whether it keeps frame vectors; likewise.
+        quantized: whether it is searched by quantized vectors; likewise.
+    """
+
+    def __init__(
+        self,
+        location: str,
+        name: str,
+        *,
+        space: EmbeddingSpace | None,
+        vector: str,
+        video_field: str | None,
+        trust_foreign: bool,
+        tenant: str | None,
+        takes_params: bool,
+    ) -> None:
+        if trust_foreign and space is None:
+            raise InputError("trust_foreign needs space=…: the space that the collection is trusted to be of.")
+        if tenant == "":
+            raise InputError("tenant is empty; give it a name.")
+        self.location = location
+        self.name = name
+        self.space = space
+        self.vector = vector
+        self.video_field = video_field
+        self.trust_foreign = trust_foreign
+        self.tenant = tenant
+        self.takes_params = takes_params
+        self.target = name
+        self.opened: EmbeddingSpace | None = None
+        self.cosine = False
+        self.descending = True
+        self.has_metadata = self.has_frames = self.quantized = False
+        self._first: EmbeddingSpace | None = None
+        self._tenant_checked = False
+
+    @overload
+    def scoped(self, condition: models.Filter) -> models.Filter: ...
+    @overload
+    def scoped(self, condition: models.Filter | None = None) -> models.Filter | None: ...
+
+    def scoped(self, condition: models.Filter | None = None) -> models.Filter | None:
+        """Confine a filter to the tenant."""
+        if self.tenant is None:
+            return condition
+        of_tenant = models.FieldCondition(key=TENANT, match=models.MatchValue(value=self.tenant))
+        return models.Filter(must=[of_tenant] if condition is None else [of_tenant, condition])
+
+    def reading_metadata(self, target: str) -> RequestPlan[CollectionMetadata | None]:
+        """Read a collection's metadata; see `QdrantStore.metadata`."""
+        if not (yield from CollectionExists(collection_name=target)):
+            names = sorted(c.name for c in (yield from GetCollections()).collections)
+            raise StoreError(
+                f"{self.location} has no collection {target!r}; "
+                + (f"it has {', '.join(names)}." if names else "it has none at all.")
+            )
+        info = yield from GetCollection(collection_name=target)
+        metadata = info.config.metadata or {}
+        if METADATA_KEY not in metadata:
+            return None
+        try:
+            return CollectionMetadata.model_validate(metadata[METADATA_KEY])
+        except ValidationError as error:
+            raise StoreError(
+                f"the metadata of the collection {self.name!r} cannot be understood; a newer dits_adapter may "
+                f"have written it. {error}"
+            ) from error
+
+    def resolving(self) -> RequestPlan[str]:
+        """Find out which collection the name means now."""
+        try:
+            aliases = (yield from GetAliases()).aliases
+        except UnexpectedResponse as error:
+            if error.status_code not in (401, 403):  # a key for one collection may not list them
+                raise
+            aliases = []
+        targets = {alias.alias_name: alias.collection_name for alias in aliases}
+        return targets.get(self.name, self.name)
+
+    def opening(self) -> RequestPlan[EmbeddingSpace]:
+        """Check the collection, once, and stay with it: an alias may come to mean one of another space.
+
+        Nothing is remembered before all is checked, so that an opening that fails leaves another thread's alone.
+        """
+        if self.opened is not None:
+            return self.opened
+        target = yield from self.resolving()
+        metadata = yield from self.reading_metadata(target)
+        if metadata is not None:
+            space = metadata.space
+            if self.space is not None:
+                self.space.require(space, mine="the query", theirs=f"the collection {self.name!r}")
+        elif self.trust_foreign and self.space is not None:
+            space = self.space
+        else:
+            raise StoreError(foreign_collection(self.name))
+        self._check_tenant(metadata)
+        config = (yield from GetCollection(collection_name=target)).config
+        named = config.params.vectors
+        vectors = named if isinstance(named, dict) else {"": named}
+        params = vectors.get(self.vector)
+        if params is None:
+            names = ", ".join(repr(name) for name in vectors)
+            raise StoreError(f"the collection {self.name!r} has no vector {self.vector!r}; it has {names}.")
+        if params.size != space.width:
+            raise SpaceMismatchError(
+                f"the vector {self.vector!r} of the collection {self.name!r} has width {params.size}; the "
+                f"queries have {space.width} ({space})."
+            )
+        if metadata is None:
+            warnings.warn(
+                f"the collection {self.name!r} does not say which embedding space it is of; it is taken to "
+                f"be {space}, as you said. Only its width ({params.size}) could be checked, and scores are those "
+                f"of its {params.distance.value} distance.",
+                stacklevel=4,
+            )
+        if self._first is not None:  # what was opened before is gone
+            self._first.require(space, mine="the query", theirs=f"the collection {self.name!r} by now")
+        self.target, self._first = target, space
+        if metadata is not None:
+            self.video_field = self.video_field or "video_id"
+        self.cosine = params.distance == models.Distance.COSINE
+        self.descending = params.distance not in (models.Distance.EUCLID, models.Distance.MANHATTAN)
+        self.has_metadata = metadata is not None
+        self.has_frames = FRAMES in vectors
+        self.quantized = (params.quantization_config or config.quantization_config) is not None
+        self.opened = space
+        return space
+
+    def requiring_tenant(self) -> RequestPlan[None]:
+        """Refuse, without opening it, a collection that keeps tenants apart where none is named; looks once."""
+        if not self._tenant_checked:
+            self._check_tenant((yield from self.reading_metadata(self.target)))
+
+    def _check_tenant(self, metadata: CollectionMetadata | None) -> None:
+        check_tenant(metadata, self.tenant, self.name)
+        self._tenant_checked = True
+
+    def following(self, plan: Callable[[], RequestPlan[T]]) -> RequestPlan[T]:
+        """Follow a plan, and again where the collection that the alias meant is gone and it means another one."""
+        try:
+            return (yield from plan())
+        except (UnexpectedResponse, grpc.RpcError) as error:
+            if self.target == self.name or not _not_found(error):
+                raise
+            self.opened = None
+            yield from self.opening()
+            return (yield from plan())
+
+    def reading(
+        self, request: ReadRequest, offset: models.ExtendedPointId | None = None, read: int = 0
+    ) -> RequestPlan[tuple[list[StoredSegment], models.ExtendedPointId | None]]:
+        """Read a page of segments, and the id at which the next one begins; see `QdrantStore.read`.
+
+        Args:
+            request: the segments.
+            offset: the id at which the page begins; None for the first.
+            read: how many segments the pages before had.
+        """
+        yield from self.opening()
+        names = [self.vector] if request.vectors else []
+        if request.frames and self.has_frames:
+            names.append(FRAMES)
+        size = VECTORS_PAGE if names else PAGE
+
+        def plan() -> RequestPlan[tuple[list[models.Record], models.ExtendedPointId | None]]:
+            condition = read_filter(request, self.vector, failures=self.has_metadata)
+            return (
+                yield from Scroll(
+                    collection_name=self.target,
+                    scroll_filter=self.scoped(condition),
+                    limit=size if request.limit is None else min(size, request.limit - read),
+                    offset=offset,
+                    with_vectors="" in names or names,
+                )
+            )
+
+        records, following = yield from self.following(plan)
+        if request.limit is not None and read + len(records) >= request.limit:
+            following = None
+        return [self._segment(record, request) for record in records], following
+
+    def _segment(self, record: models.Record, request: ReadRequest) -> StoredSegment:
+        vectors = record.vector if isinstance(record.vector, dict) else {"": record.vector}
+        vector = vectors.get(self.vector) if request.vectors else None
+        frames = vectors.get(FRAMES) if request.frames else None
+        return StoredSegment(
+            id=plain_id(record.id),
+            payload=record.payload or {},
+            vector=None if vector is None else np.asarray(vector, np.float32),
+            frame_vectors=None if frames is None else np.asarray(frames, np.float32),
+        )
+
+    def counting(self) -> RequestPlan[int]:
+        """Count the segments; see `QdrantStore.count`."""
+        return (yield from self._counting(models.HasVectorCondition(has_vector=self.vector)))
+
+    def counting_videos(self) -> RequestPlan[int]:
+        """Count the videos; see `QdrantStore.count_videos`."""
+        yield from self.opening()
+        if not self.has_metadata:
+            return (yield from self.counting())
+        return (yield from self._counting(models.FieldCondition(key="segments", range=models.Range(gte=1))))
+
+    def _counting(self, condition: models.Condition) -> RequestPlan[int]:
+        yield from self.opening()
+        chosen = self.scoped(models.Filter(must=[condition]))
+
+        def plan() -> RequestPlan[models.CountResult]:
+            return (yield from Count(collection_name=self.target, count_filter=chosen))
+
+        return int((yield from self.following(plan)).count)
+
+
+def foreign_collection(collection: str) -> str:
+    """Return the message that a collection was made by something else."""
+    return (
+        f"the collection {collection!r} does not say which embedding space its vectors live in: something other "
+        "than dits_adapter made it. If you know that its videos were embedded with the CLIP of your query "
+        "encoder, say so: QdrantStore(…, space=encoder.space, vector=NAME, trust_foreign=True), or on the "
+        "command line --vector NAME --trust-foreign."
+    )
+
+
+def _not_found(error: UnexpectedResponse | grpc.RpcError) -> bool:
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code == 404
+    return bool(error.code() == grpc.StatusCode.NOT_FOUND)

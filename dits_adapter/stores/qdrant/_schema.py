@@ -1,0 +1,157 @@
+"""Segments of videos as points of a Qdrant collection, and filters on them.
+
+A point is one segment of one video. It has two vectors, `video` (the pooled one, cosine, searched through HNSW)
+and `frames` (one vector a frame, MaxSim, not indexed: for locating and re-ranking), and this payload:
+
+| field               | meaning                                                                        |
+|---------------------|--------------------------------------------------------------------------------|
+| `video_id`          | UUID made from the file's content: a renamed file keeps its id                 |
+| `path`              | where that content was last seen, absolute                                     |
+| `start`, `end`      | the segment, in seconds                                                        |
+| `timestamps`        | of the frames, in seconds                                                      |
+| `duration`, `fps`   | of the whole video                                                             |
+| `decoder`           | which decoder read it                                                          |
+| `size`, `mtime_ns`  | of the file when it was read: an unchanged file is recognized without reading  |
+| `tenant`            | whose it is, in a collection that keeps tenants apart                          |
+| `segments`          | on a video's last segment only: how many there are; a video with fewer, or     |
+|                     | without this number, was interrupted and is done again                         |
+
+A file that could not be read is a point without vectors, which no search returns: `path`, `size`, `mtime_ns` and
+`failure`, the reason. Everything that ingestion has to remember thus lives in the collection itself, and travels
+with its snapshots, replicas and aliases.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from qdrant_client import models
+
+from dits_adapter.errors import InputError
+from dits_adapter.stores.base import FailureRow, ReadRequest, SegmentRow, VideoFilter, failure_id
+
+__all__ = [
+    "FAILURE",
+    "FRAMES",
+    "METADATA_KEY",
+    "POOLED",
+    "TENANT",
+    "failure_point",
+    "group_values",
+    "is_failure",
+    "matching",
+    "native_filter",
+    "plain_id",
+    "read_filter",
+    "segment_point",
+]
+
+METADATA_KEY = "dits_adapter"
+"""Key of the collection's metadata under which the `CollectionMetadata` is kept."""
+
+POOLED, FRAMES = "video", "frames"
+"""Names of the vectors of a point."""
+
+TENANT, FAILURE = "tenant", "failure"
+"""Payload fields: the tenant that a segment belongs to, and the reason why a file gave no frames."""
+
+
+def segment_point(row: SegmentRow, *, tenant: str | None = None) -> models.PointStruct:
+    """Describe one segment as a point."""
+    return models.PointStruct(
+        id=row.id,
+        vector={POOLED: row.vector.tolist(), FRAMES: row.frame_vectors.tolist()},
+        payload=row.payload() | _of_tenant(tenant),
+    )
+
+
+def failure_point(row: FailureRow, *, tenant: str | None = None) -> models.PointStruct:
+    """Describe a file that could not be read as a point without vectors."""
+    payload = {"path": row.path, "size": row.size, "mtime_ns": row.mtime_ns, FAILURE: row.reason}
+    return models.PointStruct(id=failure_id(row.path, tenant), vector={}, payload=payload | _of_tenant(tenant))
+
+
+def _of_tenant(tenant: str | None) -> dict[str, str]:
+    return {} if tenant is None else {TENANT: tenant}
+
+
+def is_failure() -> models.Filter:
+    """Match points of failures."""
+    return models.Filter(must_not=[models.IsEmptyCondition(is_empty=models.PayloadField(key=FAILURE))])
+
+
+def native_filter(condition: VideoFilter | models.Filter | None) -> models.Filter | None:
+    """Return a search's filter as Qdrant takes it; None where it admits every segment.
+
+    Raises:
+        InputError: a filter of something else.
+    """
+    if condition is None or isinstance(condition, models.Filter):
+        return condition
+    if not isinstance(condition, VideoFilter):
+        raise InputError(f"filter is a {type(condition).__name__}; it is a VideoFilter or Qdrant's models.Filter.")
+    conditions: list[models.Condition] = [
+        models.FieldCondition(key="path", match=models.MatchText(text=word)) for word in condition.words.split()
+    ]
+    if condition.min_duration is not None or condition.max_duration is not None:
+        span = models.Range(gte=condition.min_duration, lte=condition.max_duration)
+        conditions.append(models.FieldCondition(key="duration", range=span))
+    return models.Filter(must=conditions) if conditions else None
+
+
+def read_filter(request: ReadRequest, vector: str, *, failures: bool) -> models.Filter:
+    """Return the condition of the points that a request chooses.
+
+    Args:
+        request: the ids or values.
+        vector: that points have which nothing else chooses.
+        failures: whether the collection may have points of failures, which are no segments.
+    """
+    chosen: list[models.Condition]
+    if request.ids is not None:
+        chosen = [models.HasIdCondition(has_id=list(request.ids))]
+    elif request.field is None:
+        chosen = [models.HasVectorCondition(has_vector=vector)]
+    else:
+        numbers = [int(value) for value in request.values if value.isdecimal() and int(value) < 1 << 63]
+        if request.field:
+            chosen = [models.Filter(should=matching(request.field, [*request.values, *numbers]))]
+        else:
+            uuids = [value for value in request.values if _is_uuid(value)]
+            chosen = [models.HasIdCondition(has_id=[*uuids, *numbers])]
+    return models.Filter(must=chosen, must_not=[is_failure()] if failures else None)
+
+
+def _is_uuid(name: str) -> bool:
+    try:
+        return str(uuid.UUID(name)) == name
+    except ValueError:
+        return False
+
+
+def plain_id(point_id: models.ExtendedPointId) -> str | int:
+    """Return the id of a point: a number, or a UUID as a string, as a server writes it."""
+    return point_id if isinstance(point_id, int) else str(point_id)
+
+
+def group_values(payload: Mapping[str, Any] | None, key: str) -> list[str | int]:
+    """Return the groups that a payload belongs to; `key` may lead into it, with dots. Qdrant groups like this."""
+    value: Any = payload
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    values = value if isinstance(value, list) else [value]
+    return [v for v in dict.fromkeys(values) if isinstance(v, str | int) and not isinstance(v, bool)]
+
+
+def matching(key: str, values: Iterable[str | int], *, but: bool = False) -> list[models.Condition]:
+    """Match a field with values, or with any `but` these; a condition takes those of one type."""
+    conditions: list[models.Condition] = []
+    values = list(values)
+    for kind in (str, int):
+        of_kind: list[Any] = [value for value in values if isinstance(value, kind)]
+        if of_kind:
+            match = models.MatchExcept(**{"except": of_kind}) if but else models.MatchAny(any=of_kind)
+            conditions.append(models.FieldCondition(key=key, match=match))
+    return conditions

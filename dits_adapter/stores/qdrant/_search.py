@@ -1,0 +1,235 @@
+"""A search of a Qdrant collection as a plan: the requests that it makes, and the hits that their answers are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from qdrant_client import models
+
+from dits_adapter.errors import StoreError
+from dits_adapter.stores.base import Hit, Reranker, SearchRequest, check_queries, check_query
+from dits_adapter.stores.qdrant._collection import QdrantCollection
+from dits_adapter.stores.qdrant._requests import QueryBatch, QueryGroups, RequestPlan, Retrieve
+from dits_adapter.stores.qdrant._schema import FRAMES, group_values, matching, native_filter, plain_id
+from dits_adapter.stores.qdrant.options import RESCORED
+from dits_adapter.stores.ranking import (
+    best_timestamp,
+    candidate_request,
+    frame_scores,
+    group_by_video,
+    wider_candidate_request,
+)
+
+__all__ = ["BATCH", "finding", "searching", "searching_one"]
+
+BATCH = 64
+"""Queries sent in one request, 0.7 MB of JSON at d = 512, and segments whose frames are read by one, 8 MB."""
+
+_Query = NDArray[np.floating]
+
+
+def searching_one(
+    collection: QdrantCollection, query: ArrayLike, request: SearchRequest
+) -> RequestPlan[list[Hit]]:
+    """Search for one query, (d,); see `VideoStore.search`."""
+    return (yield from searching(collection, check_query(query), request))[0]
+
+
+def searching(
+    collection: QdrantCollection, queries: ArrayLike, request: SearchRequest
+) -> RequestPlan[list[list[Hit]]]:
+    """Search for each query, (n, d); see `VideoStore.search_batch`."""
+    space = yield from collection.opening()
+    return (yield from finding(collection, check_queries(queries, space.width, request), request))
+
+
+def finding(collection: QdrantCollection, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[Hit]]]:
+    """Search for each of checked queries, (n, d); see `VideoStore.find`."""
+    yield from collection.opening()
+    if request.rerank is not None and not collection.has_frames:
+        raise StoreError(f"the collection {collection.name!r} has no frame vectors to re-rank with.")
+    search = _Search(collection, native_filter(request.filter))
+    hits: list[list[Hit]] = []
+    for start in range(0, len(queries), BATCH):
+        batch = queries[start : start + BATCH]
+        points = yield from collection.following(partial(search.points, batch, request))
+        frames: dict[models.ExtendedPointId, Any] = {}
+        if request.locate:
+            frames = yield from search.frames(point for row in points for point in row)
+        hits += [
+            [search.hit(point, frames.get(point.id), query) for point in row]
+            for query, row in zip(batch, points, strict=True)
+        ]
+    return hits
+
+
+class _Search:
+    """Searches of an opened collection that share a filter."""
+
+    def __init__(self, collection: QdrantCollection, condition: models.Filter | None) -> None:
+        self.collection = collection
+        self.condition = condition
+
+    def points(self, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[models.ScoredPoint]]]:
+        if request.rerank is not None:
+            return (yield from self._reranked(queries, request, request.rerank))
+        if self.collection.video_field is None:
+            return (yield from self._nearest(queries, request, request.limit, request.offset))
+        if len(queries) == 1:
+            return [(yield from self._grouped(queries[0], request))]
+        # A batch cannot be grouped by the server. Most queries have enough videos among a few times as many
+        # segments; the others are searched again.
+        reach = 2 * (request.offset + request.limit) * request.per_video + 10
+        rows = []
+        for query, points in zip(queries, (yield from self._nearest(queries, request, reach)), strict=True):
+            videos = group_by_video(points, self._videos, request)
+            full = len(videos) == request.limit and all(len(hits) == request.per_video for hits in videos)
+            if full or len(points) < reach:
+                rows.append([point for hits in videos for point in hits])
+            else:  # points that were not seen could change the answer
+                rows.append((yield from self._grouped(query, request)))
+        return rows
+
+    def _nearest(
+        self, queries: _Query, request: SearchRequest, limit: int, offset: int = 0
+    ) -> RequestPlan[list[list[models.ScoredPoint]]]:
+        """Find the segments nearest to each query."""
+        requests = [
+            models.QueryRequest(
+                query=query.tolist(),
+                using=self.collection.vector or None,
+                limit=limit,
+                offset=offset,
+                filter=self.collection.scoped(self.condition),
+                score_threshold=request.min_score,
+                params=self._search_params(request),
+                with_payload=True,
+            )
+            for query in queries
+        ]
+        answers = yield from QueryBatch(collection_name=self.collection.target, requests=requests)
+        return [answer.points for answer in answers]
+
+    def _grouped(self, query: _Query, request: SearchRequest) -> RequestPlan[list[models.ScoredPoint]]:
+        """Find the best videos.
+
+        To find groups a server looks at a few times as many points as it is to return, and returns fewer groups
+        where some of them have more points than that near the query: it is asked again, without those groups.
+        """
+        field = self.collection.video_field
+        assert field is not None
+        wanted = request.offset + request.limit
+        scope = self.collection.scoped(self.condition)
+        groups: dict[str | int, models.PointGroup] = {}
+        while len(groups) < wanted:
+            others = [*matching(field, groups, but=True), *([] if scope is None else [scope])]
+            answer = yield from QueryGroups(
+                collection_name=self.collection.target,
+                group_by=field,
+                group_size=request.per_video,
+                query=query.tolist(),
+                using=self.collection.vector or None,
+                limit=wanted - len(groups),
+                query_filter=models.Filter(must=others) if groups else scope,
+                score_threshold=request.min_score,
+                search_params=self._search_params(request),
+            )
+            # a video of a list of names comes back by another of them
+            fresh = {group.id: group for group in answer.groups if group.id not in groups}
+            if not fresh:
+                break
+            groups |= fresh
+        # an approximate index may find late what is nearer
+        best = sorted(groups.values(), key=lambda group: group.hits[0].score, reverse=self.collection.descending)
+        return [point for group in best[request.offset :] for point in group.hits]
+
+    def _reranked(
+        self, queries: _Query, request: SearchRequest, rerank: Literal["maxsim"] | Reranker
+    ) -> RequestPlan[list[list[models.ScoredPoint]]]:
+        rows = yield from self._candidates(queries, request)
+        if callable(rerank):
+            scores = [(yield from self._scored(queries[0], rows[0], rerank))]
+        else:
+            scores = yield from self._maxsim(queries, rows)
+        reranked = []
+        for row, scored in zip(rows, scores, strict=True):
+            points = {point.id: point for point in row}
+            ranked = [points[id_].model_copy(update={"score": score}) for id_, score in scored.items()]
+            videos = group_by_video(ranked, self._videos, request)
+            reranked.append([point for hits in videos for point in hits])
+        return reranked
+
+    def _candidates(self, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[models.ScoredPoint]]]:
+        """Find the segments to re-rank, spread over videos: a long one has hundreds of segments near a query."""
+        rows = yield from self.points(queries, candidate_request(request))
+        if self.collection.video_field is not None:
+            for n, row in enumerate(rows):
+                videos = len({video for point in row for video in self._videos(point)})
+                if (wider := wider_candidate_request(request, videos)) is not None:
+                    rows[n] = yield from self._grouped(queries[n], wider)
+        return rows
+
+    def _maxsim(
+        self, queries: _Query, rows: Sequence[Sequence[models.ScoredPoint]]
+    ) -> RequestPlan[list[dict[models.ExtendedPointId, float]]]:
+        """Score segments by their frame that is nearest to the query, in the server; best first."""
+        requests = [
+            models.QueryRequest(
+                query=[query.tolist()],
+                using=FRAMES,
+                filter=models.Filter(must=[models.HasIdCondition(has_id=[point.id for point in row])]),
+                limit=max(1, len(row)),
+                with_payload=False,
+            )
+            for query, row in zip(queries, rows, strict=True)
+        ]
+        answers = yield from QueryBatch(collection_name=self.collection.target, requests=requests)
+        return [{point.id: point.score for point in answer.points} for answer in answers]
+
+    def _scored(
+        self, query: _Query, points: Sequence[models.ScoredPoint], rerank: Reranker
+    ) -> RequestPlan[dict[models.ExtendedPointId, float]]:
+        """Score segments by a function of their frame vectors; best first."""
+        frames = yield from self.frames(points)
+        scores = frame_scores(rerank, query, [np.asarray(vectors, np.float32) for vectors in frames.values()])
+        ids = list(frames)
+        return {ids[n]: float(scores[n]) for n in np.argsort(-scores, kind="stable")}
+
+    def _videos(self, point: models.ScoredPoint) -> list[str | int]:
+        field = self.collection.video_field
+        return [plain_id(point.id)] if field is None else group_values(point.payload, field)
+
+    def _search_params(self, request: SearchRequest) -> models.SearchParams | None:
+        if not self.collection.takes_params:
+            return None
+        if request.exact:
+            return models.SearchParams(exact=True)
+        return RESCORED if self.collection.quantized else None
+
+    def frames(self, points: Iterable[models.ScoredPoint]) -> RequestPlan[dict[models.ExtendedPointId, Any]]:
+        """Read the frame vectors of hits only: read by the search itself, memory copies everybody's."""
+        ids = list(dict.fromkeys(point.id for point in points))
+        if not self.collection.has_frames:
+            return {}
+        frames: dict[models.ExtendedPointId, Any] = {}
+        for start in range(0, len(ids), BATCH):
+            records = yield from Retrieve(
+                collection_name=self.collection.target, ids=ids[start : start + BATCH], with_vectors=[FRAMES]
+            )
+            vectors = {r.id: r.vector for r in records if isinstance(r.vector, dict)}
+            frames |= {id_: named[FRAMES] for id_, named in vectors.items() if FRAMES in named}
+        return frames
+
+    def hit(self, point: models.ScoredPoint, frames: Any, query: _Query) -> Hit:
+        payload = point.payload or {}
+        return Hit.of(
+            plain_id(point.id),
+            payload,
+            point.score,
+            video_id=next(iter(self._videos(point)), None),
+            timestamp=best_timestamp(frames, payload.get("timestamps"), query),
+        )

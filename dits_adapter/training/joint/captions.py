@@ -1,0 +1,76 @@
+"""Captions of video files: what joint training learns from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from os import PathLike
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dits_adapter.data.pairs import split_videos
+from dits_adapter.data.pairs_file import PairsFile
+
+__all__ = ["Captions"]
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Video files and the texts that describe them; several texts may share a video.
+
+    Attributes:
+        videos: files.
+        texts: one a (text, video) pair.
+        labels: row in `videos` of each text's video, (n,) int64.
+    """
+
+    videos: tuple[str, ...]
+    texts: tuple[str, ...]
+    labels: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[str, str]]) -> Captions:
+        """Gather (video, text) pairs; each video is listed once, in the order of its first appearance."""
+        rows: dict[str, int] = {}
+        labels, texts = [], []
+        for video, text in pairs:
+            labels.append(rows.setdefault(video, len(rows)))
+            texts.append(text)
+        return cls(tuple(rows), tuple(texts), np.asarray(labels, np.int64))
+
+    @classmethod
+    def read(cls, path: str | PathLike[str]) -> Captions:
+        """Read a file of pairs (`dits_adapter.data.pairs_file`).
+
+        Raises:
+            InputError: no such file, no pairs in it, or lines that are something else.
+        """
+        file = PairsFile(path)
+        texts, labels = zip(*file.iter_texts(), strict=True)
+        return cls(tuple(video.path for video in file.iter_videos()), texts, np.asarray(labels, np.int64))
+
+    def of_videos(self, rows: Iterable[int]) -> Captions:
+        """Return the pairs of the given videos only."""
+        chosen = set(rows)
+        return Captions.of(
+            (self.videos[label], text)
+            for text, label in zip(self.texts, self.labels.tolist(), strict=True)
+            if label in chosen
+        )
+
+    def digest(self) -> str:
+        """Return a SHA-256 of the texts and of which of them share a video; the names of files play no part."""
+        content = json.dumps([self.texts, self.labels.tolist()])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def split(self, fraction: float, seed: int) -> tuple[Captions, Captions]:
+        """Split the videos at random as `Pairs.split` does: the larger part, and `fraction` of the videos.
+
+        Raises:
+            InputError: fewer than two videos, or a fraction outside (0, 1).
+        """
+        training, validation = split_videos(len(self.videos), fraction, seed)
+        return self.of_videos(training.tolist()), self.of_videos(validation.tolist())

@@ -1,0 +1,104 @@
+"""What is published: the slim wheel holds the module and little else, the whole one asks for its layers."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+from email import message_from_bytes
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from dits_adapter import __version__
+
+ROOT = Path(__file__).parents[1]
+LAYERS = "qdrant,torch,training,video"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, ROOT / "distributions" / "build.py", "--out", folder]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+def wheel(folder: Path, name: str) -> Path:
+    return folder / f"{name}-{__version__}-py3-none-any.whl"
+
+
+def files(path: Path) -> set[str]:
+    """Return the names in a wheel, but for its metadata."""
+    with ZipFile(path) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def requirements(path: Path) -> tuple[set[str], dict[str, set[str]]]:
+    """Return the names that a wheel always requires, and the requirements of each extra."""
+    with ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = message_from_bytes(archive.read(name))
+    always: set[str] = set()
+    extras: dict[str, set[str]] = {extra: set() for extra in metadata.get_all("Provides-Extra")}
+    for line in metadata.get_all("Requires-Dist"):
+        requirement, _, marker = line.partition("; ")
+        extra = re.search(r"extra == '(.*)'", marker)
+        (extras[extra[1]] if extra else always).add(requirement)
+    return always, extras
+
+
+def names(lines: set[str]) -> set[str]:
+    return {re.match(r"[\w.-]+", line)[0] for line in lines}
+
+
+def test_slim_holds_the_module(built):
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "dits_adapter"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert files(wheel(built, "dits_adapter_slim")) == {
+        name for name in listed.stdout.split() if (ROOT / name).exists()
+    }
+
+
+def test_slim_requires_what_an_exported_adapter_needs(built):
+    always, extras = requirements(wheel(built, "dits_adapter_slim"))
+    assert names(always) == {
+        "huggingface-hub", "numpy", "onnxruntime", "pydantic", "tokenizers", "tqdm", "typing-extensions"
+    }  # fmt: skip
+    assert names(extras["torch"]) == {"pillow", "safetensors", "sentence-transformers", "torch", "transformers"}
+    assert names(extras["video"]) == {"av", "decord2"}
+    assert names(extras["qdrant"]) == {"portalocker", "qdrant-client", "qdrant-edge-py"}
+    assert extras["training"] > extras["torch"]
+    assert "dev" not in extras
+
+
+def test_whole_holds_nothing_and_requires_the_layers(built):
+    path = wheel(built, "dits_adapter")
+    always, extras = requirements(path)
+    assert not files(path)
+    assert always == {f"dits-adapter-slim[{LAYERS}]=={__version__}"}
+    assert extras == {
+        extra: {f"dits-adapter-slim[{extra}]=={__version__}"}
+        for extra in requirements(wheel(built, "dits_adapter_slim"))[1]
+    }
+
+
+@pytest.mark.parametrize(("name", "commands"), [("dits_adapter_slim", 1), ("dits_adapter", 0)])
+def test_the_command_comes_once(built, name, commands):
+    with ZipFile(wheel(built, name)) as archive:
+        points = [archive.read(file) for file in archive.namelist() if file.endswith("entry_points.txt")]
+    assert len(points) == commands
+    assert all(b"dits-adapter = dits_adapter.cli:main" in text for text in points)
+
+
+@pytest.mark.parametrize("name", ["dits_adapter_slim", "dits_adapter"])
+def test_source_distributions_build_the_same_wheel(built, tmp_path, name):
+    with tarfile.open(built / f"{name}-{__version__}.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    subprocess.run(command, cwd=tmp_path / f"{name}-{__version__}", check=True, capture_output=True)
+    assert wheel(tmp_path, name).read_bytes() == wheel(built, name).read_bytes()

@@ -1,0 +1,104 @@
+"""Joint training from video files: several processes equal one, and the space is a new one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
+from dits_adapter.errors import SpaceMismatchError
+from dits_adapter.stores.ingest import ingest
+from dits_adapter.training.joint.captions import Captions
+from dits_adapter.training.joint.train import train_joint
+from tests.training.joint.blocks import FAST, WORDS, Clips, recipe, weights
+from tests.video.clips import write_clip
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """PAIRS.jsonl of sixteen video files with two texts each, and one file that is no video."""
+    folder, clips = tmp_path_factory.mktemp("films"), Clips(16)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    lines = [{"video": "broken.mp4", "text": "a red dog"}]
+    for i, frames in enumerate(clips.frames):
+        write_clip(folder / f"{i}.mp4", [*frames, *frames])
+        lines.append({"video": f"{i}.mp4", "text": [clips.captions.texts[i], f"{WORDS[i % 14]} {i}"]})
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder / "pairs.jsonl"
+
+
+@pytest.mark.slow
+def test_two_processes_killed_and_resumed_end_with_the_weights_of_one(pairs, tiny_clip, tmp_path):
+    settings = {"dropout": 0, "epochs": 4, "validation": 0.2}
+    given = [f"--set={name}={value}" for name, value in {**FAST, **settings}.items()]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    module = ["dits_adapter.training.joint", str(pairs), "--encoder", str(tiny_clip), *given]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    said = tmp_path / "said"
+
+    def start() -> subprocess.Popen:
+        with said.open("wb") as file:
+            arguments = [*torchrun, *module, "--out", str(tmp_path / "two")]
+            return subprocess.Popen(arguments, env=environment, stdout=file, stderr=file, start_new_session=True)
+
+    process = start()
+    try:
+        deadline = time.monotonic() + 120
+        while not [*(tmp_path / "two.checkpoints").glob("checkpoint-*/trainer_state.json")]:
+            assert process.poll() is None, said.read_text()[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        kill_all(process)
+    assert not (tmp_path / "two").exists()
+    process = start()
+    try:
+        assert process.wait(120) == 0, said.read_text()[-3000:]
+    finally:
+        kill_all(process)
+    assert "1 of 17 videos cannot be decoded and are left out" in said.read_text()
+    assert said.read_text().count("written to") == 1
+
+    options = {"encoder": tiny_clip, "dataset": "films", "progress": False}
+    with pytest.warns(UserWarning, match="1 of 17 videos"):
+        train_joint(Captions.read(pairs), recipe(**settings), tmp_path / "one", **options)
+    found, expected = weights(tmp_path / "two"), weights(tmp_path / "one")
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    """Kill a launcher, and what it started: its workers are sessions of their own."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    workers = children.read_text().split() if children.exists() else []
+    for pid in [process.pid, *map(int, workers)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_an_index_of_the_original_space_is_refused_one_of_the_new_is_searched(pairs, tiny_clip, tmp_path):
+    captions = Captions.read(pairs)
+    films, original = pairs.parent / "0.mp4", VideoEncoder.from_pretrained(tiny_clip, frames=2)
+    options = {"encoder": tiny_clip, "dataset": "films", "progress": False}
+    with pytest.warns(UserWarning, match="1 of 17 videos"):
+        out = train_joint(captions, recipe(epochs=2, workers=1), tmp_path / "mine", **options)
+    queries = DITSQueryEncoder.from_pretrained(out)
+    with QdrantStore(":memory:", "old") as store:
+        ingest(store, [films], original)
+        with pytest.raises(SpaceMismatchError, match="the adapter belongs to the embedding space mine"):
+            queries.check(store.client, "old")
+    with QdrantStore(":memory:", "new", space=queries.space) as store:
+        ingest(store, [films], VideoEncoder.from_pretrained(out))
+        queries.check(store.client, "new")
+        assert store.search(queries.encode_query(captions.texts[0]))[0].path == str(films)

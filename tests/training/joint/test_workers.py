@@ -1,0 +1,47 @@
+"""Decoding processes of a training."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ORPHAN = """
+import multiprocessing, os, sys, time
+from dits_adapter.training.joint._workers import end_with_parent
+
+def work(file):
+    end_with_parent(0)
+    with open(file, "w") as done:
+        done.write(str(os.getpid()))
+    time.sleep(60)
+
+if __name__ == "__main__":
+    multiprocessing.get_context("forkserver").Process(target=work, args=(sys.argv[1],)).start()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for the worker in /proc")
+def test_workers_end_with_a_killed_training(tmp_path):
+    (tmp_path / "script.py").write_text(ORPHAN)
+    number = tmp_path / "number"
+    process = subprocess.Popen([sys.executable, str(tmp_path / "script.py"), str(number)])
+    try:
+        wait_until(lambda: number.exists() and number.read_text())
+        worker = Path("/proc") / number.read_text()
+        assert worker.exists()
+    finally:
+        process.kill()
+        process.wait()
+    wait_until(lambda: not worker.exists(), seconds=20)
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
