@@ -64,7 +64,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     found = fit.calibration
     print(
         f"{found.queries:,} queries, {found.videos:,} videos. Of the {HITS} best hits of each query "
-        f"{fit.hits.share_right:.1%} are right.\nHeld out: log loss {found.log_loss:.4f}, "
+        f"{fit.hits.total_accuracy:.1%} are right.\nHeld out: log loss {found.log_loss:.4f}, "
         f"expected calibration error {found.ece:.4f}.\n"
     )
     rows = [
