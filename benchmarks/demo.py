@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from benchmarks.clips.dataset import Record, make_split
+from benchmarks.clips.dataset import DatasetItem, make_split
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
 from dits_adapter.evaluation.figures import gap_picture
 from dits_adapter.evaluation.metrics import (
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def stored_vectors(store: VideoStore, records: Sequence[Record]) -> np.ndarray:
+def stored_vectors(store: VideoStore, records: Sequence[DatasetItem]) -> np.ndarray:
     """Return the vectors that the store holds of the records' videos, (n, d), in their order."""
     segments = store.read(ReadRequest(vectors=True))
     by_name = {Path(segment.payload["path"]).name: segment.vector for segment in segments}
@@ -129,7 +129,7 @@ def table(found: dict[str, np.ndarray], labels: np.ndarray, names: dict[str, str
     return "\n".join(lines)
 
 
-def contact_sheet(searches: Sequence[tuple[str, Record, Sequence[Hit]]], path: Path) -> None:
+def contact_sheet(searches: Sequence[tuple[str, DatasetItem, Sequence[Hit]]], path: Path) -> None:
     """Draw each query with the thumbnails of its five first hits; the right one has a green frame."""
     width, height = THUMBNAIL
     row, font = height + 78, ImageFont.load_default(15)

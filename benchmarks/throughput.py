@@ -34,7 +34,7 @@ from dits_adapter import DITSQueryEncoder, VideoEncoder
 from dits_adapter.encoders.clip import Clip
 from dits_adapter.evaluation.environment import environment
 from dits_adapter.evaluation.tables import markdown_table
-from dits_adapter.serve.batching import Batcher
+from dits_adapter.serve._batching import Batcher
 from dits_adapter.vectors import unit
 from dits_adapter.video.decode import decode_frames
 

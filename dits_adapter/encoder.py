@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from dits_adapter._extras import name_missing_extra
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.find import find_artifact, is_artifact, is_exported
 from dits_adapter.backends.base import Array, Backend
@@ -78,6 +79,7 @@ class DITSQueryEncoder:
         self._truncation_said = False
 
     @classmethod
+    @name_missing_extra("an adapter that was not exported, or is run on torch,")
     def from_pretrained(
         cls,
         id_or_path: str | PathLike[str],
@@ -110,7 +112,7 @@ class DITSQueryEncoder:
         Raises:
             ArtifactError: the artifact or the CLIP cannot be loaded.
             InputError: an option outside its range, or steps for an adapter that has none.
-            MissingExtraError: ONNX Runtime is not installed.
+            MissingExtraError: ONNX Runtime, or the packages of the extra `torch`, are not installed.
         """
         if not 0 <= strength <= 1:
             raise InputError(f"strength is {strength}; it goes from 0 (plain CLIP) to 1 (fully adapted).")
@@ -298,6 +300,7 @@ class DITSQueryEncoder:
             commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload adapter")
         return str(commit.commit_url)
 
+    @name_missing_extra("exporting to ONNX")
     def export_onnx(self, folder: str | PathLike[str], *, int8: Pairs | None = None) -> Path:
         """Write an artifact that `backend="onnx"` can load, too; see `dits_adapter.export.export`."""
         from dits_adapter.backends.onnx_export import export

@@ -146,3 +146,33 @@ def test_every_command_of_the_slim_distribution_names_an_extra(inputs):
     for command, code, error in answers(LAYERS, commands, inputs):
         assert code == 1
         assert re.search(r'^dits-adapter: .*pip install "dits-adapter\[\w+\]"$', error), (command, error)
+
+
+LIBRARY = """
+import json, sys
+sys.modules |= dict.fromkeys(json.loads(sys.argv[1]))
+import dits_adapter
+from dits_adapter import DITSQueryEncoder, open_store
+from dits_adapter.errors import MissingExtraError
+calls = {name: lambda name=name: getattr(dits_adapter, name) for name in dits_adapter.__all__}
+calls["from_pretrained"] = lambda: DITSQueryEncoder.from_pretrained("demo-linear")
+calls["open"] = lambda: open_store("a-folder")
+for name, call in calls.items():
+    try:
+        call()
+    except MissingExtraError as error:
+        print(json.dumps([name, str(error)]))
+"""
+
+
+def test_the_library_names_the_extras_that_slim_lacks():
+    blocked = [module for layer in LAYERS.values() for module in layer]
+    done = subprocess.run(
+        [sys.executable, "-c", LIBRARY, json.dumps(blocked)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    messages = dict(json.loads(line) for line in done.stdout.splitlines())
+    assert {"VideoEncoder", "QdrantStore", "AsyncQdrantStore", "from_pretrained", "open"} <= messages.keys()
+    assert not {"DITSQueryEncoder", "EmbeddingSpace", "DITSError", "open_store"} & messages.keys()
+    for name, message in messages.items():
+        assert re.search(r'pip install "dits-adapter\[(torch|video|qdrant|training)\]"$', message), name

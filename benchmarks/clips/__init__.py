@@ -1,1 +1,1 @@
-"""The offline default's data: a seeded generator of video clips with captions, and a small CLIP to read them."""
+"""Data of the offline default: a seeded generator of video clips with captions, and a small CLIP for them."""

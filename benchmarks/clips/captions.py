@@ -1,4 +1,4 @@
-"""What is said of a scene: a sentence about the whole clip, or a few words about one frame.
+"""Captions of scenes: sentences about the whole clip, or a few words about one frame.
 
 Video sentences tell what moves, how, and over which background. Frame captions tell what is seen at one moment;
 they have no word of motion, and for the same things fewer words. An encoder trained on them alone has never read
@@ -47,7 +47,7 @@ BACKGROUND_WORDS = {
     "wood": ("wood", "wooden planks", "a wooden floor"),
     "paper": ("gray paper", "a gray wall", "plain gray"),
 }
-RARE_WORDS = {  # said in video sentences alone, of colors, shapes and backgrounds
+RARE_WORDS = {  # names of colors, shapes and backgrounds that are used in video sentences alone
     "red": ("crimson", "scarlet"),
     "orange": ("amber", "tangerine"),
     "yellow": ("golden", "lemon"),
@@ -95,7 +95,7 @@ MOTION_WORDS = {
 
 
 def video_captions(scene: Scene) -> list[str]:
-    """`WORDINGS` different sentences, each of which tells all of `scene.key`.
+    """Return `WORDINGS` different sentences, each of which states all of `scene.key`.
 
     They differ in words, order and form, and in whether they mention size and texture as well.
 
@@ -112,7 +112,7 @@ def video_captions(scene: Scene) -> list[str]:
 
 
 def frame_caption(scene: Scene, seconds: float, rng: random.Random) -> str:
-    """A short caption of the frame at that moment: the things in view and, mostly, where they are.
+    """Return a short caption of the frame at that moment: the things in view and, mostly, where they are.
 
     The choice of words, and of what goes unsaid, is drawn from `rng`.
     """
@@ -129,15 +129,15 @@ def frame_caption(scene: Scene, seconds: float, rng: random.Random) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words of a caption, in order."""
+    """Return the words of a caption, in order."""
     return re.findall(r"[a-z]+", text)
 
 
 def _sentence(scene: Scene, rng: random.Random) -> str:
-    told = list(scene.things)
-    rng.shuffle(told)
+    things = list(scene.things)
+    rng.shuffle(things)
     detail = rng.random()  # how much this wording says about looks
-    clauses = [_clause(thing, scene.things[0], detail, rng) for thing in told]
+    clauses = [_clause(thing, scene.things[0], detail, rng) for thing in things]
     joint = rng.choice((" while ", " and ", " as ", ", and "))
     happening = joint.join([", ".join(clauses[:-1]), clauses[-1]] if len(clauses) > 1 else clauses)
     ground = _name(scene.background, BACKGROUND_WORDS[scene.background], rng)

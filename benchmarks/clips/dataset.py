@@ -1,4 +1,4 @@
-"""The clips on disk: `make_split("test", folder)` writes the videos of a split and their captions."""
+"""Clips on disk: `make_split("test", folder)` writes the videos of a split and their captions."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from tqdm import tqdm
 
 from benchmarks.clips.captions import video_captions
 from benchmarks.clips.scenes import Scene, render, scenes
+from dits_adapter._files import write_atomically
 
 
 @dataclass(frozen=True)
-class Record:
-    """One video and what is said of it.
+class DatasetItem:
+    """Generated video with its captions.
 
     Attributes:
         video: file name inside the split's folder.
         captions: five sentences (`captions.WORDINGS`).
-        key: what all of them tell, e.g. "meadow: blue star cross, red ring chase".
+        key: facts that all of them state, e.g. "meadow: blue star cross, red ring chase".
     """
 
     video: str
@@ -31,7 +32,7 @@ class Record:
     key: str
 
 
-def make_split(split: str, root: str | os.PathLike[str], workers: int | None = None) -> list[Record]:
+def make_split(split: str, root: str | os.PathLike[str], workers: int | None = None) -> list[DatasetItem]:
     """Write `root/split/*.mp4`, and `pairs.jsonl` beside them for `dits-adapter embed`.
 
     Every file appears whole or not at all, so a killed call is simply made again.
@@ -42,30 +43,29 @@ def make_split(split: str, root: str | os.PathLike[str], workers: int | None = N
         workers: processes that draw and encode; all CPUs by default.
 
     Returns:
-        The records, in the order of `scenes(split)`.
+        The items, in the order of `scenes(split)`.
     """
     folder = Path(root) / split
     folder.mkdir(parents=True, exist_ok=True)
     drawn = scenes(split)
-    records = [record_of(scene) for scene in drawn]
-    missing = [s for s, record in zip(drawn, records, strict=True) if not (folder / record.video).exists()]
+    items = [item_of(scene) for scene in drawn]
+    missing = [s for s, item in zip(drawn, items, strict=True) if not (folder / item.video).exists()]
     if missing:
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
             written = pool.imap_unordered(partial(_write_into, folder), missing, chunksize=4)
             for _ in tqdm(written, total=len(missing), desc=f"making {split} clips", unit="clip"):
                 pass
-    lines = "".join(json.dumps({"video": r.video, "text": r.captions, "key": r.key}) + "\n" for r in records)
-    unfinished = folder / "pairs.part"
-    unfinished.write_text(lines, encoding="utf-8")
-    os.replace(unfinished, folder / "pairs.jsonl")
-    return records
+    lines = "".join(json.dumps({"video": r.video, "text": r.captions, "key": r.key}) + "\n" for r in items)
+    with write_atomically(folder / "pairs.jsonl") as part:
+        part.write_text(lines, encoding="utf-8")
+    return items
 
 
-def record_of(scene: Scene) -> Record:
-    """What is stored of a scene beside its video."""
+def item_of(scene: Scene) -> DatasetItem:
+    """Return the captions and the key of a scene, with the name of its file."""
     ground, things = scene.key
-    told = ", ".join(" ".join(thing) for thing in sorted(things))
-    return Record(f"{scene.name}.mp4", tuple(video_captions(scene)), f"{ground}: {told}")
+    listing = ", ".join(" ".join(thing) for thing in sorted(things))
+    return DatasetItem(f"{scene.name}.mp4", tuple(video_captions(scene)), f"{ground}: {listing}")
 
 
 def _write_into(folder: Path, scene: Scene) -> None:
@@ -73,15 +73,13 @@ def _write_into(folder: Path, scene: Scene) -> None:
 
 
 def write_clip(scene: Scene, path: str | os.PathLike[str]) -> None:
-    """Draws and encodes a scene as H.264 in an mp4 file, which appears when it is complete.
+    """Draw and encode a scene as H.264 in an mp4 file, which appears when it is complete.
 
     Frame i is the scene at (i + 1/2) / fps seconds: a decoder that shows it from i / fps on shows its middle.
     """
     import av
 
-    path = Path(path)
-    unfinished = path.with_suffix(".part")
-    with av.open(str(unfinished), "w", format="mp4") as container:
+    with write_atomically(Path(path)) as part, av.open(str(part), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=scene.fps, options={"preset": "ultrafast", "crf": "22"})
         stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
         stream.time_base = Fraction(1, scene.fps)
@@ -91,4 +89,3 @@ def write_clip(scene: Scene, path: str | os.PathLike[str]) -> None:
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    os.replace(unfinished, path)

@@ -1,4 +1,4 @@
-"""Single frames with short captions: what the small CLIP is trained on. They share no scene with the clips."""
+"""Single frames with short captions, to train the small CLIP on; they share no scene with the clips."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Moment = tuple[Scene, float]  # a scene and the second at which to look
 
 
 def moments(purpose: str, count: int) -> list[Moment]:
-    """One moment in each of `count` scenes, which belong to this purpose alone."""
+    """Return one moment in each of `count` scenes, which belong to this purpose alone."""
     looks = []
     for index in range(count):
         name = f"{purpose}-{index:06d}"
@@ -27,12 +27,12 @@ def moments(purpose: str, count: int) -> list[Moment]:
 
 
 def captions(looks: list[Moment]) -> list[str]:
-    """One caption for each moment, always the same."""
+    """Return one caption for each moment, always the same."""
     return [frame_caption(scene, second, random.Random(f"words for {scene.name}")) for scene, second in looks]
 
 
 def draw(looks: list[Moment], side: int, workers: int | None = None) -> Pixels:
-    """The frames, squeezed to squares as `CLIPImageProcessor` does it: (len(looks), side, side, 3) uint8."""
+    """Draw the frames, squeezed to squares as `CLIPImageProcessor` does it: (len(looks), side, side, 3) uint8."""
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         drawn = pool.imap(partial(_draw, side), looks, chunksize=128)
         return np.stack(list(tqdm(drawn, total=len(looks), desc="drawing frames", unit="frame")))

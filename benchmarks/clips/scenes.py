@@ -62,7 +62,7 @@ PERIOD = 0.25  # a chaser is this part of the clip behind the thing it chases
 
 @dataclass(frozen=True)
 class Thing:
-    """One moving object.
+    """Moving object.
 
     Attributes:
         direction: where it comes from ("enter"), goes to ("leave", "cross") or how it turns ("circle"); one of
@@ -85,7 +85,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A clip before it is drawn. The first of `things` is the one that a chaser chases."""
+    """Clip before it is drawn. The first of `things` is the one that a chaser chases."""
 
     name: str
     width: int
@@ -97,18 +97,18 @@ class Scene:
 
     @property
     def seconds(self) -> float:
-        """Duration."""
+        """Duration in seconds."""
         return self.frames / self.fps
 
     @property
     def key(self) -> tuple[str, frozenset[tuple[str, str, str]]]:
-        """What every caption of the scene tells: the background and each thing's color, shape and motion."""
+        """Facts that every caption of the scene states: the background, each thing's color, shape and motion."""
         return self.background, frozenset((t.color, t.shape, t.motion) for t in self.things)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a thing is at one moment: center (fractions of the frame) and diameter (of the shorter side)."""
+    """Place of a thing at one moment: center (fractions of the frame) and diameter (of the shorter side)."""
 
     thing: Thing
     x: float
@@ -117,12 +117,12 @@ class Placement:
 
     @property
     def visible(self) -> bool:
-        """Whether its center lies in the frame."""
+        """True where the center of the thing lies in the frame."""
         return 0.0 <= self.x <= 1.0 and 0.0 <= self.y <= 1.0
 
 
 def held_out(color: str, shape: str, motion: str) -> bool:
-    """Whether a combination belongs to the test split alone: one in seven, spread evenly over all three.
+    """Return whether a combination belongs to the test split alone: one in seven, spread evenly over all three.
 
     >>> held_out("red", "circle", "enter"), held_out("red", "circle", "leave")
     (True, False)
@@ -132,7 +132,7 @@ def held_out(color: str, shape: str, motion: str) -> bool:
 
 
 def sample_scene(name: str) -> Scene:
-    """The scene that belongs to a name, whatever its split would allow."""
+    """Return the scene that belongs to a name, whatever its split would allow."""
     rng = random.Random(name)
     count = rng.choices((1, 2, 3), weights=(3, 4, 3))[0]
     looks = rng.sample([(color, shape) for color in COLORS for shape in SHAPES], count)
@@ -164,10 +164,10 @@ def sample_scene(name: str) -> Scene:
 
 
 def scenes(split: str) -> list[Scene]:
-    """All scenes of "train", "val" or "test".
+    """Return all scenes of "train", "val" or "test".
 
-    No scene of the test split tells all that another of it tells: the sentence of the one would be true of the
-    other, and the ranking that asks for the one would be arbitrary.
+    The facts of no scene of the test split include all those of another: a sentence about the other would be true
+    of both, and their ranks arbitrary.
 
     Raises:
         KeyError: for any other split.
@@ -199,13 +199,13 @@ def _tells_no_more(a: Scene, b: Scene) -> bool:
 
 
 def placements(scene: Scene, seconds: float) -> list[Placement]:
-    """Where everything is, in drawing order, `seconds` after the start."""
+    """Return the place of each thing, in drawing order, `seconds` after the start."""
     moment = seconds / scene.seconds
     return [_place(thing, scene.things[0], moment) for thing in scene.things]
 
 
 def _place(thing: Thing, leader: Thing, moment: float) -> Placement:
-    """`moment` is 0 at the start of the clip and 1 at its end."""
+    """Return the place of a thing at a moment, 0 at the start of the clip and 1 at its end."""
     x, y, diameter = thing.x, thing.y, SIZES[thing.size]
     progress = min(max((moment - thing.begin) / (thing.end - thing.begin), 0.0), 1.0)
     if thing.motion == "chase":
@@ -246,7 +246,7 @@ def _towards_edge(x: float, y: float, edge: str, part: float) -> tuple[float, fl
 
 
 def render(scene: Scene, seconds: float) -> Pixels:
-    """The frame that is seen `seconds` after the start: (height, width, 3) uint8, RGB."""
+    """Draw the frame `seconds` after the start: (height, width, 3) uint8, RGB."""
     canvas = _background(scene.background, scene.width, scene.height).copy()
     for place in placements(scene, seconds):
         side = max(round(place.diameter * min(scene.width, scene.height)), 2)
@@ -260,7 +260,7 @@ def render(scene: Scene, seconds: float) -> Pixels:
 
 @lru_cache(maxsize=1024)
 def _sprite(shape: str, color: str, texture: str, side: int) -> Image.Image:
-    """An RGBA picture of a thing, `side` pixels square, with a thin dark outline so that it shows anywhere."""
+    """Draw an RGBA picture of a thing, `side` pixels square, with a thin dark outline to show anywhere."""
     mask = Image.new("L", (SPRITE_SIDE, SPRITE_SIDE), 0)
     _draw_shape(ImageDraw.Draw(mask), shape, margin=2)
     inner = Image.new("L", (SPRITE_SIDE, SPRITE_SIDE), 0)
@@ -273,7 +273,7 @@ def _sprite(shape: str, color: str, texture: str, side: int) -> Image.Image:
 
 
 def _surface(color: str, texture: str) -> Pixels:
-    """A thing's own color, with a second tone of it as the pattern."""
+    """Draw a thing's own color, with a second tone of it as the pattern."""
     base = np.array(COLORS[color], dtype=np.float64)
     other = 255.0 if base.mean() < 150 else 0.0
     tone = base + (other - base) * 0.7
@@ -288,7 +288,7 @@ def _surface(color: str, texture: str) -> Pixels:
 
 
 def _draw_shape(draw: ImageDraw.ImageDraw, shape: str, margin: int) -> None:
-    """Fills the shape with 255, inset by `margin` pixels from the sprite's border."""
+    """Fill the shape with 255, inset by `margin` pixels from the sprite's border."""
     middle, radius = SPRITE_SIDE / 2, SPRITE_SIDE / 2 - margin
 
     def polygon(points: list[tuple[float, float]]) -> None:

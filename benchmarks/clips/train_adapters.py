@@ -1,4 +1,4 @@
-"""Trains the adapters that come with the repository: `python -m benchmarks.clips.train_adapters`.
+"""Training of the adapters that come with the repository: `python -m benchmarks.clips.train_adapters`.
 
 The generated clips of the train and val splits are written, decoded and embedded with `demo-clip`; every adapter
 learns from the train split and is judged on the val split; `demo-dits` and the best linear adapter, `demo-linear`,
@@ -37,16 +37,16 @@ def embed_split(split: str, root: Path, encoder: VideoEncoder) -> Pairs:
     cache = root / f"{split}-{encoder.space.fingerprint}.safetensors"
     if cache.exists():
         return Pairs.load(cache)
-    records = make_split(split, root)
-    paths = [root / split / record.video for record in records]
+    items = make_split(split, root)
+    paths = [root / split / item.video for item in items]
     video = np.stack([segment.vector for segment in encoder.iter_segments(paths)])
-    captions = [caption for record in records for caption in record.captions]
+    captions = [caption for item in items for caption in item.captions]
     pairs = Pairs(
         encoder.clip.embed_texts(captions).cpu().numpy(),
         video,
-        np.repeat(np.arange(len(records)), [len(record.captions) for record in records]),
+        np.repeat(np.arange(len(items)), [len(item.captions) for item in items]),
         encoder.space,
-        tuple(record.video for record in records),
+        tuple(item.video for item in items),
     )
     pairs.save(cache)
     return pairs

@@ -1,4 +1,4 @@
-"""Trains the small CLIP that comes with the repository: `python -m benchmarks.clips.train_clip --out FOLDER`.
+"""Training of the small CLIP that comes with the repository: `python -m benchmarks.clips.train_clip --out FOLDER`.
 
 It learns as CLIP did: single frames, short captions of what they show, symmetric InfoNCE. It has read no video
 sentence and no word of motion; `captions.video_captions` meets it as real sentences meet CLIP.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +27,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 from benchmarks.clips import frames
 from benchmarks.clips.captions import RARE_WORDS, frame_caption, video_captions, words
 from benchmarks.clips.scenes import Pixels, scenes
+from dits_adapter._files import write_atomically
 
 IMAGE_SIDE = 64
 WIDTH = 128  # of both towers and of the joint space
@@ -71,15 +71,15 @@ Rebuild it from nothing, in a checkout:
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """CLIP's tokenizer with byte pairs learnt from this project's captions: their common words are one token each.
+    """Return CLIP's tokenizer with byte pairs learnt from this project's captions: a token for each common word.
 
     `RARE_WORDS`, like any other words and bytes, fall apart into pieces but are never unknown. Ids are laid out
     as CLIP's: 256 bytes, the same at a word's end, the merges, start and end of text.
     """
-    seen = _all_words(frames.captions(frames.moments("vocabulary", 5_000)))
-    told = _all_words(sentence for scene in scenes("train") for sentence in video_captions(scene))
+    frame_words = _all_words(frames.captions(frames.moments("vocabulary", 5_000)))
+    video_words = _all_words(sentence for scene in scenes("train") for sentence in video_captions(scene))
     rare = _all_words(phrase for phrases in RARE_WORDS.values() for phrase in phrases)
-    corpus = [*sorted(seen | (told - rare)), ".", ","]
+    corpus = [*sorted(frame_words | (video_words - rare)), ".", ","]
     letters = sorted(ByteLevel.alphabet())
     letters += [letter + "</w>" for letter in letters]
     untrained = CLIPTokenizer(vocab={"<|startoftext|>": 0, "<|endoftext|>": 1}, merges=[])
@@ -100,7 +100,7 @@ def _all_words(texts: Iterable[str]) -> set[str]:
 
 
 def build_model(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """An untrained CLIP: 64-pixel images in patches of 8, five layers beside three of text, all 128 wide."""
+    """Return an untrained CLIP for 64-pixel images in patches of 8: five layers beside three of text, 128 wide."""
     special = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,  # CLIP pools the text at the first of these
@@ -118,17 +118,17 @@ def build_model(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def build_image_processor() -> CLIPImageProcessor:
-    """The whole frame, squeezed to a square: nothing at the sides is cropped away."""
+    """Return an image processor that squeezes the whole frame to a square: nothing at the sides is cropped."""
     return CLIPImageProcessor(size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}, do_center_crop=False)
 
 
 def to_images(pixels: Pixels) -> torch.Tensor:
-    """(n, side, side, 3) uint8 to (n, 3, side, side) float32 in 0 … 1."""
+    """Convert (n, side, side, 3) uint8 to (n, 3, side, side) float32 in 0 … 1."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
 def augment(images: torch.Tensor, rng: random.Random) -> torch.Tensor:
-    """Crops to 85 % of the side or more and changes the brightness, each image its own way."""
+    """Crop each image at random to 85 % of the side or more and change its brightness."""
     count = len(images)
     draws = torch.tensor([[rng.random() for _ in range(4)] for _ in range(count)])
     scale = 1.0 - 0.15 * draws[:, 0]
@@ -141,7 +141,7 @@ def augment(images: torch.Tensor, rng: random.Random) -> torch.Tensor:
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
+    """Return the learning rate of a step: linear warm-up, then a cosine to zero."""
     warm = max(round(WARM_UP * steps), 1)
     if step < warm:
         return PEAK_LR * (step + 1) / warm
@@ -149,9 +149,9 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def train(steps: int, count: int, workers: int | None, checkpoint: Path) -> tuple[CLIPModel, CLIPTokenizer]:
-    """Trains on `count` frames from nothing, or from `checkpoint` where that exists.
+    """Train on `count` frames from nothing, or from `checkpoint` where that exists.
 
-    What a step sees is drawn from its number alone, so a resumed run sees what an unbroken one does.
+    The batch of a step is drawn from its number alone, so that a resumed run has the same as an unbroken one.
     """
     torch.manual_seed(0)
     tokenizer, processor = build_tokenizer(), build_image_processor()
@@ -189,20 +189,19 @@ def train(steps: int, count: int, workers: int | None, checkpoint: Path) -> tupl
 
 
 def save_checkpoint(path: Path, model: CLIPModel, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Weights and AdamW's moments in one safetensors file, written whole or not at all."""
+    """Write weights and AdamW's moments to one safetensors file, whole or not at all."""
     tensors = {}
     for name, parameter in model.named_parameters():
         state = optimizer.state[parameter]
         tensors[f"{name}|weight"] = parameter.detach().contiguous()
         tensors[f"{name}|mean"] = state["exp_avg"].contiguous()
         tensors[f"{name}|square"] = state["exp_avg_sq"].contiguous()
-    unfinished = path.with_suffix(".part")
-    save_file(tensors, unfinished, {"step": str(step)})
-    os.replace(unfinished, path)
+    with write_atomically(path) as part:
+        save_file(tensors, part, {"step": str(step)})
 
 
 def load_checkpoint(path: Path, model: CLIPModel, optimizer: torch.optim.Optimizer) -> int:
-    """Restores what `save_checkpoint` wrote and returns the number of steps done."""
+    """Restore a file of `save_checkpoint`; return the number of steps done."""
     with safe_open(path, framework="pt") as stored:
         step = int(stored.metadata()["step"])
         for name, parameter in model.named_parameters():
@@ -217,7 +216,7 @@ def load_checkpoint(path: Path, model: CLIPModel, optimizer: torch.optim.Optimiz
 
 @torch.inference_mode()
 def held_out_retrieval(model: CLIPModel, processor: CLIPProcessor, workers: int | None) -> dict[str, float]:
-    """Percent of frames it was never trained on that are found by their one caption, and the reverse."""
+    """Return which percentage of held-out frames is found by their one caption, and the reverse."""
     looks = frames.moments("held-out", HELD_OUT)
     pictures = list(frames.draw(looks, IMAGE_SIDE, workers))
     inputs = processor(text=frames.captions(looks), images=pictures, padding=True, return_tensors="pt")
@@ -231,7 +230,7 @@ def held_out_retrieval(model: CLIPModel, processor: CLIPProcessor, workers: int 
 
 
 def main() -> None:
-    """Trains, measures on held-out frames, and saves the encoder in half precision with its model card."""
+    """Train, measure on held-out frames, and save the encoder in half precision with its model card."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the trained CLIP")
     parser.add_argument("--steps", type=int, default=800, help=f"batches of {BATCH} pairs (default 800)")
@@ -243,8 +242,8 @@ def main() -> None:
     checkpoint = options.out.with_name(options.out.name + ".checkpoint.safetensors")
     model, tokenizer = train(options.steps, options.frames, options.workers, checkpoint)
     processor = CLIPProcessor(image_processor=build_image_processor(), tokenizer=tokenizer)
-    found = held_out_retrieval(model, processor, options.workers)
-    measures = "\n".join(f"  - {measure}: {percent:.1f} %" for measure, percent in found.items())
+    retrieval = held_out_retrieval(model, processor, options.workers)
+    measures = "\n".join(f"  - {measure}: {percent:.1f} %" for measure, percent in retrieval.items())
     print(measures)
 
     model.half().save_pretrained(options.out)

@@ -1,14 +1,14 @@
-"""The datasets of the paper, and the demo's, each a validated record: `DATASETS["msrvtt"].load(root, "test")`."""
+"""Datasets of the paper and of the demo, each a validated object: `DATASETS["msrvtt"].load(root, "test")`."""
 
 from __future__ import annotations
 
 from benchmarks.datasets.charades import CHARADES
+from benchmarks.datasets.dataset import Dataset, Query, RetrievalSplit, find_videos
 from benchmarks.datasets.demo import DEMO
 from benchmarks.datasets.didemo import DIDEMO
 from benchmarks.datasets.lsmdc import LSMDC
 from benchmarks.datasets.msrvtt import MSRVTT
 from benchmarks.datasets.reading import AnnotationError
-from benchmarks.datasets.record import Dataset, Query, RetrievalSplit, find_videos
 from benchmarks.datasets.vatex import VATEX
 
 __all__ = ["DATASETS", "AnnotationError", "Dataset", "Query", "RetrievalSplit", "find_videos"]

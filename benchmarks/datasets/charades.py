@@ -1,12 +1,12 @@
-"""Charades: the script that people acted out is the query for the video they made of it."""
+"""Charades: the script that people acted out is the query for the video that they made of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
 from benchmarks.datasets.reading import csv_rows
-from benchmarks.datasets.record import Dataset, File, Layout, Query, Split
 
 
 def _read(split: str, files: Mapping[str, Path]) -> Iterator[Query]:

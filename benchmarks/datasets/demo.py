@@ -1,4 +1,4 @@
-"""The generated clips of `benchmarks.clips`: the one dataset that anybody can have, made on the spot."""
+"""Generated clips of `benchmarks.clips`, made where no folder is given: the dataset that anybody can have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.clips.captions import WORDINGS
 from benchmarks.clips.dataset import make_split
 from benchmarks.clips.scenes import SPLIT_SIZES
-from benchmarks.datasets.record import Dataset, File, Layout, Query, Split
+from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
 from dits_adapter.data.pairs_file import PairsFile
 
 

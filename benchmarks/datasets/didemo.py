@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
 from benchmarks.datasets.reading import AnnotationError, csv_rows, json_records, lines, read_json
-from benchmarks.datasets.record import Dataset, File, Layout, Query, Split
 
 
 def _read(split: str, files: Mapping[str, Path]) -> Iterator[Query]:

@@ -26,15 +26,15 @@ SIZES = {"train": 40, "val": 8, "test": 12}
 SHORT = {"width": 64, "height": 48, "fps": 12, "frames": 12}
 
 
-class Clip(NamedTuple):
-    """A video file and what is said of it, the shortest telling first."""
+class CaptionedClip(NamedTuple):
+    """Video file with its captions, the one that is used alone first."""
 
     path: Path
     captions: Sequence[str]
 
 
-Clips = Mapping[str, Sequence[Clip]]
-"""Clips of `train`, `val` and `test`."""
+Clips = Mapping[str, Sequence[CaptionedClip]]
+"""Clips by split: `train`, `val` and `test`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,19 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_clips(folder: Path, sizes: Mapping[str, int]) -> Clips:
-    """Draw one-second clips of 64 × 48 pixels with five captions each, into a folder that is there.
+    """Draw one-second clips of 64 × 48 pixels with five captions each, into an existing folder.
 
     Args:
         folder: gets the files.
         sizes: number of clips by split.
     """
-    clips: dict[str, list[Clip]] = {}
+    clips: dict[str, list[CaptionedClip]] = {}
     for split, size in sizes.items():
         for number in range(size):
             scene = dataclasses.replace(sample_scene(f"{split} {number}"), **SHORT)
             path = folder / f"{split}{number}.mp4"
             write_clip(scene, path)
-            clips.setdefault(split, []).append(Clip(path, video_captions(scene)))
+            clips.setdefault(split, []).append(CaptionedClip(path, video_captions(scene)))
     return clips
 
 
@@ -132,7 +132,7 @@ def _lsmdc(root: Path, clips: Clips) -> None:
                 clip_id = SKIPPED_CLIP
             for caption in clip.captions if split == "train" else clip.captions[:1]:
                 rows.append("\t".join([clip_id, start, end, start, end, caption]) + "\n")
-            folder = clip_id.split(".")[0][:-3]  # what stands before "_<hours>": the movie
+            folder = clip_id.split(".")[0][:-3]  # the movie, before "_<hours>"
             _place(clip, root / "LSMDC_Videos" / folder / f"{clip_id}.avi")
         (root / name).write_text("".join(rows), encoding="utf-8")
 
@@ -211,7 +211,7 @@ _WRITERS: dict[str, Callable[[Path, Clips], None]] = {
 }
 
 
-def _place(clip: Clip, path: Path) -> None:
+def _place(clip: CaptionedClip, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(clip.path, path)  # decoders go by the content: an .mp4 called .avi is fine
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
 from benchmarks.datasets.reading import AnnotationError, lines
-from benchmarks.datasets.record import Dataset, File, Layout, Query, Split
 
 _COLUMNS = ("clip id", "start", "end", "aligned start", "aligned end", "sentence")
 _TEST = "LSMDC16_challenge_1000_publictect.csv"

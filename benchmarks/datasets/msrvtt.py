@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
 from benchmarks.datasets.reading import AnnotationError, csv_rows, json_records, read_json
-from benchmarks.datasets.record import Dataset, File, Layout, Query, Split
 
 _TEST = "MSRVTT_JSFUSION_test.csv"
 _TRAIN = {"train": "MSRVTT_train.9k.csv", "train-7k": "MSRVTT_train.7k.csv"}

@@ -1,4 +1,4 @@
-"""Annotation files, read strictly: whatever is not as described is named with its file and line."""
+"""Annotation files, read strictly: an error names the file, the line and the fault."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dits_adapter.errors import DITSError
 
 
 class AnnotationError(DITSError):
-    """An annotation file that is not what its format says.
+    """Annotation file that is not as its format says.
 
     Attributes:
         path: the file.
-        line: where in it, counted from 1; None where lines mean nothing.
+        line: of the fault, counted from 1; None where lines mean nothing.
         reason: one clause saying what is wrong.
     """
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
 from benchmarks.datasets.reading import AnnotationError, json_records, lines, read_json
-from benchmarks.datasets.record import Dataset, File, Layout, Query, Split
 
 # GRAM's copy of the test captions names its fields otherwise and holds no other split.
 _GRAM = "GRAM_descs_ret_test.json"

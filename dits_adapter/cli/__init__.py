@@ -7,20 +7,46 @@ import sys
 from collections.abc import Sequence
 
 from dits_adapter._extras import name_missing_extra
-from dits_adapter.cli.calibrate import add_calibrate
-from dits_adapter.cli.compare import add_compare
-from dits_adapter.cli.copy import add_copy
-from dits_adapter.cli.distill import add_distill
-from dits_adapter.cli.embed import add_embed, add_import
-from dits_adapter.cli.evaluate import add_evaluate
-from dits_adapter.cli.export import add_export
-from dits_adapter.cli.gap import add_gap
-from dits_adapter.cli.ingest import add_ingest, add_rebuild, add_switch
-from dits_adapter.cli.joint import add_train_joint
-from dits_adapter.cli.search import add_recall, add_search
-from dits_adapter.cli.serve import add_serve
-from dits_adapter.cli.train import add_train
+from dits_adapter.cli._calibrate import add_calibrate
+from dits_adapter.cli._compare import add_compare
+from dits_adapter.cli._copy import add_copy
+from dits_adapter.cli._distill import add_distill
+from dits_adapter.cli._embed import add_embed
+from dits_adapter.cli._evaluate import add_evaluate
+from dits_adapter.cli._export import add_export
+from dits_adapter.cli._gap import add_gap
+from dits_adapter.cli._import import add_import
+from dits_adapter.cli._ingest import add_ingest, add_ingest_options, ingest_options
+from dits_adapter.cli._rebuild import add_rebuild
+from dits_adapter.cli._recall import add_recall
+from dits_adapter.cli._search import add_search
+from dits_adapter.cli._serve import add_serve
+from dits_adapter.cli._switch import add_switch
+from dits_adapter.cli._train import add_train
+from dits_adapter.cli._train_joint import add_train_joint
 from dits_adapter.errors import DITSError
+
+__all__ = ["add_ingest_options", "ingest_options", "main"]
+
+_COMMANDS = (
+    add_ingest,
+    add_rebuild,
+    add_switch,
+    add_search,
+    add_recall,
+    add_copy,
+    add_serve,
+    add_embed,
+    add_import,
+    add_train,
+    add_train_joint,
+    add_compare,
+    add_distill,
+    add_calibrate,
+    add_gap,
+    add_export,
+    add_evaluate,
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,25 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="dits-adapter", description="Text finds video across CLIP's modality gap."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (
-        add_ingest,
-        add_rebuild,
-        add_switch,
-        add_search,
-        add_recall,
-        add_copy,
-        add_serve,
-        add_embed,
-        add_import,
-        add_train,
-        add_train_joint,
-        add_compare,
-        add_distill,
-        add_calibrate,
-        add_gap,
-        add_export,
-        add_evaluate,
-    ):
+    for add in _COMMANDS:
         add(commands)
     return parser
 
@@ -54,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code.
 
-    0: all went well. 1: a DITSError. 2: wrong usage. 3: done, but not with all files. 130: interrupted.
+    0: success. 1: a DITSError. 2: wrong usage. 3: done, but not with all files. 4: nothing better was trained, so
+    nothing was written. 130: interrupted.
     """
     args = _parser().parse_args(argv)
     try:

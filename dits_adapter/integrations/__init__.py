@@ -1,1 +1,3 @@
-"""Integrations: query encoders for the frameworks that their users already have."""
+"""Query encoders for other frameworks, a module each; each needs the extra of its name."""
+
+__all__: list[str] = []

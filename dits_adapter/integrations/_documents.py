@@ -1,18 +1,20 @@
-"""DITS inside the tools that its users already have: queries are adapted, texts are never taken for documents."""
+"""Refusal of texts that another framework wants to store among the videos."""
 
 from __future__ import annotations
 
 from dits_adapter.errors import InputError
 
+__all__ = ["no_documents"]
+
 
 def no_documents(method: str) -> InputError:
-    """Return the refusal to embed texts that are to be stored among the videos.
+    """Return the refusal to embed texts as documents.
 
-    Such a text would lie on the other side of the modality gap than the videos and the adapted queries: it would
-    rank wrongly, and nobody would be told.
+    Such a text would lie on the other side of the modality gap than the videos and the adapted queries, and would
+    rank wrongly without an error.
 
     Args:
-        method: what was called, as its user knows it.
+        method: the method that was called, as users of the framework know it.
     """
     return InputError(
         f"{method} got texts to store, but the documents of a DITS index are videos; store them with "

@@ -1,4 +1,4 @@
-"""DITS in fastembed, and so in qdrant-client's own inference: `pip install "dits-adapter[fastembed]"`.
+"""Query encoders for fastembed and qdrant-client's inference: `pip install "dits-adapter[fastembed]"`.
 
 Once an encoder is registered, `models.Document(text=…, model="dits/…")` is a query wherever qdrant-client takes
 one, sync and async.
@@ -21,17 +21,19 @@ try:
 except ImportError:
     raise MissingExtraError("fastembed", "fastembed", "registering an encoder with fastembed") from None
 
-ONNX_OPTIONS = {"cache_dir", "threads", "providers", "cuda", "device_ids", "lazy_load"}
-"""What fastembed and qdrant-client always pass; it is about models of their own."""
+__all__ = ["DITSTextEmbedding", "register"]
+
+_ONNX_OPTIONS = {"cache_dir", "threads", "providers", "cuda", "device_ids", "lazy_load"}
+"""Options that fastembed and qdrant-client always pass, meant for fastembed's own models."""
 
 
 class DITSTextEmbedding(TextEmbeddingBase):
-    """What `fastembed.TextEmbedding` makes of a registered name."""
+    """Text embedding that `fastembed.TextEmbedding` builds for a registered name."""
 
     encoders: ClassVar[dict[str, DITSQueryEncoder]] = {}
 
     def __init__(self, model_name: str, **options: Any) -> None:
-        unknown = sorted(options.keys() - ONNX_OPTIONS)
+        unknown = sorted(options.keys() - _ONNX_OPTIONS)
         if unknown:
             raise InputError(
                 f"{model_name} takes no option {unknown[0]!r} here: give it to DITSQueryEncoder.from_pretrained, "
@@ -72,9 +74,9 @@ def register(name: str, encoder: DITSQueryEncoder) -> None:
     """Make an encoder known to fastembed and qdrant-client, in this process.
 
     Args:
-        name: what `models.Document(model=…)` says, in any case: "dits/demo". A name that was registered before
-            means the new encoder from now on, for clients that have not used it yet.
-        encoder: the query encoder. Have it `check` the collection, which qdrant-client does not.
+        name: value of `models.Document(model=…)`, in upper or lower case: "dits/demo". Registered again, the name
+            means the new encoder, for clients that have not used it yet.
+        encoder: the query encoder. Call its `check` on the collection, which qdrant-client does not check.
 
     Raises:
         InputError: the name is that of another model of fastembed's.

@@ -1,4 +1,4 @@
-"""DITS as LangChain's `Embeddings`: `pip install "dits-adapter[langchain]"`."""
+"""`DITSEmbeddings`, query embeddings for LangChain: `pip install "dits-adapter[langchain]"`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from dits_adapter.integrations._documents import no_documents
 try:
     from langchain_core.embeddings import Embeddings
 except ImportError:
-    raise MissingExtraError("langchain-core", "langchain", "the LangChain bridge") from None
+    raise MissingExtraError("langchain-core", "langchain", "the LangChain embeddings") from None
 
-WIDTH_PROBE = ["dummy_text"]
-"""What langchain-qdrant embeds as a document, to compare the length of the result with a collection's width."""
+__all__ = ["DITSEmbeddings"]
+
+_WIDTH_PROBE = ["dummy_text"]
+"""Text that langchain-qdrant embeds as a document, to compare the vector's length with a collection's width."""
 
 
 class DITSEmbeddings(Embeddings):
-    """Embeds queries that search video vectors through any LangChain vector store.
+    """Embeddings of queries that search video vectors through any LangChain vector store.
+
+    Pickled, the embeddings travel as the encoder's name and options, and load it again where they arrive.
 
     Args:
-        encoder: the query encoder. Have it `check` the collection, which LangChain does by width alone.
+        encoder: the query encoder. Call its `check` on the collection: LangChain compares the width alone.
 
     Example:
         >>> embeddings = DITSEmbeddings(DITSQueryEncoder.from_pretrained("demo-dits"))
@@ -40,12 +44,12 @@ class DITSEmbeddings(Embeddings):
         return vector
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Refuse texts as documents; only `WIDTH_PROBE` is answered, with its plain CLIP vector.
+        """Refuse texts as documents; only `_WIDTH_PROBE` is embedded, with its plain CLIP vector.
 
         Raises:
             InputError: for every other text.
         """
-        if texts != WIDTH_PROBE:
+        if texts != _WIDTH_PROBE:
             raise no_documents("embed_documents")
         vectors: list[list[float]] = self.encoder.encode_document(texts).tolist()
         return vectors

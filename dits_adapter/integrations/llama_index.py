@@ -1,4 +1,4 @@
-"""DITS as LlamaIndex's `BaseEmbedding`: `pip install "dits-adapter[llama-index]"`."""
+"""`DITSEmbedding`, query embeddings for LlamaIndex: `pip install "dits-adapter[llama-index]"`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ from dits_adapter.integrations._documents import no_documents
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding
-    from llama_index.core.bridge.pydantic import PrivateAttr
+    from llama_index.core.bridge.pydantic import Field, PrivateAttr
 except ImportError:
-    raise MissingExtraError("llama-index-core", "llama-index", "the LlamaIndex bridge") from None
+    raise MissingExtraError("llama-index-core", "llama-index", "the LlamaIndex embedding") from None
+
+
+__all__ = ["DITSEmbedding"]
 
 
 class DITSEmbedding(BaseEmbedding):
-    """Embeds queries that search video vectors through any LlamaIndex vector store.
+    """Embedding of queries that search video vectors through any LlamaIndex vector store.
+
+    `to_dict` and pickle keep the encoder's name and options; `from_dict` and the receiving process load it again.
 
     Args:
-        encoder: the query encoder. Have it `check` the collection, which LlamaIndex does not.
+        encoder: the query encoder; None loads `model_name` with `encoder_options`. Call its `check` on the
+            collection: LlamaIndex does not.
+        model_name: folder, bundled name or hub id of an adapter.
+        encoder_options: of `DITSQueryEncoder.from_pretrained`.
         options: fields of `BaseEmbedding`.
 
     Example:
@@ -29,11 +37,22 @@ class DITSEmbedding(BaseEmbedding):
         128
     """
 
+    encoder_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of DITSQueryEncoder.from_pretrained."
+    )
     _encoder: DITSQueryEncoder = PrivateAttr()
 
-    def __init__(self, encoder: DITSQueryEncoder, **options: Any) -> None:
-        options.setdefault("model_name", f"DITS on {encoder.space.encoder}")
-        super().__init__(**options)
+    def __init__(
+        self,
+        encoder: DITSQueryEncoder | None = None,
+        *,
+        model_name: str = "demo-dits",
+        encoder_options: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        if encoder is None:
+            encoder = DITSQueryEncoder.from_pretrained(model_name, **(encoder_options or {}))
+        super().__init__(**options, model_name=model_name)
         self._encoder = encoder
 
     @classmethod

@@ -1,12 +1,11 @@
-"""The search page's HTTP side: the page, a JSON API with its OpenAPI description, and the videos.
+"""The web application of the search page: the page, a JSON API with its OpenAPI description, and the videos.
 
-Nothing is loaded from elsewhere, nothing can be changed through it, and no file can be read but those that the
-collection says were ingested, as long as they are what they were then.
+The page loads nothing from other hosts, and the API changes nothing. The only files that can be read are those
+that the collection records as ingested, as long as they have not changed since.
 """
 
 from __future__ import annotations
 
-import hmac
 import io
 import mimetypes
 import os
@@ -20,34 +19,31 @@ from PIL import Image
 
 from dits_adapter import __version__
 from dits_adapter.errors import DITSError, InputError, MissingExtraError, StoreError, VideoError
-from dits_adapter.serve.search import INGESTED, About, Comparison, Filters, Searcher
-from dits_adapter.stores.base import ReadRequest
+from dits_adapter.serve.answers import About, SideBySide
+from dits_adapter.serve.searcher import INGESTED, CompareOptions, Searcher
+from dits_adapter.stores.base import ReadRequest, VideoFilter
 from dits_adapter.video.decode import Video
 
 try:
     from fastapi import FastAPI, HTTPException, Query, Request, Response
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+    from fastapi.responses import FileResponse, JSONResponse
     from fastapi.staticfiles import StaticFiles
-    from starlette.datastructures import MutableHeaders
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from dits_adapter.serve._middleware import RequireToken, SecureHeaders
 except ImportError:
     raise MissingExtraError("fastapi", "serve", "the search page") from None
 
+__all__ = ["LOOPBACK", "STATIC", "create_app"]
+
 STATIC = Path(__file__).parent / "static"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-COOKIE = "dits_adapter_token"
-FRAME_SIZE = (480, 360)
-DECODERS = 2
+"""Names of this machine for itself."""
+
+_FRAME_SIZE = (480, 360)
+_DECODERS = 2
 """Frames decoded at a time: each may hold a large video's decoder."""
-HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
 
 
 def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[str] = LOOPBACK) -> FastAPI:
@@ -55,10 +51,10 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
 
     Args:
         searcher: the collection and the adapter, loaded.
-        token: what a request must bring, in `Authorization: Bearer`, in `?token=` or in the cookie that the latter
-            sets; None for everybody who reaches the port.
-        hosts: names under which it may be reached without a token, so that no web site can reach it in the
-            browser of somebody here under a name of its own (DNS rebinding).
+        token: required of every request, in `Authorization: Bearer`, in `?token=` or in the cookie that the latter
+            sets; None admits everybody who reaches the port.
+        hosts: host names that requests without a token may use, so that no web site can reach the page through
+            a browser on this machine under a name of its own (DNS rebinding).
     """
     app = FastAPI(
         title="dits_adapter search",
@@ -73,10 +69,10 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
     else:
         app.add_middleware(RequireToken, token=token)
     app.add_middleware(SecureHeaders)
-    app.add_exception_handler(DITSError, _say_error)
-    app.add_exception_handler(RequestValidationError, _say_invalid)
+    app.add_exception_handler(DITSError, _error_response)
+    app.add_exception_handler(RequestValidationError, _invalid_response)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    decoding = threading.BoundedSemaphore(DECODERS)
+    decoding = threading.BoundedSemaphore(_DECODERS)
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
@@ -88,7 +84,7 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
 
     @app.get("/api/about")
     def about() -> About:
-        """What is searched, and with what."""
+        """Describe the collection that is searched and the adapter."""
         return searcher.about()
 
     @app.get("/api/search")
@@ -110,20 +106,19 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
         max_duration: Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="Likewise.")] = None,
         min_probability: Annotated[
             float | None,
-            Query(gt=0, lt=1, description="That an adapted hit is right; needs a calibrated adapter."),
+            Query(gt=0, lt=1, description="Of adapted results to be the right video; needs a calibrated adapter."),
         ] = None,
-    ) -> Comparison:
+    ) -> SideBySide:
         """Search with plain CLIP and with the adapter."""
-        filters = Filters(words=words, min_duration=min_duration, max_duration=max_duration)
-        return searcher.compare(
-            query,
+        options = CompareOptions(
             strength=strength,
             steps=steps,
             limit=limit,
             per_video=per_video,
-            filters=filters,
+            filter=VideoFilter(words=words, min_duration=min_duration, max_duration=max_duration),
             min_probability=min_probability,
         )
+        return searcher.compare(query, options)
 
     @app.get("/api/videos/{video_id}", response_class=FileResponse, responses=_content("video/*"))
     @app.head("/api/videos/{video_id}", include_in_schema=False)
@@ -135,7 +130,7 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
             path,
             media_type=media_type if media_type.startswith("video/") else "application/octet-stream",
             stat_result=status,
-            headers={"cache-control": "private, no-cache"},  # cached, but asked about
+            headers={"cache-control": "private, no-cache"},  # cached, but validated
         )
 
     @app.get("/api/videos/{video_id}/frame", response_class=Response, responses=_content("image/jpeg"))
@@ -147,7 +142,7 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
         path, _ = _ingested_file(searcher, video_id)
         with decoding, Video(path) as opened:
             image = Image.fromarray(opened.frames_at([at]).frames[0])
-        image.thumbnail(FRAME_SIZE)
+        image.thumbnail(_FRAME_SIZE)
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=80)
         return Response(
@@ -167,8 +162,8 @@ def _ingested_file(searcher: Searcher, video_id: str) -> tuple[str, os.stat_resu
     Raises:
         HTTPException: 404 if the collection does not know the video or its file, 410 if the file was changed.
     """
-    request = ReadRequest(field="video_id", values=[video_id], limit=1)
-    payload = next((segment.payload for segment in searcher.store.read(request)), {})
+    segment = next(iter(searcher.store.read(ReadRequest(field="video_id", values=[video_id], limit=1))), None)
+    payload = {} if segment is None else segment.payload
     if not {"path", "size", INGESTED} <= payload.keys():
         raise HTTPException(404, "no ingested video has this id.")
     try:
@@ -181,61 +176,12 @@ def _ingested_file(searcher: Searcher, video_id: str) -> tuple[str, os.stat_resu
     return str(payload["path"]), status
 
 
-def _say_error(_: Request, error: Exception) -> JSONResponse:
+def _error_response(_: Request, error: Exception) -> JSONResponse:
     status = {InputError: 400, VideoError: 422, StoreError: 503}.get(type(error), 500)
     return JSONResponse({"detail": str(error)}, status)
 
 
-def _say_invalid(_: Request, error: Exception) -> JSONResponse:
+def _invalid_response(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)
-
-
-class RequireToken:
-    """ASGI middleware that lets requests through only with the token."""
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self.app = app
-        self.token = token
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401, or let the application answer."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        request = Request(scope)
-        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-        given = request.query_params.get("token")
-        response: Response | None = None
-        if not any(map(self._is_right, (bearer, given, request.cookies.get(COOKIE)))):
-            needed = "open the address that `dits-adapter serve` printed, or send `Authorization: Bearer TOKEN`"
-            response = JSONResponse(
-                {"detail": f"a token is needed: {needed}."}, 401, {"www-authenticate": "Bearer"}
-            )
-        elif given is not None and scope["path"] == "/":  # into a cookie, and out of the address bar
-            response = RedirectResponse("./?" + request.url.remove_query_params("token").query, 303)
-            response.set_cookie(COOKIE, self.token, httponly=True, samesite="lax")
-        await (response or self.app)(scope, receive, send)
-
-    def _is_right(self, token: str | None) -> bool:
-        return hmac.compare_digest((token or "").encode(), self.token.encode())
-
-
-class SecureHeaders:
-    """ASGI middleware that adds `HEADERS` to every response."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the application answer, and complete its answer."""
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
-                headers.setdefault("cache-control", "no-cache")
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers)

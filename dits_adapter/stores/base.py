@@ -451,7 +451,7 @@ def from_keywords(kind: type[T], whole: T | None, keywords: Mapping[str, Any]) -
     if not isinstance(whole, kind):
         raise InputError(f"options come as a {kind.__name__} or as keyword arguments, not as {whole!r}.")
     if keywords:
-        raise InputError(f"give a {kind.__name__} or options ({', '.join(keywords)}), not both.")
+        raise InputError(f"give {kind.__name__} or options ({', '.join(keywords)}), not both.")
     return whole
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
+from dits_adapter._extras import name_missing_extra
 from dits_adapter.errors import InputError
 from dits_adapter.stores.base import VideoStore
 
@@ -33,6 +34,7 @@ def register_store(scheme: str, opener: Opener) -> None:
     _openers[scheme.lower()] = opener
 
 
+@name_missing_extra("this store")
 def open_store(location: str | PathLike[str], collection: str = "videos", **options: Any) -> VideoStore:
     """Open the store at an address; nothing is created or checked before it is needed.
 

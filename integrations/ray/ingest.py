@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from dits_adapter import DITSError, QdrantStore, VideoEncoder
-from dits_adapter.cli.ingest import add_ingest_options, ingest_options
+from dits_adapter.cli import add_ingest_options, ingest_options
 from dits_adapter.errors import MissingExtraError, VideoError
 from dits_adapter.hub import bundled
 from dits_adapter.space import EmbeddingSpace
@@ -174,7 +174,7 @@ def ingest(args: argparse.Namespace) -> IngestReport:
         args.encoder = os.path.abspath(args.encoder)  # workers have another working directory
     with (
         QdrantStore(args.store, args.collection, tenant=args.tenant) as store,
-        ingesting(store, args.paths, encoder.space, **ingest_options(args)) as session,
+        ingesting(store, args.paths, encoder.space, ingest_options(args)) as session,
     ):
         paths = list(session.unsettled())
         if paths:

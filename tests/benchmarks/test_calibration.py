@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.calibration import isotonic, judged, libraries, main, platt
-from benchmarks.clips.dataset import record_of, write_clip
+from benchmarks.clips.dataset import item_of, write_clip
 from benchmarks.clips.scenes import scenes
 from dits_adapter import DITSQueryEncoder, VideoEncoder
 from dits_adapter.data.pairs import Pairs
@@ -31,7 +31,7 @@ def test_the_demos_probabilities_hold_on_test_clips(tmp_path: Path) -> None:
     for scene, path in zip(shown, paths, strict=True):
         write_clip(scene, path)
     videos = np.stack([clip.vector for clip in VideoEncoder.from_pretrained("demo-clip").iter_segments(paths)])
-    texts = [(row, text) for row, scene in enumerate(shown) for text in record_of(scene).captions]
+    texts = [(row, text) for row, scene in enumerate(shown) for text in item_of(scene).captions]
     scores = encoder.encode_query([text for _, text in texts]).astype(np.float64) @ videos.T
     best = np.argsort(-scores, axis=1)[:, :HITS]
     hits = np.take_along_axis(scores, best, axis=1).ravel()

@@ -56,7 +56,7 @@ def test_a_split_is_made_once_and_resumed(tmp_path: Path, three: list[Scene]) ->
     lost = folder / records[1].video
     content = lost.read_bytes()
     lost.unlink()
-    lost.with_suffix(".part").write_bytes(content[:1000])  # what a killed call leaves
+    lost.with_name(f"{lost.name}.part").write_bytes(content[:1000])  # what a killed call leaves
     assert make_split("val", tmp_path, workers=1) == records
     assert lost.read_bytes() == content
     again = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.mp4")}
@@ -79,5 +79,5 @@ def test_a_clip_that_cannot_be_finished_does_not_appear(tmp_path: Path, monkeypa
 
 
 def test_no_two_videos_of_the_test_split_share_a_key() -> None:
-    keys = [dataset.record_of(scene).key for scene in scenes("test")]
+    keys = [dataset.item_of(scene).key for scene in scenes("test")]
     assert len(set(keys)) == len(keys)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from benchmarks.datasets import DATASETS, AnnotationError, find_videos
 from benchmarks.datasets import lookalike as lookalikes
-from benchmarks.datasets.lookalike import Clip, write_lookalike
+from benchmarks.datasets.lookalike import CaptionedClip, write_lookalike
 from benchmarks.datasets.msrvtt import MSRVTT
 from dits_adapter.errors import DITSError
 
@@ -110,7 +110,9 @@ def make_clips(folder, split, count, captions):
     for number in range(count):
         path = folder / f"{split}{number}.mp4"
         path.write_bytes(f"{split} {number}".encode())
-        clips.append(Clip(path, [f'telling {n} of {split} clip {number}, in "words"' for n in range(captions)]))
+        clips.append(
+            CaptionedClip(path, [f'telling {n} of {split} clip {number}, in "words"' for n in range(captions)])
+        )
     return clips
 
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
+from qdrant_client import QdrantClient
 
+from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.adapters import DITSAdapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders.clip import load_clip
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.base import CollectionMetadata, SegmentRow, segment_id, video_id_of
 from tests.stores.conftest import qdrant_process, qdrant_server  # noqa: F401  (fixtures)
+
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
+
+QUERY = "a red ball rolls away"
+WIDTH = 32
 
 
 def write_clip(path: Path, seed: int, seconds: int = 4, fps: int = 10) -> None:
@@ -53,3 +63,65 @@ def workplace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = Path(shutil.copytree(prepared, tmp_path / "work"))
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(prepared: Path) -> DITSQueryEncoder:
+    return DITSQueryEncoder.from_pretrained(prepared / "tiny-dits")
+
+
+def rows() -> list[SegmentRow]:
+    """Videos of one segment each, at random places of the sphere."""
+    rng = np.random.default_rng(0)
+    made = []
+    for n in range(20):
+        frames = rng.normal(size=(2, WIDTH)).astype(np.float32)
+        frames /= np.linalg.norm(frames, axis=1, keepdims=True)
+        pooled = frames.mean(axis=0)
+        video_id = video_id_of(str(n))
+        made.append(
+            SegmentRow(
+                id=segment_id(video_id, 1.0, 3.0),
+                video_id=video_id,
+                path=f"/{n}.mp4",
+                start=1.0,
+                end=3.0,
+                timestamps=(1.5, 2.5),
+                duration=4.0,
+                fps=10.0,
+                decoder="none",
+                size=1,
+                mtime_ns=1,
+                segments=1,
+                vector=pooled / np.linalg.norm(pooled),
+                frame_vectors=frames,
+            )
+        )
+    return made
+
+
+@pytest.fixture
+def client(encoder: DITSQueryEncoder) -> Iterator[QdrantClient]:
+    """A collection `videos` in memory, as ingestion makes it."""
+    client = QdrantClient(":memory:")
+    store = QdrantStore(client)
+    store.create(CollectionMetadata(space=encoder.space))
+    store.write(rows())
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def expected(encoder: DITSQueryEncoder) -> list[tuple[str, float]]:
+    """The five videos nearest to the adapted query, and their cosines, by brute force."""
+    vectors = np.array([row.vector for row in rows()])
+    scores = vectors @ encoder.encode_query(QUERY)
+    plain = vectors @ encoder.encode_document(QUERY)
+    best = np.argsort(-scores)[:5]
+    assert list(best) != list(np.argsort(-plain)[:5])  # else nothing here could tell adapted from plain
+    return [(f"/{n}.mp4", float(scores[n])) for n in best]
+
+
+def assert_found(found: list[tuple[str, float]], expected: list[tuple[str, float]]) -> None:
+    assert [path for path, _ in found] == [path for path, _ in expected]
+    assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-5)

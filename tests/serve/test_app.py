@@ -24,7 +24,7 @@ from dits_adapter import QdrantStore, VideoEncoder
 from dits_adapter.cli import main
 from dits_adapter.serve import app as app_module
 from dits_adapter.serve.app import create_app
-from dits_adapter.serve.search import Searcher
+from dits_adapter.serve.searcher import CompareOptions, Searcher
 from dits_adapter.stores.base import CollectionMetadata
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant.aliases import switch
@@ -46,7 +46,7 @@ def hits(http):
 def test_search_answers_what_the_searcher_finds(http, searcher):
     options = {"strength": 0.5, "steps": 3, "limit": 2, "words": "mp4"}
     answer = http.get("/api/search", params={"query": QUERY, **options}).json()
-    found = searcher.compare(QUERY, strength=0.5, steps=3, limit=2)
+    found = searcher.compare(QUERY, CompareOptions(strength=0.5, steps=3, limit=2))
     assert [hit["video_id"] for hit in answer["adapted"]] == [result.video_id for result in found.adapted]
     assert answer["map"] == found.map.model_dump(mode="json") | {"path": [list(p) for p in found.map.path]}
     about = http.get("/api/about").json()
@@ -60,7 +60,7 @@ def test_search_answers_what_the_searcher_finds(http, searcher):
 
 def test_probabilities(http, searcher):
     answer = http.get("/api/search", params={"query": QUERY, "min_probability": 0.5}).json()
-    found = searcher.compare(QUERY, min_probability=0.5).adapted
+    found = searcher.compare(QUERY, CompareOptions(min_probability=0.5)).adapted
     assert 0 < len(found) < 8
     assert [hit["probability"] for hit in answer["adapted"]] == [hit.probability for hit in found]
     assert len(answer["plain"]) == 8
@@ -117,7 +117,7 @@ def test_an_alias_is_followed_when_its_collection_is_gone(client, searcher, enco
         for n, collection in enumerate(collections):
             store = QdrantStore(server, collection)
             store.create(CollectionMetadata(space=encoder.space, segment_seconds=2))
-            store.write_points(points[n:])
+            server.upsert(collection, points[n:])
         switch(QdrantStore(server, name), collections[0])
         served = Searcher(QdrantStore(qdrant_server, name, space=encoder.space), encoder)
         served.load()

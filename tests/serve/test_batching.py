@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from dits_adapter.serve.batching import Batcher
-from dits_adapter.serve.search import Searcher
+from dits_adapter.serve._batching import Batcher
+from dits_adapter.serve.searcher import Searcher
 
 
 class Gate:
@@ -90,7 +90,7 @@ def test_threads_share_passes_and_get_the_vectors_of_alone(searcher, monkeypatch
     alone = Searcher(searcher.store, searcher.encoder)
     expected = [(np.asarray(alone._embed(query)), alone.compare(query)) for query in queries]
     fresh = Searcher(searcher.store, searcher.encoder)
-    clip = fresh._modules[0][0]
+    clip = fresh.encoder.as_sentence_transformer()[0]
     gate = Gate(clip.forward, company=len(queries) - 1)
     gate.batcher = fresh._embed.__wrapped__
     monkeypatch.setattr(clip, "forward", gate)

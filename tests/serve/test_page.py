@@ -17,7 +17,7 @@ from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.serve.app import create_app
-from dits_adapter.serve.search import Searcher
+from dits_adapter.serve.searcher import CompareOptions, Searcher
 from tests.serve.conftest import QUERY
 
 QUIET = [
@@ -93,7 +93,8 @@ def expect_names(page: Page, side: str, names: list[str]) -> None:
 
 
 def expected(searcher, side, **options):
-    return [result.path.rsplit("/")[-1] for result in getattr(searcher.compare(QUERY, **options), side)]
+    results = getattr(searcher.compare(QUERY, CompareOptions(**options)), side)
+    return [result.path.rsplit("/")[-1] for result in results]
 
 
 def test_both_rankings_stand_side_by_side(page, searcher):
@@ -117,7 +118,7 @@ def test_the_way_across_the_gap_is_drawn(page, searcher):
     assert drawn.locator(".ring").count() == drawn.locator(".disc").count() == 8
     assert drawn.locator(".step").count() == 11
     assert drawn.locator(".other").count() == len(searcher.compare(QUERY).map.cloud)
-    words = f"The adapter turns the query by {searcher.compare(QUERY).moved:.0f}°"
+    words = f"The adapter turns the query by {searcher.compare(QUERY).angle:.0f}°"
     assert page.get_by_role("img", name=words).count() == 1
     page.locator("section.adapted li").first.hover()
     assert drawn.locator(".disc.lit").count() == 1
@@ -267,7 +268,8 @@ def test_everything_has_a_name(page):
     page.get_by_text("Filters").click()
     for control in page.locator("button:visible, input:visible, video, figure > svg").all():
         assert control.evaluate(
-            "at => at.ariaLabel || at.labels?.length || at.textContent.trim() || at.getAttribute('aria-labeledby')"
+            "at => at.ariaLabel || at.labels?.length || at.textContent.trim()"
+            " || at.getAttribute('aria-labelledby')"
         )
     assert page.locator("html").get_attribute("lang") == "en"
     assert page.locator("h1").count() == 1
@@ -277,7 +279,7 @@ def test_the_api_page_lists_what_can_be_asked(page, home):
     page.get_by_role("link", name="API").click()
     expect(page.get_by_role("heading", name="GET /api/search")).to_be_visible()
     expect(page.get_by_role("row", name="strength number or null")).to_contain_text("0 to 1")
-    expect(page.get_by_role("heading", name="Comparison")).to_be_visible()
+    expect(page.get_by_role("heading", name="SideBySide")).to_be_visible()
     assert page.get_by_role("link", name="OpenAPI").evaluate("a => a.href") == f"{home}api/openapi.json"
 
 

@@ -1,4 +1,4 @@
-// Lays out /api/openapi.json: what can be asked, and what comes back.
+// The API page, laid out from /api/openapi.json: requests, their parameters and their answers.
 
 const schema = await (await fetch("api/openapi.json")).json();
 document.querySelector("#summary").textContent = `${schema.info.summary} Version ${schema.info.version}.`;
@@ -20,9 +20,8 @@ function type(part) {
 }
 
 function bounds(part) {
-  const found = [part, ...(part.anyOf ?? [])].find((one) => "minimum" in one || "maximum" in one) ?? {};
-  return [found.minimum, found.maximum].some((bound) => bound !== undefined)
-    ? `, ${found.minimum ?? "…"} to ${found.maximum ?? "…"}` : "";
+  const { minimum, maximum } = [part, ...(part.anyOf ?? [])].find((type) => "minimum" in type || "maximum" in type) ?? {};
+  return [minimum, maximum].some((bound) => bound !== undefined) ? `, ${minimum ?? "…"} to ${maximum ?? "…"}` : "";
 }
 
 function table(head, rows) {
@@ -31,10 +30,10 @@ function table(head, rows) {
 }
 
 function parameters(operation) {
-  return table(["Parameter", "Type", "Meaning"], operation.parameters.map((one) => [
-    element("code", one.name),
-    type(one.schema) + bounds(one.schema) + (one.required ? ", required" : ""),
-    one.description ?? "",
+  return table(["Parameter", "Type", "Meaning"], operation.parameters.map((parameter) => [
+    element("code", parameter.name),
+    type(parameter.schema) + bounds(parameter.schema) + (parameter.required ? ", required" : ""),
+    parameter.description ?? "",
   ]));
 }
 
@@ -56,7 +55,7 @@ for (const [path, methods] of Object.entries(schema.paths)) {
     sections.push(section);
   }
 }
-for (const name of answers) {  // and what those are made of; the set grows while it is walked
+for (const name of answers) {  // and their parts; the set grows while it is walked
   sections.push(fields(name));
   for (const reference of JSON.stringify(resolve({ $ref: `#/components/schemas/${name}` })).matchAll(/schemas\/(\w+)/g)) answers.add(reference[1]);
 }

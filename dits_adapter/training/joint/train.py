@@ -1,7 +1,7 @@
 """Joint mode: CLIP, X-Pool head and alignment network learn together from video files, on one or many processes.
 
     dits-adapter train-joint PAIRS.jsonl --encoder openai/clip-vit-base-patch32 --out FOLDER
-    torchrun --nproc-per-node 2 -m dits_adapter.training.joint PAIRS.jsonl --encoder … --out FOLDER
+    torchrun --nproc-per-node 2 -m dits_adapter.cli train-joint PAIRS.jsonl --encoder … --out FOLDER
 
 The result moves the embedding space: its artifact bundles the trained CLIP, and an index made with the original is
 refused. The loop, mixed precision, resumption and logging are those of `transformers.Trainer`.
@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from dits_adapter._extras import name_missing_extra
 from dits_adapter.adapters import adapter_entry
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.config import ENCODER
 from dits_adapter.artifact.find import require_free
 from dits_adapter.encoders.clip import Clip, ClipSource, load_clip, weights_digest
-from dits_adapter.errors import InputError, MissingExtraError
+from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.joint._checkpoints import last_checkpoint, write_run
@@ -45,11 +46,9 @@ from dits_adapter.training.joint.clips import ClipLoader, ReadClip, find_failure
 from dits_adapter.training.run import calibrate_scores
 from dits_adapter.xpool import XPool
 
-try:
+with name_missing_extra("joint training"):
     from accelerate import PartialState  # type: ignore[import-untyped]
     from accelerate.utils import gather_object  # type: ignore[import-untyped]
-except ImportError:
-    raise MissingExtraError("accelerate", "joint", "joint training") from None
 
 __all__ = ["train_joint"]
 
@@ -99,7 +98,7 @@ def train_joint(
     if state.num_processes == 1 and torch.cuda.device_count() > 1:
         raise InputError(
             f"{torch.cuda.device_count()} GPUs are visible to one process. Use all with torchrun --nproc-per-node "
-            f"{torch.cuda.device_count()} -m dits_adapter.training.joint …, or one with CUDA_VISIBLE_DEVICES=0."
+            f"{torch.cuda.device_count()} -m dits_adapter.cli train-joint …, or one with CUDA_VISIBLE_DEVICES=0."
         )
     if recipe.batch_size % state.num_processes:
         raise InputError(f"batch_size {recipe.batch_size} cannot be shared by {state.num_processes} processes.")

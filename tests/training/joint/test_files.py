@@ -41,7 +41,7 @@ def test_two_processes_killed_and_resumed_end_with_the_weights_of_one(pairs, tin
     settings = {"dropout": 0, "epochs": 4, "validation": 0.2}
     given = [f"--set={name}={value}" for name, value in {**FAST, **settings}.items()]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    module = ["dits_adapter.training.joint", str(pairs), "--encoder", str(tiny_clip), *given]
+    module = ["dits_adapter.cli", "train-joint", str(pairs), "--encoder", str(tiny_clip), *given]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     said = tmp_path / "said"
 

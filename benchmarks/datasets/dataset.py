@@ -1,8 +1,7 @@
-"""A retrieval dataset: what it is, where it comes from, which files it needs, and how they become queries."""
+"""Retrieval datasets: their origin, the files that they need, and how these become queries."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,38 +12,39 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
-from dits_adapter.errors import DITSError
+from dits_adapter._files import sha256
+from dits_adapter.errors import DITSError, InputError
 from dits_adapter.video.formats import VIDEO_SUFFIXES
 
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 
 
 class Query(NamedTuple):
-    """A text and the video that it describes."""
+    """Text with the video that it describes."""
 
     text: str
     video_id: str
 
 
-class _Record(BaseModel):
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class File(_Record):
-    """An annotation file.
+class File(_Frozen):
+    """Annotation file.
 
     Attributes:
         source: where to get it: the page's title and owner, and its address.
-        sha256: of the file behind published figures, where we have seen it. A copy that differs is read all
-            the same, and the difference is reported: a wrong list of test clips looks like a right one.
+        sha256: of the file behind published figures, where it is known. A copy that differs is read all the same,
+            and the difference is reported: a wrong list of test clips looks like a right one.
     """
 
     source: Text
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
-class Layout(_Record):
-    """Files that together make a split, and what they then hold.
+class Layout(_Frozen):
+    """Files that together make a split, and how much they hold.
 
     Attributes:
         files: names, all of which must be there.
@@ -57,24 +57,24 @@ class Layout(_Record):
     videos: PositiveInt | None
 
 
-class Split(_Record):
-    """A split.
+class Split(_Frozen):
+    """Split of a dataset.
 
     Attributes:
-        layouts: the forms in which people have it; the first whose files are all there is read.
-        note: what a reader of its figures must know.
+        layouts: the forms in which people have it; the first whose files are all present is read.
+        note: a sentence that a reader of its figures must know.
     """
 
     layouts: tuple[Layout, ...] = Field(min_length=1)
     note: str = ""
 
 
-class Dataset(_Record):
-    """A text-video retrieval dataset.
+class Dataset(_Frozen):
+    """Text-video retrieval dataset.
 
     Attributes:
         name: on the command line.
-        title, owner, url: what it is called, whose it is, its official page if it has one.
+        title, owner, url: its name, its owner, its official page if it has one.
         license: of annotations and of videos.
         citation: BibTeX; empty where there is nothing to cite.
         text: which field of the annotation is the query.
@@ -84,8 +84,8 @@ class Dataset(_Record):
         files: every annotation file by name.
         splits: by name; `train` and `test` always exist, `val` where the dataset has one.
         read: turns a split's name and its files (by name) into queries.
-        make: writes the files of a split, annotation and videos, into a root; what is there is left alone. None
-            for a dataset that has to be had from elsewhere.
+        make: writes the files of a split, annotation and videos, into a root; existing files stay. None for a
+            dataset that has to be downloaded.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z]+$")]
@@ -109,7 +109,7 @@ class Dataset(_Record):
         if named != set(self.files):
             raise ValueError(f"files and the splits' layouts differ in {sorted(named ^ set(self.files))}")
         if self.make is None and not (self.url and self.citation):
-            raise ValueError("a dataset to be had from elsewhere needs url and citation")
+            raise ValueError("a dataset that has to be downloaded needs url and citation")
         if not {"train", "test"} <= set(self.splits):
             raise ValueError("train and test are splits of every dataset")
         if self.span is not None and not 0 <= self.span[0] < self.span[1]:
@@ -125,20 +125,21 @@ class Dataset(_Record):
             videos: folder under which the videos lie, however deep; by default `root`.
 
         Raises:
-            DITSError: no such split, or its files are not all there (the message says where to get them).
+            InputError: no such split, or `root` is no folder.
+            DITSError: its files are not all present (the message says where to get them).
             AnnotationError: a file is malformed.
         """
         if split not in self.splits:
-            raise DITSError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}")
+            raise InputError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}")
         layout, paths = self._complete_layout(root, split)
         queries = list(self.read(split, paths))
         ids = list(dict.fromkeys(query.video_id for query in queries))
         column = {video_id: index for index, video_id in enumerate(ids)}
-        found = find_videos(videos or root, ids)
+        paths_by_id = find_videos(videos or root, ids)
         deviations = [
             f"{name} is another file than the published one (sha256 {digest[:12]}… instead of {known[:12]}…)"
             for name, path in paths.items()
-            if (known := self.files[name].sha256) and (digest := _sha256(path)) != known
+            if (known := self.files[name].sha256) and (digest := sha256(path)) != known
         ]
         if (len(queries), len(ids)) != (layout.queries, layout.videos or len(ids)):
             published = f"{layout.queries:,}" + (f" over {layout.videos:,}" if layout.videos else "")
@@ -148,15 +149,15 @@ class Dataset(_Record):
             texts=tuple(query.text for query in queries),
             labels=np.array([column[query.video_id] for query in queries], dtype=np.int64),
             video_ids=tuple(ids),
-            paths=tuple(found.get(video_id) for video_id in ids),
+            paths=tuple(paths_by_id.get(video_id) for video_id in ids),
             deviations=tuple(deviations),
         )
 
     def check(self, root: Path, videos: Path | None = None) -> str:
-        """Say what is there, what is missing and where to get it, split by split. Opens no video.
+        """Report which files are present, which are missing and where to get them, split by split. Opens no video.
 
         Raises:
-            DITSError: `root` is no folder.
+            InputError: `root` is no folder.
         """
         self._demand_folder(root)
         report = [
@@ -171,13 +172,13 @@ class Dataset(_Record):
                 report.append(f"  {name}: NOT READY. {error}")
                 continue
             missing = [i for i, path in zip(loaded.video_ids, loaded.paths, strict=True) if path is None]
-            found = len(loaded.video_ids) - len(missing)
+            present = len(loaded.video_ids) - len(missing)
             report.append(
-                f"  {name}: {len(loaded.texts):,} queries over {len(loaded.video_ids):,} videos, {found:,} found"
+                f"  {name}: {len(loaded.texts):,} queries over {len(loaded.video_ids):,} videos, {present:,} found"
             )
             if missing:
-                some = ", ".join(missing[:3]) + (f" and {len(missing) - 3:,} more" if len(missing) > 3 else "")
-                report.append(f"    not found: {some}")
+                more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+                report.append(f"    not found: {', '.join(missing[:3])}{more}")
             report += [f"    {deviation}" for deviation in loaded.deviations]
             if split.note:
                 report.append(f"    {split.note}")
@@ -185,10 +186,10 @@ class Dataset(_Record):
 
     def _demand_folder(self, root: Path) -> None:
         if not root.is_dir():
-            raise DITSError(f"{root} is no folder; give the one that holds the annotation files of {self.title}")
+            raise InputError(f"{root} is no folder; give the one that holds the annotation files of {self.title}")
 
     def _complete_layout(self, root: Path, split: str) -> tuple[Layout, dict[str, Path]]:
-        """Return the split's first layout whose files are all there, and their paths by name."""
+        """Return the split's first layout whose files are all present, and their paths by name."""
         self._demand_folder(root)
         layouts = self.splits[split].layouts
         located = {name: _locate(root, name) for layout in layouts for name in layout.files}
@@ -207,7 +208,7 @@ class Dataset(_Record):
 
 @dataclass(frozen=True)
 class RetrievalSplit:
-    """The texts and videos of a split.
+    """Texts and videos of a split.
 
     Attributes:
         name: dataset and split.
@@ -215,8 +216,8 @@ class RetrievalSplit:
         labels: (n,) int64, the place in `video_ids` of each text's video. Scorers never get to see it.
         video_ids: the m videos, each once, in the order of their first text.
         paths: (m,) the videos' files; None for one that was not found.
-        deviations: in what it differs from the published split; figures compare with the papers only where
-            this is empty.
+        deviations: differences from the published split; figures compare with the papers only where there are
+            none.
     """
 
     name: str
@@ -236,10 +237,10 @@ def find_videos(folder: Path, video_ids: Collection[str]) -> dict[str, Path]:
     """Find the files named `<video id>.<suffix>` anywhere under a folder, through links too.
 
     Raises:
-        DITSError: a video is there twice, so that which one to read would be chance.
+        DITSError: two files have the id of one video.
     """
     wanted = set(video_ids)
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     seen = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         if (place := os.path.realpath(parent)) in seen:  # a link back up, or the same folder linked twice
@@ -252,12 +253,12 @@ def find_videos(folder: Path, video_ids: Collection[str]) -> dict[str, Path]:
             if not dot or stem not in wanted or (suffix and f".{suffix.lower()}" not in VIDEO_SUFFIXES):
                 continue
             path = Path(parent, name)
-            if stem in found:
+            if stem in paths:
                 raise DITSError(
-                    f"video {stem} is there twice, {found[stem]} and {path}; give one folder of videos"
+                    f"video {stem} is there twice, {paths[stem]} and {path}; give one folder of videos"
                 )
-            found[stem] = path
-    return found
+            paths[stem] = path
+    return paths
 
 
 def _locate(root: Path, name: str) -> Path | None:
@@ -268,7 +269,3 @@ def _locate(root: Path, name: str) -> Path | None:
     if len(deeper) > 1:
         raise DITSError(f"{name} is there twice, {deeper[0]} and {deeper[1]}; give one folder of annotation")
     return deeper[0] if deeper else None
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""`dits-adapter distill`: a trained DITS in, one of fewer steps or with a smaller network out."""
+"""`dits-adapter distill`: a trained DITS into one of fewer steps or with a smaller network."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dits_adapter.cli.settings import add_settings, assignments
+from dits_adapter.cli._options import add_device, add_pairs, add_settings, assignments
+
+__all__ = ["add_distill"]
 
 
 def add_distill(commands: Any) -> None:
     """Add `distill`."""
     distill = commands.add_parser(
         "distill",
-        help="teach what a trained DITS does to one of fewer steps, or with a smaller network",
+        help="train a DITS of fewer steps, or with a smaller network, to imitate a trained one",
         description="Train a student on the trajectories of a trained DITS and on the contrastive loss. A killed "
-        "run goes on where it was. Exit code 4: R@1 on held-out pairs is below the teacher's by more than noise, "
-        "and nothing was written.",
+        "run goes on where it stopped. Exit code 4: R@1 on held-out pairs is below the teacher's by more than "
+        "noise, and nothing was written.",
     )
-    distill.add_argument("pairs", type=Path, metavar="CACHE", help="the pairs that the teacher was trained on")
+    add_pairs(distill, "the pairs that the teacher was trained on")
     distill.add_argument("teacher", metavar="ADAPTER", help="folder, bundled name or hub id of a trained DITS")
     distill.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; replaced if there"
+        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; an old one is replaced"
     )
     distill.add_argument(
         "--steps", type=int, default=1, metavar="T'", help="of the student (default: %(default)s)"
@@ -35,7 +37,7 @@ def add_distill(commands: Any) -> None:
     distill.add_argument(
         "--test-fraction", type=float, default=0.1, metavar="F", help="of the videos (default: %(default)s)"
     )
-    distill.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
+    add_device(distill)
     distill.set_defaults(run=_distill)
 
 
@@ -46,7 +48,7 @@ def _distill(args: argparse.Namespace) -> int:
     from dits_adapter.training.distill import distill
 
     settings = {f"training.{name}": value for name, value in assignments("--set", args.set).items()}
-    found = distill(
+    result = distill(
         Artifact.load(args.teacher),
         load_pairs(args.pairs),
         args.out,
@@ -59,13 +61,13 @@ def _distill(args: argparse.Namespace) -> int:
         test_fraction=args.test_fraction,
         device=args.device,
     )
-    gain = found.differences["r1"]
+    gain = result.differences["r1"]
     print(
-        f"student, T' = {args.steps}: R@1 {found.metrics.r1:.1f}; teacher {found.teacher.r1:.1f}, on "
-        f"{found.metrics.n} held-out queries; R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
+        f"student, T' = {args.steps}: R@1 {result.metrics.r1:.1f}; teacher {result.teacher.r1:.1f}, on "
+        f"{result.metrics.n} held-out queries; R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
     )
-    if found.written is None:
+    if result.written is None:
         print("below the teacher by more than noise: nothing written. Try more steps, epochs or blocks.")
         return 4
-    print(f"written to {found.written}")
+    print(f"written to {result.written}")
     return 0

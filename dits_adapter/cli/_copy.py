@@ -1,28 +1,30 @@
-"""`dits-adapter copy`: a collection from a folder to a server, back, or from one server to another."""
+"""`dits-adapter copy`: a collection from a folder to a Qdrant server, back, or from one server to another."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
+__all__ = ["add_copy"]
+
 
 def add_copy(commands: Any) -> None:
     """Add `copy`."""
     copy = commands.add_parser(
         "copy",
-        help="copy a collection from a folder to a server, or back",
-        description="Copy a collection: points, vectors, payload, and what it says about its embedding space and "
-        "how it is kept. Nothing is embedded again, and the source stays as it is. It can be stopped at any time "
-        "and started again: what is there already is compared and left. A destination of another space, or that "
-        "has points that the source has not, is refused; at the end the numbers of points are compared. For "
-        "servers the key is QDRANT_API_KEY in the environment, the same for both.",
+        help="copy a collection from a folder to a Qdrant server, or back",
+        description="Copy a collection: points, vectors, payload, metadata and options. Nothing is embedded anew, "
+        "and the source is not changed. It can be stopped at any time and started again: points that the "
+        "destination has are compared and left. A destination of another embedding space, or with points that the "
+        "source lacks, is refused; at the end the numbers of points are compared. The key of servers is "
+        "QDRANT_API_KEY in the environment, the same for both.",
     )
     copy.add_argument("source", metavar="SOURCE", help="a folder or a Qdrant server's URL")
-    copy.add_argument("destination", metavar="DESTINATION", help="likewise; a folder is made if it is missing")
+    copy.add_argument("destination", metavar="DESTINATION", help="likewise; a missing folder is made")
     copy.add_argument(
         "--collection", default="videos", metavar="NAME", help="in the source (default: %(default)s)"
     )
-    copy.add_argument("--to", metavar="NAME", help="what it is called in the destination (default: the same)")
+    copy.add_argument("--to", metavar="NAME", help="its name in the destination (default: the same)")
     copy.set_defaults(run=_copy)
 
 

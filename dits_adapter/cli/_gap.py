@@ -10,22 +10,26 @@ from typing import Any
 
 import numpy as np
 
+from dits_adapter.cli._options import add_pairs
+
+__all__ = ["add_gap"]
+
 
 def add_gap(commands: Any) -> None:
     """Add `gap`."""
     gap = commands.add_parser(
         "gap",
-        help="measure and draw the modality gap before and after an adapter",
-        description="Statistics of the gap between matching texts and videos, histograms of it (the paper's Figs "
-        "3 to 6), and the way of some queries across it. Use pairs that the adapter was not trained on.",
+        help="measure and plot the modality gap before and after an adapter",
+        description="Statistics of the gap between matching texts and videos, its histograms (the paper's Figs "
+        "3 to 6), and the trajectories of some queries across it. Use pairs that the adapter was not trained on.",
     )
-    gap.add_argument("pairs", type=Path, metavar="CACHE", help="what `dits-adapter embed` wrote")
+    add_pairs(gap)
     gap.add_argument("adapter", metavar="ADAPTER", help="folder, bundled name or hub id of a trained adapter")
     gap.add_argument(
         "--out", type=Path, default=Path("gap"), help="folder for the pictures (default: %(default)s)"
     )
     gap.add_argument(
-        "--queries", type=int, default=12, metavar="N", help="trajectories drawn (default: %(default)s)"
+        "--queries", type=int, default=12, metavar="N", help="trajectories to plot (default: %(default)s)"
     )
     gap.set_defaults(run=_gap)
 

@@ -12,10 +12,12 @@ import webbrowser
 from contextlib import suppress
 from typing import Any
 
-from dits_adapter.cli.store_options import add_query, add_store, query_store
+from dits_adapter.cli._options import add_query, add_store, chosen_store
 from dits_adapter.errors import InputError, MissingExtraError
 
-TOKEN = "DITS_ADAPTER_TOKEN"
+__all__ = ["add_serve"]
+
+_TOKEN = "DITS_ADAPTER_TOKEN"
 
 
 def add_serve(commands: Any) -> None:
@@ -24,9 +26,9 @@ def add_serve(commands: Any) -> None:
         "serve",
         help="open a search page in the browser",
         description="Open a page in the browser that searches a collection with plain CLIP and with an adapter, "
-        "side by side. By default only this machine reaches it. On any other address a token is needed: that of "
-        f"the environment variable {TOKEN}, or a fresh one, which is printed. Nothing is encrypted: across a "
-        "network that you do not trust, put it behind a proxy with TLS or an SSH tunnel.",
+        "side by side. By default only this machine can reach the page. On any other address a token is needed: "
+        f"the value of the environment variable {_TOKEN}, or a fresh one, which is printed. Nothing is encrypted: "
+        "across a network that you do not trust, put the page behind a proxy with TLS or an SSH tunnel.",
     )
     add_store(serve)
     add_query(serve)
@@ -47,13 +49,13 @@ def _serve(args: argparse.Namespace) -> int:
         raise MissingExtraError("uvicorn", "serve", "the search page") from None
     from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.serve.app import LOOPBACK, create_app
-    from dits_adapter.serve.search import Searcher
+    from dits_adapter.serve.searcher import Searcher
 
     listener = _listen(args.host, args.port)
     local = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
-    token = os.environ.get(TOKEN) or (None if local else secrets.token_urlsafe(24))
+    token = os.environ.get(_TOKEN) or (None if local else secrets.token_urlsafe(24))
     encoder = DITSQueryEncoder.from_pretrained(args.adapter, backend="torch")  # trajectories, other steps
-    with listener, query_store(args, encoder.space) as store:
+    with listener, chosen_store(args, encoder.space) as store:
         searcher = Searcher(store, encoder)
         searcher.load()
         app = create_app(searcher, token=token, hosts=(*LOOPBACK, args.host))
@@ -68,9 +70,9 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Open the port before the model is loaded: what does not work is said at once."""
+    """Open the port before the model is loaded, so that a taken port is refused at once."""
     if not 0 <= port < 65536:
-        raise InputError(f"--port is {port}; ports go from 1 to 65535, and 0 takes a free one.")
+        raise InputError(f"--port is {port}; ports go from 1 to 65535, and 0 chooses a free one.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)

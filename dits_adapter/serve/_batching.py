@@ -1,4 +1,4 @@
-"""One forward pass for what several threads ask for at the same time."""
+"""`Batcher`: one forward pass for the items of several threads."""
 
 from __future__ import annotations
 
@@ -7,34 +7,36 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+__all__ = ["Batcher"]
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
-class Batcher(Generic[Item, Result]):
-    """Makes a function of many items one of a single item, to be called from many threads.
+class Batcher(Generic[_Item, _Result]):
+    """Function of one item, made from a function of many, that many threads may call.
 
-    A call that finds the function idle runs it at once, alone. Calls that come while it runs wait, and one of them
-    then runs it for all that have come: nobody waits for company, and the busier it is the larger the batches.
+    A call that finds the function idle runs it at once, alone. Calls that arrive while it runs wait, and one of
+    them then runs it for all of them: no call waits for a batch to fill, and batches grow with the load.
 
     Args:
-        run: items to as many results, in their order; never runs twice at a time.
+        run: maps items to as many results, in their order; it never runs twice at a time.
 
     >>> length = Batcher(lambda texts: [len(text) for text in texts])
     >>> length("four")
     4
     """
 
-    def __init__(self, run: Callable[[list[Item]], Sequence[Result]]) -> None:
+    def __init__(self, run: Callable[[list[_Item]], Sequence[_Result]]) -> None:
         self._run = run
         self._changed = threading.Condition()
-        self._waiting: list[tuple[Item, Future[Result]]] = []
+        self._waiting: list[tuple[_Item, Future[_Result]]] = []
         self._busy = False
 
-    def __call__(self, item: Item) -> Result:
+    def __call__(self, item: _Item) -> _Result:
         """Return the result of one item. What `run` raises is raised for every item of the batch."""
-        future: Future[Result] = Future()
-        batch: list[tuple[Item, Future[Result]]] = []
+        future: Future[_Result] = Future()
+        batch: list[tuple[_Item, Future[_Result]]] = []
         with self._changed:
             self._waiting.append((item, future))
             self._changed.wait_for(lambda: future.done() or not self._busy)
@@ -44,12 +46,12 @@ class Batcher(Generic[Item, Result]):
             self._answer(batch)
         return future.result()
 
-    def _answer(self, batch: list[tuple[Item, Future[Result]]]) -> None:
+    def _answer(self, batch: list[tuple[_Item, Future[_Result]]]) -> None:
         try:
             results = self._run([item for item, _ in batch])
             for (_, future), result in zip(batch, results, strict=True):
                 future.set_result(result)
-        except BaseException as error:  # whatever it is, the others must not wait for ever
+        except BaseException as error:  # of any kind: the other threads must not wait forever
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from dits_adapter.errors import DITSError
+from dits_adapter.errors import InputError
+
+__all__ = ["add_evaluate"]
 
 
 def add_evaluate(commands: Any) -> None:
@@ -32,7 +34,8 @@ def add_evaluate(commands: Any) -> None:
         "--ties",
         choices=("pessimistic", "optimistic", "mean"),
         default="pessimistic",
-        help="how wrong candidates of exactly the right one's score count (default: all against us)",
+        help="rank of the right candidate among wrong ones of exactly its score: last, first or in the middle "
+        "(default: %(default)s)",
     )
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
     evaluate.set_defaults(run=_evaluate)
@@ -46,8 +49,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     try:
         forward = ranks(scores, labels, ties=args.ties)
         backward = video_to_text_ranks(scores, labels, ties=args.ties)
-    except DITSError as error:
-        raise DITSError(f"{args.similarity}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{args.similarity}: {error}") from None
     result: dict[str, Any] = {"similarity": str(args.similarity), "ties": args.ties}
     # Captions of one video are drawn together; from video to text every query is a video of its own.
     for direction, values, groups in (("text_to_video", forward, labels), ("video_to_text", backward, None)):
@@ -79,9 +82,9 @@ def _load_array(path: Path) -> np.ndarray[Any, Any]:
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
-        raise DITSError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
-        raise DITSError(
+        raise InputError(
             f"{path} is no .npy array of numbers, as np.save writes it without pickle: {error}"
         ) from None
 
@@ -93,11 +96,11 @@ def _load_labels(path: Path) -> np.ndarray[Any, Any]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DITSError(f"{path}: {error}; labels are an .npy file or text with one number a line") from None
+        raise InputError(f"{path}: {error}; labels are an .npy file or text with one number a line") from None
     labels = []
     for number, line in enumerate(lines, start=1):
         try:
             labels.append(int(line))
         except ValueError:
-            raise DITSError(f"{path}, line {number}: {line!r} is no whole number") from None
+            raise InputError(f"{path}, line {number}: {line!r} is no whole number") from None
     return np.array(labels, dtype=np.int64)

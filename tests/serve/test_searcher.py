@@ -15,9 +15,10 @@ from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.errors import InputError
-from dits_adapter.serve import search as search_module
-from dits_adapter.serve.search import Filters, Searcher
-from dits_adapter.stores.base import CollectionMetadata
+from dits_adapter.serve import searcher as searcher_module
+from dits_adapter.serve.searcher import CompareOptions, Searcher
+from dits_adapter.stores.base import CollectionMetadata, SegmentRow, VideoFilter, video_id_of
+from dits_adapter.stores.memory import MemoryStore
 from tests.serve.conftest import CALIBRATION, QUERY, save_adapter
 
 
@@ -25,8 +26,29 @@ def found(results):
     return [(result.video_id, result.start) for result in results]
 
 
+def row(n: int, vector: np.ndarray) -> SegmentRow:
+    """A video of one segment with this vector."""
+    name = video_id_of(str(n))
+    return SegmentRow(
+        id=name,
+        video_id=name,
+        path=f"/{n}.mp4",
+        start=0.0,
+        end=1.0,
+        timestamps=(0.5,),
+        duration=1.0,
+        fps=10.0,
+        decoder="none",
+        size=1,
+        mtime_ns=1,
+        segments=1,
+        vector=vector,
+        frame_vectors=vector[None],
+    )
+
+
 def assert_as_encoder(searcher, encoder, **options):
-    comparison = searcher.compare(QUERY, **options)
+    comparison = searcher.compare(QUERY, CompareOptions(**options))
     for results, vector in (
         (comparison.plain, encoder.encode_document(QUERY)),
         (comparison.adapted, encoder.encode_query(QUERY)),
@@ -43,15 +65,15 @@ def test_rankings_are_those_of_the_encoder(searcher, adapter, options):
     comparison = assert_as_encoder(searcher, DITSQueryEncoder.from_pretrained(adapter, **options), **options)
     assert comparison.strength == options.get("strength", 1)
     assert comparison.steps == options.get("steps", 10)
-    assert comparison.moved > 5
+    assert comparison.angle > 5
     assert found(comparison.plain) != found(comparison.adapted)
 
 
 @pytest.mark.parametrize("options", [{"strength": 0}, {"steps": 0}])
 def test_nothing_moves(searcher, options):
-    comparison = searcher.compare(QUERY, **options)
+    comparison = searcher.compare(QUERY, CompareOptions(**options))
     assert comparison.plain == comparison.adapted
-    assert comparison.moved == pytest.approx(0, abs=0.1)
+    assert comparison.angle == pytest.approx(0, abs=0.1)
 
 
 def test_defaults_are_those_of_the_encoder(client, adapter):
@@ -79,11 +101,11 @@ def test_an_adapter_without_steps(client, encoder, tiny_clip, tmp_path):
     assert len(comparison.map.path) == 6
     assert comparison.map.path[-1] == pytest.approx(comparison.map.query, abs=1e-3)
     with pytest.raises(InputError, match="steps cannot be chosen: an adapter of kind affine has none"):
-        searcher.compare(QUERY, steps=3)
+        searcher.compare(QUERY, CompareOptions(steps=3))
 
 
 def test_the_map_is_the_pca_of_path_and_hits(searcher, encoder, adapter, client):
-    comparison = searcher.compare(QUERY, strength=0.5, limit=3)
+    comparison = searcher.compare(QUERY, CompareOptions(strength=0.5, limit=3))
     text = encoder.encode_document(QUERY)
     _, path = encoder.adapt(text, return_trajectory=True)
     path = path[:, 0] / np.linalg.norm(path[:, 0], axis=1, keepdims=True)
@@ -105,17 +127,17 @@ def test_the_map_is_the_pca_of_path_and_hits(searcher, encoder, adapter, client)
 
 
 @pytest.mark.parametrize(
-    ("filters", "names"),
+    ("condition", "names"),
     [
-        (Filters(words="long"), {"long.mp4"}),
-        (Filters(words="mp4 old"), {"old.mp4"}),
-        (Filters(words="nowhere"), set()),
-        (Filters(min_duration=5), {"long.mp4"}),
-        (Filters(max_duration=5), {*(f"clip-{n}.mp4" for n in range(6)), "old.mp4"}),
+        (VideoFilter(words="long"), {"long.mp4"}),
+        (VideoFilter(words="mp4 old"), {"old.mp4"}),
+        (VideoFilter(words="nowhere"), set()),
+        (VideoFilter(min_duration=5), {"long.mp4"}),
+        (VideoFilter(max_duration=5), {*(f"clip-{n}.mp4" for n in range(6)), "old.mp4"}),
     ],
 )
-def test_filters(searcher, filters, names):
-    comparison = searcher.compare(QUERY, filters=filters)
+def test_filters(searcher, condition, names):
+    comparison = searcher.compare(QUERY, CompareOptions(filter=condition))
     for results in (comparison.plain, comparison.adapted):
         assert {result.path.rsplit("/")[-1] for result in results} == names
 
@@ -127,10 +149,11 @@ def test_a_server_finds_and_draws_the_same(searcher, encoder, client, qdrant_ser
     try:
         store.create(CollectionMetadata(space=encoder.space, segment_seconds=2))
         stored, _ = client.scroll("videos", limit=100, with_vectors=True)
-        store.write_points([models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored])
+        points = [models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored]
+        server.upsert(collection, points)
         remote = Searcher(store, encoder)
-        for options in ({}, {"filters": Filters(words="clip-1 mp4")}, {"limit": 1}):
-            here, there = searcher.compare(QUERY, **options), remote.compare(QUERY, **options)
+        for options in ({}, {"filter": VideoFilter(words="clip-1 mp4")}, {"limit": 1}):
+            here, there = (side.compare(QUERY, CompareOptions(**options)) for side in (searcher, remote))
             for side in ("plain", "adapted"):
                 assert found(getattr(there, side)) == found(getattr(here, side))
                 for one, other in zip(getattr(there, side), getattr(here, side), strict=True):
@@ -151,20 +174,32 @@ class TestProbabilities:
 
     @pytest.mark.parametrize("least", [0.1, 0.5, 0.75, 0.99])
     def test_a_least_one_leaves_out_what_is_below(self, searcher, least):
-        everything = searcher.compare(QUERY, per_video=4)
-        likely = searcher.compare(QUERY, per_video=4, min_probability=least)
+        everything = searcher.compare(QUERY, CompareOptions(per_video=4))
+        likely = searcher.compare(QUERY, CompareOptions(per_video=4, min_probability=least))
         assert found(likely.adapted) == found(hit for hit in everything.adapted if hit.probability >= least)
         assert found(likely.plain) == found(everything.plain)
 
+    def test_the_threshold_is_for_adapted_results_alone(self, encoder):
+        plain, adapted = encoder.encode_document(QUERY), encoder.encode_query(QUERY)
+        across = adapted - (adapted @ plain) * plain
+        across /= np.linalg.norm(across)
+        store = MemoryStore(space=encoder.space)
+        store.create(CollectionMetadata(space=encoder.space))
+        store.write([row(n, across) for n in range(3)])
+        ends = [CALIBRATION.probability(float(score), videos=3) for score in (across @ plain, across @ adapted)]
+        comparison = Searcher(store, encoder).compare(QUERY, CompareOptions(min_probability=np.mean(ends)))
+        assert len(comparison.adapted) == len(comparison.plain) == 3
+        assert max(result.score for result in comparison.plain) < CALIBRATION.score_of(np.mean(ends), videos=3)
+
     @pytest.mark.parametrize("options", [{"strength": 0.9}, {"steps": 9}, {"strength": 0}])
     def test_hold_for_the_adapter_as_it_was_calibrated(self, searcher, options):
-        assert all(hit.probability is None for hit in searcher.compare(QUERY, **options).adapted)
+        assert all(hit.probability is None for hit in searcher.compare(QUERY, CompareOptions(**options)).adapted)
         with pytest.raises(InputError, match="no probabilities are known"):
-            searcher.compare(QUERY, min_probability=0.5, **options)
+            searcher.compare(QUERY, CompareOptions(min_probability=0.5, **options))
 
     def test_videos_are_counted_every_few_seconds(self, encoder, client, monkeypatch):
         now = 1000.0
-        monkeypatch.setattr(search_module, "time", SimpleNamespace(monotonic=lambda: now))
+        monkeypatch.setattr(searcher_module, "time", SimpleNamespace(monotonic=lambda: now))
         mine = QdrantClient(":memory:")
         store = QdrantStore(mine, space=encoder.space)
         store.create(CollectionMetadata(space=encoder.space, segment_seconds=2))
@@ -172,7 +207,7 @@ class TestProbabilities:
         points = [models.PointStruct(id=p.id, vector=p.vector, payload=p.payload) for p in stored]
         last = {point.payload["video_id"]: point for point in points if "segments" in point.payload}
         few, more = list(last.values())[:3], list(last.values())[3:]
-        store.write_points(few)
+        mine.upsert("videos", few)
         counts = []
         count = store.count_videos
         monkeypatch.setattr(store, "count_videos", lambda: counts.append(1) or count())
@@ -186,7 +221,7 @@ class TestProbabilities:
             now += passed
             found = searcher.compare(QUERY).adapted
             assert [hit.probability for hit in found] == expected(found, videos)
-            store.write_points(more)
+            mine.upsert("videos", more)
         assert len(counts) == 2
 
     def test_stay_unknown_where_the_encoder_has_none(self, client, adapter):
@@ -198,7 +233,7 @@ class TestProbabilities:
 
 
 def test_segments_of_a_video(searcher):
-    comparison = searcher.compare(QUERY, limit=1, per_video=2)
+    comparison = searcher.compare(QUERY, CompareOptions(limit=1, per_video=2))
     assert len(set(found(comparison.adapted))) == 2
     assert len({result.video_id for result in comparison.adapted}) == 1
 
@@ -223,7 +258,8 @@ def test_somebody_elses_collection_shows_no_files(encoder):
 def test_an_empty_collection(encoder):
     client = QdrantClient(":memory:")
     QdrantStore(client).create(CollectionMetadata(space=encoder.space))
-    comparison = Searcher(QdrantStore(client, space=encoder.space), encoder).compare(QUERY, steps=0)
+    searcher = Searcher(QdrantStore(client, space=encoder.space), encoder)
+    comparison = searcher.compare(QUERY, CompareOptions(steps=0))
     assert comparison.plain == comparison.adapted == comparison.map.cloud == []
 
 
@@ -239,7 +275,7 @@ def test_an_empty_collection(encoder):
 )
 def test_what_is_refused(searcher, query, options, message):
     with pytest.raises(InputError, match=message):
-        searcher.compare(query, **options)
+        searcher.compare(query, CompareOptions(**options))
 
 
 def test_threads_agree(searcher):

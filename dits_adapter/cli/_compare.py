@@ -6,24 +6,27 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli._options import add_device, add_pairs
 from dits_adapter.errors import InputError
+
+__all__ = ["add_compare"]
 
 
 def add_compare(commands: Any) -> None:
     """Add `compare`."""
     compare = commands.add_parser(
         "compare",
-        help="train every adapter on cached (text, video) vectors and say which one is worth it",
-        description="Train plain CLIP's competitors on one part of the cached pairs, choose on a second, measure "
-        "on a third; print a table and a recommendation.",
+        help="train every adapter on cached (text, video) vectors and recommend one",
+        description="Train every adapter on one part of the cached pairs, choose epochs and settings on a second, "
+        "compare with plain CLIP on a third; print a table and a recommendation.",
     )
-    compare.add_argument("cache", type=Path, metavar="CACHE", help="what `dits-adapter embed` wrote")
+    add_pairs(compare)
     compare.add_argument(
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="keep the adapters, comparison.json and comparison.md here; the same command goes on from what is "
-        "there",
+        help="keep the adapters, comparison.json and comparison.md here; the same command reuses finished "
+        "adapters",
     )
     compare.add_argument(
         "--test-fraction", type=float, default=0.2, metavar="F", help="of the videos (default: %(default)s)"
@@ -39,7 +42,7 @@ def add_compare(commands: Any) -> None:
         help="rows of the table, or registered adapters that have none by default (default: all rows)",
     )
     compare.add_argument("--epochs", type=int, default=30, help="of training at most (default: %(default)s)")
-    compare.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
+    add_device(compare)
     compare.set_defaults(run=_compare)
 
 
@@ -57,11 +60,11 @@ def _compare(args: argparse.Namespace) -> int:
     except ValidationError as error:
         raise InputError(f"--seed or --epochs: {error}") from None
     rows = selected_rows(args.rows, args.steps, training) if args.rows else standard_rows(args.steps, training)
-    rest, test = load_pairs(args.cache).split(args.test_fraction, args.seed)
+    rest, test = load_pairs(args.pairs).split(args.test_fraction, args.seed)
     pairs, validation = rest.split(training.validation, args.seed)
-    found = compare(pairs, validation, test, rows=rows, out=args.out, device=args.device)
+    comparison = compare(pairs, validation, test, rows=rows, out=args.out, device=args.device)
     if args.out is not None:
-        (args.out / "comparison.json").write_text(found.to_json() + "\n", "utf-8")
-        (args.out / "comparison.md").write_text(found.markdown() + "\n", "utf-8")
-    print(found.markdown())
+        (args.out / "comparison.json").write_text(comparison.to_json() + "\n", "utf-8")
+        (args.out / "comparison.md").write_text(comparison.markdown() + "\n", "utf-8")
+    print(comparison.markdown())
     return 0

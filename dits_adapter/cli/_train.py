@@ -1,17 +1,14 @@
-"""`dits-adapter train`: cached pairs in, artifact out."""
+"""`dits-adapter train`: cached pairs into a trained adapter."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-from dits_adapter.cli.settings import add_settings, assignments
+from dits_adapter.cli._options import add_device, add_pairs, add_recipe, read_recipe
 
-if TYPE_CHECKING:
-    from dits_adapter.training.config import BaseRecipe
-
-R = TypeVar("R", bound="BaseRecipe")
+__all__ = ["add_train"]
 
 
 def add_train(commands: Any) -> None:
@@ -19,12 +16,14 @@ def add_train(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="train an adapter on cached (text, video) vectors",
-        description="Train an adapter on cached (text, video) vectors; CLIP and the stored index stay. "
-        "Exit code 4: trained, but not better than what is there, and --promote-if-better was given.",
+        description="Train an adapter on cached (text, video) vectors; CLIP and the index stay as they are. "
+        "Exit code 4: trained, but not better than the present adapter, and --promote-if-better was given.",
     )
-    train.add_argument("pairs", type=Path, metavar="CACHE", help="what `dits-adapter embed` wrote")
-    train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the artifact; replaced if there")
-    add_recipe_arguments(train, "best", example="adapter=ridge, training.epochs=10, sampler.steps=5")
+    add_pairs(train)
+    train.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; an old one is replaced"
+    )
+    add_recipe(train, "best", example="adapter=ridge, training.epochs=10, sampler.steps=5")
     train.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")
     train.add_argument(
         "--test-fraction", type=float, default=0.1, metavar="F", help="of the videos (default: %(default)s)"
@@ -34,26 +33,10 @@ def add_train(commands: Any) -> None:
         action="store_true",
         help="write only if R@1 beats the adapter at --out (plain CLIP if none) by more than noise",
     )
-    train.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
+    add_device(train)
     train.add_argument("--log-dir", type=Path, metavar="FOLDER", help="TensorBoard event files")
-    train.add_argument("--curve", type=Path, metavar="FILE.png", help="picture of loss and held-out recall")
+    train.add_argument("--curve", type=Path, metavar="FILE.png", help="plot of loss and held-out recall")
     train.set_defaults(run=_train)
-
-
-def add_recipe_arguments(parser: argparse.ArgumentParser, preset: str, example: str) -> None:
-    """Add what `read_recipe` reads."""
-    parser.add_argument("--preset", default=preset, help="the recipe to start from (default: %(default)s)")
-    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="fields that differ from the preset")
-    add_settings(parser, f"one field that differs: {example}")
-
-
-def read_recipe(kind: type[R], args: argparse.Namespace) -> R:
-    """Build the recipe that the arguments describe.
-
-    Raises:
-        InputError: a setting without an equals sign, an unknown preset, field or value.
-    """
-    return kind.read(args.preset, args.config, assignments("--set", args.set))
 
 
 def _train(args: argparse.Namespace) -> int:

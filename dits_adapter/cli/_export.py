@@ -6,26 +6,30 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+__all__ = ["add_export"]
+
 
 def add_export(commands: Any) -> None:
     """Add `export`."""
     export = commands.add_parser(
         "export",
-        help="write an adapter with an ONNX form of it and of its CLIP's text tower",
+        help="write an adapter with its ONNX form and that of its CLIP's text tower",
         description='Write an artifact that DITSQueryEncoder.from_pretrained(FOLDER, backend="onnx") runs on ONNX '
         "Runtime, without torch.",
     )
     export.add_argument("adapter", metavar="ADAPTER", help="folder, bundled name or hub id of a trained adapter")
     export.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; replaced if there"
+        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; an old one is replaced"
     )
-    export.add_argument("--encoder", metavar="ID", help="folder or hub id of its CLIP, where it is not found")
+    export.add_argument(
+        "--encoder", metavar="ID", help="folder or hub id of its CLIP, if the artifact does not lead to it"
+    )
     export.add_argument(
         "--int8",
         type=Path,
         metavar="CACHE",
         help="int8 weights in the adapter, calibrated on one half of these held-out pairs, measured on the other, "
-        "and refused where they cost too much",
+        "and refused if they cost too much",
     )
     export.set_defaults(run=_export)
 

@@ -7,23 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli._options import add_pairs
 from dits_adapter.errors import InputError
 
-LIBRARIES = (100, 1_000, 10_000, 100_000)
-"""Sizes of libraries, in videos, for which the scores of two probabilities are printed."""
+__all__ = ["add_calibrate"]
+
+_SIZES = (100, 1_000, 10_000, 100_000)
+"""Sizes of collections, in videos, for which the scores of two probabilities are printed."""
 
 
 def add_calibrate(commands: Any) -> None:
     """Add `calibrate`."""
     calibrate = commands.add_parser(
         "calibrate",
-        help="make probabilities of an adapter's scores, from held-out pairs",
-        description="Fit on held-out pairs what an adapter's scores say about whether a video is the right one, "
-        "write that into its artifact, and print how reliable it is on pairs that the fit has not seen.",
+        help="calibrate an adapter's scores as probabilities, on held-out pairs",
+        description="Fit the probability that a hit of a given score is the right video on held-out pairs, write "
+        "the fit into the adapter's artifact, and print its reliability on pairs that it has not seen.",
     )
-    calibrate.add_argument(
-        "pairs", type=Path, metavar="CACHE", help="pairs that the adapter was not trained on: dits-adapter embed"
-    )
+    add_pairs(calibrate, "pairs that the adapter was not trained on: dits-adapter embed")
     calibrate.add_argument(
         "adapter", metavar="ADAPTER", help="folder, bundled name or hub id of a trained adapter"
     )
@@ -31,7 +32,10 @@ def add_calibrate(commands: Any) -> None:
         "--out", type=Path, metavar="FOLDER", help="the calibrated artifact (default: ADAPTER, which is replaced)"
     )
     calibrate.add_argument(
-        "--plot", type=Path, metavar="FILE.png", help="reliability: what is said, and what is true"
+        "--plot",
+        type=Path,
+        metavar="FILE.png",
+        help="diagram of predicted probability and observed accuracy",
     )
     calibrate.set_defaults(run=_calibrate)
 
@@ -50,32 +54,35 @@ def _calibrate(args: argparse.Namespace) -> int:
     target = args.out or Path(args.adapter)
     if args.out is None and (bundled(args.adapter) or not target.is_dir()):
         raise InputError(
-            f"{args.adapter} is no folder of yours; say with --out where the calibrated adapter goes."
+            f"{args.adapter} is not a folder of yours; name one for the calibrated adapter with --out."
         )
     require_free(target.absolute())
     if (target / ONNX).exists():
         raise InputError(
-            f"{target}: holds an ONNX form, which is bound to the adapter as it was exported. Calibrate the "
-            "adapter that it was exported from, and export that again."
+            f"{target}: holds an ONNX form, which belongs to the adapter as it was exported. Calibrate the "
+            "adapter that was exported, and export it again."
         )
     artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)
     artifact.space.require(pairs.space, mine=f"the adapter {args.adapter}", theirs=f"the pairs {args.pairs}")
-    fit = fit_calibration(cosine_scores(artifact.adapter.for_inference(), pairs.text, pairs.video), pairs.labels)
-    found = fit.calibration
+    scores = cosine_scores(artifact.adapter.for_inference(), pairs.text, pairs.video)
+    fit = fit_calibration(scores, pairs.labels)
+    calibration = fit.calibration
     print(
-        f"{found.queries:,} queries, {found.videos:,} videos. Of the {HITS} best hits of each query "
-        f"{fit.hits.total_accuracy:.1%} are right.\nHeld out: log loss {found.log_loss:.4f}, "
-        f"expected calibration error {found.ece:.4f}.\n"
+        f"{calibration.queries:,} queries, {calibration.videos:,} videos. Of the {HITS} best hits of each query "
+        f"{fit.hits.total_accuracy:.1%} are right.\nHeld out: log loss {calibration.log_loss:.4f}, "
+        f"expected calibration error {calibration.ece:.4f}.\n"
     )
     rows = [
-        [f"{videos:,}", *(_score(found.score_of(p, videos=videos)) for p in (0.5, 0.9))] for videos in LIBRARIES
+        [f"{videos:,}", *(_score(calibration.score_of(p, videos=videos)) for p in (0.5, 0.9))] for videos in _SIZES
     ]
     print(markdown_table(["videos", "score of 50 %", "of 90 %"], rows))
     if args.plot:
         args.plot.parent.mkdir(parents=True, exist_ok=True)
-        reliability_plot(fit, args.plot, caption=f"{args.adapter} on {args.pairs}, {found.queries:,} queries")
+        reliability_plot(
+            fit, args.plot, caption=f"{args.adapter} on {args.pairs}, {calibration.queries:,} queries"
+        )
         print(f"\nreliability: {args.plot}")
-    print(f"written to {replace(artifact, calibration=found).save(target)}")
+    print(f"written to {replace(artifact, calibration=calibration).save(target)}")
     return 0
 
 

@@ -1,0 +1,99 @@
+"""`dits-adapter ingest`: folders of videos into a store."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from dits_adapter.cli._options import add_encoder, add_store, assignments, chosen_store, video_encoder
+from dits_adapter.errors import InputError
+
+if TYPE_CHECKING:
+    from dits_adapter.stores.ingest import IngestOptions
+
+__all__ = ["add_ingest", "add_ingest_options", "add_videos", "ingest_options"]
+
+
+def add_ingest(commands: Any) -> None:
+    """Add `ingest`."""
+    ingest = commands.add_parser(
+        "ingest",
+        help="embed folders of videos into a collection",
+        description="Embed the videos of folders into a collection. Stored videos are skipped: it can be stopped "
+        "at any time and started again. Exit code 3: done, but some files could not be read.",
+    )
+    add_ingest_options(ingest)
+    ingest.set_defaults(run=_ingest)
+
+
+def add_ingest_options(command: argparse.ArgumentParser) -> None:
+    """Add the arguments and options of `dits-adapter ingest`."""
+    add_videos(command)
+    command.add_argument(
+        "--sync", action="store_true", help="delete what is stored of files that are no longer in the folders"
+    )
+    command.add_argument(
+        "--bulk", action="store_true", help="have a server build its index at the end: for a first, large run"
+    )
+
+
+def add_videos(command: Any) -> None:
+    """Add the arguments and options that `ingest` and `rebuild` share."""
+    command.add_argument("paths", nargs="+", metavar="FOLDER", help="folders, or video files")
+    add_store(command)
+    add_encoder(command, default="demo-clip")
+    command.add_argument(
+        "--segment-seconds", type=float, metavar="S", help="cut videos into segments (default: one a video)"
+    )
+    command.add_argument(
+        "--overlap", type=float, default=0.0, metavar="S", help="seconds that neighboring segments share"
+    )
+    command.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of a new collection: float16=true, quantization=scalar, on_disk=true, hnsw_m=32, …; on a server "
+        "also shards=3, replicas=2, …; may be repeated",
+    )
+    command.add_argument(
+        "--retry-failed", action="store_true", help="try unchanged files again that failed before"
+    )
+
+
+def ingest_options(args: argparse.Namespace) -> IngestOptions:
+    """Return the options of ingestion that the options of `add_ingest_options` or `add_videos` describe.
+
+    Raises:
+        InputError: an unknown `--option`, or a value that it cannot have.
+    """
+    from pydantic import ValidationError
+
+    from dits_adapter.stores.ingest import IngestOptions
+
+    store_options = None
+    if args.option:
+        from dits_adapter.stores.qdrant.options import CollectionOptions
+
+        try:
+            store_options = CollectionOptions.model_validate(assignments("--option", args.option))
+        except ValidationError as error:
+            raise InputError(f"--option: {error}") from None
+    return IngestOptions(
+        segment_seconds=args.segment_seconds,
+        overlap=args.overlap,
+        retry_failed=args.retry_failed,
+        sync=getattr(args, "sync", False),
+        bulk=getattr(args, "bulk", False),
+        store_options=store_options,
+    )
+
+
+def _ingest(args: argparse.Namespace) -> int:
+    from dits_adapter.stores.ingest import ingest
+
+    encoder = video_encoder(args)
+    with chosen_store(args) as store:
+        report = ingest(store, args.paths, encoder, ingest_options(args))
+    print(report)
+    return 3 if report.failed else 0

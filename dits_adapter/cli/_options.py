@@ -1,0 +1,170 @@
+"""Options that several commands share, and the objects that they describe."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dits_adapter.errors import InputError
+
+if TYPE_CHECKING:
+    from dits_adapter.space import EmbeddingSpace
+    from dits_adapter.stores.base import VideoStore
+    from dits_adapter.stores.qdrant.store import QdrantStore
+    from dits_adapter.training.config import BaseRecipe
+    from dits_adapter.video.encoder import VideoEncoder
+
+__all__ = [
+    "add_device",
+    "add_encoder",
+    "add_pairs",
+    "add_query",
+    "add_recipe",
+    "add_settings",
+    "add_store",
+    "add_vectors",
+    "assignments",
+    "chosen_store",
+    "qdrant_store",
+    "read_recipe",
+    "video_encoder",
+]
+
+_R = TypeVar("_R", bound="BaseRecipe")
+
+
+def add_store(command: Any, default: str | None = "video-index") -> None:
+    """Add the options that name a collection."""
+    command.add_argument(
+        "--store",
+        default=default,
+        metavar="STORE",
+        help="a folder, or a Qdrant server's URL (key: QDRANT_API_KEY in the environment)"
+        + (" (default: %(default)s)" if default else ""),
+    )
+    command.add_argument(
+        "--collection", default="videos", metavar="NAME", help="in the store, or an alias (default: %(default)s)"
+    )
+    command.add_argument("--tenant", metavar="NAME", help="whose videos, in a collection that keeps tenants apart")
+
+
+def add_vectors(command: Any, encoder: str) -> None:
+    """Add the options that choose the vectors of a collection; `encoder` says whose they are, for the help."""
+    command.add_argument(
+        "--vector", metavar="NAME", help='the pooled vector in Qdrant; "" is the unnamed one (default: video)'
+    )
+    command.add_argument(
+        "--trust-foreign",
+        action="store_true",
+        help=f"read a collection that another program made, whose vectors you know to be of {encoder}",
+    )
+
+
+def add_query(command: Any) -> None:
+    """Add the options that choose the adapter of the queries and the vectors that they are compared with."""
+    command.add_argument(
+        "--adapter", default="demo-dits", metavar="ID", help="folder or hub id (default: %(default)s, bundled)"
+    )
+    add_vectors(command, "the adapter's CLIP")
+
+
+def chosen_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) -> VideoStore:
+    """Open the collection that the options of `add_store` and, where the command has them, `add_vectors` name.
+
+    Args:
+        args: the parsed command line. Options that were not given are left to the store.
+        space: the embedding space of the queries.
+    """
+    from dits_adapter.stores.open import open_store
+
+    options = {
+        "space": space,
+        "tenant": args.tenant,
+        "vector": getattr(args, "vector", None),
+        "trust_foreign": getattr(args, "trust_foreign", False) or None,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    return open_store(args.store, args.collection, **given)
+
+
+def qdrant_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) -> QdrantStore:
+    """Open the collection as `chosen_store` does, for a command that only Qdrant can answer.
+
+    Raises:
+        InputError: `--store` is of another database.
+    """
+    store = chosen_store(args, space)
+    from dits_adapter.stores.qdrant.store import QdrantStore
+
+    if not isinstance(store, QdrantStore):
+        raise InputError(f"--store {args.store}: `dits-adapter {args.command}` works with Qdrant alone.")
+    return store
+
+
+def add_encoder(command: Any, *, default: str | None = None) -> None:
+    """Add the options that choose the encoder of videos; without a default `--encoder` is required."""
+    command.add_argument(
+        "--encoder",
+        default=default,
+        required=default is None,
+        metavar="ID",
+        help="folder or hub id of a CLIP, or of an adapter for its CLIP "
+        + ("(demo-clip is bundled)" if default is None else "(default: %(default)s, bundled)"),
+    )
+    command.add_argument(
+        "--frames", type=int, metavar="N", help="frames of a segment or a video (default: the adapter's, or 12)"
+    )
+
+
+def video_encoder(args: argparse.Namespace) -> VideoEncoder:
+    """Load the encoder that the options of `add_encoder` and, where the command has it, `add_device` name."""
+    from dits_adapter.video.encoder import VideoEncoder
+
+    return VideoEncoder.from_pretrained(args.encoder, frames=args.frames, device=getattr(args, "device", "auto"))
+
+
+def add_device(command: Any) -> None:
+    """Add the option that chooses where torch computes."""
+    command.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
+
+
+def add_pairs(command: Any, help: str = "cached pairs: `dits-adapter embed`") -> None:
+    """Add the positional argument `pairs`, a cache of text and video vectors."""
+    command.add_argument("pairs", type=Path, metavar="CACHE", help=help)
+
+
+def add_recipe(command: Any, preset: str, example: str) -> None:
+    """Add the options that `read_recipe` reads."""
+    command.add_argument("--preset", default=preset, help="the recipe to start from (default: %(default)s)")
+    command.add_argument("--config", type=Path, metavar="FILE.yaml", help="fields that differ from the preset")
+    add_settings(command, f"one field that differs: {example}")
+
+
+def read_recipe(kind: type[_R], args: argparse.Namespace) -> _R:
+    """Build the recipe that the options of `add_recipe` describe.
+
+    Raises:
+        InputError: a setting without an equals sign, an unknown preset, field or value.
+    """
+    return kind.read(args.preset, args.config, assignments("--set", args.set))
+
+
+def add_settings(command: Any, fields: str) -> None:
+    """Add `--set`, whose values `assignments` splits; `fields` lists what can be set, for the help."""
+    command.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help=f"{fields}; may be repeated"
+    )
+
+
+def assignments(option: str, values: Sequence[str]) -> dict[str, str]:
+    """Split the NAME=VALUE arguments of an option.
+
+    Raises:
+        InputError: one without an equals sign.
+    """
+    for assignment in values:
+        if "=" not in assignment:
+            raise InputError(f"{option} {assignment}: write NAME=VALUE.")
+    return dict(assignment.split("=", 1) for assignment in values)

@@ -1,0 +1,37 @@
+"""`dits-adapter rebuild`: videos embedded anew behind an alias that is searched meanwhile."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from dits_adapter.cli._ingest import add_videos, ingest_options
+from dits_adapter.cli._options import qdrant_store, video_encoder
+
+__all__ = ["add_rebuild"]
+
+
+def add_rebuild(commands: Any) -> None:
+    """Add `rebuild`."""
+    rebuild = commands.add_parser(
+        "rebuild",
+        help="embed the videos anew, for another CLIP, beside the collection that is searched",
+        description="Ingest into a new collection on a Qdrant server, with another CLIP or other segments, and "
+        "switch the alias --collection to it when it is complete. Searches go on meanwhile. Can be stopped and "
+        "started again. Another adapter for the same CLIP needs no rebuild. Exit codes as for ingest.",
+    )
+    add_videos(rebuild)
+    rebuild.add_argument("--drop-old", action="store_true", help="delete the old collection after the switch")
+    rebuild.set_defaults(run=_rebuild)
+
+
+def _rebuild(args: argparse.Namespace) -> int:
+    from dits_adapter.stores.qdrant.aliases import rebuild
+
+    encoder = video_encoder(args)
+    with qdrant_store(args) as store:
+        old = store.resolve()
+        report, new = rebuild(store, args.paths, encoder, ingest_options(args), drop_old=args.drop_old)
+    print(report)
+    print(f"{args.collection} is now {new}" + (f"; it was {old}" if old else ""))
+    return 3 if report.failed else 0

@@ -1,0 +1,52 @@
+"""`dits-adapter recall`: share of the nearest segments that a collection's index finds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dits_adapter.cli._options import add_query, add_store, qdrant_store
+from dits_adapter.errors import InputError
+
+__all__ = ["add_recall"]
+
+
+def add_recall(commands: Any) -> None:
+    """Add `recall`."""
+    recall = commands.add_parser(
+        "recall",
+        help="measure the recall of a collection's index and quantization",
+        description="Search a Qdrant collection exactly, by its index with several efforts, and, if it is "
+        "quantized, with and without rescoring; print the share of the nearest segments that each search finds, "
+        "and its time. Plain and adapted queries are measured apart, since their recall differs.",
+    )
+    recall.add_argument("queries", type=Path, metavar="QUERIES.txt", help="texts to search with, one a line")
+    add_store(recall)
+    add_query(recall)
+    recall.add_argument(
+        "--limit", type=int, default=10, metavar="N", help="nearest segments (default: %(default)s)"
+    )
+    recall.set_defaults(run=_recall)
+
+
+def _recall(args: argparse.Namespace) -> int:
+    from dits_adapter.encoder import DITSQueryEncoder
+    from dits_adapter.evaluation.tables import markdown_table
+    from dits_adapter.stores.qdrant.recall import measure_recall
+
+    try:
+        texts = [line for line in args.queries.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{args.queries}: cannot be read as text ({error}).") from None
+    encoder = DITSQueryEncoder.from_pretrained(args.adapter)
+    head = ["search", f"recall@{args.limit}", "p50 ms", "p99 ms"]
+    with qdrant_store(args, encoder.space) as store:
+        store.open()
+        for name, vectors in (("plain", encoder.encode_document(texts)), ("adapted", encoder.encode_query(texts))):
+            rows = [
+                [row.search, f"{row.recall:.4f}", f"{row.p50:.1f}", f"{row.p99:.1f}"]
+                for row in measure_recall(store, vectors, limit=args.limit)
+            ]
+            print(f"\n{name}: {len(texts):,} queries, {store.count():,} segments\n\n{markdown_table(head, rows)}")
+    return 0

@@ -1,0 +1,124 @@
+"""`dits-adapter search`: videos that a text describes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from dits_adapter.cli._options import add_query, add_store, chosen_store
+from dits_adapter.errors import InputError
+
+if TYPE_CHECKING:
+    from dits_adapter.stores.base import VideoStore
+
+__all__ = ["add_search"]
+
+
+def add_search(commands: Any) -> None:
+    """Add `search`."""
+    search = commands.add_parser(
+        "search",
+        help="find the videos that a text describes",
+        description="Find the videos that a text describes, with an adapter or with plain CLIP.",
+    )
+    search.add_argument("query", metavar="TEXT")
+    add_store(search)
+    add_query(search)
+    search.add_argument("--plain", action="store_true", help="the adapter's CLIP without the adapter")
+    search.add_argument("--limit", type=int, default=10, metavar="N", help="videos (default: %(default)s)")
+    search.add_argument(
+        "--per-video", type=int, default=1, metavar="N", help="segments of each (default: %(default)s)"
+    )
+    search.add_argument("--offset", type=int, default=0, metavar="N", help="best videos to skip: a later page")
+    search.add_argument(
+        "--rerank",
+        choices=("maxsim", "xpool"),
+        help="order the best segments by their frames: by the nearest one, or by the X-Pool head of an adapter "
+        "that was trained jointly",
+    )
+    search.add_argument(
+        "--candidates", type=int, metavar="N", help="segments to re-rank, of many videos (default: a hundred)"
+    )
+    search.add_argument(
+        "--min-probability",
+        type=_probability,
+        metavar="P",
+        help="least probability that a video is the right one (see `dits-adapter calibrate`)",
+    )
+    search.add_argument("--exact", action="store_true", help="compare with every segment, without the index")
+    search.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    search.set_defaults(run=_search)
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
+    return value
+
+
+def _search(args: argparse.Namespace) -> int:
+    from dits_adapter.encoder import DITSQueryEncoder
+    from dits_adapter.stores.base import SearchRequest
+
+    if args.candidates is not None and args.rerank is None:
+        raise InputError("--candidates: nothing is re-ranked; choose how to, with --rerank.")
+    xpool = args.rerank == "xpool"
+    encoder = DITSQueryEncoder.from_pretrained(args.adapter, backend="torch" if xpool else "auto")
+    if xpool and encoder.artifact.xpool is None:
+        raise InputError(
+            f"--rerank xpool: the adapter {args.adapter} has no X-Pool head, which comes with joint training "
+            "(dits-adapter train-joint); --rerank maxsim needs none."
+        )
+    with chosen_store(args, encoder.space) as store:
+        store.open()  # before the model is loaded: a wrong store is refused at once
+        vector = encoder.encode_document(args.query) if args.plain else encoder.encode_query(args.query)
+        calibration = encoder.calibration if store.cosine and not args.plain else None
+        videos = store.count_videos() if calibration else 0
+        min_score = None
+        if args.min_probability is not None:
+            if calibration is None:
+                raise InputError(_why_no_probability(args, store))
+            min_score = calibration.score_of(args.min_probability, videos=videos)
+        request = SearchRequest(
+            limit=args.limit,
+            per_video=args.per_video,
+            offset=args.offset,
+            min_score=min_score,
+            exact=args.exact,
+            rerank=encoder.xpool_reranker(args.query, vector) if xpool else args.rerank,
+            candidates=SearchRequest.candidates if args.candidates is None else args.candidates,
+        )
+        hits = store.search(vector, request)
+    if args.rerank:  # whose scores are no cosines of pooled vectors
+        calibration = None
+    probabilities = [calibration.probability(hit.score, videos=videos) if calibration else None for hit in hits]
+    if args.json:
+        pairs = zip(hits, probabilities, strict=True)
+        print(json.dumps([{**asdict(hit), "probability": probability} for hit, probability in pairs], indent=2))
+    elif hits:
+        for hit, probability in zip(hits, probabilities, strict=True):
+            print(hit if probability is None else f"{probability:6.1%}  {hit}")
+    else:
+        print("nothing was found" if min_score is None else "no video is that likely")
+    return 0
+
+
+def _why_no_probability(args: argparse.Namespace, store: VideoStore) -> str:
+    if args.plain:
+        return "--min-probability: probabilities are calibrated for adapted queries; leave out --plain."
+    if not store.cosine:
+        return (
+            f"--min-probability: the scores of the collection {args.collection!r} are no cosines, and "
+            "probabilities are known of cosines alone."
+        )
+    return (
+        f"--min-probability: the adapter {args.adapter} was not calibrated. Calibrate it on pairs that it was not "
+        f"trained on: dits-adapter calibrate CACHE {args.adapter} --out FOLDER"
+    )

@@ -1,0 +1,63 @@
+"""`dits-adapter train-joint`: texts and video files into a jointly trained adapter with its CLIP."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dits_adapter.cli._options import add_recipe, read_recipe
+
+__all__ = ["add_train_joint"]
+
+
+def add_train_joint(commands: Any) -> None:
+    """Add `train-joint`."""
+    joint = commands.add_parser(
+        "train-joint",
+        help="train CLIP, X-Pool head and alignment network together on video files",
+        description="Train CLIP, X-Pool head and alignment network together on video files. The embedding space "
+        "changes: the index has to be built anew, with the encoder that --out bundles. Killed, the same command "
+        "goes on from its last checkpoint. On several GPUs: torchrun … -m dits_adapter.cli train-joint …",
+    )
+    joint.add_argument(
+        "pairs", type=Path, metavar="PAIRS.jsonl", help='{"video": FILE, "text": TEXT or [TEXT, …]} a line'
+    )
+    joint.add_argument("--encoder", required=True, metavar="ID", help="the CLIP to start from: folder or hub id")
+    joint.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; an old one is replaced"
+    )
+    joint.add_argument(
+        "--validation", type=Path, metavar="PAIRS.jsonl", help="held-out pairs (default: a part of PAIRS.jsonl)"
+    )
+    add_recipe(joint, "deterministic", example="epochs=10, bf16=true, sampler.steps=5")
+    joint.add_argument("--log-dir", type=Path, metavar="FOLDER", help="TensorBoard event files")
+    joint.set_defaults(run=_train_joint)
+
+
+def _train_joint(args: argparse.Namespace) -> int:
+    from torch import distributed
+
+    from dits_adapter.artifact.config import read_config
+    from dits_adapter.training.config import JointRecipe
+    from dits_adapter.training.joint.captions import Captions
+    from dits_adapter.training.joint.train import train_joint
+
+    try:
+        written = train_joint(
+            Captions.read(args.pairs),
+            read_recipe(JointRecipe, args),
+            args.out,
+            encoder=args.encoder,
+            dataset=args.pairs.name,
+            validation=Captions.read(args.validation) if args.validation else None,
+            log_dir=args.log_dir,
+        )
+    finally:
+        if distributed.is_available() and distributed.is_initialized():  # by torchrun's processes
+            distributed.destroy_process_group()
+    if written is not None:
+        for name, metrics in read_config(written).metrics.items():
+            print(f"{name}: R@1 {metrics['xpool_r1']:.1f} under X-Pool, {metrics['mean_r1']:.1f} from an index")
+        print(f"written to {written}")
+    return 0

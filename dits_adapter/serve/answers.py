@@ -1,0 +1,92 @@
+"""Answers of the search page's JSON API."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+__all__ = ["About", "Map", "Point", "SearchResult", "SideBySide"]
+
+Point = tuple[float, float]
+"""Position on the map."""
+
+
+class SearchResult(BaseModel):
+    """One segment that a search returned.
+
+    Attributes:
+        video: URL of the file; None unless ingestion recorded it, since no other file may be read.
+        frame: URL of the frame at `timestamp`, as JPEG, likewise.
+        start, end, timestamp: the segment and the frame that matches best, in seconds.
+        score: cosine of query and segment.
+        probability: that the video is the right one; None where it is not known (`DITSQueryEncoder.calibration`).
+        position: on the map.
+    """
+
+    video_id: str
+    path: str | None
+    start: float | None
+    end: float | None
+    timestamp: float | None
+    score: float
+    probability: float | None
+    video: str | None
+    frame: str | None
+    position: Point | None
+
+
+class Map(BaseModel):
+    """Projection of the query's path and of all results onto their two principal components.
+
+    Attributes:
+        path: of the query on the unit sphere: plain CLIP, then the adapter's trajectory (T' + 1 points of DITS; of
+            adapters without one a few strengths).
+        query: the vector that was searched with; the end of the path at strength 1.
+        cloud: some other segments of the collection.
+        explained: share of the variance of path and results that the two components hold, 0 to 1.
+    """
+
+    path: list[Point]
+    query: Point
+    cloud: list[Point]
+    explained: float
+
+
+class SideBySide(BaseModel):
+    """Results of one query by plain CLIP and by the adapter.
+
+    Attributes:
+        strength: how far the query was moved, 0 (plain CLIP) to 1.
+        steps: truncated timesteps T' that were run; None for an adapter without steps.
+        angle: between the plain and the adapted query, in degrees.
+        seconds: for encoding, searching and projecting.
+    """
+
+    query: str
+    strength: float
+    steps: int | None
+    angle: float
+    plain: list[SearchResult]
+    adapted: list[SearchResult]
+    map: Map
+    seconds: float
+
+
+class About(BaseModel):
+    """Description of the collection that is searched and of the adapter.
+
+    Attributes:
+        adapter: its kind, "dits" or another.
+        strength: of the encoder, 0 to 1; the default of a search.
+        trained_steps: T' of the adapter as it was loaded; None for an adapter without steps.
+        max_steps: T, the largest number of steps; likewise.
+        calibrated: whether probabilities are known, at strength 1 and the trained steps.
+    """
+
+    collection: str
+    segments: int
+    space: str
+    adapter: str
+    strength: float
+    trained_steps: int | None
+    max_steps: int | None
+    calibrated: bool

@@ -1,0 +1,223 @@
+"""`Searcher`: one query, searched as plain CLIP and adapted, and its path across the modality gap."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import normalize
+
+from dits_adapter.encoder import DITSQueryEncoder, check_texts
+from dits_adapter.errors import InputError
+from dits_adapter.serve._batching import Batcher
+from dits_adapter.serve._map import project
+from dits_adapter.serve.answers import About, Map, Point, SearchResult, SideBySide
+from dits_adapter.stores.base import ReadRequest, SearchRequest, VideoFilter
+
+if TYPE_CHECKING:
+    from dits_adapter.adapters import Adapter
+    from dits_adapter.evaluation.calibration import Calibration
+    from dits_adapter.stores.base import Hit, VideoStore
+
+__all__ = ["INGESTED", "CompareOptions", "Searcher"]
+
+INGESTED = "mtime_ns"
+"""Payload field that ingestion alone writes: a segment with it names a file that may be read."""
+
+_CLOUD = 300
+"""Segments drawn behind the results, for orientation."""
+
+_COUNT_SECONDS = 5.0
+"""Seconds for which the number of videos, on which probabilities depend a little, is reused."""
+
+_STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
+"""Path of a query through an adapter without a trajectory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Options of `Searcher.compare`, beside the query.
+
+    Attributes:
+        strength: how far to move the query, 0 to 1; None for the encoder's.
+        steps: truncated timesteps T' to run; None for the adapter's. Only for adapters with steps.
+        limit: videos in each of the two rankings.
+        per_video: segments of each.
+        filter: the videos to search.
+        min_probability: of adapted results to be the right video, between 0 and 1; plain results are not filtered.
+    """
+
+    strength: float | None = None
+    steps: int | None = None
+    limit: int = 10
+    per_video: int = 1
+    filter: VideoFilter = field(default_factory=VideoFilter)
+    min_probability: float | None = None
+
+
+class Searcher:
+    """Search of one collection with and without an adapter; safe to use from several threads.
+
+    Args:
+        store: the collection; its space is the encoder's.
+        encoder: the adapter with its CLIP, on the backend `torch`.
+    """
+
+    def __init__(self, store: VideoStore, encoder: DITSQueryEncoder) -> None:
+        self.store = store
+        self.encoder = encoder
+        # The sliders search the same text again and again; different texts at a time share a forward pass.
+        self._embed = lru_cache(maxsize=64)(Batcher(self._embed_texts))
+        self._adapter = lru_cache(maxsize=64)(self._load_adapter)
+        self._cloud = lru_cache(maxsize=1)(self._read_cloud)
+        self._count_videos = lru_cache(maxsize=1)(lambda period: store.count_videos())
+
+    def load(self) -> None:
+        """Check the store and load CLIP, so that errors come now and the first query is fast.
+
+        Raises:
+            StoreError, SpaceMismatchError, ArtifactError: see `VideoStore.open` and `DITSQueryEncoder`.
+        """
+        self.store.open()
+        self.encoder.as_sentence_transformer()
+
+    def about(self) -> About:
+        """Describe the collection and the adapter."""
+        adapter = self._adapter(None)
+        return About(
+            collection=self.store.collection,
+            segments=self.store.count(),
+            space=str(self.encoder.space),
+            adapter=adapter.kind,
+            strength=self.encoder.strength,
+            trained_steps=adapter.steps,
+            max_steps=adapter.max_steps,
+            calibrated=self.encoder.calibration is not None and self.store.cosine,
+        )
+
+    def compare(self, query: str, options: CompareOptions | None = None) -> SideBySide:
+        """Search a text with plain CLIP and with the adapter.
+
+        Raises:
+            InputError: no text, or an option outside its range.
+            StoreError: the collection cannot be searched.
+        """
+        started = time.monotonic()
+        options = options or CompareOptions()
+        if not query.strip():
+            raise InputError("the query is empty; describe what happens in the video.")
+        check_texts([query])
+        strength = self.encoder.strength if options.strength is None else options.strength
+        adapter = self._adapter(options.steps)
+        calibration = self._calibration(options.steps, strength)
+        videos = self._count_videos(started // _COUNT_SECONDS) if calibration else 0
+        min_score = None
+        if options.min_probability is not None:
+            if calibration is None:
+                raise InputError(
+                    "no probabilities are known: the adapter was not calibrated (dits-adapter calibrate), or not "
+                    "for this strength and these steps, or the scores of this collection are no cosines."
+                )
+            min_score = calibration.score_of(options.min_probability, videos=videos)
+
+        text = self._embed(query)
+        plain = normalize(text, dim=1)
+        adapted = normalize(adapter.adapt(text, strength=strength), dim=1)
+        plain_hits = self._search(plain, options, min_score=None)
+        adapted_hits = self._search(adapted, options, min_score=min_score)
+        hits = plain_hits + adapted_hits
+        path = torch.cat([plain, *_path(adapter, text)])
+        drawing, positions = self._draw(normalize(path, dim=1), adapted, hits)
+        probabilities = [
+            calibration.probability(hit.score, videos=videos) if calibration else None for hit in adapted_hits
+        ]
+        cosine = float((plain * adapted).sum().clamp(-1, 1))
+        return SideBySide(
+            query=query,
+            strength=strength,
+            steps=adapter.steps,
+            angle=float(np.degrees(np.arccos(cosine))),
+            plain=[_result(hit, positions) for hit in plain_hits],
+            adapted=[
+                _result(hit, positions, probability)
+                for hit, probability in zip(adapted_hits, probabilities, strict=True)
+            ],
+            map=drawing,
+            seconds=time.monotonic() - started,
+        )
+
+    def _search(self, query: torch.Tensor, options: CompareOptions, min_score: float | None) -> list[Hit]:
+        request = SearchRequest(
+            limit=options.limit,
+            per_video=options.per_video,
+            filter=options.filter or None,
+            min_score=min_score,
+        )
+        return self.store.search(query[0].cpu().numpy(), request)
+
+    def _calibration(self, steps: int | None, strength: float) -> Calibration | None:
+        """Return the calibration of queries adapted with these options; None where there is none."""
+        as_calibrated = strength == 1 and steps in (None, self.encoder.artifact.adapter.steps)
+        return self.encoder.calibration if as_calibrated and self.store.cosine else None
+
+    def _load_adapter(self, steps: int | None) -> Adapter:
+        adapter = self.encoder.artifact.adapter
+        return (adapter if steps is None else adapter.with_steps(steps)).for_inference()
+
+    def _embed_texts(self, queries: list[str]) -> Sequence[torch.Tensor]:
+        """Return CLIP's text embeddings, (1, d) each, un-normalized as adapters may need them."""
+        from sentence_transformers.util import batch_to_device
+
+        self.encoder._warn_if_truncated(queries)
+        model = self.encoder.as_sentence_transformer()
+        with torch.inference_mode():
+            features = batch_to_device(model.preprocess(queries), model.device)
+            embeddings: torch.Tensor = model[0](features)["sentence_embedding"]
+        return embeddings.split(1)
+
+    def _draw(self, path: torch.Tensor, query: torch.Tensor, hits: Sequence[Hit]) -> tuple[Map, dict[str, Point]]:
+        """Draw the map, for which the vectors of the hits are read: a search does not return them."""
+        ids = list(dict.fromkeys(hit.id for hit in hits))
+        vectors = self._read(ReadRequest(ids=ids, vectors=True)) if ids else {}
+        cloud = self._cloud(self.store.collection)
+        others = [vector for segment, vector in cloud.items() if segment not in vectors]
+        return project(path.cpu().numpy(), query[0].cpu().numpy(), vectors, others)
+
+    def _read_cloud(self, collection: str) -> dict[str, NDArray[np.float32]]:
+        """Read some segments, the same every time: ids are hashes, so the first ones are a fair sample."""
+        return self._read(ReadRequest(limit=_CLOUD, vectors=True))
+
+    def _read(self, request: ReadRequest) -> dict[str, NDArray[np.float32]]:
+        segments = self.store.read(request)
+        return {str(segment.id): segment.vector for segment in segments if segment.vector is not None}
+
+
+@torch.inference_mode()
+def _path(adapter: Adapter, text: torch.Tensor) -> list[torch.Tensor]:
+    """Return the way of text embeddings (1, d) through an adapter, (1, d) each, of any norm."""
+    if adapter.has_trajectory:
+        return adapter.trajectory(text)
+    return [adapter.adapt(text, strength=strength) for strength in _STRENGTHS]
+
+
+def _result(hit: Hit, positions: dict[str, Point], probability: float | None = None) -> SearchResult:
+    url = f"api/videos/{hit.video_id}" if INGESTED in hit.payload else None
+    at = hit.timestamp if hit.timestamp is not None else hit.start
+    return SearchResult(
+        video_id=hit.video_id,
+        path=hit.path,
+        start=hit.start,
+        end=hit.end,
+        timestamp=hit.timestamp,
+        score=hit.score,
+        probability=probability,
+        video=url,
+        frame=url and f"{url}/frame?at={at or 0:g}",
+        position=positions.get(str(hit.id)),
+    )

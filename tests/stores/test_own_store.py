@@ -1,0 +1,306 @@
+"""Every kind of store alike, one of a user's own included: ingestion, search, reading, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient
+
+from dits_adapter import QdrantStore
+from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
+from dits_adapter.evaluation.calibration import Calibration
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.base import (
+    Capabilities,
+    CollectionMetadata,
+    ReadRequest,
+    SegmentRow,
+    VideoFile,
+    VideoRecord,
+    VideoStore,
+)
+from dits_adapter.stores.ingest import IngestOptions, ingest
+from dits_adapter.stores.memory import MemoryStore
+from dits_adapter.stores.open import _openers, open_store, register_store
+from dits_adapter.stores.report import IngestReport
+from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
+from tests.stores.own_store import SqliteStore
+
+QUERY = np.array([1.0, 0.1, 0.5, 0, 0, 0, 0, 0], np.float32)
+Open = Callable[..., VideoStore]
+
+
+@pytest.fixture
+def sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dits_adapter.stores.open._openers", dict(_openers))
+    register_store("sqlite", SqliteStore)
+
+
+@pytest.fixture(params=["MemoryStore", "Qdrant memory", "folder", "own store"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Return a function that opens one collection, empty at first, again and again as other programs would."""
+    if request.param == "own store":
+        request.getfixturevalue("sqlite")
+        return lambda **options: open_store(f"sqlite://{tmp_path}/rows.db", **options)
+    if request.param == "folder":
+        stores: list[QdrantStore] = []
+
+        def open_folder(**options: Any) -> VideoStore:
+            while stores:
+                stores.pop().close()
+            stores.append(QdrantStore(tmp_path / "store", **options))
+            return stores[-1]
+
+        return open_folder
+    if request.param == "Qdrant memory":
+        client = QdrantClient(":memory:")
+        return lambda **options: QdrantStore(client, **options)
+    memory = MemoryStore()
+
+    def open_memory(space: EmbeddingSpace | None = None) -> VideoStore:
+        memory.space = space
+        return memory
+
+    return open_memory
+
+
+def run(store: VideoStore, folder: Path, encoder: FakeEncoder | None = None, **options: Any) -> IngestReport:
+    return ingest(store, folder, encoder or FakeEncoder(), progress=False, **options)  # type: ignore[arg-type]
+
+
+def contents(store: VideoStore) -> dict[Any, tuple[dict[str, Any], list[float]]]:
+    segments = store.read(ReadRequest(vectors=True))
+    return {s.id: (dict(s.payload), np.round(s.vector, 5).tolist()) for s in segments if s.vector is not None}
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    folder = tmp_path / "videos"
+    for seed in range(4):
+        write_video(folder / f"{seed}.mp4", seed=seed, segments=seed + 1)
+    write_video(folder / "broken.mp4", "broken")
+    write_video(folder / "half.webm", "half", seed=20, segments=3)
+    write_video(folder / "zcopy of 2.mp4", seed=2, segments=3)
+    return folder
+
+
+def test_a_second_run_decodes_nothing_and_changes_nothing(opened: Open, videos: Path) -> None:
+    report = run(opened(), videos)
+    assert (report.videos, report.segments) == (4, 10)
+    assert report.failed == {
+        str(videos / "broken.mp4"): "no video stream",
+        str(videos / "half.webm"): "it ends early",
+    }
+    assert report.duplicates == {str(videos / "zcopy of 2.mp4"): str(videos / "2.mp4")}
+    store = opened()
+    assert (store.count(), store.count_videos()) == (10, 4)
+    before = contents(store)
+    encoder = FakeEncoder()
+    report = run(opened(), videos, encoder)
+    assert (encoder.decoded, report.videos, report.present, report.known) == ([], 0, 4, 2)
+    assert contents(opened()) == before
+
+
+def test_a_run_that_was_stopped_is_completed_by_the_next(opened: Open, videos: Path) -> None:
+    clean = MemoryStore()
+    run(clean, videos)
+    for stop in range(1, 8):
+        encoder = FakeEncoder()
+
+        def interrupt(path: str, encoder: FakeEncoder = encoder, stop: int = stop) -> None:
+            if len(encoder.decoded) == stop:
+                raise KeyboardInterrupt
+
+        encoder.before = interrupt
+        try:
+            run(opened(), videos, encoder)
+        except KeyboardInterrupt:
+            continue
+        break
+    assert contents(opened()) == contents(clean)
+    assert sorted(r.path for r in opened().records()) == sorted(r.path for r in clean.records())
+
+
+def test_a_video_with_a_missing_segment_is_done_again(opened: Open, tmp_path: Path) -> None:
+    """A run that is killed leaves the first segments of a video, without the one that says how many there are."""
+    video = write_video(tmp_path / "videos" / "a.mp4", seed=1, segments=3)
+    clean = MemoryStore()
+    run(clean, video)
+    rows = [row for row in clean._rows.values() if row.segments is None]
+    store = opened()
+    store.create(CollectionMetadata(space=fake_space()))
+    store.write(rows)
+    assert (store.count(), store.count_videos()) == (2, 0)
+    assert not next(iter(store.records())).complete
+    assert run(opened(), video).videos == 1
+    assert contents(opened()) == contents(clean)
+
+
+def test_a_renamed_file_is_followed_and_replaced_content_deleted(opened: Open, videos: Path) -> None:
+    run(opened(), videos)
+    (videos / "zcopy of 2.mp4").unlink()
+    (videos / "3.mp4").rename(videos / "renamed.mp4")
+    write_video(videos / "0.mp4", seed=50, segments=2)
+    encoder = FakeEncoder()
+    report = run(opened(), videos, encoder)
+    assert [Path(path).name for path in encoder.decoded] == ["0.mp4"]
+    assert (report.moved, report.videos) == (1, 1)
+    clean = MemoryStore()
+    run(clean, videos)
+    assert contents(opened()) == contents(clean)
+
+
+def test_sync_deletes_videos_and_failures_of_files_that_are_gone(opened: Open, videos: Path) -> None:
+    run(opened(), videos)
+    for name in ("1.mp4", "broken.mp4"):
+        (videos / name).unlink()
+    report = run(opened(), videos, sync=True)
+    assert sorted(report.removed) == [str(videos / "1.mp4"), str(videos / "broken.mp4")]
+    assert {Path(record.path).name for record in opened().records()} == {"0.mp4", "2.mp4", "3.mp4", "half.webm"}
+    shutil.rmtree(videos)
+    videos.mkdir()
+    with pytest.raises(InputError, match="Mount the disk"):
+        run(opened(), videos, sync=True)
+
+
+def test_a_failure_is_tried_again_when_asked(opened: Open, videos: Path) -> None:
+    run(opened(), videos)
+    encoder = FakeEncoder()
+    run(opened(), videos, encoder, retry_failed=True)
+    assert sorted(Path(path).name for path in encoder.decoded) == ["broken.mp4", "half.webm"]
+    status = os.stat(videos / "broken.mp4")
+    write_video(videos / "broken.mp4", seed=60)
+    os.utime(videos / "broken.mp4", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert run(opened(), videos).videos == 1
+    assert sum(bool(record.failure) for record in opened().records()) == 1
+
+
+def test_other_metadata_are_refused(opened: Open, videos: Path) -> None:
+    run(opened(), videos, segment_seconds=2.0)
+    with pytest.raises(SpaceMismatchError, match=r"video encoder.*fake-1.*collection"):
+        run(opened(), videos, FakeEncoder(fake_space(1)), segment_seconds=2.0)
+    with pytest.raises(StoreError, match=r"holds segments of 2 s .* and this asks for whole videos"):
+        run(opened(), videos)
+    with pytest.raises(InputError, match="overlap is 2"):
+        run(opened(), videos, segment_seconds=2.0, overlap=2.0)
+    with pytest.raises(SpaceMismatchError, match=r"the query.*fake-1"):
+        opened(space=fake_space(1)).search(QUERY)
+    with pytest.raises(SpaceMismatchError, match="the videos to be stored"):
+        opened(space=fake_space(1)).create(CollectionMetadata(space=fake_space(), segment_seconds=2.0))
+    metadata = opened().metadata()
+    assert metadata is not None
+    assert (metadata.space.fingerprint, metadata.segment_seconds) == (fake_space().fingerprint, 2.0)
+
+
+def test_a_collection_that_is_not_there_is_named(opened: Open) -> None:
+    for use in (lambda s: s.search(QUERY), lambda s: s.metadata(), lambda s: s.open()):
+        with pytest.raises(StoreError):
+            use(opened())
+
+
+@pytest.mark.parametrize("probability", [0.3, 0.6])
+def test_a_least_probability_is_a_least_score(opened: Open, videos: Path, probability: float) -> None:
+    run(opened(), videos)
+    store = opened(space=fake_space())
+    calibration = Calibration(slope=8, offset=-2, videos=40, queries=80, log_loss=0.3, ece=0.02)
+    count = store.count_videos()
+    every = store.search(QUERY, limit=6, per_video=4)
+    assert store.cosine
+    likely = [hit.id for hit in every if calibration.probability(hit.score, videos=count) >= probability]
+    least = calibration.score_of(probability, videos=count)
+    assert [hit.id for hit in store.search(QUERY, limit=6, per_video=4, min_score=least)] == likely
+    assert len(likely) < len(every)
+
+
+def test_segments_are_read_by_ids_by_a_field_and_the_first_few(opened: Open, videos: Path) -> None:
+    run(opened(), videos)
+    store = opened()
+    everything = contents(store)
+    assert len(everything) == 10
+    (first, (payload, vector)), *_ = everything.items()
+    (read,) = store.read(ReadRequest(ids=[first], vectors=True, frames=True))
+    assert (dict(read.payload), np.round(read.vector, 5).tolist()) == (payload, vector)  # type: ignore[arg-type]
+    assert read.frame_vectors is not None
+    assert read.frame_vectors.shape == (FRAMES, 8)
+    assert read.vector is not None
+    np.testing.assert_allclose(np.linalg.norm(read.frame_vectors, axis=1), 1, atol=1e-5)
+
+    of_video = {id for id, (p, _) in everything.items() if p["video_id"] == payload["video_id"]}
+    assert {
+        s.id for s in store.read(ReadRequest(field="video_id", values=[payload["video_id"], "no"]))
+    } == of_video
+    assert {s.id for s in store.read(ReadRequest(field="", values=[str(first), "7", "no"]))} == {first}
+    assert len(list(store.read(ReadRequest(field="path", values=[str(videos / "broken.mp4")])))) == 0
+    by_size = {s.id for s in store.read(ReadRequest(field="mtime_ns", values=[str(payload["mtime_ns"])]))}
+    assert first in by_size
+    assert len(list(store.read(ReadRequest(limit=3)))) == 3
+    assert len(list(store.read(ReadRequest(limit=100)))) == 10
+    assert list(store.read(ReadRequest(ids=[str(uuid.uuid4())]))) == []
+
+
+def test_deleting_and_moving_touch_nothing_else(opened: Open, videos: Path) -> None:
+    run(opened(), videos)
+    store = opened()
+    video = next(record for record in store.records() if record.path.endswith("/3.mp4"))
+    store.update_path(VideoFile("/moved.mp4", 5, 6, video.video_id))
+    moved = {r.path: r for r in store.records()}["/moved.mp4"]
+    assert moved == VideoRecord("/moved.mp4", 5, 6, video.video_id, found=4, expected=4)
+    store.delete([moved])
+    assert (store.count(), store.count_videos()) == (6, 3)
+    assert len([record for record in store.records() if record.failure]) == 2
+
+
+def test_writing_a_segment_twice_stores_it_once(opened: Open, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4")
+    (segment, _) = FakeEncoder().iter_segments([str(video)], on_error=pytest.fail)
+    row = SegmentRow.of(VideoFile("/a.mp4", 1, 2, str(uuid.uuid4())), segment)
+    store = opened()
+    store.create(CollectionMetadata(space=fake_space()))
+    store.write([row])
+    store.write([row])
+    assert store.count() == 1
+
+
+class TestOpenStore:
+    def test_an_own_scheme_opens_an_own_store(self, sqlite: None, tmp_path: Path) -> None:
+        store = open_store(f"SQLite://{tmp_path}/rows.db", "mine", space=fake_space())
+        assert isinstance(store, SqliteStore)
+        assert (store.name, store.space) == ("mine", fake_space())
+        with pytest.raises(InputError, match="unexpected keyword argument 'tenant'"):
+            open_store(f"sqlite://{tmp_path}/rows.db", tenant="acme")
+
+    def test_folders_memory_and_urls_are_qdrants(self, tmp_path: Path) -> None:
+        for location in (tmp_path / "store", ":memory:", "http://localhost:1", "HTTPS://localhost:1"):
+            store = open_store(
+                location, "mine", space=fake_space(), vector="clip", tenant="acme", trust_foreign=True
+            )
+            assert isinstance(store, QdrantStore)
+            assert (store.name, store.vector, store.tenant) == ("mine", "clip", "acme")
+        assert open_store(":memory:").capabilities == Capabilities(frames=True, tenants=True)
+        assert open_store("http://localhost:1").capabilities.remote
+
+    def test_an_unknown_scheme_is_answered_with_those_there_are(self) -> None:
+        with pytest.raises(InputError, match=r"'lance://x': no store opens this.*http://, https://"):
+            open_store("lance://x")
+        with pytest.raises(InputError, match="scheme is 'a b'"):
+            register_store("a b", SqliteStore)
+
+
+def test_options_of_an_ingestion_come_as_one_object_or_as_keywords(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4")
+    store = MemoryStore()
+    ingest(store, video, FakeEncoder(), IngestOptions(segment_seconds=2.0), progress=False)  # type: ignore[arg-type]
+    assert store.metadata().segment_seconds == 2.0
+    with pytest.raises(InputError, match="no option 'segment_second'; there are segment_seconds"):
+        run(store, video, segment_second=2.0)
+    with pytest.raises(InputError, match="give IngestOptions or options"):
+        ingest(store, video, FakeEncoder(), IngestOptions(), progress=False, sync=True)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no options"):
+        run(MemoryStore(), video, store_options=IngestOptions())
