@@ -291,8 +291,8 @@ class TestCommand:
 
         folder = artifact.save(tmp_path / "adapter")
         before = (folder / "config.json").read_bytes()
-        assert "demo-dits is no folder of yours; say with --out" in refusal(pairs, "demo-dits")
-        assert "no folder of yours" in refusal(pairs, "somebody/adapter")
+        assert "demo-dits is not a folder of yours; name one for the calibrated adapter with --out" in refusal(pairs, "demo-dits")
+        assert "not a folder of yours" in refusal(pairs, "somebody/adapter")
         held = Pairs.load(pairs)
         held.of_videos(np.arange(12)).save(tmp_path / "few.safetensors")
         assert "12 held-out videos are too few" in refusal(tmp_path / "few.safetensors", folder)
@@ -305,7 +305,7 @@ class TestCommand:
         (tmp_path / "mine" / "file").touch()
         assert "holds no adapter" in refusal(pairs, folder, "--out", tmp_path / "mine")
         (folder / ONNX).mkdir()
-        assert "export that again" in refusal(pairs, folder)
+        assert "export it again" in refusal(pairs, folder)
         assert (folder / "config.json").read_bytes() == before
 
 
