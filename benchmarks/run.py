@@ -24,7 +24,7 @@ from benchmarks.vectors import MADE, TOY, embed_splits, has_split, open_splits
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.find import find_adapter
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.encoders.clip import pick_device
+from dits_adapter.encoders._torch import pick_device
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.evaluation.comparison import PLAIN
 from dits_adapter.training.compare import check_splits, fit_all, tabulate

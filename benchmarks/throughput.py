@@ -166,7 +166,8 @@ def write_video(path: Path, seed: int) -> Path:
 
 def video_ways(paths: Sequence[Path], encoder: VideoEncoder) -> dict[str, Callable[[], np.ndarray]]:
     """Return the ways to embed videos, (n, d), the plain script first, then its parts alone."""
-    clip = encoder.clip
+    clip = encoder.encoder
+    assert isinstance(clip, Clip)
     images = list(_frames(paths[0]))
     pixels = clip.preprocess(images)
 
@@ -179,7 +180,7 @@ def video_ways(paths: Sequence[Path], encoder: VideoEncoder) -> dict[str, Callab
         "decoding alone, decord": lambda: np.stack([_frames(path) for path in paths]),
         "decoding alone, VideoEncoder's": lambda: np.stack([decode_frames(path, FRAMES).frames for path in paths]),
         "preprocessing alone": lambda: np.stack([clip.preprocess(images) for _ in paths]),
-        "image tower alone": lambda: np.stack([clip.embed_pixels(pixels).cpu().numpy() for _ in paths]),
+        "image tower alone": lambda: np.stack([clip.embed([pixels]).frames for _ in paths]),
     }
 
 
@@ -207,7 +208,8 @@ def text_ways(count: int, folder: Path, device: torch.device) -> dict[str, Calla
     texts = [caption for scene in scenes("test") for caption in video_captions(scene)][:count]
     eager = DITSQueryEncoder.from_pretrained(ADAPTER, device=device)
     exported = DITSQueryEncoder.from_pretrained(eager.export_onnx(folder / EXPORTED), backend="onnx")
-    clip = VideoEncoder.from_pretrained(ADAPTER, device=device).clip
+    clip = VideoEncoder.from_pretrained(ADAPTER, device=device).encoder
+    assert isinstance(clip, Clip)
 
     def plain() -> np.ndarray:
         inputs = clip.tokenizer(texts, padding=True, return_tensors="pt").to(clip.model.device)

@@ -6,8 +6,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterable
-from importlib.util import find_spec
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -15,29 +14,31 @@ import numpy as np
 
 from dits_adapter._extras import name_missing_extra
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.artifact.find import find_artifact, is_artifact, is_exported
-from dits_adapter.backends.base import Array, Backend
-from dits_adapter.errors import InputError, SpaceMismatchError
+from dits_adapter.artifact.find import find_adapter, find_encoder, is_exported
+from dits_adapter.backends.base import Backend
+from dits_adapter.backends.onnx_runtime import OnnxBackend, onnx_installed
+from dits_adapter.encoders.base import Device, EncoderSource
+from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
+from dits_adapter.hub import absolute_name
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.vectors import FloatArray
+from dits_adapter.video.formats import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
-    import torch
-    from qdrant_client import QdrantClient
     from sentence_transformers import SentenceTransformer
 
+    from dits_adapter.backends.onnx_export import HeldOutPairs
     from dits_adapter.backends.pytorch import TorchBackend
-    from dits_adapter.data.pairs import Pairs
-    from dits_adapter.encoders.clip import ClipSource
+    from dits_adapter.stores.base import VideoStore
     from dits_adapter.xpool import XPoolReranker
 
+__all__ = ["DITSQueryEncoder", "OnMismatch", "check_texts"]
+
 OnMismatch = Literal["raise", "warn", "bypass"]
-VIDEO_FILE = re.compile(r"\S*\.(mp4|m4v|mov|avi|mkv|webm|mpe?g|ts|flv|wmv|3gp|ogv)", re.IGNORECASE)
+"""Reaction to an encoder or a collection of another space: refuse it, go on, or encode queries as plain CLIP."""
 
-
-def onnx_installed() -> bool:
-    """Tell whether `backend="onnx"` has what it imports."""
-    return all(find_spec(package) for package in ("onnxruntime", "tokenizers"))
+_VIDEO_FILE = re.compile(rf"\S*({'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES)))})", re.IGNORECASE)
 
 
 def check_texts(texts: Iterable[str]) -> None:
@@ -49,17 +50,22 @@ def check_texts(texts: Iterable[str]) -> None:
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"text {row} is of type {type(text).__name__}; only strings are accepted.")
-        if VIDEO_FILE.fullmatch(text):
+        if _VIDEO_FILE.fullmatch(text):
             raise InputError(
                 f"text {row} is the name of a video file ({text}); embed videos with VideoEncoder.encode_video."
             )
 
 
 class DITSQueryEncoder:
-    """Encodes queries so that they lie among the videos, and documents as plain CLIP does.
+    """Encoder of queries, which lie among the videos then, and of documents, as plain CLIP does.
 
-    Safe to use from several threads. The CLIP is loaded by the first call that needs it, and its space is checked
-    against the adapter's then; `adapt` needs none.
+    Safe to use from several threads. The text encoder is loaded by the first call that needs it, and its space is
+    checked against the adapter's then; `adapt` needs none. One that `from_pretrained` made can be pickled and
+    copied: it travels by its name and options, and loads where it arrives.
+
+    Attributes:
+        strength: how far queries move on the sphere, 0 (plain CLIP) to 1.
+        on_mismatch: see `from_pretrained`.
 
     Example:
         >>> encoder = DITSQueryEncoder.from_pretrained("demo-dits")
@@ -68,15 +74,20 @@ class DITSQueryEncoder:
     """
 
     def __init__(self, backend: Backend, *, strength: float = 1.0, on_mismatch: OnMismatch = "raise") -> None:
+        if not 0 <= strength <= 1:
+            raise InputError(f"strength is {strength}; it goes from 0 (plain CLIP) to 1 (fully adapted).")
         if on_mismatch not in ("raise", "warn", "bypass"):
             raise InputError(f'on_mismatch is {on_mismatch!r}; it is one of "raise", "warn" and "bypass".')
         self.strength = strength
         self.on_mismatch: OnMismatch = on_mismatch
         self._backend = backend
+        self._name: str | None = None
+        self._options: dict[str, Any] = {}
         self._lock = threading.RLock()
+        self._model: SentenceTransformer | None = None
         self._checked = False
         self._mismatched = False
-        self._truncation_said = False
+        self._truncation_warned = False
 
     @classmethod
     @name_missing_extra("an adapter that was not exported, or is run on torch,")
@@ -87,83 +98,65 @@ class DITSQueryEncoder:
         backend: Literal["auto", "torch", "onnx"] = "auto",
         encoder: str | PathLike[str] | None = None,
         revision: str | None = None,
-        device: str | torch.device = "auto",
+        device: Device = "auto",
         steps: int | None = None,
         strength: float = 1.0,
         on_mismatch: OnMismatch = "raise",
     ) -> DITSQueryEncoder:
-        """Load a trained adapter and the CLIP that it was trained for.
+        """Load a trained adapter and the encoder that it was trained for.
 
         Args:
             id_or_path: an artifact's folder, a bundled name (`demo-dits`) or a hub id. The folder or id of a bare
-                CLIP is taken too, with a warning: without an adapter its queries are plain CLIP.
+                encoder is taken too, with a warning: without an adapter its queries are plain CLIP.
             backend: `onnx`, for an artifact that `dits-adapter export` wrote: ONNX Runtime on the CPU, without
-                torch or transformers, and the CLIP text tower that was exported along; or `torch`, which any
+                torch or transformers, and the text tower that was exported along; or `torch`, which any
                 artifact can, and which trajectories, saving and the sentence-transformers model need. `auto`
-                takes `onnx` where that was exported and is installed, and nothing is asked that is torch's alone.
-            encoder: folder or hub id of the CLIP; by default the one that the artifact names (torch only).
+                takes `onnx` where that was exported and is installed, and no option needs torch.
+            encoder: folder or hub id of the encoder; by default the one that the artifact names (torch only).
             revision: hub revision of the artifact.
-            device: a torch device or `"auto"`. Another one than the CPU is torch's alone, and so decides for it.
+            device: a torch device or `"auto"`. One other than the CPU needs torch, and so decides for it.
             steps: truncated timesteps T' to run instead of the trained number; 0 is plain CLIP (torch only).
             strength: how far queries move on the sphere, 0 (plain CLIP) to 1.
-            on_mismatch: what to do when the CLIP, or a checked collection, lives in another space than the
+            on_mismatch: what to do when the encoder, or a checked collection, lives in another space than the
                 adapter: `raise` refuses, `warn` goes on, `bypass` warns and encodes queries as plain CLIP.
 
         Raises:
-            ArtifactError: the artifact or the CLIP cannot be loaded.
+            ArtifactError: the artifact or the encoder cannot be loaded.
             InputError: an option outside its range, or steps for an adapter that has none.
-            MissingExtraError: ONNX Runtime, or the packages of the extra `torch`, are not installed.
+            MissingExtraError: a package that the backend runs on is not installed.
         """
-        if not 0 <= strength <= 1:
-            raise InputError(f"strength is {strength}; it goes from 0 (plain CLIP) to 1 (fully adapted).")
         if backend not in ("auto", "torch", "onnx"):
             raise InputError(f'backend is {backend!r}; it is "auto", "torch" or "onnx".')
-        folder = find_artifact(id_or_path, revision, onnx=backend == "onnx")
-        given = {"encoder": encoder, "steps": steps, "device": None if str(device) in ("auto", "cpu") else device}
-        of_torch = [name for name, value in given.items() if value is not None]
-        if backend == "auto" and not of_torch and is_artifact(folder) and onnx_installed():
-            folder = find_artifact(id_or_path, revision, onnx=True)
-            backend = "onnx" if is_exported(folder) else "torch"
-        if backend == "onnx":
-            from dits_adapter.backends.onnx_runtime import OnnxBackend
+        options: dict[str, Any] = {
+            "backend": backend,
+            "encoder": None if encoder is None else absolute_name(encoder),
+            "revision": revision,
+            "device": str(device),
+            "steps": steps,
+        }
+        chosen = _backend(fspath(id_or_path), **options)
+        made = cls(chosen, strength=strength, on_mismatch=on_mismatch)
+        made._name, made._options = absolute_name(id_or_path), options
+        return made
 
-            if of_torch:
-                raise InputError(
-                    f'{of_torch[0]} cannot be chosen with backend="onnx", which runs on the CPU what was exported.'
-                )
-            return cls(OnnxBackend(folder, strength=strength), strength=strength, on_mismatch=on_mismatch)
+    @property
+    def name_or_path(self) -> str | None:
+        """Name that `from_pretrained` was given, folders as absolute paths; None for one built otherwise."""
+        return self._name
 
-        from dits_adapter.artifact.find import find_encoder
-        from dits_adapter.backends.pytorch import TorchBackend
-        from dits_adapter.encoders.clip import ClipSource, is_clip
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options with which `from_pretrained(name_or_path, **options)` makes the same encoder; ready for JSON."""
+        return {**self._options, "strength": self.strength, "on_mismatch": self.on_mismatch}
 
-        if not is_artifact(folder) and is_clip(folder):
-            return cls._plain(ClipSource.find(id_or_path, revision), device)
-        artifact = Artifact.load(folder)
-        if steps is not None and steps != artifact.adapter.steps:
-            artifact.adapter, artifact.calibration = artifact.adapter.with_steps(steps), None
-        if encoder is not None:
-            source = ClipSource.find(encoder)
-        else:
-            source = ClipSource.find(find_encoder(folder, artifact.space), artifact.space.revision)
-        chosen = TorchBackend(artifact, source, device=device, strength=strength)
-        return cls(chosen, strength=strength, on_mismatch=on_mismatch)
-
-    @classmethod
-    def _plain(cls, source: ClipSource, device: str | torch.device) -> DITSQueryEncoder:
-        """Stand in for an adapter that has not been trained yet."""
-        from dits_adapter.adapters import AffineAdapter, AffineConfig
-        from dits_adapter.backends.pytorch import TorchBackend
-        from dits_adapter.encoders.clip import load_clip
-
-        warnings.warn(
-            f"{source.name} is a CLIP without an adapter: its queries are encoded as plain CLIP. "
-            "Train an adapter for it with: dits-adapter train",
-            stacklevel=3,
-        )
-        space = EmbeddingSpace.of(load_clip(source.location, revision=source.revision, device=device))
-        identity = AffineAdapter(AffineConfig(width=space.width)).eval()
-        return cls(TorchBackend(Artifact(identity, space), source, device=device, strength=1.0))
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._name is None:
+            raise InputError(
+                "this DITSQueryEncoder was built around a backend, which cannot travel to another process or be "
+                "copied; make it with DITSQueryEncoder.from_pretrained(name)."
+            )
+        state = {"_mismatched": self._mismatched, "_truncation_warned": self._truncation_warned}
+        return _restore, (type(self), self._name, self.options), state
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -172,7 +165,7 @@ class DITSQueryEncoder:
 
     @property
     def calibration(self) -> Calibration | None:
-        """What turns the scores of these queries into probabilities.
+        """Calibration that turns the scores of these queries into probabilities.
 
         None where the adapter was not calibrated, runs with another strength than 1 or other steps than it was
         trained with, or has met another space (known once a text was encoded).
@@ -182,6 +175,10 @@ class DITSQueryEncoder:
     @property
     def _bypassed(self) -> bool:
         return self._mismatched and self.on_mismatch == "bypass"
+
+    @property
+    def _query_strength(self) -> float:
+        return 0.0 if self._bypassed else self.strength
 
     @property
     def artifact(self) -> Artifact:
@@ -198,12 +195,12 @@ class DITSQueryEncoder:
             raise InputError('this needs the adapter itself; load it with backend="torch".')
         return self._backend  # type: ignore[return-value]
 
-    def encode_query(self, texts: str | Iterable[str], *, batch_size: int = 64) -> Array:
+    def encode_query(self, texts: str | Iterable[str], *, batch_size: int = 64) -> FloatArray:
         """Encode queries on the video side.
 
         Args:
-            texts: any iterable of strings, or one string. Text beyond CLIP's 77 tokens is cut off, with a warning
-                the first time.
+            texts: any iterable of strings, or one string. Text beyond the tokens that the encoder reads (CLIP: 77)
+                is cut off, with a warning the first time.
             batch_size: texts a forward pass.
 
         Returns:
@@ -212,20 +209,30 @@ class DITSQueryEncoder:
 
         Raises:
             InputError: something else than text, or the path of a video file.
-            SpaceMismatchError: the CLIP is another one than the adapter was trained for (`on_mismatch="raise"`).
+            SpaceMismatchError: the encoder is another one than the adapter was trained for
+                (`on_mismatch="raise"`).
         """
-        return self._encode(texts, "query", batch_size)
+        return self._encode(texts, batch_size, "query")
 
-    def encode_document(self, texts: str | Iterable[str], *, batch_size: int = 64) -> Array:
+    def encode_document(self, texts: str | Iterable[str], *, batch_size: int = 64) -> FloatArray:
         """Encode texts as plain CLIP, never adapted; otherwise as `encode_query`."""
-        return self._encode(texts, "document", batch_size)
+        return self._encode(texts, batch_size, "document")
+
+    def embed(self, texts: str | Iterable[str], *, batch_size: int = 64) -> FloatArray:
+        """Embed texts as the encoder does, neither adapted nor normalized: (n, d), as `adapt` takes them.
+
+        Arguments and errors are those of `encode_query`.
+        """
+        return self._encode(texts, batch_size, "embedding")
 
     @overload
-    def adapt(self, vectors: Any, *, return_trajectory: Literal[False] = False) -> Array: ...
+    def adapt(self, vectors: Any, *, return_trajectory: Literal[False] = False) -> FloatArray: ...
     @overload
-    def adapt(self, vectors: Any, *, return_trajectory: Literal[True]) -> tuple[Array, Array]: ...
+    def adapt(self, vectors: Any, *, return_trajectory: Literal[True]) -> tuple[FloatArray, FloatArray]: ...
 
-    def adapt(self, vectors: Any, *, return_trajectory: bool = False) -> Array | tuple[Array, Array]:
+    def adapt(
+        self, vectors: Any, *, return_trajectory: bool = False
+    ) -> FloatArray | tuple[FloatArray, FloatArray]:
         """Move text embeddings that somebody already has; loads no text encoder.
 
         Args:
@@ -243,12 +250,12 @@ class DITSQueryEncoder:
         array = np.asarray(vectors.cpu() if hasattr(vectors, "cpu") else vectors, dtype=np.float32)
         single = array.ndim == 1
         array = array[None] if single else array
-        adapted = self._backend.adapt(array, strength=0.0 if self._bypassed else self.strength)
+        adapted = self._backend.adapt(array, strength=self._query_strength)
         adapted = adapted[0] if single else adapted
         return (adapted, self._backend.trajectory(array)) if return_trajectory else adapted
 
-    def xpool_reranker(self, text: str, query: Array | None = None) -> XPoolReranker:
-        """Return what re-ranks hits by X-Pool: `store.search(query, rerank=encoder.xpool_reranker(text, query))`.
+    def xpool_reranker(self, text: str, query: FloatArray | None = None) -> XPoolReranker:
+        """Return a re-ranker of hits by X-Pool, as in `store.search(query, rerank=encoder.xpool_reranker(text))`.
 
         Args:
             text: pools the frames of a segment.
@@ -267,18 +274,22 @@ class DITSQueryEncoder:
         query = self.encode_query(text) if query is None else query
         return XPoolReranker(self.artifact.xpool, query, self.encode_document(text))
 
-    def check(self, client: QdrantClient, collection: str) -> None:
-        """Refuse a Qdrant collection of another embedding space, as `on_mismatch` says.
+    def check(self, store: VideoStore) -> None:
+        """Refuse a collection of another embedding space, as `on_mismatch` says.
 
         Raises:
             SpaceMismatchError: naming both spaces and their differences (`on_mismatch="raise"`).
+            StoreError: no such collection, it cannot be reached, or it does not say which space it is of.
         """
-        from dits_adapter.stores.qdrant.store import collection_space
-
-        theirs = collection_space(client, collection)
-        self._guard(
-            lambda: self.space.require(theirs, mine="the adapter", theirs=f"the collection {collection!r}")
-        )
+        metadata = store.metadata()
+        name = f"the collection {store.name!r}"
+        if metadata is None:
+            raise StoreError(
+                f"{name} does not say which embedding space its vectors live in: something other than "
+                "dits_adapter made it."
+            )
+        theirs = metadata.space
+        self._guard(lambda: self.space.require(theirs, mine="the adapter", theirs=name))
 
     def save_pretrained(self, folder: str | PathLike[str]) -> Path:
         """Write the adapter as an artifact; see `Artifact.save`."""
@@ -301,26 +312,41 @@ class DITSQueryEncoder:
         return str(commit.commit_url)
 
     @name_missing_extra("exporting to ONNX")
-    def export_onnx(self, folder: str | PathLike[str], *, int8: Pairs | None = None) -> Path:
-        """Write an artifact that `backend="onnx"` can load, too; see `dits_adapter.export.export`."""
+    def export_onnx(self, folder: str | PathLike[str], *, int8: HeldOutPairs | None = None) -> Path:
+        """Write an artifact that `backend="onnx"` can load, too; see `backends.onnx_export.export`."""
+        backend = self._torch
         from dits_adapter.backends.onnx_export import export
 
-        self._load()
-        return export(self._torch, folder, int8=int8)
+        self.load()
+        return export(backend, folder, int8=int8)
 
+    @name_missing_extra("the sentence-transformers model")
     def as_sentence_transformer(self) -> SentenceTransformer:
-        """Return the sentence-transformers model behind this encoder: CLIP, adapter, normalization.
+        """Return this encoder as a sentence-transformers model: encoder, adapter, normalization, all shared.
 
         Its `encode_query` adapts; its `encode_document`, `encode` and image inputs stay plain CLIP.
         Its `encode_query` is plain, too, where `on_mismatch="bypass"` has met another space: `check` it first.
-        """
-        self._load()
-        model = self._torch.model
-        model[1].strength = 0.0 if self._bypassed else self.strength
-        return model
 
-    def _load(self) -> None:
-        """Load the text tower and see that it is the one that the adapter was trained for."""
+        Raises:
+            InputError: this encoder runs on ONNX Runtime, or is of a family that sentence-transformers cannot run.
+        """
+        backend = self._torch
+        from dits_adapter.backends.sentence_transformers import sentence_transformer
+
+        self.load()
+        with self._lock:
+            if self._model is None:
+                self._model = sentence_transformer(backend, self._query_strength)
+            self._model[1].strength = self._query_strength
+            return self._model
+
+    def load(self) -> None:
+        """Load the text encoder now, and not with the first text.
+
+        Raises:
+            ArtifactError: it cannot be loaded.
+            SpaceMismatchError: it is another one than the adapter was trained for (`on_mismatch="raise"`).
+        """
         with self._lock:
             if not self._checked:
                 actual = self._backend.load()
@@ -342,29 +368,85 @@ class DITSQueryEncoder:
             else:
                 warnings.warn(f"{error} Going on as asked; expect wrong rankings.", stacklevel=4)
 
-    def _encode(self, texts: str | Iterable[str], task: str, batch_size: int) -> Array:
+    def _encode(
+        self, texts: str | Iterable[str], batch_size: int, task: Literal["query", "document", "embedding"]
+    ) -> FloatArray:
         single = isinstance(texts, str)
         batch = [texts] if isinstance(texts, str) else list(texts)
         check_texts(batch)
-        self._load()
+        self.load()
         if not batch:
             return np.empty((0, self.space.width), np.float32)
         self._warn_if_truncated(batch)
-        adapted = task == "query" and not self._bypassed
-        vectors = self._backend.encode(batch, adapted=adapted, batch_size=batch_size)
+        if task == "embedding":
+            vectors = self._backend.embed(batch, batch_size=batch_size)
+        else:
+            strength = self._query_strength if task == "query" else 0.0
+            vectors = self._backend.encode(batch, strength=strength, batch_size=batch_size)
         return vectors[0] if single else vectors
 
     def _warn_if_truncated(self, texts: list[str]) -> None:
-        """Warn, once, of a text that is longer than CLIP reads."""
+        """Warn, once, of a text that is longer than the encoder reads."""
         limit = self._backend.max_tokens
-        long = [] if self._truncation_said else [text for text in texts if len(text) > limit - 2]
+        long = [] if self._truncation_warned else [text for text in texts if len(text) > limit - 2]
         if not long:  # a token has at least one character
             return
         counts = self._backend.count_tokens(long)
         if max(counts) > limit:
-            self._truncation_said = True
+            self._truncation_warned = True
             warnings.warn(
-                f"a text has {max(counts)} tokens; CLIP reads the first {limit} and ignores the rest "
+                f"a text has {max(counts)} tokens; the encoder reads the first {limit} and ignores the rest "
                 f"(said once): {long[int(np.argmax(counts))][:60]!r}…",
                 stacklevel=4,
             )
+
+
+def _restore(cls: type[DITSQueryEncoder], name: str, options: dict[str, Any]) -> DITSQueryEncoder:
+    return cls.from_pretrained(name, **options)
+
+
+def _backend(
+    name: str, *, backend: str, encoder: str | None, revision: str | None, device: str, steps: int | None
+) -> Backend:
+    """Load the backend that the options choose; see `DITSQueryEncoder.from_pretrained`."""
+    of_torch = {"encoder": encoder, "steps": steps, "device": None if device in ("auto", "cpu") else device}
+    needs_torch = [option for option, value in of_torch.items() if value is not None]
+    onnx = backend == "onnx" or (backend == "auto" and not needs_torch and onnx_installed())
+    folder = find_adapter(name, revision, onnx=onnx)
+    if folder is None:
+        if backend == "onnx":
+            raise ArtifactError(f'{name}: is no adapter; backend="onnx" runs those that were exported.')
+        return _plain(EncoderSource.find(name, revision), device)
+    if backend == "onnx" or (onnx and is_exported(folder)):
+        if needs_torch:
+            raise InputError(
+                f'{needs_torch[0]} cannot be chosen with backend="onnx", which runs on the CPU what was exported.'
+            )
+        return OnnxBackend(folder)
+
+    from dits_adapter.backends.pytorch import TorchBackend
+
+    artifact = Artifact.load(folder)
+    if steps is not None and steps != artifact.adapter.steps:
+        artifact.adapter, artifact.calibration = artifact.adapter.with_steps(steps), None
+    if encoder is not None:
+        source = EncoderSource.find(encoder)
+    else:
+        source = EncoderSource.find(find_encoder(folder, artifact.space), artifact.space.revision)
+    return TorchBackend(artifact, source, device=device)
+
+
+def _plain(source: EncoderSource, device: str) -> Backend:
+    """Return a backend for an encoder whose adapter has not been trained yet."""
+    from dits_adapter.adapters import AffineAdapter, AffineConfig
+    from dits_adapter.backends.pytorch import TorchBackend
+
+    warnings.warn(
+        f"{source.name} is an encoder without an adapter: its queries are encoded as plain CLIP. "
+        "Train an adapter for it with: dits-adapter train",
+        stacklevel=4,
+    )
+    encoder = source.load(device)
+    space = EmbeddingSpace.of(encoder)
+    identity = AffineAdapter(AffineConfig(width=space.width)).eval()
+    return TorchBackend(Artifact(identity, space), source, device=device, encoder=encoder)

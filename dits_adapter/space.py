@@ -1,6 +1,6 @@
-"""Which embedding space a vector lives in, and how to tell two spaces apart that have the same width.
+"""Embedding spaces: the identity of the space a vector lives in, and the comparison of two of the same width.
 
-Two CLIPs of the same width give vectors that no dimension check can distinguish. An `EmbeddingSpace` travels
+Two encoders of the same width give vectors that no dimension check can distinguish. An `EmbeddingSpace` travels
 with every adapter, cache and collection; opening one of another space is refused by name.
 """
 
@@ -10,34 +10,57 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from dits_adapter.errors import SpaceMismatchError
+from dits_adapter.vectors import EmbeddedClips, FloatArray
+
+__all__ = [
+    "CANARY_COSINE",
+    "CANARY_TEXTS",
+    "Canaries",
+    "Embedder",
+    "EmbeddingSpace",
+    "canary_images",
+]
 
 
-class CanaryEncoder(Protocol):
-    """What `EmbeddingSpace.of` needs of an encoder; see `dits_adapter.encoders.clip.Clip`."""
+class Embedder(Protocol):
+    """Part of an encoder that describes its space; `dits_adapter.encoders.Encoder` is the whole."""
 
     @property
-    def source(self) -> Any:
-        """Where the encoder is: `name` and `revision`."""
+    def name(self) -> str:
+        """Hub id, or name of the folder."""
+
+    @property
+    def revision(self) -> str | None:
+        """Revision of the hub; None in a folder."""
 
     @property
     def width(self) -> int:
-        """Dimension d."""
+        """Dimension d of the space."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all weights."""
+        """SHA-256 of all weights, 64 hex digits."""
 
-    def embed_texts(self, texts: Sequence[str]) -> Any:
-        """Embed texts: a tensor (n, d), not normalized."""
+    def embed_texts(self, texts: Sequence[str], batch_size: int = 64) -> FloatArray:
+        """Embed texts, `batch_size` a forward pass: (n, d) float32, not normalized."""
 
-    def embed_images(self, images: Sequence[np.ndarray]) -> Any:
-        """Embed (h, w, 3) uint8 images: a tensor (n, d), not normalized."""
+    def preprocess(self, frames: Sequence[NDArray[np.uint8]]) -> FloatArray:
+        """Turn (h, w, 3) RGB frames, each for itself, into what `embed` takes: (n, …) float32."""
+
+    def embed(self, clips: Sequence[FloatArray], batch_size: int = 96) -> EmbeddedClips:
+        """Embed clips of equally many preprocessed frames, (f, …) each.
+
+        Args:
+            clips: the clips.
+            batch_size: frames a forward pass.
+        """
 
 
 CANARY_TEXTS = (
@@ -53,26 +76,27 @@ Canaries = tuple[tuple[float, ...], ...]
 
 
 def canary_images() -> list[np.ndarray]:
-    """Two fixed (96, 128, 3) uint8 RGB images: a color gradient and rings, made from integer arithmetic."""
+    """Return two fixed (96, 128, 3) uint8 RGB images: a color gradient and rings, from integer arithmetic."""
     y, x = np.mgrid[0:96, 0:128]
     gradient = np.stack([x * 2, y * 2, (x + y) % 256], axis=-1)
     rings = (((x - 64) ** 2 + (y - 48) ** 2) // 256 % 2 * 200)[..., None] + np.array([20, 40, 10])
     return [gradient.astype(np.uint8), rings.astype(np.uint8)]
 
 
-def _unit(vectors: np.ndarray) -> Canaries:
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return tuple(tuple(round(float(value), 6) for value in row) for row in unit)
+def _canaries(vectors: FloatArray) -> Canaries:
+    scaled = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return tuple(tuple(round(float(value), 6) for value in row) for row in scaled)
 
 
 class EmbeddingSpace(BaseModel):
-    """The encoder, the pooling and the normalization behind a set of vectors.
+    """Embedding space: the encoder, the pooling and the normalization behind a set of vectors.
 
     Attributes:
-        encoder: hub id or folder name of the CLIP, for people; not part of the identity.
+        encoder: hub id or folder name of the encoder, for people; not part of the identity.
         revision: its hub revision, likewise.
-        weights_sha256: digest of all its weights (`dits_adapter.encoders.clip.weights_digest`).
-        pooling: how frame vectors become one video vector (`mean`: mean of unit frame vectors).
+        weights_sha256: digest of all its weights (`Embedder.digest`).
+        pooling: how frame vectors become one video vector: `mean` of unit frame vectors, or by the `encoder`,
+            which sees clips as a whole.
         frames: frames sampled a segment.
         normalization: `l2`: stored vectors have unit norm.
         width: dimension d.
@@ -85,7 +109,7 @@ class EmbeddingSpace(BaseModel):
     encoder: str
     revision: str | None = None
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    pooling: Literal["mean"] = "mean"
+    pooling: Literal["mean", "encoder"] = "mean"
     frames: int = Field(default=12, ge=1)
     normalization: Literal["l2"] = "l2"
     width: int = Field(ge=1)
@@ -93,16 +117,20 @@ class EmbeddingSpace(BaseModel):
     canary_images: Canaries
 
     @classmethod
-    def of(cls, clip: CanaryEncoder, *, frames: int = 12) -> EmbeddingSpace:
-        """Describe the space of a loaded CLIP; embeds the canaries, which takes a few milliseconds."""
+    def of(cls, encoder: Embedder, *, frames: int = 12) -> EmbeddingSpace:
+        """Describe the space of a loaded encoder; embeds the canaries, which takes a few milliseconds."""
+        embedded = encoder.embed([encoder.preprocess([image]) for image in canary_images()])
+        pooled = embedded.pooled if embedded.frames is None else embedded.frames[:, 0]
+        assert pooled is not None
         return cls(
-            encoder=clip.source.name,
-            revision=clip.source.revision,
-            weights_sha256=clip.digest,
+            encoder=encoder.name,
+            revision=encoder.revision,
+            weights_sha256=encoder.digest,
+            pooling="mean" if embedded.pooled is None else "encoder",
             frames=frames,
-            width=clip.width,
-            canary_texts=_unit(clip.embed_texts(CANARY_TEXTS).cpu().numpy()),
-            canary_images=_unit(clip.embed_images(canary_images()).cpu().numpy()),
+            width=encoder.width,
+            canary_texts=_canaries(encoder.embed_texts(CANARY_TEXTS)),
+            canary_images=_canaries(pooled),
         )
 
     @property
@@ -120,27 +148,29 @@ class EmbeddingSpace(BaseModel):
         Weights that differ in their bytes but not in what they compute (a half-precision copy) pass with a
         warning: the canaries decide.
         """
-        found = [
+        differences = [
             f"{field} {getattr(self, field)!r} against {getattr(other, field)!r}"
             for field in ("width", "pooling", "frames", "normalization")
             if getattr(self, field) != getattr(other, field)
         ]
         if self.width != other.width:
-            return found
+            return differences
         lowest = 1.0
         for field, name in (("canary_texts", "text"), ("canary_images", "image")):
             cosine = float(np.min(np.sum(np.asarray(getattr(self, field)) * getattr(other, field), axis=1)))
             lowest = min(lowest, cosine)
             if cosine < CANARY_COSINE:
-                found.append(f"the encoders embed the same test {name}s differently (cosine down to {cosine:.3f})")
-        if not found and self.weights_sha256 != other.weights_sha256:
+                differences.append(
+                    f"the encoders embed the same test {name}s differently (cosine down to {cosine:.3f})"
+                )
+        if not differences and self.weights_sha256 != other.weights_sha256:
             warnings.warn(
                 f"{self.encoder} and {other.encoder} have different weights but embed the test texts and images "
                 f"alike (cosine of at least {lowest:.5f}); they are taken for one space. A copy in another "
-                "precision is no matter, but a CLIP trained further (train-joint) needs an index of its own.",
+                "precision is no matter, but an encoder trained further (train-joint) needs an index of its own.",
                 stacklevel=3,
             )
-        return found
+        return differences
 
     def require(self, other: EmbeddingSpace, *, mine: str, theirs: str) -> None:
         """Refuse `other` unless it is this space.
@@ -153,10 +183,9 @@ class EmbeddingSpace(BaseModel):
         Raises:
             SpaceMismatchError: naming both sides and every difference.
         """
-        found = self.differences(other)
-        if found:
+        if differences := self.differences(other):
             raise SpaceMismatchError(
-                f"{mine} belongs to the embedding space {self}, {theirs} to {other}: {'; '.join(found)}. "
+                f"{mine} belongs to the embedding space {self}, {theirs} to {other}: {'; '.join(differences)}. "
                 "Vectors of the two cannot be compared. Use an adapter trained for that encoder, or embed "
                 "the videos again with the encoder of this one."
             )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
+
+from dits_adapter.encoders import Encoder
 
 # Tensors are tiny here: a second thread only waits for the first, on a busy machine ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -45,6 +49,13 @@ def save_random_clip(folder: Path, *, seed: int = 0, width: int = 32) -> Path:
         folder
     )
     return folder
+
+
+def embed_images(encoder: Encoder, images: Sequence[np.ndarray]) -> np.ndarray:
+    """Embed (h, w, 3) uint8 images: (n, d), not normalized."""
+    frames = encoder.embed([encoder.preprocess([image]) for image in images]).frames
+    assert frames is not None
+    return frames[:, 0]
 
 
 @pytest.fixture(scope="session")

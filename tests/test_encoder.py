@@ -15,11 +15,12 @@ import torch
 from dits_adapter import DITSQueryEncoder
 from dits_adapter.adapters import DITSAdapter, mean_shift
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
+from tests.conftest import embed_images
 
 CALIBRATION = Calibration(slope=16, offset=-10, videos=30, queries=60, log_loss=0.3, ece=0.02)
 TEXTS = ["a dog", "two dogs chase a ball across a wet street", "", "naïve 日本語 🎬"]
@@ -27,7 +28,7 @@ TEXTS = ["a dog", "two dogs chase a ball across a wet street", "", "naïve 日�
 
 @pytest.fixture(scope="module")
 def space(tiny_clip):
-    return EmbeddingSpace.of(load_clip(tiny_clip))
+    return EmbeddingSpace.of(load_encoder(tiny_clip))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def encoder(saved):
 
 def test_queries_are_adapted_unit_vectors_documents_are_plain(encoder, tiny_clip):
     queries, documents = encoder.encode_query(TEXTS), encoder.encode_document(TEXTS)
-    raw = load_clip(tiny_clip).embed_texts(TEXTS).numpy()
+    raw = load_encoder(tiny_clip).embed_texts(TEXTS)
     for vectors in (queries, documents):
         assert vectors.shape == (4, 32)
         assert vectors.dtype == np.float32
@@ -101,18 +102,18 @@ def test_adapt_needs_no_text_encoder(saved, tmp_path):
         DITSQueryEncoder.from_pretrained(alone)
     encoder = DITSQueryEncoder.from_pretrained(saved)
     assert encoder.adapt(np.ones(32)).shape == (32,)
-    assert encoder._backend._loaded is None
+    assert encoder._backend._encoder is None
 
 
 def test_long_texts_are_cut_as_clip_does_and_said_once(saved, tiny_clip):
     encoder = DITSQueryEncoder.from_pretrained(saved)
     long = "abc " * 40
-    with pytest.warns(UserWarning, match=r"122 tokens; CLIP reads the first 77"):
+    with pytest.warns(UserWarning, match=r"122 tokens; the encoder reads the first 77"):
         first = encoder.encode_query(long)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.array_equal(encoder.encode_query(long), first)
-    cut = load_clip(tiny_clip).tokenizer.decode(load_clip(tiny_clip).tokenizer(long)["input_ids"][1:76])
+    cut = load_encoder(tiny_clip).tokenizer.decode(load_encoder(tiny_clip).tokenizer(long)["input_ids"][1:76])
     np.testing.assert_allclose(encoder.encode_query(cut), first, atol=1e-5)
 
 
@@ -246,7 +247,7 @@ class TestSentenceTransformer:
         from PIL import Image
 
         image = Image.effect_mandelbrot((40, 30), (-2, -1, 1, 1), 9).convert("RGB")
-        raw = load_clip(tiny_clip).embed_images([np.asarray(image)]).numpy()
+        raw = embed_images(load_encoder(tiny_clip), [np.asarray(image)])
         found = encoder.as_sentence_transformer().encode_query([image])
         np.testing.assert_allclose(found, raw / np.linalg.norm(raw), atol=1e-5)
 
@@ -262,7 +263,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_a_bare_clip_is_plain_and_says_so(tiny_clip):
-    with pytest.warns(UserWarning, match=r"tiny-clip is a CLIP without an adapter.*dits-adapter train"):
+    with pytest.warns(UserWarning, match=r"tiny-clip is an encoder without an adapter.*dits-adapter train"):
         encoder = DITSQueryEncoder.from_pretrained(tiny_clip)
     assert np.array_equal(encoder.encode_query(TEXTS), encoder.encode_document(TEXTS))
-    assert encoder.space == EmbeddingSpace.of(load_clip(tiny_clip))
+    assert encoder.space == EmbeddingSpace.of(load_encoder(tiny_clip))

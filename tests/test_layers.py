@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grimp
+import networkx
 import numpy as np
 import pytest
 import tomlkit
@@ -62,6 +64,15 @@ def test_each_package_is_imported_and_brought_by_the_extra_named_for_it():
     for module, (package, extra) in PACKAGES.items():
         assert module in imported, module
         assert brought.get(package, package) in {name.lower() for name in distributions(EXTRAS[extra])}, module
+
+
+def test_no_two_files_import_each_other():
+    graph = grimp.build_graph("dits_adapter", cache_dir=None)
+    files = networkx.DiGraph(
+        (name, imported) for name in graph.modules for imported in graph.find_modules_directly_imported_by(name)
+    )
+    assert len(files) > 50
+    assert not list(networkx.simple_cycles(files))
 
 
 COMMANDS = {

@@ -24,6 +24,8 @@ from dits_adapter.training.loop import evaluate
 from dits_adapter.training.run import calibrate, describe, fit
 from dits_adapter.video.encoder import VideoEncoder
 
+__all__ = ["embed_split"]
+
 LINEAR = ("mean-shift", "procrustes", "ridge", "contrastive-linear")
 DATASET = "generated clips of benchmarks/clips (colored shapes in motion), train split; not real video"
 
@@ -42,7 +44,7 @@ def embed_split(split: str, root: Path, encoder: VideoEncoder) -> Pairs:
     video = np.stack([segment.vector for segment in encoder.iter_segments(paths)])
     captions = [caption for item in items for caption in item.captions]
     pairs = Pairs(
-        encoder.clip.embed_texts(captions).cpu().numpy(),
+        encoder.encoder.embed_texts(captions),
         video,
         np.repeat(np.arange(len(items)), [len(item.captions) for item in items]),
         encoder.space,

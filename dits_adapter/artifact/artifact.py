@@ -1,16 +1,14 @@
-"""A trained adapter on disk: `adapter.safetensors` and a `config.json` that says what it is and belongs to.
+"""Artifact: a trained adapter on disk, `adapter.safetensors` with a `config.json` that describes it.
 
-A `joint` adapter moved the embedding space, so it carries the CLIP that it was trained with in `encoder/`, and the
-pooling head it was trained under in `xpool.safetensors`. `dits_adapter.export` adds `onnx/`.
+A `joint` adapter moved the embedding space, so it carries the encoder that it was trained with in `encoder/`, and
+the pooling head it was trained under in `xpool.safetensors`. `dits_adapter.backends.onnx_export` adds `onnx/`.
 
-What reads a config needs no torch: torch and safetensors are imported where weights are read or written.
+Configs are read without torch: torch and safetensors are imported where weights are read or written.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -18,32 +16,33 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from dits_adapter._files import replace_folder, require_sha256, sha256
+from dits_adapter.artifact.card import model_card
+from dits_adapter.artifact.config import CONFIG, ENCODER, WEIGHTS, XPOOL, ArtifactConfig, read_config
+from dits_adapter.artifact.find import BUNDLED_FILES, find_artifact, require_free
+from dits_adapter.artifact.weights import load_weights, save_weights
 from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.space import EmbeddingSpace
 
 if TYPE_CHECKING:
-    from dits_adapter.adapters import Adapter
+    from dits_adapter.adapters.base import Adapter
     from dits_adapter.xpool import XPool
 
-from dits_adapter._files import require_sha256, sha256
-from dits_adapter.artifact.card import model_card
-from dits_adapter.artifact.config import CONFIG, ENCODER, WEIGHTS, XPOOL, ArtifactConfig, read_config
-from dits_adapter.artifact.find import BUNDLED_FILES, find_artifact, require_free
-from dits_adapter.artifact.weights import load_weights, save_weights
+__all__ = ["Artifact"]
 
 
 @dataclass
 class Artifact:
-    """A trained adapter with all that has to be known to use it rightly.
+    """Trained adapter with its embedding space, its calibration and the record of its training.
 
     Attributes:
         adapter: the trained adapter.
         space: the embedding space that it was trained in.
-        training: what it was trained on and how.
+        training: record of its training, by name: data, recipe, base model.
         metrics: held-out retrieval figures.
-        calibration: probabilities of its scores at full strength (`dits_adapter.calibration.fit_calibration`).
-        encoder: of a joint adapter, the folder with the CLIP that was trained along.
+        calibration: probabilities of its scores at full strength (`evaluation.calibration.fit_calibration`).
+        encoder: of a joint adapter, the folder with the encoder that was trained along.
         xpool: of a joint adapter, the head that pools frames under a query, to re-rank with.
     """
 
@@ -57,7 +56,7 @@ class Artifact:
 
     @property
     def kind(self) -> Literal["frozen", "joint"]:
-        """`frozen`, or `joint` where the CLIP was trained along."""
+        """`frozen`, or `joint` where the encoder was trained along."""
         return "frozen" if self.encoder is None else "joint"
 
     def save(self, folder: str | PathLike[str]) -> Path:
@@ -71,9 +70,7 @@ class Artifact:
         """
         target = Path(folder).absolute()
         require_free(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
+        with replace_folder(target) as fresh:
             save_weights(self.adapter, fresh / WEIGHTS)
             if self.encoder is not None:
                 if self.xpool is not None:
@@ -96,16 +93,6 @@ class Artifact:
             config.checksum = config.expected_checksum()
             (fresh / CONFIG).write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
             (fresh / "README.md").write_text(model_card(config, target.name), "utf-8")
-            fresh.chmod(0o755)
-            if target.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-                os.replace(target, old / target.name)
-                os.replace(fresh, target)
-                shutil.rmtree(old)
-            else:
-                os.replace(fresh, target)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
         return target
 
     @classmethod
@@ -153,10 +140,10 @@ def _bundle(folder: Path) -> list[str]:
 
 def _check_bundle(folder: Path, config: ArtifactConfig) -> None:
     """Refuse a joint artifact whose bundled files are not, byte for byte, those that were saved."""
-    there, expected = _bundle(folder), config.bundle_sha256
-    if missing := sorted({f"{ENCODER}/config.json", *expected} - {*there}):
+    present, expected = {*_bundle(folder)}, config.bundle_sha256
+    if missing := sorted({f"{ENCODER}/config.json", *expected} - present):
         raise ArtifactError(f"{folder / missing[0]}: is missing; a joint adapter does not work without.")
-    if extra := sorted({*there} - expected.keys()):
+    if extra := sorted(present - expected.keys()):
         raise ArtifactError(f"{folder / extra[0]}: is no part of the adapter that was saved; remove it.")
     for name, digest in expected.items():
         require_sha256(folder / name, digest)

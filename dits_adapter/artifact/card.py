@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dits_adapter.artifact.config import ArtifactConfig
 
+__all__ = ["model_card"]
+
 
 def model_card(config: ArtifactConfig, name: str) -> str:
-    """Write the README.md of an artifact: what it is, how to use it, what was measured."""
+    """Return the README.md of an artifact: description, use, training and measurements."""
     from huggingface_hub import ModelCard, ModelCardData
 
     base = str(config.training.get("base_model", config.space.encoder))

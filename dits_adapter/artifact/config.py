@@ -1,4 +1,4 @@
-"""The config of an artifact: what an adapter is, which space it belongs to, and its checksums."""
+"""Config of an artifact: definition of the adapter, its embedding space, its record and checksums."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from dits_adapter.errors import ArtifactError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.space import EmbeddingSpace
 
+__all__ = ["CONFIG", "ENCODER", "FORMAT_VERSION", "ONNX", "WEIGHTS", "XPOOL", "ArtifactConfig", "read_config"]
+
 FORMAT_VERSION = 1
+"""Version of the layout of an artifact that this release writes and reads."""
 
-WEIGHTS = "adapter.safetensors"
-
-CONFIG = "config.json"
-
-ENCODER = "encoder"
-
-XPOOL = "xpool.safetensors"
-
-ONNX = "onnx"
+WEIGHTS, CONFIG, ENCODER, XPOOL, ONNX = (
+    "adapter.safetensors",
+    "config.json",
+    "encoder",
+    "xpool.safetensors",
+    "onnx",
+)
+"""Names of an artifact's files and folders."""
 
 
 class ArtifactConfig(BaseModel):
@@ -32,11 +34,11 @@ class ArtifactConfig(BaseModel):
     Attributes:
         format: always `dits_adapter`.
         format_version: version of this layout.
-        kind: `frozen` (CLIP untouched, the stored index stays) or `joint` (CLIP trained along).
+        kind: `frozen` (encoder untouched, the stored index stays) or `joint` (encoder trained along).
         adapter: kind of a registered adapter (`dits_adapter.adapters.adapter_class`).
         config: that adapter's own config.
         space: the embedding space that it was trained in.
-        training: what it was trained on and how, for people and for later comparisons.
+        training: record of its training, for people and for later comparisons.
         metrics: held-out retrieval figures by name of the split.
         calibration: probabilities of its scores at full strength; None where it was not calibrated.
         weights_sha256: digest of the weight file.
@@ -60,7 +62,7 @@ class ArtifactConfig(BaseModel):
     checksum: str = ""
 
     def expected_checksum(self) -> str:
-        """Digest of every field but `checksum` in canonical JSON."""
+        """Return the digest of every field but `checksum` in canonical JSON."""
         content = json.dumps(self.model_dump(mode="json", exclude={"checksum"}), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 

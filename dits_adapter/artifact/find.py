@@ -1,4 +1,4 @@
-"""The folder of an artifact: found by path, bundled name or hub id."""
+"""Folders of artifacts and of the encoders they belong to, found by path, bundled name or hub id."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ from pathlib import Path
 
 from dits_adapter.artifact.config import CONFIG, ENCODER, ONNX
 from dits_adapter.errors import ArtifactError
-from dits_adapter.hub import bundled
+from dits_adapter.hub import bundled, download, download_file, resolve
 from dits_adapter.space import EmbeddingSpace
 
+__all__ = [
+    "BUNDLED_FILES",
+    "find_adapter",
+    "find_artifact",
+    "find_encoder",
+    "is_artifact",
+    "is_exported",
+    "require_free",
+]
+
 BUNDLED_FILES = (".json", ".safetensors", ".txt")
-"""What a CLIP checkpoint consists of, and all that is downloaded of an artifact."""
+"""Suffixes of the files of an encoder's checkpoint, and of all that is downloaded of an artifact."""
 
 
 def require_free(target: Path) -> None:
@@ -26,7 +36,7 @@ def require_free(target: Path) -> None:
 
 
 def is_artifact(folder: Path) -> bool:
-    """Tell whether a local folder holds one of our artifacts (as against a CLIP checkpoint, say)."""
+    """Tell whether a local folder holds one of our artifacts (as against an encoder, say)."""
     try:
         return bool(json.loads((folder / CONFIG).read_text("utf-8")).get("format") == "dits_adapter")
     except (OSError, ValueError, AttributeError):
@@ -39,67 +49,51 @@ def is_exported(folder: Path) -> bool:
 
 
 def find_artifact(id_or_path: str | PathLike[str], revision: str | None = None, *, onnx: bool = False) -> Path:
-    """Return the local folder of a bundled name, a path, or a hub id (downloaded, safetensors and JSON only).
+    """Return the local folder of an artifact; of the hub, safetensors, JSON and text are downloaded.
 
     Args:
-        id_or_path: name, path or id.
+        id_or_path: folder, bundled name or hub id.
         revision: of the hub.
         onnx: download its ONNX form, too.
 
     Raises:
-        ArtifactError: a path that does not exist, or a repository that cannot be had.
+        ArtifactError: a path where no folder is, or a repository that cannot be reached.
     """
-    name = fspath(id_or_path)
-    folder = bundled(name) or Path(name)
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or name.count("/") != 1 or name.startswith((".", "~")):
-        raise ArtifactError(
-            f"{name}: no such folder. Give a folder with an adapter, a bundled name or a hub id (owner/name)."
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = [f"*{suffix}" for suffix in BUNDLED_FILES] + [f"{ONNX}/*"] * onnx
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # the hub client raises its own, httpx's and OSError
-        raise ArtifactError(
-            f"{name}: neither a folder here nor to be had from the hub ({type(error).__name__}: {error})"
-        ) from error
+    patterns = [f"*{suffix}" for suffix in BUNDLED_FILES] + [f"{ONNX}/*"] * onnx
+    return resolve(id_or_path) or download(fspath(id_or_path), patterns, revision)
 
 
-def find_adapter(id_or_path: str | PathLike[str], revision: str | None = None) -> Path | None:
-    """Return the local folder of a trained adapter (downloaded if need be), None where the name is not one's.
+def find_adapter(
+    id_or_path: str | PathLike[str], revision: str | None = None, *, onnx: bool = False
+) -> Path | None:
+    """Return the local folder of a trained adapter as `find_artifact`; None where the name is of something else.
 
-    Args:
-        id_or_path: folder, bundled name or hub id.
-        revision: hub revision.
+    Of a hub repository that holds something else, nothing but its config is downloaded.
+
+    Raises:
+        ArtifactError: a path where no folder is, or an adapter that cannot be downloaded.
     """
-    name = fspath(id_or_path)
-    folder = bundled(name) or Path(name)
-    if folder.exists() or name.count("/") != 1:
-        return folder if is_artifact(folder) else None
-    from huggingface_hub import hf_hub_download
-
-    try:
-        config = Path(hf_hub_download(name, CONFIG, revision=revision))
-    except Exception:  # no such repository, no config in it, no network: loading it as a CLIP says which
-        return None
-    return find_artifact(name, revision) if is_artifact(config.parent) else None
+    folder = resolve(id_or_path)
+    if folder is None:
+        try:
+            folder = download_file(fspath(id_or_path), CONFIG, revision).parent
+        except ArtifactError:  # no config, no such repository, no network: loading it as an encoder says which
+            return None
+    return find_artifact(id_or_path, revision, onnx=onnx) if is_artifact(folder) else None
 
 
 def find_encoder(folder: Path, space: EmbeddingSpace) -> str:
-    """Return where the CLIP of an adapter is: bundled with it, with the package, beside it, or on the hub.
+    """Return the place of an adapter's encoder: bundled with it, with the package, beside it, or on the hub.
 
     Raises:
         ArtifactError: it is nowhere to be found; pass its folder as `encoder=`.
     """
     for candidate in (folder / ENCODER, bundled(space.encoder), folder.parent / space.encoder):
-        if candidate is not None and (candidate / "config.json").is_file():
+        if candidate is not None and (candidate / CONFIG).is_file():
             return str(candidate)
     if "/" in space.encoder:
         return space.encoder
     raise ArtifactError(
-        f"{folder}: was trained for the CLIP {space.encoder!r}, a folder that is neither inside nor beside it. "
-        "Say where that CLIP is with encoder=PATH."
+        f"{folder}: was trained for the encoder {space.encoder!r}, a folder that is neither inside nor beside it. "
+        "Say where that encoder is with encoder=PATH."
     )

@@ -5,23 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dits_adapter._files import write_atomically
 from dits_adapter.errors import ArtifactError
 
 if TYPE_CHECKING:
     from torch import nn
 
 
+__all__ = ["load_weights", "save_weights"]
+
+
 def save_weights(module: nn.Module, path: Path) -> None:
+    """Write the parameters and buffers of a module, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     from safetensors.torch import save_file
 
-    path.touch()  # with the permissions of any new file; safetensors would make one for its owner alone
-    mode = path.stat().st_mode
-    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path)
-    path.chmod(mode)
+    with write_atomically(path) as part:
+        save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, part)
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
-    """Copy a weight file into a module, refusing tensors that are missing, extra or misshapen."""
+    """Copy a weight file into a module.
+
+    Raises:
+        ArtifactError: the file is damaged, or its tensors are not those of the module, in name and shape.
+    """
     from safetensors import SafetensorError, safe_open
 
     expected = module.state_dict()

@@ -1,20 +1,18 @@
-"""What computes behind `DITSQueryEncoder`: PyTorch, or ONNX Runtime without it."""
+"""Backends: the computation behind `DITSQueryEncoder`, on PyTorch or on ONNX Runtime without it."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.vectors import FloatArray
 
-Array = NDArray[np.float32]
+__all__ = ["Backend"]
 
 
 class Backend(Protocol):
-    """A text tower and an adapter. Its methods may be called from several threads.
+    """Text encoder and adapter. Its methods may be called from several threads.
 
     Attributes:
         space: the embedding space of the adapter.
@@ -25,7 +23,7 @@ class Backend(Protocol):
     calibration: Calibration | None
 
     def load(self) -> EmbeddingSpace:
-        """Load the text tower, once, and return the space that it really embeds into.
+        """Load the text encoder, once, and return the space that it really embeds into.
 
         Raises:
             ArtifactError: it cannot be loaded.
@@ -33,18 +31,21 @@ class Backend(Protocol):
 
     @property
     def max_tokens(self) -> int:
-        """How many tokens of a text the tower reads (77 in CLIP); the rest is cut off."""
+        """Number of tokens of a text that are read (77 in CLIP); the rest is cut off."""
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         """Count the tokens of whole texts, start and end included."""
 
-    def encode(self, texts: list[str], *, adapted: bool, batch_size: int) -> Array:
-        """Encode texts as queries, or as plain CLIP: unit vectors (n, d)."""
+    def embed(self, texts: list[str], *, batch_size: int) -> FloatArray:
+        """Embed texts, not adapted and not normalized: (n, d)."""
 
-    def adapt(self, vectors: Array, *, strength: float) -> Array:
+    def encode(self, texts: list[str], *, strength: float, batch_size: int) -> FloatArray:
+        """Embed texts and adapt them at a strength of 0 (not at all) to 1: unit vectors (n, d)."""
+
+    def adapt(self, vectors: FloatArray, *, strength: float) -> FloatArray:
         """Adapt text embeddings (n, d); see `Adapter.adapt`."""
 
-    def trajectory(self, vectors: Array) -> Array:
+    def trajectory(self, vectors: FloatArray) -> FloatArray:
         """Return the sampler's path for text embeddings (n, d): (T' + 1, n, d), not normalized.
 
         Raises:

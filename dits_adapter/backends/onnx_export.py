@@ -1,4 +1,4 @@
-"""An artifact's ONNX form: text tower, tokenizer and adapter as `backend="onnx"` runs them.
+"""Export of an artifact to ONNX: text tower, tokenizer and adapter as `backend="onnx"` runs them.
 
 It lies in the artifact, in `onnx/`, and is bound to it by the checksum: an adapter that was trained anew needs a
 new export. `OnnxBackend` has the checks of loading.
@@ -16,50 +16,65 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from dits_adapter._files import sha256
-from dits_adapter.adapters import Adapter
-from dits_adapter.adapters.base import interpolate_on_sphere
+from dits_adapter.adapters.base import Adapter, interpolate_on_sphere
 from dits_adapter.artifact.config import CONFIG, ONNX, read_config
 from dits_adapter.artifact.find import require_free
 from dits_adapter.backends.onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend, OnnxConfig, open_session
 from dits_adapter.backends.pytorch import TorchBackend
-from dits_adapter.data.pairs import Pairs
-from dits_adapter.encoders.clip import Clip
+from dits_adapter.encoders.base import Encoder, TransformersEncoder
 from dits_adapter.errors import DITSError, InputError, MissingExtraError
 from dits_adapter.evaluation.metrics import DotProducts, RetrievalMetrics, ranks
-from dits_adapter.space import CANARY_TEXTS
+from dits_adapter.space import CANARY_TEXTS, EmbeddingSpace
+from dits_adapter.vectors import FloatArray
 
-COSINE = 0.9999
-"""What a float32 export must agree with the trained adapter to, on every machine that runs it."""
+__all__ = ["HeldOutPairs", "export", "export_adapter", "export_tower", "quantize"]
 
-INT8_COSINE = 0.99
+_COSINE = 0.9999
+"""Least cosine of a float32 export to the trained adapter, on every machine that runs it."""
+
+_INT8_COSINE = 0.99
 """The same for int8 weights, for every held-out query."""
 
-INT8_R1 = 0.5
+_INT8_R1 = 0.5
 """Points of R@1 on held-out pairs that int8 weights may cost."""
 
 
-class _Tower(nn.Module):
-    """Token ids (n, l) to embeddings (n, d). Padding comes after a text, where causal attention ignores it."""
+class HeldOutPairs(Protocol):
+    """Part of `dits_adapter.data.pairs.Pairs` that int8 weights are calibrated and accepted with.
 
-    def __init__(self, clip: Clip) -> None:
-        super().__init__()
-        self.model = clip.model
+    Attributes:
+        space: the embedding space of the vectors.
+        text: text embeddings, (n, d).
+        video: unit video vectors, (m, d).
+        labels: row in `video` of each text's video, (n,).
+    """
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        return self.model.get_text_features(input_ids=input_ids).pooler_output
+    space: EmbeddingSpace
+    labels: NDArray[np.int64]
+
+    @property
+    def text(self) -> FloatArray: ...  # noqa: D102 - above
+    @property
+    def video(self) -> FloatArray: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
+        """Part the videos at random: the larger part, and `fraction` of them."""
 
 
 class _Query(nn.Module):
-    """`Adapter.adapt` as one function: embeddings (n, d) and strength (1,) to unit vectors (n, d)."""
+    """Function of `Adapter.adapt`: embeddings (n, d) and strength (1,) to unit vectors (n, d)."""
 
     def __init__(self, adapter: Adapter) -> None:
         super().__init__()
@@ -70,11 +85,11 @@ class _Query(nn.Module):
         return interpolate_on_sphere(F.normalize(vectors, dim=1), adapted, strength)
 
 
-def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: Pairs | None = None) -> Path:
+def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: HeldOutPairs | None = None) -> Path:
     """Save an artifact with its ONNX form in `folder/onnx`; an artifact that is in the folder is replaced.
 
     Args:
-        backend: adapter and CLIP.
+        backend: adapter and encoder.
         folder: where to.
         int8: held-out pairs of the same space. With them the adapter's matrices become int8 (`quantize`),
             calibrated on half of these texts; the other half decides whether that is accepted. A quarter of the
@@ -85,9 +100,10 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: Pairs | 
 
     Raises:
         MissingExtraError: `onnx` or `onnxscript` is not installed.
-        InputError: an adapter of a kind that only serves for comparisons, or int8 for a linear one.
+        InputError: an adapter of a kind that only serves for comparisons, an encoder of a family that cannot be
+            exported, or int8 for a linear adapter.
         SpaceMismatchError: pairs of another space.
-        DITSError: int8 weights cost more than `INT8_R1` points of R@1, or a query falls below `INT8_COSINE`.
+        DITSError: int8 weights cost more than 0.5 points of R@1, or a query falls below a cosine of 0.99.
         ArtifactError: the folder holds something else than an artifact.
     """
     try:
@@ -110,11 +126,11 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: Pairs | 
         if not artifact.adapter.is_plain:
             export_adapter(artifact.adapter, files / ADAPTER)
             if int8 is not None:
-                held, calibration = int8.split(0.5, seed=0)
+                test, calibration = int8.split(0.5, seed=0)
                 quantize(files / ADAPTER, files / ADAPTER, calibration.text)
-                quality = _accept(backend, files / ADAPTER, held)
-        export_tower(backend.clip, files)
-        probes = backend.clip.embed_texts(CANARY_TEXTS).cpu().numpy()
+                quality = _accept(backend, files / ADAPTER, test)
+        export_tower(backend.encoder, files)
+        probes = backend.embed(list(CANARY_TEXTS), batch_size=len(CANARY_TEXTS))
         adapted = backend.adapt(probes, strength=1.0)
         saved = artifact.save(target)
         config = OnnxConfig(
@@ -122,14 +138,14 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: Pairs | 
             weights="int8" if quality else "float32",
             probes=tuple(map(tuple, probes.tolist())),
             adapted=tuple(map(tuple, adapted.tolist())),
-            cosine=INT8_COSINE if quality else COSINE,
+            cosine=_INT8_COSINE if quality else _COSINE,
             quality=quality,
             sha256={file.name: sha256(file) for file in sorted(files.iterdir())},
         )
         (files / CONFIG).write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
         os.replace(files, saved / ONNX)
     try:
-        written = OnnxBackend(saved, strength=1.0)
+        written = OnnxBackend(saved)
         written.space.require(written.load(), mine="the adapter", theirs="the exported text tower")
     except DITSError:
         shutil.rmtree(saved / ONNX)
@@ -145,19 +161,20 @@ def export_adapter(adapter: Adapter, path: Path) -> None:
     _export(ready, example, ({0: batch}, None), ["vectors", "strength"], path, external_data=False)
 
 
-def export_tower(clip: Clip, files: Path) -> None:
-    """Write a CLIP's tokenizer and text tower, token ids (n, l) to embeddings (n, d), into a folder."""
-    from tokenizers import Tokenizer
+def export_tower(encoder: Encoder, files: Path) -> None:
+    """Write an encoder's tokenizer and text tower, token ids (n, l) to embeddings (n, d), into a folder.
 
-    tokenizer = Tokenizer.from_str(clip.tokenizer.backend_tokenizer.to_str())
-    limit = clip.tokenizer.model_max_length
-    tokenizer.enable_truncation(limit)
-    tokenizer.enable_padding(pad_id=clip.tokenizer.pad_token_id, pad_token=clip.tokenizer.pad_token)
+    Raises:
+        InputError: the encoder is of a family that cannot be exported.
+    """
+    if not isinstance(encoder, TransformersEncoder):
+        raise InputError(f"{encoder.name} is of an encoder family that cannot be exported.")
+    module, tokenizer, limit = encoder.text_tower()
     tokenizer.save(str(files / TOKENIZER))
     ids = torch.tensor([encoding.ids for encoding in tokenizer.encode_batch(list(CANARY_TEXTS))])
     shapes = ({0: torch.export.Dim("n"), 1: torch.export.Dim("l", min=2, max=limit)},)
-    device = clip.model.device
-    _export(_Tower(clip), (ids.to(device),), shapes, ["input_ids"], files / TOWER, external_data=True)
+    device = next(module.parameters()).device
+    _export(module, (ids.to(device),), shapes, ["input_ids"], files / TOWER, external_data=True)
 
 
 def _export(
@@ -198,7 +215,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def quantize(path: Path, out: Path, calibration: NDArray[np.float32]) -> None:
+def quantize(path: Path, out: Path, calibration: FloatArray) -> None:
     """Write an exported adapter with int8 matrices, a scale for each output, and uint8 inputs of them.
 
     Only matrices behind a LayerNorm or a GELU become int8, in DITS those that are read at every step. Embeddings
@@ -237,7 +254,7 @@ def quantize(path: Path, out: Path, calibration: NDArray[np.float32]) -> None:
         def __init__(self) -> None:
             self._batches = iter(np.array_split(calibration, max(1, len(calibration) // 64)))
 
-        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        def get_next(self) -> dict[str, FloatArray] | None:
             batch = next(self._batches, None)
             return None if batch is None else {"vectors": batch, "strength": np.ones(1, np.float32)}
 
@@ -259,25 +276,25 @@ def quantize(path: Path, out: Path, calibration: NDArray[np.float32]) -> None:
         )
 
 
-def _accept(backend: TorchBackend, path: Path, held: Pairs) -> dict[str, Any]:
-    """Measure what int8 weights cost on held-out pairs, and refuse them where that is too much."""
-    exact = backend.adapt(held.text, strength=1.0)
-    given = {"vectors": held.text, "strength": np.ones(1, np.float32)}
-    found = open_session(path, threads=0).run(None, given)[0]
+def _accept(backend: TorchBackend, path: Path, pairs: HeldOutPairs) -> dict[str, Any]:
+    """Measure retrieval with int8 weights on held-out pairs, and refuse them where it is too much worse."""
+    exact = backend.adapt(pairs.text, strength=1.0)
+    inputs = {"vectors": pairs.text, "strength": np.ones(1, np.float32)}
+    quantized = open_session(path, threads=0).run(None, inputs)[0]
     before, after = (
-        RetrievalMetrics.from_ranks(ranks(DotProducts(queries, held.video), held.labels)).r1
-        for queries in (exact, found)
+        RetrievalMetrics.from_ranks(ranks(DotProducts(queries, pairs.video), pairs.labels)).r1
+        for queries in (exact, quantized)
     )
-    cosines = np.sum(exact * found, axis=1)
+    cosines = np.sum(exact * quantized, axis=1)
     lowest = float(cosines.min())
-    if before - after > INT8_R1 or not lowest >= INT8_COSINE:
+    if before - after > _INT8_R1 or not lowest >= _INT8_COSINE:
         raise DITSError(
-            f"int8 weights take R@1 from {before:.1f} to {after:.1f} on {len(held)} held-out queries, and the "
-            f"cosine to float32 goes down to {lowest:.4f}; accepted are {INT8_R1} points less and a cosine of "
-            f"{INT8_COSINE}. Nothing was written. Export with float32 weights."
+            f"int8 weights take R@1 from {before:.1f} to {after:.1f} on {len(pairs)} held-out queries, and the "
+            f"cosine to float32 goes down to {lowest:.4f}; accepted are {_INT8_R1} points less and a cosine of "
+            f"{_INT8_COSINE}. Nothing was written. Export with float32 weights."
         )
     return {
-        "queries": len(held),
+        "queries": len(pairs),
         "r1_float32": before,
         "r1_int8": after,
         "cosine_lowest": lowest,

@@ -1,10 +1,11 @@
-"""The ONNX backend: what `dits-adapter export` wrote, on ONNX Runtime, tokenizers and NumPy. No torch."""
+"""The ONNX backend: an adapter as `dits-adapter export` writes it, on ONNX Runtime, tokenizers and NumPy."""
 
 from __future__ import annotations
 
 import os
 import threading
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,16 +15,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dits_adapter._files import require_sha256
 from dits_adapter.artifact.config import CONFIG, ONNX, read_config
 from dits_adapter.artifact.find import is_exported
-from dits_adapter.backends.base import Array
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError
 from dits_adapter.space import CANARY_TEXTS, Canaries, EmbeddingSpace
-from dits_adapter.vectors import check_directions, check_vectors, unit
+from dits_adapter.vectors import FloatArray, check_directions, check_vectors, unit
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from tokenizers import Tokenizer
 
+__all__ = ["ADAPTER", "TOKENIZER", "TOWER", "OnnxBackend", "OnnxConfig", "onnx_installed", "open_session"]
+
 ADAPTER, TOWER, TOKENIZER = "adapter.onnx", "text.onnx", "tokenizer.json"
+
+
+def onnx_installed() -> bool:
+    """Tell whether the packages that `OnnxBackend` imports are installed."""
+    return all(find_spec(package) for package in ("onnxruntime", "tokenizers"))
 
 
 class OnnxConfig(BaseModel):
@@ -34,9 +41,9 @@ class OnnxConfig(BaseModel):
         artifact: checksum of the artifact that was exported; another one needs another export.
         weights: of the adapter.
         probes: raw embeddings of `CANARY_TEXTS`, (4, d).
-        adapted: what the trained adapter makes of them in float32, unit vectors (4, d).
-        cosine: how well the exported adapter has to agree with that, on every machine.
-        quality: what int8 weights cost on held-out pairs, for people.
+        adapted: the same, adapted by the trained adapter in float32, unit vectors (4, d).
+        cosine: least cosine of the exported adapter's results to those, on every machine.
+        quality: retrieval with float32 and with int8 weights on held-out pairs, for people.
         sha256: digests of the files. Without `ADAPTER` among them, the adapter moves nothing.
     """
 
@@ -53,11 +60,10 @@ class OnnxConfig(BaseModel):
 
 
 class OnnxBackend:
-    """Runs on the CPU, on as many threads as `OMP_NUM_THREADS` says; by default one for each core.
+    """Backend on the CPU, on as many threads as `OMP_NUM_THREADS` says; by default one for each core.
 
     Args:
         folder: the artifact.
-        strength: of `encode`, 0 (plain CLIP) to 1 (fully adapted).
 
     Raises:
         ArtifactError: there is no export of this adapter, a file of it was changed, or it computes something else
@@ -65,13 +71,12 @@ class OnnxBackend:
         MissingExtraError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, folder: Path, *, strength: float) -> None:
+    def __init__(self, folder: Path) -> None:
         artifact = read_config(folder)
         artifact.require_intact(folder)
         self.space = artifact.space
         self.calibration = artifact.calibration
         self._folder = folder / ONNX
-        self._strength = strength
         self._lock = threading.Lock()
         self._config = _read(folder, artifact.checksum)
         self._adapter = self._open(ADAPTER) if ADAPTER in self._config.sha256 else None
@@ -84,8 +89,8 @@ class OnnxBackend:
         return open_session(self._folder / name, int(os.environ.get("OMP_NUM_THREADS", 0)))
 
     def _probe(self) -> None:
-        found = unit(self.adapt(np.array(self._config.probes, np.float32), strength=1.0))
-        cosine = float(np.min(np.sum(found * np.array(self._config.adapted), axis=1)))
+        adapted = unit(self.adapt(np.array(self._config.probes, np.float32), strength=1.0))
+        cosine = float(np.min(np.sum(adapted * np.array(self._config.adapted), axis=1)))
         if not cosine >= self._config.cosine:
             raise ArtifactError(
                 f"{self._folder / ADAPTER}: computes something else on this machine than where it was exported "
@@ -131,33 +136,39 @@ class OnnxBackend:
         """See `Backend.count_tokens`."""
         return [len(encoding.ids) for encoding in self._counter.encode_batch(texts)]
 
-    def encode(self, texts: list[str], *, adapted: bool, batch_size: int) -> Array:
-        """See `Backend.encode`."""
+    def embed(self, texts: list[str], *, batch_size: int) -> FloatArray:
+        """See `Backend.embed`."""
         vectors = np.empty((len(texts), self.space.width), np.float32)
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # little padding
         for start in range(0, len(texts), batch_size):
             rows = order[start : start + batch_size]
-            embedded = self._embed([texts[row] for row in rows])
-            vectors[rows] = unit(self.adapt(embedded, strength=self._strength if adapted else 0.0))
+            vectors[rows] = self._embed([texts[row] for row in rows])
         return vectors
 
-    def _embed(self, texts: list[str]) -> Array:
-        """Embed one batch: (n, d), not normalized."""
+    def _embed(self, texts: list[str]) -> FloatArray:
         ids = np.array([encoding.ids for encoding in self._tokenizer.encode_batch(texts)], np.int64)
-        vectors: Array = self._tower.run(None, {"input_ids": ids})[0]
+        vectors: FloatArray = self._tower.run(None, {"input_ids": ids})[0]
         return vectors
 
-    def adapt(self, vectors: Array, *, strength: float) -> Array:
+    def encode(self, texts: list[str], *, strength: float, batch_size: int) -> FloatArray:
+        """See `Backend.encode`."""
+        vectors = self.embed(texts, batch_size=batch_size)
+        for start in range(0, len(texts), batch_size):
+            rows = slice(start, start + batch_size)
+            vectors[rows] = unit(self.adapt(vectors[rows], strength=strength))
+        return vectors
+
+    def adapt(self, vectors: FloatArray, *, strength: float) -> FloatArray:
         """See `Backend.adapt`."""
         check_vectors(vectors, self.space.width)
         if strength == 0 or self._adapter is None or not len(vectors):
             return vectors
         check_directions(vectors)
-        given = {"vectors": vectors, "strength": np.array([strength], np.float32)}
-        adapted: Array = self._adapter.run(None, given)[0]
+        inputs = {"vectors": vectors, "strength": np.array([strength], np.float32)}
+        adapted: FloatArray = self._adapter.run(None, inputs)[0]
         return adapted
 
-    def trajectory(self, vectors: Array) -> Array:
+    def trajectory(self, vectors: FloatArray) -> FloatArray:
         """See `Backend.trajectory`."""
         raise InputError('an exported adapter shows no trajectory; load it with backend="torch".')
 

@@ -1,123 +1,93 @@
-"""The PyTorch backend: CLIP, adapter and normalization as a sentence-transformers model."""
+"""The PyTorch backend: an encoder as `load_encoder` loads it, and the trained adapter."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
+from dits_adapter.adapters.base import Adapter
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.backends.base import Array
-from dits_adapter.encoders.clip import LOADING_ERRORS, Clip, ClipSource, no_loading_bars, pick_device
-from dits_adapter.errors import ArtifactError
+from dits_adapter.encoders._torch import pick_device
+from dits_adapter.encoders.base import Device, Encoder, EncoderSource
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.vectors import FloatArray
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
-# Stated, because sentence-transformers cannot infer them for CLIP where torchvision is absent.
-CLIP_TOWERS = {
-    modality: {"method": f"get_{modality}_features", "method_output_name": "pooler_output"}
-    for modality in ("text", "image")
-}
+__all__ = ["TorchBackend"]
 
 
 class TorchBackend:
-    """Runs on any torch device; holds the trained adapter, and so can save it.
+    """Backend on any torch device; holds the trained adapter, and so can save it.
 
     Args:
         artifact: the adapter with its space.
-        source: where its CLIP is.
+        source: where its encoder is.
         device: a torch device or `"auto"`.
-        strength: of `encode`, 0 (plain CLIP) to 1 (fully adapted).
+        encoder: the encoder, where it is loaded already.
     """
 
     def __init__(
-        self, artifact: Artifact, source: ClipSource, *, device: str | torch.device, strength: float
+        self, artifact: Artifact, source: EncoderSource, *, device: Device, encoder: Encoder | None = None
     ) -> None:
         self.artifact = artifact
         self.space = artifact.space
         self.calibration = artifact.calibration
+        self.device = pick_device(device)
         self._source = source
-        self._device = pick_device(device)
-        self._strength = strength
-        self._adapter = artifact.adapter.for_inference().to(self._device)
+        self._adapter = artifact.adapter.for_inference().to(self.device)
         self._lock = threading.RLock()
-        self._loaded: tuple[SentenceTransformer, Clip, EmbeddingSpace] | None = None
+        self._encoder = encoder
+
+    @property
+    def adapter(self) -> Adapter:
+        """The adapter in its form for inference."""
+        return self._adapter
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded by the first call that needs it."""
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = self._source.load(self.device)
+            return self._encoder
 
     def load(self) -> EmbeddingSpace:
         """See `Backend.load`."""
         with self._lock:
-            if self._loaded is None:
-                self._loaded = self._load()
-            return self._loaded[2]
-
-    @property
-    def model(self) -> SentenceTransformer:
-        """CLIP, adapter, normalization."""
-        self.load()
-        assert self._loaded is not None
-        return self._loaded[0]
-
-    @property
-    def clip(self) -> Clip:
-        """The CLIP in `model`."""
-        self.load()
-        assert self._loaded is not None
-        return self._loaded[1]
-
-    def _load(self) -> tuple[SentenceTransformer, Clip, EmbeddingSpace]:
-        from sentence_transformers import SentenceTransformer
-        from sentence_transformers.base.modules import Normalize, Transformer
-
-        from dits_adapter.integrations.sentence_transformers import QueryAdapter
-
-        where = self._source.loading()
-        try:
-            with no_loading_bars():
-                transformer = Transformer(
-                    self._source.location,
-                    model_kwargs={"dtype": torch.float32, "use_safetensors": True, **where},
-                    processor_kwargs={"backend": "pil", **where},
-                    config_kwargs=where,
-                    modality_config=CLIP_TOWERS,
-                    module_output_name="sentence_embedding",
-                )
-        except LOADING_ERRORS as error:
-            raise ArtifactError(f"{self._source.location}: cannot load a CLIP from here. {error}") from error
-        transformer.model.requires_grad_(False).eval()
-        clip = Clip(transformer.model, transformer.tokenizer, transformer.processor.image_processor, self._source)
-        space = EmbeddingSpace.of(clip, frames=self.space.frames)
-        adapter = QueryAdapter(self.artifact, self._adapter, self._strength)
-        model = SentenceTransformer(modules=[transformer, adapter, Normalize()], device=str(self._device))
-        return model, clip, space
+            return EmbeddingSpace.of(self.encoder, frames=self.space.frames)
 
     @property
     def max_tokens(self) -> int:
         """See `Backend.max_tokens`."""
-        return int(self.model.tokenizer.model_max_length)
+        return self.encoder.max_tokens
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         """See `Backend.count_tokens`."""
         with self._lock:  # the tokenizer's truncation state is shared
-            counted = self.model.tokenizer(texts, truncation=False, verbose=False)
-        return [len(ids) for ids in counted["input_ids"]]
+            return self.encoder.count_tokens(texts)
 
-    def encode(self, texts: list[str], *, adapted: bool, batch_size: int) -> Array:
-        """See `Backend.encode`."""
+    def embed(self, texts: list[str], *, batch_size: int) -> FloatArray:
+        """See `Backend.embed`."""
         with self._lock:
-            encode = self.model.encode_query if adapted else self.model.encode_document
-            vectors: Array = encode(texts, batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False)
+            return self.encoder.embed_texts(texts, batch_size)
+
+    def encode(self, texts: list[str], *, strength: float, batch_size: int) -> FloatArray:
+        """See `Backend.encode`."""
+        vectors = self.embed(texts, batch_size=batch_size)
+        for start in range(0, len(texts), batch_size):
+            adapted = self.adapt(vectors[start : start + batch_size], strength=strength)
+            # By torch, so that the sentence-transformers model gives the same bits.
+            vectors[start : start + batch_size] = F.normalize(torch.as_tensor(adapted), dim=1).numpy()
         return vectors
 
-    def adapt(self, vectors: Array, *, strength: float) -> Array:
+    def adapt(self, vectors: FloatArray, *, strength: float) -> FloatArray:
         """See `Backend.adapt`."""
         return self._adapter.adapt(vectors, strength=strength)
 
     @torch.inference_mode()
-    def trajectory(self, vectors: Array) -> Array:
+    def trajectory(self, vectors: FloatArray) -> FloatArray:
         """See `Backend.trajectory`."""
-        path = self._adapter.trajectory(torch.as_tensor(vectors).to(self._device))
+        path = self._adapter.trajectory(torch.as_tensor(vectors).to(self.device))
         return np.stack([point.cpu().numpy() for point in path])

@@ -55,7 +55,12 @@ def _embed(args: argparse.Namespace) -> int:
     else:
         with chosen_store(args, encoder.space if args.trust_foreign else None) as store:
             report = embed_from_store(
-                args.pairs, args.out, encoder.clip, store, id_field=args.id_field, retry_failed=args.retry_failed
+                args.pairs,
+                args.out,
+                encoder.encoder,
+                store,
+                id_field=args.id_field,
+                retry_failed=args.retry_failed,
             )
     print(report)
     return 3 if report.failures else 0

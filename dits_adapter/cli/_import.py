@@ -52,6 +52,6 @@ def _import(args: argparse.Namespace) -> int:
         ids=args.ids,
         captions=args.captions,
     )
-    report = import_vectors(files, args.out, encoder.clip, frames_sampled=encoder.frames)
+    report = import_vectors(files, args.out, encoder.encoder, frames_sampled=encoder.frames)
     print(report)
     return 0

@@ -17,7 +17,7 @@ from dits_adapter.data.cache import EmbeddingCache, FailedVideo
 from dits_adapter.data.cache_writer import CacheWriter
 from dits_adapter.data.pairs_file import NamedVideo, PairsFile
 from dits_adapter.data.report import EmbedReport
-from dits_adapter.encoders.clip import Clip
+from dits_adapter.encoders.base import Encoder
 from dits_adapter.errors import DITSError
 from dits_adapter.space import EmbeddingSpace
 
@@ -62,7 +62,7 @@ class CacheFiller:
     file: PairsFile
     space: EmbeddingSpace
     frames: int
-    encoder: Clip
+    encoder: Encoder
     fetch: Callable[[Sequence[NamedVideo]], Iterable[VideoVectors]]
 
     def fill(self, out: str | PathLike[str], *, retry_failed: bool, progress: bool) -> EmbedReport:
@@ -104,7 +104,7 @@ class CacheFiller:
                 vectors = np.empty((len(span), self.space.width), np.float32)
                 for start in range(0, len(span), _TEXTS_A_CALL):
                     batch = [text for text, _ in texts[start : start + _TEXTS_A_CALL]]
-                    vectors[start : start + len(batch)] = self.encoder.embed_texts(batch).cpu().numpy()
+                    vectors[start : start + len(batch)] = self.encoder.embed_texts(batch)
                     bar.update(len(batch))
                 cache.write_texts(span, vectors, [video for _, video in texts])
         return new

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dits_adapter.data._fill import CacheFiller, VideoVectors
 from dits_adapter.data.pairs_file import NamedVideo, PairsFile
 from dits_adapter.data.report import EmbedReport
-from dits_adapter.encoders.clip import Clip
+from dits_adapter.encoders.base import Encoder
 from dits_adapter.errors import StoreError, VideoError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import ReadRequest, StoredSegment, VideoStore
@@ -59,14 +59,14 @@ def embed(
         for error in errors:
             yield VideoVectors(by_path[error.path], reason=error.reason)
 
-    filler = CacheFiller(PairsFile(pairs, videos), encoder.space, encoder.space.frames, encoder.clip, fetch)
+    filler = CacheFiller(PairsFile(pairs, videos), encoder.space, encoder.space.frames, encoder.encoder, fetch)
     return filler.fill(out, retry_failed=retry_failed, progress=progress)
 
 
 def embed_from_store(
     pairs: str | PathLike[str],
     out: str | PathLike[str],
-    encoder: Clip,
+    encoder: Encoder,
     store: VideoStore,
     *,
     id_field: str = "video_id",

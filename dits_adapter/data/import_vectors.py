@@ -35,7 +35,7 @@ from dits_adapter.data._vector_source import VectorFiles, VectorSource
 from dits_adapter.data.cache import EmbeddingCache
 from dits_adapter.data.cache_writer import CacheWriter
 from dits_adapter.data.report import EmbedReport
-from dits_adapter.encoders.clip import Clip
+from dits_adapter.encoders.base import Encoder
 from dits_adapter.errors import InputError, SpaceMismatchError
 from dits_adapter.space import CANARY_COSINE, CANARY_TEXTS, EmbeddingSpace
 from dits_adapter.vectors import unit
@@ -52,7 +52,7 @@ _SAMPLED_PAIRS = 2000
 def import_vectors(
     files: VectorFiles,
     out: str | PathLike[str],
-    encoder: Clip,
+    encoder: Encoder,
     *,
     frames_sampled: int = 12,
     progress: bool = True,
@@ -188,31 +188,31 @@ def _scaled(vectors: NDArray[Any]) -> NDArray[np.float32]:
     return scaled
 
 
-def _require_same_texts(source: VectorSource, encoder: Clip) -> None:
+def _require_same_texts(source: VectorSource, encoder: Encoder) -> None:
     """Embed some of the texts again; refuse vectors that point elsewhere."""
     first = 0
     for vectors, texts in source.caption_blocks():
         rows = np.unique(np.linspace(0, len(texts) - 1, _CHECKED_TEXTS).astype(int))
-        again = encoder.embed_texts([texts[row] for row in rows]).cpu().numpy()
+        again = encoder.embed_texts([texts[row] for row in rows])
         cosines = (_scaled(vectors[rows]) * _scaled(again)).sum(axis=1)
         worst = int(np.argmin(np.nan_to_num(cosines, nan=1)))  # NaN is for the writer to refuse
         if cosines[worst] < CANARY_COSINE:
             row = int(rows[worst])
             raise SpaceMismatchError(
                 f"{source.files[0]}: text {first + row} ({texts[row][:60]!r}) is at cosine {cosines[worst]:.3f} "
-                f"to what {encoder.source.name} makes of it: the vectors are of another encoder, or in another "
+                f"to what {encoder.name} makes of it: the vectors are of another encoder, or in another "
                 "order than the texts."
             )
         first += len(texts)
 
 
-def _warn_of_norms(vectors: NDArray[Any], encoder: Clip, source: VectorSource) -> None:
+def _warn_of_norms(vectors: NDArray[Any], encoder: Encoder, source: VectorSource) -> None:
     """Warn if texts were normalized: an adapter that reads norms would be trained on norms that no query has."""
     theirs = float(np.median(np.linalg.norm(vectors, axis=1)))
-    ours = float(np.median(encoder.embed_texts(CANARY_TEXTS).norm(dim=1).cpu().numpy()))
+    ours = float(np.median(np.linalg.norm(encoder.embed_texts(CANARY_TEXTS), axis=1)))
     if not 0.5 < theirs / ours < 2:
         warnings.warn(
-            f"{source.files[0]}: the vectors have norms of about {theirs:.2g}, {encoder.source.name} gives about "
+            f"{source.files[0]}: the vectors have norms of about {theirs:.2g}, {encoder.name} gives about "
             f"{ours:.2g}. Adapters that normalize their input may be trained on them: all but a sampler with "
             "input=raw (the preset paper).",
             stacklevel=3,

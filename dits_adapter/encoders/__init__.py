@@ -1,1 +1,25 @@
-"""Encoders: the two towers of a dual encoder, by family."""
+"""Encoders: text and video side of one embedding space, by family."""
+
+from __future__ import annotations
+
+from dits_adapter._extras import name_missing_extra
+from dits_adapter.encoders.base import (
+    Device,
+    Encoder,
+    EncoderFamily,
+    EncoderSource,
+    load_encoder,
+    register_family,
+)
+
+__all__ = ["Encoder", "EncoderFamily", "EncoderSource", "load_encoder", "register_family"]
+
+
+def _load_clip(source: EncoderSource, device: Device) -> Encoder:
+    with name_missing_extra(f"the encoder {source.name}"):
+        from dits_adapter.encoders.clip import load_clip
+
+        return load_clip(source, device)
+
+
+register_family(EncoderFamily("clip", _load_clip, subfolder="0_CLIPModel"))

@@ -1,141 +1,57 @@
-"""Load a CLIP model from the folder or hub repository it lives in; the two towers as plain functions."""
+"""CLIP: the family of encoders with `model_type` "clip"."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from dits_adapter.encoders._torch import LOADING_ERRORS, no_loading_bars, pick_device, weights_digest
+from dits_adapter.encoders.base import EncoderSource, TextTower
 from dits_adapter.errors import ArtifactError
-from dits_adapter.hub import bundled
+from dits_adapter.vectors import EmbeddedClips, FloatArray
 
 if TYPE_CHECKING:
+    from sentence_transformers.base.modules import Transformer
     from transformers import CLIPModel, PreTrainedTokenizerBase
 
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
-"""What transformers raises for a checkpoint that is missing, damaged or of other shapes."""
+__all__ = ["Clip", "load_clip", "preprocess"]
 
-
-def is_clip(folder: Path) -> bool:
-    """Tell whether a local folder holds a CLIP checkpoint, of transformers' or sentence-transformers' layout."""
-    for config in (folder / "config.json", folder / "0_CLIPModel" / "config.json"):
-        try:
-            if json.loads(config.read_text("utf-8")).get("model_type") == "clip":
-                return True
-        except (OSError, ValueError, AttributeError):
-            continue
-    return False
-
-
-def pick_device(device: str | torch.device) -> torch.device:
-    """Return the device that is meant; `"auto"` is the first CUDA device, or the CPU where there is none."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
-
-
-@dataclass(frozen=True)
-class ClipSource:
-    """Where a CLIP checkpoint is: `location` is a local folder or a hub id."""
-
-    location: str
-    revision: str | None = None
-    subfolder: str = ""
-
-    @classmethod
-    def find(cls, id_or_path: str | PathLike[str], revision: str | None = None) -> ClipSource:
-        """Resolve a bundled name, a local folder or a hub id, in this order.
-
-        A sentence-transformers checkpoint (`clip-ViT-B-32`) keeps its CLIP in the subfolder `0_CLIPModel`.
-
-        Raises:
-            ArtifactError: a local folder without a CLIP, or with pickled weights only.
-        """
-        name = fspath(id_or_path)
-        folder = bundled(name) or Path(name)
-        if not folder.exists():
-            if Path(name).is_absolute() or name.count("/") > 1 or name.startswith((".", "~")):
-                raise ArtifactError(f"{name}: no such folder. Give a folder with a CLIP checkpoint or a hub id.")
-            from huggingface_hub import hf_hub_download
-
-            try:  # answers from the cache where there is no network
-                hf_hub_download(name, "0_CLIPModel/config.json", revision=revision)
-            except Exception:  # no such file, or no such repository: loading will say which
-                return cls(name, revision)
-            return cls(name, revision, "0_CLIPModel")
-        nested = (folder / "0_CLIPModel" / "config.json").is_file()
-        home = folder / "0_CLIPModel" if nested else folder
-        try:
-            model_type = json.loads((home / "config.json").read_text("utf-8")).get("model_type")
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{home}: no readable config.json of a CLIP checkpoint ({error}).") from None
-        if model_type != "clip":
-            raise ArtifactError(f'{home}: a model of type {model_type!r}; only "clip" checkpoints are accepted.')
-        if not any(home.glob("*.safetensors")):
-            raise ArtifactError(
-                f"{home}: holds no safetensors. Pickled weights (.bin, .pt) are refused because loading them "
-                "can run code; convert them with transformers' save_pretrained."
-            )
-        return cls(str(folder), None, "0_CLIPModel" if nested else "")
-
-    @property
-    def name(self) -> str:
-        """What to call this checkpoint in messages and records: a hub id, or a folder's own name."""
-        return Path(self.location).name if Path(self.location).is_dir() else self.location
-
-    def loading(self) -> dict[str, Any]:
-        """Keyword arguments for `from_pretrained` of transformers."""
-        return {"revision": self.revision or "main", "subfolder": self.subfolder}
-
-
-@contextmanager
-def no_loading_bars() -> Iterator[None]:
-    """Keep transformers from drawing a progress bar for every checkpoint that it opens."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """Return a SHA-256 over all weights as float32, independent of their names, order and file layout."""
-    digests = sorted(
-        hashlib.sha256(
-            repr(tuple(w.shape)).encode() + w.detach().float().cpu().contiguous().numpy().tobytes()
-        ).digest()
-        for w in model.state_dict().values()
-        if w.is_floating_point()
-    )
-    return hashlib.sha256(b"".join(digests)).hexdigest()
-
-
-def preprocess(image_processor: Any, images: Sequence[np.ndarray]) -> torch.Tensor:
-    """Run a CLIP's image processor alone, for processes that have no use for its model; see `Clip.preprocess`."""
-    return torch.as_tensor(np.stack(image_processor(list(images), return_tensors="np")["pixel_values"]))
+# Stated, because sentence-transformers cannot infer them for CLIP where torchvision is absent.
+_TOWERS = {
+    modality: {"method": f"get_{modality}_features", "method_output_name": "pooler_output"}
+    for modality in ("text", "image")
+}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A loaded CLIP: float32, in eval mode, on one device. Its embeddings are not normalized."""
+    """Loaded CLIP: float32, in eval mode, on one device. An `Encoder`, whose protocol describes the methods.
+
+    Attributes:
+        model, tokenizer, image_processor: those of transformers.
+        source: where they were loaded from.
+    """
 
     model: CLIPModel
     tokenizer: PreTrainedTokenizerBase
     image_processor: Any
-    source: ClipSource
+    source: EncoderSource
+
+    @property
+    def name(self) -> str:
+        """Hub id, or name of the folder."""
+        return self.source.name
+
+    @property
+    def revision(self) -> str | None:
+        """Revision of the hub that was asked for."""
+        return self.source.revision
 
     @property
     def width(self) -> int:
@@ -143,55 +59,108 @@ class Clip:
         return self.model.text_projection.out_features
 
     @property
+    def max_tokens(self) -> int:
+        """Number of tokens of a text that are read: 77."""
+        return self.tokenizer.model_max_length
+
+    @property
     def digest(self) -> str:
         """SHA-256 of all weights, computed anew: joint training changes them."""
         return weights_digest(self.model)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of whole texts, start and end included."""
+        counted: Any = self.tokenizer(list(texts), truncation=False, verbose=False)
+        return [len(ids) for ids in counted["input_ids"]]
+
     @torch.inference_mode()
-    def embed_texts(self, texts: Sequence[str], batch_size: int = 64) -> torch.Tensor:
-        """Embed texts: (n, d) float32 on the model's device, un-normalized, truncated at CLIP's 77 tokens."""
-        batches = [self.model.text_projection.weight.new_empty(0, self.width)]
+    def embed_texts(self, texts: Sequence[str], batch_size: int = 64) -> FloatArray:
+        """Embed texts: (n, d), not normalized, truncated at `max_tokens`."""
+        vectors = np.empty((len(texts), self.width), np.float32)
+        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))  # little padding
         for start in range(0, len(texts), batch_size):
+            rows = order[start : start + batch_size]
             tokens = self.tokenizer(
-                list(texts[start : start + batch_size]), padding=True, truncation=True, return_tensors="pt"
+                [texts[row] for row in rows], padding=True, truncation=True, return_tensors="pt"
             ).to(self.model.device)
-            batches.append(self.model.get_text_features(**tokens).pooler_output)
-        return torch.cat(batches)
+            vectors[rows] = self.model.get_text_features(**tokens).pooler_output.float().cpu().numpy()
+        return vectors
 
-    def preprocess(self, images: Sequence[np.ndarray]) -> torch.Tensor:
-        """Resize, crop and normalize (h, w, 3) uint8 RGB images: (n, 3, size, size) float32 on the CPU."""
-        return preprocess(self.image_processor, images)
+    def preprocess(self, frames: Sequence[NDArray[np.uint8]]) -> FloatArray:
+        """Resize, crop and normalize (h, w, 3) RGB frames: (n, 3, size, size)."""
+        return preprocess(self.image_processor, frames)
+
+    def embed(self, clips: Sequence[FloatArray], batch_size: int = 96) -> EmbeddedClips:
+        """Embed the frames of clips, each (f, 3, size, size), at most `batch_size` frames a forward pass."""
+        if not len(clips):
+            return EmbeddedClips(frames=np.empty((0, 1, self.width), np.float32))
+        # Page-locked for a GPU, which copies from there by itself.
+        pixels = torch.empty(
+            sum(map(len, clips)),
+            *clips[0].shape[1:],
+            dtype=torch.float32,
+            pin_memory=self.model.device.type == "cuda",
+        )
+        np.concatenate(clips, out=pixels.numpy())
+        vectors = torch.cat([self.embed_pixels(part).cpu() for part in pixels.split(batch_size)])
+        return EmbeddedClips(frames=vectors.numpy().reshape(len(clips), -1, self.width))
 
     @torch.inference_mode()
-    def embed_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embed preprocessed images: (n, d) float32 on the model's device, un-normalized."""
+    def embed_pixels(self, pixels: Tensor) -> Tensor:
+        """Embed preprocessed frames (n, 3, size, size) in one pass: (n, d) on the model's device."""
         return self.model.get_image_features(pixel_values=pixels.to(self.model.device)).pooler_output
 
-    def embed_images(self, images: Sequence[np.ndarray]) -> torch.Tensor:
-        """Embed (h, w, 3) uint8 RGB images: (n, d) float32, un-normalized."""
-        if not len(images):
-            return self.model.visual_projection.weight.new_empty(0, self.width)
-        return self.embed_pixels(self.preprocess(images))
+    def text_tower(self) -> TextTower:
+        """Return the text side; padding comes after a text, where causal attention ignores it."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        tokenizer.enable_truncation(self.max_tokens)
+        tokenizer.enable_padding(pad_id=self.tokenizer.pad_token_id, pad_token=self.tokenizer.pad_token)
+        return TextTower(_TextTower(self.model), tokenizer, self.max_tokens)
+
+    def as_transformer(self) -> Transformer:
+        """Return the module of sentence-transformers around the loaded model, which is shared."""
+        from sentence_transformers.base.modules import Transformer
+
+        where = _loading(self.source)
+        module: Any = Transformer.__new__(Transformer)
+        module._load_model = lambda *_, **__: self.model  # loaded already
+        module.__init__(
+            self.source.location,
+            processor_kwargs={"backend": "pil", **where},
+            config_kwargs=where,
+            modality_config=_TOWERS,
+            module_output_name="sentence_embedding",
+        )
+        del module._load_model
+        return module
 
 
-def load_clip(
-    id_or_path: str | PathLike[str], *, revision: str | None = None, device: str | torch.device = "auto"
-) -> Clip:
-    """Load a CLIP checkpoint from safetensors, in float32.
+class _TextTower(nn.Module):
+    def __init__(self, model: CLIPModel) -> None:
+        super().__init__()
+        self.model = model
 
-    Args:
-        id_or_path: a folder, a bundled name (`demo-clip`) or a hub id (`openai/clip-vit-base-patch32`).
-        revision: branch, tag or commit of a hub repository.
-        device: a torch device, or `"auto"`.
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.model.get_text_features(input_ids=input_ids).pooler_output
+
+
+def preprocess(image_processor: Any, frames: Sequence[NDArray[np.uint8]]) -> FloatArray:
+    """Run a CLIP's image processor alone, for processes that have no use for its model; see `Clip.preprocess`."""
+    return np.stack(image_processor(list(frames), return_tensors="np")["pixel_values"])
+
+
+def load_clip(source: EncoderSource, device: str | torch.device = "auto") -> Clip:
+    """Load a CLIP from safetensors, in float32.
 
     Raises:
-        ArtifactError: nothing loadable is there, or only pickled weights.
+        ArtifactError: it cannot be loaded, or lacks tensors.
     """
     from transformers import AutoTokenizer, CLIPModel
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    source = ClipSource.find(id_or_path, revision)
-    where = source.loading()
+    where = _loading(source)
     try:
         with no_loading_bars():
             loaded: Any = CLIPModel.from_pretrained(
@@ -212,3 +181,8 @@ def load_clip(
     tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     model.requires_grad_(False).eval()
     return Clip(model.to(pick_device(device)), tokenizer, image_processor, source)
+
+
+def _loading(source: EncoderSource) -> dict[str, Any]:
+    """Return the keyword arguments of every `from_pretrained`."""
+    return {"revision": source.revision or "main", "subfolder": source.subfolder, "trust_remote_code": False}

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from dits_adapter.backends.base import Array
 from dits_adapter.encoder import DITSQueryEncoder
 from dits_adapter.errors import InputError, MissingExtraError
 from dits_adapter.integrations._documents import no_documents
+from dits_adapter.vectors import FloatArray
 
 try:
     from fastembed import TextEmbedding
@@ -42,7 +42,7 @@ class DITSTextEmbedding(TextEmbeddingBase):
         super().__init__(model_name)
         self._encoder = self.encoders[model_name.lower()]
 
-    def embed(self, documents: str | Iterable[str], *_: Any, **__: Any) -> Iterable[Array]:
+    def embed(self, documents: str | Iterable[str], *_: Any, **__: Any) -> Iterable[FloatArray]:
         """Refuse texts as documents.
 
         Raises:
@@ -50,7 +50,7 @@ class DITSTextEmbedding(TextEmbeddingBase):
         """
         raise no_documents(f"the fastembed model {self.model_name}")
 
-    def query_embed(self, query: str | Iterable[str], batch_size: int = 64, **_: Any) -> Iterable[Array]:
+    def query_embed(self, query: str | Iterable[str], batch_size: int = 64, **_: Any) -> Iterable[FloatArray]:
         """Yield the vector, (d,) float32 of unit norm, of each query."""
         yield from self._encoder.encode_query([query] if isinstance(query, str) else query, batch_size=batch_size)
 

@@ -85,7 +85,7 @@ class Searcher:
             StoreError, SpaceMismatchError, ArtifactError: see `VideoStore.open` and `DITSQueryEncoder`.
         """
         self.store.open()
-        self.encoder.as_sentence_transformer()
+        self.encoder.load()
 
     def about(self) -> About:
         """Describe the collection and the adapter."""
@@ -172,14 +172,7 @@ class Searcher:
 
     def _embed_texts(self, queries: list[str]) -> Sequence[torch.Tensor]:
         """Return CLIP's text embeddings, (1, d) each, un-normalized as adapters may need them."""
-        from sentence_transformers.util import batch_to_device
-
-        self.encoder._warn_if_truncated(queries)
-        model = self.encoder.as_sentence_transformer()
-        with torch.inference_mode():
-            features = batch_to_device(model.preprocess(queries), model.device)
-            embeddings: torch.Tensor = model[0](features)["sentence_embedding"]
-        return embeddings.split(1)
+        return torch.from_numpy(self.encoder.embed(queries)).split(1)
 
     def _draw(self, path: torch.Tensor, query: torch.Tensor, hits: Sequence[Hit]) -> tuple[Map, dict[str, Point]]:
         """Draw the map, for which the vectors of the hits are read: a search does not return them."""

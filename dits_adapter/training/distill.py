@@ -23,7 +23,7 @@ from dits_adapter.adapters.base import cosines
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.find import require_free
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.encoders.clip import pick_device, weights_digest
+from dits_adapter.encoders._torch import pick_device, weights_digest
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import Difference, RetrievalMetrics, paired_bootstrap
 from dits_adapter.sampler import SamplerConfig

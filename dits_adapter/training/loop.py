@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dits_adapter.adapters import Adapter
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.encoders.clip import pick_device
+from dits_adapter.encoders._torch import pick_device
 from dits_adapter.errors import InputError, MissingExtraError
 from dits_adapter.evaluation.metrics import RetrievalMetrics, ranks
 from dits_adapter.evaluation.scores import cosine_scores

@@ -11,26 +11,30 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from os import PathLike, fspath
-from typing import Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
-import numpy.typing as npt
-import torch
+from numpy.typing import NDArray
 
 from dits_adapter.artifact.config import read_config
 from dits_adapter.artifact.find import find_adapter, find_encoder
-from dits_adapter.encoders.clip import Clip, load_clip
+from dits_adapter.encoders.base import Device, Encoder, load_encoder
 from dits_adapter.errors import InputError, VideoError
+from dits_adapter.hub import absolute_name
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.vectors import unit
+from dits_adapter.vectors import EmbeddedClips, FloatArray, unit
 from dits_adapter.video.decode import DecodedFrames, Decoder, Frame, Video
 from dits_adapter.video.frames import segment_spans
 from dits_adapter.video.pooling import mean_pool
 
-Path = str | PathLike[str]
+__all__ = ["EncodedSegment", "OnError", "VideoEncoder"]
+
 OnError = Literal["raise"] | Callable[[VideoError], object]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+"""Reaction to a file that gives no frames: raise the error, or call a function with it and go on."""
+
+_Path = str | PathLike[str]
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 _SPANS_PER_TASK = 4
 """Segments of one video that a worker decodes in a row: enough to make up for opening the file and seeking."""
@@ -46,8 +50,8 @@ class EncodedSegment:
         end: where the segment ends, in seconds.
         fps: frames a second in the video, on average.
         duration: seconds of the whole video.
-        vector: (d,) float32 of unit norm, the frame vectors pooled (`pooling.mean_pool`).
-        frame_vectors: (n, d) float32, each of unit norm.
+        vector: (d,) float32 of unit norm: the frame vectors pooled (`pooling.mean_pool`), or the encoder's own.
+        frame_vectors: (n, d) float32, each of unit norm; (0, d) from an encoder that sees clips as a whole.
         timestamps: (n,) float64, when each frame appears on screen, in seconds.
         decoder: the decoder that was used.
     """
@@ -57,9 +61,9 @@ class EncodedSegment:
     end: float
     fps: float
     duration: float
-    vector: npt.NDArray[np.float32]
-    frame_vectors: npt.NDArray[np.float32]
-    timestamps: npt.NDArray[np.float64]
+    vector: FloatArray
+    frame_vectors: FloatArray
+    timestamps: NDArray[np.float64]
     decoder: str
 
 
@@ -74,7 +78,7 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """A segment whose frames went through the image processor: `content.frames` is (n, 3, size, size) float32."""
+    """A segment whose frames went through the image processor: `content.frames` is (n, …) float32."""
 
     video: Video
     span: tuple[float, float]
@@ -82,10 +86,13 @@ class _Decoded:
 
 
 class VideoEncoder:
-    """Embeds videos with CLIP's image tower: frames in the middle of equal intervals, mean-pooled.
+    """Encoder of videos: embeds the frames in the middle of equal intervals and pools them.
+
+    One that `from_pretrained` made can be pickled and copied: it travels by its name and options, and loads where
+    it arrives.
 
     Args:
-        clip: a loaded CLIP.
+        encoder: a loaded encoder (`dits_adapter.encoders.load_encoder`).
         frames: frames sampled a segment, part of the embedding space.
         decoder: the video decoder (see `decode.decode_frames`).
         limit: seconds from the start of a video after which the rest of it does not count.
@@ -100,72 +107,93 @@ class VideoEncoder:
     """
 
     def __init__(
-        self, clip: Clip, *, frames: int = 12, decoder: Decoder = "auto", limit: float = math.inf
+        self, encoder: Encoder, *, frames: int = 12, decoder: Decoder = "auto", limit: float = math.inf
     ) -> None:
         if frames < 1:
             raise InputError(f"frames is {frames}; a segment needs at least one frame.")
         if not limit > 0:
             raise InputError(f"limit is {limit}; expected seconds above 0.")
-        self.clip = clip
+        self.encoder = encoder
         self.frames = frames
         self.decoder: Decoder = decoder
         self.limit = limit
+        self._name: str | None = None
+        self._options: dict[str, Any] = {}
 
     @classmethod
     def from_pretrained(
         cls,
-        id_or_path: Path,
+        id_or_path: _Path,
         *,
         revision: str | None = None,
-        device: str | torch.device = "auto",
+        device: Device = "auto",
         frames: int | None = None,
         decoder: Decoder = "auto",
+        limit: float = math.inf,
     ) -> VideoEncoder:
-        """Load a CLIP, or the one that an adapter was trained for.
+        """Load an encoder, or the one that an adapter was trained for.
 
         Args:
-            id_or_path: a CLIP or a trained adapter: folder, bundled name (`demo-clip`, `demo-dits`) or hub id.
+            id_or_path: an encoder or a trained adapter: folder, bundled name (`demo-clip`, `demo-dits`) or hub id.
             revision: hub revision of what is named.
             device: a torch device or `"auto"`.
             frames: frames sampled a segment, part of the embedding space; None for the adapter's, or 12.
             decoder: the video decoder (see `decode.decode_frames`).
+            limit: seconds from the start of a video after which the rest of it does not count.
 
         Raises:
             ArtifactError: nothing loadable is there.
-            SpaceMismatchError: the CLIP, or `frames`, is not what the adapter was trained with.
-            InputError: frames < 1.
+            SpaceMismatchError: the encoder, or `frames`, is not what the adapter was trained with.
+            InputError: frames < 1, or a limit that is not positive.
         """
         adapter = find_adapter(id_or_path, revision)
         if adapter is None:
-            return cls(
-                load_clip(id_or_path, revision=revision, device=device),
-                frames=12 if frames is None else frames,
-                decoder=decoder,
+            loaded = load_encoder(id_or_path, revision=revision, device=device)
+            made = cls(loaded, frames=12 if frames is None else frames, decoder=decoder, limit=limit)
+        else:
+            space = read_config(adapter).space
+            loaded = load_encoder(find_encoder(adapter, space), revision=space.revision, device=device)
+            made = cls(loaded, frames=space.frames if frames is None else frames, decoder=decoder, limit=limit)
+            space.require(made.space, mine=f"the adapter {fspath(id_or_path)}", theirs="this encoder of videos")
+            if made.space.fingerprint == space.fingerprint:
+                made.space = space  # by the name that people know, not that of the folder inside a joint adapter
+        made._name, made._options = absolute_name(id_or_path), {"revision": revision, "device": str(device)}
+        return made
+
+    @property
+    def name_or_path(self) -> str | None:
+        """Name that `from_pretrained` was given, folders as absolute paths; None for one built otherwise."""
+        return self._name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options with which `from_pretrained(name_or_path, **options)` makes the same encoder."""
+        return {**self._options, "frames": self.frames, "decoder": self.decoder, "limit": self.limit}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._name is None:
+            raise InputError(
+                "this VideoEncoder was built around a loaded encoder, which cannot travel to another process or "
+                "be copied; make it with VideoEncoder.from_pretrained(name)."
             )
-        space = read_config(adapter).space
-        clip = load_clip(find_encoder(adapter, space), revision=space.revision, device=device)
-        encoder = cls(clip, frames=space.frames if frames is None else frames, decoder=decoder)
-        space.require(encoder.space, mine=f"the adapter {fspath(id_or_path)}", theirs="this encoder of videos")
-        if encoder.space.fingerprint == space.fingerprint:
-            encoder.space = space  # by the name that people know, not that of the folder inside a joint adapter
-        return encoder
+        return _restore, (type(self), self._name, self.options)
 
     @cached_property
     def space(self) -> EmbeddingSpace:
         """The embedding space of the vectors."""
-        return EmbeddingSpace.of(self.clip, frames=self.frames)
+        return EmbeddingSpace.of(self.encoder, frames=self.frames)
 
     @overload  # a str is one path, though it could be iterated over
     def encode_video(  # type: ignore[overload-overlap]
-        self, paths: Path, *, batch_frames: int = 96, workers: int | None = None
+        self, paths: _Path, *, batch_frames: int = 96, workers: int | None = None
     ) -> EncodedSegment: ...
     @overload
     def encode_video(
-        self, paths: Iterable[Path], *, batch_frames: int = 96, workers: int | None = None
+        self, paths: Iterable[_Path], *, batch_frames: int = 96, workers: int | None = None
     ) -> list[EncodedSegment]: ...
 
     def encode_video(
-        self, paths: Path | Iterable[Path], *, batch_frames: int = 96, workers: int | None = None
+        self, paths: _Path | Iterable[_Path], *, batch_frames: int = 96, workers: int | None = None
     ) -> EncodedSegment | list[EncodedSegment]:
         """Embed whole videos, one vector each.
 
@@ -185,7 +213,7 @@ class VideoEncoder:
 
     def iter_segments(
         self,
-        paths: Path | Iterable[Path],
+        paths: _Path | Iterable[_Path],
         *,
         segment_seconds: float | None = None,
         overlap: float = 0.0,
@@ -222,14 +250,14 @@ class VideoEncoder:
 
     def _encode(
         self,
-        paths: Iterable[Path],
+        paths: Iterable[_Path],
         seconds: float | None,
         overlap: float,
         batch_frames: int,
         workers: int,
         on_error: OnError,
     ) -> Iterator[EncodedSegment]:
-        def plan(numbered: tuple[int, Path]) -> list[_Task]:
+        def plan(numbered: tuple[int, _Path]) -> list[_Task]:
             number, path = numbered
             try:
                 video = Video(path, self.decoder)
@@ -275,15 +303,8 @@ class VideoEncoder:
                 items.append(error)
         return task.number, items
 
-    def _preprocess(self, frame: Frame) -> npt.NDArray[np.float32]:
-        pixels: npt.NDArray[np.float32] = self.clip.preprocess([frame])[0].numpy()
-        return pixels
-
-    def _gather(self, frames: list[npt.NDArray[np.float32]]) -> torch.Tensor:
-        """Join (n, 3, size, size) arrays; for a GPU in page-locked memory, from which it copies by itself."""
-        on_gpu = self.clip.model.device.type == "cuda"
-        pixels = torch.empty(sum(map(len, frames)), *frames[0].shape[1:], dtype=torch.float32, pin_memory=on_gpu)
-        np.concatenate(frames, out=pixels.numpy())
+    def _preprocess(self, frame: Frame) -> FloatArray:
+        pixels: FloatArray = self.encoder.preprocess([frame])[0]
         return pixels
 
     def _run(
@@ -292,19 +313,18 @@ class VideoEncoder:
         """Run the model on a batch and give out what is in it, in order."""
         segments = [item for item in batch if isinstance(item, _Decoded)]
         if segments:
-            pixels = self._gather([segment.content.frames for segment in segments])
-            vectors = torch.cat([self.clip.embed_pixels(part).cpu() for part in pixels.split(batch_frames)])
-            units = iter(unit(vectors.numpy()).reshape(len(segments), self.frames, -1))
+            embedded = self.encoder.embed([segment.content.frames for segment in segments], batch_frames)
+            vectors = _pool(embedded)
         for item in batch:
             if isinstance(item, _Decoded):
-                frame_vectors = next(units)
+                vector, frame_vectors = next(vectors)
                 yield EncodedSegment(
                     path=item.video.path,
                     start=item.span[0],
                     end=item.span[1],
                     fps=item.video.fps,
                     duration=item.video.duration,
-                    vector=mean_pool(frame_vectors),
+                    vector=vector,
                     frame_vectors=frame_vectors,
                     timestamps=item.content.timestamps,
                     decoder=item.content.decoder,
@@ -315,11 +335,26 @@ class VideoEncoder:
                 on_error(item)
 
 
+def _restore(cls: type[VideoEncoder], name: str, options: dict[str, Any]) -> VideoEncoder:
+    return cls.from_pretrained(name, **options)
+
+
+def _pool(embedded: EmbeddedClips) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Yield, for each clip, its vector (d,) and those of its frames (f, d), of unit norm."""
+    if embedded.frames is None:
+        assert embedded.pooled is not None
+        yield from ((vector, vector[None][:0]) for vector in unit(embedded.pooled))
+        return
+    frames = unit(embedded.frames)
+    pooled = mean_pool(frames) if embedded.pooled is None else unit(embedded.pooled)
+    yield from zip(pooled, frames, strict=True)
+
+
 def _in_order(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
-) -> Iterator[Result]:
+    pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
+) -> Iterator[_Result]:
     """Map in the pool and yield the results in order, never more than `ahead` items in advance."""
-    pending: deque[Future[Result]] = deque()
+    pending: deque[Future[_Result]] = deque()
     for item in items:
         pending.append(pool.submit(function, item))
         if len(pending) > ahead:

@@ -25,7 +25,7 @@ from dits_adapter.adapters import (
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.evaluation.comparison import Comparison
 from dits_adapter.evaluation.metrics import RetrievalMetrics
@@ -75,7 +75,7 @@ def registered(monkeypatch):
 
 @pytest.fixture(scope="module")
 def space():
-    return EmbeddingSpace.of(load_clip("demo-clip"))
+    return EmbeddingSpace.of(load_encoder("demo-clip"))
 
 
 @pytest.fixture(scope="module")

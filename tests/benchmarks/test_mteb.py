@@ -14,7 +14,7 @@ from benchmarks.datasets import DATASETS, RetrievalSplit
 from benchmarks.datasets.lookalike import write_lookalike
 from dits_adapter.adapters import DITSAdapter
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import DITSError, MissingExtraError
 from dits_adapter.evaluation.metrics import DotProducts, RetrievalMetrics, ranks
 from dits_adapter.sampler import SamplerConfig
@@ -83,7 +83,7 @@ def adapter(tiny_clip, tmp_path):
     moving = DITSAdapter(SamplerConfig(width=32, depth=1, steps=2))
     for parameter in moving.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    space = EmbeddingSpace.of(load_clip(tiny_clip), frames=4)
+    space = EmbeddingSpace.of(load_encoder(tiny_clip), frames=4)
     return str(Artifact(moving, space, encoder=tiny_clip).save(tmp_path / "mine"))
 
 

@@ -20,7 +20,7 @@ from benchmarks.vectors import embed_splits
 from dits_adapter.adapters import DITSAdapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data.pairs import load_pairs
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.evaluation.metrics import ranks
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
@@ -145,7 +145,7 @@ def test_only_the_span_of_the_record_is_embedded(clips, tiny_clip, tmp_path):
     half = DATASETS["didemo"].model_copy(update={"span": (0, 0.5)})
     where = {"root": tmp_path / "didemo", "videos": None, "encoder": str(tiny_clip), "costs": Costs()}
     pairs, _ = embed_splits(half, ["val"], tmp_path / "half", **where)
-    encoder = VideoEncoder(load_clip(tiny_clip))
+    encoder = VideoEncoder(load_encoder(tiny_clip))
     for vector, clip in zip(pairs["val"].video, clips["val"], strict=True):
         first, _ = encoder.iter_segments(clip.path, segment_seconds=0.5)
         np.testing.assert_allclose(vector, first.vector, atol=1e-5)
@@ -222,7 +222,7 @@ def joint(tiny_clip, tmp_path):
     head, adapter = XPool(32), DITSAdapter(SamplerConfig(width=32, depth=1, steps=2))
     for parameter in [*head.parameters(), *adapter.parameters()]:
         torch.nn.init.normal_(parameter, std=0.3)
-    space = EmbeddingSpace.of(load_clip(tiny_clip), frames=4).model_copy(update={"encoder": "mine"})
+    space = EmbeddingSpace.of(load_encoder(tiny_clip), frames=4).model_copy(update={"encoder": "mine"})
     return Artifact(adapter, space, {"dataset": "my pairs"}, encoder=tiny_clip, xpool=head).save(tmp_path / "mine")
 
 

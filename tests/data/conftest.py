@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dits_adapter.data import cache_writer
-from dits_adapter.encoders.clip import Clip, load_clip
+from dits_adapter.encoders import Encoder, load_encoder
 from tests.data.fakes import write_pairs
 
 
@@ -28,5 +28,5 @@ def fake_pairs(tmp_path: Path, small_shards: None) -> Path:
 
 
 @pytest.fixture
-def clip(tiny_clip: Path) -> Clip:
-    return load_clip(tiny_clip, device="cpu")
+def clip(tiny_clip: Path) -> Encoder:
+    return load_encoder(tiny_clip, device="cpu")

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 
 from dits_adapter.data.embed import embed
 from dits_adapter.errors import (
@@ -35,18 +34,18 @@ def vector_of(name: str, norm: float = 1.0) -> np.ndarray:
     return norm * unit(np.random.default_rng(seed).normal(size=WIDTH))
 
 
-class FakeClip:
+class FakeTexts:
     """A text's vector follows from its characters."""
 
     width = WIDTH
-    source = SimpleNamespace(name="fake-0")
+    name = "fake-0"
 
     def __init__(self) -> None:
         self.read: list[str] = []
 
-    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         self.read += texts
-        return torch.from_numpy(np.stack([vector_of(text, 7.0) for text in texts]))
+        return np.stack([vector_of(text, 7.0) for text in texts])
 
 
 class FakeEncoder:
@@ -54,7 +53,7 @@ class FakeEncoder:
 
     def __init__(self, seed: int = 0) -> None:
         self.space = fake_space(seed)
-        self.clip = FakeClip()
+        self.encoder = FakeTexts()
         self.decoded: list[str] = []
 
     def iter_segments(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from dits_adapter.cli import main
 from dits_adapter.data.embed import embed
@@ -48,7 +47,7 @@ class TestEmbed:
         np.testing.assert_allclose(pairs.frames[:], [video.frame_vectors for video in expected], atol=1e-5)
         described = [(row, text) for row, n in enumerate(good) for text in texts[n]]
         assert pairs.labels.tolist() == [row for row, _ in described]
-        raw = encoder.clip.embed_texts([text for _, text in described]).numpy()
+        raw = encoder.encoder.embed_texts([text for _, text in described])
         np.testing.assert_allclose(pairs.text, raw, atol=1e-4)
         assert abs(np.linalg.norm(pairs.text, axis=1) - 1).min() > 0.1  # not normalized
 
@@ -56,7 +55,7 @@ class TestEmbed:
         first = run(fake_pairs, tmp_path / "cache")
         before, encoder = contents(tmp_path / "cache"), FakeEncoder()
         second = run(fake_pairs, tmp_path / "cache", encoder)
-        assert (encoder.decoded, encoder.clip.read) == ([], [])
+        assert (encoder.decoded, encoder.encoder.read) == ([], [])
         assert (first.new_texts, first.new_videos, second.new_texts, second.new_videos) == (41, 9, 0, 0)
         assert (first.texts, first.videos) == (second.texts, second.videos)
         assert contents(tmp_path / "cache") == before
@@ -69,7 +68,7 @@ class TestEmbed:
         assert encoder.decoded == []
         report = run(fake_pairs, tmp_path / "cache", encoder, retry_failed=True)
         assert encoder.decoded == ["4.mp4", "7.mp4"]
-        assert encoder.clip.read == []
+        assert encoder.encoder.read == []
         assert [failed.id for failed in report.failures] == ["clip-7"]
         run(fake_pairs, tmp_path / "fresh")
         assert contents(tmp_path / "cache") == contents(tmp_path / "fresh")
@@ -81,7 +80,7 @@ class TestEmbed:
 
     def test_vectors_that_are_no_vectors_stop_the_run(self, fake_pairs, tmp_path, monkeypatch):
         encoder = FakeEncoder()
-        monkeypatch.setattr(encoder.clip, "embed_texts", lambda texts: torch.full((len(texts), WIDTH), torch.nan))
+        monkeypatch.setattr(encoder.encoder, "embed_texts", lambda texts: np.full((len(texts), WIDTH), np.nan))
         with pytest.raises(InputError, match="text 0 has NaN or infinite values"):
             run(fake_pairs, tmp_path / "cache", encoder)
 

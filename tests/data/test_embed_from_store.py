@@ -17,7 +17,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException
 from dits_adapter.cli import main
 from dits_adapter.data.embed import embed, embed_from_store
 from dits_adapter.data.pairs import load_pairs
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import (
     DITSError,
     SpaceMismatchError,
@@ -73,7 +73,7 @@ class TestAnyStore:
         lines = [{"id": ids[str(clip)], "text": [f"clip {n}", f"again {n}"]} for n, clip in enumerate(clips)]
         pairs = write_pairs(tmp_path / "ids.jsonl", [*lines, {"id": str(uuid.uuid4()), "text": "deleted"}])
 
-        report = embed_from_store(pairs, tmp_path / "cache", encoder.clip, store, progress=False)
+        report = embed_from_store(pairs, tmp_path / "cache", encoder.encoder, store, progress=False)
 
         assert [failed.reason for failed in report.failures] == ["the collection has no such video"]
         found, expected = load_pairs(tmp_path / "cache"), load_pairs(tmp_path / "files")
@@ -81,7 +81,9 @@ class TestAnyStore:
         np.testing.assert_allclose(found.frames[:], expected.frames[:], atol=1e-6)
         np.testing.assert_allclose(found.text, expected.text, atol=1e-4)
         assert (found.labels.tolist(), found.space) == (expected.labels.tolist(), expected.space)
-        again = embed_from_store(pairs, tmp_path / "cache", encoder.clip, store, retry_failed=True, progress=False)
+        again = embed_from_store(
+            pairs, tmp_path / "cache", encoder.encoder, store, retry_failed=True, progress=False
+        )
         assert (again.new_texts, again.new_videos) == (0, 0)
 
     def test_frames_that_the_store_does_not_keep_are_not_in_the_cache(self, open_store, clips, encoder, tmp_path):
@@ -91,7 +93,7 @@ class TestAnyStore:
         pooled_only = Pooled(store)
         lines = [{"id": record.video_id, "text": "a"} for record in store.records()]
         pairs = write_pairs(tmp_path / "pairs.jsonl", lines)
-        embed_from_store(pairs, tmp_path / "cache", encoder.clip, pooled_only, progress=False)
+        embed_from_store(pairs, tmp_path / "cache", encoder.encoder, pooled_only, progress=False)
         assert load_pairs(tmp_path / "cache").frames is None
         assert [request.frames for request in pooled_only.requests] == [False]
 
@@ -152,7 +154,7 @@ class TestQdrant:
         for field, names in (("path", [str(clip) for clip in clips]), ("", [point.id for point in points])):
             pairs = write_pairs(tmp_path / f"{field}.jsonl", [{"id": name, "text": "a"} for name in names])
             out = tmp_path / f"cache-{field}"
-            report = embed_from_store(pairs, out, encoder.clip, store, id_field=field, progress=False)
+            report = embed_from_store(pairs, out, encoder.encoder, store, id_field=field, progress=False)
             assert (report.videos, report.failures) == (5, [])
 
     def test_several_points_of_one_video_are_named_one_by_one(self, ingested, tmp_path):
@@ -163,10 +165,10 @@ class TestQdrant:
         lines = [{"id": points[0].payload["video_id"], "text": "a"}]
         with pytest.raises(DITSError, match=r"3 segments of the collection have this id"):
             embed_from_store(
-                write_pairs(tmp_path / "a.jsonl", lines), tmp_path / "a", encoder.clip, segments, progress=False
+                write_pairs(tmp_path / "a.jsonl", lines), tmp_path / "a", encoder.encoder, segments, progress=False
             )
         pairs = write_pairs(tmp_path / "b.jsonl", [{"id": point.id, "text": "a"} for point in points])
-        report = embed_from_store(pairs, tmp_path / "b", encoder.clip, segments, id_field="", progress=False)
+        report = embed_from_store(pairs, tmp_path / "b", encoder.encoder, segments, id_field="", progress=False)
         assert report.videos == len(points) == 6
 
     def test_another_encoder_is_refused(self, ingested, tmp_path, other_clip):
@@ -175,7 +177,7 @@ class TestQdrant:
         with pytest.raises(
             SpaceMismatchError, match="the collection 'videos' belongs to the embedding space tiny-clip"
         ):
-            embed_from_store(pairs, tmp_path / "cache", load_clip(other_clip), store, progress=False)
+            embed_from_store(pairs, tmp_path / "cache", load_encoder(other_clip), store, progress=False)
 
     def test_a_collection_of_somebody_else(self, clip, tmp_path):
         client = QdrantClient(":memory:")
@@ -210,9 +212,9 @@ class TestQdrant:
 
         monkeypatch.setattr(store.client, "scroll", failing)
         with pytest.raises(StoreError, match=r"connection refused.* goes on from there"):
-            embed_from_store(pairs, tmp_path / "cache", encoder.clip, store, progress=False)
+            embed_from_store(pairs, tmp_path / "cache", encoder.encoder, store, progress=False)
         monkeypatch.setattr(store.client, "scroll", scroll)
-        report = embed_from_store(pairs, tmp_path / "cache", encoder.clip, store, progress=False)
+        report = embed_from_store(pairs, tmp_path / "cache", encoder.encoder, store, progress=False)
         assert (report.videos, report.new_videos) == (5, 2)
 
     def test_command(self, ingested, tmp_path, tiny_clip, capsys):

@@ -15,7 +15,7 @@ from dits_adapter.data import _numpy_source, _parquet_source
 from dits_adapter.data.cache_writer import CacheWriter
 from dits_adapter.data.import_vectors import VectorFiles, import_vectors
 from dits_adapter.data.pairs import load_pairs
-from dits_adapter.encoders.clip import Clip, load_clip
+from dits_adapter.encoders import Encoder, load_encoder
 from dits_adapter.errors import (
     InputError,
     MissingExtraError,
@@ -73,11 +73,11 @@ class Own:
 
 
 @pytest.fixture
-def own(tmp_path: Path, clip: Clip) -> Own:
+def own(tmp_path: Path, clip: Encoder) -> Own:
     rng = np.random.default_rng(0)
     labels = np.sort(np.append(np.arange(40), rng.integers(0, 40, 50)))
     captions = [f"text {n} of video {label}" for n, label in enumerate(labels)]
-    text = clip.embed_texts(captions).numpy()
+    text = clip.embed_texts(captions)
     first = text[np.unique(labels, return_index=True)[1]]
     video = (unit(first) + 0.05 * rng.normal(size=first.shape)) * rng.uniform(1, 3, (40, 1))
     frames = unit(rng.normal(size=(40, FRAMES, clip.width)))
@@ -147,7 +147,7 @@ class TestImport:
 
     def test_another_encoder_is_caught_by_the_texts(self, own, tmp_path, other_clip):
         with pytest.raises(SpaceMismatchError, match=r"text 0 \('text 0 of video 0'\) is at cosine .* other-clip"):
-            import_vectors(VectorFiles(**own.save()), tmp_path / "cache", load_clip(other_clip), progress=False)
+            import_vectors(VectorFiles(**own.save()), tmp_path / "cache", load_encoder(other_clip), progress=False)
         assert not (tmp_path / "cache").exists()
 
     def test_texts_in_another_order_are_caught(self, own, clip, tmp_path):

@@ -18,7 +18,7 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.config import ONNX
 from dits_adapter.cli import main
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.evaluation import metrics
 from dits_adapter.evaluation.calibration import FOLDS, HITS, Calibration, Reliability, fit_calibration
@@ -243,7 +243,7 @@ def pairs(tiny_clip, tmp_path_factory):
     labels = np.repeat(np.arange(40), 2)
     text = (video[labels] + 0.15 * rng.normal(size=(80, 32)) + 0.5).astype(np.float32)
     file = tmp_path_factory.mktemp("calibrate") / "pairs.safetensors"
-    Pairs(text, video, labels, EmbeddingSpace.of(load_clip(tiny_clip))).save(file)
+    Pairs(text, video, labels, EmbeddingSpace.of(load_encoder(tiny_clip))).save(file)
     return file
 
 
@@ -291,14 +291,16 @@ class TestCommand:
 
         folder = artifact.save(tmp_path / "adapter")
         before = (folder / "config.json").read_bytes()
-        assert "demo-dits is not a folder of yours; name one for the calibrated adapter with --out" in refusal(pairs, "demo-dits")
+        assert "demo-dits is not a folder of yours; name one for the calibrated adapter with --out" in refusal(
+            pairs, "demo-dits"
+        )
         assert "not a folder of yours" in refusal(pairs, "somebody/adapter")
         held = Pairs.load(pairs)
         held.of_videos(np.arange(12)).save(tmp_path / "few.safetensors")
         assert "12 held-out videos are too few" in refusal(tmp_path / "few.safetensors", folder)
         Pairs(-held.text, held.video, held.labels, held.space).save(tmp_path / "wrong.safetensors")
         assert "learned nothing" in refusal(tmp_path / "wrong.safetensors", folder)
-        other = EmbeddingSpace.of(load_clip(save_random_clip(tmp_path / "other-clip", seed=1)))
+        other = EmbeddingSpace.of(load_encoder(save_random_clip(tmp_path / "other-clip", seed=1)))
         Pairs(held.text, held.video, held.labels, other).save(tmp_path / "other.safetensors")
         assert "other-clip" in refusal(tmp_path / "other.safetensors", folder)
         (tmp_path / "mine").mkdir()

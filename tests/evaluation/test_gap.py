@@ -12,7 +12,7 @@ from dits_adapter.adapters import DITSAdapter, mean_shift
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.evaluation.gap import GapStatistics
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
@@ -26,7 +26,7 @@ def pairs(tiny_clip, tmp_path_factory):
     labels = np.repeat(np.arange(40), 2)
     text = (video[labels] + 0.1 * rng.normal(size=(80, 32)) + 0.5).astype(np.float32)
     file = tmp_path_factory.mktemp("gap") / "pairs.safetensors"
-    Pairs(text, video, labels, EmbeddingSpace.of(load_clip(tiny_clip))).save(file)
+    Pairs(text, video, labels, EmbeddingSpace.of(load_encoder(tiny_clip))).save(file)
     return file
 
 
@@ -64,7 +64,7 @@ def test_statistics_against_loops():
 
 def test_another_space_is_refused(pairs, other_clip, tmp_path, capsys):
     adapter = DITSAdapter(SamplerConfig(width=32, depth=1))
-    folder = Artifact(adapter, EmbeddingSpace.of(load_clip(other_clip))).save(tmp_path / "adapter")
+    folder = Artifact(adapter, EmbeddingSpace.of(load_encoder(other_clip))).save(tmp_path / "adapter")
     assert main(["gap", str(pairs), str(folder), "--out", str(tmp_path / "out")]) == 1
     assert "other-clip" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ from qdrant_client import QdrantClient
 from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.adapters import DITSAdapter
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import CollectionMetadata, SegmentRow, segment_id, video_id_of
@@ -50,7 +50,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_clip: Path) -> Path:
     with torch.no_grad():
         for parameter in adapter.parameters():
             parameter.normal_(std=0.06, generator=torch.Generator().manual_seed(0))
-    Artifact(adapter, EmbeddingSpace.of(load_clip(tiny_clip))).save(folder / "tiny-dits")
+    Artifact(adapter, EmbeddingSpace.of(load_encoder(tiny_clip))).save(folder / "tiny-dits")
     (folder / "videos").mkdir()
     for seed in range(6):
         write_clip(folder / "videos" / f"{seed}.mp4", seed)

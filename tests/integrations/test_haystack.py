@@ -6,7 +6,7 @@ import pytest
 from haystack import Pipeline
 
 from dits_adapter import QdrantStore
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import SpaceMismatchError
 from dits_adapter.integrations.haystack import DITSTextEmbedder, VideoRetriever
 from dits_adapter.space import EmbeddingSpace
@@ -33,7 +33,7 @@ def test_pipeline_survives_saving(encoder, prepared, tmp_path, expected):
 
 def test_another_clip_is_refused(prepared, other_clip, tmp_path):
     with QdrantStore(tmp_path / "index") as store:
-        store.create(CollectionMetadata(space=EmbeddingSpace.of(load_clip(other_clip))))
+        store.create(CollectionMetadata(space=EmbeddingSpace.of(load_encoder(other_clip))))
     retriever = VideoRetriever(str(prepared / "tiny-dits"), str(tmp_path / "index"))
     for _ in range(2):
         with pytest.raises(SpaceMismatchError, match="other-clip"):

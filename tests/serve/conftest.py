@@ -15,7 +15,7 @@ from qdrant_client import QdrantClient
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
 from dits_adapter.adapters import DITSAdapter
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.serve.searcher import Searcher
@@ -48,7 +48,7 @@ def save_adapter(clip: Path, folder: Path, **config: object) -> Path:
             parameter.normal_(std=0.06, generator=torch.Generator().manual_seed(0))
     if not (folder.parent / clip.name).exists():
         shutil.copytree(clip, folder.parent / clip.name)
-    return Artifact(adapter, EmbeddingSpace.of(load_clip(clip)), calibration=CALIBRATION).save(folder)
+    return Artifact(adapter, EmbeddingSpace.of(load_encoder(clip)), calibration=CALIBRATION).save(folder)
 
 
 @pytest.fixture(scope="session")

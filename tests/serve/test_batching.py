@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -90,10 +91,10 @@ def test_threads_share_passes_and_get_the_vectors_of_alone(searcher, monkeypatch
     alone = Searcher(searcher.store, searcher.encoder)
     expected = [(np.asarray(alone._embed(query)), alone.compare(query)) for query in queries]
     fresh = Searcher(searcher.store, searcher.encoder)
-    clip = fresh.encoder.as_sentence_transformer()[0]
-    gate = Gate(clip.forward, company=len(queries) - 1)
+    backend = fresh.encoder._backend
+    gate = Gate(partial(backend.embed, batch_size=64), company=len(queries) - 1)
     gate.batcher = fresh._embed.__wrapped__
-    monkeypatch.setattr(clip, "forward", gate)
+    monkeypatch.setattr(backend, "embed", lambda texts, batch_size: gate(texts))
     compared = together(fresh.compare, queries)
     assert len(gate.batches) == 2  # and CLIP does not run for each of the two rankings
     for query, one, (vector, other) in zip(queries, compared, expected, strict=True):

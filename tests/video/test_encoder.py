@@ -12,10 +12,12 @@ import pytest
 from dits_adapter import VideoEncoder
 from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.encoders.clip import Clip, load_clip
+from dits_adapter.encoders import load_encoder
+from dits_adapter.encoders.clip import Clip
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError, VideoError
 from dits_adapter.video.decode import decode_frames
 from dits_adapter.video.frames import segment_spans
+from tests.conftest import embed_images
 from tests.video.clips import write_clip
 from tests.video.conftest import PICTURES
 
@@ -49,12 +51,12 @@ def keys(segments):
 
 
 def test_vectors_are_those_of_the_sampled_frames(encoder, tiny_clip, paths):
-    clip = load_clip(tiny_clip)
+    clip = load_encoder(tiny_clip)
     encoded = encoder.encode_video(paths)
     assert [segment.path for segment in encoded] == [str(path) for path in paths]
     for path, segment in zip(paths, encoded, strict=True):
         decoded = decode_frames(path, 12)
-        raw = clip.embed_images(list(decoded.frames)).numpy()
+        raw = embed_images(clip, list(decoded.frames))
         frame_vectors = raw / np.linalg.norm(raw, axis=1, keepdims=True)
         mean = frame_vectors.mean(axis=0)
         np.testing.assert_allclose(segment.frame_vectors, frame_vectors, atol=1e-5)
@@ -102,7 +104,7 @@ def test_segments_of_a_long_video(encoder, clips):
     for segment in segments[::4]:
         alone = decode_frames(path, 12, segment.start, segment.end)
         np.testing.assert_array_equal(segment.timestamps, alone.timestamps)
-        vectors = encoder.clip.embed_images(list(alone.frames)).numpy()
+        vectors = embed_images(encoder.encoder, list(alone.frames))
         np.testing.assert_allclose(
             segment.frame_vectors, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), atol=1e-5
         )
@@ -110,15 +112,15 @@ def test_segments_of_a_long_video(encoder, clips):
 
 def test_only_the_first_seconds_count(encoder, clips):
     path = clips / "closed.mp4"
-    first = VideoEncoder(encoder.clip, frames=encoder.frames, limit=2.0)
-    whole = VideoEncoder(encoder.clip, frames=encoder.frames, limit=1000.0)
+    first = VideoEncoder(encoder.encoder, frames=encoder.frames, limit=2.0)
+    whole = VideoEncoder(encoder.encoder, frames=encoder.frames, limit=1000.0)
     cut = first.encode_video(path)
     expected = next(encoder.iter_segments(path, segment_seconds=2.0))
     assert (cut.start, cut.end, cut.duration) == (0.0, 2.0, expected.duration)
     assert np.array_equal(cut.vector, expected.vector)
     assert np.array_equal(whole.encode_video(path).vector, encoder.encode_video(path).vector)
     with pytest.raises(InputError, match="limit is 0"):
-        VideoEncoder(encoder.clip, limit=0)
+        VideoEncoder(encoder.encoder, limit=0)
 
 
 def test_bad_files_are_reported_in_their_turn_and_the_others_encoded(encoder, clips, bad_files):
@@ -198,7 +200,7 @@ def test_batches_go_across_videos_and_stay_in_their_bound(encoder, clips):
             sizes.append(len(pixels))
             return super().embed_pixels(pixels)
 
-    recording = VideoEncoder(Recording(**vars(encoder.clip)), frames=10)
+    recording = VideoEncoder(Recording(**vars(encoder.encoder)), frames=10)
     assert len(recording.encode_video([clips / "one.mp4"] * 7, batch_frames=25)) == 7
     assert sizes == [20, 20, 20, 10]
     sizes.clear()
@@ -253,7 +255,7 @@ def test_still_frames_at_high_resolution(encoder, tmp_path):
 @pytest.fixture
 def adapter(encoder, tiny_clip, tmp_path):
     """Folder of an adapter trained with 5 frames, its CLIP beside it."""
-    space = VideoEncoder(encoder.clip, frames=5).space
+    space = VideoEncoder(encoder.encoder, frames=5).space
     rng = np.random.default_rng(0)
     texts, videos = (rng.normal(size=(20, 32)).astype(np.float32) for _ in range(2))
     shutil.copytree(tiny_clip, tmp_path / tiny_clip.name)

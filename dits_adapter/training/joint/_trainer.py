@@ -84,7 +84,7 @@ class JointTrainer(Trainer):
         frames = torch.cat([self.accelerator.gather_for_metrics(embed(batch["pixels"])) for batch in batches])
         text = self.clip.embed_texts(self.validation.texts)
         queries = model.adapter.for_inference().adapt(text)
-        self.cosines = DotProducts(unit(queries.cpu().numpy()), mean_pool(frames.cpu().numpy()))
+        self.cosines = DotProducts(unit(queries), mean_pool(frames.cpu().numpy()))
         scores: dict[str, Scores] = {
             "xpool": XPoolScores(model.xpool, queries, text, frames),
             "mean": self.cosines,

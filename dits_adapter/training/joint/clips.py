@@ -79,6 +79,6 @@ class ClipLoader:
         """Decode a video, `augment` its frames and preprocess them: (f, 3, size, size) float32."""
 
         def transform(frame: Frame) -> NDArray[Any]:
-            return preprocess(self.image_processor, [frame if augment is None else augment(frame)])[0].numpy()
+            return preprocess(self.image_processor, [frame if augment is None else augment(frame)])[0]
 
         return torch.from_numpy(self.read(video, self.frames, transform))

@@ -26,7 +26,9 @@ from dits_adapter.adapters import adapter_entry
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.config import ENCODER
 from dits_adapter.artifact.find import require_free
-from dits_adapter.encoders.clip import Clip, ClipSource, load_clip, weights_digest
+from dits_adapter.encoders._torch import weights_digest
+from dits_adapter.encoders.base import load_encoder
+from dits_adapter.encoders.clip import Clip
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training.config import JointRecipe
@@ -105,7 +107,9 @@ def train_joint(
     target = Path(out).absolute()
     require_free(target)
     set_seed(recipe.seed)
-    clip = load_clip(encoder, revision=revision, device="cpu")
+    clip = load_encoder(encoder, revision=revision, device="cpu")
+    if not isinstance(clip, Clip):
+        raise InputError(f"{clip.name} is no CLIP; joint training trains CLIPs alone.")
     model = _initial_model(clip, recipe)
     vision: Any = clip.model.config.vision_config
     captions = _without_failures(captions, recipe, read, state, progress)
@@ -161,7 +165,7 @@ def train_joint(
             )
         training = {
             "dataset": dataset,
-            "base_model": clip.source.name,
+            "base_model": clip.name,
             "pairs": {"train": len(train.texts), "validation": len(validation.texts)},
             "videos": {"train": len(train.videos), "validation": len(validation.videos)},
             "recipe": recipe.model_dump(mode="json"),
@@ -170,7 +174,9 @@ def train_joint(
             "pairs_per_second": result.metrics["train_samples_per_second"],
         }
         metrics = {"validation": after, "validation before training": before}
-        trained_clip = replace(clip, source=ClipSource(target.name))
+        trained_clip = replace(
+            clip, source=replace(clip.source, location=target.name, revision=None, subfolder="")
+        )
         artifact = Artifact(
             model.adapter,
             EmbeddingSpace.of(trained_clip, frames=recipe.frames),

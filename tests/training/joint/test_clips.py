@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-import torch
 
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import VideoError
 from dits_adapter.training.joint._datasets import ClipDataset
 from dits_adapter.training.joint.clips import ClipLoader, find_failures, read_clip
@@ -33,6 +33,6 @@ def test_a_clip_is_the_middles_of_its_intervals(film):
 
 
 def test_a_clip_is_preprocessed_as_the_encoder_does(film, tiny_clip):
-    clip = load_clip(tiny_clip)
+    clip = load_encoder(tiny_clip)
     item = ClipDataset([str(film)], ClipLoader(4, clip.image_processor))[0]
-    torch.testing.assert_close(item["pixels"], clip.preprocess(list(decode_frames(film, 4).frames)))
+    np.testing.assert_array_equal(item["pixels"], clip.preprocess(list(decode_frames(film, 4).frames)))

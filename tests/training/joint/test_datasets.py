@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import InputError
 from dits_adapter.training.joint._datasets import TrainingDataset, random_crop
 from dits_adapter.training.joint.captions import Captions
@@ -60,11 +60,11 @@ def test_half_of_the_clips_are_mirrored():
 
 
 def test_the_encoders_preprocessing_leaves_a_crop_as_it_is(tiny_clip):
-    clip = load_clip(tiny_clip)
+    clip = load_encoder(tiny_clip)
     crop = random_crop(ramps(48, 64), 32, (0,), flip=False)
     processor = clip.image_processor
     expected = (crop / 255 - processor.image_mean) / processor.image_std
-    np.testing.assert_allclose(clip.preprocess([crop])[0].permute(1, 2, 0), expected, atol=1e-5)
+    np.testing.assert_allclose(clip.preprocess([crop])[0].transpose(1, 2, 0), expected, atol=1e-5)
 
 
 def dataset(pairs: Captions, **changes: object) -> TrainingDataset:

@@ -97,8 +97,8 @@ def test_an_index_of_the_original_space_is_refused_one_of_the_new_is_searched(pa
     with QdrantStore(":memory:", "old") as store:
         ingest(store, [films], original)
         with pytest.raises(SpaceMismatchError, match="the adapter belongs to the embedding space mine"):
-            queries.check(store.client, "old")
+            queries.check(store)
     with QdrantStore(":memory:", "new", space=queries.space) as store:
         ingest(store, [films], VideoEncoder.from_pretrained(out))
-        queries.check(store.client, "new")
+        queries.check(store)
         assert store.search(queries.encode_query(captions.texts[0]))[0].path == str(films)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.training.losses import contrastive_loss
 from dits_adapter.xpool import XPoolScores
 from tests.training.joint.blocks import small_batch, small_model
@@ -15,7 +15,7 @@ def half_a_batch(rank: int, folder, clip_folder) -> None:
     """What one of two processes does."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
-    clip = load_clip(clip_folder, device="cpu")
+    clip = load_encoder(clip_folder, device="cpu")
     model = torch.nn.parallel.DistributedDataParallel(small_model(clip), find_unused_parameters=True)
     batch = {name: tensor[4 * rank : 4 * rank + 4] for name, tensor in small_batch(clip).items()}
     loss = model(**batch)["loss"]
@@ -28,7 +28,7 @@ def half_a_batch(rank: int, folder, clip_folder) -> None:
 @pytest.mark.slow
 def test_two_processes_have_the_loss_and_gradients_of_one_with_the_whole_batch(tiny_clip, tmp_path):
     torch.multiprocessing.start_processes(half_a_batch, (tmp_path, tiny_clip), nprocs=2, start_method="spawn")
-    clip = load_clip(tiny_clip, device="cpu")
+    clip = load_encoder(tiny_clip, device="cpu")
     model = small_model(clip)
     loss = model(**small_batch(clip))["loss"]
     loss.backward()
@@ -42,7 +42,7 @@ def test_two_processes_have_the_loss_and_gradients_of_one_with_the_whole_batch(t
 
 
 def test_the_loss_is_that_of_the_score_matrix(tiny_clip):
-    clip = load_clip(tiny_clip, device="cpu")
+    clip = load_encoder(tiny_clip, device="cpu")
     model, batch = small_model(clip), small_batch(clip)
     with torch.no_grad():
         text = clip.model.get_text_features(batch["input_ids"], batch["attention_mask"]).pooler_output
@@ -52,7 +52,7 @@ def test_the_loss_is_that_of_the_score_matrix(tiny_clip):
 
 
 def test_the_order_of_the_batch_and_the_names_of_videos_do_not_matter(tiny_clip):
-    clip = load_clip(tiny_clip, device="cpu")
+    clip = load_encoder(tiny_clip, device="cpu")
     model, batch = small_model(clip), small_batch(clip)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -68,7 +68,7 @@ def test_the_order_of_the_batch_and_the_names_of_videos_do_not_matter(tiny_clip)
 def test_gradient_checkpointing_changes_no_gradient(tiny_clip):
     gradients = []
     for on in (False, True):
-        clip = load_clip(tiny_clip, device="cpu")
+        clip = load_encoder(tiny_clip, device="cpu")
         if on:
             clip.model.gradient_checkpointing_enable({"use_reentrant": False})
         model = small_model(clip)

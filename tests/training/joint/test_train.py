@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import ArtifactError, DITSError, InputError, VideoError
 from dits_adapter.evaluation.metrics import ranks
 from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.joint import _model as module
 from dits_adapter.xpool import XPool, XPoolScores
+from tests.conftest import embed_images
 from tests.training.joint.blocks import Clips, same, train, weights
 
 
 def found_first(clips, clip, adapter, head) -> float:
     """Share of the texts whose own clip, seen as a whole, is found first."""
     text = clip.embed_texts(clips.captions.texts)
-    frames = torch.stack([clip.embed_images(list(video[:2])) for video in clips.frames])
+    frames = torch.from_numpy(np.stack([embed_images(clip, list(video[:2])) for video in clips.frames]))
     scores = XPoolScores(head, adapter.adapt(text) if adapter else text, text, frames)
     return float((ranks(scores, clips.captions.labels) == 1).mean())
 
@@ -28,12 +30,12 @@ def found_first(clips, clip, adapter, head) -> float:
 def test_it_learns_32_pairs_by_heart(tiny_clip, tmp_path):
     clips = Clips(32)
     settings = {"batch_size": 32, "epochs": 120, "checkpoint_steps": 40, "clip_learning_rate": 3e-3, "dropout": 0}
-    assert found_first(clips, load_clip(tiny_clip), None, XPool(32)) < 0.5
+    assert found_first(clips, load_encoder(tiny_clip), None, XPool(32)) < 0.5
     out = train(clips, tmp_path / "out", tiny_clip, held_out=clips.captions, flip=False, **settings)
     artifact = Artifact.load(out)
     assert artifact.metrics["validation"]["xpool_r1"] == 100
     assert (artifact.calibration.videos, artifact.calibration.queries) == (32, 32)
-    assert found_first(clips, load_clip(artifact.encoder), artifact.adapter, artifact.xpool) == 1
+    assert found_first(clips, load_encoder(artifact.encoder), artifact.adapter, artifact.xpool) == 1
 
 
 def test_everything_is_trained_and_the_space_is_another(tiny_clip, tmp_path):
@@ -47,7 +49,7 @@ def test_everything_is_trained_and_the_space_is_another(tiny_clip, tmp_path):
     assert artifact.space.frames == 2
     fresh = XPool(32).state_dict()
     assert not any(torch.equal(value, fresh[name]) for name, value in artifact.xpool.state_dict().items())
-    original, trained = load_clip(tiny_clip), load_clip(artifact.encoder)
+    original, trained = load_encoder(tiny_clip), load_encoder(artifact.encoder)
     changed = {
         name: not torch.equal(value, trained.model.state_dict()[name])
         for name, value in original.model.named_parameters()

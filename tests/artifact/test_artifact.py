@@ -16,7 +16,7 @@ from dits_adapter.adapters import DITSAdapter, MLPAdapter, MLPConfig, mean_shift
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.config import ArtifactConfig
 from dits_adapter.artifact.find import find_artifact
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import ArtifactError
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
@@ -24,7 +24,7 @@ from dits_adapter.space import EmbeddingSpace
 
 @pytest.fixture(scope="module")
 def space(tiny_clip):
-    return EmbeddingSpace.of(load_clip(tiny_clip))
+    return EmbeddingSpace.of(load_encoder(tiny_clip))
 
 
 def random_adapter(width: int = 32) -> DITSAdapter:
@@ -185,7 +185,11 @@ def test_wrong_shape(saved):
     [
         ({"format_version": 99}, r"format version 99.*pip install -U dits-adapter"),
         ({"format": "something"}, "not the config of an adapter"),
+<<<<<<< HEAD:tests/test_artifact.py
         ({"adapter": "oracle"}, "adapter 'oracle' is unknown; registered are "),
+=======
+        ({"adapter": "oracle"}, "adapter 'oracle' is unknown; registered are .*dits"),
+>>>>>>> restructure:tests/artifact/test_artifact.py
         ({"config": {"width": 32, "typo": 1}}, "config is invalid"),
         ({"surprise": 1}, "surprise"),
         ({"metrics": {"r1": 100.0}}, "was changed or damaged"),

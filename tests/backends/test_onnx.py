@@ -34,7 +34,7 @@ from dits_adapter.backends import onnx_export as export
 from dits_adapter.backends.onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend
 from dits_adapter.cli import main
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.encoders.clip import load_clip
+from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import ArtifactError, DITSError, InputError, MissingExtraError, SpaceMismatchError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
@@ -60,7 +60,7 @@ def random_dits(**options):
 
 @pytest.fixture(scope="module")
 def space(tiny_clip):
-    return EmbeddingSpace.of(load_clip(tiny_clip))
+    return EmbeddingSpace.of(load_encoder(tiny_clip))
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ class TestEqualsTorch:
 
 def test_long_texts_are_cut_and_said_once(exported):
     encoder = load(exported)
-    with pytest.warns(UserWarning, match="122 tokens; CLIP reads the first 77"):
+    with pytest.warns(UserWarning, match="122 tokens; the encoder reads the first 77"):
         encoder.encode_query(TEXTS)
     encoder.encode_query(TEXTS)  # warnings that are errors, or a second one, would show here
 
@@ -300,7 +300,7 @@ class TestRefuses:
     @pytest.fixture
     def foreign(self, copied, other_clip):
         """An export whose text tower is that of another CLIP, with all checksums right."""
-        export.export_tower(load_clip(other_clip), copied / "onnx")
+        export.export_tower(load_encoder(other_clip), copied / "onnx")
         config = json.loads((copied / "onnx" / "config.json").read_text())
         config["sha256"] = {name: sha256(copied / "onnx" / name) for name in config["sha256"]}
         (copied / "onnx" / "config.json").write_text(json.dumps(config))
@@ -390,12 +390,12 @@ class TestInt8:
         encoder = load(quantized)
         found = encoder.adapt(pairs.text)
         cosine = lowest_cosine(found, DITSQueryEncoder.from_pretrained(trained).adapt(pairs.text))
-        assert export.INT8_COSINE < cosine < 1 - 1e-6
+        assert export._INT8_COSINE < cosine < 1 - 1e-6
         alone = np.stack([encoder.adapt(row) for row in pairs.text[:9]])
         np.testing.assert_allclose(alone, found[:9], atol=1e-5)
         quality = json.loads((quantized / "onnx" / "config.json").read_text())["quality"]
         assert quality["queries"] == 200
-        assert quality["r1_int8"] > quality["r1_float32"] - export.INT8_R1
+        assert quality["r1_int8"] > quality["r1_float32"] - export._INT8_R1
 
     def test_weights_are_int8(self, quantized):
         onnx = pytest.importorskip("onnx")
@@ -432,14 +432,14 @@ class TestInt8:
         export.quantize(tmp_path / "float32.onnx", tmp_path / "int8.onnx", text[:200])
         session = onnxruntime.InferenceSession(tmp_path / "int8.onnx")
         found = session.run(None, {"vectors": text[200:], "strength": np.ones(1, np.float32)})[0]
-        assert lowest_cosine(found, adapter.adapt(text[200:])) > export.INT8_COSINE
+        assert lowest_cosine(found, adapter.adapt(text[200:])) > export._INT8_COSINE
 
     def test_linear_adapters_stay_float32(self, tmp_path):
         export.export_adapter(KINDS["affine"](), tmp_path / "float32.onnx")
         with pytest.raises(InputError, match="quick enough in float32"):
             export.quantize(tmp_path / "float32.onnx", tmp_path / "int8.onnx", np.ones((2, WIDTH), np.float32))
 
-    @pytest.mark.parametrize(("limit", "value"), [("INT8_COSINE", 1.0), ("INT8_R1", -1.0)])
+    @pytest.mark.parametrize(("limit", "value"), [("_INT8_COSINE", 1.0), ("_INT8_R1", -1.0)])
     def test_refused_where_it_costs_too_much(self, trained, pairs, tmp_path, monkeypatch, limit, value):
         monkeypatch.setattr(export, limit, value)
         with pytest.raises(DITSError, match="Nothing was written"):
@@ -447,13 +447,13 @@ class TestInt8:
         assert not list(tmp_path.iterdir())
 
     def test_pairs_of_another_space(self, trained, other_clip, pairs, tmp_path):
-        other = EmbeddingSpace.of(load_clip(other_clip))
+        other = EmbeddingSpace.of(load_encoder(other_clip))
         foreign = Pairs(pairs.text, pairs.video, pairs.labels, other)
         with pytest.raises(SpaceMismatchError, match="held-out pairs"):
             DITSQueryEncoder.from_pretrained(trained).export_onnx(tmp_path / "out", int8=foreign)
 
 
 def test_the_backend_states_its_space(exported, space):
-    backend = OnnxBackend(exported, strength=1.0)
+    backend = OnnxBackend(exported)
     assert backend.space == space
     assert backend.space.differences(backend.load()) == []

@@ -1,25 +1,31 @@
-"""DITS as a module of a sentence-transformers model."""
+"""The sentence-transformers model of a `TorchBackend`: encoder, adapter and normalization as modules."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sentence_transformers.base.modules import Module
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Module, Normalize
 from torch import Tensor
 
-from dits_adapter.adapters import Adapter
+from dits_adapter.adapters.base import Adapter
 from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.backends.pytorch import TorchBackend
+from dits_adapter.encoders.base import TransformersEncoder
+from dits_adapter.errors import InputError
+
+__all__ = ["QueryAdapter", "sentence_transformer"]
 
 
 class QueryAdapter(Module):  # type: ignore[misc]
-    """Adapts text embeddings in `encode_query`; leaves `encode_document`, `encode` and images alone.
+    """Module that adapts text embeddings in `encode_query`, and leaves `encode_document`, `encode` and images.
 
-    It stands between the CLIP `Transformer`, whose embeddings it reads un-normalized, and `Normalize`.
+    It stands between the encoder's `Transformer`, whose embeddings it reads un-normalized, and `Normalize`.
 
     Args:
-        artifact: the adapter with its space; what `save` writes.
+        artifact: the adapter with its space, which `save` writes.
         adapter: its form for inference (`artifact.adapter.for_inference()`).
-        strength: how far queries move, 0 (plain CLIP) to 1.
+        strength: how far queries move, 0 (plain) to 1.
     """
 
     forward_kwargs: ClassVar[set[str]] = {"task"}
@@ -55,3 +61,21 @@ class QueryAdapter(Module):  # type: ignore[misc]
         artifact = Artifact.load(cls.load_dir_path(model_name_or_path, subfolder, **where))
         config = cls.load_config(model_name_or_path, subfolder, **where)
         return cls(artifact, artifact.adapter.for_inference(), **config)
+
+
+def sentence_transformer(backend: TorchBackend, strength: float) -> SentenceTransformer:
+    """Build the model; it shares the backend's encoder and adapter.
+
+    Args:
+        backend: encoder and adapter.
+        strength: of its queries, 0 (plain) to 1.
+
+    Raises:
+        InputError: the encoder is of a family that sentence-transformers cannot run.
+    """
+    encoder = backend.encoder
+    if not isinstance(encoder, TransformersEncoder):
+        raise InputError(f"{encoder.name} is of an encoder family that has no sentence-transformers form.")
+    adapter = QueryAdapter(backend.artifact, backend.adapter, strength)
+    modules = [encoder.as_transformer(), adapter, Normalize()]
+    return SentenceTransformer(modules=modules, device=str(backend.device))

@@ -1,0 +1,48 @@
+"""Parts of encoders on torch that every family shares, and training with them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from safetensors import SafetensorError
+
+__all__ = ["LOADING_ERRORS", "no_loading_bars", "pick_device", "weights_digest"]
+
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
+"""Errors of transformers for a checkpoint that is missing, damaged or of other shapes."""
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """Return the device that is meant; `"auto"` is the first CUDA device, or the CPU where there is none."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """Return a SHA-256 over all weights as float32, independent of their names, order and file layout."""
+    digests = sorted(
+        hashlib.sha256(
+            repr(tuple(w.shape)).encode() + w.detach().float().cpu().contiguous().numpy().tobytes()
+        ).digest()
+        for w in model.state_dict().values()
+        if w.is_floating_point()
+    )
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+@contextmanager
+def no_loading_bars() -> Iterator[None]:
+    """Keep transformers from drawing a progress bar for every checkpoint that it opens."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,204 @@
+"""Encoders of texts and frames: their protocol, the registry of their families, and the one loader.
+
+A family is chosen by the `model_type` in a checkpoint's config.json, which is read before anything else: what no
+family knows is refused before its weights are downloaded. docs/add-an-encoder.md shows a family.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+from dits_adapter.errors import ArtifactError, InputError
+from dits_adapter.hub import download_file, resolve
+from dits_adapter.space import Embedder
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers.base.modules import Transformer
+    from tokenizers import Tokenizer
+
+__all__ = [
+    "Device",
+    "Encoder",
+    "EncoderFamily",
+    "EncoderSource",
+    "TextTower",
+    "TransformersEncoder",
+    "load_encoder",
+    "register_family",
+]
+
+Device: TypeAlias = "str | torch.device"
+"""Device of torch, or `"auto"`: the first CUDA device, or the CPU where there is none."""
+
+
+class Encoder(Embedder, Protocol):
+    """Loaded encoder of texts and frames into one space. Arrays are float32, embeddings are not normalized.
+
+    `Embedder` lists the rest: `name`, `revision`, `width`, `digest`, `embed_texts`, `preprocess` and `embed`.
+    `preprocess` is called from several threads at a time; the other methods are not.
+    """
+
+    @property
+    def max_tokens(self) -> int:
+        """Number of tokens of a text that are read (77 in CLIP); the rest is cut off."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of whole texts, start and end included."""
+
+
+class TextTower(NamedTuple):
+    """Text side of an encoder, ready to be exported.
+
+    Attributes:
+        module: maps token ids (n, l) to embeddings (n, d); ids of padding at the end change nothing.
+        tokenizer: truncates and pads.
+        max_tokens: the largest l.
+    """
+
+    module: torch.nn.Module
+    tokenizer: Tokenizer
+    max_tokens: int
+
+
+@runtime_checkable
+class TransformersEncoder(Encoder, Protocol):
+    """Encoder on a model of `transformers`, which can be exported and wrapped for sentence-transformers."""
+
+    def text_tower(self) -> TextTower:
+        """Return the text side."""
+
+    def as_transformer(self) -> Transformer:
+        """Return the module of sentence-transformers around the loaded model, which is shared."""
+
+
+@dataclass(frozen=True)
+class EncoderFamily:
+    """Encoders whose checkpoints one function loads.
+
+    Attributes:
+        model_type: value of `model_type` in their config.json.
+        load: function from a source and a device to the loaded encoder; it raises `ArtifactError` for what cannot
+            be loaded, reads safetensors only and runs no code of the checkpoint (`trust_remote_code=False`).
+        subfolder: where sentence-transformers keeps such a checkpoint inside its own, if it does.
+    """
+
+    model_type: str
+    load: Callable[[EncoderSource, Device], Encoder]
+    subfolder: str = ""
+
+
+_FAMILIES: dict[str, EncoderFamily] = {}
+
+
+def register_family(family: EncoderFamily) -> None:
+    """Make a family known to `load_encoder`, in this process.
+
+    Raises:
+        InputError: another family of this `model_type` is registered.
+    """
+    if _FAMILIES.setdefault(family.model_type, family) != family:
+        raise InputError(f"an encoder family of model_type {family.model_type!r} is registered already.")
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """Place of a checkpoint that a family can load.
+
+    Attributes:
+        location: local folder or hub id.
+        model_type: names its family.
+        revision: of the hub; None in a folder.
+        subfolder: where the checkpoint is inside `location`.
+    """
+
+    location: str
+    model_type: str
+    revision: str | None = None
+    subfolder: str = ""
+
+    @classmethod
+    def find(cls, id_or_path: str | PathLike[str], revision: str | None = None) -> EncoderSource:
+        """Find a checkpoint by bundled name, local folder or hub id, in this order, and read its config.
+
+        Of a hub repository nothing but the config is downloaded.
+
+        Raises:
+            ArtifactError: no config there, one of an unknown family, or a local folder with pickled weights only.
+        """
+        name = fspath(id_or_path)
+        folder = resolve(name)
+        subfolders = list(dict.fromkeys([*(family.subfolder for family in _FAMILIES.values()), ""]))
+        if folder is None:
+            subfolder, config = _download_config(name, subfolders, revision)
+            location = name
+        else:
+            subfolder = next((s for s in subfolders if s and (folder / s / _CONFIG).is_file()), "")
+            config, location, revision = folder / subfolder / _CONFIG, str(folder), None
+        source = cls(location, _model_type(config), revision, subfolder)
+        place = f"{location}/{subfolder}".rstrip("/")
+        if source.model_type not in _FAMILIES:
+            raise ArtifactError(
+                f"{place}: a model of type {source.model_type!r}, which no encoder family loads; known are "
+                f"{', '.join(_FAMILIES)}."
+            )
+        if folder is not None and not any(config.parent.glob("*.safetensors")):
+            raise ArtifactError(
+                f"{place}: holds no safetensors. Pickled weights (.bin, .pt) are refused because loading them "
+                "can run code; convert them with transformers' save_pretrained."
+            )
+        return source
+
+    @property
+    def name(self) -> str:
+        """Name of the checkpoint in messages and records: a hub id, or a folder's own name."""
+        return Path(self.location).name if Path(self.location).is_dir() else self.location
+
+    def load(self, device: Device = "auto") -> Encoder:
+        """Load the encoder; raises as `load_encoder`."""
+        return _FAMILIES[self.model_type].load(self, device)
+
+
+def load_encoder(
+    id_or_path: str | PathLike[str], *, revision: str | None = None, device: Device = "auto"
+) -> Encoder:
+    """Load an encoder of any registered family from safetensors, in float32.
+
+    Args:
+        id_or_path: a folder, a bundled name (`demo-clip`) or a hub id (`openai/clip-vit-large-patch14`).
+        revision: branch, tag or commit of a hub repository.
+        device: a torch device, or `"auto"`.
+
+    Raises:
+        ArtifactError: nothing loadable is there, only pickled weights, or a checkpoint of an unknown family, whose
+            weights are not downloaded then.
+        MissingExtraError: a package that the family runs on is not installed.
+    """
+    return EncoderSource.find(id_or_path, revision).load(device)
+
+
+_CONFIG = "config.json"
+
+
+def _download_config(name: str, subfolders: Sequence[str], revision: str | None) -> tuple[str, Path]:
+    for subfolder in subfolders:
+        try:
+            return subfolder, download_file(name, f"{subfolder}/{_CONFIG}".lstrip("/"), revision)
+        except ArtifactError as error:  # of the last place, where most checkpoints have it, it says why
+            unavailable = error
+    raise unavailable
+
+
+def _model_type(config: Path) -> str:
+    try:
+        content: Any = json.loads(config.read_text("utf-8"))
+        return str(content["model_type"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{config.parent}: no readable config.json of an encoder, with a model_type ({error!r})."
+        ) from None
