@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter._extras import name_missing_extra
 from dits_adapter.data._ids import id_digest
 from dits_adapter.data._vector_source import BLOCK_ROWS, TextBlock, VectorFiles, VideoBlock
-from dits_adapter.errors import InputError, MissingExtraError
+from dits_adapter.errors import InputError
 
 __all__ = ["ParquetSource"]
 
@@ -73,11 +74,9 @@ class ParquetSource:
 
 
 def _parquet(path: Path) -> Any:
-    try:
+    with name_missing_extra("reading Parquet files"):
         import pyarrow  # type: ignore[import-untyped]
         import pyarrow.parquet  # type: ignore[import-untyped]
-    except ImportError:
-        raise MissingExtraError("pyarrow", "parquet", "reading Parquet files") from None
     try:
         return pyarrow.parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowException) as error:

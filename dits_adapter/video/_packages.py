@@ -5,13 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from dits_adapter._extras import PACKAGES
 from dits_adapter.errors import DITSError, MissingExtraError
 
 __all__ = ["error_line", "load_package"]
 
 _MODULES = {"pyav": "av", "decord": "decord", "torchcodec": "torchcodec.decoders"}
-_PACKAGES = {"pyav": "av", "decord": "decord2", "torchcodec": "torchcodec"}
-_EXTRAS = {"pyav": "video", "decord": "video", "torchcodec": "torchcodec"}
 
 
 def load_package(decoder: str) -> Any:
@@ -24,7 +23,8 @@ def load_package(decoder: str) -> Any:
     try:
         return import_module(_MODULES[decoder])
     except ImportError:
-        raise MissingExtraError(_PACKAGES[decoder], _EXTRAS[decoder], f"decoding video with {decoder}") from None
+        package = PACKAGES[_MODULES[decoder].partition(".")[0]]
+        raise MissingExtraError(*package, f"decoding video with {decoder}") from None
     except (OSError, RuntimeError) as error:  # torchcodec without FFmpeg's libraries or with another torch
         raise DITSError(
             f"{decoder} is installed but does not load ({error_line(error)}); choose another decoder."

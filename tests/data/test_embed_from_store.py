@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,29 +24,49 @@ from dits_adapter.errors import (
     StoreError,
 )
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.base import Capabilities, ReadRequest, StoredSegment, VideoStore
 from dits_adapter.stores.ingest import ingest
+from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.video.encoder import VideoEncoder
-from tests.data.fakes import FRAMES, write_pairs
-from tests.stores.fakes import unit
+from tests.data.fakes import FRAMES, WIDTH, FakeClip, write_pairs
+from tests.stores.fakes import fake_space, unit
+from tests.stores.own_store import SqliteStore
 from tests.video.clips import picture, write_clip
 
 
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Five clips."""
+    folder = tmp_path_factory.mktemp("clips")
+    return [write_clip(folder / f"{n}.mp4", [picture(40 * n + i) for i in range(15)]) for n in range(5)]
+
+
 @pytest.fixture
-def ingested(tmp_path: Path, tiny_clip: Path) -> tuple[QdrantStore, VideoEncoder, list[Path]]:
-    """A collection of five real clips, ingested."""
-    folder = tmp_path / "clips"
-    folder.mkdir()
-    clips = [write_clip(folder / f"{n}.mp4", [picture(40 * n + i) for i in range(15)]) for n in range(5)]
-    encoder = VideoEncoder.from_pretrained(tiny_clip, frames=FRAMES, device="cpu")
+def encoder(tiny_clip: Path) -> VideoEncoder:
+    return VideoEncoder.from_pretrained(tiny_clip, frames=FRAMES, device="cpu")
+
+
+@pytest.fixture
+def ingested(clips: list[Path], encoder: VideoEncoder) -> tuple[QdrantStore, VideoEncoder, list[Path]]:
+    """A collection of the clips in Qdrant."""
     store = QdrantStore(QdrantClient(":memory:"))
     ingest(store, clips, encoder, progress=False)
     return store, encoder, clips
 
 
-class TestQdrant:
-    def test_gives_what_embedding_the_files_gives(self, ingested, tmp_path, small_shards):
-        store, encoder, clips = ingested
+STORES: dict[str, Callable[[Path], VideoStore]] = {
+    "Qdrant": lambda folder: QdrantStore(QdrantClient(":memory:")),
+    "memory": lambda folder: MemoryStore(),
+    "own store": lambda folder: SqliteStore(str(folder / "rows.db")),
+}
+
+
+@pytest.mark.parametrize("open_store", STORES.values(), ids=STORES)
+class TestAnyStore:
+    def test_gives_what_embedding_the_files_gives(self, open_store, clips, encoder, tmp_path, small_shards):
+        store = open_store(tmp_path)
+        ingest(store, clips, encoder, progress=False)
         lines = [{"video": str(clip), "text": [f"clip {n}", f"again {n}"]} for n, clip in enumerate(clips)]
         embed(write_pairs(tmp_path / "files.jsonl", lines), tmp_path / "files", encoder, progress=False)
         ids = {record.path: record.video_id for record in store.records()}
@@ -63,6 +86,68 @@ class TestQdrant:
         )
         assert (again.new_texts, again.new_videos) == (0, 0)
 
+    def test_frames_that_the_store_does_not_keep_are_not_in_the_cache(self, open_store, clips, encoder, tmp_path):
+        store = open_store(tmp_path)
+        ingest(store, clips, encoder, progress=False)
+        store.open()
+        pooled_only = Pooled(store)
+        lines = [{"id": record.video_id, "text": "a"} for record in store.records()]
+        pairs = write_pairs(tmp_path / "pairs.jsonl", lines)
+        embed_from_store(pairs, tmp_path / "cache", encoder.clip, pooled_only, progress=False)
+        assert load_pairs(tmp_path / "cache").frames is None
+        assert [request.frames for request in pooled_only.requests] == [False]
+
+
+class Pooled:
+    """A store that keeps pooled vectors alone, and remembers what was read."""
+
+    def __init__(self, store: VideoStore) -> None:
+        self.store, self.requests = store, []
+        self.capabilities = replace(store.capabilities, frames=False)
+        self.open, self.collection = store.open, store.collection
+
+    def read(self, request: ReadRequest) -> Iterator[StoredSegment]:
+        self.requests.append(request)
+        return self.store.read(request)
+
+
+def segment(number: int, *, name: str = "v", vector: bool = True, frames: int | None = FRAMES) -> StoredSegment:
+    rng = np.random.default_rng(number)
+    return StoredSegment(
+        id=number,
+        payload={"video_id": name},
+        vector=unit(rng.normal(size=WIDTH)) if vector else None,
+        frame_vectors=None if frames is None else unit(rng.normal(size=(frames, WIDTH))),
+    )
+
+
+@pytest.mark.parametrize(
+    ("segments", "reason"),
+    [
+        ([], "the collection has no such video"),
+        ([segment(1), segment(2)], "2 segments of the collection have this id; name one by its own id"),
+        ([segment(1, vector=False)], "its segment lacks a vector"),
+        ([segment(1, frames=None)], "its segment lacks a vector"),
+        ([segment(1, frames=FRAMES - 1)], f"its segment has {FRAMES - 1} frame vectors, others have {FRAMES}"),
+    ],
+)
+def test_a_video_without_usable_vectors_is_a_failure(segments, reason, tmp_path, monkeypatch):
+    space = fake_space()
+    store = SimpleNamespace(
+        open=lambda: space,
+        collection="videos",
+        capabilities=Capabilities(frames=True),
+        read=lambda request: iter([segment(9, name="good"), *segments]),
+    )
+    monkeypatch.setattr(EmbeddingSpace, "of", lambda *_, **__: space)
+    pairs = write_pairs(tmp_path / "pairs.jsonl", [{"id": "good", "text": "a"}, {"id": "v", "text": "b"}])
+    report = embed_from_store(pairs, tmp_path / "cache", FakeClip(), store, progress=False)
+    (failed,) = report.failures
+    assert (failed.id, report.videos, report.skipped_texts) == ("v", 1, 1)
+    assert failed.reason.startswith(reason)
+
+
+class TestQdrant:
     def test_by_another_field_and_by_the_points_own_ids(self, ingested, tmp_path):
         store, encoder, clips = ingested
         points, _ = store.client.scroll(store.collection)

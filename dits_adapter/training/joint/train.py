@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from dits_adapter._extras import name_missing_extra
 from dits_adapter.adapters import adapter_entry
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.config import ENCODER
@@ -28,7 +29,7 @@ from dits_adapter.artifact.find import require_free
 from dits_adapter.encoders._torch import weights_digest
 from dits_adapter.encoders.base import load_encoder
 from dits_adapter.encoders.clip import Clip
-from dits_adapter.errors import InputError, MissingExtraError
+from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.joint._checkpoints import last_checkpoint, write_run
@@ -47,11 +48,9 @@ from dits_adapter.training.joint.clips import ClipLoader, ReadClip, find_failure
 from dits_adapter.training.run import calibrate_scores
 from dits_adapter.xpool import XPool
 
-try:
+with name_missing_extra("joint training"):
     from accelerate import PartialState  # type: ignore[import-untyped]
     from accelerate.utils import gather_object  # type: ignore[import-untyped]
-except ImportError:
-    raise MissingExtraError("accelerate", "joint", "joint training") from None
 
 __all__ = ["train_joint"]
 
