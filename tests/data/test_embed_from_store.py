@@ -93,7 +93,7 @@ class TestAnyStore:
         pooled_only = Pooled(store)
         lines = [{"id": record.video_id, "text": "a"} for record in store.records()]
         pairs = write_pairs(tmp_path / "pairs.jsonl", lines)
-        embed_from_store(pairs, tmp_path / "cache", encoder.clip, pooled_only, progress=False)
+        embed_from_store(pairs, tmp_path / "cache", encoder.encoder, pooled_only, progress=False)
         assert load_pairs(tmp_path / "cache").frames is None
         assert [request.frames for request in pooled_only.requests] == [False]
 

@@ -177,7 +177,7 @@ class QdrantStore(VideoStore):
 
     @property
     def cosine(self) -> bool:
-        """Whether scores are cosines; meaningful once the collection was opened."""
+        """True if scores are cosines; meaningful once the collection was opened."""
         return self._collection.cosine
 
     @property
@@ -327,7 +327,7 @@ class QdrantStore(VideoStore):
 
     @contextmanager
     def bulk_load(self, *, progress: bool = True) -> Iterator[None]:
-        """Let a server put off its index while much is stored, and build it once at the end.
+        """Put off a server's index while much is stored, and build it once at the end.
 
         Until then searches compare with every segment. The end waits for the index; whoever does not want to wait
         may leave, the server goes on. After a kill, the next run lets the server build it.
