@@ -66,6 +66,12 @@ def test_each_package_is_imported_and_brought_by_the_extra_named_for_it():
         assert brought.get(package, package) in {name.lower() for name in distributions(EXTRAS[extra])}, module
 
 
+def test_only_the_wing_of_qdrant_imports_its_client():
+    importers = {path for path, name in imports() if name in LAYERS["qdrant"]}
+    assert importers
+    assert all(path.startswith("dits_adapter/stores/qdrant/") for path in importers), importers
+
+
 def test_no_two_files_import_each_other():
     graph = grimp.build_graph("dits_adapter", cache_dir=None)
     files = networkx.DiGraph(
