@@ -29,7 +29,7 @@ class DITSError(Exception):
 
 
 class ArtifactError(DITSError):
-    """Saved adapter or encoder that cannot be loaded: missing, damaged, of an unknown kind or version, or pickled."""
+    """Saved adapter or encoder that cannot be loaded: missing, damaged, pickled, or of an unknown kind."""
 
 
 class SpaceMismatchError(DITSError):
