@@ -9,13 +9,14 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)  ## generate clips, ingest them, search with and without DITS
 	$(BIN)/python -m benchmarks.demo
 
-test: $(INSTALLED) check  ## lint, strict types, all tests
+test: $(INSTALLED) check  ## lint, strict types, import contract, all tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 wheels: $(INSTALLED)  ## build what is published, and try it in fresh environments
 	$(BIN)/python distributions/check.py

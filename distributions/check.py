@@ -75,7 +75,18 @@ class Environment:
     def install(self, wheels: Path, *requirements: str) -> None:
         """Install by name, our own from the folder of wheels, and see that the metadata agree."""
         pip = ("-m", "pip", "--disable-pip-version-check")
-        self.run("python", *pip, "install", "-q", "-c", ROOT / "constraints.txt", "-f", wheels, *requirements)
+        self.run(
+            "python",
+            *pip,
+            "install",
+            "-q",
+            "--no-compile",
+            "-c",
+            ROOT / "constraints.txt",
+            "-f",
+            wheels,
+            *requirements,
+        )
         self.run("python", *pip, "check")
 
 

@@ -17,6 +17,7 @@ PACKAGES = {
     "fastapi": ("fastapi", "serve"),
     "fastembed": ("fastembed", "fastembed"),
     "grpc": ("qdrant-client", "qdrant"),
+    "haystack": ("haystack-ai", "haystack"),
     "langchain_core": ("langchain-core", "langchain"),
     "llama_index": ("llama-index-core", "llama-index"),
     "matplotlib": ("matplotlib", "figures"),

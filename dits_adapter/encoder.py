@@ -177,7 +177,8 @@ class DITSQueryEncoder:
         return self._mismatched and self.on_mismatch == "bypass"
 
     @property
-    def _query_strength(self) -> float:
+    def query_strength(self) -> float:
+        """Strength with which queries move: `strength`, or 0 once `on_mismatch="bypass"` has met another space."""
         return 0.0 if self._bypassed else self.strength
 
     @property
@@ -250,7 +251,7 @@ class DITSQueryEncoder:
         array = np.asarray(vectors.cpu() if hasattr(vectors, "cpu") else vectors, dtype=np.float32)
         single = array.ndim == 1
         array = array[None] if single else array
-        adapted = self._backend.adapt(array, strength=self._query_strength)
+        adapted = self._backend.adapt(array, strength=self.query_strength)
         adapted = adapted[0] if single else adapted
         return (adapted, self._backend.trajectory(array)) if return_trajectory else adapted
 
@@ -336,8 +337,8 @@ class DITSQueryEncoder:
         self.load()
         with self._lock:
             if self._model is None:
-                self._model = sentence_transformer(backend, self._query_strength)
-            self._model[1].strength = self._query_strength
+                self._model = sentence_transformer(backend, self.query_strength)
+            self._model[1].strength = self.query_strength
             return self._model
 
     def load(self) -> None:
@@ -381,7 +382,7 @@ class DITSQueryEncoder:
         if task == "embedding":
             vectors = self._backend.embed(batch, batch_size=batch_size)
         else:
-            strength = self._query_strength if task == "query" else 0.0
+            strength = self.query_strength if task == "query" else 0.0
             vectors = self._backend.encode(batch, strength=strength, batch_size=batch_size)
         return vectors[0] if single else vectors
 

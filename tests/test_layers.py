@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grimp
+import networkx
 import numpy as np
 import pytest
 import tomlkit
@@ -62,6 +64,21 @@ def test_each_package_is_imported_and_brought_by_the_extra_named_for_it():
     for module, (package, extra) in PACKAGES.items():
         assert module in imported, module
         assert brought.get(package, package) in {name.lower() for name in distributions(EXTRAS[extra])}, module
+
+
+def test_only_the_wing_of_qdrant_imports_its_client():
+    importers = {path for path, name in imports() if name in LAYERS["qdrant"]}
+    assert importers
+    assert all(path.startswith("dits_adapter/stores/qdrant/") for path in importers), importers
+
+
+def test_no_two_files_import_each_other():
+    graph = grimp.build_graph("dits_adapter", cache_dir=None)
+    files = networkx.DiGraph(
+        (name, imported) for name in graph.modules for imported in graph.find_modules_directly_imported_by(name)
+    )
+    assert len(files) > 50
+    assert not list(networkx.simple_cycles(files))
 
 
 COMMANDS = {

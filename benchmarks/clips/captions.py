@@ -13,6 +13,17 @@ import re
 
 from benchmarks.clips.scenes import SIZES, Placement, Scene, Thing, placements
 
+__all__ = [
+    "BACKGROUND_WORDS",
+    "MOTION_WORDS",
+    "RARE_WORDS",
+    "SHAPE_WORDS",
+    "WORDINGS",
+    "frame_caption",
+    "video_captions",
+    "words",
+]
+
 WORDINGS = 5  # sentences for each video
 RARE = 0.3  # part of the names in video sentences that frame captions never use
 

@@ -16,6 +16,8 @@ from benchmarks.clips.captions import video_captions
 from benchmarks.clips.scenes import Scene, render, scenes
 from dits_adapter._files import write_atomically
 
+__all__ = ["DatasetItem", "item_of", "make_split", "write_clip"]
+
 
 @dataclass(frozen=True)
 class DatasetItem:

@@ -13,6 +13,8 @@ from tqdm import tqdm
 from benchmarks.clips.captions import frame_caption
 from benchmarks.clips.scenes import Pixels, Scene, render, sample_scene
 
+__all__ = ["captions", "draw", "moments"]
+
 Moment = tuple[Scene, float]  # a scene and the second at which to look
 
 

@@ -19,6 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+__all__ = [
+    "BACKGROUNDS",
+    "COLORS",
+    "MOTIONS",
+    "SHAPES",
+    "SIZES",
+    "SPLIT_SIZES",
+    "TEXTURES",
+    "Pixels",
+    "Placement",
+    "Scene",
+    "Thing",
+    "held_out",
+    "placements",
+    "render",
+    "sample_scene",
+    "scenes",
+]
+
 Pixels = NDArray[np.uint8]
 Color = tuple[int, int, int]
 

@@ -24,6 +24,8 @@ from dits_adapter.training.loop import evaluate
 from dits_adapter.training.run import calibrate, describe, fit
 from dits_adapter.video.encoder import VideoEncoder
 
+__all__ = ["embed_split"]
+
 LINEAR = ("mean-shift", "procrustes", "ridge", "contrastive-linear")
 DATASET = "generated clips of benchmarks/clips (colored shapes in motion), train split; not real video"
 

@@ -29,6 +29,8 @@ from benchmarks.clips.captions import RARE_WORDS, frame_caption, video_captions,
 from benchmarks.clips.scenes import Pixels, scenes
 from dits_adapter._files import write_atomically
 
+__all__ = ["IMAGE_SIDE", "build_tokenizer", "learning_rate", "train"]
+
 IMAGE_SIDE = 64
 WIDTH = 128  # of both towers and of the joint space
 BATCH = 256

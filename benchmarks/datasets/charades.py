@@ -8,6 +8,8 @@ from pathlib import Path
 from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
 from benchmarks.datasets.reading import csv_rows
 
+__all__ = ["CHARADES"]
+
 
 def _read(split: str, files: Mapping[str, Path]) -> Iterator[Query]:
     (path,) = files.values()

@@ -16,6 +16,8 @@ from dits_adapter._files import sha256
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.video.formats import VIDEO_SUFFIXES
 
+__all__ = ["Dataset", "File", "Layout", "Query", "RetrievalSplit", "Split", "find_videos"]
+
 Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 
 

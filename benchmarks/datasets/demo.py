@@ -11,6 +11,8 @@ from benchmarks.clips.scenes import SPLIT_SIZES
 from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
 from dits_adapter.data.pairs_file import PairsFile
 
+__all__ = ["DEMO"]
+
 
 def _read(split: str, files: Mapping[str, Path]) -> Iterator[Query]:
     pairs = PairsFile(files[_listing(split)])

@@ -8,6 +8,8 @@ from pathlib import Path
 from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
 from benchmarks.datasets.reading import AnnotationError, csv_rows, json_records, lines, read_json
 
+__all__ = ["DIDEMO"]
+
 
 def _read(split: str, files: Mapping[str, Path]) -> Iterator[Query]:
     labels = files.get(f"didemo_{split}_label.csv")

@@ -22,6 +22,8 @@ from benchmarks.clips.dataset import write_clip
 from benchmarks.clips.scenes import sample_scene
 from benchmarks.datasets.lsmdc import SKIPPED_CLIP
 
+__all__ = ["CaptionedClip", "main", "make_clips", "write_lookalike"]
+
 SIZES = {"train": 40, "val": 8, "test": 12}
 SHORT = {"width": 64, "height": 48, "fps": 12, "frames": 12}
 

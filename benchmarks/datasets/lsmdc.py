@@ -8,6 +8,8 @@ from pathlib import Path
 from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
 from benchmarks.datasets.reading import AnnotationError, lines
 
+__all__ = ["LSMDC", "SKIPPED_CLIP"]
+
 _COLUMNS = ("clip id", "start", "end", "aligned start", "aligned end", "sentence")
 _TEST = "LSMDC16_challenge_1000_publictect.csv"
 SKIPPED_CLIP = "1012_Unbreakable_00.05.16.065-00.05.21.941"

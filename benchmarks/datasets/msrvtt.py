@@ -8,6 +8,8 @@ from pathlib import Path
 from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
 from benchmarks.datasets.reading import AnnotationError, csv_rows, json_records, read_json
 
+__all__ = ["MSRVTT"]
+
 _TEST = "MSRVTT_JSFUSION_test.csv"
 _TRAIN = {"train": "MSRVTT_train.9k.csv", "train-7k": "MSRVTT_train.7k.csv"}
 # The same captions in one file, as CLIP4Clip and X-Pool have them, or in two, as the challenge published them.

@@ -11,6 +11,8 @@ from typing import Any
 
 from dits_adapter.errors import DITSError
 
+__all__ = ["AnnotationError", "csv_rows", "json_records", "lines", "read_json"]
+
 
 class AnnotationError(DITSError):
     """Annotation file that is not as its format says.

@@ -8,6 +8,8 @@ from pathlib import Path
 from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
 from benchmarks.datasets.reading import AnnotationError, json_records, lines, read_json
 
+__all__ = ["VATEX"]
+
 # GRAM's copy of the test captions names its fields otherwise and holds no other split.
 _GRAM = "GRAM_descs_ret_test.json"
 

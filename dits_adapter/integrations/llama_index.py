@@ -52,7 +52,9 @@ class DITSEmbedding(BaseEmbedding):
     ) -> None:
         if encoder is None:
             encoder = DITSQueryEncoder.from_pretrained(model_name, **(encoder_options or {}))
-        super().__init__(**options, model_name=model_name)
+        name = encoder.name_or_path or f"DITS on {encoder.space.encoder}"
+        options.update(model_name=name, encoder_options=encoder.options)
+        super().__init__(**options)
         self._encoder = encoder
 
     @classmethod

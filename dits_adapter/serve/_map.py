@@ -37,6 +37,6 @@ def project(
         path=points[: len(path)],
         query=points[len(path)],
         cloud=points[len(fitted) :],
-        explained=float(np.nan_to_num(pca.explained_variance_ratio_.sum())),
+        explained_variance=float(np.nan_to_num(pca.explained_variance_ratio_.sum())),
     )
     return drawn, positions

@@ -42,13 +42,13 @@ class Map(BaseModel):
             adapters without one a few strengths).
         query: the vector that was searched with; the end of the path at strength 1.
         cloud: some other segments of the collection.
-        explained: share of the variance of path and results that the two components hold, 0 to 1.
+        explained_variance: share of the variance of path and results that the two components hold, 0 to 1.
     """
 
     path: list[Point]
     query: Point
     cloud: list[Point]
-    explained: float
+    explained_variance: float
 
 
 class SideBySide(BaseModel):

@@ -95,7 +95,7 @@ class Searcher:
             segments=self.store.count(),
             space=str(self.encoder.space),
             adapter=adapter.kind,
-            strength=self.encoder.strength,
+            strength=self.encoder.query_strength,
             trained_steps=adapter.steps,
             max_steps=adapter.max_steps,
             calibrated=self.encoder.calibration is not None and self.store.cosine,
@@ -113,7 +113,7 @@ class Searcher:
         if not query.strip():
             raise InputError("the query is empty; describe what happens in the video.")
         check_texts([query])
-        strength = self.encoder.strength if options.strength is None else options.strength
+        strength = self.encoder.query_strength if options.strength is None else options.strength
         adapter = self._adapter(options.steps)
         calibration = self._calibration(options.steps, strength)
         videos = self._count_videos(started // _COUNT_SECONDS) if calibration else 0

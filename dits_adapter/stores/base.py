@@ -196,11 +196,11 @@ class VideoRecord:
 
     @property
     def complete(self) -> bool:
-        """Whether all segments of the video are stored."""
+        """True if all segments of the video are stored."""
         return self.found == self.expected
 
     def is_of(self, file: VideoFile) -> bool:
-        """Whether `file` is, by name, size and modification time, the one that this was recorded of."""
+        """Return whether the record is of `file`, by its name, size and modification time."""
         return (self.path, self.size, self.mtime_ns) == (file.path, file.size, file.mtime_ns)
 
 
@@ -357,7 +357,7 @@ class VideoFilter:
         return self != VideoFilter()
 
     def admits(self, payload: Mapping[str, Any]) -> bool:
-        """Whether a segment with this payload (`path`, `duration`) is of such a video."""
+        """Return whether a segment with this payload (`path`, `duration`) is of such a video."""
         if not all(word in payload.get("path", "") for word in self.words.split()):
             return False
         if self.min_duration is None and self.max_duration is None:
@@ -517,7 +517,7 @@ class ReadRequest:
             raise InputError(f"limit is {self.limit}; it is at least 1.")
 
     def chooses(self, id: str | int, payload: Mapping[str, Any]) -> bool:
-        """Whether a segment is chosen; `limit` is the caller's to keep."""
+        """Return whether a segment is chosen; callers keep the `limit`."""
         if self.ids is not None:
             return id in self.ids
         return self.field is None or str(payload.get(self.field) if self.field else id) in self.values
@@ -577,7 +577,7 @@ class VideoStore(ABC):
 
     @property
     def cosine(self) -> bool:
-        """Whether scores are cosines, of which alone probabilities are known; meaningful once it was opened."""
+        """True if scores are cosines, of which alone probabilities are known; meaningful once opened."""
         return True
 
     @abstractmethod

@@ -20,7 +20,7 @@ Opener = Callable[..., VideoStore]
 
 
 def register_store(scheme: str, opener: Opener) -> None:
-    """Have `open_store`, and `--store` of the commands, open addresses that begin with `scheme://` by `opener`.
+    """Register a kind of store: `open_store`, and `--store` of the commands, open `scheme://…` by `opener`.
 
     Args:
         scheme: letters, digits, `+`, `-` and `.`, such as "lancedb".

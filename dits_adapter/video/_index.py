@@ -53,7 +53,7 @@ class FrameIndex:
         return np.maximum(np.searchsorted(self.times, times + _TICK, side="right") - 1, 0)
 
 
-class _Frame(NamedTuple):
+class _FramePacket(NamedTuple):
     """Packet of one frame; times in units of the stream's time base."""
 
     pts: int
@@ -125,9 +125,9 @@ def _require_regular(path: str) -> None:
         raise VideoError(path, error_line(error).lower()) from None
 
 
-def _read_packets(container: Any, stream: Any) -> tuple[list[_Frame], float]:
+def _read_packets(container: Any, stream: Any) -> tuple[list[_FramePacket], float]:
     """Read all packets: the frames of the video stream, and up to which second any stream has data."""
-    frames: list[_Frame] = []
+    frames: list[_FramePacket] = []
     ends: dict[int, int] = {}  # of each stream, in its own time base
     for packet in container.demux():
         if packet.pts is None:
@@ -137,6 +137,6 @@ def _read_packets(container: Any, stream: Any) -> tuple[list[_Frame], float]:
         # An edit list discards frames: they help to decode others and are never shown.
         if track == stream.index and not packet.is_discard and not packet.is_corrupt:
             dts = packet.pts if packet.dts is None else packet.dts
-            frames.append(_Frame(packet.pts, dts, duration, packet.is_keyframe))
+            frames.append(_FramePacket(packet.pts, dts, duration, packet.is_keyframe))
     reached = max((float(end * container.streams[track].time_base) for track, end in ends.items()), default=0.0)
     return frames, reached

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 
 import pytest
 from langchain_qdrant import QdrantVectorStore
 from langchain_qdrant.qdrant import QdrantVectorStoreError
 from qdrant_client import models
 
+from dits_adapter import DITSQueryEncoder
 from dits_adapter.errors import InputError
 from dits_adapter.integrations.langchain import DITSEmbeddings
 from tests.integrations.conftest import QUERY, assert_found
@@ -43,3 +45,9 @@ def test_widths_are_compared(encoder, client):
     client.create_collection("narrow", models.VectorParams(size=8, distance=models.Distance.COSINE))
     with pytest.raises(QdrantVectorStoreError, match="32-dimensional"):
         QdrantVectorStore(client, "narrow", DITSEmbeddings(encoder))
+
+
+def test_another_process_gets_the_same_embeddings(prepared):
+    half = DITSEmbeddings(DITSQueryEncoder.from_pretrained(prepared / "tiny-dits", strength=0.5))
+    travelled = pickle.loads(pickle.dumps(half))
+    assert travelled.embed_query(QUERY) == pytest.approx(half.embed_query(QUERY), abs=1e-6)

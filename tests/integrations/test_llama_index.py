@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 
 import pytest
 from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.schema import TextNode
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 
+from dits_adapter import DITSQueryEncoder
 from dits_adapter.errors import InputError
 from dits_adapter.integrations.llama_index import DITSEmbedding
 from tests.integrations.conftest import QUERY, assert_found
@@ -35,3 +37,21 @@ def test_texts_are_not_stored(encoder, client):
     with pytest.raises(InputError, match="get_text_embedding"):
         asyncio.run(embedding.aget_text_embedding_batch(["a caption"]))
     assert client.count("videos").count == 20
+
+
+@pytest.mark.parametrize(
+    "restore",
+    [
+        lambda embedding: pickle.loads(pickle.dumps(embedding)),
+        lambda embedding: DITSEmbedding.from_dict(embedding.to_dict()),
+        lambda embedding: DITSEmbedding.from_json(embedding.to_json()),
+    ],
+    ids=["pickle", "dict", "JSON"],
+)
+def test_a_restored_embedding_is_the_same(prepared, restore):
+    encoder = DITSQueryEncoder.from_pretrained(prepared / "tiny-dits", strength=0.5, steps=4)
+    embedding = DITSEmbedding(encoder, embed_batch_size=3)
+    restored = restore(embedding)
+    assert restored.get_query_embedding(QUERY) == pytest.approx(embedding.get_query_embedding(QUERY), abs=1e-6)
+    assert restored.embed_batch_size == 3
+    assert restored.model_name == str(prepared / "tiny-dits")

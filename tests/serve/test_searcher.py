@@ -121,7 +121,7 @@ def test_the_map_is_the_pca_of_path_and_hits(searcher, encoder, adapter, client)
     drawn = np.array([*comparison.map.path, comparison.map.query, *(positions[key] for key in hits)])
     signs = np.sign((drawn * expected).sum(axis=0))
     np.testing.assert_allclose(drawn, expected * signs, atol=2e-3)
-    assert comparison.map.explained == pytest.approx((s[:2] ** 2).sum() / (s**2).sum(), abs=1e-3)
+    assert comparison.map.explained_variance == pytest.approx((s[:2] ** 2).sum() / (s**2).sum(), abs=1e-3)
     assert len(comparison.map.path) == 12
     assert len(comparison.map.cloud) == len(stored) - len(hits)
 

@@ -53,10 +53,10 @@ def everything(place: Place) -> tuple[Any, ...]:
     with QdrantStore(*place) as store:
         info = store.client.get_collection(store.collection)
         options = CollectionOptions.of(info.config.params, info.config.params.vectors[POOLED])
-        stamp = store.metadata()
-        assert stamp is not None
-        assert stamp.space.differences(fake_space()) == []
-        cut = stamp.segment_seconds, stamp.overlap
+        metadata = store.metadata()
+        assert metadata is not None
+        assert metadata.space.differences(fake_space()) == []
+        cut = metadata.segment_seconds, metadata.overlap
         return contents(store), cut, options.model_dump(exclude={"shards"}), info.payload_schema
 
 

@@ -23,8 +23,9 @@ from qdrant_client import QdrantClient, models
 
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.ingest import ingest
-from dits_adapter.stores.qdrant.edge._client import GONE, NEW, EdgeClient
+from dits_adapter.stores.qdrant.edge._client import EdgeClient
 from dits_adapter.stores.qdrant.edge._collection import COLLECTION
+from dits_adapter.stores.qdrant.edge._folder import GONE, NEW
 from dits_adapter.stores.qdrant.store import QdrantStore
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 
@@ -599,7 +600,7 @@ def test_what_is_written_while_the_index_is_built_is_indexed_the_next_time(
         client.upsert("videos", points)
 
     write(0)
-    with client._use("videos") as collection:
+    with client._folder.use("videos") as collection:
         shard = collection.shard
     late = SimpleNamespace(optimize=lambda: shard.optimize() and (write(POINTS) or True), flush=shard.flush)
     late.update, late.close, late.info = shard.update, shard.close, shard.info

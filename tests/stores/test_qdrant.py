@@ -1,4 +1,4 @@
-"""The collection: its stamp, search against a slow reference, collections of others, each error's sentence."""
+"""The collection: its metadata, search against a slow reference, collections of others, each error's sentence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.stores.base import CollectionMetadata, Hit
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant._schema import METADATA_KEY
-from dits_adapter.stores.qdrant.store import QdrantStore, collection_space
+from dits_adapter.stores.qdrant.store import QdrantStore
 from tests.stores.conftest import QDRANT_IMAGE, Storage, docker_answers
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 
@@ -117,9 +117,9 @@ def test_filter_limits_the_search(storage: Storage, tmp_path: Path) -> None:
 
 def test_space_is_checked_on_every_open(storage: Storage, tmp_path: Path) -> None:
     fill(storage.open(), tmp_path, videos=1)
-    stamped = collection_space(storage.open().client, storage.collection)
-    assert stamped.fingerprint == fake_space().fingerprint
-    assert stamped.differences(fake_space()) == []
+    recorded = storage.open().open()
+    assert recorded.fingerprint == fake_space().fingerprint
+    assert recorded.differences(fake_space()) == []
     assert storage.open(space=fake_space()).search(QUERY)
     with pytest.raises(SpaceMismatchError, match=rf"the query.*fake-1.*{storage.collection}.*fake-0"):
         storage.open(space=fake_space(1)).search(QUERY)
@@ -151,7 +151,7 @@ def test_a_collection_of_somebody_else_is_searched_only_on_trust(storage: Storag
         with pytest.raises(StoreError, match=r"'mine' does not say which.*trust_foreign=True"):
             storage.open("mine", space=fake_space(), vector="clip").search(QUERY)
         with pytest.raises(StoreError, match="does not say"):
-            collection_space(storage.open().client, "mine")
+            storage.open("mine", vector="clip").open()
         with pytest.raises(InputError, match="needs space"):
             storage.open("mine", trust_foreign=True)
         store = storage.open("mine", space=fake_space(), vector="clip", trust_foreign=True)
@@ -244,7 +244,7 @@ def test_an_unknown_collection_is_answered_with_those_there_are(storage: Storage
         storage.open("vidoes").search(QUERY)
 
 
-def test_a_stamp_of_a_newer_version_is_refused() -> None:
+def test_metadata_of_a_newer_version_is_refused() -> None:
     client = QdrantClient(":memory:")
     client.create_collection("videos", vectors_config={"video": COSINE}, metadata={METADATA_KEY: {"format": 2}})
     with pytest.raises(StoreError, match="newer dits_adapter"):
@@ -362,7 +362,7 @@ def test_something_else_than_qdrant_is_said(web_server: tuple[str, dict[str, Any
         QdrantStore(url).search(QUERY)
 
 
-def test_a_server_too_old_to_keep_a_stamp_is_refused_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_too_old_to_keep_metadata_is_refused_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Qdrant before 1.16 takes a collection's metadata and drops it without a word."""
     client = QdrantClient(":memory:")
     create = client.create_collection

@@ -38,7 +38,7 @@ export function draw({ map, plain, adapted, angle }) {
   const best = (results) => (results.length ? results[0].score.toFixed(2) : "none");
   document.querySelector("#map-words").textContent =
     `The adapter turns the query by ${angle.toFixed(0)}°; the cosine of its best hit goes from ${best(plain)} to ` +
-    `${best(adapted)}. Drawn are the two principal components of path and hits, ${Math.round(map.explained * 100)} % ` +
+    `${best(adapted)}. Drawn are the two principal components of path and hits, ${Math.round(map.explained_variance * 100)} % ` +
     "of their variance.";
 }
 

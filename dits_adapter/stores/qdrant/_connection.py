@@ -81,7 +81,7 @@ class Connection:
 
     @property
     def in_memory(self) -> bool:
-        """Whether it is this process's memory: searched without an index, and gone with the process."""
+        """True for this process's memory: searched without an index, and gone with the process."""
         return self._own and self.location == ":memory:"
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class Connection:
         """
         if self.folder is None:
             return True
-        from dits_adapter.stores.qdrant.edge._client import is_store
+        from dits_adapter.stores.qdrant.edge._folder import is_store
 
         if (self.folder / "meta.json").is_file():
             raise StoreError(
@@ -134,7 +134,7 @@ class Connection:
         return EdgeClient(self.folder)
 
     def make_folder(self) -> None:
-        """Let a folder become a store, but only one that holds nothing else."""
+        """Make a store of a new or empty folder, and refuse one that holds anything else."""
         if self._client is not None or self.folder is None or self.exists():
             return
         try:

@@ -72,7 +72,7 @@ class _OfCollection(Request[Answer]):
 
 @dataclass(frozen=True, kw_only=True)
 class CollectionExists(_OfCollection[bool]):
-    """Say whether there is a collection."""
+    """Check whether a collection exists."""
 
     method = "collection_exists"
 

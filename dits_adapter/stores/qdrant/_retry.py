@@ -78,7 +78,7 @@ class RetryPolicy:
 
 
 def _passes(error: Exception) -> bool:
-    """Whether the same request may succeed a little later."""
+    """Return whether the same request may succeed a little later."""
     if isinstance(error, UnexpectedResponse):
         answer = error.content.decode("utf-8", "replace")
         return error.status_code in _OVERLOADED or _INCOMPLETE.search(answer) is not None

@@ -37,7 +37,7 @@ def rebuild(
     progress: bool = True,
     **keywords: Unpack[IngestKeywords],
 ) -> tuple[IngestReport, str]:
-    """Ingest into a new collection, and have the store's name mean that one when it is complete.
+    """Ingest into a new collection, and switch the store's name to it when it is complete.
 
     The new collection is called after the alias and what it holds, so that a run that was stopped goes on where it
     was. Searches that are under way, and programs that opened the old collection, stay with it as long as it is
@@ -116,7 +116,7 @@ def rebuild(
 
 
 def switch(store: QdrantStore, collection: str) -> None:
-    """Have the store's name, an alias or free, mean another collection from now on, in one step.
+    """Switch the store's name, an alias or free, to another collection, in one step.
 
     Raises:
         StoreError: there is no such collection, or the server cannot be reached.

@@ -1,63 +1,33 @@
-"""A folder as a Qdrant: Qdrant Edge, the server's engine in this process, behind the methods of `QdrantClient`.
+"""A client of a folder: Qdrant Edge behind the methods of `QdrantClient`.
 
-    FOLDER/qdrant-edge.lock     says that this is a store, and is locked by the process that has it open
-    FOLDER/NAME/collection.json how the collection NAME is kept, and its metadata
-    FOLDER/NAME/optimized       is there if nothing was written since the index was built
-    FOLDER/NAME/…               what the engine writes: segments, and a log of the latest writes
-
-A write returns when it is on disk: the engine alone promises that only for its log, which it does not always read
-again, so every write is flushed (8 ms, however large the collection). A collection appears and disappears as a
-whole. The index is built by `optimize`, and never by itself; until then new points are compared one by one.
+An index is built by `optimize`, and never by itself; until then new points are compared one by one.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import portalocker
 import qdrant_edge as edge
 from qdrant_client import models
 from qdrant_client.client_base import QdrantBase
 from qdrant_client.conversions.common_types import QueryResponse
 
-from dits_adapter.errors import DITSError, InputError, StoreError
-from dits_adapter.stores.qdrant._schema import group_values, matching
+from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.qdrant.edge import _convert as convert
-from dits_adapter.stores.qdrant.edge._collection import (
-    COLLECTION,
-    LOCK,
-    EdgeCollection,
-    size_on_disk,
-    sync_folder,
-    write_collection_config,
-)
+from dits_adapter.stores.qdrant.edge._collection import size_on_disk
+from dits_adapter.stores.qdrant.edge._folder import EdgeFolder
+from dits_adapter.stores.qdrant.edge._groups import find_groups
 
-NEW, GONE = ".new", ".gone"
-"""Folders of a collection that is being made or deleted; what is found there is of a process that was killed."""
+__all__ = ["EdgeClient"]
 
-RESERVE = 64 << 20
-"""Bytes left free on the disk. The engine writes through memory maps, and a process that does so on a full disk is
-killed on the spot: better to stop a little earlier, with a sentence. A server keeps as much free for its log."""
+_HARMLESS = ("wait", "timeout", "ordering", "consistency")
+"""Options of a connection to a server: a folder waits for each write, and writes come in their turn."""
 
-FORBIDDEN = '<>:"/\\|?*'
-"""In names of collections, as on a server, and with it on every file system."""
-
-HARMLESS = ("wait", "timeout", "ordering", "consistency")
-"""What callers tell a server and a folder does anyway: each write is waited for and comes in its turn."""
-
-DONE = models.UpdateResult(operation_id=None, status=models.UpdateStatus.COMPLETED)
-
-
-def is_store(folder: Path) -> bool:
-    """Whether a folder holds a store of this kind, perhaps an empty one."""
-    return (folder / LOCK).is_file()
+_DONE = models.UpdateResult(operation_id=None, status=models.UpdateStatus.COMPLETED)
 
 
 class EdgeClient(QdrantBase):
@@ -76,53 +46,28 @@ class EdgeClient(QdrantBase):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
-        self._open: dict[str, EdgeCollection] = {}
-        self._guard = threading.RLock()
-        self._closed = False
-        self._lock = portalocker.Lock(folder / LOCK, "a", timeout=0, fail_when_locked=True)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-            for leftover in (folder / NEW, folder / GONE):
-                shutil.rmtree(leftover, ignore_errors=True)
-        except portalocker.exceptions.LockException:
-            raise StoreError(
-                f"{folder} is open in another process, or elsewhere in this one, and an embedded store lets only "
-                "one in. Close the other, or run a Qdrant server and give its URL."
-            ) from None
-        except OSError as error:
-            self._lock.release()
-            raise StoreError(
-                f"{folder}: cannot be opened for writing ({error}), which a folder needs even to be searched. "
-                "Check its permissions and the free space, or copy it elsewhere."
-            ) from error
+        self._folder = EdgeFolder(folder)
 
     def close(self, **kwargs: Any) -> None:
-        """Write down what is left and let others in; waits for what other threads have under way."""
-        with self._guard:
-            self._closed = True
-            while self._open:
-                self._open.popitem()[1].close()
-            self._lock.release()
+        """Write down what is left and let others in; waits for requests of other threads."""
+        self._folder.close()
 
     def info(self) -> models.VersionInfo:
         """Return the engine's version."""
         return models.VersionInfo(title="Qdrant Edge", version=version("qdrant-edge-py"))
 
-    # --- collections ---
-
     def get_collections(self, **kwargs: Any) -> models.CollectionsResponse:
         """List the collections."""
-        names = sorted(path.parent.name for path in self.folder.glob(f"*/{COLLECTION}"))
+        names = self._folder.names()
         return models.CollectionsResponse(collections=[models.CollectionDescription(name=name) for name in names])
 
     def collection_exists(self, collection_name: str, **kwargs: Any) -> bool:
-        """Whether there is such a collection."""
-        return _is_name(collection_name) and (self.folder / collection_name / COLLECTION).is_file()
+        """Return whether there is such a collection."""
+        return self._folder.exists(collection_name)
 
     def get_collection(self, collection_name: str, **kwargs: Any) -> models.CollectionInfo:
-        """Return how a collection is kept, and how far its index is."""
-        with self._use(collection_name) as collection:
+        """Return a collection's configuration, and the state of its index."""
+        with self._folder.use(collection_name) as collection:
             info = collection.shard.info()
             return models.CollectionInfo(
                 status=models.CollectionStatus.GREEN,
@@ -131,7 +76,7 @@ class EdgeClient(QdrantBase):
                 indexed_vectors_count=info.indexed_vectors_count,
                 segments_count=info.segments_count,
                 config=collection.config,
-                payload_schema={name: convert.index_info(found) for name, found in info.payload_schema.items()},
+                payload_schema={name: convert.index_info(index) for name, index in info.payload_schema.items()},
             )
 
     def create_collection(
@@ -149,18 +94,13 @@ class EdgeClient(QdrantBase):
         **kwargs: Any,
     ) -> bool:
         """Make a collection, as a whole or not at all."""
-        asked = {"shard_number": shard_number, "replication_factor": replication_factor}
-        asked |= {"write_consistency_factor": write_consistency_factor}
-        for name, value in [*((n, v) for n, v in asked.items() if v != 1), *kwargs.items()]:
+        cluster = {"shard_number": shard_number, "replication_factor": replication_factor}
+        cluster |= {"write_consistency_factor": write_consistency_factor}
+        for name, value in [*((n, v) for n, v in cluster.items() if v != 1), *kwargs.items()]:
             if value is not None:
                 raise InputError(
                     f"a folder has no {name}: it is one shard, in one copy. A Qdrant server has them."
                 )
-        if not _is_name(collection_name):
-            raise InputError(
-                f"a collection cannot be called {collection_name!r}: a name has 1 to 255 bytes, does not begin "
-                f"with a dot, and has none of {FORBIDDEN} in it."
-            )
         vectors = vectors_config if isinstance(vectors_config, models.VectorParams) else dict(vectors_config or {})
         config = models.CollectionConfig(
             params=models.CollectionParams(vectors=vectors, shard_number=1, replication_factor=1),
@@ -171,22 +111,7 @@ class EdgeClient(QdrantBase):
             quantization_config=quantization_config,
             metadata=metadata,
         )
-        with self._guard, self._translate_errors(collection_name):
-            if self.collection_exists(collection_name):
-                raise StoreError(f"{self.folder} has a collection {collection_name!r} already.")
-            self._require_space()
-            started = self.folder / NEW
-            started.mkdir()
-            try:
-                shard = edge.EdgeShard.create(str(started), convert.config(config))
-                shard.flush()
-                shard.close()
-                write_collection_config(started, config)
-                os.rename(started, self.folder / collection_name)
-                sync_folder(self.folder)
-            except BaseException:
-                shutil.rmtree(started, ignore_errors=True)
-                raise
+        self._folder.create(collection_name, config)
         return True
 
     def update_collection(
@@ -200,12 +125,12 @@ class EdgeClient(QdrantBase):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> bool:
-        """Keep a collection otherwise from now on, and build its index accordingly before returning.
+        """Change the configuration of a collection, and build its index accordingly before returning.
 
         With an `indexing_threshold` of 0 no index is built until another is given: for many writes in a row.
         """
-        _harmless(kwargs)
-        with self._use(collection_name, alone=True) as collection:
+        _reject_options(kwargs)
+        with self._folder.use(collection_name, alone=True) as collection:
             config = collection.config.model_copy(deep=True)
             vectors = config.params.vectors
             named = vectors if isinstance(vectors, dict) else {"": vectors}
@@ -228,14 +153,7 @@ class EdgeClient(QdrantBase):
 
     def delete_collection(self, collection_name: str, **kwargs: Any) -> bool:
         """Delete a collection; False if there is none of the name."""
-        with self._guard, self._translate_errors(collection_name):
-            if not self.collection_exists(collection_name):
-                return False
-            if (collection := self._open.pop(collection_name, None)) is not None:
-                collection.close()
-            os.rename(self.folder / collection_name, self.folder / GONE)
-            shutil.rmtree(self.folder / GONE)
-        return True
+        return self._folder.delete(collection_name)
 
     def get_aliases(self, **kwargs: Any) -> models.CollectionsAliasesResponse:
         """Return none: a folder has no aliases."""
@@ -256,7 +174,7 @@ class EdgeClient(QdrantBase):
         **kwargs: Any,
     ) -> models.UpdateResult:
         """Index a payload field."""
-        _harmless(kwargs, field_type=field_type)
+        _reject_options(kwargs, field_type=field_type)
         if field_schema is None:
             raise InputError(f"the index of {field_name!r} needs a field_schema: what the field holds.")
         operation = edge.UpdateOperation.create_field_index(field_name, convert.index(field_schema))
@@ -272,10 +190,10 @@ class EdgeClient(QdrantBase):
         Raises:
             StoreError: too little free space: the new index lies beside the old one until it is complete.
         """
-        with self._use(collection_name) as collection, collection.optimizing:
+        with self._folder.use(collection_name) as collection, collection.optimizing:
             if collection.optimized:  # and whatever room another index would need is not needed
                 return False
-            self._require_space(
+            self._folder.require_space(
                 size_on_disk(collection.folder / "segments"),
                 " to bring the index up to date; all that is stored is found without it, only slower",
             )
@@ -284,21 +202,19 @@ class EdgeClient(QdrantBase):
                 collection.shard.flush()
             return changed
 
-    # --- points ---
-
     def upsert(self, collection_name: str, points: Any, **kwargs: Any) -> models.UpdateResult:
         """Store points; those of the same id are replaced.
 
         Raises:
             InputError: a vector that holds NaN or infinite values, or an id that is none.
         """
-        _harmless(kwargs)
+        _reject_options(kwargs)
         operation = edge.UpdateOperation.upsert_points([convert.point(point) for point in points])
         return self._write(collection_name, operation)
 
     def delete(self, collection_name: str, points_selector: Any, **kwargs: Any) -> models.UpdateResult:
         """Delete points, by a filter or by their ids."""
-        _harmless(kwargs)
+        _reject_options(kwargs)
         chosen = _chosen(points_selector)
         if isinstance(chosen, edge.Filter):
             return self._write(collection_name, edge.UpdateOperation.delete_points_by_filter(chosen))
@@ -313,7 +229,7 @@ class EdgeClient(QdrantBase):
         **kwargs: Any,
     ) -> models.UpdateResult:
         """Set some payload fields of points, chosen by a filter or by their ids."""
-        _harmless(kwargs)
+        _reject_options(kwargs)
         chosen, fields = _chosen(points), dict(payload)
         if isinstance(chosen, edge.Filter):
             return self._write(
@@ -330,12 +246,12 @@ class EdgeClient(QdrantBase):
         **kwargs: Any,
     ) -> list[models.Record]:
         """Fetch points by their ids; those that are not there are left out."""
-        _harmless(kwargs)
-        with self._use(collection_name) as collection:
-            found = collection.shard.retrieve(
+        _reject_options(kwargs)
+        with self._folder.use(collection_name) as collection:
+            records = collection.shard.retrieve(
                 [convert.point_id(i) for i in ids], convert.payload_selector(with_payload), _names(with_vectors)
             )
-        return [convert.record(one) for one in found]
+        return [convert.record(record) for record in records]
 
     def scroll(
         self,
@@ -349,7 +265,7 @@ class EdgeClient(QdrantBase):
         **kwargs: Any,
     ) -> tuple[list[models.Record], models.ExtendedPointId | None]:
         """Fetch points in the order of their ids, and the id at which the next ones begin."""
-        _harmless(kwargs, order_by=order_by)
+        _reject_options(kwargs, order_by=order_by)
         request = edge.ScrollRequest(
             offset=None if offset is None else convert.point_id(offset),
             limit=limit,
@@ -357,20 +273,19 @@ class EdgeClient(QdrantBase):
             with_payload=convert.payload_selector(with_payload),
             with_vector=_names(with_vectors),
         )
-        with self._use(collection_name) as collection:
-            found, following = collection.shard.scroll(request)
-        return [convert.record(one) for one in found], None if following is None else convert.found_id(following)
+        with self._folder.use(collection_name) as collection:
+            records, following = collection.shard.scroll(request)
+        page = [convert.record(record) for record in records]
+        return page, None if following is None else convert.result_id(following)
 
     def count(
         self, collection_name: str, count_filter: models.Filter | None = None, exact: bool = True, **kwargs: Any
     ) -> models.CountResult:
         """Count points."""
-        _harmless(kwargs)
-        with self._use(collection_name) as collection:
+        _reject_options(kwargs)
+        with self._folder.use(collection_name) as collection:
             request = edge.CountRequest(exact=exact, filter=convert.filter_(count_filter))
             return models.CountResult(count=collection.shard.count(request))
-
-    # --- search ---
 
     def query_points(
         self,
@@ -408,11 +323,11 @@ class EdgeClient(QdrantBase):
         self, collection_name: str, requests: Sequence[models.QueryRequest], **kwargs: Any
     ) -> list[QueryResponse]:
         """Answer several queries in one go."""
-        _harmless(kwargs)
+        _reject_options(kwargs)
         converted = [convert.request(request) for request in requests]
-        with self._use(collection_name) as collection:
+        with self._folder.use(collection_name) as collection:
             answers = collection.shard.query_batch(edge.QueryBatchRequest(converted))
-        return [QueryResponse(points=[convert.scored(one) for one in answer]) for answer in answers]
+        return [QueryResponse(points=[convert.scored(point) for point in answer]) for answer in answers]
 
     def query_points_groups(
         self,
@@ -434,16 +349,14 @@ class EdgeClient(QdrantBase):
     ) -> models.GroupsResult:
         """Find the groups with the points nearest to a vector: the `limit` best, and the best points of each.
 
-        Edge has no groups. Points are asked for until enough groups have one, each time without those that are
-        known; then the groups that are short of points are filled. Points without a string or a number in the
-        field belong to no group.
+        Points without a string or a number in the field belong to no group; see `find_groups`.
         """
-        _harmless(kwargs, with_lookup=with_lookup)
+        _reject_options(kwargs, with_lookup=with_lookup)
         request = models.QueryRequest.model_construct(
             query=query,
             using=using,
             prefetch=prefetch,
-            filter=None,
+            filter=query_filter,
             params=search_params,
             limit=limit * group_size,
             offset=None,
@@ -452,38 +365,20 @@ class EdgeClient(QdrantBase):
             score_threshold=score_threshold,
             lookup_from=lookup_from,
         )
-
-        def ask(*conditions: models.Filter) -> models.QueryRequest:
-            asked: list[models.Condition] = [*conditions, query_filter] if query_filter else [*conditions]
-            return request.model_copy(update={"filter": models.Filter(must=asked)})
-
-        groups: dict[str | int, list[models.ScoredPoint]] = {}
-        while True:
-            ungrouped = models.IsEmptyCondition(is_empty=models.PayloadField(key=group_by))
-            others = models.Filter(must=matching(group_by, groups, but=True), must_not=[ungrouped])
-            (answer,) = self.query_batch_points(collection_name, [ask(others)])
-            fresh: dict[str | int, list[models.ScoredPoint]] = {}
-            for point in answer.points:
-                for value in group_values(point.payload, group_by):
-                    if value not in groups:
-                        fresh.setdefault(value, []).append(point)
-            first, complete = not groups, len(answer.points) < limit * group_size
-            groups |= fresh
-            if complete or not fresh or len(groups) >= limit:
-                break
         distance = self._distance(collection_name, using)
-        ascending = distance in (models.Distance.EUCLID, models.Distance.MANHATTAN)
-        best = sorted(groups, key=lambda value: groups[value][0].score * (1 if ascending else -1))[:limit]
-        short = [value for value in best if len(groups[value]) < group_size]
-        if short and not (first and complete):
-            fill = [ask(models.Filter(must=matching(group_by, [value]))) for value in short]
-            fill = [one.model_copy(update={"limit": group_size}) for one in fill]
-            for value, more in zip(short, self.query_batch_points(collection_name, fill), strict=True):
-                groups[value] = more.points or groups[value]
-        hits = {value: groups[value][:group_size] for value in best}
+        groups = find_groups(
+            partial(self.query_batch_points, collection_name),
+            request,
+            group_by,
+            limit=limit,
+            group_size=group_size,
+            ascending=distance in (models.Distance.EUCLID, models.Distance.MANHATTAN),
+        )
         if with_payload is not True:
-            hits = self._with_payload(collection_name, hits, with_payload)
-        return models.GroupsResult(groups=[models.PointGroup(id=value, hits=hits[value]) for value in best])
+            groups = self._with_payload(collection_name, groups, with_payload)
+        return models.GroupsResult(
+            groups=[models.PointGroup(id=value, hits=hits) for value, hits in groups.items()]
+        )
 
     def _with_payload(
         self,
@@ -492,81 +387,30 @@ class EdgeClient(QdrantBase):
         wanted: models.WithPayloadInterface,
     ) -> dict[str | int, list[models.ScoredPoint]]:
         ids = list({point.id for points in groups.values() for point in points})
-        payloads = {one.id: one.payload for one in self.retrieve(collection_name, ids, wanted)} if wanted else {}
+        payloads = (
+            {record.id: record.payload for record in self.retrieve(collection_name, ids, wanted)} if wanted else {}
+        )
         return {
             value: [point.model_copy(update={"payload": payloads.get(point.id)}) for point in points]
             for value, points in groups.items()
         }
 
     def _distance(self, collection_name: str, using: str | None) -> models.Distance | None:
-        with self._use(collection_name) as collection:
+        with self._folder.use(collection_name) as collection:
             vectors = collection.config.params.vectors
         params = vectors.get(using or "") if isinstance(vectors, dict) else vectors
         return params.distance if params else None
 
-    # --- what all of them go through ---
-
-    @contextmanager
-    def _use(self, name: str, *, alone: bool = False) -> Iterator[EdgeCollection]:
-        """Open a collection where it is not, and keep it open meanwhile."""
-        with self._translate_errors(name):
-            with self._guard:
-                if self._closed:
-                    raise StoreError(f"{self.folder} is closed.")
-                if (collection := self._open.get(name)) is None:
-                    if not self.collection_exists(name):
-                        raise StoreError(f"{self.folder} has no collection {name!r}.")
-                    collection = self._open[name] = EdgeCollection(self.folder / name)
-            with collection.inside(alone=alone):
-                yield collection
-
-    def _write(self, name: str, operation: edge.UpdateOperation) -> models.UpdateResult:
-        with self._use(name) as collection:
-            self._require_space()
-            collection.unmark()
-            collection.shard.update(operation)
-            collection.shard.flush()
-        return DONE
-
-    def _require_space(self, more: int = 0, purpose: str = "") -> None:
-        free = shutil.disk_usage(self.folder).free
-        if free < RESERVE + more:
-            raise StoreError(
-                f"{self.folder}: the disk is full: {free >> 20} MB are free, and {(RESERVE + more) >> 20} MB are "
-                f"needed{purpose}. Make space."
-            )
-
-    @contextmanager
-    def _translate_errors(self, name: str) -> Iterator[None]:
-        """Turn what the engine raises into a StoreError that says what to do.
-
-        It raises bare Exceptions, and where it panics something that is derived from BaseException only.
-        """
-        try:
-            yield
-        except (DITSError, OSError):
-            raise
-        except BaseException as error:
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            self._require_space()
-            raise StoreError(
-                f"{self.folder}: the collection {name!r} cannot be opened, read or written as asked ({error}). "
-                "Unless the request is at fault, its files are damaged: take them from a backup, or delete "
-                f"{self.folder / name} and ingest again."
-            ) from error
+    def _write(self, collection_name: str, operation: edge.UpdateOperation) -> models.UpdateResult:
+        self._folder.write(collection_name, operation)
+        return _DONE
 
 
-def _harmless(options: Mapping[str, Any], **more: Any) -> None:
-    """Take what is about the way to a server, which is short here, and refuse whatever else is asked for."""
-    refused = [k for k, v in {**options, **more}.items() if v is not None and k not in HARMLESS]
+def _reject_options(options: Mapping[str, Any], **more: Any) -> None:
+    """Ignore connection options (wait, timeout, ordering, consistency); reject all others."""
+    refused = [k for k, v in {**options, **more}.items() if v is not None and k not in _HARMLESS]
     if refused:
         raise InputError(f"a folder takes no {', '.join(refused)}; a Qdrant server does.")
-
-
-def _is_name(name: str) -> bool:
-    printable = not any(letter in FORBIDDEN or ord(letter) < 32 for letter in name)
-    return printable and not name.startswith(".") and 0 < len(os.fsencode(name)) <= 255
 
 
 def _names(wanted: bool | Sequence[str]) -> bool | list[str]:
@@ -584,11 +428,11 @@ def _chosen(selector: Any) -> edge.Filter | list[edge.PointId]:
         selector = selector.points
     if not isinstance(selector, list | tuple):
         selector = [selector]
-    return [convert.point_id(one) for one in selector]
+    return [convert.point_id(id_) for id_ in selector]
 
 
 def _changed(now: Any, change: Any) -> Any:
-    """Take over what a change says, in whatever depth."""
+    """Apply a change to a configuration, nested ones included."""
     if change is None:
         return now
     updates: dict[str, Any] = {}

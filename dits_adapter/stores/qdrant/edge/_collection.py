@@ -17,17 +17,27 @@ from qdrant_client import models
 from dits_adapter.errors import StoreError
 from dits_adapter.stores.qdrant.edge import _convert as convert
 
-LOCK, COLLECTION, OPTIMIZED = "qdrant-edge.lock", "collection.json", "optimized"
+__all__ = [
+    "COLLECTION",
+    "LOCK",
+    "EdgeCollection",
+    "size_on_disk",
+    "sync_folder",
+    "write_collection_config",
+]
 
-FORMAT = 1
+LOCK, COLLECTION, _OPTIMIZED = "qdrant-edge.lock", "collection.json", "optimized"
+"""Names of files."""
+
+_FORMAT = 1
 
 
 class EdgeCollection:
-    """A collection's shard, and how it is kept. Many threads are inside at once; it is exchanged by one alone."""
+    """A collection's shard and its configuration. Many threads use it at once; one alone exchanges it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = read_collection_config(folder)
+        self.config = _read_config(folder)
         self.optimizing = threading.Lock()
         self._inside = self._writes = 0
         self._changed = threading.Condition()
@@ -42,6 +52,7 @@ class EdgeCollection:
 
     @contextmanager
     def inside(self, *, alone: bool = False) -> Iterator[None]:
+        """Use the shard, together with other threads or alone."""
         with self._changed:
             self._changed.wait_for(lambda: self._inside >= 0 and not (alone and self._inside))
             if self._closed:
@@ -56,26 +67,26 @@ class EdgeCollection:
 
     @property
     def optimized(self) -> bool:
-        """Whether nothing was written since the index was built, by this process or an earlier one."""
-        return (self.folder / OPTIMIZED).exists()
+        """True if nothing was written since the index was built, by this process or an earlier one."""
+        return (self.folder / _OPTIMIZED).exists()
 
     def unmark(self) -> None:
-        """Say that something is about to be written."""
+        """Mark the index as out of date, before a write."""
         with self._changed:
             self._writes += 1
-            (self.folder / OPTIMIZED).unlink(missing_ok=True)
+            (self.folder / _OPTIMIZED).unlink(missing_ok=True)
 
     @contextmanager
     def marking_optimized(self) -> Iterator[None]:
-        """Say afterwards that the index is built, if nothing was written meanwhile."""
+        """Mark the index as up to date afterwards, if nothing was written meanwhile."""
         writes = self._writes
         yield
         with self._changed:
             if self._writes == writes:
-                (self.folder / OPTIMIZED).touch()
+                (self.folder / _OPTIMIZED).touch()
 
     def reopen(self, config: models.CollectionConfig) -> None:
-        """Keep it otherwise; the caller is inside alone."""
+        """Change the configuration; the caller is inside alone."""
         converted = convert.config(config)
         self.unmark()
         self.shard.flush()
@@ -85,17 +96,19 @@ class EdgeCollection:
         self.shard = edge.EdgeShard.load(str(self.folder), converted)
 
     def close(self) -> None:
+        """Write down what is left, and close the shard once no thread uses it."""
         with self.inside(alone=True):
             self._closed = True
             self.shard.flush()
             self.shard.close()
 
 
-def read_collection_config(folder: Path) -> models.CollectionConfig:
+def _read_config(folder: Path) -> models.CollectionConfig:
+    """Read the configuration of a collection; StoreError where it cannot be understood."""
     try:
         stored = json.loads((folder / COLLECTION).read_text("utf-8"))
-        if stored.get("format") != FORMAT:
-            raise ValueError(f"format {stored.get('format')!r}, where this version knows {FORMAT}")
+        if stored.get("format") != _FORMAT:
+            raise ValueError(f"format {stored.get('format')!r}, where this version knows {_FORMAT}")
         return models.CollectionConfig.model_validate(stored["config"])
     except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
         raise StoreError(
@@ -105,7 +118,8 @@ def read_collection_config(folder: Path) -> models.CollectionConfig:
 
 
 def write_collection_config(folder: Path, config: models.CollectionConfig) -> None:
-    stored = {"format": FORMAT, "config": config.model_dump(mode="json", exclude_none=True)}
+    """Write the configuration of a collection, as a whole or not at all."""
+    stored = {"format": _FORMAT, "config": config.model_dump(mode="json", exclude_none=True)}
     part = folder / f"{COLLECTION}.part"
     with open(part, "w", encoding="utf-8") as file:
         json.dump(stored, file, indent=1)
@@ -116,7 +130,7 @@ def write_collection_config(folder: Path, config: models.CollectionConfig) -> No
 
 
 def sync_folder(folder: Path) -> None:
-    """Have a new name in a folder outlast a power cut, where the system has a way to ask for it."""
+    """Flush a folder's names to the disk, so that a new one outlasts a power cut, where the system can."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""What qdrant_client's models are called in Qdrant Edge; whatever Edge cannot take is refused by its name."""
+"""Conversion of qdrant_client's models to Qdrant Edge's and back; a model that Edge lacks is refused by name."""
 
 from __future__ import annotations
 
@@ -12,12 +12,27 @@ from qdrant_client import models
 
 from dits_adapter.errors import InputError
 
+__all__ = [
+    "HNSW",
+    "config",
+    "filter_",
+    "index",
+    "index_info",
+    "payload_selector",
+    "point",
+    "point_id",
+    "record",
+    "request",
+    "result_id",
+    "scored",
+]
+
 HNSW = models.HnswConfig(m=16, ef_construct=100, full_scan_threshold=10_000)
-"""The index of a collection that does not ask for another: what a server builds."""
+"""Index of a collection without options of its own: the same as a server's."""
 
 
 def config(collection: models.CollectionConfig) -> edge.EdgeConfig:
-    """Convert what a collection is kept like.
+    """Convert the configuration of a collection.
 
     Raises:
         InputError: something that only a server has.
@@ -91,7 +106,7 @@ def _memory(
 
 
 def index(schema: models.PayloadSchemaType | models.PayloadSchemaParams) -> Any:
-    """Convert what a payload field is indexed as."""
+    """Convert the index of a payload field."""
     if isinstance(schema, models.PayloadSchemaType):
         return getattr(edge.PayloadSchemaType, schema.value.capitalize())
     if isinstance(schema, models.KeywordIndexParams | models.UuidIndexParams):
@@ -107,27 +122,29 @@ def index(schema: models.PayloadSchemaType | models.PayloadSchemaParams) -> Any:
     _refuse(schema)
 
 
-def point(given: models.PointStruct) -> edge.Point:
+def point(source: models.PointStruct) -> edge.Point:
     """Convert a point.
 
     Raises:
         InputError: a vector that is none, or holds NaN or infinite values.
     """
-    if isinstance(given.vector, Mapping):
-        vectors: Any = {name: _numbers(vector, f"{name!r} of {given.id}") for name, vector in given.vector.items()}
+    if isinstance(source.vector, Mapping):
+        vectors: Any = {
+            name: _numbers(vector, f"{name!r} of {source.id}") for name, vector in source.vector.items()
+        }
     else:
-        vectors = _numbers(given.vector, f"of {given.id}")
-    return edge.Point(point_id(given.id), vectors, given.payload or {})
+        vectors = _numbers(source.vector, f"of {source.id}")
+    return edge.Point(point_id(source.id), vectors, source.payload or {})
 
 
-def point_id(given: models.ExtendedPointId) -> edge.PointId:
+def point_id(source: models.ExtendedPointId) -> edge.PointId:
     """Convert a point's id: a number, or a UUID as it is or as a string."""
-    if isinstance(given, str):
+    if isinstance(source, str):
         try:
-            return uuid.UUID(given)
+            return uuid.UUID(source)
         except ValueError:
-            raise InputError(f"the id {given!r} is neither a number nor a UUID.") from None
-    return given
+            raise InputError(f"the id {source!r} is neither a number nor a UUID.") from None
+    return source
 
 
 def _numbers(vector: Any, whose: str) -> Any:
@@ -140,25 +157,25 @@ def _numbers(vector: Any, whose: str) -> Any:
     return array.tolist()
 
 
-def request(given: models.QueryRequest) -> edge.QueryRequest:
+def request(source: models.QueryRequest) -> edge.QueryRequest:
     """Convert a query."""
-    if given.lookup_from is not None:
-        _refuse(given.lookup_from)
+    if source.lookup_from is not None:
+        _refuse(source.lookup_from)
     return edge.QueryRequest(
-        limit=10 if given.limit is None else given.limit,
-        offset=given.offset,
-        query=_query(given.query, given.using),
-        prefetches=_prefetches(given.prefetch),
-        with_vector=given.with_vector or False,
-        with_payload=payload_selector(given.with_payload),
-        filter=filter_(given.filter),
-        score_threshold=given.score_threshold,
-        params=_search_params(given.params),
+        limit=10 if source.limit is None else source.limit,
+        offset=source.offset,
+        query=_query(source.query, source.using),
+        prefetches=_prefetches(source.prefetch),
+        with_vector=source.with_vector or False,
+        with_payload=payload_selector(source.with_payload),
+        filter=filter_(source.filter),
+        score_threshold=source.score_threshold,
+        params=_search_params(source.params),
     )
 
 
-def _prefetches(given: Sequence[models.Prefetch] | models.Prefetch | None) -> list[edge.Prefetch] | None:
-    def one(prefetch: models.Prefetch) -> edge.Prefetch:
+def _prefetches(source: Sequence[models.Prefetch] | models.Prefetch | None) -> list[edge.Prefetch] | None:
+    def convert(prefetch: models.Prefetch) -> edge.Prefetch:
         if prefetch.lookup_from is not None:
             _refuse(prefetch.lookup_from)
         return edge.Prefetch(
@@ -170,29 +187,29 @@ def _prefetches(given: Sequence[models.Prefetch] | models.Prefetch | None) -> li
             score_threshold=prefetch.score_threshold,
         )
 
-    return [one(prefetch) for prefetch in _listed(given)] or None
+    return [convert(prefetch) for prefetch in _listed(source)] or None
 
 
-def _query(given: Any, using: str | None) -> edge.ScoringQueryType | None:
-    if given is None:
+def _query(source: Any, using: str | None) -> edge.ScoringQueryType | None:
+    if source is None:
         return None
-    if isinstance(given, models.NearestQuery) and given.mmr is None:
-        given = given.nearest
-    if not isinstance(given, list | np.ndarray):
-        _refuse(given, "in place of a query vector")
-    return edge.Query.Nearest(_numbers(given, "of the query"), using or None)
+    if isinstance(source, models.NearestQuery) and source.mmr is None:
+        source = source.nearest
+    if not isinstance(source, list | np.ndarray):
+        _refuse(source, "in place of a query vector")
+    return edge.Query.Nearest(_numbers(source, "of the query"), using or None)
 
 
-def _search_params(given: models.SearchParams | None) -> edge.SearchParams | None:
-    if given is None:
+def _search_params(source: models.SearchParams | None) -> edge.SearchParams | None:
+    if source is None:
         return None
-    if given.acorn is not None or given.idf is not None:
-        _refuse(given, "with acorn or idf")
-    quantization = given.quantization
+    if source.acorn is not None or source.idf is not None:
+        _refuse(source, "with acorn or idf")
+    quantization = source.quantization
     return edge.SearchParams(
-        hnsw_ef=given.hnsw_ef,
-        exact=bool(given.exact),
-        indexed_only=bool(given.indexed_only),
+        hnsw_ef=source.hnsw_ef,
+        exact=bool(source.exact),
+        indexed_only=bool(source.indexed_only),
         quantization=edge.QuantizationSearchParams(
             ignore=bool(quantization.ignore), rescore=quantization.rescore, oversampling=quantization.oversampling
         )
@@ -201,132 +218,134 @@ def _search_params(given: models.SearchParams | None) -> edge.SearchParams | Non
     )
 
 
-def payload_selector(given: models.WithPayloadInterface | None) -> Any:
-    """Convert which payload fields are wanted."""
-    if isinstance(given, models.PayloadSelectorInclude):
-        return edge.PayloadSelector.Include(given.include)
-    if isinstance(given, models.PayloadSelectorExclude):
-        return edge.PayloadSelector.Exclude(given.exclude)
-    return given or False
+def payload_selector(source: models.WithPayloadInterface | None) -> Any:
+    """Convert a selection of payload fields."""
+    if isinstance(source, models.PayloadSelectorInclude):
+        return edge.PayloadSelector.Include(source.include)
+    if isinstance(source, models.PayloadSelectorExclude):
+        return edge.PayloadSelector.Exclude(source.exclude)
+    return source or False
 
 
-def filter_(given: models.Filter | None) -> edge.Filter | None:
+def filter_(source: models.Filter | None) -> edge.Filter | None:
     """Convert a filter; no condition is dropped.
 
     Raises:
         InputError: a condition that Edge has not.
     """
-    if given is None:
+    if source is None:
         return None
-    least = given.min_should
+    least = source.min_should
 
-    def some(conditions: Any) -> list[Any] | None:
+    def converted(conditions: Any) -> list[Any] | None:
         return [_condition(condition) for condition in _listed(conditions)] or None
 
     return edge.Filter(
-        must=some(given.must),
-        should=some(given.should),
-        must_not=some(given.must_not),
+        must=converted(source.must),
+        should=converted(source.should),
+        must_not=converted(source.must_not),
         min_should=edge.MinShould([_condition(c) for c in least.conditions], least.min_count) if least else None,
     )
 
 
-def _condition(given: models.Condition) -> edge.ConditionType:
-    if isinstance(given, models.FieldCondition):
-        return _field_condition(given)
-    if isinstance(given, models.Filter):
-        nested = filter_(given)
+def _condition(source: models.Condition) -> edge.ConditionType:
+    if isinstance(source, models.FieldCondition):
+        return _field_condition(source)
+    if isinstance(source, models.Filter):
+        nested = filter_(source)
         assert nested is not None
         return nested
-    if isinstance(given, models.IsEmptyCondition):
-        return edge.IsEmptyCondition(given.is_empty.key)
-    if isinstance(given, models.IsNullCondition):
-        return edge.IsNullCondition(given.is_null.key)
-    if isinstance(given, models.HasIdCondition):
-        return edge.HasIdCondition({point_id(i) for i in given.has_id})
-    if isinstance(given, models.HasVectorCondition):
-        return edge.HasVectorCondition(given.has_vector)
-    if isinstance(given, models.NestedCondition):
-        inner = filter_(given.nested.filter)
+    if isinstance(source, models.IsEmptyCondition):
+        return edge.IsEmptyCondition(source.is_empty.key)
+    if isinstance(source, models.IsNullCondition):
+        return edge.IsNullCondition(source.is_null.key)
+    if isinstance(source, models.HasIdCondition):
+        return edge.HasIdCondition({point_id(i) for i in source.has_id})
+    if isinstance(source, models.HasVectorCondition):
+        return edge.HasVectorCondition(source.has_vector)
+    if isinstance(source, models.NestedCondition):
+        inner = filter_(source.nested.filter)
         assert inner is not None
-        return edge.NestedCondition(given.nested.key, inner)
-    _refuse(given)
+        return edge.NestedCondition(source.nested.key, inner)
+    _refuse(source)
 
 
-def _field_condition(given: models.FieldCondition) -> edge.FieldCondition:
-    if given.geo_bounding_box or given.geo_radius or given.geo_polygon:
-        _refuse(given, "on a place")
-    bounds: Any = given.range
+def _field_condition(source: models.FieldCondition) -> edge.FieldCondition:
+    if source.geo_bounding_box or source.geo_radius or source.geo_polygon:
+        _refuse(source, "on a place")
+    bounds: Any = source.range
     if isinstance(bounds, models.Range):
         bounds = edge.RangeFloat(bounds.gte, bounds.gt, bounds.lte, bounds.lt)
     elif isinstance(bounds, models.DatetimeRange):
         at = {name: value and value.isoformat() for name, value in bounds}
         bounds = edge.RangeDateTime(at["gte"], at["gt"], at["lte"], at["lt"])
-    count = given.values_count
+    count = source.values_count
     return edge.FieldCondition(
-        given.key,
-        match=_match(given.match),
+        source.key,
+        match=_match(source.match),
         range=bounds,
         values_count=edge.ValuesCount(count.lt, count.gt, count.lte, count.gte) if count else None,
-        is_empty=given.is_empty,
-        is_null=given.is_null,
+        is_empty=source.is_empty,
+        is_null=source.is_null,
     )
 
 
-def _match(given: models.Match | None) -> edge.MatchType | None:
-    if given is None:
+def _match(source: models.Match | None) -> edge.MatchType | None:
+    if source is None:
         return None
-    if isinstance(given, models.MatchValue):
-        return edge.MatchValue(given.value)
-    if isinstance(given, models.MatchAny):
-        return edge.MatchAny(given.any)
-    if isinstance(given, models.MatchExcept):
-        return edge.MatchExcept(given.except_)
-    if isinstance(given, models.MatchText):
-        return edge.MatchText(given.text)
-    if isinstance(given, models.MatchTextAny):
-        return edge.MatchTextAny(given.text_any)
-    if isinstance(given, models.MatchPhrase):
-        return edge.MatchPhrase(given.phrase)
-    _refuse(given)
+    if isinstance(source, models.MatchValue):
+        return edge.MatchValue(source.value)
+    if isinstance(source, models.MatchAny):
+        return edge.MatchAny(source.any)
+    if isinstance(source, models.MatchExcept):
+        return edge.MatchExcept(source.except_)
+    if isinstance(source, models.MatchText):
+        return edge.MatchText(source.text)
+    if isinstance(source, models.MatchTextAny):
+        return edge.MatchTextAny(source.text_any)
+    if isinstance(source, models.MatchPhrase):
+        return edge.MatchPhrase(source.phrase)
+    _refuse(source)
 
 
-def record(found: edge.Record) -> models.Record:
-    """Convert a point that was fetched."""
-    return models.Record.model_construct(id=found_id(found.id), payload=found.payload, vector=found.vector)
+def record(result: edge.Record) -> models.Record:
+    """Convert a point that was read by its id."""
+    return models.Record.model_construct(id=result_id(result.id), payload=result.payload, vector=result.vector)
 
 
-def scored(found: edge.ScoredPoint) -> models.ScoredPoint:
-    """Convert a point that was found."""
+def scored(result: edge.ScoredPoint) -> models.ScoredPoint:
+    """Convert a hit."""
     return models.ScoredPoint.model_construct(
-        id=found_id(found.id),
-        version=found.version,
-        score=found.score,
-        payload=found.payload,
-        vector=found.vector,
+        id=result_id(result.id),
+        version=result.version,
+        score=result.score,
+        payload=result.payload,
+        vector=result.vector,
     )
 
 
-def found_id(found: edge.PointId) -> models.ExtendedPointId:
-    """Convert the id of a point that was found: UUIDs are strings, as a server writes them."""
-    return found if isinstance(found, int) else str(found)
+def result_id(result: edge.PointId) -> models.ExtendedPointId:
+    """Convert the id of a point in an answer: UUIDs are strings, as a server writes them."""
+    return result if isinstance(result, int) else str(result)
 
 
-def index_info(found: edge.PayloadIndexInfo) -> models.PayloadIndexInfo:
-    """Convert what a payload field is indexed as, and how many points have it."""
+def index_info(result: edge.PayloadIndexInfo) -> models.PayloadIndexInfo:
+    """Convert the index of a payload field as an answer, with the number of points that have it."""
     params = None
-    if found.params is not None:
-        kind = getattr(models, type(found.params).__name__)
-        given = {name: getattr(found.params, name, None) for name in ("is_tenant", "lookup", "range", "on_disk")}
-        name = type(found.params).__name__.removesuffix("IndexParams").lower()
-        params = kind(type=name, **{k: v for k, v in given.items() if v is not None and k in kind.model_fields})
-    name = str(found.data_type).rpartition(".")[2].lower()
-    return models.PayloadIndexInfo(data_type=models.PayloadSchemaType(name), params=params, points=found.points)
+    if result.params is not None:
+        kind = getattr(models, type(result.params).__name__)
+        source = {name: getattr(result.params, name, None) for name in ("is_tenant", "lookup", "range", "on_disk")}
+        name = type(result.params).__name__.removesuffix("IndexParams").lower()
+        params = kind(type=name, **{k: v for k, v in source.items() if v is not None and k in kind.model_fields})
+    name = str(result.data_type).rpartition(".")[2].lower()
+    return models.PayloadIndexInfo(data_type=models.PayloadSchemaType(name), params=params, points=result.points)
 
 
-def _listed(given: Any) -> list[Any]:
-    return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
+def _listed(source: Any) -> list[Any]:
+    return list(source) if isinstance(source, list | tuple) else [] if source is None else [source]
 
 
-def _refuse(given: object, which: str = "") -> NoReturn:
-    raise InputError(f"a folder takes no {' '.join([type(given).__name__, which]).strip()}; a Qdrant server does.")
+def _refuse(source: object, which: str = "") -> NoReturn:
+    raise InputError(
+        f"a folder takes no {' '.join([type(source).__name__, which]).strip()}; a Qdrant server does."
+    )
