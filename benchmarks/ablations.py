@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dits_adapter.adapters import Adapter, DITSAdapter
+from dits_adapter.evaluation.comparison import PLAIN
 from dits_adapter.sampler import SamplerConfig
-from dits_adapter.training.comparison import PLAIN
 from dits_adapter.training.config import PAPER_SAMPLER, Recipe, TrainingConfig
 from dits_adapter.training.rows import best_mlp_recipe, best_recipe, schedule
 

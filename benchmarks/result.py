@@ -12,8 +12,8 @@ from benchmarks import figures, paper
 from benchmarks.costs import Cost
 from benchmarks.scoring import ScorerRow, scorer_table
 from dits_adapter.errors import DITSError
+from dits_adapter.evaluation.comparison import Comparison
 from dits_adapter.evaluation.tables import markdown_table
-from dits_adapter.training.comparison import Comparison
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Result:
     scorers: tuple[ScorerRow, ...]
     seed: int
     costs: dict[str, Cost]
-    version: Literal[2] = 2
+    version: Literal[1] = 1
 
     @classmethod
     def read(cls, path: Path) -> Result:
@@ -56,7 +56,7 @@ class Result:
         except OSError as error:
             raise DITSError(f"{path}: cannot be read ({error.strerror})") from None
         except ValidationError as error:
-            raise DITSError(f"{path}: is no result of layout version 2: {error}") from None
+            raise DITSError(f"{path}: is no result of layout version 1: {error}") from None
 
     def write(self, folder: Path, name: str) -> None:
         """Write `name`.json, `name`.md and `name`.png into a folder."""

@@ -69,7 +69,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     calibration = fit.calibration
     print(
         f"{calibration.queries:,} queries, {calibration.videos:,} videos. Of the {HITS} best hits of each query "
-        f"{fit.hits.share_right:.1%} are right.\nHeld out: log loss {calibration.log_loss:.4f}, "
+        f"{fit.hits.total_accuracy:.1%} are right.\nHeld out: log loss {calibration.log_loss:.4f}, "
         f"expected calibration error {calibration.ece:.4f}.\n"
     )
     rows = [

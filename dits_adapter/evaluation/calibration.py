@@ -1,8 +1,8 @@
-"""Calibrated probabilities: what the cosine of a query and a video says about whether the video is the right one.
+"""Calibrated probabilities that a video is the right one, from its cosine with the query.
 
 A logistic regression of match or no match on the cosine (Platt, 1999), fitted on all pairs of held-out queries and
 videos at the rate at which they occur, so that it is right where hits are. A query has about one right video,
-however many there are: the odds fall as the library grows. Among N videos instead of the m of the fit,
+however many there are: the odds fall as the collection grows. Among N videos instead of the m of the fit,
 
     log odds = slope · cosine + offset − log((N − 1) / (m − 1)).
 
@@ -21,43 +21,44 @@ from pydantic import BaseModel, ConfigDict, Field
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import Scores, blocks, checked_labels
 
+__all__ = ["FOLDS", "HITS", "Calibration", "CalibrationFit", "Reliability", "fit_calibration"]
+
 HITS = 10
-"""The best videos of a query by which a calibration is judged: nearly all other pairs are no match to anybody."""
+"""Number of best videos of a query that judge a calibration: nearly all other pairs are clear mismatches."""
 
 FOLDS = 5
+"""Number of parts that cross-fitting splits the queries into, by video."""
 
-BINS = 10
+_BINS = 10
 
-LEAST_VIDEOS = 20
-"""Fewer videos with a text fix the offset to no better than about ± 0.5 in log odds."""
+_MIN_VIDEOS = 20  # fewer videos with a text fix the offset to no better than about ± 0.5 in log odds
 
-_GRID = 2**16
-"""Pairs are counted by cosine, in steps of 2 / 65,536: log odds move by less than 0.01, pairs need no memory."""
+_GRID = 2**16  # pairs are counted by cosine in steps of 2 / 65,536: log odds move by less than 0.01
 
-Floats = npt.NDArray[np.float64]
+_Floats = npt.NDArray[np.float64]
 
-Counts = npt.NDArray[np.int64]
+_Counts = npt.NDArray[np.int64]
 
 
 class Calibration(BaseModel):
-    """Turns cosines into probabilities, and back.
+    """Map of cosines to probabilities, and back.
 
-    The probability is that of the video which the query was written for, among the others of a library that holds
-    it. Where only a share of your queries has its video there, say `videos=N / share`: the odds become that share.
-    A text that fits many videos equally well, "a ball", gives each of them a small probability.
+    The probability is that of the video which the query was written for, among the others of a collection that
+    holds it. Where only a share of the queries has its video in the collection, pass `videos=N / share`: the odds
+    become that share. A text that fits many videos equally well, "a ball", gives each of them a small probability.
 
-    Of several segments of a video it is said of the best one. They have several chances to score high, so where
-    videos are cut into many segments it is somewhat too high.
+    Of several segments of a video, the probability belongs to the best one. Many segments have many chances to
+    score high, so where videos are cut into many segments the probability is somewhat too high.
 
     Attributes:
         slope: of the log odds over the cosine, positive.
-        offset: log odds at cosine 0 in the library of the fit.
-        videos: m, how many videos each query of the fit was compared with.
-        queries: texts of the fit.
-        log_loss: of the `HITS` best videos of each query, in nats, said by fits that have not seen the query or
-            any other text of its video.
-        ece: expected calibration error of the same: mean distance of what is said from the share that is right,
-            in `BINS` bins of equal width.
+        offset: log odds at cosine 0 in the collection of the fit.
+        videos: m, number of videos that each query of the fit was compared with.
+        queries: number of texts of the fit.
+        log_loss: log loss of the `HITS` best videos of each query, in nats, under fits to which the query and all
+            other texts of its video were unknown.
+        ece: expected calibration error of the same videos: mean distance of predicted probability and observed
+            accuracy, in ten bins of equal width.
 
     Example:
         >>> calibration = Calibration(slope=16, offset=-10, videos=150, queries=750, log_loss=0.2, ece=0.01)
@@ -79,22 +80,22 @@ class Calibration(BaseModel):
     @overload
     def probability(self, score: float, *, videos: float) -> float: ...
     @overload
-    def probability(self, score: Floats, *, videos: float) -> Floats: ...
+    def probability(self, score: _Floats, *, videos: float) -> _Floats: ...
 
-    def probability(self, score: float | Floats, *, videos: float) -> float | Floats:
-        """Return how likely a video of this cosine is the right one, 0 to 1.
+    def probability(self, score: float | _Floats, *, videos: float) -> float | _Floats:
+        """Return the probability, 0 to 1, that a video of this cosine is the right one.
 
         Args:
             score: cosine of an adapted query and a video, or an array of them.
-            videos: N, how many videos the library holds. Fewer than two count as two: it is not certain that the
-                only one is right.
+            videos: N, number of videos in the collection. Fewer than two count as two: the only video is not
+                certain to be the right one.
         """
         log_odds = self.slope * score + self.offset - self._shift(videos)
-        probability: Floats = np.exp(-np.logaddexp(0, -log_odds))
+        probability: _Floats = np.exp(-np.logaddexp(0, -log_odds))
         return float(probability) if np.ndim(score) == 0 else probability
 
     def score_of(self, probability: float, *, videos: float) -> float:
-        """Return the cosine that has a probability in a library of N videos; it may be one that none reaches.
+        """Return the cosine of a probability in a collection of N videos; it may lie above 1.
 
         Raises:
             InputError: a probability that is not between 0 and 1.
@@ -105,7 +106,7 @@ class Calibration(BaseModel):
         return (log_odds - self.offset + self._shift(videos)) / self.slope
 
     def _shift(self, videos: float) -> float:
-        """Return what the log odds lose where one of N videos is right instead of one of m."""
+        """Return the decrease of the log odds where one of N videos is right instead of one of m."""
         return float(np.log((max(videos, 2) - 1) / (self.videos - 1)))
 
     def __str__(self) -> str:
@@ -118,52 +119,53 @@ class Calibration(BaseModel):
 
 @dataclass(frozen=True)
 class Reliability:
-    """What was said of pairs, and what was true of them, by bins of what was said; empty bins are left out.
+    """Reliability diagram: per bin, mean predicted probability, observed accuracy and count; no empty bins.
 
     Attributes:
-        said: mean probability of each bin, (bins,).
-        right: share of its pairs that match, (bins,).
-        pairs: how many there are, (bins,).
+        confidence: mean predicted probability of each bin, (bins,).
+        accuracy: share of each bin's pairs that match, (bins,).
+        pairs: number of pairs in each bin, (bins,).
     """
 
-    said: Floats
-    right: Floats
-    pairs: Counts
+    confidence: _Floats
+    accuracy: _Floats
+    pairs: _Counts
 
     @classmethod
-    def of(cls, probability: Floats, right: Counts, pairs: Counts) -> Reliability:
-        """Sort into bins of equal width.
+    def of(cls, probability: _Floats, matches: _Counts, pairs: _Counts) -> Reliability:
+        """Sort groups of pairs into ten bins of equal width by their predicted probability.
 
         Args:
-            probability: (n,), each said of some pairs.
-            right: how many of these match, (n,).
-            pairs: how many these are, (n,).
+            probability: predicted probability of each group, (n,).
+            matches: number of each group's pairs that match, (n,).
+            pairs: number of each group's pairs, (n,).
         """
-        rows = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
-        said, matching, total = (np.bincount(rows, of, BINS) for of in (probability * pairs, right, pairs))
-        there = total > 0
-        return cls(said[there] / total[there], matching[there] / total[there], total[there].astype(np.int64))
+        rows = np.minimum((probability * _BINS).astype(np.int64), _BINS - 1)
+        predicted, matching, total = (np.bincount(rows, of, _BINS) for of in (probability * pairs, matches, pairs))
+        filled = total > 0
+        predicted, matching, total = predicted[filled], matching[filled], total[filled]
+        return cls(predicted / total, matching / total, total.astype(np.int64))
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: mean distance of what was said from what was true, over all pairs."""
-        return float(np.average(np.abs(self.said - self.right), weights=self.pairs))
+        """Expected calibration error: mean distance of confidence and accuracy, over all pairs."""
+        return float(np.average(np.abs(self.confidence - self.accuracy), weights=self.pairs))
 
     @property
-    def share_right(self) -> float:
+    def total_accuracy(self) -> float:
         """Share of all pairs that match."""
-        return float(np.average(self.right, weights=self.pairs))
+        return float(np.average(self.accuracy, weights=self.pairs))
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A calibration, and how reliable it is on pairs that were held out from its fit.
+class CalibrationFit:
+    """Calibration, and its reliability on pairs that were held out from the fit.
 
     Attributes:
-        calibration: fitted on all pairs.
-        hits: reliability of the `HITS` best videos of each query.
-        best: of the best one alone. It is right more often than its probability says, because no other video of
-            the library scored higher, and the hits below it are right less often.
+        calibration: calibration fitted on all pairs.
+        hits: reliability on the `HITS` best videos of each query.
+        best: reliability on the best video alone. The best video is right more often than its probability says,
+            because no other video of the collection scored higher, and the hits below it are right less often.
     """
 
     calibration: Calibration
@@ -171,7 +173,7 @@ class Fit:
     best: Reliability
 
 
-def fit_calibration(scores: Scores, labels: npt.ArrayLike | None = None, *, seed: int = 0) -> Fit:
+def fit_calibration(scores: Scores, labels: npt.ArrayLike | None = None, *, seed: int = 0) -> CalibrationFit:
     """Fit a calibration on the scores of held-out queries and videos, read once, a block at a time.
 
     Its quality is measured by cross-fitting: the queries are parted by video into `FOLDS` folds, and each fold is
@@ -179,19 +181,18 @@ def fit_calibration(scores: Scores, labels: npt.ArrayLike | None = None, *, seed
 
     Args:
         scores: cosines (texts, videos) of adapted queries that the adapter was not trained on.
-        labels: as for `dits_adapter.metrics.ranks`.
+        labels: as for `dits_adapter.evaluation.metrics.ranks`.
         seed: of the folds.
 
     Raises:
-        InputError: fewer than `LEAST_VIDEOS` videos with a text, scores that are no cosines, or matching pairs
-            that do not score higher than others.
-        DITSError: scores or labels that do not fit; see `ranks`.
+        InputError: fewer than 20 videos with a text, scores that are no cosines, matching pairs that do not score
+            higher than others, or scores or labels that do not fit; see `ranks`.
     """
     columns = checked_labels(scores, labels)
     described = np.unique(columns)
-    if len(described) < LEAST_VIDEOS:
+    if len(described) < _MIN_VIDEOS:
         raise InputError(
-            f"{len(described)} held-out videos are too few to calibrate probabilities on; it takes {LEAST_VIDEOS}."
+            f"{len(described)} held-out videos are too few to calibrate probabilities on; it takes {_MIN_VIDEOS}."
         )
     fold_of = np.zeros(scores.shape[1], np.int64)
     fold_of[np.random.default_rng(seed).permutation(described)] = np.arange(len(described)) % FOLDS
@@ -206,11 +207,11 @@ def fit_calibration(scores: Scores, labels: npt.ArrayLike | None = None, *, seed
             chosen = np.argpartition(-block, number - 1, axis=1)[:, :number]
             _count(table, folds, np.take_along_axis(match, chosen, 1), np.take_along_axis(block, chosen, 1))
     total = everything.sum(axis=0)
-    said = np.stack([_said(_platt(total - fold)) for fold in everything])
+    predicted = np.stack([_probabilities(_platt(total - fold)) for fold in everything])
     judged = hits.sum(axis=1) > 0
-    losses = -np.where(judged, hits[:, 1] * np.log(said) + hits[:, 0] * np.log1p(-said), 0)
+    losses = -np.where(judged, hits[:, 1] * np.log(predicted) + hits[:, 0] * np.log1p(-predicted), 0)
     reliability, reliability_of_best = (
-        Reliability.of(said.ravel(), table[:, 1].ravel(), table.sum(axis=1).ravel()) for table in (hits, best)
+        Reliability.of(predicted.ravel(), table[:, 1].ravel(), table.sum(axis=1).ravel()) for table in (hits, best)
     )
     slope, offset = _platt(total)
     if not slope > 0:
@@ -226,31 +227,31 @@ def fit_calibration(scores: Scores, labels: npt.ArrayLike | None = None, *, seed
         log_loss=float(losses.sum() / hits.sum()),
         ece=reliability.ece,
     )
-    return Fit(calibration, reliability, reliability_of_best)
+    return CalibrationFit(calibration, reliability, reliability_of_best)
 
 
-def _count(table: Counts, folds: Counts, match: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> None:
+def _count(table: _Counts, folds: _Counts, match: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> None:
     """Add pairs to a table (folds, no match or match, cosine on the grid)."""
     cells = np.rint((np.clip(scores.astype(np.float64), -1, 1) + 1) * (_GRID / 2)).astype(np.int64)
     places = (folds * 2 + match) * (_GRID + 1) + cells
     table += np.bincount(places.ravel(), minlength=table.size).reshape(table.shape)
 
 
-def _cosines() -> Floats:
+def _cosines() -> _Floats:
     """Return the cosines of the grid."""
     return np.linspace(-1, 1, _GRID + 1)
 
 
-def _said(fitted: tuple[float, float]) -> Floats:
-    """Return what a fit says of each cosine of the grid, short of 0 and 1, which have no logarithm."""
+def _probabilities(fitted: tuple[float, float]) -> _Floats:
+    """Return a fit's probability of each cosine of the grid, short of 0 and 1, which have no logarithm."""
     slope, offset = fitted
     limits = np.finfo(np.float64)
-    probability: Floats = np.exp(-np.logaddexp(0, -(slope * _cosines() + offset)))
+    probability: _Floats = np.exp(-np.logaddexp(0, -(slope * _cosines() + offset)))
     np.clip(probability, limits.tiny, 1 - limits.epsneg, out=probability)
     return probability
 
 
-def _platt(counts: Counts) -> tuple[float, float]:
+def _platt(counts: _Counts) -> tuple[float, float]:
     """Fit slope and offset of the log odds to counts (no match or match, cosine on the grid).
 
     The targets are Platt's, not 0 and 1: (matches + 1) / (matches + 2) and 1 / (others + 2). They keep the slope
@@ -262,14 +263,14 @@ def _platt(counts: Counts) -> tuple[float, float]:
     of_match, of_others = (matches + 1) / (matches + 2), 1 / (others + 2)
     yes = counts[1] * of_match + counts[0] * of_others
     no = counts[1] * (1 - of_match) + counts[0] * (1 - of_others)
-    there = np.flatnonzero(counts.sum(axis=0))
-    cosines = np.tile(_cosines()[there], 2)
-    center, spread = np.average(cosines, weights=np.tile(counts.sum(axis=0)[there], 2)), cosines.std() or 1.0
+    occupied = np.flatnonzero(counts.sum(axis=0))
+    cosines = np.tile(_cosines()[occupied], 2)
+    center, spread = np.average(cosines, weights=np.tile(counts.sum(axis=0)[occupied], 2)), cosines.std() or 1.0
     model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-12, max_iter=1000)
     model.fit(
         (cosines[:, None] - center) / spread,
-        np.repeat([0, 1], len(there)),
-        sample_weight=np.concatenate([no[there], yes[there]]),
+        np.repeat([0, 1], len(occupied)),
+        sample_weight=np.concatenate([no[occupied], yes[occupied]]),
     )
     slope = float(model.coef_[0, 0] / spread)
     return slope, float(model.intercept_[0] - slope * center)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import torch
 
+__all__ = ["environment"]
+
 
 def environment() -> dict[str, str]:
-    """Return what the figures depend on: processor, threads, graphics card, versions of packages."""
+    """Return processor, threads, graphics card, system and package versions, on which figures depend."""
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

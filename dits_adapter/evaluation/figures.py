@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dits_adapter.errors import MissingExtraError
-
-if TYPE_CHECKING:
-    from dits_adapter.evaluation.calibration import Fit
+from dits_adapter.evaluation.calibration import HITS, CalibrationFit
 
 TEXT, VIDEO, ADAPTED = "#c2571a", "#1f6f8b", "#4a8f29"
 
 
 def new_axes(rows: int, columns: int, size: tuple[float, float], *, sharey: bool = False) -> tuple[Any, Any]:
-    """Return a figure of `size` inches and its axes, an array (rows, columns); what all our pictures start from.
+    """Return a figure of `size` inches and its axes, an array (rows, columns); the frame of every figure.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -51,7 +49,7 @@ def gap_picture(
         adapted: the same texts after the adapter, unit, (n, d).
         video: unit vector of each text's video, row by row, (n, d).
         path: PNG to write.
-        caption: what the vectors are from; stands in the picture.
+        caption: origin of the vectors; stands in the picture.
     """
     across = video.mean(0) - text.mean(0)
     across = across / np.linalg.norm(across)
@@ -141,36 +139,36 @@ def trajectories(
     figure.savefig(path, dpi=120)
 
 
-def reliability_plot(fit: Fit, path: str | PathLike[str], *, caption: str) -> None:
-    """Draw the share of right hits over the probability that was said of them, and how many hits there were.
+def reliability_plot(fit: CalibrationFit, path: str | PathLike[str], *, caption: str) -> None:
+    """Draw a reliability diagram: observed accuracy over predicted probability, and the number of hits.
 
     Bars are 95 % Wilson intervals, as if all hits were independent.
 
     Args:
-        fit: what `fit_calibration` found.
+        fit: calibration with its reliability, from `fit_calibration`.
         path: PNG to write.
-        caption: what the pairs are from; stands in the picture.
+        caption: origin of the pairs; stands in the picture.
     """
     from scipy.stats import binomtest
-
-    from dits_adapter.evaluation.calibration import HITS
 
     figure, axes = new_axes(1, 2, (9, 3.8))
     reliability, counts = axes[0]
     reliability.plot([0, 1], [0, 1], color="#999999", linewidth=1)
-    for found, color, label in ((fit.hits, ADAPTED, f"{HITS} best hits"), (fit.best, VIDEO, "best hit alone")):
-        right = np.round(found.right * found.pairs).astype(int)
+    for diagram, color, label in ((fit.hits, ADAPTED, f"{HITS} best hits"), (fit.best, VIDEO, "best hit alone")):
+        matches = np.round(diagram.accuracy * diagram.pairs).astype(int)
         bounds = np.array(
             [
                 binomtest(k, n).proportion_ci(method="wilson")
-                for k, n in zip(right.tolist(), found.pairs.tolist(), strict=True)
+                for k, n in zip(matches.tolist(), diagram.pairs.tolist(), strict=True)
             ]
         )
-        off = np.abs(bounds.T - found.right)
-        reliability.errorbar(found.said, found.right, off, color=color, marker="o", markersize=4, label=label)
-        counts.plot(found.said, found.pairs, color=color, marker="o", markersize=4, label=label)
-    reliability.set(xlabel="probability said", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
-    counts.set(xlabel="probability said", ylabel="hits", xlim=(0, 1), yscale="log")
+        off = np.abs(bounds.T - diagram.accuracy)
+        reliability.errorbar(
+            diagram.confidence, diagram.accuracy, off, color=color, marker="o", markersize=4, label=label
+        )
+        counts.plot(diagram.confidence, diagram.pairs, color=color, marker="o", markersize=4, label=label)
+    reliability.set(xlabel="predicted probability", ylabel="observed accuracy", xlim=(0, 1), ylim=(0, 1))
+    counts.set(xlabel="predicted probability", ylabel="hits", xlim=(0, 1), yscale="log")
     for axis in axes[0]:
         axis.legend(frameon=False)
     figure.suptitle(caption, fontsize=9, color="#555555")

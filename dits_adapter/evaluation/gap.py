@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
+__all__ = ["GapStatistics"]
 
 
 @dataclass(frozen=True)
 class GapStatistics:
-    """Means over matching (text, video) pairs of unit vectors.
+    """Statistics of the modality gap: means over matching (text, video) pairs of unit vectors.
 
     Attributes:
         means_apart: distance between the mean text and the mean video vector.
@@ -29,7 +29,7 @@ class GapStatistics:
     pairs: int
 
     @classmethod
-    def of(cls, text: Floats, video: Floats) -> GapStatistics:
+    def of(cls, text: NDArray[np.floating], video: NDArray[np.floating]) -> GapStatistics:
         """Measure unit vectors of texts and of their videos, row by row, both (n, d).
 
         Example:

@@ -1,4 +1,4 @@
-"""Retrieval metrics: ranks under a stated tie rule, what papers report of them, and how sure one may be.
+"""Retrieval metrics: ranks under a stated tie rule, the figures that papers report, and their uncertainty.
 
 A score matrix has one row per text and one column per video; `labels[i]` is the column of text i's video.
 Several texts may share a video (VATEX, MSVD): each is a query of its own, and from video to text the best
@@ -20,14 +20,30 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dits_adapter.errors import DITSError
+from dits_adapter.errors import InputError
+
+__all__ = [
+    "METRICS",
+    "Difference",
+    "DotProducts",
+    "Interval",
+    "RetrievalMetrics",
+    "Scores",
+    "Ties",
+    "blocks",
+    "bootstrap",
+    "checked_labels",
+    "paired_bootstrap",
+    "ranks",
+    "video_to_text_ranks",
+]
 
 Ties = Literal["pessimistic", "optimistic", "mean"]
-"""Where the right candidate stands among wrong ones of exactly its score: last, first, or in the middle."""
+"""Place of the right candidate among wrong ones of exactly its score: last, first, or in the middle."""
 
-Floats = npt.NDArray[np.floating[Any]]
+_Floats = npt.NDArray[np.floating[Any]]
 
-Ints = npt.NDArray[np.integer[Any]]
+_Ints = npt.NDArray[np.integer[Any]]
 
 _TIE_SHARE: dict[Ties, float] = {"pessimistic": 1.0, "optimistic": 0.0, "mean": 0.5}
 
@@ -53,7 +69,7 @@ class DotProducts:
         videos: (m, d) floats.
 
     Raises:
-        DITSError: the two are not matrices of one width.
+        InputError: the two are not matrices of one width.
 
     >>> DotProducts(np.eye(3, 2), np.eye(2))[1:3]
     array([[0., 1.],
@@ -64,7 +80,7 @@ class DotProducts:
         self._texts = np.asarray(texts)
         self._videos = np.asarray(videos, dtype=np.float64)
         if self._texts.ndim != 2 or self._videos.ndim != 2 or self._texts.shape[1] != self._videos.shape[1]:
-            raise DITSError(
+            raise InputError(
                 f"texts have shape {self._texts.shape} and videos {self._videos.shape}; "
                 "expected (n, d) and (m, d) with the same d"
             )
@@ -81,8 +97,8 @@ class DotProducts:
         return block
 
 
-def ranks(scores: Scores, labels: npt.ArrayLike | None = None, *, ties: Ties = "pessimistic") -> Floats:
-    """Rank of each text's video among all videos, 1 the best.
+def ranks(scores: Scores, labels: npt.ArrayLike | None = None, *, ties: Ties = "pessimistic") -> _Floats:
+    """Return the rank of each text's video among all videos, 1 the best.
 
     Args:
         scores: (texts, videos) finite numbers, higher is better; read a block of rows at a time.
@@ -94,7 +110,7 @@ def ranks(scores: Scores, labels: npt.ArrayLike | None = None, *, ties: Ties = "
         (texts,) float64; whole numbers unless `ties="mean"`.
 
     Raises:
-        DITSError: a score is NaN or infinite (its row and column are named), labels do not fit.
+        InputError: a score is NaN or infinite (its row and column are named), labels do not fit.
     """
     columns = checked_labels(scores, labels)
     share = _tie_share(ties)
@@ -109,8 +125,8 @@ def ranks(scores: Scores, labels: npt.ArrayLike | None = None, *, ties: Ties = "
 
 def video_to_text_ranks(
     scores: Scores, labels: npt.ArrayLike | None = None, *, ties: Ties = "pessimistic"
-) -> Floats:
-    """Rank of each video's best caption among all texts, 1 the best.
+) -> _Floats:
+    """Return the rank of each video's best caption among all texts, 1 the best.
 
     A tie between two captions of one video costs nothing: whichever comes first is right.
 
@@ -122,7 +138,7 @@ def video_to_text_ranks(
         distractor for the texts and no query here.
 
     Raises:
-        DITSError: as for `ranks`.
+        InputError: as for `ranks`.
     """
     columns = checked_labels(scores, labels)
     share = _tie_share(ties)
@@ -142,7 +158,7 @@ def video_to_text_ranks(
 
 @dataclass(frozen=True)
 class RetrievalMetrics:
-    """What papers report of a list of ranks.
+    """Figures that papers report of a list of ranks.
 
     Attributes:
         r1, r5, r10: recall at 1, 5 and 10, in percent of the queries.
@@ -165,7 +181,7 @@ class RetrievalMetrics:
         """Summarize (n,) ranks counted from 1.
 
         Raises:
-            DITSError: there are no ranks, or one is below 1.
+            InputError: there are no ranks, or one is below 1.
 
         >>> RetrievalMetrics.from_ranks([1, 1, 4, 20])
         RetrievalMetrics(r1=50.0, r5=75.0, r10=75.0, mdr=2.5, mnr=6.5, mrr=0.575, n=4)
@@ -202,7 +218,7 @@ def bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, Interval]:
-    """Percentile bootstrap interval of every metric.
+    """Return the percentile bootstrap interval of every metric.
 
     Args:
         ranks: (queries,) counted from 1.
@@ -216,7 +232,7 @@ def bootstrap(
         One interval per metric, keyed like the fields of `RetrievalMetrics`.
 
     Raises:
-        DITSError: bad ranks, or groups of another length.
+        InputError: bad ranks, or groups of another length.
 
     >>> bootstrap([1] * 90 + [7] * 10)["r1"]
     Interval(low=84.0, high=95.0)
@@ -245,14 +261,14 @@ def paired_bootstrap(
         groups, n, seed, level: as for `bootstrap`.
 
     Raises:
-        DITSError: as for `bootstrap`, or the two have different lengths.
+        InputError: as for `bootstrap`, or the two have different lengths.
 
     >>> paired_bootstrap([1, 2, 9, 4], [1, 1, 3, 2])["mnr"]
     Difference(difference=-2.25, low=-4.75, high=-0.5)
     """
     a, b = _checked_ranks(first), _checked_ranks(second)
     if len(a) != len(b):
-        raise DITSError(f"paired ranks must be of the same queries, but there are {len(a)} and {len(b)}")
+        raise InputError(f"paired ranks must be of the same queries, but there are {len(a)} and {len(b)}")
     draws = zip(_resamples(a, groups, n, seed), _resamples(b, groups, n, seed), strict=True)
     resampled = np.concatenate([_statistics(*of_b) - _statistics(*of_a) for of_a, of_b in draws], axis=1)
     ones = np.ones((1, len(a)), np.int64)
@@ -261,12 +277,12 @@ def paired_bootstrap(
     return {name: Difference(value, *interval) for name, value, interval in rows}
 
 
-def _statistics(ordered: Floats, weights: Ints) -> Floats:
+def _statistics(ordered: _Floats, weights: _Ints) -> _Floats:
     """The metrics, in the order of METRICS, of ascending ranks (n,) taken `weights` (b, n) times: (6, b)."""
     total = weights.sum(axis=1)
 
-    def mean(values: Floats) -> Floats:
-        quotient: Floats = weights @ values / total
+    def mean(values: _Floats) -> _Floats:
+        quotient: _Floats = weights @ values / total
         return quotient
 
     reached = weights.cumsum(axis=1)
@@ -277,11 +293,13 @@ def _statistics(ordered: Floats, weights: Ints) -> Floats:
     return np.stack([*recalls, (lower + upper) / 2, mean(ordered), mean(1 / ordered)])
 
 
-def _resamples(values: Floats, groups: npt.ArrayLike | None, n: int, seed: int) -> Iterator[tuple[Floats, Ints]]:
+def _resamples(
+    values: _Floats, groups: npt.ArrayLike | None, n: int, seed: int
+) -> Iterator[tuple[_Floats, _Ints]]:
     """Yield the ascending ranks with how often each resample draws each of them, a block at a time."""
     members = np.arange(len(values)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     if members.shape != values.shape:
-        raise DITSError(f"groups must give one number per rank: {values.shape} ranks, {members.shape} groups")
+        raise InputError(f"groups must give one number per rank: {values.shape} ranks, {members.shape} groups")
     order = np.argsort(values, kind="stable")
     ordered, members = values[order], members[order]
     n_groups = int(members.max()) + 1
@@ -292,20 +310,20 @@ def _resamples(values: Floats, groups: npt.ArrayLike | None, n: int, seed: int) 
         yield ordered, draws[:, members]
 
 
-def _percentiles(resampled: Floats, level: float) -> list[list[float]]:
+def _percentiles(resampled: _Floats, level: float) -> list[list[float]]:
     """The central `level` of each row of (metrics, resamples), as [low, high]."""
     if not 0 < level < 1:
-        raise DITSError(f"level must lie between 0 and 1, for example 0.95, not {level}")
+        raise InputError(f"level must lie between 0 and 1, for example 0.95, not {level}")
     tail = 50 * (1 - level)
     bounds: list[list[float]] = np.percentile(resampled, [tail, 100 - tail], axis=1).T.tolist()
     return bounds
 
 
-def blocks(scores: Scores) -> Iterator[tuple[slice, Floats]]:
+def blocks(scores: Scores) -> Iterator[tuple[slice, _Floats]]:
     """Yield the rows of a matrix in blocks of bounded size, each checked to be finite.
 
     Raises:
-        DITSError: something else than numbers, or a score that is NaN or infinite, naming its row and column.
+        InputError: something else than numbers, or a score that is NaN or infinite, naming its row and column.
     """
     n_texts, n_videos = scores.shape
     step = max(1, _BLOCK_ENTRIES // n_videos)
@@ -313,59 +331,59 @@ def blocks(scores: Scores) -> Iterator[tuple[slice, Floats]]:
         rows = slice(start, min(start + step, n_texts))
         block = np.asarray(scores[rows])
         if block.dtype.kind not in "fiu":
-            raise DITSError(f"scores must be real numbers, not {block.dtype}")
+            raise InputError(f"scores must be real numbers, not {block.dtype}")
         if not np.isfinite(block).all():
             row, column = np.argwhere(~np.isfinite(block))[0]
-            raise DITSError(
+            raise InputError(
                 f"the score in row {start + row}, column {column} is {block[row, column]}; "
                 "every score must be finite"
             )
         yield rows, block
 
 
-def checked_labels(scores: Scores, labels: npt.ArrayLike | None) -> Ints:
+def checked_labels(scores: Scores, labels: npt.ArrayLike | None) -> _Ints:
     """Return the column of each row's right candidate, (texts,), after checking the matrix and the labels.
 
     Raises:
-        DITSError: no matrix, labels that do not fit it, or none for a matrix that is not square.
+        InputError: no matrix, labels that do not fit it, or none for a matrix that is not square.
     """
     if len(scores.shape) != 2 or 0 in scores.shape:
-        raise DITSError(f"scores must be a matrix (texts, videos) with entries, not of shape {scores.shape}")
+        raise InputError(f"scores must be a matrix (texts, videos) with entries, not of shape {scores.shape}")
     n_texts, n_videos = scores.shape
     if labels is None:
         if n_texts != n_videos:
-            raise DITSError(
+            raise InputError(
                 f"{n_texts} texts against {n_videos} videos: without labels the matrix must be square, column i "
                 "the video of text i; otherwise say which column is each text's video (--labels)"
             )
         return np.arange(n_texts)
     columns = np.asarray(labels)
     if columns.shape != (n_texts,) or columns.dtype.kind not in "iu":
-        raise DITSError(
+        raise InputError(
             f"labels must be {n_texts} integers, one per text, not {columns.dtype} of shape {columns.shape}"
         )
     outside = np.flatnonzero((columns < 0) | (columns >= n_videos))
     if len(outside):
-        raise DITSError(
+        raise InputError(
             f"label {columns[outside[0]]} of text {outside[0]} is no column: there are {n_videos} videos, "
             "counted from 0"
         )
     return columns.astype(np.int64)
 
 
-def _checked_ranks(ranks: npt.ArrayLike) -> Floats:
-    """Return ranks as float64 after checking that they are some."""
+def _checked_ranks(ranks: npt.ArrayLike) -> _Floats:
+    """Return ranks as float64 after checking them."""
     values = np.asarray(ranks, dtype=np.float64)
     if values.ndim != 1 or not len(values):
-        raise DITSError(f"ranks must be a non-empty list of numbers, not of shape {values.shape}")
+        raise InputError(f"ranks must be a non-empty list of numbers, not of shape {values.shape}")
     wrong = np.flatnonzero(~(values >= 1) | np.isinf(values))
     if len(wrong):
-        raise DITSError(f"rank {values[wrong[0]]} of query {wrong[0]} is none: ranks count from 1")
+        raise InputError(f"rank {values[wrong[0]]} of query {wrong[0]} is none: ranks count from 1")
     return values
 
 
 def _tie_share(ties: Ties) -> float:
     """Share of the tied wrong candidates that stand above the right one."""
     if ties not in _TIE_SHARE:
-        raise DITSError(f"ties must be one of {', '.join(_TIE_SHARE)}, not {ties!r}")
+        raise InputError(f"ties must be one of {', '.join(_TIE_SHARE)}, not {ties!r}")
     return _TIE_SHARE[ties]

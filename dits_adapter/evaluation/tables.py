@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dits_adapter.evaluation.metrics import (
-    Difference,
-)
+from dits_adapter.evaluation.metrics import Difference
+
+__all__ = ["markdown_table", "signed"]
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Is an adapter worth it on these vectors, and which one? Every adapter on one split, one table, one answer."""
+"""Comparison of adapters: trained on one split, tabulated side by side, one of them recommended."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.artifact.find import is_artifact
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError, InputError
+from dits_adapter.evaluation.comparison import PLAIN, Comparison, Retrieval, Row, recommend
 from dits_adapter.evaluation.environment import environment
 from dits_adapter.evaluation.metrics import RetrievalMetrics, paired_bootstrap, ranks, video_to_text_ranks
 from dits_adapter.evaluation.scores import cosine_scores
-from dits_adapter.training.comparison import PLAIN, Comparison, Retrieval, Row, recommend
 from dits_adapter.training.loop import evaluate
-from dits_adapter.training.rows import Rows, standard_rows
+from dits_adapter.training.rows import Recipes, standard_rows
 from dits_adapter.training.run import fit
 from dits_adapter.training.state import best_epoch
 
@@ -39,7 +39,7 @@ def compare(
     validation: Pairs,
     test: Pairs,
     *,
-    rows: Rows | None = None,
+    rows: Recipes | None = None,
     out: str | PathLike[str] | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
@@ -83,7 +83,7 @@ def check_splits(pairs: Pairs, validation: Pairs, test: Pairs) -> None:
 
 
 def fit_all(
-    rows: Rows,
+    rows: Recipes,
     pairs: Pairs,
     validation: Pairs,
     *,
@@ -131,7 +131,7 @@ def tabulate(
     validation: Pairs,
     test: Pairs,
     *,
-    rows: Rows,
+    rows: Recipes,
     progress: bool = True,
 ) -> Comparison:
     """Evaluate finished adapters, time them side by side, and recommend one.
@@ -177,7 +177,7 @@ def tabulate(
         labels=tuple(test.labels.tolist()),
         sizes={name: (len(split.text), len(split.video)) for name, split in splits.items()},
         space=str(test.space),
-        recipes=dict(rows),
+        recipes={name: recipe.model_dump(mode="json") for name, recipe in rows.items()},
         environment=environment(),
     )
 

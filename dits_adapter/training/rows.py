@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from dits_adapter.adapters import adapter_entries, adapter_entry
 from dits_adapter.errors import InputError
+from dits_adapter.evaluation.comparison import PLAIN
 from dits_adapter.sampler import SamplerConfig
-from dits_adapter.training.comparison import PLAIN
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 from dits_adapter.training.initial import LEARNING_RATES
 
@@ -17,7 +17,8 @@ STEPS = (1, 5, 10)
 SCHEDULE = 10
 """The paper's T. More steps than that take T = T' with β re-spanned, the only reading of its Table 8."""
 
-Rows = Mapping[str, Recipe]
+Recipes = Mapping[str, Recipe]
+"""Recipes by the name of their row."""
 
 
 def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None = None) -> dict[str, Recipe]:

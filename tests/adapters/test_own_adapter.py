@@ -27,9 +27,9 @@ from dits_adapter.cli import main
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import ArtifactError, InputError
+from dits_adapter.evaluation.comparison import Comparison
 from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.training.compare import compare
-from dits_adapter.training.comparison import Comparison
 from dits_adapter.training.config import Recipe, TrainingConfig
 from dits_adapter.training.distill import distill
 from dits_adapter.training.loop import evaluate

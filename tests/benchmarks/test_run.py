@@ -357,7 +357,7 @@ def test_the_report_merges_seeds_and_datasets(command, tmp_path, capsys):
     assert "with seed 1 is among the results already" in capsys.readouterr().err
     (tmp_path / "other.json").write_text("{}")
     assert report.main([str(tmp_path / "other.json")]) == 1
-    assert "is no result of layout version 2" in capsys.readouterr().err
+    assert "is no result of layout version 1" in capsys.readouterr().err
 
 
 def test_only_some_rows(command, tmp_path, capsys):

@@ -19,7 +19,7 @@ from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.stores.base import CollectionMetadata, Hit
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant._schema import METADATA_KEY
-from dits_adapter.stores.qdrant.store import QdrantStore, collection_space
+from dits_adapter.stores.qdrant.store import QdrantStore
 from tests.stores.conftest import QDRANT_IMAGE, Storage, docker_answers
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 
@@ -117,7 +117,7 @@ def test_filter_limits_the_search(storage: Storage, tmp_path: Path) -> None:
 
 def test_space_is_checked_on_every_open(storage: Storage, tmp_path: Path) -> None:
     fill(storage.open(), tmp_path, videos=1)
-    recorded = collection_space(storage.open().client, storage.collection)
+    recorded = storage.open().open()
     assert recorded.fingerprint == fake_space().fingerprint
     assert recorded.differences(fake_space()) == []
     assert storage.open(space=fake_space()).search(QUERY)
@@ -151,7 +151,7 @@ def test_a_collection_of_somebody_else_is_searched_only_on_trust(storage: Storag
         with pytest.raises(StoreError, match=r"'mine' does not say which.*trust_foreign=True"):
             storage.open("mine", space=fake_space(), vector="clip").search(QUERY)
         with pytest.raises(StoreError, match="does not say"):
-            collection_space(storage.open().client, "mine")
+            storage.open("mine", vector="clip").open()
         with pytest.raises(InputError, match="needs space"):
             storage.open("mine", trust_foreign=True)
         store = storage.open("mine", space=fake_space(), vector="clip", trust_foreign=True)

@@ -17,11 +17,11 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError, InputError, SpaceMismatchError
+from dits_adapter.evaluation.comparison import Comparison, Retrieval, Row, recommend
 from dits_adapter.evaluation.metrics import RetrievalMetrics, ranks
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training.compare import compare
-from dits_adapter.training.comparison import Comparison, Retrieval, Row, recommend
 from dits_adapter.training.config import Recipe, TrainingConfig
 from dits_adapter.training.rows import equal_cost_depth, schedule, standard_rows
 from dits_adapter.training.run import fit
@@ -124,8 +124,8 @@ def test_the_order_of_the_rows_does_not_matter(rotated):
 def test_json_reads_back_equal_and_refuses_another_version(rotated):
     text = rotated.to_json()
     assert Comparison.from_json(text) == rotated
-    with pytest.raises(DITSError, match="layout version 2"):
-        Comparison.from_json(json.dumps({**json.loads(text), "version": 1}))
+    with pytest.raises(DITSError, match="layout version 1"):
+        Comparison.from_json(json.dumps({**json.loads(text), "version": 2}))
 
 
 def test_the_table_has_all_rows_quoted_ones_and_the_answer(rotated):
@@ -335,7 +335,7 @@ def test_the_command_prints_the_table_and_keeps_everything(tmp_path, capsys):
     assert "**Recommendation: " in printed
     found = Comparison.from_json((out / "comparison.json").read_text())
     assert found.markdown() == printed.rstrip("\n") == (out / "comparison.md").read_text().rstrip("\n")
-    assert found.recipes["dits-1"].training.epochs == 1
+    assert found.recipes["dits-1"]["training"]["epochs"] == 1
     for change, message in [
         (["--seed", "1"], "made from other pairs"),
         (["--epochs", "0"], "greater than or equal to 1"),

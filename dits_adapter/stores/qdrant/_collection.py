@@ -29,7 +29,7 @@ from dits_adapter.stores.qdrant._requests import (
 )
 from dits_adapter.stores.qdrant._schema import FRAMES, METADATA_KEY, TENANT, plain_id, read_filter
 
-__all__ = ["PAGE", "QdrantCollection", "foreign_collection"]
+__all__ = ["PAGE", "QdrantCollection"]
 
 T = TypeVar("T")
 
@@ -150,7 +150,7 @@ class QdrantCollection:
         elif self.trust_foreign and self.space is not None:
             space = self.space
         else:
-            raise StoreError(foreign_collection(self.name))
+            raise StoreError(_foreign_collection(self.name))
         self._check_tenant(metadata)
         config = (yield from GetCollection(collection_name=target)).config
         named = config.params.vectors
@@ -269,7 +269,7 @@ class QdrantCollection:
         return int((yield from self.following(plan)).count)
 
 
-def foreign_collection(collection: str) -> str:
+def _foreign_collection(collection: str) -> str:
     """Return the message that a collection was made by something else."""
     return (
         f"the collection {collection!r} does not say which embedding space its vectors live in: something other "

@@ -34,7 +34,7 @@ from dits_adapter.stores.base import (
     VideoStore,
     video_records,
 )
-from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection, foreign_collection
+from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection
 from dits_adapter.stores.qdrant._connection import Connection
 from dits_adapter.stores.qdrant._requests import Scroll, call
 from dits_adapter.stores.qdrant._retry import PATIENCE, SEARCH_PATIENCE
@@ -51,7 +51,7 @@ from dits_adapter.stores.qdrant._schema import (
 from dits_adapter.stores.qdrant._search import finding
 from dits_adapter.stores.qdrant.options import CollectionOptions
 
-__all__ = ["FRAMES", "INDEXING_THRESHOLD", "POOLED", "QdrantStore", "collection_space"]
+__all__ = ["FRAMES", "INDEXING_THRESHOLD", "POOLED", "QdrantStore"]
 
 T = TypeVar("T")
 
@@ -60,18 +60,6 @@ _DELETE = 250
 
 INDEXING_THRESHOLD = 10_000
 """Kilobytes of vectors from which Qdrant indexes a part of its storage: its default, for after a bulk load."""
-
-
-def collection_space(client: QdrantBase, collection: str) -> EmbeddingSpace:
-    """Return the embedding space that a collection's metadata name.
-
-    Raises:
-        StoreError: no such collection, or it is foreign.
-    """
-    metadata = QdrantStore(client, collection).metadata()
-    if metadata is None:
-        raise StoreError(foreign_collection(collection))
-    return metadata.space
 
 
 class QdrantStore(VideoStore):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from dits_adapter.adapters.base import Family
-from dits_adapter.errors import DITSError
+from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import (
     Difference,
     Interval,
@@ -20,7 +20,8 @@ from dits_adapter.evaluation.metrics import (
     paired_bootstrap,
 )
 from dits_adapter.evaluation.tables import markdown_table, signed
-from dits_adapter.training.config import Recipe
+
+__all__ = ["PLAIN", "Comparison", "Recommendation", "Retrieval", "Row", "recommend"]
 
 PLAIN = "identity"
 """Name of the row of plain CLIP."""
@@ -31,9 +32,9 @@ class Retrieval:
     """Retrieval on the test pairs in one direction.
 
     Attributes:
-        metrics: what papers report.
+        metrics: figures that papers report.
         intervals: 95 % bootstrap interval of each metric; captions of one video are drawn together.
-        ranks: rank of each query's right answer, wrong ones of the same score above it.
+        ranks: rank of each query's right answer, below wrong ones of the same score.
     """
 
     metrics: RetrievalMetrics
@@ -56,17 +57,17 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Row:
-    """One adapter in the comparison.
+    """Row of a comparison: one adapter.
 
     Attributes:
-        name: of the adapter.
+        name: name of the row.
         family: `plain`, `linear` or `network`, from cheap to dear; or `paired`, an adapter that needs the video,
             which scores pairs and cannot search an index.
         text_to_video: the texts search the videos.
         video_to_text: the videos search the texts; the best of a video's captions counts.
         over_plain: text to video, this row minus plain CLIP, by metric, on the same queries.
         validation: text to video on the validation pairs, by which rows are chosen.
-        weights: how many numbers the adapter holds when it runs.
+        weights: number of values that the adapter holds when it runs.
         microseconds: median time that one query takes to adapt, alone, on one thread of the CPU; None for the
             family `paired`, which adapts no queries.
     """
@@ -83,7 +84,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Which row to use, and why."""
+    """Recommended row and the reason."""
 
     name: str
     reason: str
@@ -91,7 +92,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; `TypeAdapter(Comparison)` writes and reads it as JSON.
+    """Comparison of adapters on one split; `to_json` and `from_json` write and read it.
 
     Attributes:
         rows: plain CLIP first.
@@ -99,7 +100,7 @@ class Comparison:
         labels: which video each test text belongs to.
         sizes: (texts, videos) of `train`, `validation` and `test`.
         space: the embedding space in words.
-        recipes: by row.
+        recipes: recipe of each row, as plain JSON.
         environment: versions of packages, processor, see `environment`.
         version: of this layout.
     """
@@ -109,9 +110,9 @@ class Comparison:
     labels: tuple[int, ...]
     sizes: dict[str, tuple[int, int]]
     space: str
-    recipes: dict[str, Recipe]
+    recipes: dict[str, dict[str, Any]]
     environment: dict[str, str]
-    version: Literal[2] = 2
+    version: Literal[1] = 1
 
     def __getitem__(self, name: str) -> Row:
         """Return the row of that name."""
@@ -126,23 +127,23 @@ class Comparison:
         """Read what `to_json` wrote.
 
         Raises:
-            DITSError: it is something else, or of another version.
+            InputError: the text is something else, or of another version.
         """
         try:
             return TypeAdapter(Comparison).validate_json(text)
         except ValidationError as error:
-            raise DITSError(f"this is no comparison of layout version 2: {error}") from None
+            raise InputError(f"this is no comparison of layout version 1: {error}") from None
 
-    def markdown(self, elsewhere: Mapping[str, Sequence[float]] | None = None) -> str:
+    def markdown(self, quoted: Mapping[str, Sequence[float]] | None = None) -> str:
         """Write both directions as tables, and the recommendation.
 
         Args:
-            elsewhere: rows to print below for text to video: R@1, R@5, R@10, MdR and MnR by name, or the first
+            quoted: rows to print below for text to video: R@1, R@5, R@10, MdR and MnR by name, or the first
                 of these.
         """
         texts, videos = self.sizes["test"]
         forward = [[row.name, *row.text_to_video.cells(), *_costs(row)] for row in self.rows]
-        for name, values in (elsewhere or {}).items():
+        for name, values in (quoted or {}).items():
             cells = [name, *(f"{value:g}" for value in values)]
             forward.append(cells + ["–"] * (len(forward[0]) - len(cells)))
         backward = [[row.name, *row.video_to_text.cells()] for row in self.rows]

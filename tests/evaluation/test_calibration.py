@@ -139,7 +139,7 @@ class TestFit:
         assert found.calibration.ece == pytest.approx(ece, abs=2e-3)
         assert found.hits.pairs.sum() == 1200
         assert found.best.pairs.sum() == 120
-        assert found.best.share_right == pytest.approx(np.mean(scores.argmax(1) == labels))
+        assert found.best.total_accuracy == pytest.approx(np.mean(scores.argmax(1) == labels))
 
     def test_separable_pairs_have_a_finite_slope(self):
         scores, labels, *_ = two_normals(60, 30, apart=0.6)
@@ -227,11 +227,11 @@ class TestProbability:
 
 def test_reliability_by_hand():
     found = Reliability.of(np.array([0.02, 0.08, 0.55, 1.0]), np.array([0, 1, 1, 2]), np.array([3, 1, 2, 2]))
-    np.testing.assert_allclose(found.said, [0.14 / 4, 0.55, 1])
-    np.testing.assert_allclose(found.right, [0.25, 0.5, 1])
+    np.testing.assert_allclose(found.confidence, [0.14 / 4, 0.55, 1])
+    np.testing.assert_allclose(found.accuracy, [0.25, 0.5, 1])
     assert found.pairs.tolist() == [4, 2, 2]
     assert found.ece == pytest.approx((4 * (0.25 - 0.035) + 2 * 0.05) / 8)
-    assert found.share_right == pytest.approx(0.5)
+    assert found.total_accuracy == pytest.approx(0.5)
 
 
 @pytest.fixture(scope="module")
@@ -291,8 +291,10 @@ class TestCommand:
 
         folder = artifact.save(tmp_path / "adapter")
         before = (folder / "config.json").read_bytes()
-        assert "demo-dits is no folder of yours; say with --out" in refusal(pairs, "demo-dits")
-        assert "no folder of yours" in refusal(pairs, "somebody/adapter")
+        assert "demo-dits is not a folder of yours; name one for the calibrated adapter with --out" in refusal(
+            pairs, "demo-dits"
+        )
+        assert "not a folder of yours" in refusal(pairs, "somebody/adapter")
         held = Pairs.load(pairs)
         held.of_videos(np.arange(12)).save(tmp_path / "few.safetensors")
         assert "12 held-out videos are too few" in refusal(tmp_path / "few.safetensors", folder)
@@ -305,7 +307,7 @@ class TestCommand:
         (tmp_path / "mine" / "file").touch()
         assert "holds no adapter" in refusal(pairs, folder, "--out", tmp_path / "mine")
         (folder / ONNX).mkdir()
-        assert "export that again" in refusal(pairs, folder)
+        assert "export it again" in refusal(pairs, folder)
         assert (folder / "config.json").read_bytes() == before
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dits_adapter.cli import main
-from dits_adapter.errors import DITSError
+from dits_adapter.errors import InputError
 from dits_adapter.evaluation import metrics
 from dits_adapter.evaluation.metrics import (
     METRICS,
@@ -201,7 +201,7 @@ def test_a_score_that_is_no_number_is_refused_by_row_and_column(value, direction
     monkeypatch.setattr(metrics, "_BLOCK_ENTRIES", 10)
     scores = np.zeros((5, 5))
     scores[3, 1] = value
-    with pytest.raises(DITSError, match="row 3, column 1"):
+    with pytest.raises(InputError, match="row 3, column 1"):
         direction(scores)
 
 
@@ -220,24 +220,24 @@ def test_a_score_that_is_no_number_is_refused_by_row_and_column(value, direction
 )
 def test_what_does_not_fit_is_refused(scores, labels, message):
     for direction in (ranks, video_to_text_ranks):
-        with pytest.raises(DITSError, match=message):
+        with pytest.raises(InputError, match=message):
             direction(scores, labels)
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(DITSError, match="pessimistic, optimistic, mean, not 'lucky'"):
+    with pytest.raises(InputError, match="pessimistic, optimistic, mean, not 'lucky'"):
         ranks(np.zeros((2, 2)), ties="lucky")
-    with pytest.raises(DITSError, match="same d"):
+    with pytest.raises(InputError, match="same d"):
         DotProducts(np.zeros((2, 3)), np.zeros((2, 4)))
-    with pytest.raises(DITSError, match=r"rank 0\.0 of query 1"):
+    with pytest.raises(InputError, match=r"rank 0\.0 of query 1"):
         RetrievalMetrics.from_ranks([1, 0])
-    with pytest.raises(DITSError, match="non-empty"):
+    with pytest.raises(InputError, match="non-empty"):
         RetrievalMetrics.from_ranks([])
-    with pytest.raises(DITSError, match="groups"):
+    with pytest.raises(InputError, match="groups"):
         bootstrap([1, 2], [0])
-    with pytest.raises(DITSError, match="2 and 1"):
+    with pytest.raises(InputError, match="2 and 1"):
         paired_bootstrap([1, 2], [1])
-    with pytest.raises(DITSError, match="level"):
+    with pytest.raises(InputError, match="level"):
         bootstrap([1, 2], level=95)
 
 
