@@ -2,8 +2,8 @@
 
     python integrations/ray/ingest.py /mnt/videos --store http://qdrant:6333 --workers 8 --gpus-per-worker 1
 
-The options are those of `dits-adapter ingest`. Workers read, decode and embed. This one process decides which files
-to embed and writes everything, so that a worker may die at any moment.
+The options are those of `dits-adapter ingest`. Workers read, decode and embed. This one process decides which
+files to embed and writes everything, so that a worker may die at any moment.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from dits_adapter import DITSError, QdrantStore, VideoEncoder
+from dits_adapter import DITSError, VideoEncoder
 from dits_adapter.cli import add_ingest_options, ingest_options
 from dits_adapter.errors import MissingExtraError, VideoError
 from dits_adapter.hub import bundled
@@ -24,6 +24,7 @@ from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import VideoFile
 from dits_adapter.stores.discover import identify
 from dits_adapter.stores.ingest import IngestSession, ingesting
+from dits_adapter.stores.open import open_store
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.video.encoder import EncodedSegment
 
@@ -153,7 +154,7 @@ def settle(session: IngestSession, results: Iterable[Result]) -> list[str]:
 
 
 def look_for_machines(args: argparse.Namespace) -> None:
-    """Warn if no machine has room for a worker; Ray waits without a message, since its autoscaler may start one."""
+    """Warn if no machine has room for a worker; Ray waits silently, since its autoscaler may start one."""
     if not ray.is_initialized():
         ray.init()
     needed = {"CPU": args.cpus_per_worker, "GPU": args.gpus_per_worker}
@@ -172,8 +173,9 @@ def ingest(args: argparse.Namespace) -> IngestReport:
     encoder = VideoEncoder.from_pretrained(args.encoder, frames=args.frames, device="cpu")
     if os.path.isdir(args.encoder) and not bundled(args.encoder):
         args.encoder = os.path.abspath(args.encoder)  # workers have another working directory
+    tenant = {} if args.tenant is None else {"tenant": args.tenant}
     with (
-        QdrantStore(args.store, args.collection, tenant=args.tenant) as store,
+        open_store(args.store, args.collection, **tenant) as store,
         ingesting(store, args.paths, encoder.space, ingest_options(args)) as session,
     ):
         paths = list(session.unsettled())
