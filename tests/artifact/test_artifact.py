@@ -185,11 +185,7 @@ def test_wrong_shape(saved):
     [
         ({"format_version": 99}, r"format version 99.*pip install -U dits-adapter"),
         ({"format": "something"}, "not the config of an adapter"),
-<<<<<<< HEAD:tests/test_artifact.py
-        ({"adapter": "oracle"}, "adapter 'oracle' is unknown; registered are "),
-=======
         ({"adapter": "oracle"}, "adapter 'oracle' is unknown; registered are .*dits"),
->>>>>>> restructure:tests/artifact/test_artifact.py
         ({"config": {"width": 32, "typo": 1}}, "config is invalid"),
         ({"surprise": 1}, "surprise"),
         ({"metrics": {"r1": 100.0}}, "was changed or damaged"),
