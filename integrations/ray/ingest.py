@@ -1,9 +1,9 @@
-"""Embed a large library on many machines, with Ray Data, and store it as `dits-adapter ingest` does on one.
+"""Embed many videos on many machines, with Ray Data, and store them as `dits-adapter ingest` does on one.
 
     python integrations/ray/ingest.py /mnt/videos --store http://qdrant:6333 --workers 8 --gpus-per-worker 1
 
-It takes the options of `dits-adapter ingest`. Workers read, decode and embed. What is to be done is decided here,
-in one process, which also writes everything, so that a worker may die at any moment.
+The options are those of `dits-adapter ingest`. Workers read, decode and embed. This one process decides which
+files to embed and writes everything, so that a worker may die at any moment.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from dits_adapter import DITSError, QdrantStore, VideoEncoder
+from dits_adapter import DITSError, VideoEncoder
 from dits_adapter.cli import add_ingest_options, ingest_options
 from dits_adapter.errors import MissingExtraError, VideoError
 from dits_adapter.hub import bundled
@@ -24,6 +24,7 @@ from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import VideoFile
 from dits_adapter.stores.discover import identify
 from dits_adapter.stores.ingest import IngestSession, ingesting
+from dits_adapter.stores.open import open_store
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.video.encoder import EncodedSegment
 
@@ -45,7 +46,7 @@ Result = tuple[str, VideoFile | None, str, list[EncodedSegment]]
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Begun:
-    """Remembers what workers began and did not end: it may have killed them."""
+    """Record of the files that workers began and did not end: one of them may have killed its worker."""
 
     def __init__(self) -> None:
         self.times: Counter[tuple[str, ...]] = Counter()
@@ -56,12 +57,12 @@ class Begun:
         return self.times[what]
 
     def end(self, *what: str) -> None:
-        """Forget it."""
+        """Delete the record."""
         del self.times[what]
 
 
 class Worker:
-    """Embeds files on the machine where it runs; it holds one model from its first file to its last.
+    """Embedder of files on the machine where it runs; it holds one model from its first file to its last.
 
     Args:
         args: of the command line.
@@ -116,7 +117,7 @@ class Worker:
 def embedded(
     paths: Sequence[str], args: argparse.Namespace, space: EmbeddingSpace, stored: set[str]
 ) -> Iterator[Result]:
-    """Give out what workers make of files, as it comes.
+    """Yield the results of workers, in the order in which they arrive.
 
     Ray gives the task of a worker that died to another, and holds back new ones while results wait here.
     """
@@ -153,27 +154,28 @@ def settle(session: IngestSession, results: Iterable[Result]) -> list[str]:
 
 
 def look_for_machines(args: argparse.Namespace) -> None:
-    """Say so when no machine has room for a worker; Ray waits in silence, since its autoscaler may start one."""
+    """Warn if no machine has room for a worker; Ray waits silently, since its autoscaler may start one."""
     if not ray.is_initialized():
         ray.init()
     needed = {"CPU": args.cpus_per_worker, "GPU": args.gpus_per_worker}
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(all(machine.get(kind, 0) >= n for kind, n in needed.items()) for machine in machines):
-        there = ", ".join(f"{m.get('CPU', 0):g} and {m.get('GPU', 0):g}" for m in machines)
+        sizes = ", ".join(f"{m.get('CPU', 0):g} and {m.get('GPU', 0):g}" for m in machines)
         print(
             f"A worker needs {needed['CPU']} CPUs and {needed['GPU']:g} GPUs, and no machine of the cluster has "
-            f"them (there: {there}). Waiting until one joins; stop with Ctrl-C.",
+            f"them (there: {sizes}). Waiting until one joins; stop with Ctrl-C.",
             file=sys.stderr,
         )
 
 
 def ingest(args: argparse.Namespace) -> IngestReport:
-    """Ingest, as `dits_adapter.stores.ingest.ingest` does."""
+    """Ingest the folders of the command line, as `dits_adapter.stores.ingest.ingest` does."""
     encoder = VideoEncoder.from_pretrained(args.encoder, frames=args.frames, device="cpu")
     if os.path.isdir(args.encoder) and not bundled(args.encoder):
         args.encoder = os.path.abspath(args.encoder)  # workers have another working directory
+    tenant = {} if args.tenant is None else {"tenant": args.tenant}
     with (
-        QdrantStore(args.store, args.collection, tenant=args.tenant) as store,
+        open_store(args.store, args.collection, **tenant) as store,
         ingesting(store, args.paths, encoder.space, ingest_options(args)) as session,
     ):
         paths = list(session.unsettled())
