@@ -1,6 +1,7 @@
-"""Move CLIP text queries across the modality gap before they search video vectors.
+"""Text queries moved to the video side of a dual encoder's space before they search video vectors.
 
-The public names load on first use, so that importing the package costs next to nothing.
+Every public name of the package is here, and loads on first use: importing the package costs next to nothing.
+docs/public-surface.md says what each one is, and what is experimental; the rest of the package is internal.
 """
 
 from __future__ import annotations
@@ -12,37 +13,204 @@ from dits_adapter._extras import name_missing_extra
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "DITSQueryEncoder": "dits_adapter.encoder",
-    "VideoEncoder": "dits_adapter.video.encoder",
-    "EmbeddingSpace": "dits_adapter.space",
-    "QdrantStore": "dits_adapter.stores.qdrant.store",
-    "AsyncQdrantStore": "dits_adapter.stores.qdrant.aio",
-    "ingest": "dits_adapter.stores.ingest",
-    "open_store": "dits_adapter.stores.open",
-    "DITSError": "dits_adapter.errors",
+_PUBLIC = {
+    "encoder": ("DITSQueryEncoder",),
+    "errors": (
+        "ArtifactError",
+        "DITSError",
+        "InputError",
+        "MissingExtraError",
+        "SpaceMismatchError",
+        "StoreError",
+        "VideoError",
+    ),
+    "space": ("EmbeddingSpace",),
+    "vectors": ("EmbeddedClips",),
+    "encoders": ("Encoder", "EncoderFamily", "EncoderSource", "load_encoder", "register_family"),
+    "video.encoder": ("EncodedSegment", "VideoEncoder"),
+    "video.decode": ("DecodedFrames", "Video", "VideoInfo", "decode_frames", "probe"),
+    "adapters.base": ("Adapter",),
+    "adapters.registry": ("AdapterEntry", "register_adapter", "register_entry"),
+    "adapters.affine": ("AffineAdapter", "AffineConfig", "mean_shift", "procrustes", "ridge"),
+    "adapters.diffusion": ("DiffusionAdapter", "DiffusionConfig", "FixedPriorAdapter", "FixedPriorConfig"),
+    "adapters.dits": ("DITSAdapter",),
+    "adapters.low_rank": ("LowRankAdapter", "LowRankConfig"),
+    "adapters.mlp": ("MLPAdapter", "MLPConfig"),
+    "sampler.folded": ("FoldedSampler",),
+    "sampler.network": ("AlignmentNetwork",),
+    "sampler.sampler": ("SamplerConfig", "TruncatedSampler"),
+    "sampler.schedule": ("NoiseSchedule",),
+    "xpool": ("XPool", "XPoolReranker", "XPoolScores"),
+    "artifact.artifact": ("Artifact",),
+    "stores.base": (
+        "Capabilities",
+        "CollectionMetadata",
+        "FailureRow",
+        "Hit",
+        "ReadRequest",
+        "SearchRequest",
+        "SegmentRow",
+        "StoredSegment",
+        "VideoFile",
+        "VideoFilter",
+        "VideoRecord",
+        "VideoStore",
+        "video_records",
+    ),
+    "stores.ingest": ("IngestOptions", "IngestSession", "ingest", "ingesting"),
+    "stores.memory": ("MemoryStore",),
+    "stores.open": ("open_store", "register_store"),
+    "stores.ranking": ("exact_search",),
+    "stores.report": ("IngestReport",),
+    "stores.qdrant.aio": ("AsyncQdrantStore",),
+    "stores.qdrant.aliases": ("rebuild", "switch"),
+    "stores.qdrant.copy": ("copy_collection",),
+    "stores.qdrant.options": ("CollectionOptions",),
+    "stores.qdrant.recall": ("Recall", "measure_recall"),
+    "stores.qdrant.store": ("QdrantStore",),
+    "data.cache": ("EmbeddingCache",),
+    "data.cache_writer": ("CacheWriter",),
+    "data.embed": ("embed", "embed_from_store"),
+    "data.import_vectors": ("VectorFiles", "import_vectors"),
+    "data.pairs": ("Pairs", "load_pairs"),
+    "data.pairs_file": ("PairsFile",),
+    "data.report": ("EmbedReport",),
+    "training.compare": ("compare",),
+    "evaluation.comparison": ("Comparison",),
+    "training.config": ("JointRecipe", "Recipe", "TrainingConfig"),
+    "training.distill": ("Distillation", "distill"),
+    "training.rows": ("standard_rows",),
+    "training.run": ("TrainingReport", "train_artifact"),
+    "training.joint.captions": ("Captions",),
+    "training.joint.train": ("train_joint",),
+    "evaluation.calibration": ("Calibration", "CalibrationFit", "Reliability", "fit_calibration"),
+    "evaluation.gap": ("GapStatistics",),
+    "evaluation.metrics": (
+        "DotProducts",
+        "RetrievalMetrics",
+        "bootstrap",
+        "paired_bootstrap",
+        "ranks",
+        "video_to_text_ranks",
+    ),
 }
-__all__ = [
-    "AsyncQdrantStore",
-    "DITSError",
-    "DITSQueryEncoder",
-    "EmbeddingSpace",
-    "QdrantStore",
-    "VideoEncoder",
-    "__version__",
-    "ingest",
-    "open_store",
-]
+_HOMES = {name: f"{__name__}.{module}" for module, names in _PUBLIC.items() for name in names}
 
-if TYPE_CHECKING:
-    from dits_adapter.encoder import DITSQueryEncoder
-    from dits_adapter.errors import DITSError
-    from dits_adapter.space import EmbeddingSpace
-    from dits_adapter.stores.ingest import ingest
-    from dits_adapter.stores.open import open_store
-    from dits_adapter.stores.qdrant.aio import AsyncQdrantStore
-    from dits_adapter.stores.qdrant.store import QdrantStore
-    from dits_adapter.video.encoder import VideoEncoder
+__all__ = ["__version__", *sorted(_HOMES)]
+
+if TYPE_CHECKING:  # the same names, for type checkers and editors
+    from dits_adapter.adapters.affine import AffineAdapter as AffineAdapter
+    from dits_adapter.adapters.affine import AffineConfig as AffineConfig
+    from dits_adapter.adapters.affine import mean_shift as mean_shift
+    from dits_adapter.adapters.affine import procrustes as procrustes
+    from dits_adapter.adapters.affine import ridge as ridge
+    from dits_adapter.adapters.base import Adapter as Adapter
+    from dits_adapter.adapters.diffusion import DiffusionAdapter as DiffusionAdapter
+    from dits_adapter.adapters.diffusion import DiffusionConfig as DiffusionConfig
+    from dits_adapter.adapters.diffusion import FixedPriorAdapter as FixedPriorAdapter
+    from dits_adapter.adapters.diffusion import FixedPriorConfig as FixedPriorConfig
+    from dits_adapter.adapters.dits import DITSAdapter as DITSAdapter
+    from dits_adapter.adapters.low_rank import LowRankAdapter as LowRankAdapter
+    from dits_adapter.adapters.low_rank import LowRankConfig as LowRankConfig
+    from dits_adapter.adapters.mlp import MLPAdapter as MLPAdapter
+    from dits_adapter.adapters.mlp import MLPConfig as MLPConfig
+    from dits_adapter.adapters.registry import AdapterEntry as AdapterEntry
+    from dits_adapter.adapters.registry import register_adapter as register_adapter
+    from dits_adapter.adapters.registry import register_entry as register_entry
+    from dits_adapter.artifact.artifact import Artifact as Artifact
+    from dits_adapter.data.cache import EmbeddingCache as EmbeddingCache
+    from dits_adapter.data.cache_writer import CacheWriter as CacheWriter
+    from dits_adapter.data.embed import embed as embed
+    from dits_adapter.data.embed import embed_from_store as embed_from_store
+    from dits_adapter.data.import_vectors import VectorFiles as VectorFiles
+    from dits_adapter.data.import_vectors import import_vectors as import_vectors
+    from dits_adapter.data.pairs import Pairs as Pairs
+    from dits_adapter.data.pairs import load_pairs as load_pairs
+    from dits_adapter.data.pairs_file import PairsFile as PairsFile
+    from dits_adapter.data.report import EmbedReport as EmbedReport
+    from dits_adapter.encoder import DITSQueryEncoder as DITSQueryEncoder
+    from dits_adapter.encoders import Encoder as Encoder
+    from dits_adapter.encoders import EncoderFamily as EncoderFamily
+    from dits_adapter.encoders import EncoderSource as EncoderSource
+    from dits_adapter.encoders import load_encoder as load_encoder
+    from dits_adapter.encoders import register_family as register_family
+    from dits_adapter.errors import ArtifactError as ArtifactError
+    from dits_adapter.errors import DITSError as DITSError
+    from dits_adapter.errors import InputError as InputError
+    from dits_adapter.errors import MissingExtraError as MissingExtraError
+    from dits_adapter.errors import SpaceMismatchError as SpaceMismatchError
+    from dits_adapter.errors import StoreError as StoreError
+    from dits_adapter.errors import VideoError as VideoError
+    from dits_adapter.evaluation.calibration import Calibration as Calibration
+    from dits_adapter.evaluation.calibration import CalibrationFit as CalibrationFit
+    from dits_adapter.evaluation.calibration import Reliability as Reliability
+    from dits_adapter.evaluation.calibration import fit_calibration as fit_calibration
+    from dits_adapter.evaluation.comparison import Comparison as Comparison
+    from dits_adapter.evaluation.gap import GapStatistics as GapStatistics
+    from dits_adapter.evaluation.metrics import DotProducts as DotProducts
+    from dits_adapter.evaluation.metrics import RetrievalMetrics as RetrievalMetrics
+    from dits_adapter.evaluation.metrics import bootstrap as bootstrap
+    from dits_adapter.evaluation.metrics import paired_bootstrap as paired_bootstrap
+    from dits_adapter.evaluation.metrics import ranks as ranks
+    from dits_adapter.evaluation.metrics import video_to_text_ranks as video_to_text_ranks
+    from dits_adapter.sampler.folded import FoldedSampler as FoldedSampler
+    from dits_adapter.sampler.network import AlignmentNetwork as AlignmentNetwork
+    from dits_adapter.sampler.sampler import SamplerConfig as SamplerConfig
+    from dits_adapter.sampler.sampler import TruncatedSampler as TruncatedSampler
+    from dits_adapter.sampler.schedule import NoiseSchedule as NoiseSchedule
+    from dits_adapter.space import EmbeddingSpace as EmbeddingSpace
+    from dits_adapter.stores.base import Capabilities as Capabilities
+    from dits_adapter.stores.base import CollectionMetadata as CollectionMetadata
+    from dits_adapter.stores.base import FailureRow as FailureRow
+    from dits_adapter.stores.base import Hit as Hit
+    from dits_adapter.stores.base import ReadRequest as ReadRequest
+    from dits_adapter.stores.base import SearchRequest as SearchRequest
+    from dits_adapter.stores.base import SegmentRow as SegmentRow
+    from dits_adapter.stores.base import StoredSegment as StoredSegment
+    from dits_adapter.stores.base import VideoFile as VideoFile
+    from dits_adapter.stores.base import VideoFilter as VideoFilter
+    from dits_adapter.stores.base import VideoRecord as VideoRecord
+    from dits_adapter.stores.base import VideoStore as VideoStore
+    from dits_adapter.stores.base import video_records as video_records
+    from dits_adapter.stores.ingest import IngestOptions as IngestOptions
+    from dits_adapter.stores.ingest import IngestSession as IngestSession
+    from dits_adapter.stores.ingest import ingest as ingest
+    from dits_adapter.stores.ingest import ingesting as ingesting
+    from dits_adapter.stores.memory import MemoryStore as MemoryStore
+    from dits_adapter.stores.open import open_store as open_store
+    from dits_adapter.stores.open import register_store as register_store
+    from dits_adapter.stores.qdrant.aio import AsyncQdrantStore as AsyncQdrantStore
+    from dits_adapter.stores.qdrant.aliases import rebuild as rebuild
+    from dits_adapter.stores.qdrant.aliases import switch as switch
+    from dits_adapter.stores.qdrant.copy import copy_collection as copy_collection
+    from dits_adapter.stores.qdrant.options import CollectionOptions as CollectionOptions
+    from dits_adapter.stores.qdrant.recall import Recall as Recall
+    from dits_adapter.stores.qdrant.recall import measure_recall as measure_recall
+    from dits_adapter.stores.qdrant.store import QdrantStore as QdrantStore
+    from dits_adapter.stores.ranking import exact_search as exact_search
+    from dits_adapter.stores.report import IngestReport as IngestReport
+    from dits_adapter.training.compare import compare as compare
+    from dits_adapter.training.config import JointRecipe as JointRecipe
+    from dits_adapter.training.config import Recipe as Recipe
+    from dits_adapter.training.config import TrainingConfig as TrainingConfig
+    from dits_adapter.training.distill import Distillation as Distillation
+    from dits_adapter.training.distill import distill as distill
+    from dits_adapter.training.joint.captions import Captions as Captions
+    from dits_adapter.training.joint.train import train_joint as train_joint
+    from dits_adapter.training.rows import standard_rows as standard_rows
+    from dits_adapter.training.run import TrainingReport as TrainingReport
+    from dits_adapter.training.run import train_artifact as train_artifact
+    from dits_adapter.vectors import EmbeddedClips as EmbeddedClips
+    from dits_adapter.video.decode import DecodedFrames as DecodedFrames
+    from dits_adapter.video.decode import Video as Video
+    from dits_adapter.video.decode import VideoInfo as VideoInfo
+    from dits_adapter.video.decode import decode_frames as decode_frames
+    from dits_adapter.video.decode import probe as probe
+    from dits_adapter.video.encoder import EncodedSegment as EncodedSegment
+    from dits_adapter.video.encoder import VideoEncoder as VideoEncoder
+    from dits_adapter.xpool import XPool as XPool
+    from dits_adapter.xpool import XPoolReranker as XPoolReranker
+    from dits_adapter.xpool import XPoolScores as XPoolScores
 
 
 def __getattr__(name: str) -> Any:
@@ -55,4 +223,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return list(__all__)
