@@ -32,8 +32,9 @@ from dits_adapter.evaluation.metrics import (
     ranks,
 )
 from dits_adapter.evaluation.tables import signed
-from dits_adapter.stores.base import Hit, ReadRequest, VideoStore
+from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.ingest import ingest
+from dits_adapter.stores.requests import Hit, ReadRequest
 from dits_adapter.video.decode import Video
 
 CAPTION = "300 generated test clips and five held-out sentences each (benchmarks/clips); not real video"

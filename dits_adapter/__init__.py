@@ -160,18 +160,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.sampler.schedule import NoiseSchedule as NoiseSchedule
     from dits_adapter.space import EmbeddingSpace as EmbeddingSpace
     from dits_adapter.stores.base import Capabilities as Capabilities
-    from dits_adapter.stores.base import CollectionMetadata as CollectionMetadata
-    from dits_adapter.stores.base import FailureRow as FailureRow
-    from dits_adapter.stores.base import Hit as Hit
-    from dits_adapter.stores.base import ReadRequest as ReadRequest
-    from dits_adapter.stores.base import SearchRequest as SearchRequest
-    from dits_adapter.stores.base import SegmentRow as SegmentRow
-    from dits_adapter.stores.base import StoredSegment as StoredSegment
-    from dits_adapter.stores.base import VideoFile as VideoFile
-    from dits_adapter.stores.base import VideoFilter as VideoFilter
-    from dits_adapter.stores.base import VideoRecord as VideoRecord
     from dits_adapter.stores.base import VideoStore as VideoStore
-    from dits_adapter.stores.base import video_records as video_records
     from dits_adapter.stores.ingest import IngestOptions as IngestOptions
     from dits_adapter.stores.ingest import IngestSession as IngestSession
     from dits_adapter.stores.ingest import ingest as ingest
@@ -189,6 +178,17 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.qdrant.store import QdrantStore as QdrantStore
     from dits_adapter.stores.ranking import exact_search as exact_search
     from dits_adapter.stores.report import IngestReport as IngestReport
+    from dits_adapter.stores.requests import Hit as Hit
+    from dits_adapter.stores.requests import ReadRequest as ReadRequest
+    from dits_adapter.stores.requests import SearchRequest as SearchRequest
+    from dits_adapter.stores.requests import VideoFilter as VideoFilter
+    from dits_adapter.stores.rows import CollectionMetadata as CollectionMetadata
+    from dits_adapter.stores.rows import FailureRow as FailureRow
+    from dits_adapter.stores.rows import SegmentRow as SegmentRow
+    from dits_adapter.stores.rows import StoredSegment as StoredSegment
+    from dits_adapter.stores.rows import VideoFile as VideoFile
+    from dits_adapter.stores.rows import VideoRecord as VideoRecord
+    from dits_adapter.stores.rows import video_records as video_records
     from dits_adapter.training.compare import compare as compare
     from dits_adapter.training.config import JointRecipe as JointRecipe
     from dits_adapter.training.config import Recipe as Recipe

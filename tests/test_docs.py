@@ -36,5 +36,7 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_files_that_a_page_names_exist(page: Path) -> None:
     root = Path(__file__).parents[1]
-    for name in re.findall(r"`((?:dits_adapter|tests|benchmarks|integrations)/[\w/.-]+)`", page.read_text("utf-8")):
+    for name in re.findall(
+        r"`((?:dits_adapter|tests|benchmarks|integrations)/[\w/.-]+)`", page.read_text("utf-8")
+    ):
         assert (root / name).exists(), name

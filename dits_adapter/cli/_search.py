@@ -65,7 +65,7 @@ def _probability(text: str) -> float:
 
 def _search(args: argparse.Namespace) -> int:
     from dits_adapter.encoder import DITSQueryEncoder
-    from dits_adapter.stores.base import SearchRequest
+    from dits_adapter.stores.requests import SearchRequest
 
     if args.candidates is not None and args.rerank is None:
         raise InputError("--candidates: nothing is re-ranked; choose how to, with --rerank.")

@@ -12,7 +12,9 @@ from dits_adapter.data.report import EmbedReport
 from dits_adapter.encoders.base import Encoder
 from dits_adapter.errors import StoreError, VideoError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.base import ReadRequest, StoredSegment, VideoStore
+from dits_adapter.stores.base import VideoStore
+from dits_adapter.stores.requests import ReadRequest
+from dits_adapter.stores.rows import StoredSegment
 
 if TYPE_CHECKING:
     from dits_adapter.video.encoder import VideoEncoder

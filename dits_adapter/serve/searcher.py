@@ -18,12 +18,13 @@ from dits_adapter.errors import InputError
 from dits_adapter.serve._batching import Batcher
 from dits_adapter.serve._map import project
 from dits_adapter.serve.answers import About, Map, Point, SearchResult, SideBySide
-from dits_adapter.stores.base import ReadRequest, SearchRequest, VideoFilter
+from dits_adapter.stores.requests import ReadRequest, SearchRequest, VideoFilter
 
 if TYPE_CHECKING:
     from dits_adapter.adapters import Adapter
     from dits_adapter.evaluation.calibration import Calibration
-    from dits_adapter.stores.base import Hit, VideoStore
+    from dits_adapter.stores.base import VideoStore
+    from dits_adapter.stores.requests import Hit
 
 __all__ = ["INGESTED", "CompareOptions", "Searcher"]
 

@@ -31,15 +31,7 @@ from typing_extensions import Unpack
 
 from dits_adapter.errors import InputError, StoreError, VideoError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.base import (
-    CollectionMetadata,
-    FailureRow,
-    SegmentRow,
-    VideoFile,
-    VideoRecord,
-    VideoStore,
-    from_keywords,
-)
+from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.discover import (
     absolute,
     find_videos,
@@ -50,6 +42,8 @@ from dits_adapter.stores.discover import (
     stat_video,
 )
 from dits_adapter.stores.report import IngestReport
+from dits_adapter.stores.requests import from_keywords
+from dits_adapter.stores.rows import CollectionMetadata, FailureRow, SegmentRow, VideoFile, VideoRecord
 
 if TYPE_CHECKING:
     from dits_adapter.video.encoder import EncodedSegment, VideoEncoder

@@ -12,21 +12,18 @@ from pydantic import BaseModel
 
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.base import (
-    Capabilities,
+from dits_adapter.stores.base import Capabilities, VideoStore
+from dits_adapter.stores.ranking import exact_search
+from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest
+from dits_adapter.stores.rows import (
     CollectionMetadata,
     FailureRow,
-    Hit,
-    ReadRequest,
-    SearchRequest,
     SegmentRow,
     StoredSegment,
     VideoFile,
     VideoRecord,
-    VideoStore,
     video_records,
 )
-from dits_adapter.stores.ranking import exact_search
 
 __all__ = ["MemoryStore"]
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dits_adapter.errors import InputError
-from dits_adapter.stores.base import Hit, Reranker, SearchRequest, StoredSegment, VideoFilter
+from dits_adapter.stores.requests import Hit, Reranker, SearchRequest, VideoFilter
+from dits_adapter.stores.rows import StoredSegment
 
 __all__ = [
     "best_timestamp",

@@ -21,11 +21,11 @@ from dits_adapter.cli import add_ingest_options, ingest_options
 from dits_adapter.errors import MissingExtraError, VideoError
 from dits_adapter.hub import bundled
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.base import VideoFile
 from dits_adapter.stores.discover import identify
 from dits_adapter.stores.ingest import IngestSession, ingesting
 from dits_adapter.stores.open import open_store
 from dits_adapter.stores.report import IngestReport
+from dits_adapter.stores.rows import VideoFile
 from dits_adapter.video.encoder import EncodedSegment
 
 try:

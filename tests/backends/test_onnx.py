@@ -39,7 +39,7 @@ from dits_adapter.errors import ArtifactError, DITSError, InputError, MissingExt
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.base import CollectionMetadata
+from dits_adapter.stores.rows import CollectionMetadata
 
 TEXTS = ["a dog", "two dogs chase a ball across a wet street", "", "naïve 日本語 🎬", "abc " * 40]
 WIDTH = 32

@@ -24,10 +24,12 @@ from dits_adapter.errors import (
     StoreError,
 )
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.base import Capabilities, ReadRequest, StoredSegment, VideoStore
+from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.qdrant.store import QdrantStore
+from dits_adapter.stores.requests import ReadRequest
+from dits_adapter.stores.rows import StoredSegment
 from dits_adapter.video.encoder import VideoEncoder
 from tests.data.fakes import FRAMES, WIDTH, FakeTexts, write_pairs
 from tests.stores.fakes import fake_space, unit

@@ -19,7 +19,7 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders import load_encoder
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.base import CollectionMetadata, SegmentRow, segment_id, video_id_of
+from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, segment_id, video_id_of
 from tests.stores.conftest import qdrant_process, qdrant_server  # noqa: F401  (fixtures)
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"

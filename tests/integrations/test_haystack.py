@@ -10,7 +10,7 @@ from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import SpaceMismatchError
 from dits_adapter.integrations.haystack import DITSTextEmbedder, VideoRetriever
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.base import CollectionMetadata
+from dits_adapter.stores.rows import CollectionMetadata
 from tests.integrations.conftest import QUERY, WIDTH, assert_found, rows
 
 

@@ -25,9 +25,9 @@ from dits_adapter.cli import main
 from dits_adapter.serve import app as app_module
 from dits_adapter.serve.app import create_app
 from dits_adapter.serve.searcher import CompareOptions, Searcher
-from dits_adapter.stores.base import CollectionMetadata
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant.aliases import switch
+from dits_adapter.stores.rows import CollectionMetadata
 from tests.serve.conftest import QUERY
 
 HOME = "http://localhost"

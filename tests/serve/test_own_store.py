@@ -11,9 +11,9 @@ from fastapi.testclient import TestClient
 from dits_adapter import VideoEncoder
 from dits_adapter.serve.app import create_app
 from dits_adapter.serve.searcher import CompareOptions, Searcher
-from dits_adapter.stores.base import VideoFilter
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.memory import MemoryStore
+from dits_adapter.stores.requests import VideoFilter
 from tests.serve.conftest import QUERY
 
 

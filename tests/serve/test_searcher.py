@@ -17,8 +17,9 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.errors import InputError
 from dits_adapter.serve import searcher as searcher_module
 from dits_adapter.serve.searcher import CompareOptions, Searcher
-from dits_adapter.stores.base import CollectionMetadata, SegmentRow, VideoFilter, video_id_of
 from dits_adapter.stores.memory import MemoryStore
+from dits_adapter.stores.requests import VideoFilter
+from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, video_id_of
 from tests.serve.conftest import CALIBRATION, QUERY, save_adapter
 
 

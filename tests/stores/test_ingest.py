@@ -27,12 +27,12 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from benchmarks.server import QdrantProcess
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import ingest as ingest_module
-from dits_adapter.stores.base import CollectionMetadata, SegmentRow, VideoFile
 from dits_adapter.stores.discover import find_videos
 from dits_adapter.stores.qdrant import _connection as connection
 from dits_adapter.stores.qdrant import _retry as retry
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.report import IngestReport
+from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, VideoFile
 from tests.stores.conftest import Storage, contents
 from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
 

@@ -17,19 +17,13 @@ from dits_adapter import QdrantStore
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.base import (
-    Capabilities,
-    CollectionMetadata,
-    ReadRequest,
-    SegmentRow,
-    VideoFile,
-    VideoRecord,
-    VideoStore,
-)
+from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.ingest import IngestOptions, ingest
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.open import _openers, open_store, register_store
 from dits_adapter.stores.report import IngestReport
+from dits_adapter.stores.requests import ReadRequest
+from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, VideoFile, VideoRecord
 from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
 from tests.stores.own_store import SqliteStore
 

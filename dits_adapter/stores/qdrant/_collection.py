@@ -17,7 +17,6 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.base import CollectionMetadata, ReadRequest, StoredSegment, check_tenant
 from dits_adapter.stores.qdrant._requests import (
     CollectionExists,
     Count,
@@ -28,6 +27,8 @@ from dits_adapter.stores.qdrant._requests import (
     Scroll,
 )
 from dits_adapter.stores.qdrant._schema import FRAMES, METADATA_KEY, TENANT, plain_id, read_filter
+from dits_adapter.stores.requests import ReadRequest
+from dits_adapter.stores.rows import CollectionMetadata, StoredSegment, check_tenant
 
 __all__ = ["PAGE", "QdrantCollection"]
 

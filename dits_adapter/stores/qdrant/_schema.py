@@ -30,7 +30,8 @@ from typing import Any
 from qdrant_client import models
 
 from dits_adapter.errors import InputError
-from dits_adapter.stores.base import FailureRow, ReadRequest, SegmentRow, VideoFilter, failure_id
+from dits_adapter.stores.requests import ReadRequest, VideoFilter
+from dits_adapter.stores.rows import FailureRow, SegmentRow, failure_id
 
 __all__ = [
     "FAILURE",

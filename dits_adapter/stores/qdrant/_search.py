@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from qdrant_client import models
 
 from dits_adapter.errors import StoreError
-from dits_adapter.stores.base import Hit, Reranker, SearchRequest, check_queries, check_query
 from dits_adapter.stores.qdrant._collection import QdrantCollection
 from dits_adapter.stores.qdrant._requests import QueryBatch, QueryGroups, RequestPlan, Retrieve
 from dits_adapter.stores.qdrant._schema import FRAMES, group_values, matching, native_filter, plain_id
@@ -23,6 +22,7 @@ from dits_adapter.stores.ranking import (
     group_by_video,
     wider_candidate_request,
 )
+from dits_adapter.stores.requests import Hit, Reranker, SearchRequest, check_queries, check_query
 
 __all__ = ["BATCH", "finding", "searching", "searching_one"]
 

@@ -13,13 +13,13 @@ from typing_extensions import Self, Unpack
 
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.base import Hit, SearchOptions, SearchRequest, from_keywords
 from dits_adapter.stores.qdrant._collection import QdrantCollection
 from dits_adapter.stores.qdrant._connection import TIMEOUT
 from dits_adapter.stores.qdrant._requests import Request, RequestPlan, call
 from dits_adapter.stores.qdrant._retry import SEARCH_PATIENCE, TRANSIENT, RetryPolicy, translate_errors
 from dits_adapter.stores.qdrant._schema import POOLED
 from dits_adapter.stores.qdrant._search import searching, searching_one
+from dits_adapter.stores.requests import Hit, SearchOptions, SearchRequest, from_keywords
 
 __all__ = ["AsyncQdrantStore"]
 

@@ -15,11 +15,12 @@ from qdrant_client import models
 from typing_extensions import Unpack
 
 from dits_adapter.errors import InputError, StoreError
-from dits_adapter.stores.base import CollectionMetadata, from_keywords
 from dits_adapter.stores.discover import absolute, lies_in
 from dits_adapter.stores.ingest import IngestKeywords, IngestOptions, Paths, ingest
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.report import IngestReport
+from dits_adapter.stores.requests import from_keywords
+from dits_adapter.stores.rows import CollectionMetadata
 
 if TYPE_CHECKING:
     from dits_adapter.video.encoder import VideoEncoder

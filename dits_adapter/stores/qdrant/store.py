@@ -20,20 +20,7 @@ from tqdm import tqdm
 
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.base import (
-    Capabilities,
-    CollectionMetadata,
-    FailureRow,
-    Hit,
-    ReadRequest,
-    SearchRequest,
-    SegmentRow,
-    StoredSegment,
-    VideoFile,
-    VideoRecord,
-    VideoStore,
-    video_records,
-)
+from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection
 from dits_adapter.stores.qdrant._connection import Connection
 from dits_adapter.stores.qdrant._requests import Scroll, call
@@ -50,6 +37,16 @@ from dits_adapter.stores.qdrant._schema import (
 )
 from dits_adapter.stores.qdrant._search import finding
 from dits_adapter.stores.qdrant.options import CollectionOptions
+from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest
+from dits_adapter.stores.rows import (
+    CollectionMetadata,
+    FailureRow,
+    SegmentRow,
+    StoredSegment,
+    VideoFile,
+    VideoRecord,
+    video_records,
+)
 
 __all__ = ["FRAMES", "INDEXING_THRESHOLD", "POOLED", "QdrantStore"]
 

@@ -1,0 +1,265 @@
+"""Requests to a store and their hits: neutral, frozen, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypedDict, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dits_adapter.errors import InputError
+
+__all__ = [
+    "Hit",
+    "ReadRequest",
+    "Reranker",
+    "SearchOptions",
+    "SearchRequest",
+    "VideoFilter",
+    "check_queries",
+    "check_query",
+    "from_keywords",
+]
+
+
+T = TypeVar("T")
+
+Reranker = Callable[[Sequence[NDArray[np.floating]]], NDArray[np.floating]]
+"""Function from the frame vectors of m segments, each (frames, d), to their scores, (m,)."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One segment that matches a query.
+
+    Attributes:
+        id: of the segment in its store.
+        video_id: id of its video; in a foreign collection the value of `video_field`, or the segment's id.
+        path: the video file, if the collection says.
+        start, end: the segment, in seconds, likewise.
+        score: similarity of query and pooled vector, in the collection's own distance (cosine).
+        timestamp: seconds of the frame that matches best; None without frame vectors.
+        payload: everything that the collection keeps about the segment.
+    """
+
+    id: str | int
+    video_id: str
+    path: str | None
+    start: float | None
+    end: float | None
+    score: float
+    timestamp: float | None
+    payload: Mapping[str, Any] = field(repr=False, hash=False)
+
+    @classmethod
+    def of(
+        cls,
+        id: str | int,
+        payload: Mapping[str, Any],
+        score: float,
+        *,
+        video_id: str | int | None = None,
+        timestamp: float | None = None,
+    ) -> Hit:
+        """Describe a segment by its payload; without a `video_id`, it is a video of its own."""
+        return cls(
+            id=id,
+            video_id=str(id if video_id is None else video_id),
+            path=payload.get("path"),
+            start=payload.get("start"),
+            end=payload.get("end"),
+            score=score,
+            timestamp=timestamp,
+            payload=payload,
+        )
+
+    def __str__(self) -> str:
+        span = "" if self.start is None or self.end is None else f"  {self.start:.1f}-{self.end:.1f} s"
+        best = "" if self.timestamp is None else f" (best at {self.timestamp:.1f} s)"
+        return f"{self.score:.3f}  {self.path or self.video_id}{span}{best}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFilter:
+    """Condition on the videos to search, in terms that every store understands.
+
+    Attributes:
+        words: words that the path has, all of them, separated by blanks.
+        min_duration, max_duration: of the whole video, in seconds.
+    """
+
+    words: str = ""
+    min_duration: float | None = None
+    max_duration: float | None = None
+
+    def __bool__(self) -> bool:
+        return self != VideoFilter()
+
+    def admits(self, payload: Mapping[str, Any]) -> bool:
+        """Return whether a segment with this payload (`path`, `duration`) is of such a video."""
+        if not all(word in payload.get("path", "") for word in self.words.split()):
+            return False
+        if self.min_duration is None and self.max_duration is None:
+            return True
+        least, most = self.min_duration or 0.0, math.inf if self.max_duration is None else self.max_duration
+        return bool(least <= payload.get("duration", math.nan) <= most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest:
+    """Options of a search, beside the query.
+
+    Attributes:
+        limit: how many videos.
+        per_video: how many segments of each.
+        offset: how many of the best videos to leave out, for the next page. A page costs what all before it
+            cost.
+        filter: which videos to search: a `VideoFilter`, or a filter of the database's own (in Qdrant a
+            `models.Filter`).
+        min_score: similarity of query and pooled vector that a segment must have; `Calibration.score_of` gives
+            that of a probability.
+        exact: compare the query with every segment instead of following the index.
+        rerank: order the best segments anew by their frames. "maxsim": by the frame nearest to the query. A
+            function, such as `DITSQueryEncoder.xpool_reranker` returns: by what it makes of their frame vectors,
+            a list of (frames, d). The score is theirs then.
+        candidates: how many segments to re-rank at most: the `per_video` best of as many videos as that makes,
+            or more of each where there are fewer videos. Videos of fewer segments leave places empty.
+        locate: find the moment that matches best (`Hit.timestamp`), for which the hits' frame vectors are read: a
+            dozen times what a hit takes otherwise.
+
+    Raises:
+        InputError: an option outside its range.
+    """
+
+    limit: int = 10
+    per_video: int = 1
+    offset: int = 0
+    filter: Any = None
+    min_score: float | None = None
+    exact: bool = False
+    rerank: Literal["maxsim"] | Reranker | None = None
+    candidates: int = 100
+    locate: bool = True
+
+    def __post_init__(self) -> None:
+        if self.limit < 1 or self.per_video < 1 or self.offset < 0:
+            raise InputError(
+                f"limit is {self.limit}, per_video is {self.per_video} and offset is {self.offset}; the first two "
+                "are at least 1, the last at least 0."
+            )
+        if self.min_score is not None and not math.isfinite(self.min_score):
+            raise InputError(f"min_score is {self.min_score}; it is a number.")
+        if not (self.rerank is None or self.rerank == "maxsim" or callable(self.rerank)):
+            raise InputError(f'rerank is {self.rerank!r}; it is "maxsim", a function or None.')
+        if self.rerank is not None and self.candidates < (self.offset + self.limit) * self.per_video:
+            raise InputError(
+                f"candidates is {self.candidates}; to re-rank, it is at least (offset + limit) · per_video."
+            )
+
+
+class SearchOptions(TypedDict, total=False):
+    """Fields of `SearchRequest` as keyword arguments of `search` and `search_batch`."""
+
+    limit: int
+    per_video: int
+    offset: int
+    filter: Any
+    min_score: float | None
+    exact: bool
+    rerank: Literal["maxsim"] | Reranker | None
+    candidates: int
+    locate: bool
+
+
+def from_keywords(kind: type[T], whole: T | None, keywords: Mapping[str, Any]) -> T:
+    """Return the options of a call that took them either as one object or as keyword arguments.
+
+    Args:
+        kind: class of the object, a dataclass.
+        whole: the object; None where it was not given.
+        keywords: fields of the object.
+
+    Raises:
+        InputError: both at once, an unknown option, or one outside its range.
+    """
+    if whole is None:
+        names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+        if unknown := keywords.keys() - set(names):
+            raise InputError(f"there is no option {min(unknown)!r}; there are {', '.join(names)}.")
+        return kind(**keywords)
+    if not isinstance(whole, kind):
+        raise InputError(f"options come as a {kind.__name__} or as keyword arguments, not as {whole!r}.")
+    if keywords:
+        raise InputError(f"give {kind.__name__} or options ({', '.join(keywords)}), not both.")
+    return whole
+
+
+def check_query(vector: ArrayLike) -> NDArray[Any]:
+    """Return one query vector (d,) as an array (1, d), for `check_queries`.
+
+    Raises:
+        InputError: another shape.
+    """
+    query = np.asarray(vector)
+    if query.ndim != 1:
+        raise InputError(f"the query vector has shape {query.shape}; one of shape (d,) is needed.")
+    return query[None]
+
+
+def check_queries(vectors: ArrayLike, width: int, request: SearchRequest) -> NDArray[np.float32]:
+    """Return query vectors (n, width) as float32.
+
+    Raises:
+        InputError: another shape; a vector that is zero or not finite, by its row; or a `rerank` function for
+            several queries.
+    """
+    queries = np.asarray(vectors, dtype=np.float32)
+    if queries.ndim != 2:
+        raise InputError(f"the query vectors have shape {queries.shape}; (n, {width}) is needed.")
+    if queries.shape[1] != width:
+        raise InputError(f"the query has {queries.shape[1]} dimensions; the collection's vectors have {width}.")
+    wrong = np.flatnonzero(~(np.isfinite(queries).all(axis=1) & queries.any(axis=1)))
+    if len(wrong):
+        raise InputError(f"query vector {wrong[0]} is zero, or holds NaN or infinite values.")
+    if callable(request.rerank) and len(queries) != 1:
+        raise InputError("a function that re-ranks is for one query; search with each on its own.")
+    return queries
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadRequest:
+    """Stored segments to read, chosen by their ids, by the values of a payload field, or the first few.
+
+    Attributes:
+        ids: of segments (`Hit.id`).
+        field: payload field whose values choose segments; with "" the values are ids written as strings.
+        values: of `field`; a whole number is met by itself and by its digits.
+        limit: how many at most.
+        vectors: read the pooled vectors.
+        frames: read the frame vectors, where the store has them.
+
+    Raises:
+        InputError: ids and a field at once, values without a field, or a limit below 1.
+    """
+
+    ids: Sequence[str | int] | None = None
+    field: str | None = None
+    values: Sequence[str] = ()
+    limit: int | None = None
+    vectors: bool = False
+    frames: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.ids is not None and self.field is not None) or (self.values and self.field is None):
+            raise InputError("segments to read are chosen by ids, or by the values of a field.")
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit is {self.limit}; it is at least 1.")
+
+    def chooses(self, id: str | int, payload: Mapping[str, Any]) -> bool:
+        """Return whether a segment is chosen; callers keep the `limit`."""
+        if self.ids is not None:
+            return id in self.ids
+        return self.field is None or str(payload.get(self.field) if self.field else id) in self.values

@@ -1,0 +1,317 @@
+"""Rows of a store: segments, failures and videos as any database keeps them, and a collection's metadata."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from dits_adapter.errors import InputError, StoreError
+from dits_adapter.space import EmbeddingSpace
+
+if TYPE_CHECKING:
+    from dits_adapter.video.encoder import EncodedSegment
+
+__all__ = [
+    "CollectionMetadata",
+    "FailureRow",
+    "SegmentRow",
+    "StoredSegment",
+    "VideoFile",
+    "VideoRecord",
+    "check_tenant",
+    "failure_id",
+    "segment_id",
+    "video_id_of",
+    "video_records",
+]
+
+
+_NAMESPACE = uuid.UUID("5d0f6c52-6f0e-5f0c-9d3c-1f7c0b7a4e21")
+
+
+class CollectionMetadata(BaseModel):
+    """Description that a collection carries of how its vectors were made.
+
+    Attributes:
+        format: version of this layout.
+        space: the embedding space of the vectors.
+        segment_seconds: length of a segment, in seconds; None for one segment a video.
+        overlap: seconds that neighboring segments share.
+        tenants: whether the collection keeps tenants apart.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    space: EmbeddingSpace
+    segment_seconds: float | None = None
+    overlap: float = 0.0
+    tenants: bool = False
+
+    def require_possible(self) -> None:
+        """Refuse segments that cannot be cut.
+
+        Raises:
+            InputError: segments without a length, or an overlap that is not shorter than they are.
+        """
+        seconds, overlap = self.segment_seconds, self.overlap
+        whole = seconds is None and overlap == 0
+        if not whole and (seconds is None or not 0 <= overlap < seconds < math.inf):
+            raise InputError(
+                f"segment_seconds is {seconds} and overlap is {overlap}; segments have a length, and overlap by "
+                "less than it."
+            )
+
+    def require_same(
+        self, existing: CollectionMetadata | None, collection: str, tenant: str | None = None
+    ) -> None:
+        """Refuse to store videos described by this metadata in a collection described by another.
+
+        Args:
+            existing: the metadata of the collection; None where the collection has none.
+            collection: its name, for the message.
+            tenant: whose videos they are, likewise.
+
+        Raises:
+            SpaceMismatchError: the collection is of another embedding space.
+            StoreError: the collection is foreign, cut in other segments, or keeps tenants otherwise.
+        """
+        if existing is None:
+            raise StoreError(
+                f"the collection {collection!r} was made by something else than dits_adapter; ingest into a "
+                "collection of its own, under another name."
+            )
+        self.space.require(existing.space, mine="the video encoder", theirs=f"the collection {collection!r}")
+        if (existing.segment_seconds, existing.overlap) != (self.segment_seconds, self.overlap):
+            raise StoreError(
+                f"the collection {collection!r} holds {existing.segments_in_words}, and this asks for "
+                f"{self.segments_in_words}. Ask for the same, or ingest into another collection."
+            )
+        if existing.tenants != self.tenants:
+            raise StoreError(
+                f"the collection {collection!r} "
+                + (
+                    "keeps tenants apart: say whose videos these are."
+                    if existing.tenants
+                    else f"does not keep tenants apart; for {tenant!r}, ingest into a new one."
+                )
+            )
+
+    @property
+    def segments_in_words(self) -> str:
+        """How videos are cut, for messages."""
+        if self.segment_seconds is None:
+            return "whole videos"
+        return f"segments of {self.segment_seconds:g} s overlapping by {self.overlap:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFile:
+    """A file on disk, and the identity of its content.
+
+    Attributes:
+        path: absolute.
+        size: in bytes.
+        mtime_ns: modification time, in nanoseconds.
+        video_id: UUID made from the content (`video_id_of`); empty where the content was not read.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    video_id: str = ""
+
+
+@dataclass(slots=True)
+class VideoRecord:
+    """State of one video in a collection, or of one file that could not be read.
+
+    Attributes:
+        path, size, mtime_ns: of the file when it was read.
+        video_id: of its content; empty for a failure.
+        failure: the reason why a file gave no frames; empty for a video.
+        found: segments that are stored.
+        expected: segments that the video has; -1 while its last one is missing.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    video_id: str = ""
+    failure: str = ""
+    found: int = 0
+    expected: int = -1
+
+    @property
+    def complete(self) -> bool:
+        """True if all segments of the video are stored."""
+        return self.found == self.expected
+
+    def is_of(self, file: VideoFile) -> bool:
+        """Return whether the record is of `file`, by its name, size and modification time."""
+        return (self.path, self.size, self.mtime_ns) == (file.path, file.size, file.mtime_ns)
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentRow:
+    """One segment of a video as ingestion produces it and any store can keep it.
+
+    Times are rounded to microseconds, so that they and the id come out the same from every run.
+
+    Attributes:
+        id: UUID made from content, span and tenant: storing a segment twice is storing it once.
+        video_id: UUID made from the file's content: a renamed file keeps its id.
+        path: absolute path of the file.
+        start, end: the segment, in seconds from the first frame.
+        timestamps: of the frames, in seconds.
+        duration, fps: of the whole video.
+        decoder: which decoder read it.
+        size, mtime_ns: of the file when it was read.
+        segments: how many segments the video has, on its last one; None on the others.
+        vector: pooled vector, (d,) float32 of unit norm.
+        frame_vectors: (n, d) float32 of unit norm.
+    """
+
+    id: str
+    video_id: str
+    path: str
+    start: float
+    end: float
+    timestamps: tuple[float, ...]
+    duration: float
+    fps: float
+    decoder: str
+    size: int
+    mtime_ns: int
+    segments: int | None
+    vector: NDArray[np.float32] = field(repr=False)
+    frame_vectors: NDArray[np.float32] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls, file: VideoFile, segment: EncodedSegment, *, segments: int | None = None, tenant: str | None = None
+    ) -> SegmentRow:
+        """Describe an encoded segment of a file; `segments` is how many the video has, given with its last one."""
+        start, end = round(segment.start, 6), round(segment.end, 6)
+        return cls(
+            id=segment_id(file.video_id, start, end, tenant),
+            video_id=file.video_id,
+            path=file.path,
+            start=start,
+            end=end,
+            timestamps=tuple(round(float(t), 6) for t in segment.timestamps),
+            duration=round(segment.duration, 6),
+            fps=round(segment.fps, 6),
+            decoder=segment.decoder,
+            size=file.size,
+            mtime_ns=file.mtime_ns,
+            segments=segments,
+            vector=segment.vector,
+            frame_vectors=segment.frame_vectors,
+        )
+
+    def payload(self) -> dict[str, Any]:
+        """Return all fields but the id and the vectors, ready for JSON; `segments` only on the last segment."""
+        payload = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_PAYLOAD}
+        payload["timestamps"] = list(self.timestamps)
+        if self.segments is None:
+            del payload["segments"]
+        return payload
+
+
+_NOT_PAYLOAD = ("id", "vector", "frame_vectors")
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRow:
+    """A file that gave no frames, remembered so that it is not decoded in vain again.
+
+    Attributes:
+        path, size, mtime_ns: of the file.
+        reason: one clause saying what is wrong with it.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSegment:
+    """A segment as it was read from a store.
+
+    Attributes:
+        id: of the segment in its store.
+        payload: what the store keeps about it.
+        vector: pooled vector, (d,) float32; None where it was not asked for or is not there.
+        frame_vectors: (n, d) float32; likewise.
+    """
+
+    id: str | int
+    payload: Mapping[str, Any]
+    vector: NDArray[np.float32] | None = None
+    frame_vectors: NDArray[np.float32] | None = None
+
+
+def check_tenant(metadata: CollectionMetadata | None, tenant: str | None, collection: str) -> None:
+    """Refuse a tenant where the collection keeps none apart, and none where it does.
+
+    Raises:
+        StoreError: naming the collection and the remedy.
+    """
+    separate = metadata is not None and metadata.tenants
+    if separate and tenant is None:
+        raise StoreError(f"the collection {collection!r} keeps tenants apart: say which, with tenant=….")
+    if tenant is not None and not separate:
+        raise StoreError(
+            f"the collection {collection!r} does not keep tenants apart; leave out tenant={tenant!r}, or ingest "
+            "into a new collection with it."
+        )
+
+
+def video_records(payloads: Iterable[Mapping[str, Any]]) -> list[VideoRecord]:
+    """Gather the state of each video from the payloads of its segments (`SegmentRow.payload`).
+
+    A payload with the key `failure`, whose value is the reason, is that of a failure; one that ingestion did not
+    write is left out.
+    """
+    videos: dict[str, VideoRecord] = {}
+    failures: list[VideoRecord] = []
+    for payload in payloads:
+        if not payload.keys() >= {"path", "size", "mtime_ns"}:
+            continue
+        file = (payload["path"], payload["size"], payload["mtime_ns"])
+        if "failure" in payload:
+            failures.append(VideoRecord(*file, failure=payload["failure"]))
+        elif "video_id" in payload:
+            record = videos.setdefault(payload["video_id"], VideoRecord(*file, video_id=payload["video_id"]))
+            record.found += 1
+            record.expected = payload.get("segments", record.expected)
+    return [*videos.values(), *failures]
+
+
+def video_id_of(sha256: str) -> str:
+    """Return the id of a video whose content has this SHA-256 (hex)."""
+    return str(uuid.uuid5(_NAMESPACE, sha256))
+
+
+def segment_id(video_id: str, start: float, end: float, tenant: str | None = None) -> str:
+    """Return the id of one segment of a video, given in seconds; each tenant has one of its own."""
+    return str(uuid.uuid5(uuid.UUID(video_id), f"{start:.6f}-{end:.6f}{_suffix(tenant)}"))
+
+
+def failure_id(path: str, tenant: str | None = None) -> str:
+    """Return the id under which a store that has only rows with ids remembers the failure of a file."""
+    return str(uuid.uuid5(_NAMESPACE, f"failure{_suffix(tenant)}:{path}"))
+
+
+def _suffix(tenant: str | None) -> str:
+    return "" if tenant is None else f":{tenant}"
