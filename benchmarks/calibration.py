@@ -22,9 +22,9 @@ from sklearn.isotonic import IsotonicRegression
 from benchmarks.clips.train_adapters import embed_split
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data.pairs import Pairs
+from dits_adapter.evaluation._scores import cosine_scores
+from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.evaluation.calibration import HITS, Reliability, fit_calibration
-from dits_adapter.evaluation.scores import cosine_scores
-from dits_adapter.evaluation.tables import markdown_table
 from dits_adapter.video.encoder import VideoEncoder
 
 LIBRARIES = (30, 100, 300)

@@ -22,7 +22,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from benchmarks.clips.dataset import DatasetItem, make_split
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
-from dits_adapter.evaluation.figures import gap_picture
+from dits_adapter.evaluation._figures import gap_picture
+from dits_adapter.evaluation._tables import signed
 from dits_adapter.evaluation.metrics import (
     METRICS,
     DotProducts,
@@ -31,7 +32,6 @@ from dits_adapter.evaluation.metrics import (
     paired_bootstrap,
     ranks,
 )
-from dits_adapter.evaluation.tables import signed
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.requests import Hit, ReadRequest

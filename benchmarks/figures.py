@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dits_adapter.evaluation._figures import new_axes
 from dits_adapter.evaluation.comparison import Comparison
-from dits_adapter.evaluation.figures import new_axes
 
 COLORS = {"plain": "#777777", "linear": "#1f6f8b", "network": "#c2571a", "paired": "#8a5aa8"}
 

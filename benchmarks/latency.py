@@ -43,10 +43,10 @@ from dits_adapter.adapters import (
     MLPAdapter,
     MLPConfig,
 )
-from dits_adapter.backends.onnx_export import export_adapter, quantize
-from dits_adapter.backends.onnx_runtime import open_session
-from dits_adapter.evaluation.environment import environment
-from dits_adapter.evaluation.tables import markdown_table
+from dits_adapter.backends._onnx_export import export_adapter, quantize
+from dits_adapter.backends._onnx_runtime import open_session
+from dits_adapter.evaluation._environment import environment
+from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.rows import equal_cost_depth, schedule

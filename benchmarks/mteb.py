@@ -25,9 +25,9 @@ from benchmarks.datasets import DATASETS, RetrievalSplit
 from benchmarks.vectors import MADE
 from dits_adapter import DITSQueryEncoder, VideoEncoder
 from dits_adapter.errors import DITSError, MissingExtraError
+from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.evaluation.comparison import PLAIN
 from dits_adapter.evaluation.metrics import DotProducts, RetrievalMetrics, ranks
-from dits_adapter.evaluation.tables import markdown_table
 
 try:
     import mteb

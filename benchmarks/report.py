@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.result import Result
 from dits_adapter.errors import DITSError, InputError
+from dits_adapter.evaluation._tables import markdown_table, signed
 from dits_adapter.evaluation.metrics import paired_bootstrap
-from dits_adapter.evaluation.tables import markdown_table, signed
 
 RECALLS = ("r1", "r5", "r10")
 

@@ -12,8 +12,8 @@ from benchmarks import figures, paper
 from benchmarks.costs import Cost
 from benchmarks.scoring import ScorerRow, scorer_table
 from dits_adapter.errors import DITSError
+from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.evaluation.comparison import Comparison
-from dits_adapter.evaluation.tables import markdown_table
 
 
 @dataclass(frozen=True)

@@ -44,17 +44,17 @@ from benchmarks.server import QdrantProcess
 from dits_adapter.adapters import Adapter
 from dits_adapter.data.pairs import load_pairs
 from dits_adapter.errors import DITSError, InputError, StoreError
-from dits_adapter.evaluation.environment import environment
+from dits_adapter.evaluation._environment import environment
+from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.evaluation.metrics import RetrievalMetrics
-from dits_adapter.evaluation.tables import markdown_table
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant.options import QUANTIZATIONS
 from dits_adapter.stores.qdrant.recall import Recall, measure_recall
 from dits_adapter.stores.qdrant.store import INDEXING_THRESHOLD, POOLED, QdrantStore
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, VideoFile, video_id_of
-from dits_adapter.training.initial import fit_closed_form
-from dits_adapter.training.loop import evaluate
+from dits_adapter.training._initial import fit_closed_form
+from dits_adapter.training._loop import evaluate
 from dits_adapter.vectors import unit
 from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
 

@@ -13,9 +13,9 @@ from benchmarks import qdrant
 from benchmarks.scorers import SHORT_LIST, DualSoftmax, MaxSim, QBNorm, TwoStage
 from dits_adapter.adapters import Adapter
 from dits_adapter.data.pairs import Pairs
+from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.evaluation.comparison import Retrieval
 from dits_adapter.evaluation.metrics import DotProducts, Scores, ranks
-from dits_adapter.evaluation.tables import markdown_table
 from dits_adapter.vectors import unit
 from dits_adapter.xpool import XPool, XPoolScores
 

@@ -32,8 +32,8 @@ from benchmarks.clips.scenes import scenes
 from benchmarks.latency import CPU, TOKENS, build_text_encoder, rounds
 from dits_adapter import DITSQueryEncoder, VideoEncoder
 from dits_adapter.encoders.clip import Clip
-from dits_adapter.evaluation.environment import environment
-from dits_adapter.evaluation.tables import markdown_table
+from dits_adapter.evaluation._environment import environment
+from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.serve._batching import Batcher
 from dits_adapter.vectors import unit
 from dits_adapter.video.decode import decode_frames

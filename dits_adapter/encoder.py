@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from dits_adapter._extras import name_missing_extra
+from dits_adapter._hub import absolute_name
+from dits_adapter.artifact._find import find_adapter, find_encoder, is_exported
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.artifact.find import find_adapter, find_encoder, is_exported
-from dits_adapter.backends.base import Backend
-from dits_adapter.backends.onnx_runtime import OnnxBackend, onnx_installed
+from dits_adapter.backends._base import Backend
+from dits_adapter.backends._onnx_runtime import OnnxBackend, onnx_installed
 from dits_adapter.encoders.base import Device, EncoderSource
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
-from dits_adapter.hub import absolute_name
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import FloatArray
-from dits_adapter.video.formats import VIDEO_SUFFIXES
+from dits_adapter.video._formats import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from dits_adapter.backends.onnx_export import HeldOutPairs
-    from dits_adapter.backends.pytorch import TorchBackend
+    from dits_adapter.backends._onnx_export import HeldOutPairs
+    from dits_adapter.backends._pytorch import TorchBackend
     from dits_adapter.stores.base import VideoStore
     from dits_adapter.xpool import XPoolReranker
 
@@ -316,7 +316,7 @@ class DITSQueryEncoder:
     def export_onnx(self, folder: str | PathLike[str], *, int8: HeldOutPairs | None = None) -> Path:
         """Write an artifact that `backend="onnx"` can load, too; see `backends.onnx_export.export`."""
         backend = self._torch
-        from dits_adapter.backends.onnx_export import export
+        from dits_adapter.backends._onnx_export import export
 
         self.load()
         return export(backend, folder, int8=int8)
@@ -332,7 +332,7 @@ class DITSQueryEncoder:
             InputError: this encoder runs on ONNX Runtime, or is of a family that sentence-transformers cannot run.
         """
         backend = self._torch
-        from dits_adapter.backends.sentence_transformers import sentence_transformer
+        from dits_adapter.backends._sentence_transformers import sentence_transformer
 
         self.load()
         with self._lock:
@@ -425,7 +425,7 @@ def _backend(
             )
         return OnnxBackend(folder)
 
-    from dits_adapter.backends.pytorch import TorchBackend
+    from dits_adapter.backends._pytorch import TorchBackend
 
     artifact = Artifact.load(folder)
     if steps is not None and steps != artifact.adapter.steps:
@@ -440,7 +440,7 @@ def _backend(
 def _plain(source: EncoderSource, device: str) -> Backend:
     """Return a backend for an encoder whose adapter has not been trained yet."""
     from dits_adapter.adapters import AffineAdapter, AffineConfig
-    from dits_adapter.backends.pytorch import TorchBackend
+    from dits_adapter.backends._pytorch import TorchBackend
 
     warnings.warn(
         f"{source.name} is an encoder without an adapter: its queries are encoded as plain CLIP. "

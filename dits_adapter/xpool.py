@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from dits_adapter.errors import InputError
 from dits_adapter.vectors import check_vectors
 
+__all__ = ["XPool", "XPoolReranker", "XPoolScores"]
+
 _TILE = 64
 """Texts and videos that are pooled at a time: 8 MiB a tensor at d = 512."""
 
@@ -83,7 +85,7 @@ class XPool(nn.Module):
 
 
 class XPoolReranker:
-    """Scores a query's segments by their frames: what `QdrantStore.search` takes as `rerank`.
+    """Scores a query's segments by their frames: the function that `SearchRequest.rerank` takes.
 
     Args:
         xpool: the head.
@@ -110,7 +112,7 @@ class XPoolReranker:
 
 
 class XPoolScores:
-    """The score matrix of texts and videos under X-Pool, as `dits_adapter.metrics` reads it.
+    """The score matrix of texts and videos under X-Pool, as `dits_adapter.ranks` reads it.
 
     Blocks of rows are computed when they are asked for, a tile at a time: neither all pooled vectors nor all
     scores are ever in memory. A score depends on its text and its video alone.

@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 from benchmarks import latency, throughput
 from dits_adapter import DITSQueryEncoder, VideoEncoder
 from dits_adapter.sampler import SamplerConfig
+from dits_adapter.training._loop import evaluate
 from dits_adapter.training.config import Recipe, TrainingConfig
-from dits_adapter.training.loop import evaluate
 from dits_adapter.training.run import fit
 from tests.training.test_frozen import gap_pairs
 from tests.video.clips import picture, write_clip

@@ -18,9 +18,9 @@ from dits_adapter.adapters import Adapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.evaluation.metrics import RetrievalMetrics
+from dits_adapter.training._initial import LEARNING_RATES
+from dits_adapter.training._loop import evaluate
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
-from dits_adapter.training.initial import LEARNING_RATES
-from dits_adapter.training.loop import evaluate
 from dits_adapter.training.run import calibrate, describe, fit
 from dits_adapter.video.encoder import VideoEncoder
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, S
 
 from dits_adapter._files import sha256
 from dits_adapter.errors import DITSError, InputError
-from dits_adapter.video.formats import VIDEO_SUFFIXES
+from dits_adapter.video._formats import VIDEO_SUFFIXES
 
 __all__ = ["Dataset", "File", "Layout", "Query", "RetrievalSplit", "Split", "find_videos"]
 

@@ -39,7 +39,7 @@ __all__ = [
     "register_entry",
 ]
 
-ClosedForm = Callable[[NDArray[np.floating], NDArray[np.floating]], Sequence[Adapter]]
+_ClosedForm = Callable[[NDArray[np.floating], NDArray[np.floating]], Sequence[Adapter]]
 
 A = TypeVar("A", bound=Adapter)
 
@@ -65,7 +65,7 @@ class AdapterEntry:
     name: str
     adapter: type[Adapter]
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    closed_form: ClosedForm | None = None
+    closed_form: _ClosedForm | None = None
     contrast: bool = True
     compared: bool = False
 

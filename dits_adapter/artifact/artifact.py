@@ -1,7 +1,7 @@
 """Artifact: a trained adapter on disk, `adapter.safetensors` with a `config.json` that describes it.
 
 A `joint` adapter moved the embedding space, so it carries the encoder that it was trained with in `encoder/`, and
-the pooling head it was trained under in `xpool.safetensors`. `dits_adapter.backends.onnx_export` adds `onnx/`.
+the pooling head it was trained under in `xpool.safetensors`. `dits_adapter.backends._onnx_export` adds `onnx/`.
 
 Configs are read without torch: torch and safetensors are imported where weights are read or written.
 """
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from dits_adapter._files import replace_folder, require_sha256, sha256
-from dits_adapter.artifact.card import model_card
-from dits_adapter.artifact.config import CONFIG, ENCODER, WEIGHTS, XPOOL, ArtifactConfig, read_config
-from dits_adapter.artifact.find import BUNDLED_FILES, find_artifact, require_free
-from dits_adapter.artifact.weights import load_weights, save_weights
+from dits_adapter.artifact._card import model_card
+from dits_adapter.artifact._config import CONFIG, ENCODER, WEIGHTS, XPOOL, ArtifactConfig, read_config
+from dits_adapter.artifact._find import BUNDLED_FILES, find_artifact, require_free
+from dits_adapter.artifact._weights import load_weights, save_weights
 from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.space import EmbeddingSpace

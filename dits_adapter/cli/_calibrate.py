@@ -41,15 +41,15 @@ def add_calibrate(commands: Any) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
+    from dits_adapter._hub import bundled
+    from dits_adapter.artifact._config import ONNX
+    from dits_adapter.artifact._find import require_free
     from dits_adapter.artifact.artifact import Artifact
-    from dits_adapter.artifact.config import ONNX
-    from dits_adapter.artifact.find import require_free
     from dits_adapter.data.pairs import load_pairs
+    from dits_adapter.evaluation._figures import reliability_plot
+    from dits_adapter.evaluation._scores import cosine_scores
+    from dits_adapter.evaluation._tables import markdown_table
     from dits_adapter.evaluation.calibration import HITS, fit_calibration
-    from dits_adapter.evaluation.figures import reliability_plot
-    from dits_adapter.evaluation.scores import cosine_scores
-    from dits_adapter.evaluation.tables import markdown_table
-    from dits_adapter.hub import bundled
 
     target = args.out or Path(args.adapter)
     if args.out is None and (bundled(args.adapter) or not target.is_dir()):

@@ -50,9 +50,9 @@ def _compare(args: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
     from dits_adapter.data.pairs import load_pairs
+    from dits_adapter.training._initial import LEARNING_RATES
     from dits_adapter.training.compare import compare
     from dits_adapter.training.config import TrainingConfig
-    from dits_adapter.training.initial import LEARNING_RATES
     from dits_adapter.training.rows import selected_rows, standard_rows
 
     try:

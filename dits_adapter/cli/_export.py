@@ -35,7 +35,7 @@ def add_export(commands: Any) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from dits_adapter.backends.onnx_runtime import ADAPTER, TOWER, OnnxConfig
+    from dits_adapter.backends._onnx_runtime import ADAPTER, TOWER, OnnxConfig
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.encoder import DITSQueryEncoder
 

@@ -39,7 +39,7 @@ def _gap(args: argparse.Namespace) -> int:
 
     from dits_adapter.artifact.artifact import Artifact
     from dits_adapter.data.pairs import load_pairs
-    from dits_adapter.evaluation.figures import gap_histograms, gap_picture, trajectories
+    from dits_adapter.evaluation._figures import gap_histograms, gap_picture, trajectories
     from dits_adapter.evaluation.gap import GapStatistics
     from dits_adapter.vectors import unit
 

@@ -32,7 +32,7 @@ def add_recall(commands: Any) -> None:
 
 def _recall(args: argparse.Namespace) -> int:
     from dits_adapter.encoder import DITSQueryEncoder
-    from dits_adapter.evaluation.tables import markdown_table
+    from dits_adapter.evaluation._tables import markdown_table
     from dits_adapter.stores.qdrant.recall import measure_recall
 
     try:

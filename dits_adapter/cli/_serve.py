@@ -48,8 +48,8 @@ def _serve(args: argparse.Namespace) -> int:
     except ImportError:
         raise MissingExtraError("uvicorn", "serve", "the search page") from None
     from dits_adapter.encoder import DITSQueryEncoder
-    from dits_adapter.serve.app import LOOPBACK, create_app
-    from dits_adapter.serve.searcher import Searcher
+    from dits_adapter.serve._app import LOOPBACK, create_app
+    from dits_adapter.serve._searcher import Searcher
 
     listener = _listen(args.host, args.port)
     local = ipaddress.ip_address(listener.getsockname()[0]).is_loopback

@@ -41,8 +41,8 @@ def add_train(commands: Any) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from dits_adapter.data.pairs import load_pairs
+    from dits_adapter.training._curve import training_curve
     from dits_adapter.training.config import Recipe
-    from dits_adapter.training.curve import training_curve
     from dits_adapter.training.run import train_artifact
 
     recipe = read_recipe(Recipe, args)

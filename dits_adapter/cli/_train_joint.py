@@ -38,7 +38,7 @@ def add_train_joint(commands: Any) -> None:
 def _train_joint(args: argparse.Namespace) -> int:
     from torch import distributed
 
-    from dits_adapter.artifact.config import read_config
+    from dits_adapter.artifact._config import read_config
     from dits_adapter.training.config import JointRecipe
     from dits_adapter.training.joint.captions import Captions
     from dits_adapter.training.joint.train import train_joint

@@ -9,7 +9,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dits_adapter.data.sharded_array import ShardedArray
+from dits_adapter.data._sharded_array import ShardedArray
 from dits_adapter.errors import InputError
 
 __all__ = ["VideoIds", "check_id", "encode_ids", "id_digest", "number_ids"]

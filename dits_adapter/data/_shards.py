@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from dits_adapter.data._cache_index import CacheIndex, Kind, shard_file, tensor_sha256
-from dits_adapter.data.sharded_array import ShardedArray
+from dits_adapter.data._sharded_array import ShardedArray
 from dits_adapter.errors import DITSError
 
 __all__ = ["MAPPED", "ShardReader"]

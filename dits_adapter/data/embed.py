@@ -19,7 +19,7 @@ from dits_adapter.stores.rows import StoredSegment
 if TYPE_CHECKING:
     from dits_adapter.video.encoder import VideoEncoder
 
-__all__ = ["EmbedReport", "embed", "embed_from_store"]
+__all__ = ["embed", "embed_from_store"]
 
 _IDS_A_REQUEST = 256
 

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dits_adapter.data._ids import VideoIds
+from dits_adapter.data._sharded_array import ShardedArray
 from dits_adapter.data.cache import EmbeddingCache
-from dits_adapter.data.sharded_array import ShardedArray
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import check_vectors

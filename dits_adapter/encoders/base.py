@@ -13,8 +13,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from dits_adapter._hub import download_file, resolve
 from dits_adapter.errors import ArtifactError, InputError
-from dits_adapter.hub import download_file, resolve
 from dits_adapter.space import Embedder
 
 if TYPE_CHECKING:

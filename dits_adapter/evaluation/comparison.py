@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dits_adapter.adapters.base import Family
 from dits_adapter.errors import InputError
+from dits_adapter.evaluation._tables import markdown_table, signed
 from dits_adapter.evaluation.metrics import (
     Difference,
     Interval,
@@ -19,7 +20,6 @@ from dits_adapter.evaluation.metrics import (
     bootstrap,
     paired_bootstrap,
 )
-from dits_adapter.evaluation.tables import markdown_table, signed
 
 __all__ = ["PLAIN", "Comparison", "Recommendation", "Retrieval", "Row", "recommend"]
 

@@ -13,9 +13,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+__all__ = [
+    "LAYER_NORM_EPS",
+    "AlignmentNetwork",
+    "Condition",
+    "DiTBlock",
+    "FinalLayer",
+    "Mlp",
+    "OneTokenAttention",
+    "Start",
+    "TimestepEmbedder",
+    "affine_start",
+    "layer_norm",
+]
+
 Condition = Literal["none", "text", "video", "both"]
 Start = Literal["text", "affine"]
-FREQUENCIES = 256
+_FREQUENCIES = 256
 LAYER_NORM_EPS = 1e-6
 
 
@@ -37,12 +51,12 @@ class TimestepEmbedder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(nn.Linear(_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
         """Embed timesteps (n,), counted from 1: (n, d)."""
         dtype = next(self.parameters()).dtype
-        half = FREQUENCIES // 2
+        half = _FREQUENCIES // 2
         exponents = torch.arange(half, device=t.device, dtype=torch.float64) / half
         angles = t.double()[:, None] * torch.exp(-math.log(10_000) * exponents)
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1).to(dtype))

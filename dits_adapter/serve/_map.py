@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from dits_adapter.serve.answers import Map, Point
+from dits_adapter.serve._answers import Map, Point
 
 __all__ = ["project"]
 

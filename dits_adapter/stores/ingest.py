@@ -31,8 +31,7 @@ from typing_extensions import Unpack
 
 from dits_adapter.errors import InputError, StoreError, VideoError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.base import VideoStore
-from dits_adapter.stores.discover import (
+from dits_adapter.stores._discover import (
     absolute,
     find_videos,
     identify,
@@ -41,6 +40,7 @@ from dits_adapter.stores.discover import (
     lies_in,
     stat_video,
 )
+from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.requests import from_keywords
 from dits_adapter.stores.rows import CollectionMetadata, FailureRow, SegmentRow, VideoFile, VideoRecord

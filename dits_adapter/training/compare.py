@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dits_adapter.adapters import Adapter
+from dits_adapter.artifact._find import is_artifact
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.artifact.find import is_artifact
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError, InputError
+from dits_adapter.evaluation._environment import environment
+from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation.comparison import PLAIN, Comparison, Retrieval, Row, recommend
-from dits_adapter.evaluation.environment import environment
 from dits_adapter.evaluation.metrics import RetrievalMetrics, paired_bootstrap, ranks, video_to_text_ranks
-from dits_adapter.evaluation.scores import cosine_scores
-from dits_adapter.training.loop import evaluate
+from dits_adapter.training._loop import evaluate
+from dits_adapter.training._state import best_epoch
 from dits_adapter.training.rows import Recipes, standard_rows
 from dits_adapter.training.run import fit
-from dits_adapter.training.state import best_epoch
 
 __all__ = ["check_splits", "compare", "fit_all", "tabulate"]
 

@@ -20,18 +20,18 @@ from torch import Tensor
 
 from dits_adapter.adapters import Adapter, DITSAdapter
 from dits_adapter.adapters.base import cosines
+from dits_adapter.artifact._find import require_free
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.artifact.find import require_free
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.encoders._torch import pick_device, weights_digest
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import Difference, RetrievalMetrics, paired_bootstrap
 from dits_adapter.sampler import SamplerConfig
+from dits_adapter.training._loop import evaluate, train
+from dits_adapter.training._losses import Objective, contrastive_loss
+from dits_adapter.training._state import Epoch, best_epoch
 from dits_adapter.training.config import TrainingConfig
-from dits_adapter.training.loop import evaluate, train
-from dits_adapter.training.losses import Objective, contrastive_loss
 from dits_adapter.training.run import calibrate, describe, sizes, warn_if_few
-from dits_adapter.training.state import Epoch, best_epoch
 
 __all__ = ["TRAJECTORY_WEIGHT", "Distillation", "distill", "follow", "student_of"]
 

@@ -8,8 +8,8 @@ from dits_adapter.adapters import adapter_entries, adapter_entry
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.comparison import PLAIN
 from dits_adapter.sampler import SamplerConfig
+from dits_adapter.training._initial import LEARNING_RATES
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
-from dits_adapter.training.initial import LEARNING_RATES
 
 __all__ = [
     "STEPS",
@@ -25,7 +25,7 @@ __all__ = [
 STEPS = (1, 5, 10)
 """Truncated timesteps T' of the DITS rows."""
 
-SCHEDULE = 10
+_SCHEDULE = 10
 """The paper's T. More steps than that take T = T' with β re-spanned, the only reading of its Table 8."""
 
 Recipes = Mapping[str, Recipe]
@@ -106,7 +106,7 @@ def best_mlp_recipe(training: TrainingConfig) -> Recipe:
 
 def schedule(steps: int) -> dict[str, int]:
     """Return the sampler's fields for T' steps: T = 10, or T = T' beyond that (Table 8)."""
-    return {"timesteps": max(SCHEDULE, steps), "steps": steps}
+    return {"timesteps": max(_SCHEDULE, steps), "steps": steps}
 
 
 def equal_cost_depth(sampler: SamplerConfig) -> int:

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from dits_adapter.adapters import Adapter, adapter_entry
+from dits_adapter.artifact._find import is_artifact, require_free
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.artifact.find import is_artifact, require_free
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
+from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation.calibration import Calibration, fit_calibration
 from dits_adapter.evaluation.metrics import (
     Difference,
@@ -26,11 +27,10 @@ from dits_adapter.evaluation.metrics import (
     bootstrap,
     paired_bootstrap,
 )
-from dits_adapter.evaluation.scores import cosine_scores
+from dits_adapter.training._initial import fit_closed_form, initialize
+from dits_adapter.training._loop import evaluate, train
+from dits_adapter.training._state import Epoch, best_epoch
 from dits_adapter.training.config import Recipe
-from dits_adapter.training.initial import fit_closed_form, initialize
-from dits_adapter.training.loop import evaluate, train
-from dits_adapter.training.state import Epoch, best_epoch
 
 __all__ = [
     "TrainingReport",

@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dits_adapter.errors import DITSError, VideoError
+from dits_adapter.video._frames import interval_middles
 from dits_adapter.video._index import read_frame_index
 from dits_adapter.video._packages import error_line
 from dits_adapter.video._readers import READERS, Decoder, Frame, FrameReader, usable_decoders
-from dits_adapter.video.frames import interval_middles
 
 __all__ = ["DecodedFrames", "Decoder", "Frame", "Video", "VideoInfo", "decode_frames", "probe"]
 

@@ -16,16 +16,16 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dits_adapter.artifact.config import read_config
-from dits_adapter.artifact.find import find_adapter, find_encoder
+from dits_adapter._hub import absolute_name
+from dits_adapter.artifact._config import read_config
+from dits_adapter.artifact._find import find_adapter, find_encoder
 from dits_adapter.encoders.base import Device, Encoder, load_encoder
 from dits_adapter.errors import InputError, VideoError
-from dits_adapter.hub import absolute_name
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import EmbeddedClips, FloatArray, unit
+from dits_adapter.video._frames import segment_spans
+from dits_adapter.video._pooling import mean_pool
 from dits_adapter.video.decode import DecodedFrames, Decoder, Frame, Video
-from dits_adapter.video.frames import segment_spans
-from dits_adapter.video.pooling import mean_pool
 
 __all__ = ["EncodedSegment", "OnError", "VideoEncoder"]
 

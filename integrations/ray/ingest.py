@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from dits_adapter import DITSError, VideoEncoder
+from dits_adapter._hub import bundled
 from dits_adapter.cli import add_ingest_options, ingest_options
 from dits_adapter.errors import MissingExtraError, VideoError
-from dits_adapter.hub import bundled
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.discover import identify
+from dits_adapter.stores._discover import identify
 from dits_adapter.stores.ingest import IngestSession, ingesting
 from dits_adapter.stores.open import open_store
 from dits_adapter.stores.report import IngestReport

@@ -22,7 +22,7 @@ from dits_adapter.adapters import (
     FixedPriorConfig,
 )
 from dits_adapter.errors import InputError
-from dits_adapter.evaluation.scores import cosine_scores
+from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.sampler import SamplerConfig
 
 WIDTH = 8

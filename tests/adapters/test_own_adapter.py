@@ -29,10 +29,10 @@ from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.evaluation.comparison import Comparison
 from dits_adapter.evaluation.metrics import RetrievalMetrics
+from dits_adapter.training._loop import evaluate
 from dits_adapter.training.compare import compare
 from dits_adapter.training.config import Recipe, TrainingConfig
 from dits_adapter.training.distill import distill
-from dits_adapter.training.loop import evaluate
 from dits_adapter.training.run import fit, train_artifact
 
 pytestmark = pytest.mark.filterwarnings("ignore:the .* test videos fix R@1")

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from dits_adapter._files import sha256
 from dits_adapter.adapters import DITSAdapter, MLPAdapter, MLPConfig, mean_shift
+from dits_adapter.artifact._config import ArtifactConfig
+from dits_adapter.artifact._find import find_artifact
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.artifact.config import ArtifactConfig
-from dits_adapter.artifact.find import find_artifact
 from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import ArtifactError
 from dits_adapter.sampler import SamplerConfig

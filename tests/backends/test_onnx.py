@@ -30,8 +30,8 @@ from dits_adapter.adapters import (
     adapter_entries,
 )
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.backends import onnx_export as export
-from dits_adapter.backends.onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend
+from dits_adapter.backends import _onnx_export as export
+from dits_adapter.backends._onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend
 from dits_adapter.cli import main
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.encoders import load_encoder

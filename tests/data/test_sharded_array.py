@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dits_adapter.data.sharded_array import ShardedArray
+from dits_adapter.data._sharded_array import ShardedArray
 
 
 def sharded(sizes: Sequence[int], width: int = 3) -> tuple[ShardedArray, np.ndarray]:

@@ -14,15 +14,15 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from dits_adapter.adapters import mean_shift
+from dits_adapter.artifact._config import ONNX
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.artifact.config import ONNX
 from dits_adapter.cli import main
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.evaluation import metrics
+from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation.calibration import FOLDS, HITS, Calibration, Reliability, fit_calibration
-from dits_adapter.evaluation.scores import cosine_scores
 from dits_adapter.space import EmbeddingSpace
 from tests.conftest import save_random_clip
 

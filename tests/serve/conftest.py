@@ -18,7 +18,7 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders import load_encoder
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
-from dits_adapter.serve.searcher import Searcher
+from dits_adapter.serve._searcher import Searcher
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.ingest import ingest
 from tests.stores.conftest import qdrant_process, qdrant_server  # noqa: F401  (fixtures)

@@ -22,9 +22,9 @@ from qdrant_client import QdrantClient, models
 
 from dits_adapter import QdrantStore, VideoEncoder
 from dits_adapter.cli import main
-from dits_adapter.serve import app as app_module
-from dits_adapter.serve.app import create_app
-from dits_adapter.serve.searcher import CompareOptions, Searcher
+from dits_adapter.serve import _app as app_module
+from dits_adapter.serve._app import create_app
+from dits_adapter.serve._searcher import CompareOptions, Searcher
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant.aliases import switch
 from dits_adapter.stores.rows import CollectionMetadata

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dits_adapter.serve._batching import Batcher
-from dits_adapter.serve.searcher import Searcher
+from dits_adapter.serve._searcher import Searcher
 
 
 class Gate:

@@ -9,8 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dits_adapter import VideoEncoder
-from dits_adapter.serve.app import create_app
-from dits_adapter.serve.searcher import CompareOptions, Searcher
+from dits_adapter.serve._app import create_app
+from dits_adapter.serve._searcher import CompareOptions, Searcher
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.requests import VideoFilter

@@ -16,8 +16,8 @@ from starlette.types import ASGIApp
 from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.serve.app import create_app
-from dits_adapter.serve.searcher import CompareOptions, Searcher
+from dits_adapter.serve._app import create_app
+from dits_adapter.serve._searcher import CompareOptions, Searcher
 from tests.serve.conftest import QUERY
 
 QUIET = [

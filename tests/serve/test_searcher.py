@@ -15,8 +15,8 @@ from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.errors import InputError
-from dits_adapter.serve import searcher as searcher_module
-from dits_adapter.serve.searcher import CompareOptions, Searcher
+from dits_adapter.serve import _searcher as searcher_module
+from dits_adapter.serve._searcher import CompareOptions, Searcher
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.requests import VideoFilter
 from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, video_id_of

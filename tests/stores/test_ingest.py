@@ -27,7 +27,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from benchmarks.server import QdrantProcess
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import ingest as ingest_module
-from dits_adapter.stores.discover import find_videos
+from dits_adapter.stores._discover import find_videos
 from dits_adapter.stores.qdrant import _connection as connection
 from dits_adapter.stores.qdrant import _retry as retry
 from dits_adapter.stores.qdrant.store import QdrantStore

@@ -11,9 +11,9 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
+from dits_adapter.training._initial import initialize
+from dits_adapter.training._loop import evaluate, train
 from dits_adapter.training.config import Recipe, TrainingConfig
-from dits_adapter.training.initial import initialize
-from dits_adapter.training.loop import evaluate, train
 from dits_adapter.training.run import fit
 from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
 

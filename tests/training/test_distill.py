@@ -21,9 +21,9 @@ from dits_adapter.errors import InputError, SpaceMismatchError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training import distill as module
+from dits_adapter.training._loop import evaluate
 from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.distill import TRAJECTORY_WEIGHT, distill, follow, student_of
-from dits_adapter.training.loop import evaluate
 from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore:the .* test videos fix R@1")

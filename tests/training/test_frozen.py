@@ -16,14 +16,16 @@ from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError, InputError, SpaceMismatchError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.training import batches, loop, losses
-from dits_adapter.training.batches import nearest_videos
+from dits_adapter.training import _batches as batches
+from dits_adapter.training import _loop as loop
+from dits_adapter.training import _losses as losses
+from dits_adapter.training._batches import nearest_videos
+from dits_adapter.training._initial import fit_closed_form
+from dits_adapter.training._loop import evaluate, train
+from dits_adapter.training._losses import contrastive_loss
+from dits_adapter.training._state import TrainingState, best_epoch
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
-from dits_adapter.training.initial import fit_closed_form
-from dits_adapter.training.loop import evaluate, train
-from dits_adapter.training.losses import contrastive_loss
 from dits_adapter.training.run import fit
-from dits_adapter.training.state import TrainingState, best_epoch
 
 WIDTH = 16
 SPACE = EmbeddingSpace(

@@ -12,9 +12,9 @@ from torch.func import functional_call
 
 from dits_adapter.adapters import adapter_entries, fresh_adapter
 from dits_adapter.data.pairs import Pairs
+from dits_adapter.training._losses import contrast
+from dits_adapter.training._state import TrainingState
 from dits_adapter.training.config import TrainingConfig
-from dits_adapter.training.losses import contrast
-from dits_adapter.training.state import TrainingState
 from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
 
 RATE = 3e-2

@@ -12,9 +12,9 @@ from dits_adapter.cli import main
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
+from dits_adapter.training._initial import LEARNING_RATES
+from dits_adapter.training._loop import evaluate
 from dits_adapter.training.config import Recipe
-from dits_adapter.training.initial import LEARNING_RATES
-from dits_adapter.training.loop import evaluate
 from dits_adapter.training.run import calibrate, fit, train_artifact
 from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
 

@@ -15,8 +15,8 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders import load_encoder
 from dits_adapter.encoders.clip import Clip
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError, VideoError
+from dits_adapter.video._frames import segment_spans
 from dits_adapter.video.decode import decode_frames
-from dits_adapter.video.frames import segment_spans
 from tests.conftest import embed_images
 from tests.video.clips import write_clip
 from tests.video.conftest import PICTURES

@@ -6,8 +6,8 @@ import av
 import numpy as np
 import pytest
 
+from dits_adapter.video._formats import VIDEO_SUFFIXES
 from dits_adapter.video.decode import decode_frames
-from dits_adapter.video.formats import VIDEO_SUFFIXES
 
 CODECS = {
     ".flv": "flv",

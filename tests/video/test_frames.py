@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dits_adapter.errors import InputError
-from dits_adapter.video.frames import interval_middles, segment_spans
+from dits_adapter.video._frames import interval_middles, segment_spans
 
 lengths = st.floats(0.05, 500.0)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dits_adapter.errors import InputError
 from dits_adapter.vectors import unit
-from dits_adapter.video.pooling import mean_pool
+from dits_adapter.video._pooling import mean_pool
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 40))

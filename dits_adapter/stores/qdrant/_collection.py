@@ -37,7 +37,7 @@ T = TypeVar("T")
 PAGE = 1000
 """Payloads that one request reads."""
 
-VECTORS_PAGE = 64
+_VECTORS_PAGE = 64
 """Segments that one request reads with their vectors: 8 MB with frames."""
 
 
@@ -219,7 +219,7 @@ class QdrantCollection:
         names = [self.vector] if request.vectors else []
         if request.frames and self.has_frames:
             names.append(FRAMES)
-        size = VECTORS_PAGE if names else PAGE
+        size = _VECTORS_PAGE if names else PAGE
 
         def plan() -> RequestPlan[tuple[list[models.Record], models.ExtendedPointId | None]]:
             condition = read_filter(request, self.vector, failures=self.has_metadata)

@@ -15,7 +15,7 @@ from qdrant_client import models
 from typing_extensions import Unpack
 
 from dits_adapter.errors import InputError, StoreError
-from dits_adapter.stores.discover import absolute, lies_in
+from dits_adapter.stores._discover import absolute, lies_in
 from dits_adapter.stores.ingest import IngestKeywords, IngestOptions, Paths, ingest
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.report import IngestReport

@@ -12,8 +12,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from dits_adapter.errors import InputError
+from dits_adapter.training.joint._clips import ClipLoader
 from dits_adapter.training.joint.captions import Captions
-from dits_adapter.training.joint.clips import ClipLoader
 from dits_adapter.video.decode import Frame
 
 __all__ = ["ClipDataset", "TrainingDataset", "random_crop"]

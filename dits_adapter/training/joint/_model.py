@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dits_adapter.adapters import Adapter
-from dits_adapter.training.losses import contrastive_loss
+from dits_adapter.training._losses import contrastive_loss
 from dits_adapter.xpool import XPool
 
 __all__ = ["JointModel"]

@@ -16,15 +16,15 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 from dits_adapter.encoders.clip import Clip
 from dits_adapter.errors import DITSError
 from dits_adapter.evaluation.metrics import METRICS, DotProducts, RetrievalMetrics, Scores, ranks
+from dits_adapter.training._loop import summary_writer
+from dits_adapter.training._state import MAX_LOGIT_SCALE
 from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.joint._datasets import TrainingDataset
 from dits_adapter.training.joint._model import JointModel
 from dits_adapter.training.joint._workers import end_with_parent, worker_context
 from dits_adapter.training.joint.captions import Captions
-from dits_adapter.training.loop import summary_writer
-from dits_adapter.training.state import MAX_LOGIT_SCALE
 from dits_adapter.vectors import unit
-from dits_adapter.video.pooling import mean_pool
+from dits_adapter.video._pooling import mean_pool
 from dits_adapter.xpool import XPoolScores
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from transformers import set_seed
 
 from dits_adapter._extras import name_missing_extra
 from dits_adapter.adapters import adapter_entry
+from dits_adapter.artifact._config import ENCODER
+from dits_adapter.artifact._find import require_free
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.artifact.config import ENCODER
-from dits_adapter.artifact.find import require_free
 from dits_adapter.encoders._torch import weights_digest
 from dits_adapter.encoders.base import load_encoder
 from dits_adapter.encoders.clip import Clip
@@ -33,6 +33,7 @@ from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.joint._checkpoints import last_checkpoint, write_run
+from dits_adapter.training.joint._clips import ClipLoader, ReadClip, find_failures, read_clip
 from dits_adapter.training.joint._datasets import ClipDataset, TrainingDataset
 from dits_adapter.training.joint._model import JointModel
 from dits_adapter.training.joint._trainer import (
@@ -44,7 +45,6 @@ from dits_adapter.training.joint._trainer import (
     trainer_arguments,
 )
 from dits_adapter.training.joint.captions import Captions
-from dits_adapter.training.joint.clips import ClipLoader, ReadClip, find_failures, read_clip
 from dits_adapter.training.run import calibrate_scores
 from dits_adapter.xpool import XPool
 

@@ -7,8 +7,8 @@ import pytest
 
 from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import VideoError
+from dits_adapter.training.joint._clips import ClipLoader, find_failures, read_clip
 from dits_adapter.training.joint._datasets import ClipDataset
-from dits_adapter.training.joint.clips import ClipLoader, find_failures, read_clip
 from dits_adapter.video.decode import decode_frames
 from tests.video.clips import number_of, picture, write_clip
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dits_adapter.encoders import load_encoder
-from dits_adapter.training.losses import contrastive_loss
+from dits_adapter.training._losses import contrastive_loss
 from dits_adapter.xpool import XPoolScores
 from tests.training.joint.blocks import small_batch, small_model
 

@@ -38,11 +38,11 @@ __all__ = ["GONE", "NEW", "EdgeFolder", "is_store"]
 NEW, GONE = ".new", ".gone"
 """Folders of a collection that is being made or deleted; left there, they are of a process that was killed."""
 
-RESERVE = 64 << 20
+_RESERVE = 64 << 20
 """Bytes left free on the disk. The engine writes through memory maps, and a process that does so on a full disk is
 killed on the spot: better to stop a little earlier, with a sentence. A server keeps as much free for its log."""
 
-FORBIDDEN = '<>:"/\\|?*'
+_FORBIDDEN = '<>:"/\\|?*'
 """In names of collections, as on a server, and with it on every file system."""
 
 
@@ -115,7 +115,7 @@ class EdgeFolder:
         if not _is_name(name):
             raise InputError(
                 f"a collection cannot be called {name!r}: a name has 1 to 255 bytes, does not begin "
-                f"with a dot, and has none of {FORBIDDEN} in it."
+                f"with a dot, and has none of {_FORBIDDEN} in it."
             )
         with self._guard, self.translate_errors(name):
             if self.exists(name):
@@ -168,11 +168,11 @@ class EdgeFolder:
             collection.shard.flush()
 
     def require_space(self, more: int = 0, purpose: str = "") -> None:
-        """Refuse to write where `RESERVE` bytes, and `more`, are not free on the disk."""
+        """Refuse to write where `_RESERVE` bytes, and `more`, are not free on the disk."""
         free = shutil.disk_usage(self.path).free
-        if free < RESERVE + more:
+        if free < _RESERVE + more:
             raise StoreError(
-                f"{self.path}: the disk is full: {free >> 20} MB are free, and {(RESERVE + more) >> 20} MB are "
+                f"{self.path}: the disk is full: {free >> 20} MB are free, and {(_RESERVE + more) >> 20} MB are "
                 f"needed{purpose}. Make space."
             )
 
@@ -198,5 +198,5 @@ class EdgeFolder:
 
 
 def _is_name(name: str) -> bool:
-    printable = not any(letter in FORBIDDEN or ord(letter) < 32 for letter in name)
+    printable = not any(letter in _FORBIDDEN or ord(letter) < 32 for letter in name)
     return printable and not name.startswith(".") and 0 < len(os.fsencode(name)) <= 255

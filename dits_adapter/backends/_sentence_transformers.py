@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dits_adapter.adapters.base import Adapter
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.backends.pytorch import TorchBackend
+from dits_adapter.backends._pytorch import TorchBackend
 from dits_adapter.encoders.base import TransformersEncoder
 from dits_adapter.errors import InputError
 

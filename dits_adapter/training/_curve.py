@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 
-from dits_adapter.evaluation.figures import ADAPTED, TEXT, VIDEO, new_axes
-from dits_adapter.training.state import Epoch, best_epoch
+from dits_adapter.evaluation._figures import ADAPTED, TEXT, VIDEO, new_axes
+from dits_adapter.training._state import Epoch, best_epoch
 
 __all__ = ["training_curve"]
 

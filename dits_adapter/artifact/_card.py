@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dits_adapter.artifact.config import ArtifactConfig
+from dits_adapter.artifact._config import ArtifactConfig
 
 __all__ = ["model_card"]
 

@@ -12,7 +12,7 @@ from os import PathLike
 from dits_adapter.errors import InputError, VideoError
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.rows import VideoFile, VideoRecord, video_id_of
-from dits_adapter.video.formats import VIDEO_SUFFIXES
+from dits_adapter.video._formats import VIDEO_SUFFIXES
 
 __all__ = ["absolute", "find_videos", "identify", "is_gone", "is_unchanged", "lies_in", "printable", "stat_video"]
 

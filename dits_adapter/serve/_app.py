@@ -19,8 +19,8 @@ from PIL import Image
 
 from dits_adapter import __version__
 from dits_adapter.errors import DITSError, InputError, MissingExtraError, StoreError, VideoError
-from dits_adapter.serve.answers import About, SideBySide
-from dits_adapter.serve.searcher import INGESTED, CompareOptions, Searcher
+from dits_adapter.serve._answers import About, SideBySide
+from dits_adapter.serve._searcher import INGESTED, CompareOptions, Searcher
 from dits_adapter.stores.requests import ReadRequest, VideoFilter
 from dits_adapter.video.decode import Video
 

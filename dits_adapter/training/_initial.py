@@ -14,9 +14,9 @@ from dits_adapter.adapters.base import PairLoss
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
+from dits_adapter.training._loop import evaluate, train
+from dits_adapter.training._losses import Objective, contrast
 from dits_adapter.training.config import TrainingConfig
-from dits_adapter.training.loop import evaluate, train
-from dits_adapter.training.losses import Objective, contrast
 
 __all__ = ["LEARNING_RATES", "fit_closed_form", "initialize"]
 

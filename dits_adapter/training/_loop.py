@@ -18,11 +18,11 @@ from dits_adapter.adapters import Adapter
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.encoders._torch import pick_device
 from dits_adapter.errors import InputError, MissingExtraError
+from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation.metrics import RetrievalMetrics, ranks
-from dits_adapter.evaluation.scores import cosine_scores
+from dits_adapter.training._losses import Objective, contrast
+from dits_adapter.training._state import Epoch, TrainingState, best_epoch
 from dits_adapter.training.config import TrainingConfig
-from dits_adapter.training.losses import Objective, contrast
-from dits_adapter.training.state import Epoch, TrainingState, best_epoch
 
 __all__ = ["evaluate", "summary_writer", "train"]
 

@@ -21,9 +21,9 @@ from dits_adapter.adapters import Adapter
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
-from dits_adapter.training.batches import Batches
+from dits_adapter.training._batches import Batches
+from dits_adapter.training._losses import Objective
 from dits_adapter.training.config import TrainingConfig
-from dits_adapter.training.losses import Objective
 
 __all__ = ["MAX_LOGIT_SCALE", "Epoch", "TrainingState", "best_epoch"]
 

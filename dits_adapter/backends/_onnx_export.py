@@ -27,10 +27,10 @@ from typing_extensions import Self
 
 from dits_adapter._files import sha256
 from dits_adapter.adapters.base import Adapter, interpolate_on_sphere
-from dits_adapter.artifact.config import CONFIG, ONNX, read_config
-from dits_adapter.artifact.find import require_free
-from dits_adapter.backends.onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend, OnnxConfig, open_session
-from dits_adapter.backends.pytorch import TorchBackend
+from dits_adapter.artifact._config import CONFIG, ONNX, read_config
+from dits_adapter.artifact._find import require_free
+from dits_adapter.backends._onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend, OnnxConfig, open_session
+from dits_adapter.backends._pytorch import TorchBackend
 from dits_adapter.encoders.base import Encoder, TransformersEncoder
 from dits_adapter.errors import DITSError, InputError, MissingExtraError
 from dits_adapter.evaluation.metrics import DotProducts, RetrievalMetrics, ranks
@@ -63,9 +63,9 @@ class HeldOutPairs(Protocol):
     labels: NDArray[np.int64]
 
     @property
-    def text(self) -> FloatArray: ...  # noqa: D102 - above
+    def text(self) -> FloatArray: ...
     @property
-    def video(self) -> FloatArray: ...  # noqa: D102
+    def video(self) -> FloatArray: ...
 
     def __len__(self) -> int: ...
 

@@ -15,9 +15,9 @@ from torch.nn.functional import normalize
 
 from dits_adapter.encoder import DITSQueryEncoder, check_texts
 from dits_adapter.errors import InputError
+from dits_adapter.serve._answers import About, Map, Point, SearchResult, SideBySide
 from dits_adapter.serve._batching import Batcher
 from dits_adapter.serve._map import project
-from dits_adapter.serve.answers import About, Map, Point, SearchResult, SideBySide
 from dits_adapter.stores.requests import ReadRequest, SearchRequest, VideoFilter
 
 if TYPE_CHECKING:

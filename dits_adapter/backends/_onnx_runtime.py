@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dits_adapter._files import require_sha256
-from dits_adapter.artifact.config import CONFIG, ONNX, read_config
-from dits_adapter.artifact.find import is_exported
+from dits_adapter.artifact._config import CONFIG, ONNX, read_config
+from dits_adapter.artifact._find import is_exported
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError
 from dits_adapter.space import CANARY_TEXTS, Canaries, EmbeddingSpace
 from dits_adapter.vectors import FloatArray, check_directions, check_vectors, unit

@@ -6,9 +6,9 @@ import json
 from os import PathLike, fspath
 from pathlib import Path
 
-from dits_adapter.artifact.config import CONFIG, ENCODER, ONNX, WEIGHTS
+from dits_adapter._hub import bundled, download, download_file, resolve
+from dits_adapter.artifact._config import CONFIG, ENCODER, ONNX, WEIGHTS
 from dits_adapter.errors import ArtifactError
-from dits_adapter.hub import bundled, download, download_file, resolve
 from dits_adapter.space import EmbeddingSpace
 
 __all__ = [
