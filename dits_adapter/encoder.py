@@ -6,7 +6,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterable
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -134,9 +134,9 @@ class DITSQueryEncoder:
             "device": str(device),
             "steps": steps,
         }
-        chosen = _backend(fspath(id_or_path), **options)
-        made = cls(chosen, strength=strength, on_mismatch=on_mismatch)
-        made._name, made._options = absolute_name(id_or_path), options
+        name = absolute_name(id_or_path)
+        made = cls(_backend(name, **options), strength=strength, on_mismatch=on_mismatch)
+        made._name, made._options = name, options
         return made
 
     @property

@@ -1,8 +1,27 @@
-"""Every error the package raises on purpose: what was wrong, where, and what to do about it."""
+"""Errors of the package; their messages name the place, the value and the remedy.
+
+DITSError
+├── ArtifactError       a saved adapter or encoder that cannot be loaded
+├── SpaceMismatchError  vectors of two embedding spaces
+├── StoreError          a vector store or a collection
+├── VideoError          a video file
+├── MissingExtraError   a package that is not installed (also an ImportError)
+└── InputError          a bad argument (also a ValueError)
+"""
 
 from __future__ import annotations
 
 from os import PathLike, fspath
+
+__all__ = [
+    "ArtifactError",
+    "DITSError",
+    "InputError",
+    "MissingExtraError",
+    "SpaceMismatchError",
+    "StoreError",
+    "VideoError",
+]
 
 
 class DITSError(Exception):
@@ -10,19 +29,19 @@ class DITSError(Exception):
 
 
 class ArtifactError(DITSError):
-    """A saved adapter that cannot be trusted: damaged, incomplete, of an unknown version, or pickled."""
+    """Saved adapter or encoder that cannot be loaded: missing, damaged, pickled, or of an unknown kind."""
 
 
 class SpaceMismatchError(DITSError):
-    """Two things that should live in one embedding space do not: adapter, encoder, cache or collection."""
+    """Adapter, encoder, cache or collection of another embedding space than what it is used with."""
 
 
 class StoreError(DITSError):
-    """A vector store that cannot be reached, read or written, or a collection that is not what it should be."""
+    """Vector store that cannot be reached, read or written, or a collection that is not as it should be."""
 
 
 class VideoError(DITSError):
-    """A file from which no frames can be had.
+    """Video file that gives no frames.
 
     Attributes:
         path: the file, as given.
@@ -39,7 +58,7 @@ class VideoError(DITSError):
 
 
 class MissingExtraError(DITSError, ImportError):
-    """A package is not installed; the message holds the pip line that installs it.
+    """Package that is not installed; the message holds the pip line that installs it.
 
     Args:
         package: its name.
@@ -53,4 +72,4 @@ class MissingExtraError(DITSError, ImportError):
 
 
 class InputError(DITSError, ValueError):
-    """A value handed to a function is not one it accepts; the message names the row, the value and the remedy."""
+    """Argument that a function does not accept; the message names the row, the value and the remedy."""

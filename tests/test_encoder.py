@@ -255,11 +255,21 @@ class TestSentenceTransformer:
 def test_importing_the_package_loads_nothing_heavy():
     code = (
         "import sys, dits_adapter; dir(dits_adapter);"
-        "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'qdrant_client', 'decord') "
+        "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'qdrant_client', 'av', 'decord') "
         "if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_sentence_transformers_is_imported_for_its_model_alone(saved):
+    code = (
+        "import sys; from dits_adapter import DITSQueryEncoder;"
+        f"DITSQueryEncoder.from_pretrained({str(saved)!r}, backend='torch').encode_query('a dog');"
+        "assert 'torch' in sys.modules; print('sentence_transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_a_bare_clip_is_plain_and_says_so(tiny_clip):

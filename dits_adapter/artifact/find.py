@@ -6,7 +6,7 @@ import json
 from os import PathLike, fspath
 from pathlib import Path
 
-from dits_adapter.artifact.config import CONFIG, ENCODER, ONNX
+from dits_adapter.artifact.config import CONFIG, ENCODER, ONNX, WEIGHTS
 from dits_adapter.errors import ArtifactError
 from dits_adapter.hub import bundled, download, download_file, resolve
 from dits_adapter.space import EmbeddingSpace
@@ -79,7 +79,9 @@ def find_adapter(
             folder = download_file(fspath(id_or_path), CONFIG, revision).parent
         except ArtifactError:  # no config, no such repository, no network: loading it as an encoder says which
             return None
-    return find_artifact(id_or_path, revision, onnx=onnx) if is_artifact(folder) else None
+    if is_artifact(folder) or (folder / WEIGHTS).is_file():  # with a damaged config, reading it says so
+        return find_artifact(id_or_path, revision, onnx=onnx)
+    return None
 
 
 def find_encoder(folder: Path, space: EmbeddingSpace) -> str:

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from dits_adapter.sampler.network import LAYER_NORM_EPS, DiTBlock, Mlp
 from dits_adapter.sampler.sampler import TruncatedSampler
 
+__all__ = ["FoldedSampler"]
+
 
 def _linear(weight: Tensor, bias: Tensor, like: Tensor) -> nn.Linear:
     """Return a linear layer with the given weights, in dtype and on the device of `like`."""
@@ -33,7 +35,7 @@ def _linear(weight: Tensor, bias: Tensor, like: Tensor) -> nn.Linear:
     return layer
 
 
-class FoldedBlock(nn.Module):
+class _FoldedBlock(nn.Module):
     """A `DiTBlock` whose attention is one linear map and whose modulation comes from outside."""
 
     def __init__(self, block: DiTBlock) -> None:
@@ -80,7 +82,7 @@ class FoldedSampler(nn.Module):
         width, like = self.config.width, network.x_embedder.weight
         self.start = None if sampler.start is None else _linear(sampler.start.weight, sampler.start.bias, like)
         self.x_embedder = _linear(like, network.x_embedder.bias, like)
-        self.blocks = nn.ModuleList(FoldedBlock(block) for block in network.blocks)  # type: ignore[arg-type]
+        self.blocks = nn.ModuleList(_FoldedBlock(block) for block in network.blocks)  # type: ignore[arg-type]
 
         steps = torch.arange(self.config.steps, 0, -1, device=like.device)
         chi = torch.as_tensor(sampler.schedule.chi, device=like.device)[steps - 1]

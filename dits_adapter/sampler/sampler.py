@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from dits_adapter.sampler.network import AlignmentNetwork, Condition, Start, affine_start
 from dits_adapter.sampler.schedule import NoiseSchedule
 
+__all__ = ["SamplerConfig", "TruncatedSampler"]
+
 
 class SamplerConfig(BaseModel):
     """Everything that defines the sampler except its weights.

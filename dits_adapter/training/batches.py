@@ -9,7 +9,9 @@ from torch import Tensor
 
 from dits_adapter.training.config import TrainingConfig
 
-NEIGHBORS = 10
+__all__ = ["Batches", "nearest_videos"]
+
+_NEIGHBORS = 10
 
 
 def nearest_videos(video: Tensor, neighbors: int, chunk: int = 1024) -> Tensor:
@@ -31,7 +33,7 @@ class Batches:
         self._hard = int(config.hard_negatives * self._size)
         self.count = len(labels) // self._size
         if self._hard:
-            self._near = nearest_videos(video, NEIGHBORS).cpu()
+            self._near = nearest_videos(video, _NEIGHBORS).cpu()
             self._texts_of = torch.argsort(self._labels, stable=True)
             self._first = torch.searchsorted(self._labels[self._texts_of], torch.arange(len(video) + 1))
 

@@ -31,7 +31,9 @@ from dits_adapter.training.rows import Recipes, standard_rows
 from dits_adapter.training.run import fit
 from dits_adapter.training.state import best_epoch
 
-TIMING_ROUNDS = 100
+__all__ = ["check_splits", "compare", "fit_all", "tabulate"]
+
+_TIMING_ROUNDS = 100
 
 
 def compare(
@@ -188,7 +190,7 @@ def _time(adapters: Mapping[str, Adapter], texts: NDArray[np.float32]) -> dict[s
     torch.set_num_threads(1)
     try:
         taken: dict[str, list[float]] = {name: [] for name in adapters}
-        for round_ in range(TIMING_ROUNDS + 1):
+        for round_ in range(_TIMING_ROUNDS + 1):
             query = texts[round_ % len(texts)][None]
             for name, adapter in adapters.items():
                 start = time.perf_counter()

@@ -13,6 +13,8 @@ from dits_adapter.adapters import Adapter, adapter_entry, fresh_adapter
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
 
+__all__ = ["JOINT_PRESETS", "PAPER_SAMPLER", "PRESETS", "BaseRecipe", "JointRecipe", "Recipe", "TrainingConfig"]
+
 R = TypeVar("R", bound="BaseRecipe")
 
 

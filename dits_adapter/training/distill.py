@@ -33,13 +33,15 @@ from dits_adapter.training.losses import Objective, contrastive_loss
 from dits_adapter.training.run import calibrate, describe, sizes, warn_if_few
 from dits_adapter.training.state import Epoch, best_epoch
 
+__all__ = ["TRAJECTORY_WEIGHT", "Distillation", "distill", "follow", "student_of"]
+
 TRAJECTORY_WEIGHT = 10.0
 """Weight of the mean 1 − cosine to the teacher's points beside the contrastive loss."""
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """What came of a distillation.
+    """Result of a distillation.
 
     Attributes:
         student: the distilled adapter.

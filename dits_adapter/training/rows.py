@@ -11,6 +11,17 @@ from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 from dits_adapter.training.initial import LEARNING_RATES
 
+__all__ = [
+    "STEPS",
+    "Recipes",
+    "best_mlp_recipe",
+    "best_recipe",
+    "equal_cost_depth",
+    "schedule",
+    "selected_rows",
+    "standard_rows",
+]
+
 STEPS = (1, 5, 10)
 """Truncated timesteps T' of the DITS rows."""
 

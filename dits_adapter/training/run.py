@@ -32,13 +32,24 @@ from dits_adapter.training.initial import fit_closed_form, initialize
 from dits_adapter.training.loop import evaluate, train
 from dits_adapter.training.state import Epoch, best_epoch
 
-TELLING = 5.0
+__all__ = [
+    "TrainingReport",
+    "calibrate",
+    "calibrate_scores",
+    "describe",
+    "fit",
+    "sizes",
+    "train_artifact",
+    "warn_if_few",
+]
+
+_MAX_ERROR = 5.0
 """Half-width in points of R@1 beyond which a test split is called too small to tell adapters apart."""
 
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What came of a run.
+    """Result of a training run.
 
     Attributes:
         artifact: the trained adapter.
@@ -185,7 +196,7 @@ def calibrate(adapter: Adapter, held: Pairs) -> Calibration | None:
 
 
 def calibrate_scores(scores: Scores, labels: np.ndarray) -> Calibration | None:
-    """The same for cosines that are there already; see `fit_calibration`."""
+    """Calibrate probabilities on cosines; see `fit_calibration`. None, with a warning, where they are unfit."""
     try:
         return fit_calibration(scores, labels).calibration
     except InputError as error:
@@ -196,7 +207,7 @@ def calibrate_scores(scores: Scores, labels: np.ndarray) -> Calibration | None:
 def warn_if_few(test: Pairs, so: str) -> None:
     """Warn where a test split is too small to tell adapters apart; `so` is what follows, for the message."""
     error = 196 * math.sqrt(0.25 / len(test.video))
-    if error > TELLING:
+    if error > _MAX_ERROR:
         message = f"the {len(test.video)} test videos fix R@1 to about ± {error:.0f} points only; {so}"
         warnings.warn(message, stacklevel=3)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from dits_adapter._files import write_atomically
 from dits_adapter.adapters import Adapter
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError
@@ -133,7 +133,7 @@ class TrainingState:
         return mean
 
     def _identity(self) -> str:
-        """What a checkpoint must share with the run that resumes from it."""
+        """Return the facts that a checkpoint shares with the run that resumes from it, as JSON."""
         data = [len(self.text), len(self.video), float(self.text.sum()), float(self.video.sum())]
         recipe = {**self.config.model_dump(mode="json"), "learning_rate": self.rate}
         return json.dumps([self.adapter.config.model_dump(mode="json"), recipe, data])
@@ -150,9 +150,8 @@ class TrainingState:
             tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
         metadata = {"run": self._identity(), "history": json.dumps([asdict(epoch) for epoch in history])}
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.part")
-        save_file({key: value.contiguous().clone() for key, value in tensors.items()}, scratch, metadata)
-        os.replace(scratch, path)
+        with write_atomically(path) as part:
+            save_file({key: value.contiguous().clone() for key, value in tensors.items()}, part, metadata)
 
     def restore(self, path: Path) -> list[Epoch]:
         """Go on from a checkpoint; returns the epochs that it has behind it."""

@@ -196,7 +196,8 @@ def test_it_runs_without_torch(exported, backend):
         f"encoder = DITSQueryEncoder.from_pretrained({str(exported)!r}, backend={backend!r});"
         "assert encoder.encode_query('a dog').shape == (32,);"
         "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'safetensors', 'scipy', 'sklearn', "
-        "'huggingface_hub', 'qdrant_client', 'av', 'onnx') if m in sys.modules])"
+        "'huggingface_hub', 'qdrant_client', 'qdrant_edge', 'grpc', 'av', 'decord', 'PIL', 'onnx') "
+        "if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -29,7 +29,7 @@ from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.video.encoder import VideoEncoder
-from tests.data.fakes import FRAMES, WIDTH, FakeClip, write_pairs
+from tests.data.fakes import FRAMES, WIDTH, FakeTexts, write_pairs
 from tests.stores.fakes import fake_space, unit
 from tests.stores.own_store import SqliteStore
 from tests.video.clips import picture, write_clip
@@ -141,7 +141,7 @@ def test_a_video_without_usable_vectors_is_a_failure(segments, reason, tmp_path,
     )
     monkeypatch.setattr(EmbeddingSpace, "of", lambda *_, **__: space)
     pairs = write_pairs(tmp_path / "pairs.jsonl", [{"id": "good", "text": "a"}, {"id": "v", "text": "b"}])
-    report = embed_from_store(pairs, tmp_path / "cache", FakeClip(), store, progress=False)
+    report = embed_from_store(pairs, tmp_path / "cache", FakeTexts(), store, progress=False)
     (failed,) = report.failures
     assert (failed.id, report.videos, report.skipped_texts) == ("v", 1, 1)
     assert failed.reason.startswith(reason)

@@ -126,7 +126,7 @@ def test_search_from_the_shell_reranks_what_it_searched_with(
     ("options", "message"),
     [
         (["--rerank", "xpool"], "the adapter tiny-dits has no X-Pool head"),
-        (["--candidates", "20"], "nothing is re-ranked; say how"),
+        (["--candidates", "20"], "nothing is re-ranked; choose how"),
         (["--candidates", "5", "--rerank", "maxsim"], "candidates is 5"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dits_adapter.errors import ArtifactError, DITSError, InputError, VideoError
 from dits_adapter.evaluation.metrics import ranks
 from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.joint import _model as module
+from dits_adapter.training.joint import train as joint
 from dits_adapter.xpool import XPool, XPoolScores
 from tests.conftest import embed_images
 from tests.training.joint.blocks import Clips, same, train, weights
@@ -180,3 +182,9 @@ def test_the_other_adapters_train_jointly_too(tiny_clip, tmp_path):
 def test_adapters_that_are_for_frozen_mode(settings, tiny_clip, tmp_path):
     with pytest.raises(InputError, match="is for frozen mode"):
         train(Clips(20), tmp_path / "out", tiny_clip, **settings)
+
+
+def test_an_encoder_that_is_no_clip(tmp_path, monkeypatch):
+    monkeypatch.setattr(joint, "load_encoder", lambda *_, **__: SimpleNamespace(name="some-siglip"))
+    with pytest.raises(InputError, match="some-siglip is no CLIP; joint training trains CLIPs alone"):
+        train(Clips(20), tmp_path / "out", "some-siglip")
