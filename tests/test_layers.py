@@ -169,10 +169,11 @@ LIBRARY = """
 import json, sys
 sys.modules |= dict.fromkeys(json.loads(sys.argv[1]))
 import dits_adapter
-from dits_adapter import DITSQueryEncoder, open_store
+from dits_adapter import DITSQueryEncoder, VideoEncoder, open_store
 from dits_adapter.errors import MissingExtraError
 calls = {name: lambda name=name: getattr(dits_adapter, name) for name in dits_adapter.__all__}
 calls["from_pretrained"] = lambda: DITSQueryEncoder.from_pretrained("demo-linear")
+calls["videos"] = lambda: VideoEncoder.from_pretrained("demo-clip")
 calls["open"] = lambda: open_store("a-folder")
 for name, call in calls.items():
     try:
@@ -189,7 +190,7 @@ def test_the_library_names_the_extras_that_slim_lacks():
     )
     assert done.returncode == 0, done.stderr
     messages = dict(json.loads(line) for line in done.stdout.splitlines())
-    assert {"VideoEncoder", "QdrantStore", "AsyncQdrantStore", "from_pretrained", "open"} <= messages.keys()
+    assert {"QdrantStore", "AsyncQdrantStore", "from_pretrained", "videos", "open"} <= messages.keys()
     assert not {"DITSQueryEncoder", "EmbeddingSpace", "DITSError", "open_store"} & messages.keys()
     for name, message in messages.items():
         assert re.search(r'pip install "dits-adapter\[(torch|video|qdrant|training)\]"$', message), name

@@ -48,9 +48,9 @@ def _gap(args: argparse.Namespace) -> int:
     adapter = artifact.adapter.for_inference()
     text, video = unit(pairs.text), unit(pairs.video)[pairs.labels]
     adapted = unit(adapter.adapt(pairs.text))
-    found = {"plain CLIP": GapStatistics.of(text, video), "adapted": GapStatistics.of(adapted, video)}
+    statistics = {"plain CLIP": GapStatistics.of(text, video), "adapted": GapStatistics.of(adapted, video)}
     print(f"{'':12}{'means apart':>12}{'L2':>8}{'L1':>8}{'cosine':>8}   ({len(pairs)} pairs)")
-    for name, s in found.items():
+    for name, s in statistics.items():
         print(f"{name:12}{s.means_apart:12.3f}{s.l2:8.3f}{s.l1:8.2f}{s.cosine:8.3f}")
     args.out.mkdir(parents=True, exist_ok=True)
     gap_picture(text, adapted, video, args.out / "plane.png", caption=str(args.pairs))
@@ -61,7 +61,7 @@ def _gap(args: argparse.Namespace) -> int:
             queries = torch.from_numpy(pairs.text[np.sort(chosen)])
             path = [queries, *adapter.trajectory(queries)]  # the flow may start beyond the query
         trajectories(torch.stack(path).numpy(), text, unit(pairs.video), args.out / "trajectories.png")
-    statistics = {name: asdict(s) for name, s in found.items()}
-    (args.out / "statistics.json").write_text(json.dumps(statistics, indent=1) + "\n", "utf-8")
+    written = {name: asdict(s) for name, s in statistics.items()}
+    (args.out / "statistics.json").write_text(json.dumps(written, indent=1) + "\n", "utf-8")
     print(f"pictures and figures in {args.out}")
     return 0

@@ -85,8 +85,8 @@ def chosen_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) 
         "vector": getattr(args, "vector", None),
         "trust_foreign": getattr(args, "trust_foreign", False) or None,
     }
-    given = {name: value for name, value in options.items() if value is not None}
-    return open_store(args.store, args.collection, **given)
+    chosen = {name: value for name, value in options.items() if value is not None}
+    return open_store(args.store, args.collection, **chosen)
 
 
 def qdrant_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) -> QdrantStore:

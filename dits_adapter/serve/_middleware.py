@@ -58,7 +58,7 @@ class SecureHeaders:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the application answer, and add the headers to its response."""
+        """Add the headers to the response of the application."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
