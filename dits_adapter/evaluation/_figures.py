@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from dits_adapter.errors import MissingExtraError
 from dits_adapter.evaluation.calibration import HITS, CalibrationFit
 
-__all__ = ["gap_histograms", "gap_picture", "new_axes", "reliability_plot", "trajectories"]
+__all__ = [
+    "ADAPTED",
+    "TEXT",
+    "VIDEO",
+    "gap_histograms",
+    "gap_picture",
+    "new_axes",
+    "reliability_plot",
+    "trajectories",
+]
 
 TEXT, VIDEO, ADAPTED = "#c2571a", "#1f6f8b", "#4a8f29"
 
