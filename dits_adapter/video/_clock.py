@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 __all__ = ["Clock", "Gaps", "find_gaps", "read_clock"]
 
-Ticks = npt.NDArray[np.int64]
+_Ticks = npt.NDArray[np.int64]
 
 _DISTINCT = 0.9
 """Share of the frames that must have a time of their own; with fewer, times are no order."""
@@ -55,12 +55,12 @@ class Clock(NamedTuple):
         remark: what was repaired; empty where nothing was.
     """
 
-    shown: Ticks
+    shown: _Ticks
     ordered: bool
     remark: str
 
 
-def read_clock(shown: Ticks, decoded: Ticks, *, frame: float, unit: float, timed: bool) -> Clock:
+def read_clock(shown: _Ticks, decoded: _Ticks, *, frame: float, unit: float, timed: bool) -> Clock:
     """Find resets and repeated times in the times of a file's frames, and mend them.
 
     A recording that was joined from several starts its clock again at each; the parts are set one behind the

@@ -138,10 +138,13 @@ def read_frame_index(path: str, limits: DecodeLimits) -> FrameIndex:
         ) from None
     if promised <= first:  # a duration that is counted from the first frame, not from zero
         reached -= first
+    index = _index_of(path, frames, name, number, rate, time_base, untimed)
     whole = name in _MEASURED or (name == "avi" and _is_whole_riff(path, size))
+    if index.remark and not index.display_order:  # a clock that is wrong does not tell how much is there
+        whole = True
     if not whole and promised - reached > max(0.5, 0.1 * promised):
         raise VideoError(path, f"is truncated: {promised:.2f} s long by its header, data for {reached:.2f} s")
-    return _index_of(path, frames, name, number, rate, time_base, untimed)
+    return index
 
 
 def _index_of(
