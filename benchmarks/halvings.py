@@ -4,8 +4,8 @@
 `dits-adapter embed` or `dits-adapter import`, whose videos may have several texts.
 
 Half of the videos, drawn at random, are the collection, and their texts the queries. The other half is all that
-an adapter may learn from: its texts are the queries of a bank, its pairs what is fitted. This is done ten times. Each
-row is compared with plain CLIP on the same queries; ± is the standard error of the mean difference over the
+an adapter may learn from: its texts are the queries of a bank, its pairs what is fitted. This is done ten times.
+Each row is compared with plain CLIP on the same queries; ± is the standard error of the mean difference over the
 halvings, which share videos: the truth may be further off by somewhat more than it says.
 """
 
