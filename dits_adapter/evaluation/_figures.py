@@ -126,7 +126,7 @@ def trajectories(
     video: NDArray[np.floating],
     path: str | PathLike[str],
 ) -> None:
-    """Draw the way of some queries through the sampler over the two principal components of both modalities.
+    """Draw the path of some queries through the sampler over the two principal components of both modalities.
 
     Args:
         paths: [v_{T'}, …, v_0] of some queries, (T' + 1, n, d); normalized here.

@@ -33,7 +33,7 @@ def read_clip(video: str, frames: int, transform: _Transform) -> NDArray[Any]:
 def find_failures(
     videos: Sequence[str], frames: int, read: ReadClip = read_clip, *, workers: int = 4, progress: bool = True
 ) -> list[VideoError]:
-    """Decode every video once and return the errors, before hours of training have been spent.
+    """Decode every video once, before the training, and return the errors.
 
     Args:
         videos: files.
