@@ -1,6 +1,6 @@
 """How far probabilities of scores can be trusted: `python -m benchmarks.calibration`.
 
-Platt's logistic regression, which `dits_adapter.calibration` is, and isotonic regression are both fitted on all
+Platt's logistic regression, which `dits_adapter.evaluation.calibration` is, and isotonic regression are both fitted on all
 pairs of the val split, whose library has one size, and judged on the test split in libraries of other sizes, also
 where the library lacks the video that a query was written for (told: N / share in place of N). Judged are the ten
 best hits of each query.

@@ -4,7 +4,7 @@
     python -m benchmarks.mteb msrvtt --root DIR --encoder my-adapter   # the test split on disk as a task for mteb
     python -m benchmarks.mteb msrvtt --hub --encoder my-adapter        # mteb's own task: msrvtt, vatex, didemo
 
-Prints what mteb finds and what `dits_adapter.metrics` finds with the vectors that mteb was given. mteb's own tasks
+Prints what mteb finds and what `dits_adapter.evaluation.metrics` finds with the vectors that mteb was given. mteb's own tasks
 have other clips than the papers' (its MSR-VTT 879 of the 1,000; its VATEX one caption a video): a cross-check of
 the encoder, and no figure to print beside the papers'.
 """

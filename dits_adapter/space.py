@@ -173,7 +173,7 @@ class EmbeddingSpace(BaseModel):
         return differences
 
     def require(self, other: EmbeddingSpace, *, mine: str, theirs: str) -> None:
-        """Refuse `other` unless it is this space.
+        """Refuse another space than this one.
 
         Args:
             other: the space to compare with.

@@ -26,7 +26,7 @@ BUNDLED_FILES = (".json", ".safetensors", ".txt")
 
 
 def require_free(target: Path) -> None:
-    """Refuse a folder that an artifact could not be written to, before work is done for it.
+    """Refuse a folder that an artifact cannot be written to; called before the work.
 
     Raises:
         ArtifactError: the folder exists and holds something else than an artifact, or is a file.
@@ -36,7 +36,7 @@ def require_free(target: Path) -> None:
 
 
 def is_artifact(folder: Path) -> bool:
-    """Tell whether a local folder holds one of our artifacts (as against an encoder, say)."""
+    """Tell whether a local folder holds an artifact (and not an encoder, for example)."""
     try:
         return bool(json.loads((folder / CONFIG).read_text("utf-8")).get("format") == "dits_adapter")
     except (OSError, ValueError, AttributeError):
@@ -44,7 +44,7 @@ def is_artifact(folder: Path) -> bool:
 
 
 def is_exported(folder: Path) -> bool:
-    """Tell whether the artifact in a local folder has an ONNX form, too."""
+    """Tell whether the artifact in a local folder has an ONNX form."""
     return (folder / ONNX / CONFIG).is_file()
 
 
@@ -66,7 +66,7 @@ def find_artifact(id_or_path: str | PathLike[str], revision: str | None = None, 
 def find_adapter(
     id_or_path: str | PathLike[str], revision: str | None = None, *, onnx: bool = False
 ) -> Path | None:
-    """Return the local folder of a trained adapter as `find_artifact`; None where the name is of something else.
+    """Return the local folder of a trained adapter as `find_artifact`; None where the name is of no adapter.
 
     Of a hub repository that holds something else, nothing but its config is downloaded.
 

@@ -41,7 +41,7 @@ class Artifact:
         space: the embedding space that it was trained in.
         training: record of its training, by name: data, recipe, base model.
         metrics: held-out retrieval figures.
-        calibration: probabilities of its scores at full strength (`evaluation.calibration.fit_calibration`).
+        calibration: probabilities of its scores at full strength (`fit_calibration`).
         encoder: of a joint adapter, the folder with the encoder that was trained along.
         xpool: of a joint adapter, the head that pools frames under a query, to re-rank with.
     """

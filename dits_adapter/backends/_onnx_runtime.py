@@ -1,4 +1,4 @@
-"""The ONNX backend: an adapter as `dits-adapter export` writes it, on ONNX Runtime, tokenizers and NumPy."""
+"""ONNX backend: an adapter that `dits-adapter export` wrote, on ONNX Runtime, tokenizers and NumPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PyTorch backend: an encoder as `load_encoder` loads it, and the trained adapter."""
+"""PyTorch backend: an encoder from `load_encoder`, and the trained adapter."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class QueryAdapter(Module):  # type: ignore[misc]
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> QueryAdapter:
-        """Read what `save` wrote, from a folder or the hub."""
+        """Load a module that `save` wrote, from a folder or the hub."""
         where = {
             key: options[key]
             for key in ("token", "cache_folder", "revision", "local_files_only")
@@ -64,7 +64,7 @@ class QueryAdapter(Module):  # type: ignore[misc]
 
 
 def sentence_transformer(backend: TorchBackend, strength: float) -> SentenceTransformer:
-    """Build the model; it shares the backend's encoder and adapter.
+    """Build the sentence-transformers model, which shares the backend's encoder and adapter.
 
     Args:
         backend: encoder and adapter.

@@ -58,7 +58,7 @@ def encode_ids(ids: Sequence[str], width: int) -> NDArray[np.uint8]:
 
 
 def check_id(name: str) -> str:
-    """Return a video's id, if it can be one.
+    """Return a video's id after checking it.
 
     Raises:
         InputError: the id is empty, too long for a cache, or holds a NUL.
@@ -69,7 +69,7 @@ def check_id(name: str) -> str:
 
 
 def id_digest(name: str) -> bytes:
-    """Return 16 bytes that stand for an id."""
+    """Return the 16-byte digest of an id."""
     return hashlib.blake2b(name.encode(), digest_size=16).digest()
 
 

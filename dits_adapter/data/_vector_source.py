@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 __all__ = ["BLOCK_ROWS", "TextBlock", "VectorFiles", "VectorSource", "VideoBlock"]
 
 BLOCK_ROWS = 1024
-"""Rows that are read at a time."""
+"""Number of rows that are read at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorFiles:
-    """Files of vectors that something else made; the formats are in the description of `import_vectors`' module.
+    """Files of vectors that were made elsewhere, in the formats that the module of `import_vectors` describes.
 
     Attributes:
         texts: .npy or .parquet; not normalized, as the encoder gives them.

@@ -44,7 +44,7 @@ _UNIT_TOLERANCE = 1e-3
 
 
 class CacheWriter:
-    """Writer of a new cache, or of the rest of one that was begun; a context manager that keeps other writers out.
+    """Writer of a new or unfinished cache; a context manager that excludes other writers.
 
     Args:
         folder: new, empty, or a cache that was begun with the same arguments.

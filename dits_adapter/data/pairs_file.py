@@ -52,7 +52,7 @@ class _Line(NamedTuple):
 
 
 class PairsFile:
-    """File of pairs, read through once and checked. It keeps 8 bytes a line in memory.
+    """File of pairs, read through once and checked; 8 bytes a line stay in memory.
 
     Args:
         path: the JSONL file.

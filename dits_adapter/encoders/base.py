@@ -79,7 +79,7 @@ class TransformersEncoder(Encoder, Protocol):
 
 @dataclass(frozen=True)
 class EncoderFamily:
-    """Encoders whose checkpoints one function loads.
+    """Family of encoders, whose checkpoints one function loads.
 
     Attributes:
         model_type: value of `model_type` in their config.json.

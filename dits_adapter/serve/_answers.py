@@ -7,7 +7,7 @@ from pydantic import BaseModel
 __all__ = ["About", "Map", "Point", "SearchResult", "SideBySide"]
 
 Point = tuple[float, float]
-"""Position on the map."""
+"""Position (x, y) on the map."""
 
 
 class SearchResult(BaseModel):

@@ -195,7 +195,7 @@ class QdrantCollection:
         self._tenant_checked = True
 
     def following(self, plan: Callable[[], RequestPlan[T]]) -> RequestPlan[T]:
-        """Follow a plan, and again where the collection that the alias meant is gone and it means another one."""
+        """Run a plan, and repeat it where the alias has moved to another collection meanwhile."""
         try:
             return (yield from plan())
         except (UnexpectedResponse, grpc.RpcError) as error:

@@ -43,7 +43,7 @@ _RESERVE = 64 << 20
 killed on the spot: better to stop a little earlier, with a sentence. A server keeps as much free for its log."""
 
 _FORBIDDEN = '<>:"/\\|?*'
-"""In names of collections, as on a server, and with it on every file system."""
+"""Characters forbidden in names of collections: those of a server, which cover all file systems."""
 
 
 def is_store(folder: Path) -> bool:
