@@ -2,8 +2,8 @@
 
 Platt's logistic regression (`dits_adapter.evaluation.calibration`) and isotonic regression are both fitted on all
 pairs of the val split, a collection of one size, and measured on the test split in collections of other sizes,
-also where the collection lacks the video that a query was written for (told: N / share in place of N). Measured are
-the ten best hits of each query.
+also where the collection lacks the video that a query was written for (told: N / share in place of N). Measured
+are the ten best hits of each query.
 
 Without `--vectors`, the generated clips (not real video) are made and embedded first, in some minutes.
 """

@@ -83,8 +83,8 @@ class Kept:
             elsewhere.
         disk: MiB of the folder of the files; None for a server elsewhere.
         searches: rows of `measure_recall` for `plain` and `adapted` queries.
-        calls: for `plain` and `adapted` queries, p50 and p99 milliseconds of `QdrantStore.search`, which groups the
-            segments by video and fetches their payload.
+        calls: for `plain` and `adapted` queries, p50 and p99 milliseconds of `QdrantStore.search`, which groups
+            the segments by video and fetches their payload.
     """
 
     quantization: str

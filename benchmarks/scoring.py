@@ -1,4 +1,4 @@
-"""Every scorer on one test split, for some adapters' queries."""
+"""Comparison of all scorers on one test split, for some adapters' queries."""
 
 from __future__ import annotations
 

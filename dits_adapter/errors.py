@@ -33,7 +33,7 @@ class ArtifactError(DITSError):
 
 
 class SpaceMismatchError(DITSError):
-    """Adapter, encoder, cache or collection of another embedding space than what it is used with."""
+    """Adapter, encoder, cache or collection of another embedding space than its counterpart."""
 
 
 class StoreError(DITSError):

@@ -52,7 +52,7 @@ class Embedder(Protocol):
         """Embed texts, `batch_size` a forward pass: (n, d) float32, not normalized."""
 
     def preprocess(self, frames: Sequence[NDArray[np.uint8]]) -> FloatArray:
-        """Turn (h, w, 3) RGB frames, each for itself, into what `embed` takes: (n, …) float32."""
+        """Turn (h, w, 3) RGB frames, each for itself, into the input of `embed`: (n, …) float32."""
 
     def embed(self, clips: Sequence[FloatArray], batch_size: int = 96) -> EmbeddedClips:
         """Embed clips of equally many preprocessed frames, (f, …) each.
@@ -143,7 +143,7 @@ class EmbeddingSpace(BaseModel):
         return f"{self.encoder} [{self.fingerprint}; d={self.width}, {self.frames} frames, {self.pooling}]"
 
     def differences(self, other: EmbeddingSpace) -> list[str]:
-        """List in words what keeps vectors of the two spaces from being compared; empty if nothing does.
+        """List in words the differences that keep vectors of two spaces from being compared; empty if none do.
 
         Weights that differ in their bytes but not in what they compute (a half-precision copy) pass with a
         warning: the canaries decide.

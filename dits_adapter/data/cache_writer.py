@@ -182,7 +182,7 @@ class CacheWriter:
         frames: ArrayLike | None,
         failures: Sequence[FailedVideo] = (),
     ) -> None:
-        """Write the videos of a span, in place of what was written of it before.
+        """Write the videos of a span, in the place of its earlier shard.
 
         Args:
             span: one of `index.videos.spans()`.

@@ -220,7 +220,7 @@ def _warn_of_norms(vectors: NDArray[Any], encoder: Encoder, source: VectorSource
 
 
 def _warn_if_unrelated(cache: EmbeddingCache, source: VectorSource) -> None:
-    """Warn if texts are no nearer to their own videos than to others, and of what could not be checked."""
+    """Warn if texts are no nearer to their own videos than to others, or if that could not be checked."""
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(len(cache.text), min(_SAMPLED_PAIRS, len(cache.text)), replace=False))
     own, text = cache.labels[rows], unit(cache.text[rows])

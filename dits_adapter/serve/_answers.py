@@ -11,7 +11,7 @@ Point = tuple[float, float]
 
 
 class SearchResult(BaseModel):
-    """One segment that a search returned.
+    """Segment that a search returned.
 
     Attributes:
         video: URL of the file; None unless ingestion recorded it, since no other file may be read.

@@ -95,7 +95,7 @@ class VideoStore(ABC):
 
     @property
     def collection(self) -> str:
-        """Name of the collection itself, once it is known what an alias means."""
+        """Name of the collection behind `name`, once an alias is resolved."""
         return self.name
 
     @property
@@ -191,7 +191,7 @@ class VideoStore(ABC):
         return nullcontext()
 
     def finish(self) -> None:  # noqa: B027 - most databases index by themselves
-        """Complete the index over what was written, where the database does not do so by itself."""
+        """Complete the index over the written segments, where the database does not do so by itself."""
 
     def search(
         self, query_vector: ArrayLike, request: SearchRequest | None = None, **options: Unpack[SearchOptions]

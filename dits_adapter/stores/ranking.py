@@ -1,4 +1,4 @@
-"""Exact ranking: what stores do alike with segments and frames that they hold in memory.
+"""Exact ranking of segments and frames in memory, shared by stores.
 
 `exact_search` is the whole search of a database that has none of its own; a database with an index uses the parts.
 """

@@ -33,7 +33,7 @@ Reranker = Callable[[Sequence[NDArray[np.floating]]], NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Hit:
-    """One segment that matches a query.
+    """Hit of a search: a segment that matches the query.
 
     Attributes:
         id: of the segment in its store.

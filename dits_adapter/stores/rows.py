@@ -106,7 +106,7 @@ class CollectionMetadata(BaseModel):
 
     @property
     def segments_in_words(self) -> str:
-        """How videos are cut, for messages."""
+        """Description of how videos are cut, for messages."""
         if self.segment_seconds is None:
             return "whole videos"
         return f"segments of {self.segment_seconds:g} s overlapping by {self.overlap:g} s"
@@ -161,7 +161,7 @@ class VideoRecord:
 
 @dataclass(frozen=True, eq=False)
 class SegmentRow:
-    """One segment of a video as ingestion produces it and any store can keep it.
+    """Row of one segment of a video, as ingestion produces it and any store can keep it.
 
     Times are rounded to microseconds, so that they and the id come out the same from every run.
 

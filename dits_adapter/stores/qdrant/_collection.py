@@ -1,4 +1,4 @@
-"""A Qdrant collection as its readers see it: checked, and pinned to what its alias meant when it was opened.
+"""Qdrant collection for its readers: checked, and pinned to the target of its alias at opening.
 
 Its methods are plans (`_requests`), which `QdrantStore` and `AsyncQdrantStore` follow alike.
 """

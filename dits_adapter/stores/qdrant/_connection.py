@@ -147,7 +147,7 @@ class Connection:
         self._client = self._connect()
 
     def translate_errors(self) -> AbstractContextManager[None]:
-        """Turn what the client raises into a StoreError that says what to do."""
+        """Turn errors of the client into a `StoreError` that names the remedy."""
         return translate_errors(self.location)
 
     def run(self, plan: RequestPlan[T], *, patience: float | None = None) -> T:

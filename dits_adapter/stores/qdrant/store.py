@@ -146,7 +146,7 @@ class QdrantStore(VideoStore):
 
     @property
     def client(self) -> QdrantBase:
-        """The Qdrant client behind the store, for whatever this class does not offer.
+        """Qdrant client behind the store, for operations that this class does not offer.
 
         For a folder it is an `EdgeClient`, which has the methods of a `QdrantClient` that make sense there.
 
@@ -157,7 +157,7 @@ class QdrantStore(VideoStore):
 
     @property
     def collection(self) -> str:
-        """Name of the collection itself, once it is known what an alias means."""
+        """Name of the collection behind `name`, once an alias is resolved."""
         return self._collection.target
 
     @property
@@ -171,7 +171,7 @@ class QdrantStore(VideoStore):
         return self._connection.place
 
     def translate_errors(self) -> AbstractContextManager[None]:
-        """Turn errors of the client into a StoreError that says what to do."""
+        """Turn errors of the client into a `StoreError` that names the remedy."""
         return self._connection.translate_errors()
 
     def with_retry(self, request: Callable[[], T]) -> T:
@@ -294,7 +294,7 @@ class QdrantStore(VideoStore):
                 )
 
     def _index_payload(self, metadata: CollectionMetadata) -> None:
-        """Make what is missing of the indexes that ingestion and filters need."""
+        """Create the missing payload indexes of ingestion and filters."""
         fields: dict[str, Any] = {"video_id": models.UuidIndexParams(type=models.UuidIndexType.UUID)}
         fields["path"] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)
         fields[FAILURE] = fields["path"]
@@ -352,7 +352,7 @@ class QdrantStore(VideoStore):
             self.client.update_collection(self.collection, optimizers_config=diff)
 
     def finish(self) -> None:
-        """Index what was written since the last time. A server does that by itself; in a folder, ingestion does.
+        """Index the points that were written since the last call; a server indexes by itself, a folder here.
 
         Raises:
             StoreError: too little free space: the new index lies beside the old one until it is complete.

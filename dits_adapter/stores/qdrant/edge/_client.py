@@ -31,7 +31,7 @@ _DONE = models.UpdateResult(operation_id=None, status=models.UpdateStatus.COMPLE
 
 
 class EdgeClient(QdrantBase):
-    """The collections of a folder. One process at a time has it open; its threads may do whatever they like.
+    """Client of the collections of a folder, which one process at a time has open, with any number of threads.
 
     Methods take and return what those of `QdrantClient` do; those that are missing raise NotImplementedError.
     Whatever a folder cannot do (sparse vectors, shards, replicas, aliases) is refused by its name.
@@ -49,7 +49,7 @@ class EdgeClient(QdrantBase):
         self._folder = EdgeFolder(folder)
 
     def close(self, **kwargs: Any) -> None:
-        """Write down what is left and let others in; waits for requests of other threads."""
+        """Flush all writes and release the folder, after the requests of other threads."""
         self._folder.close()
 
     def info(self) -> models.VersionInfo:
@@ -181,7 +181,7 @@ class EdgeClient(QdrantBase):
         return self._write(collection_name, operation)
 
     def optimize(self, collection_name: str) -> bool:
-        """Index what was written since the last time, and drop what was deleted; searches go on meanwhile.
+        """Index the points written since the last call, and drop deleted points; searches go on meanwhile.
 
         Returns:
             Whether there was anything to do. Below the collection's `indexing_threshold` there is not: a few

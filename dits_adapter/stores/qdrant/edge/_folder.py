@@ -52,7 +52,7 @@ def is_store(folder: Path) -> bool:
 
 
 class EdgeFolder:
-    """The collections of a folder. One process at a time has it open; its threads may do whatever they like.
+    """Folder of collections, which one process at a time has open, with any number of threads.
 
     Args:
         folder: made if it is missing.
@@ -90,7 +90,7 @@ class EdgeFolder:
     def close(
         self,
     ) -> None:
-        """Write down what is left and let others in; waits for what other threads have under way."""
+        """Flush all writes and release the folder, after the operations of other threads."""
         with self._guard:
             self._closed = True
             while self._open:
@@ -178,7 +178,7 @@ class EdgeFolder:
 
     @contextmanager
     def translate_errors(self, name: str) -> Iterator[None]:
-        """Turn errors of the engine into a StoreError that says what to do.
+        """Turn errors of the engine into a `StoreError` that names the remedy.
 
         The engine raises bare Exceptions, and where it panics something that is derived from BaseException only.
         """
