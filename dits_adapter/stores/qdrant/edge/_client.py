@@ -384,11 +384,13 @@ class EdgeClient(QdrantBase):
         self,
         collection_name: str,
         groups: dict[str | int, list[models.ScoredPoint]],
-        wanted: models.WithPayloadInterface,
+        selection: models.WithPayloadInterface,
     ) -> dict[str | int, list[models.ScoredPoint]]:
         ids = list({point.id for points in groups.values() for point in points})
         payloads = (
-            {record.id: record.payload for record in self.retrieve(collection_name, ids, wanted)} if wanted else {}
+            {record.id: record.payload for record in self.retrieve(collection_name, ids, selection)}
+            if selection
+            else {}
         )
         return {
             value: [point.model_copy(update={"payload": payloads.get(point.id)}) for point in points]
@@ -413,8 +415,8 @@ def _reject_options(options: Mapping[str, Any], **more: Any) -> None:
         raise InputError(f"a folder takes no {', '.join(refused)}; a Qdrant server does.")
 
 
-def _names(wanted: bool | Sequence[str]) -> bool | list[str]:
-    return wanted if isinstance(wanted, bool) else list(wanted)
+def _names(selection: bool | Sequence[str]) -> bool | list[str]:
+    return selection if isinstance(selection, bool) else list(selection)
 
 
 def _chosen(selector: Any) -> edge.Filter | list[edge.PointId]:
