@@ -62,7 +62,7 @@ class PairModel:
     x is clustered. Both are then scaled to unit norm.
 
     Attributes:
-        source: where the moments are from, in words.
+        source: origin of the moments, in words.
         space: the embedding space.
         video_mean, text_mean: (d,) float32.
         video_factor, shared, own: (d, d) float32.

@@ -194,7 +194,7 @@ class Timing:
     Attributes:
         name: name of the row.
         batch: queries a call.
-        threads: of the CPU.
+        threads: threads of the CPU.
         median, low, high: milliseconds a call: the median and the quartiles over the rounds.
         ratio: median over the rounds of its time over that of `REFERENCE`.
         faster: median over the rounds of the time of `EAGER` over its own.
@@ -218,11 +218,11 @@ class Latency:
 
     Attributes:
         width: dimension of the embeddings.
-        timings: by setting, then in the order of the table.
+        timings: timings by setting, then in the order of the table.
         profile: share of the time of `dits-10` at batch 1 by operator, the largest first.
         environment: processor and versions.
         growth: for each axis, each value of it: milliseconds a call by form of DITS.
-        version: of this layout.
+        version: version of this layout.
     """
 
     width: int
@@ -381,7 +381,7 @@ def measure(
         encode: see `build_text_encoder`.
         width: dimension d.
         batch: queries a call.
-        threads: of the CPU.
+        threads: threads of the CPU.
         seconds: duration; at least `ROUNDS` rounds run.
     """
     towers: dict[str, Call] = {

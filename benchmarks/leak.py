@@ -47,7 +47,7 @@ def assert_blind(
         alone: True where a score must not depend on the other videos. False for scorers in stages, whose short
             list does: then no video is left out.
         tolerance: greatest difference that rounding may cause.
-        seed: of the shuffling.
+        seed: seed of the shuffling.
 
     Raises:
         LeakError: some score changed; the message says which and when.

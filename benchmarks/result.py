@@ -22,15 +22,15 @@ class Result:
 
     Attributes:
         dataset: name of the record.
-        title: its title.
+        title: title of the dataset.
         split: the test split.
         ablation: name of the ablation; empty for the main table.
         deviations: known or possible differences from the published protocol.
         comparison: all adapters on the test split, with versions, processor and per-query ranks.
         scorers: other ways to search; empty for ablations.
-        seed: of splits and training.
-        costs: by stage.
-        version: of this layout.
+        seed: seed of splits and training.
+        costs: costs by stage.
+        version: version of this layout.
     """
 
     dataset: str

@@ -65,7 +65,7 @@ class DualSoftmax:
     """Dual softmax (CAMoE, Cheng et al. 2021): scores times their softmax over all queries of the test.
 
     Args:
-        scores: of texts and videos.
+        scores: scores of texts and videos.
         temperature: divides the scores inside the softmax.
     """
 
@@ -87,8 +87,8 @@ class QBNorm:
     exp(β s(q, v)) / Σ_b exp(β s(b, v)), b over the bank; all others keep their scores.
 
     Args:
-        scores: of the texts and videos.
-        bank: of the bank's texts and the same videos.
+        scores: scores of the texts and videos.
+        bank: bank of the bank's texts and the same videos.
         beta: inverse temperature.
     """
 

@@ -60,8 +60,8 @@ def score_all(
         train: training pairs, whose texts are QB-Norm's bank.
         test: the pairs to search.
         xpool: the head of a joint adapter in whose space the pairs are.
-        location: of a Qdrant to search as well, see `benchmarks.qdrant.search`.
-        seed: of the draw of the bank.
+        location: location of a Qdrant to search as well, see `benchmarks.qdrant.search`.
+        seed: seed of the draw of the bank.
         progress: show progress bars.
     """
     chosen = np.random.default_rng(seed).permutation(len(train))[:BANK]

@@ -77,9 +77,9 @@ class Throughput:
         clients: queries a second by number of clients; one after the other first.
         starts: seconds that a new process takes to import the package, and to its first vector.
         agreement: lowest cosine of a clip's vector from `VideoEncoder` to that of the plain script.
-        threads: of the CPU that torch uses; decoders take as many as they do by default.
+        threads: threads of the CPU that torch uses; decoders take as many as they do by default.
         environment: processor and versions.
-        version: of this layout.
+        version: version of this layout.
     """
 
     videos: tuple[Rate, ...]

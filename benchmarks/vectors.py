@@ -39,7 +39,7 @@ def embed_splits(
         out: folder of the caches.
         root, videos: folders of annotation and videos, as for `Dataset.load`.
         encoder: hub id, folder or bundled name of a CLIP, or of an adapter for its CLIP.
-        device: of the CLIP.
+        device: device of the CLIP.
         costs: record to which the cost of each split's embedding is added.
 
     Returns:

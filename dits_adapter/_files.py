@@ -35,7 +35,7 @@ def require_sha256(path: Path, expected: str) -> None:
     """Refuse a file that is not, byte for byte, the one that was saved.
 
     Raises:
-        ArtifactError: it has another digest.
+        ArtifactError: the file has another digest.
     """
     if sha256(path) != expected:
         raise ArtifactError(f"{path}: was changed or damaged after it was saved.")

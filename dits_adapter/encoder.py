@@ -64,7 +64,7 @@ class DITSQueryEncoder:
     copied: it is rebuilt from its name and options.
 
     Attributes:
-        strength: how far queries move on the sphere, 0 (plain CLIP) to 1.
+        strength: movement of queries on the sphere, 0 (plain CLIP) to 1.
         on_mismatch: see `from_pretrained`.
 
     Example:
@@ -116,8 +116,8 @@ class DITSQueryEncoder:
             revision: hub revision of the artifact.
             device: a torch device or `"auto"`. One other than the CPU needs torch, and so decides for it.
             steps: truncated timesteps T' to run instead of the trained number; 0 is plain CLIP (torch only).
-            strength: how far queries move on the sphere, 0 (plain CLIP) to 1.
-            on_mismatch: what to do when the encoder, or a checked collection, lives in another space than the
+            strength: movement of queries on the sphere, 0 (plain CLIP) to 1.
+            on_mismatch: reaction when the encoder, or a checked collection, lives in another space than the
                 adapter: `raise` refuses, `warn` goes on, `bypass` warns and encodes queries as plain CLIP.
 
         Raises:

@@ -93,9 +93,9 @@ class EmbeddingSpace(BaseModel):
 
     Attributes:
         encoder: hub id or folder name of the encoder, for people; not part of the identity.
-        revision: its hub revision, likewise.
+        revision: hub revision of the encoder, likewise.
         weights_sha256: digest of all its weights (`Embedder.digest`).
-        pooling: how frame vectors become one video vector: `mean` of unit frame vectors, or by the `encoder`,
+        pooling: pooling of frame vectors to one video vector: `mean` of unit frame vectors, or by the `encoder`,
             which sees clips as a whole.
         frames: frames sampled a segment.
         normalization: `l2`: stored vectors have unit norm.
@@ -177,8 +177,8 @@ class EmbeddingSpace(BaseModel):
 
         Args:
             other: the space to compare with.
-            mine: what this space belongs to, for the message ("the adapter demo-dits").
-            theirs: what the other belongs to ("the collection videos").
+            mine: owner of this space, for the message ("the adapter demo-dits").
+            theirs: owner of the other space ("the collection videos").
 
         Raises:
             SpaceMismatchError: naming both sides and every difference.

@@ -76,8 +76,8 @@ class Dataset(_Frozen):
 
     Attributes:
         name: on the command line.
-        title, owner, url: its name, its owner, its official page if it has one.
-        license: of annotations and of videos.
+        title, owner, url: full name, owner, and official page if there is one.
+        license: license of annotations and of videos.
         citation: BibTeX; empty where there is nothing to cite.
         text: field of the annotation that is the query.
         captions: number of texts of a video, and their scoring.
@@ -128,7 +128,7 @@ class Dataset(_Frozen):
 
         Raises:
             InputError: no such split, or `root` is no folder.
-            DITSError: its files are not all present (the message says where to get them).
+            DITSError: files of the split are missing (the message says where to get them).
             AnnotationError: a file is malformed.
         """
         if split not in self.splits:

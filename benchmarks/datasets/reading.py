@@ -19,7 +19,7 @@ class AnnotationError(DITSError):
 
     Attributes:
         path: the file.
-        line: of the fault, counted from 1; None where lines mean nothing.
+        line: line of the fault, counted from 1; None where lines mean nothing.
         reason: one clause saying what is wrong.
     """
 

@@ -31,7 +31,7 @@ class FixedPriorConfig(BaseModel):
         variance: σ² of each component of the gap (0.1 and 1 in the paper).
         input: `raw` takes the text as the encoder gives it, as the paper; `unit` normalizes it first, beside which
             the paper's variances are enormous.
-        seed: of the draw at inference.
+        seed: seed of the draw at inference.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,7 +88,7 @@ class DiffusionConfig(BaseModel):
         beta_start: β_1, likewise.
         beta_end: β_T. DITS goes to 0.99, but Eq. 7 divides by √α_t: there it multiplies each error of the network
             by ten, and what is drawn has nothing to do with the gap.
-        seed: of the draw at inference.
+        seed: seed of the draw at inference.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

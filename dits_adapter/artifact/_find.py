@@ -53,7 +53,7 @@ def find_artifact(id_or_path: str | PathLike[str], revision: str | None = None, 
 
     Args:
         id_or_path: folder, bundled name or hub id.
-        revision: of the hub.
+        revision: revision of the hub.
         onnx: download its ONNX form, too.
 
     Raises:
@@ -88,7 +88,7 @@ def find_encoder(folder: Path, space: EmbeddingSpace) -> str:
     """Return the place of an adapter's encoder: bundled with it, with the package, beside it, or on the hub.
 
     Raises:
-        ArtifactError: it is nowhere to be found; pass its folder as `encoder=`.
+        ArtifactError: no place has the encoder; pass the encoder's folder as `encoder=`.
     """
     for candidate in (folder / ENCODER, bundled(space.encoder), folder.parent / space.encoder):
         if candidate is not None and (candidate / CONFIG).is_file():

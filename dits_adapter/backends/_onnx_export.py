@@ -90,7 +90,7 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: HeldOutP
 
     Args:
         backend: adapter and encoder.
-        folder: where to.
+        folder: folder of the artifact.
         int8: held-out pairs of the same space. With them the adapter's matrices become int8 (`quantize`),
             calibrated on half of these texts; the other half decides whether that is accepted. A quarter of the
             bytes; the text tower stays float32. Probabilities stay those of the float32 adapter.
@@ -226,7 +226,7 @@ def quantize(path: Path, out: Path, calibration: FloatArray) -> None:
 
     Args:
         path: the float32 graph.
-        out: where to; may be the same.
+        out: path of the quantized graph; may be the same.
         calibration: text embeddings, (n, d).
 
     Raises:

@@ -23,7 +23,7 @@ class TorchBackend:
 
     Args:
         artifact: the adapter with its space.
-        source: where its encoder is.
+        source: place of the adapter's encoder.
         device: a torch device or `"auto"`.
         encoder: the encoder, where it is loaded already.
     """

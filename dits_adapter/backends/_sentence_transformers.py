@@ -24,8 +24,8 @@ class QueryAdapter(Module):  # type: ignore[misc]
 
     Args:
         artifact: the adapter with its space, which `save` writes.
-        adapter: its form for inference (`artifact.adapter.for_inference()`).
-        strength: how far queries move, 0 (plain) to 1.
+        adapter: adapter in the form for inference (`artifact.adapter.for_inference()`).
+        strength: movement of queries, 0 (plain) to 1.
     """
 
     forward_kwargs: ClassVar[set[str]] = {"task"}
@@ -68,7 +68,7 @@ def sentence_transformer(backend: TorchBackend, strength: float) -> SentenceTran
 
     Args:
         backend: encoder and adapter.
-        strength: of its queries, 0 (plain) to 1.
+        strength: strength of queries, 0 (plain) to 1.
 
     Raises:
         InputError: the encoder is of a family that sentence-transformers cannot run.

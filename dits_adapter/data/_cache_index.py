@@ -44,8 +44,8 @@ class FailedVideo(BaseModel):
     """Video without vectors.
 
     Attributes:
-        number: of the video in its source.
-        id: of the video.
+        number: number of the video in its source.
+        id: id of the video.
         reason: one clause saying why it has none.
     """
 
@@ -71,7 +71,7 @@ class Section(BaseModel):
 
     Attributes:
         total: texts or videos in the source.
-        span: how many of them a shard stands for; the last one may have fewer.
+        span: number of rows that a shard stands for; the last shard may have fewer.
         shards: those that are written, by place.
     """
 

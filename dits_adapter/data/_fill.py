@@ -37,7 +37,7 @@ class VideoVectors:
         video: the video.
         vector: pooled, (d,); None for a failure.
         frames: vectors of its frames, (k, d); None in a cache without them.
-        reason: of a failure, one clause.
+        reason: reason of a failure, one clause.
     """
 
     video: NamedVideo

@@ -24,7 +24,7 @@ class ShardedArray:
         starts: place of each shard's first row, ascending, (shards,).
         places: places of the rows that this array has, (n,).
         row_shape: shape of one row.
-        dtype: of the rows.
+        dtype: dtype of the rows.
 
     Attributes:
         shape, dtype: as of an array.

@@ -22,7 +22,7 @@ class VectorFiles:
 
     Attributes:
         texts: .npy or .parquet; not normalized, as the encoder gives them.
-        videos: likewise; of any norm.
+        videos: .npy or .parquet; of any norm.
         labels, frames, ids, captions: files beside .npy; in Parquet these are columns.
     """
 
@@ -54,9 +54,9 @@ class VectorSource(Protocol):
 
     Attributes:
         files: all of them.
-        texts, videos: how many there are.
+        texts, videos: numbers of texts and of videos.
         frames: frame vectors k of each video; 0 for none.
-        captions: whether the texts themselves are in the files.
+        captions: True where the texts themselves are in the files.
     """
 
     files: list[Path]

@@ -48,9 +48,9 @@ class CacheWriter:
 
     Args:
         folder: new, empty, or a cache that was begun with the same arguments.
-        space: of all vectors.
+        space: space of all vectors.
         source: SHA-256 of what they are made from.
-        texts, videos: how many the source has.
+        texts, videos: numbers of texts and of videos in the source.
         frames: frame vectors k of each video; 0 for none.
         id_bytes: length of the longest id in UTF-8.
 
@@ -59,7 +59,7 @@ class CacheWriter:
 
     Raises:
         SpaceMismatchError: the folder holds a cache of another space.
-        DITSError: it holds something else, a cache of another source, or somebody else is writing to it.
+        DITSError: the folder holds something else or a cache of another source, or another writer is at work.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class CacheWriter:
 
         Args:
             span: one of `index.videos.spans()`.
-            numbers: of the videos with vectors, ascending, (r,).
+            numbers: numbers of the videos with vectors, ascending, (r,).
             ids: their ids.
             vectors: pooled, (r, d), unit norm.
             frames: (r, k, d), or None if the cache has none.

@@ -67,7 +67,7 @@ def import_vectors(
         files: the vectors, see the module's description; those of videos are scaled to unit norm.
         out: the cache's folder: new, empty, or begun from the same files.
         encoder: the encoder that made the vectors.
-        frames_sampled: how many frames of a video its vector was pooled from: part of the embedding space.
+        frames_sampled: number of frames that a video's vector was pooled from: part of the embedding space.
         progress: show progress bars.
 
     Returns:

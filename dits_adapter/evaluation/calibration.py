@@ -54,7 +54,7 @@ class Calibration(BaseModel):
     score high, so where videos are cut into many segments the probability is somewhat too high.
 
     Attributes:
-        slope: of the log odds over the cosine, positive.
+        slope: slope of the log odds over the cosine, positive.
         offset: log odds at cosine 0 in the collection of the fit.
         videos: m, number of videos that each query of the fit was compared with.
         queries: number of texts of the fit.
@@ -186,7 +186,7 @@ def fit_calibration(scores: Scores, labels: npt.ArrayLike | None = None, *, seed
     Args:
         scores: cosines (texts, videos) of adapted queries that the adapter was not trained on.
         labels: as for `dits_adapter.evaluation.metrics.ranks`.
-        seed: of the folds.
+        seed: seed of the folds.
 
     Raises:
         InputError: fewer than 20 videos with a text, scores that are no cosines, matching pairs that do not score

@@ -102,7 +102,7 @@ class Comparison:
         space: the embedding space in words.
         recipes: recipe of each row, as plain JSON.
         environment: versions of packages, processor, see `environment`.
-        version: of this layout.
+        version: version of this layout.
     """
 
     rows: tuple[Row, ...]

@@ -226,7 +226,7 @@ def bootstrap(
         groups: (queries,) int; queries of one group are drawn together. Captions of one video are not
             independent: give their labels here. By default every query is its own group.
         n: number of resamples.
-        seed: of the resampling.
+        seed: seed of the resampling.
         level: coverage, between 0 and 1.
 
     Returns:

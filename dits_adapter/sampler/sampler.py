@@ -33,7 +33,7 @@ class SamplerConfig(BaseModel):
         input_scale: factor on the input after that.
         start: start of the flow: `text` (the paper), or `affine`, an affine map of the text that is trained
             along and starts as the identity or as the best of the linear adapters.
-        dropout: of the network's branches, in training (0 in the paper).
+        dropout: dropout of the network's branches, in training (0 in the paper).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -46,12 +46,13 @@ class CompareOptions:
     """Options of `Searcher.compare`, beside the query.
 
     Attributes:
-        strength: how far to move the query, 0 to 1; None for the encoder's.
+        strength: movement of the query, 0 to 1; None for the encoder's.
         steps: truncated timesteps T' to run; None for the adapter's. Only for adapters with steps.
         limit: videos in each of the two rankings.
         per_video: segments of each.
         filter: the videos to search.
-        min_probability: of adapted results to be the right video, between 0 and 1; plain results are not filtered.
+        min_probability: least probability of adapted results to be the right video, between 0 and 1; plain
+            results are not filtered.
     """
 
     strength: float | None = None

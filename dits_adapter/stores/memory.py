@@ -32,7 +32,7 @@ class MemoryStore(VideoStore):
     """A collection in a dictionary.
 
     Args:
-        name: of the collection, for messages.
+        name: name of the collection, for messages.
         space: the embedding space of the queries; if given, videos of another one are refused.
     """
 

@@ -37,7 +37,7 @@ def exact_search(
         query: (d,), of any norm.
         segments: all segments of the collection, with their vectors of unit norm; frame vectors are needed to
             re-rank and to locate.
-        request: its filter is a `VideoFilter` or None.
+        request: request whose filter is a `VideoFilter` or None.
 
     Returns:
         Best video first, and its best segment first.

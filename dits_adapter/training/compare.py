@@ -55,7 +55,7 @@ def compare(
         test: pairs of yet other videos, for the metrics.
         rows: recipes by the name of their row; by default `standard_rows()`.
         out: folder that keeps each finished adapter as an artifact, from which the same call resumes.
-        device: where to train; queries are timed on the CPU.
+        device: device of the training; queries are timed on the CPU.
         progress: show progress bars.
 
     Raises:

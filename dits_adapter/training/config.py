@@ -35,7 +35,7 @@ class TrainingConfig(BaseModel):
         patience: number of epochs without a better validation after which training stops early; 0 for never.
         validation: share of the videos that is held out to choose the epoch.
         bf16: compute in bfloat16 (autocast); weights and optimizer stay float32.
-        seed: of initial weights, batches, noise and the held-out videos.
+        seed: seed of initial weights, batches, noise and the held-out videos.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -194,14 +194,14 @@ class JointRecipe(BaseRecipe):
         weight_decay: weight decay of AdamW, on all parameters.
         warmup: share of all steps that warm up linearly.
         gradient_norm: gradients are clipped to this norm.
-        dropout: of the X-Pool head.
+        dropout: dropout of the X-Pool head.
         flip: mirror clips at random; turn off where captions mention left and right.
         validation: share of the videos that is held out to choose the checkpoint.
         checkpoint_steps: steps between checkpoints, each with a validation; by default an epoch's.
         gradient_checkpointing: recompute CLIP's activations in the backward pass: less memory, more time.
         bf16: compute in bfloat16 (autocast); weights and optimizer stay float32.
         workers: processes that decode, for each training process.
-        seed: of initial weights, order, crops, dropout, noise and the held-out videos.
+        seed: seed of initial weights, order, crops, dropout, noise and the held-out videos.
     """
 
     frames: int = Field(default=12, ge=1)

@@ -43,7 +43,7 @@ class Connection:
 
     Attributes:
         location: the same, for messages.
-        remote: whether it is a server, through a connection of our own or somebody else's.
+        remote: True for a server, through a connection of the package or of the caller.
         folder: folder of its files, if they are ours to open; None otherwise.
         place: equal for connections to the same Qdrant, as far as can be told: a server may have several
             addresses.
@@ -154,7 +154,7 @@ class Connection:
         """Make the requests of a plan, again where the server is away for a moment, and return its result.
 
         Args:
-            plan: its requests may be made twice.
+            plan: requests that may be made twice.
             patience: seconds for which each is repeated; by default `SEARCH_PATIENCE`.
 
         Raises:

@@ -58,7 +58,7 @@ class RetryPolicy:
     """Pauses between repetitions of one request, to a server that is away, restarts or is overloaded.
 
     Args:
-        location: of the server, for the log.
+        location: location of the server, for the log.
         seconds: for which it is repeated.
     """
 

@@ -44,7 +44,7 @@ def measure_recall(store: QdrantStore, queries: NDArray[np.floating], *, limit: 
     Args:
         store: the collection, on a server or in a folder; memory is searched exactly.
         queries: (n, d), as they would be searched with: plain and adapted queries differ in their recall.
-        limit: how many nearest segments are to be found.
+        limit: number of nearest segments to find.
 
     Raises:
         InputError: no queries, or a store in memory.

@@ -66,7 +66,7 @@ class QdrantStore(VideoStore):
         location: a server's URL, a folder (Qdrant's engine in this process), ":memory:", or a `QdrantClient` of
             your own, which is used as it is and never closed. For a URL the API key comes from the environment
             variable QDRANT_API_KEY.
-        collection: its name, or an alias.
+        collection: name of the collection, or an alias.
         space: the embedding space of the queries; if given, a collection of another one is refused when it is
             opened.
         vector: the vector that is searched; "" is the unnamed one.
@@ -215,9 +215,9 @@ class QdrantStore(VideoStore):
         """Check the collection, once, and return the embedding space that it is searched in.
 
         Raises:
-            StoreError: it is missing, is foreign and not trusted, has no vector of the name asked for, or keeps
+            StoreError: the collection is missing, is foreign and not trusted, has no such vector, or keeps
                 tenants apart and none is given.
-            SpaceMismatchError: it is of another space, or of another width, than the queries.
+            SpaceMismatchError: the collection is of another space, or of another width, than the queries.
         """
         return self._connection.run(self._collection.opening())
 
@@ -225,14 +225,14 @@ class QdrantStore(VideoStore):
         """Make the collection with its metadata; one that exists must be the same.
 
         Args:
-            metadata: how its vectors are made.
-            options: how a server or a folder keeps a new collection; `CollectionOptions`.
+            metadata: description of how the vectors are made.
+            options: options of a new collection, `CollectionOptions`.
 
         Raises:
             InputError: segments that cannot be cut, or options that the place has not: memory has none, a folder
                 no shards and replicas.
             SpaceMismatchError: the collection, or the queries' `space`, is of another space.
-            StoreError: it exists, cut in other segments, kept otherwise or foreign; or it cannot be created.
+            StoreError: the collection exists with other segments or options, is foreign, or cannot be created.
         """
         if self.space is not None:
             self.space.require(metadata.space, mine="the query", theirs="the videos to be stored")

@@ -21,7 +21,7 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
 
     Args:
         folder: made if it does not exist.
-        run: what a resumed run must share with this one; "processes" is their number.
+        run: facts that a resumed run must share; "processes" is the number of processes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with write_atomically(folder / _RUN) as part:

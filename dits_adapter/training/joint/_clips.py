@@ -38,7 +38,7 @@ def find_failures(
     Args:
         videos: files.
         frames: frames a clip.
-        read: how a file is decoded.
+        read: function that decodes a file.
         workers: threads.
         progress: show a progress bar.
     """
@@ -68,7 +68,7 @@ class ClipLoader:
     Attributes:
         frames: frames a clip.
         image_processor: that of the CLIP.
-        read: how a file is decoded.
+        read: function that decodes a file.
     """
 
     frames: int

@@ -51,7 +51,7 @@ class JointModel(nn.Module):
             input_ids: tokens, (b, tokens).
             attention_mask: likewise.
             pixels: frames, (b, f, 3, size, size).
-            video: which video each pair belongs to, (b,).
+            video: video of each pair, (b,).
         """
         tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
         text = self.clip.get_text_features(**tokens).pooler_output.to(self.clip.logit_scale.dtype)

@@ -39,7 +39,7 @@ class JointTrainer(Trainer):
     Args:
         clip: the encoder, whose model is trained.
         validation: pairs whose videos are the evaluation dataset.
-        options: of the Trainer.
+        options: options of the Trainer.
     """
 
     def __init__(self, *, clip: Clip, validation: Captions, **options: Any) -> None:

@@ -81,10 +81,10 @@ def train_joint(
         recipe: the optimization.
         out: folder of the artifact; one that is there is replaced.
         encoder: the CLIP to start from: folder, bundled name or hub id.
-        dataset: what the pairs are, for the artifact's record.
+        dataset: name of the pairs, for the artifact's record.
         validation: pairs of other videos, to choose the checkpoint; by default a share of the videos is held out.
         revision: hub revision of the encoder.
-        read: how clips are decoded.
+        read: function that decodes clips.
         log_dir: folder for TensorBoard event files.
         progress: show progress bars.
 

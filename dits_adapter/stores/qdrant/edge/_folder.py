@@ -58,7 +58,7 @@ class EdgeFolder:
         folder: made if it is missing.
 
     Attributes:
-        path: of the folder.
+        path: path of the folder.
 
     Raises:
         StoreError: another process has it open, or it cannot be written to.
