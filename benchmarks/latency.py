@@ -42,6 +42,7 @@ from dits_adapter.adapters import (
     LowRankConfig,
     MLPAdapter,
     MLPConfig,
+    fit_query_bank,
 )
 from dits_adapter.backends._onnx_export import export_adapter, quantize
 from dits_adapter.backends._onnx_runtime import open_session
@@ -63,6 +64,8 @@ SAMPLERS = {
     "dits-10 small": {**schedule(10), "depth": 1, "mlp_ratio": 1.0},
 }
 """Fields of samplers by name. The small one is from: dits-adapter distill --steps 10 --depth 1 --mlp-ratio 1."""
+BANK = 4096
+"""Queries in the bank, as many as `dits-adapter bank` takes by default."""
 GROWTH = {
     "batch": (1, 4, 16, 64, 256, 1024, 4096),
     "threads": tuple(n for n in (1, 2, 4, 8) if n <= (os.cpu_count() or 1)),
@@ -297,6 +300,9 @@ def build_adapters(width: int, folder: Path, device: torch.device = CPU) -> dict
     adapters: dict[str, Adapts] = {
         "affine map": AffineAdapter(AffineConfig(width=width, method="ridge")).to(device),
         "low-rank affine map": LowRankAdapter(LowRankConfig(width=width, rank=min(32, width))).to(device),
+        f"query bank of {BANK:,}": fit_query_bank(
+            np.random.default_rng(0).normal(size=(BANK, width)), size=BANK
+        ).to(device),
     }
     for steps in (1, 10):
         depth = equal_cost_depth(sampler(width, schedule(steps)))
