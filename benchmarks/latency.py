@@ -58,7 +58,7 @@ TOKENS = 20
 CPU = torch.device("cpu")
 REFERENCE = "text encoder, 77 tokens"
 EAGER = "dits-10, unfolded"
-"""Name of the straightforward implementation, over which speed-ups are batch_input."""
+"""Name of the straightforward implementation, over which speed-ups are measured."""
 SAMPLERS = {
     **{f"dits-{steps}": schedule(steps) for steps in (1, 5, 10)},
     "dits-10 small": {**schedule(10), "depth": 1, "mlp_ratio": 1.0},
