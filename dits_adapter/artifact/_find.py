@@ -85,7 +85,7 @@ def find_adapter(
 
 
 def find_encoder(folder: Path, space: EmbeddingSpace) -> str:
-    """Return the place of an adapter's encoder: bundled with it, with the package, beside it, or on the hub.
+    """Return the place of an adapter's encoder: in the artifact or beside it, in the package, or on the hub.
 
     Raises:
         ArtifactError: no place has the encoder; pass the encoder's folder as `encoder=`.

@@ -44,7 +44,7 @@ class VideoIds(Sequence[str]):
             yield from self[start : start + 4096]
 
     def select(self, rows: NDArray[np.int64]) -> VideoIds:
-        """Return the ids of these rows in this order, without reading them."""
+        """Return the ids of some rows in the order of the rows, without reading."""
         return VideoIds(self._rows.select(rows))
 
 

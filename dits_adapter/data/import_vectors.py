@@ -180,7 +180,7 @@ def _spans(
 
 
 def _scaled(vectors: NDArray[Any]) -> NDArray[np.float32]:
-    """Scale to unit norm; a row without direction is left to the writer, which refuses it by its id."""
+    """Scale rows to unit norm; a row without direction stays, and the writer refuses the row by its id."""
     exact = np.asarray(vectors, np.float64)
     norms = np.linalg.norm(exact, axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):

@@ -98,7 +98,7 @@ class Calibration(BaseModel):
         return float(probability) if np.ndim(score) == 0 else probability
 
     def score_of(self, probability: float, *, videos: float) -> float:
-        """Return the cosine of a probability in a collection of N videos; it may lie above 1.
+        """Return the cosine of a probability in a collection of N videos; the cosine may lie above 1.
 
         Raises:
             InputError: a probability that is not between 0 and 1.

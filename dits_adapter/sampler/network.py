@@ -1,4 +1,4 @@
-"""The alignment network ε_γ: a DiT without patchify whose input is one token, the embedding itself.
+"""Alignment network ε_γ: a DiT without patchify whose input is one token, the embedding itself.
 
 Parameter names are those of the released DiT, so that weights can be exchanged with it; the input layer, a
 patch embedding there, is a linear map here.

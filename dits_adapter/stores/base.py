@@ -180,11 +180,11 @@ class VideoStore(ABC):
 
     @abstractmethod
     def count(self) -> int:
-        """Return how many segments the collection holds."""
+        """Return the number of segments in the collection."""
 
     @abstractmethod
     def count_videos(self) -> int:
-        """Return how many videos the collection holds whole; a foreign collection has one a segment."""
+        """Return the number of whole videos; in a foreign collection each segment counts as one."""
 
     def bulk_load(self, *, progress: bool = True) -> AbstractContextManager[None]:
         """Put off indexing while much is stored, where the database indexes while it is written to."""

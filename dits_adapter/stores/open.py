@@ -1,4 +1,4 @@
-"""A store by its address, and the registry of kinds of stores."""
+"""Stores by their addresses, and the registry of kinds of stores."""
 
 from __future__ import annotations
 

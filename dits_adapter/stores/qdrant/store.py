@@ -388,11 +388,11 @@ class QdrantStore(VideoStore):
                 return
 
     def count(self) -> int:
-        """Return how many segments the collection holds."""
+        """Return the number of segments in the collection."""
         return self._connection.run(self._collection.counting())
 
     def count_videos(self) -> int:
-        """Return how many videos the collection holds whole; a foreign collection has one a segment."""
+        """Return the number of whole videos; in a foreign collection each segment counts as one."""
         return self._connection.run(self._collection.counting_videos())
 
     def _require_tenant(self) -> None:
