@@ -278,9 +278,6 @@ def test_still_frames_at_high_resolution(encoder, tmp_path):
     assert encoder.encode_video(path).vector.shape == (32,)
 
 
-# --- Loading ------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def adapter(encoder, tiny_clip, tmp_path):
     """Folder of an adapter trained with 5 frames, its CLIP beside it."""
