@@ -64,8 +64,8 @@ class FakeEncoder:
         segment_seconds: float | None = None,
         overlap: float = 0.0,
         on_error: Callable[[VideoError], None],
-        skip: Callable[[str], int],
-        suspect: Callable[[str], bool],
+        skip: Callable[[str], int] = lambda path: 0,
+        suspect: Callable[[str], bool] = lambda path: False,
     ) -> Iterator[Any]:
         for path in paths:
             self.decoded.append(path)
