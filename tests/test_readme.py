@@ -34,14 +34,14 @@ def test_python_blocks_run(code, tmp_path):
 
 @pytest.mark.slow
 def test_the_walk_on_the_demos_clips(tmp_path):
-    from benchmarks.clips.dataset import record_of, write_clip
+    from benchmarks.clips.dataset import item_of, write_clip
     from benchmarks.clips.scenes import scenes
 
     clips = tmp_path / "results" / "demo" / "clips" / "test"
     clips.mkdir(parents=True)
     with (clips / "pairs.jsonl").open("w") as pairs:
         for scene in scenes("test")[:24]:
-            record = record_of(scene)
+            record = item_of(scene)
             write_clip(scene, clips / record.video)
             pairs.write(json.dumps({"video": record.video, "text": record.captions}) + "\n")
     (walk,) = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)

@@ -21,7 +21,7 @@ from dits_adapter.evaluation.metrics import (
     video_to_text_ranks,
 )
 
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
+GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 TIES = ("pessimistic", "optimistic", "mean")
 
 
