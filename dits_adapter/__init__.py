@@ -28,7 +28,9 @@ _PUBLIC = {
     "vectors": ("EmbeddedClips",),
     "encoders": ("Encoder", "EncoderFamily", "EncoderSource", "load_encoder", "register_family"),
     "video.encoder": ("EncodedSegment", "VideoEncoder"),
+    "video.limits": ("DecodeLimits",),
     "video.decode": ("DecodedFrames", "Video", "VideoInfo", "decode_frames", "probe"),
+    "adapters.bank": ("QueryBankAdapter", "QueryBankConfig", "fit_query_bank"),
     "adapters.base": ("Adapter",),
     "adapters.registry": ("AdapterEntry", "register_adapter", "register_entry"),
     "adapters.affine": ("AffineAdapter", "AffineConfig", "mean_shift", "procrustes", "ridge"),
@@ -100,6 +102,9 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.adapters.affine import mean_shift as mean_shift
     from dits_adapter.adapters.affine import procrustes as procrustes
     from dits_adapter.adapters.affine import ridge as ridge
+    from dits_adapter.adapters.bank import QueryBankAdapter as QueryBankAdapter
+    from dits_adapter.adapters.bank import QueryBankConfig as QueryBankConfig
+    from dits_adapter.adapters.bank import fit_query_bank as fit_query_bank
     from dits_adapter.adapters.base import Adapter as Adapter
     from dits_adapter.adapters.diffusion import DiffusionAdapter as DiffusionAdapter
     from dits_adapter.adapters.diffusion import DiffusionConfig as DiffusionConfig
@@ -204,6 +209,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.video.decode import probe as probe
     from dits_adapter.video.encoder import EncodedSegment as EncodedSegment
     from dits_adapter.video.encoder import VideoEncoder as VideoEncoder
+    from dits_adapter.video.limits import DecodeLimits as DecodeLimits
     from dits_adapter.xpool import XPool as XPool
     from dits_adapter.xpool import XPoolReranker as XPoolReranker
     from dits_adapter.xpool import XPoolScores as XPoolScores

@@ -4,6 +4,7 @@
 from dits_adapter.adapters.low_rank import LowRankAdapter, LowRankConfig  # isort: skip
 
 from dits_adapter.adapters.affine import AffineAdapter, AffineConfig, mean_shift, procrustes, ridge
+from dits_adapter.adapters.bank import QueryBankAdapter, QueryBankConfig, fit_query_bank
 from dits_adapter.adapters.base import Adapter, Family, Initializer
 from dits_adapter.adapters.diffusion import DiffusionAdapter, DiffusionConfig, FixedPriorAdapter, FixedPriorConfig
 from dits_adapter.adapters.dits import DITSAdapter
@@ -34,9 +35,12 @@ __all__ = [
     "LowRankConfig",
     "MLPAdapter",
     "MLPConfig",
+    "QueryBankAdapter",
+    "QueryBankConfig",
     "adapter_class",
     "adapter_entries",
     "adapter_entry",
+    "fit_query_bank",
     "fresh_adapter",
     "mean_shift",
     "procrustes",

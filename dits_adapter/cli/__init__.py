@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from dits_adapter._extras import name_missing_extra
+from dits_adapter.cli._bank import add_bank
 from dits_adapter.cli._calibrate import add_calibrate
 from dits_adapter.cli._compare import add_compare
 from dits_adapter.cli._copy import add_copy
@@ -38,6 +39,7 @@ _COMMANDS = (
     add_serve,
     add_embed,
     add_import,
+    add_bank,
     add_train,
     add_train_joint,
     add_compare,

@@ -28,6 +28,7 @@ from dits_adapter.adapters import (
     MLPAdapter,
     MLPConfig,
     adapter_entries,
+    fit_query_bank,
 )
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.backends import _onnx_export as export
@@ -43,6 +44,7 @@ from dits_adapter.stores.rows import CollectionMetadata
 
 TEXTS = ["a dog", "two dogs chase a ball across a wet street", "", "naïve 日本語 🎬", "abc " * 40]
 WIDTH = 32
+QUERIES = np.random.default_rng(7).normal(size=(40, WIDTH)).astype(np.float32)
 CALIBRATION = Calibration(slope=16, offset=-10, videos=30, queries=60, log_loss=0.3, ece=0.02)
 
 
@@ -147,6 +149,8 @@ KINDS = {
     "low-rank-affine": lambda: randomized(LowRankAdapter(LowRankConfig(width=WIDTH, rank=4)), std=0.3),
     "mlp": lambda: randomized(MLPAdapter(MLPConfig(width=WIDTH, depth=2)), std=0.3),
     "mlp-affine": lambda: randomized(MLPAdapter(MLPConfig(width=WIDTH, depth=2, start="affine")), std=0.3),
+    "query-bank": lambda: fit_query_bank(QUERIES),
+    "query-bank behind DITS": lambda: fit_query_bank(QUERIES, inner=random_dits()),
 }
 
 
@@ -169,6 +173,18 @@ def test_the_kinds_above_are_all_that_serve():
         "fixed-prior",
         "diffusion",
     }
+
+
+def test_a_bank_behind_dits_is_exported_with_its_encoder(space, trained, tmp_path):
+    adapter = fit_query_bank(QUERIES, inner=random_dits())
+    folder = Artifact(adapter, space).save(tmp_path / "bank")
+    slow = DITSQueryEncoder.from_pretrained(folder, encoder=trained.parent / "tiny-clip")
+    slow.export_onnx(tmp_path / "fast")
+    texts = ["a dog", "two dogs chase a ball across a wet street", "naïve 日本語"]
+    for strength in (1.0, 0.4):
+        slow.strength = strength
+        fast = load(tmp_path / "fast", strength=strength)
+        assert lowest_cosine(fast.encode_query(texts), slow.encode_query(texts)) > 1 - 1e-4
 
 
 @pytest.mark.parametrize("adapter", [AffineAdapter(AffineConfig(width=WIDTH)), random_dits().with_steps(0)])

@@ -1,0 +1,135 @@
+"""`dits-adapter bank`: an adapter from a file of queries, without pairs."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dits_adapter.cli._options import add_device
+from dits_adapter.errors import InputError
+from dits_adapter.vectors import check_directions, check_vectors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["add_bank"]
+
+
+def add_bank(commands: Any) -> None:
+    """Add `bank`."""
+    bank = commands.add_parser(
+        "bank",
+        help="make an adapter from a file of queries, without pairs",
+        description="Make an adapter that takes from each query what it shares with other queries, so that videos "
+        "that are near to every text stand less in the way. Take a query log, or captions of the kind, but not "
+        "captions of videos in the collection: it would push those very videos down.",
+    )
+    bank.add_argument(
+        "queries", type=Path, metavar="QUERIES", help="one query a line (UTF-8), or .npy of text vectors (n, d)"
+    )
+    bank.add_argument(
+        "--adapter",
+        required=True,
+        metavar="ID",
+        help="folder, bundled name or hub id of a CLIP, or of a trained adapter to put the bank behind",
+    )
+    bank.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; an old one is replaced"
+    )
+    bank.add_argument(
+        "--size", type=int, default=4096, metavar="N", help="most queries in the bank (default: %(default)s)"
+    )
+    bank.add_argument(
+        "--weight", type=float, default=0.5, metavar="W", help="of the correction, 0 to 1 (default: %(default)s)"
+    )
+    add_device(bank)
+    bank.set_defaults(run=_bank)
+
+
+def _bank(args: argparse.Namespace) -> int:
+    from dits_adapter._files import sha256
+    from dits_adapter.adapters.bank import LEAST_QUERIES, check_bank_options, draw, fit_query_bank
+    from dits_adapter.artifact._find import require_free
+    from dits_adapter.encoder import DITSQueryEncoder, check_texts
+
+    check_bank_options(args.size, args.weight)
+    require_free(args.out.absolute())
+    queries = _vectors(args.queries) if args.queries.suffix == ".npy" else _lines(args.queries)
+    if isinstance(queries, list):
+        check_texts(queries)
+    if len(queries) < LEAST_QUERIES:
+        raise InputError(
+            f"{args.queries}: holds {len(queries)} distinct queries; a bank needs at least {LEAST_QUERIES}, and "
+            "hundreds serve better."
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* is an encoder without an adapter")
+        encoder = DITSQueryEncoder.from_pretrained(args.adapter, backend="torch", device=args.device)
+    artifact = encoder.artifact
+    if isinstance(queries, list):
+        vectors = encoder.embed([queries[row] for row in draw(len(queries), args.size, seed=0)])
+    else:
+        vectors = queries
+        if vectors.shape[1] != encoder.space.width:
+            raise InputError(
+                f"{args.queries}: holds vectors of width {vectors.shape[1]}; {args.adapter} has "
+                f"{encoder.space.width}."
+            )
+    bank = fit_query_bank(vectors, size=args.size, weight=args.weight, inner=artifact.adapter)
+    config = bank.config
+    training = {
+        "dataset": args.queries.name,
+        "sha256": sha256(args.queries),
+        "queries": len(queries),
+        "bank": config.size,
+        "weight": config.weight,
+        "sharpness": config.sharpness,
+        "inner": None if bank.inner is None else artifact.training,
+    }
+    made = replace(artifact, adapter=bank, training=training, metrics={}, calibration=None)
+    print(
+        f"a bank of {config.size:,} of {len(queries):,} queries, sharpness {config.sharpness:.1f}, weight "
+        f"{config.weight:g}, behind {'plain queries' if bank.inner is None else args.adapter}"
+    )
+    print(f"written to {made.save(args.out)}")
+    return 0
+
+
+def _lines(path: Path) -> list[str]:
+    """Read the distinct lines of a text file, without blank ones.
+
+    Raises:
+        InputError: it cannot be read, or is no UTF-8 text.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no UTF-8 text, one query a line ({error.reason}).") from None
+    return list(dict.fromkeys(line.strip() for line in text.split("\n") if line.strip()))
+
+
+def _vectors(path: Path) -> NDArray[np.floating]:
+    """Read text vectors (n, d) from a NumPy file.
+
+    Raises:
+        InputError: it cannot be read, holds something else, or a NaN, infinite or zero row.
+    """
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: is no .npy file of numbers ({error}).") from None
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2:
+        raise InputError(f"{path}: holds no array (n, d) of text vectors.")
+    try:
+        check_vectors(vectors, vectors.shape[1])
+        check_directions(vectors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return vectors

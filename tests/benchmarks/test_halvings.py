@@ -1,0 +1,71 @@
+"""The benchmark of halvings on vectors whose answer is known."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from benchmarks.halvings import ROWS, Figures, halves, main, read
+from dits_adapter.vectors import unit
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Sixty texts and videos that share all but noise; texts lie a large step apart."""
+    rng = np.random.default_rng(0)
+    videos = rng.normal(size=(60, 16))
+    texts = videos + rng.normal(size=videos.shape) + 2 * np.eye(16)[0]
+    np.save(tmp_path / "pairs.npy", np.stack([videos, texts]).astype(np.float32))
+    return tmp_path / "pairs.npy"
+
+
+def test_halves_share_no_video_and_lose_none(file):
+    pairs = read(file)
+    searched, other = halves(pairs, 3)
+    videos = [{row.tobytes() for row in half.video} for half in (searched, other)]
+    assert [len(half) for half in videos] == [30, 30]
+    assert not videos[0] & videos[1]
+    both = np.sort(np.concatenate([searched.text, other.text]), axis=0)
+    assert np.array_equal(both, np.sort(pairs.text, axis=0))
+
+
+def test_gains_are_paired_differences_to_plain(file, capsys):
+    assert main(["--vectors", str(file), "--halvings", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "30 queries, 30 videos searched; 30 other queries; 3 halvings" in out
+    plain, gains = [], []
+    for number in range(3):
+        searched, other = halves(read(file), number)
+        cosines = unit(searched.text) @ searched.video.T
+        plain.append(100 * np.mean(cosines.argmax(1) == searched.labels))
+        adapted = ROWS["query bank"][1](other).adapt(searched.text)
+        gains.append(100 * np.mean((adapted @ searched.video.T).argmax(1) == searched.labels) - plain[-1])
+    assert re.search(rf"plain CLIP \| +nothing \| +{np.mean(plain):.1f} ", out)
+    error = np.std(gains, ddof=1) / np.sqrt(3)
+    assert f"{np.mean(gains):+.1f} ± {error:.1f}" in re.search(r"query bank .*", out)[0]
+
+
+def test_figures_count_hits(file):
+    pairs = read(file)
+    assert Figures.of(pairs.video, pairs) == Figures(100, 100, 100)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(np.zeros((3, 5, 4)), "expected (2, n, d)"), (b"nothing", "is no .npy file"), (None, "is no .npy file")],
+)
+def test_files_of_something_else(content, message, tmp_path, capsys):
+    path = tmp_path / "pairs.npy"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    assert main(["--vectors", str(path)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_one_halving_has_no_error(file, capsys):
+    assert main(["--vectors", str(file), "--halvings", "1"]) == 1
+    assert "at least 2" in capsys.readouterr().err
