@@ -9,6 +9,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -274,3 +275,21 @@ def test_a_zip_of_pictures(tmp_path):
         archive.write(still)
     with pytest.raises(VideoError, match="is a zip archive, not a video"):
         decode_frames(path)
+
+
+def test_a_still_beside_a_video_is_not_the_video(tmp_path):
+    path = tmp_path / "motion.mp4"
+    with av.open(str(path), "w") as container:
+        tracks = []
+        for frames, codec, pixels in ((1, "mjpeg", "yuvj420p"), (50, "mpeg4", "yuv420p")):
+            stream = container.add_stream(codec, rate=25)
+            scale = 4 if frames == 1 else 1
+            stream.height, stream.width, stream.pix_fmt = 64 * scale, 96 * scale, pixels
+            tracks.append((stream, [picture(n, 64 * scale, 96 * scale) for n in range(frames)]))
+        for stream, pictures in tracks:
+            for number, pixels in enumerate(pictures):
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.pts = number
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    assert numbers(path, 50) == list(range(50))
