@@ -1,4 +1,4 @@
-"""The paper's ablations on cached vectors, and that of the preset `best`: the rows of each, as recipes."""
+"""Ablations on cached vectors, the paper's and that of the preset `best`: the recipe of each row."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dits_adapter.training.rows import best_mlp_recipe, best_recipe, schedule
 
 TIMESTAMPS = (1, 5, 10, 15, 20, 30, 40)
 PAIRED_BATCH = 32
-"""The paper's batch size. An adapter that sees the video runs on every pair of a batch."""
+"""Batch size of the paper, for adapters that see the video: they run on every pair of a batch."""
 
 Recipes = dict[str, Recipe]
 
 
 def timestamps(training: TrainingConfig) -> Recipes:
-    """T' = 0 (plain CLIP) to 40, each trained as a sampler of its own (Table 8), without noise and with it.
+    """Return samplers of T' = 1 to 40, each trained on its own (Table 8), without noise and with noise.
 
-    The noisy ones are the paper's: they take the text as CLIP gives it, for the noise drowns a unit vector.
+    The noisy samplers are the paper's: they take the text as CLIP gives it, for the noise drowns a unit vector.
     """
     quiet = {f"dits-{n}": Recipe(training=training, sampler=schedule(n)) for n in TIMESTAMPS}
     noisy = {
@@ -34,9 +34,9 @@ def timestamps(training: TrainingConfig) -> Recipes:
 
 
 def noise(training: TrainingConfig) -> Recipes:
-    """Noise in training on or off, on unit text and on text as CLIP gives it, the paper's input.
+    """Return samplers with and without noise in training, on unit text and on raw text, the paper's input.
 
-    `noisy_at_inference` adds the same adapters with the noise on when they are used. The paper has no such table.
+    `noisy_at_inference` adds the same adapters with noise at inference. The paper has no such table.
     """
     return {
         f"dits-{name}-{form}": Recipe(training=training, sampler={"noise_scale": scale, "input": form})
@@ -46,16 +46,16 @@ def noise(training: TrainingConfig) -> Recipes:
 
 
 def condition(training: TrainingConfig) -> Recipes:
-    """What the network sees beside v_t and t (Table 6a). With the video, every pair is a query of its own."""
+    """Return samplers of each condition (Table 6a). With the video, every pair is a query of its own."""
     paired = training.model_copy(update={"batch_size": PAIRED_BATCH})
-    seen = ("text", "video", "both", "none")
-    return {f"dits-condition-{name}": Recipe(training=paired, sampler={"condition": name}) for name in seen}
+    conditions = ("text", "video", "both", "none")
+    return {f"dits-condition-{name}": Recipe(training=paired, sampler={"condition": name}) for name in conditions}
 
 
 def gap(training: TrainingConfig) -> Recipes:
-    """Which way the gap points (Table 6b), for vanilla diffusion.
+    """Return vanilla diffusion with each direction of the gap (Table 6b).
 
-    For DITS it is the sign of an output that starts at zero: two names of one model.
+    For DITS the direction is the sign of an output that starts at zero: two names of one model.
     """
     return {
         f"diffusion-{way}": Recipe(training=training, adapter="diffusion", options={"direction": way})
@@ -64,7 +64,7 @@ def gap(training: TrainingConfig) -> Recipes:
 
 
 def prior(training: TrainingConfig) -> Recipes:
-    """Where the gap comes from (Tables 4 and 5): a fixed prior, vanilla diffusion, or DITS."""
+    """Return adapters of each source of the gap (Tables 4 and 5): a fixed prior, vanilla diffusion, or DITS."""
     rows = {
         f"fixed-prior-{variance:g}": Recipe(
             training=training, adapter="fixed-prior", options={"variance": variance}
@@ -81,9 +81,9 @@ def prior(training: TrainingConfig) -> Recipes:
 
 
 def best(training: TrainingConfig) -> Recipes:
-    """The strongest cheap adapters, the preset `best`, and `best` with one of its choices taken back each.
+    """Return the strongest cheap adapters, the preset `best`, and variants of `best` without one choice each.
 
-    `mlp-best` takes back the flow itself.
+    `mlp-best` leaves out the flow itself.
     """
     whole = best_recipe(training)
 
@@ -131,7 +131,7 @@ def rows_of(ablation: str, training: TrainingConfig) -> Recipes:
 
 
 class NoisyDITS(Adapter):
-    """A trained sampler that draws its noise at inference too, from one seed, as the paper's text has it."""
+    """Trained sampler that draws its noise at inference too, from one seed, as in the paper's text."""
 
     kind: ClassVar[str] = "noisy-dits"
     Config: ClassVar[type[SamplerConfig]] = SamplerConfig
@@ -149,5 +149,5 @@ class NoisyDITS(Adapter):
 
 
 def noisy_at_inference(adapters: Mapping[str, Adapter]) -> dict[str, Adapter]:
-    """Return the samplers among some adapters once more, with the noise on."""
+    """Return a noisy copy of each sampler among some adapters."""
     return {f"{name}, noise on": NoisyDITS(a) for name, a in adapters.items() if isinstance(a, DITSAdapter)}

@@ -1,9 +1,9 @@
-"""How far probabilities of scores can be trusted: `python -m benchmarks.calibration`.
+"""Reliability of probabilities in collections of other sizes: `python -m benchmarks.calibration`.
 
-Platt's logistic regression, which `dits_adapter.calibration` is, and isotonic regression are both fitted on all
-pairs of the val split, whose library has one size, and judged on the test split in libraries of other sizes, also
-where the library lacks the video that a query was written for (told: N / share in place of N). Judged are the ten
-best hits of each query.
+Platt's logistic regression (`dits_adapter.evaluation.calibration`) and isotonic regression are both fitted on all
+pairs of the val split, a collection of one size, and measured on the test split in collections of other sizes,
+also where the collection lacks the video that a query was written for (told: N / share in place of N). Measured
+are the ten best hits of each query.
 
 Without `--vectors`, the generated clips (not real video) are made and embedded first, in some minutes.
 """
@@ -27,17 +27,23 @@ from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.evaluation.calibration import HITS, Reliability, fit_calibration
 from dits_adapter.video.encoder import VideoEncoder
 
-LIBRARIES = (30, 100, 300)
+COLLECTION_SIZES = (30, 100, 300)
+"""Numbers of videos in a collection."""
+
 ABSENT = (0.0, 0.5, 1.0)
-SURE = 0.5
+"""Shares of queries whose video is not in the collection."""
+
+LIKELY = 0.5
+"""Least probability of a likely hit."""
 
 Floats = NDArray[np.float64]
-Say = Callable[[Floats, float], Floats]
-"""Cosines and the library's size to probabilities."""
+
+Probabilities = Callable[[Floats, float], Floats]
+"""Function from cosines and the size of a collection to probabilities."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print one row for each library, share of absent videos and method."""
+    """Print one row for each collection size, share of absent videos and method."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__.split("\n\n")[0])
     parser.add_argument("--adapter", default="demo-dits", help="folder or bundled name (default: %(default)s)")
     parser.add_argument(
@@ -61,70 +67,85 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     methods = {"Platt": platt(scores["val"], val.labels), "isotonic": isotonic(scores["val"], val.labels)}
     rows = []
-    for videos in (n for n in LIBRARIES if n <= len(test.video)):
+    for videos in (n for n in COLLECTION_SIZES if n <= len(test.video)):
         for absent in ABSENT:
             hits, right = map(
-                np.concatenate, zip(*libraries(scores["test"], test.labels, videos, absent), strict=True)
+                np.concatenate, zip(*collections(scores["test"], test.labels, videos, absent), strict=True)
             )
-            said = {name: say(hits, videos) for name, say in methods.items()}
+            predicted = {name: method(hits, videos) for name, method in methods.items()}
             if 0 < absent < 1:
-                said["Platt, told"] = methods["Platt"](hits, videos / (1 - absent))
-            rows += [[f"{videos}", f"{absent:.0%}", name, *judged(p, right)] for name, p in said.items()]
+                predicted["Platt, told"] = methods["Platt"](hits, videos / (1 - absent))
+            rows += [[f"{videos}", f"{absent:.0%}", name, *measured(p, right)] for name, p in predicted.items()]
     print(
-        f"Fitted on {len(val):,} queries and {len(val.video):,} videos, judged on {len(test):,} queries of "
+        f"Fitted on {len(val):,} queries and {len(val.video):,} videos, measured on {len(test):,} queries of "
         f"{len(test.video):,} other videos; {args.adapter}.\n"
     )
-    head = ["videos", "without video", "", "log loss", "ECE", f"hits of {SURE:.0%} a query", "said", "right"]
+    head = [
+        "videos",
+        "without video",
+        "",
+        "log loss",
+        "ECE",
+        f"hits of {LIKELY:.0%} a query",
+        "confidence",
+        "accuracy",
+    ]
     print(markdown_table(head, rows))
     return 0
 
 
-def platt(scores: Floats, labels: NDArray[np.int64]) -> Say:
-    """Fit what an artifact holds."""
+def platt(scores: Floats, labels: NDArray[np.int64]) -> Probabilities:
+    """Fit the calibration that an artifact holds."""
     calibration = fit_calibration(scores, labels).calibration
     return lambda hits, videos: calibration.probability(hits, videos=videos)
 
 
-def isotonic(scores: Floats, labels: NDArray[np.int64]) -> Say:
-    """Fit the best increasing step function, kept from saying 0 and 1 by one pair; its odds move like Platt's."""
+def isotonic(scores: Floats, labels: NDArray[np.int64]) -> Probabilities:
+    """Fit the best increasing step function, kept one pair away from 0 and 1; the odds shift as Platt's."""
     match = labels[:, None] == np.arange(scores.shape[1])
     least = 1 / scores.size
     steps = IsotonicRegression(y_min=least, y_max=1 - least, out_of_bounds="clip").fit(
         scores.ravel(), match.ravel()
     )
 
-    def say(hits: Floats, videos: float) -> Floats:
+    def predict(hits: Floats, videos: float) -> Floats:
         return expit(logit(steps.predict(hits)) - np.log((videos - 1) / (scores.shape[1] - 1)))
 
-    return say
+    return predict
 
 
-def libraries(
+def collections(
     scores: Floats, labels: NDArray[np.int64], videos: int, absent: float
 ) -> Iterator[tuple[Floats, NDArray[np.bool_]]]:
-    """Part the videos into libraries of a size; yield the scores of each one's hits, and whether they are right.
+    """Split the videos into collections of a size; yield the scores of each collection's hits and which match.
 
-    Each library is searched with the texts of its videos; it lacks the video of a share `absent` of them.
+    Each collection is searched with the texts of its videos; a share `absent` of the texts lacks its video.
     """
     random = np.random.default_rng(0)
     order = random.permutation(scores.shape[1])
     for start in range(0, len(order) - videos + 1, videos):
-        library = order[start : start + videos]
-        queries = np.flatnonzero(np.isin(labels, library))
-        block, match = scores[np.ix_(queries, library)], labels[queries, None] == library
+        collection = order[start : start + videos]
+        queries = np.flatnonzero(np.isin(labels, collection))
+        block, match = scores[np.ix_(queries, collection)], labels[queries, None] == collection
         missing = random.permutation(len(queries)) < round(absent * len(queries))
         gone = match & missing[:, None]
         best = np.argsort(-np.where(gone, -np.inf, block), axis=1)[:, :HITS]
         yield np.take_along_axis(block, best, 1).ravel(), np.take_along_axis(match & ~gone, best, 1).ravel()
 
 
-def judged(said: Floats, right: NDArray[np.bool_]) -> list[str]:
-    """Return log loss, calibration error, how many hits are likely, what is said of them, and the share right."""
-    said_of_true = np.where(right, said, 1 - said)
-    ece = Reliability.of(said, right.astype(np.int64), np.ones(len(said), np.int64)).ece
-    sure = said >= SURE
-    cells = [f"{-np.log(said_of_true).mean():.4f}", f"{ece:.4f}", f"{sure.sum() * HITS / len(said):.2f}"]
-    return cells + ([f"{said[sure].mean():.2f}", f"{right[sure].mean():.2f}"] if sure.any() else ["–", "–"])
+def measured(confidence: Floats, right: NDArray[np.bool_]) -> list[str]:
+    """Return log loss, calibration error, likely hits a query, and mean confidence and accuracy of likely hits."""
+    confidence_in_truth = np.where(right, confidence, 1 - confidence)
+    ece = Reliability.of(confidence, right.astype(np.int64), np.ones(len(confidence), np.int64)).ece
+    likely = confidence >= LIKELY
+    cells = [
+        f"{-np.log(confidence_in_truth).mean():.4f}",
+        f"{ece:.4f}",
+        f"{likely.sum() * HITS / len(confidence):.2f}",
+    ]
+    return cells + (
+        [f"{confidence[likely].mean():.2f}", f"{right[likely].mean():.2f}"] if likely.any() else ["–", "–"]
+    )
 
 
 if __name__ == "__main__":

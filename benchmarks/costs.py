@@ -1,4 +1,4 @@
-"""What the stages of a run cost: wall time and memory."""
+"""Costs of the stages of a run: wall time and memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one stage.
+    """Cost of one stage.
 
     Attributes:
         seconds: wall time.
-        resumed: whether it went on from what an earlier run had left, and took that much less.
+        resumed: True where the stage continued an earlier run, which shortened it.
         process_mib: greatest memory of the process from its start to the end of the stage, in MiB.
         gpu_mib: greatest memory of the graphics card in this stage, in MiB; None without one.
     """
@@ -30,7 +30,7 @@ class Cost:
 
 @dataclass
 class Costs:
-    """Takes down the stages of a run.
+    """Record of the stages of a run.
 
     >>> costs = Costs()
     >>> with costs.of("nothing"):
@@ -43,7 +43,7 @@ class Costs:
 
     @contextmanager
     def of(self, stage: str, *, resumed: bool = False) -> Iterator[None]:
-        """Measure what is done inside; on CUDA, in the current device's allocator."""
+        """Measure the block of a `with` statement; memory on CUDA is that of the current device's allocator."""
         cuda = torch.cuda.is_available()
         if cuda:
             torch.cuda.reset_peak_memory_stats()

@@ -1,8 +1,8 @@
-"""The whole job on generated clips, offline: `python -m benchmarks.demo` (or `make demo`).
+"""Demo on generated clips, offline: `python -m benchmarks.demo` (or `make demo`).
 
 Writes the clips of the test split as .mp4 files, ingests them into an embedded Qdrant, searches them with held-out
-sentences through plain CLIP, the best linear adapter and DITS, and prints what each finds. A second run finds the
-clips and the index there and goes straight to the search. All figures are about generated clips, not real video.
+sentences through plain CLIP, the best linear adapter and DITS, and prints the metrics of each. A second run reuses
+the clips and the index. All figures are about generated clips, not real video.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         videos = stored_vectors(store, records)
         queries = {"plain CLIP": encoders["DITS T'=10"].encode_document(texts)}
         queries |= {name: encoder.encode_query(texts) for name, encoder in encoders.items()}
-        found = {name: ranks(DotProducts(vectors, videos), labels) for name, vectors in queries.items()}
+        ranks_of = {name: ranks(DotProducts(vectors, videos), labels) for name, vectors in queries.items()}
         linear = str(encoders["best linear"].artifact.adapter.config.method)  # type: ignore[attr-defined]
         print(f"\n{len(texts)} held-out sentences against {len(records)} generated clips (not real video)\n")
-        print(table(found, labels, {"best linear": f"best linear ({linear})"}))
+        print(table(ranks_of, labels, {"best linear": f"best linear ({linear})"}))
         gains = {}
         for other in ("plain CLIP", "best linear"):
-            differences = paired_bootstrap(found[other], found["DITS T'=10"], labels)
+            differences = paired_bootstrap(ranks_of[other], ranks_of["DITS T'=10"], labels)
             gains[other] = {name: differences[name] for name in PAIRED}
         for other, gain in gains.items():
             shown = ", ".join(f"{title} {signed(gain[name])}" for name, title in PAIRED.items())
@@ -95,10 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "clips": len(records),
         "queries": len(texts),
         "linear": linear,
-        "metrics": {name: asdict(RetrievalMetrics.from_ranks(r)) for name, r in found.items()},
-        "intervals": {name: bootstrap(r, labels) for name, r in found.items()},
+        "metrics": {name: asdict(RetrievalMetrics.from_ranks(r)) for name, r in ranks_of.items()},
+        "intervals": {name: bootstrap(r, labels) for name, r in ranks_of.items()},
         "dits_minus": gains,
-        "ranks": {name: r.astype(int).tolist() for name, r in found.items()},
+        "ranks": {name: r.astype(int).tolist() for name, r in ranks_of.items()},
         "ingested": {"videos": report.videos, "present": report.present, "seconds": round(report.seconds, 2)},
         "seconds": round(time.monotonic() - started, 1),
         "machine": {"processor": platform.machine(), "python": platform.python_version()},
@@ -111,17 +111,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def stored_vectors(store: VideoStore, records: Sequence[DatasetItem]) -> np.ndarray:
-    """Return the vectors that the store holds of the records' videos, (n, d), in their order."""
+    """Return the stored vectors of the records' videos, (n, d), in the order of the records."""
     segments = store.read(ReadRequest(vectors=True))
     by_name = {Path(segment.payload["path"]).name: segment.vector for segment in segments}
     return np.array([by_name[record.video] for record in records], dtype=np.float32)
 
 
-def table(found: dict[str, np.ndarray], labels: np.ndarray, names: dict[str, str]) -> str:
+def table(ranks_of: dict[str, np.ndarray], labels: np.ndarray, names: dict[str, str]) -> str:
     """Lay out R@1, R@5, R@10, MdR and MnR with their 95 % bootstrap intervals, resampled by video."""
     shown = METRICS[:5]
     lines = [f"{'':32}" + "".join(f"{title:>22}" for title in ("R@1", "R@5", "R@10", "MdR", "MnR"))]
-    for name, values in found.items():
+    for name, values in ranks_of.items():
         metrics, intervals = RetrievalMetrics.from_ranks(values), bootstrap(values, labels)
         cells = [
             f"{getattr(metrics, key):.1f} [{intervals[key].low:.1f}, {intervals[key].high:.1f}]" for key in shown

@@ -22,8 +22,8 @@ def recall(comparison: Comparison, quoted: Mapping[str, Sequence[float]], title:
     names = [row.name for row in rows]
     for axis, direction in zip(axes.flat, ("text_to_video", "video_to_text"), strict=True):
         for place, row in enumerate(rows):
-            found = getattr(row, direction)
-            value, interval = found.metrics.r1, found.intervals["r1"]
+            retrieval = getattr(row, direction)
+            value, interval = retrieval.metrics.r1, retrieval.intervals["r1"]
             axis.plot(interval, (place, place), color=COLORS[row.family], linewidth=2)
             axis.plot(value, place, "o", color=COLORS[row.family])
         axis.set(xlabel="R@1, %", title=direction.replace("_", " "))

@@ -1,7 +1,7 @@
-"""Vectors as a CLIP would give them, in any number: drawn from the moments of real ones.
+"""Generated vectors like CLIP's, in any number: drawn from the moments of real vectors.
 
 No million real video vectors can be shipped, and vectors without structure say nothing about an index: in 512
-dimensions independent ones are all equally far apart. What is drawn here has
+dimensions independent vectors are all equally far apart. The vectors drawn here have
 
 - two modalities with a gap: a mean for videos, another for texts;
 - few directions that matter: the covariance of texts and videos together, with the decay of its eigenvalues;
@@ -29,25 +29,25 @@ from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import unit
 
 CHUNK = 5_000
-"""Vectors that are drawn together."""
+"""Number of vectors that are drawn together."""
 PER_VIDEO = 5
-"""Consecutive segments that are of one video."""
+"""Number of consecutive segments of one video."""
 TOPICS = 1_000
 SHARES = {"topic": 0.4, "video": 0.4, "segment": 0.2}
-"""Of the variance: what all segments of a topic have in common, all of a video, none."""
+"""Shares of the variance: common to a topic's segments, to a video's, and to none."""
 
 MEAN_NORMS, MEAN_COSINE, VARIANCE = (0.73, 0.72), 0.31, 0.47
 SHIFT, DECAY = 3, 1.3
-"""Of videos and texts: the norms of their means and the cosine between these, the trace of a covariance, and how
-its eigenvalues fall, as (i + SHIFT) ** -DECAY. These are 500 COCO pictures' and captions' under CLIP ViT-B/16, the
+"""Moments of videos and texts: norms of the means and the cosine between them, trace of a covariance, and decay of
+its eigenvalues, (i + SHIFT) ** -DECAY. Values of 500 COCO pictures and captions under CLIP ViT-B/16, the
 data of Liang et al., "Mind the Gap" (NeurIPS 2022)."""
 PEAKS = 3
 """Power of a normal variable that a coordinate of a mean is. CLIP's means lie in a few coordinates; the others
 change their sign from vector to vector, on which binary quantization relies: the mean sign of a coordinate is .22
 away from 0 here and .27 there, where independent axes would have .53."""
 CORRELATION, REACH, ALIGNMENT = 0.6, 50, 0.9
-"""How much of a text follows from its video in the first direction; the direction by which that has fallen to
-1 / e; how much of it lies where the video lies: chosen so that the mean cosine of a pair comes out as there."""
+"""Correlation of a text with its video in the first direction; direction at which the correlation has fallen to
+1 / e; share of it along the video's own directions: chosen so that the mean cosine of a pair equals COCO's."""
 
 Vectors: TypeAlias = NDArray[np.float32]
 Stream = Literal["segments", "training", "validation", "test"]
@@ -56,13 +56,13 @@ _STREAMS: tuple[Stream, ...] = ("segments", "training", "validation", "test")
 
 @dataclass(frozen=True)
 class PairModel:
-    """A joint distribution of the texts and videos of an embedding space.
+    """Joint distribution of the texts and videos of an embedding space.
 
     A video is `video_mean + video_factor x`, its text `text_mean + shared x + own y`; x and y are standard normal,
     x is clustered. Both are then scaled to unit norm.
 
     Attributes:
-        source: where the moments are from, in words.
+        source: origin of the moments, in words.
         space: the embedding space.
         video_mean, text_mean: (d,) float32.
         video_factor, shared, own: (d, d) float32.
@@ -78,10 +78,10 @@ class PairModel:
 
     @classmethod
     def like(cls, pairs: Pairs, name: str) -> PairModel:
-        """Take the moments of pairs, which may be fewer than d.
+        """Estimate the moments of pairs, which may be fewer than d.
 
-        Covariances are Ledoit and Wolf's. What of a text follows from its video is a ridge regression, and what
-        does not is measured on videos that it was not fitted to, so that chance does not pass for dependence.
+        Covariances are Ledoit and Wolf's. A ridge regression predicts a text from its video, and the residual is
+        measured on videos outside the fit, so that chance does not pass for dependence.
         """
         video, text = unit(pairs.video)[pairs.labels], unit(pairs.text)
         regression = RidgeCV(np.logspace(-3, 3, 13))
@@ -115,14 +115,14 @@ class PairModel:
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hex digits that tell apart what two models draw."""
+        """Digest of the model, 16 hex digits: models that draw other vectors have another."""
         digest = hashlib.sha256(repr((CHUNK, PER_VIDEO, TOPICS, SHARES)).encode())
         for array in (self.video_mean, self.text_mean, self.video_factor, self.shared, self.own):
             digest.update(array.round(5).tobytes())
         return digest.hexdigest()[:16]
 
     def segments(self, chunk: int) -> Vectors:
-        """Draw the segments number `chunk` · CHUNK and on, (CHUNK, d); `PER_VIDEO` in a row are of one video."""
+        """Draw the segments from number `chunk` · CHUNK on, (CHUNK, d); `PER_VIDEO` in a row are of one video."""
         return unit(self.video_mean + self._latent("segments", chunk) @ self.video_factor.T)
 
     def queries(self, count: int, among: int) -> Vectors:
@@ -163,7 +163,7 @@ def _factor(samples: Vectors) -> Vectors:
 
 
 def made_up_space(name: str, width: int) -> EmbeddingSpace:
-    """Name a space that no CLIP at hand stands for: its digest is that of its name."""
+    """Make a space without a CLIP behind it, whose digest is that of the name."""
     canaries = tuple(map(tuple, np.eye(4, width).tolist()))
     digest = hashlib.sha256(name.encode()).hexdigest()
     return EmbeddingSpace(

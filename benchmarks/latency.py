@@ -1,17 +1,17 @@
-"""How long a query takes: text encoding and each adapter, apart: `python -m benchmarks.latency`.
+"""Latency of a query, text encoding and each adapter apart: `python -m benchmarks.latency`.
 
-Times do not depend on what the weights are, so all are random: a text tower of the size of CLIP ViT-B/32's (12
+Times do not depend on the weights, so all weights are random: a text tower of the size of CLIP ViT-B/32's (12
 layers of the width of the embeddings, 49,408 tokens) and every adapter of `dits-adapter compare`; DITS with the
 network that is trained ("unfolded"), as queries run it, in bfloat16, and as `dits-adapter export` writes it.
 
 On a GPU (`--device cuda`) the exports are left out, which run on the CPU; in their place the folded form is
 compiled by torch.compile, and recorded as a CUDA graph, whose kernels are launched together. Queries and results
-are arrays in the CPU's memory all the same: what moves them is in the times.
+are arrays in the CPU's memory all the same: the times include their transfer.
 
-The last rows are no adapters but the least that DITS could take here: "reading" is the time to read its matrices
+The last rows are lower bounds on the time of DITS: "reading" is the time to read its matrices
 once for every step, "multiplying" that of one matrix product a step with as many multiplications.
 
-In each round every one of them is timed once, so that whatever slows the machine down slows all alike; ratios are
+In each round every row is timed once, so that a slow moment of the machine slows all alike; ratios are
 taken within a round. `--growth` adds curves: DITS over batch sizes, threads, steps and widths.
 """
 
@@ -54,16 +54,16 @@ from dits_adapter.training.rows import equal_cost_depth, schedule
 from dits_adapter.vectors import check_directions, check_vectors
 
 TOKENS = 20
-"""Length of a query of a dozen words, with start and end. CLIP reads at most 77."""
+"""Tokens of a query of a dozen words, start and end included. CLIP reads at most 77."""
 CPU = torch.device("cpu")
 REFERENCE = "text encoder, 77 tokens"
 EAGER = "dits-10, unfolded"
-"""What a straightforward implementation runs; the speed-up of the others is over this."""
+"""Name of the straightforward implementation, over which speed-ups are measured."""
 SAMPLERS = {
     **{f"dits-{steps}": schedule(steps) for steps in (1, 5, 10)},
     "dits-10 small": {**schedule(10), "depth": 1, "mlp_ratio": 1.0},
 }
-"""By name: their fields. The small one is a student: dits-adapter distill --steps 10 --depth 1 --mlp-ratio 1."""
+"""Fields of samplers by name. The small one is from: dits-adapter distill --steps 10 --depth 1 --mlp-ratio 1."""
 BANK = 4096
 """Queries in the bank, as many as `dits-adapter bank` takes by default."""
 GROWTH = {
@@ -72,30 +72,30 @@ GROWTH = {
     "steps": (1, 2, 5, 10, 20),
     "width": (128, 256, 512, 1024),
 }
-"""Axes of the growth curves; the others stay at batch 1, one thread, ten steps and the width asked for."""
+"""Axes of the growth curves; the others stay at batch 1, one thread, ten steps and the width of --width."""
 GROWTH_SECONDS = 3.0
-"""Of measuring for each point of a curve."""
+"""Seconds of measuring for each point of a curve."""
 ROUNDS = 3
-"""Rounds at least, whatever time they take."""
+"""Least number of rounds."""
 
 Call = Callable[[], object]
 
 
 class Adapts(Protocol):
-    """What is timed: vectors (n, d) to vectors (n, d)."""
+    """Function to time: vectors (n, d) to vectors (n, d)."""
 
     def adapt(self, vectors: np.ndarray) -> object:
-        """Adapt them."""
+        """Adapt vectors."""
 
 
 class Exported:
-    """An exported adapter as the ONNX backend runs it."""
+    """Exported adapter, run as by the ONNX backend."""
 
     def __init__(self, path: Path, width: int) -> None:
         self._path, self._width = path, width
 
     def use(self, threads: int) -> None:
-        """Run on this many threads from now on."""
+        """Set the number of threads."""
         self._session = open_session(self._path, threads)
 
     def adapt(self, vectors: np.ndarray) -> object:
@@ -106,7 +106,7 @@ class Exported:
 
 
 class Half:
-    """A folded adapter in bfloat16; not offered, because int8 is smaller, faster and nearly as close."""
+    """Folded adapter in bfloat16; not in the package, because int8 is smaller, faster and nearly as close."""
 
     def __init__(self, adapter: Adapter, device: torch.device) -> None:
         self._adapter, self._device = copy.deepcopy(adapter).bfloat16(), device
@@ -114,12 +114,12 @@ class Half:
     @torch.inference_mode()
     def adapt(self, vectors: np.ndarray) -> object:
         """Adapt vectors."""
-        given = torch.from_numpy(vectors).to(self._device, torch.bfloat16)
-        return torch.nn.functional.normalize(self._adapter(given).float(), dim=1).cpu()
+        batch_input = torch.from_numpy(vectors).to(self._device, torch.bfloat16)
+        return torch.nn.functional.normalize(self._adapter(batch_input).float(), dim=1).cpu()
 
 
 class Compiled:
-    """A folded adapter as torch.compile makes it, anew for each batch size; CUDA graphs are apart."""
+    """Folded adapter under torch.compile, compiled for each batch size; without CUDA graphs."""
 
     def __init__(self, adapter: Adapter, device: torch.device) -> None:
         self._run, self._device = torch.compile(_unit(adapter), dynamic=False), device
@@ -131,7 +131,7 @@ class Compiled:
 
 
 class Graphed:
-    """A folded adapter on a GPU, recorded as a CUDA graph when a batch size is first met."""
+    """Folded adapter on a GPU as a CUDA graph, recorded at the first call of a batch size."""
 
     def __init__(self, adapter: Adapter, device: torch.device) -> None:
         self._run, self._device = _unit(adapter), device
@@ -142,23 +142,23 @@ class Graphed:
         """Adapt vectors."""
         if len(vectors) not in self._recorded:
             self._recorded[len(vectors)] = self._record(vectors)
-        graph, given, adapted = self._recorded[len(vectors)]
-        given.copy_(torch.from_numpy(vectors))
+        graph, batch_input, adapted = self._recorded[len(vectors)]
+        batch_input.copy_(torch.from_numpy(vectors))
         graph.replay()
         return adapted.cpu()
 
     def _record(self, vectors: np.ndarray) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
-        given = torch.from_numpy(vectors).to(self._device)
+        batch_input = torch.from_numpy(vectors).to(self._device)
         aside = torch.cuda.Stream()  # what libraries set up in a first call must not be recorded
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(3):
-                self._run(given)
+                self._run(batch_input)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            adapted = self._run(given)
-        return graph, given, adapted
+            adapted = self._run(batch_input)
+        return graph, batch_input, adapted
 
 
 def _unit(adapter: Adapter) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -166,42 +166,42 @@ def _unit(adapter: Adapter) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 class Reading:
-    """Reads as many bytes as the matrices of the folded sampler have, once a step."""
+    """Lower bound by memory: reads the bytes of the folded sampler's matrices once a step."""
 
     def __init__(self, width: int, steps: int, bytes_each: int, device: torch.device = CPU) -> None:
         self._steps, self._weights = steps, torch.ones(37 * width * width * bytes_each // 4, device=device)
 
     @torch.inference_mode()
     def adapt(self, vectors: np.ndarray) -> object:
-        """Read."""
+        """Read the matrices."""
         return torch.stack([self._weights.sum() for _ in range(self._steps)]).cpu()
 
 
 class Multiplying:
-    """Multiplies as often as the folded sampler, in one matrix product a step."""
+    """Lower bound by arithmetic: the folded sampler's multiplications in one matrix product a step."""
 
     def __init__(self, width: int, steps: int, device: torch.device = CPU) -> None:
         self._steps, self._weights = steps, torch.ones(37 * width, width, device=device)
 
     @torch.inference_mode()
     def adapt(self, vectors: np.ndarray) -> object:
-        """Multiply."""
-        given = torch.from_numpy(vectors).to(self._weights.device)
-        return [torch.nn.functional.linear(given, self._weights) for _ in range(self._steps)][-1][:, 0].cpu()
+        """Multiply the matrices."""
+        batch_input = torch.from_numpy(vectors).to(self._weights.device)
+        return [torch.nn.functional.linear(batch_input, self._weights) for _ in range(self._steps)][-1][:, 0].cpu()
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One thing timed in one setting.
+    """Timing of one row in one setting.
 
     Attributes:
-        name: of the thing.
+        name: name of the row.
         batch: queries a call.
-        threads: of the CPU.
+        threads: threads of the CPU.
         median, low, high: milliseconds a call: the median and the quartiles over the rounds.
         ratio: median over the rounds of its time over that of `REFERENCE`.
         faster: median over the rounds of the time of `EAGER` over its own.
-        rounds: how many.
+        rounds: number of rounds.
     """
 
     name: str
@@ -217,15 +217,15 @@ class Timing:
 
 @dataclass(frozen=True)
 class Latency:
-    """One run of this benchmark.
+    """Result of one run of this benchmark.
 
     Attributes:
         width: dimension of the embeddings.
-        timings: by setting, then in the order of the table.
+        timings: timings by setting, then in the order of the table.
         profile: share of the time of `dits-10` at batch 1 by operator, the largest first.
         environment: processor and versions.
         growth: for each axis, each value of it: milliseconds a call by form of DITS.
-        version: of this layout.
+        version: version of this layout.
     """
 
     width: int
@@ -287,16 +287,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         grown = growth(args.width, Path(folder), args.device) if args.growth else {}
     shares = profile(args.width, args.device)
     surroundings = environment() | {"torch on": str(args.device)}
-    found = Latency(args.width, tuple(timings), shares, surroundings, grown)
+    latency = Latency(args.width, tuple(timings), shares, surroundings, grown)
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "latency.json").write_bytes(TypeAdapter(Latency).dump_json(found, indent=1) + b"\n")
-    (args.out / "latency.md").write_text(found.markdown() + "\n", encoding="utf-8")
-    print(found.markdown())
+    (args.out / "latency.json").write_bytes(TypeAdapter(Latency).dump_json(latency, indent=1) + b"\n")
+    (args.out / "latency.md").write_text(latency.markdown() + "\n", encoding="utf-8")
+    print(latency.markdown())
     return 0
 
 
 def build_adapters(width: int, folder: Path, device: torch.device = CPU) -> dict[str, Adapts]:
-    """Build every adapter of the comparison, DITS in each of its forms, and the floors; with files in `folder`."""
+    """Build every adapter of the comparison, DITS in each form, and the lower bounds; exports go into `folder`."""
     adapters: dict[str, Adapts] = {
         "affine map": AffineAdapter(AffineConfig(width=width, method="ridge")).to(device),
         "low-rank affine map": LowRankAdapter(LowRankConfig(width=width, rank=min(32, width))).to(device),
@@ -317,7 +317,7 @@ def build_adapters(width: int, folder: Path, device: torch.device = CPU) -> dict
 
 
 def forms(name: str, config: SamplerConfig, folder: Path, device: torch.device = CPU) -> dict[str, Adapts]:
-    """Build a sampler as it is trained, as torch runs it, and as ONNX Runtime does or a GPU can.
+    """Build the forms of a sampler: unfolded, folded, bfloat16, and exported or, on a GPU, compiled and recorded.
 
     The files are made once for a name and a width; the weights are the same every time.
     """
@@ -383,12 +383,12 @@ def measure(
     """Time everything in one setting, round by round.
 
     Args:
-        adapters: by name.
+        adapters: functions to time by name.
         encode: see `build_text_encoder`.
         width: dimension d.
         batch: queries a call.
-        threads: of the CPU.
-        seconds: how long to go on; at least `ROUNDS` rounds.
+        threads: threads of the CPU.
+        seconds: duration; at least `ROUNDS` rounds run.
     """
     towers: dict[str, Call] = {
         f"text encoder, {TOKENS} tokens": lambda: encode(batch, TOKENS),
@@ -409,7 +409,7 @@ def measure(
 def calls(
     adapters: Mapping[str, Adapts], width: int, batch: int, threads: int, others: Mapping[str, Call] | None = None
 ) -> list[Call]:
-    """Return what a round calls: other things, then each adapter on a batch of random vectors."""
+    """Return the calls of a round: `others`, then each adapter on a batch of random vectors."""
     vectors = np.random.default_rng(0).normal(size=(batch, width)).astype(np.float32)
     if any(isinstance(adapter, Compiled) for adapter in adapters.values()):
         torch.compiler.reset()  # which after eight compilations of a function runs it as it is, without a word
@@ -437,8 +437,8 @@ def rounds(timed: Sequence[Call], threads: int, seconds: float) -> np.ndarray:
 
 
 def growth(width: int, folder: Path, device: torch.device = CPU) -> dict[str, dict[int, dict[str, float]]]:
-    """Time the forms of DITS along each axis of `GROWTH`, and say each time as it comes; see `Latency.growth`."""
-    found: dict[str, dict[int, dict[str, float]]] = {axis: {} for axis in GROWTH}
+    """Time the forms of DITS along each axis of `GROWTH`, printing each time; see `Latency.growth`."""
+    curves: dict[str, dict[int, dict[str, float]]] = {axis: {} for axis in GROWTH}
     points = [(axis, value) for axis, values in GROWTH.items() for value in values]
     with tqdm(points, desc="growth", unit="point") as bar:
         for axis, value in bar:
@@ -446,14 +446,14 @@ def growth(width: int, folder: Path, device: torch.device = CPU) -> dict[str, di
             timed = forms(f"dits-{at['steps']}", sampler(at["width"], schedule(at["steps"])), folder, device)
             taken = rounds(calls(timed, at["width"], at["batch"], at["threads"]), at["threads"], GROWTH_SECONDS)
             names = [name.partition(", ")[2] or "folded" for name in timed]
-            found[axis][value] = dict(zip(names, np.median(taken, axis=0).tolist(), strict=True))
-            times = ", ".join(f"{name} {time_:.2f}" for name, time_ in found[axis][value].items())
+            curves[axis][value] = dict(zip(names, np.median(taken, axis=0).tolist(), strict=True))
+            times = ", ".join(f"{name} {time_:.2f}" for name, time_ in curves[axis][value].items())
             bar.write(f"{axis} {value}: {times} ms", file=sys.stderr)
-    return found
+    return curves
 
 
 def profile(width: int, device: torch.device = CPU) -> dict[str, float]:
-    """Return the share of the six largest operators, and of the rest, in one query of `dits-10`; see `Latency`."""
+    """Return the shares of time of the six largest operators, and of the rest, in one query of `dits-10`."""
     adapter = DITSAdapter(sampler(width, SAMPLERS["dits-10"])).for_inference().to(device)
     query = np.ones((1, width), np.float32)
     adapter.adapt(query)

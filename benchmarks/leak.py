@@ -1,9 +1,9 @@
-"""A scorer must not know which caption belongs to which video. This module finds out whether one does.
+"""Check for leaks: a scorer must not know which caption belongs to which video.
 
 T-MASS's released evaluation pools the frames of video i under the caption of video i itself and compares every
 query with the result: the right caption takes part in each video's vector, and R@1 rises by some eight points.
 No scorer here is handed labels, but texts and videos often come in one order, which is a label too. So a scorer
-is watched from outside: the score of a text and a video may depend on those two and on nothing else.
+is tested from outside: the score of a text and a video may depend on those two and on nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Videos = TypeVar("Videos", bound=npt.NDArray[Any])
 
 
 class LeakError(DITSError):
-    """A score depends on more than its own text and video."""
+    """Scorer whose scores depend on more than their own text and video."""
 
 
 def assert_blind(
@@ -33,9 +33,9 @@ def assert_blind(
     tolerance: float = 1e-4,
     seed: int = 0,
 ) -> None:
-    """Check that a scorer judges each pair of a text and a video by itself.
+    """Check that a scorer scores each pair of a text and a video by itself.
 
-    The texts are shuffled against the videos, which changes whose caption is whose, then the videos, then each
+    The texts are shuffled against the videos, which changes the pairing, then the videos, then each
     is left alone with a few of the others. Every score must follow its pair. Methods that look at other queries
     on purpose (QB-Norm, dual softmax) fail, as they should: they stand apart in the tables.
 
@@ -44,10 +44,10 @@ def assert_blind(
         texts: array whose rows are texts, at least two, in the order in which the evaluation has them.
         videos: array whose rows are videos (pooled vectors, or the vectors of their frames), at least two,
             in an order that a leak could exploit: video i that of text i.
-        alone: whether a score may not depend on which other videos there are. False for scorers in stages, whose
-            short list does: then no video is left out.
+        alone: True where a score must not depend on the other videos. False for scorers in stages, whose short
+            list does: then no video is left out.
         tolerance: greatest difference that rounding may cause.
-        seed: of the shuffling.
+        seed: seed of the shuffling.
 
     Raises:
         LeakError: some score changed; the message says which and when.

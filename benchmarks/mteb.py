@@ -1,12 +1,12 @@
-"""An outside judge: mteb searches with our encoder, by its own protocol and metrics (the extra `mteb`).
+"""Cross-check by mteb, which searches with our encoder by its own protocol and metrics (the extra `mteb`).
 
     python -m benchmarks.mteb demo                                     # makes its clips
     python -m benchmarks.mteb msrvtt --root DIR --encoder my-adapter   # the test split on disk as a task for mteb
     python -m benchmarks.mteb msrvtt --hub --encoder my-adapter        # mteb's own task: msrvtt, vatex, didemo
 
-Prints what mteb finds and what `dits_adapter.metrics` finds with the vectors that mteb was given. mteb's own tasks
-have other clips than the papers' (its MSR-VTT 879 of the 1,000; its VATEX one caption a video): a cross-check of
-the encoder, and no figure to print beside the papers'.
+Prints the recall of mteb, and that of `dits_adapter.evaluation.metrics` with the same vectors. mteb's own tasks
+have other clips than the papers' (MSR-VTT 879 of the 1,000, VATEX one caption a video): a cross-check of the
+encoder, and no figure to print beside the papers'.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ except ImportError:
 Vectors = npt.NDArray[np.float32]
 
 HUB = {"msrvtt": "MSRVTTT2V", "vatex": "VATEXT2VRetrieval.v2", "didemo": "DiDeMoT2VRetrieval.v2"}
-"""mteb's text-to-video tasks on datasets of the paper."""
+"""Names of mteb's text-to-video tasks on datasets of the paper."""
 SUBSET, SPLIT = "default", "test"
 CUTOFFS = (1, 5, 10)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Have an encoder judged; return the exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
+    """Evaluate an encoder by mteb; return the exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mteb", description=__doc__.split("\n\n")[0])
     parser.add_argument("dataset", choices=DATASETS)
     source = parser.add_mutually_exclusive_group()
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def judge(task: AbsTaskRetrieval, queries: DITSQueryEncoder, videos: VideoEncoder) -> str:
-    """Evaluate plain CLIP and the adapter, by mteb and by ourselves, as a Markdown table.
+    """Evaluate plain CLIP and the adapter, by mteb and by `dits_adapter`, as a Markdown table.
 
     Args:
         task: a text-to-video task whose data are loaded.
@@ -96,23 +96,23 @@ def judge(task: AbsTaskRetrieval, queries: DITSQueryEncoder, videos: VideoEncode
     encoders = {PLAIN: queries.encode_document}
     if not queries.artifact.adapter.is_plain:
         encoders[queries.artifact.adapter.kind] = queries.encode_query
-    rows, found = [], Videos(videos)
+    rows, corpus = [], Videos(videos)
     for name, encode in encoders.items():
-        encoder = Encoder(encode, found)
+        encoder = Encoder(encode, corpus)
         for by, recalls in (("mteb", by_mteb(task, encoder)), ("benchmarks.run", by_us(task, encoder))):
             rows.append([name, by, *(f"{recall:.2f}" for recall in recalls)])
     return markdown_table(["queries", "judged by", *(f"R@{k}" for k in CUTOFFS)], rows)
 
 
 def by_mteb(task: AbsTaskRetrieval, encoder: Encoder) -> list[float]:
-    """Return recall at `CUTOFFS`, in percent, as mteb finds it."""
+    """Return mteb's recall at `CUTOFFS`, in percent."""
     result = mteb.evaluate(encoder, task, cache=None, show_progress_bar=False)
     (scores,) = result.task_results[0].scores[SPLIT]
     return [100 * scores[f"recall_at_{k}"] for k in CUTOFFS]
 
 
 def by_us(task: AbsTaskRetrieval, encoder: Encoder) -> list[float]:
-    """Return the same from the vectors that mteb was given last."""
+    """Return our recall at `CUTOFFS`, in percent, from the vectors of mteb's last evaluation."""
     data = task.dataset[SUBSET][SPLIT]
     column = {video: number for number, video in enumerate(data["corpus"]["id"])}
     labels = [column[video] for query in data["queries"]["id"] for video in data["relevant_docs"][query]]
@@ -124,7 +124,7 @@ def hub_task(name: str) -> AbsTaskRetrieval:
     """Load one of mteb's tasks with its data.
 
     Raises:
-        DITSError: the hub does not hand them out.
+        DITSError: the hub does not deliver the data.
     """
     task = mteb.get_task(name)
     try:
@@ -136,7 +136,7 @@ def hub_task(name: str) -> AbsTaskRetrieval:
 
 
 def local_task(split: RetrievalSplit) -> AbsTaskRetrieval:
-    """Make a task of a split whose videos are all there.
+    """Make a task of a split whose videos are all present.
 
     Raises:
         DITSError: some are missing.
@@ -179,10 +179,10 @@ def local_task(split: RetrievalSplit) -> AbsTaskRetrieval:
 
 
 class Videos:
-    """The video side, which all encoders of one space share: a corpus is embedded once.
+    """Video side, which all encoders of one space share: a corpus is embedded once.
 
     Attributes:
-        vectors: of the corpus that was asked for last, (m, d).
+        vectors: vectors of the last corpus, (m, d).
     """
 
     def __init__(self, encoder: VideoEncoder) -> None:
@@ -203,7 +203,7 @@ class Videos:
 
 
 def _files(videos: Any, scratch: Path) -> Iterator[Path]:
-    """Yield a file for each video, written if it comes as bytes."""
+    """Yield a file for each video; a video that comes as bytes is written."""
     for number, video in enumerate(videos):
         if video["bytes"] is None:
             yield Path(video["path"])
@@ -214,14 +214,14 @@ def _files(videos: Any, scratch: Path) -> Iterator[Path]:
 
 
 class Encoder:
-    """Our encoders as mteb calls them (its `EncoderProtocol`).
+    """Encoder as mteb calls it (`EncoderProtocol` of mteb).
 
     Args:
         encode: texts to unit vectors, (n, d).
         videos: the video side.
 
     Attributes:
-        queries: vectors of the texts that were asked for last, (n, d).
+        queries: vectors of the last texts, (n, d).
     """
 
     def __init__(self, encode: Callable[[list[str]], Vectors], videos: Videos) -> None:

@@ -1,7 +1,7 @@
-"""The figures of the DITS paper (Wang et al., NeurIPS 2024), to print beside our own. Text to video.
+"""Figures of the DITS paper (Wang et al., NeurIPS 2024), text to video, to print beside ours.
 
-All are of CLIP fine-tuned along with the method, unless a name says otherwise; X-Pool's are as the DITS paper
-quotes them. None was measured here.
+All are of CLIP fine-tuned along with the method, unless a name says otherwise; X-Pool's are quoted by the DITS
+paper. None was measured here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 Figures = Mapping[str, tuple[float, ...]]
-"""R@1, R@5, R@10, MdR and MnR by row; R@1 alone where the paper gives no more."""
+"""Figures by row: R@1, R@5, R@10, MdR and MnR, or R@1 alone where the paper gives no more."""
 
 NOTE = "quoted from the paper"
 
@@ -41,7 +41,7 @@ DATASETS: Mapping[str, Figures] = {
         "DITS, CLIP B/16": (27.4, 52.0, 64.3, 5, 29.7),
     },
 }
-"""The main tables: MSR-VTT 1k-A, LSMDC, DiDeMo, VATEX, Charades."""
+"""Main tables by dataset: MSR-VTT 1k-A, LSMDC, DiDeMo, VATEX, Charades."""
 
 ABLATIONS: Mapping[str, Figures] = {
     "timestamps": {
@@ -65,20 +65,21 @@ ABLATIONS: Mapping[str, Figures] = {
         "DITS": (51.9, 75.7, 84.6, 1, 11.6),
     },
 }
-"""Tables 4 to 8, on MSR-VTT 1k-A with CLIP B/32. `condition` and `gap` have a best row of 50.1 where all else says
-51.9, and the `gap` table repeats the row of the CLIP that is not fine-tuned: the paper contradicts itself there.
-It has no table on noise."""
+"""Ablations, Tables 4 to 8, on MSR-VTT 1k-A with CLIP B/32. `condition` and `gap` have a best row of 50.1 where
+all else has 51.9, and the `gap` table repeats the row of the CLIP that is not fine-tuned: the paper contradicts
+itself there.
+The paper has no table on noise."""
 
 COSTS: Mapping[str, str] = {
     "training": "14.90 h, 20,950 MB (X-Pool: 14.67 h, 18,986 MB)",
     "evaluation": "70.17 s, 5,464 MB (X-Pool: 65.35 s)",
 }
-"""Tables 10 and 11, by the stage of a run that comes nearest: training on MSR-VTT, CLIP and the decoding of videos
+"""Costs, Tables 10 and 11, by the nearest stage of a run: training on MSR-VTT, CLIP and the decoding of videos
 included, and inference over its 1,000 test queries; on one RTX 3090."""
 
 
 def quoted(figures: Figures) -> dict[str, tuple[float, ...]]:
-    """Name figures as what they are.
+    """Mark the names of figures as quoted.
 
     >>> list(quoted(ABLATIONS["gap"]))[0]
     'δ = t - v (quoted from the paper)'

@@ -1,4 +1,4 @@
-"""The same search through a Qdrant collection: what its index, quantization and re-ranking cost and take."""
+"""Search through a Qdrant collection: recall and latency of its index, quantization and re-ranking."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from dits_adapter.stores.rows import CollectionMetadata
 Floats = npt.NDArray[np.floating]
 
 LIMIT = 100
-"""Hits that are asked for. A video that is not among them counts as the last one of the collection."""
+"""Number of hits of a query. A video outside the hits counts as the last of the collection."""
 UPLOAD = 64
 PATIENCE = 120
-"""Seconds that a server has to build an index."""
+"""Seconds after which a server must have built an index."""
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A way to search.
+    """Mode of search.
 
     Attributes:
-        name: of the row.
-        params: what a query asks for; None in local mode, which is exact and takes no parameters.
-        quantization: what the collection keeps beside the full vectors.
+        name: name of the row.
+        params: search parameters of a query; None in local mode, which is exact and takes no parameters.
+        quantization: quantization that the collection keeps beside the full vectors.
         rerank: order the first hits by MaxSim over the frame vectors.
     """
 
@@ -51,7 +51,7 @@ _ROUGH = models.SearchParams(quantization=models.QuantizationSearchParams(rescor
 _EXACT = models.SearchParams(exact=True)
 
 LOCAL = (Mode("Qdrant, exact", None), Mode("Qdrant, exact, then MaxSim", None, rerank=True))
-"""All that qdrant-client's local mode can show: it has no index and no quantization."""
+"""Modes of qdrant-client's local mode, which has no index and no quantization."""
 SERVER = (
     *(replace(mode, params=_EXACT) for mode in LOCAL),
     Mode("Qdrant, HNSW", models.SearchParams(exact=False)),
@@ -62,7 +62,7 @@ SERVER = (
 
 
 def require(location: str) -> None:
-    """Find out, before anything long starts, whether `search` will have a Qdrant to search.
+    """Refuse a location without a Qdrant; called before any long work.
 
     Raises:
         InputError: neither a URL nor `:memory:`.
@@ -84,7 +84,7 @@ def require(location: str) -> None:
 def search(
     location: str, test: Pairs, texts: Floats, *, progress: bool = True
 ) -> dict[str, tuple[npt.NDArray[np.float64], float]]:
-    """Put the test videos into a collection of their own and search it in every way that the place offers.
+    """Store the test videos in a new collection and search it in every mode of the location.
 
     Args:
         location: a server's URL, or ":memory:" for qdrant-client's local mode.
@@ -103,16 +103,16 @@ def search(
         store.create(CollectionMetadata(space=test.space))
         try:
             _upload(store, test)
-            found = {}
+            results = {}
             for mode in tqdm(modes, desc=f"searching {location}", disable=not progress):
                 if mode.rerank and test.frames is None:
                     continue
                 if mode.params not in (None, _EXACT):
                     _index(store.client, store.collection, mode, len(test.video))
-                found[mode.name] = _ranks(store, mode, test.labels, texts, len(test.video))
+                results[mode.name] = _ranks(store, mode, test.labels, texts, len(test.video))
         finally:
             store.client.delete_collection(store.collection)
-    return found
+    return results
 
 
 def _upload(store: QdrantStore, test: Pairs) -> None:
@@ -131,7 +131,7 @@ def _upload(store: QdrantStore, test: Pairs) -> None:
 
 
 def _index(client: QdrantClient, collection: str, mode: Mode, videos: int) -> None:
-    """Have the server build a graph, however small the collection, with the mode's quantization."""
+    """Make the server build a graph, even for a small collection, with the mode's quantization."""
     disabled = models.Disabled.DISABLED
     pooled = models.VectorParamsDiff(
         hnsw_config=models.HnswConfigDiff(full_scan_threshold=10),

@@ -1,4 +1,4 @@
-"""Real vectors to try adapters on where no videos are at hand: `python -m benchmarks.real_vectors coco|captions`.
+"""Real vectors to try adapters on without videos: `python -m benchmarks.real_vectors coco|captions`.
 
 `coco`: 500 pictures and captions of COCO val2017 under CLIP ViT-B/16, from the code of "Mind the Gap" (NeurIPS
 2022). `--source` is its coco500 file, float32 (2, 500, 512), pictures first. `--fold` is the test fifth.
@@ -113,10 +113,10 @@ def captions(root: Path, same_encoder: bool) -> dict[str, Pairs]:
 
 
 def _embed(encode: Encode, texts: Sequence[str]) -> Matrix:
-    """Embed texts of like length together; returns (n, d) in the order given."""
+    """Embed texts of similar length together; return (n, d) in the order of `texts`."""
     order = np.argsort([len(text) for text in texts], kind="stable")
-    found = [encode([texts[i] for i in order[at : at + BATCH]]) for at in tqdm(range(0, len(order), BATCH))]
-    vectors = np.concatenate(found).astype(np.float32)
+    batches = [encode([texts[i] for i in order[at : at + BATCH]]) for at in tqdm(range(0, len(order), BATCH))]
+    vectors = np.concatenate(batches).astype(np.float32)
     return vectors[np.argsort(order)]
 
 

@@ -1,8 +1,8 @@
 """Several runs as one table: `python -m benchmarks.report results/benchmarks/*/result.json`.
 
 Rows are adapters, columns datasets. Runs that differ in their seed alone are one column, as mean ± standard
-deviation over the seeds. The paper's rows follow, marked as quoted. `--pair mlp-best dits-best` adds what the
-first row gains over the second on the same queries.
+deviation over the seeds. The paper's rows follow, marked as quoted. `--pair mlp-best dits-best` adds the
+gain of the first row over the second on the same queries.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ RECALLS = ("r1", "r5", "r10")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the merged table; return the exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.split("\n\n")[0])
-    parser.add_argument("results", type=Path, nargs="+", metavar="RESULT.json", help="what benchmarks.run wrote")
-    parser.add_argument("--pair", nargs=2, metavar="ROW", help="also say what the first row gains over the second")
+    parser.add_argument("results", type=Path, nargs="+", metavar="RESULT.json", help="result of benchmarks.run")
+    parser.add_argument("--pair", nargs=2, metavar="ROW", help="add the gain of the first row over the second")
     args = parser.parse_args(argv)
     try:
         print(report(args.results, args.pair))
@@ -41,8 +41,8 @@ def report(paths: Sequence[Path], pair: Sequence[str] | None = None) -> str:
     """Merge results into Markdown.
 
     Args:
-        paths: what `Result.write` wrote.
-        pair: names of two rows, to add what the first gains over the second.
+        paths: files of `Result.write`.
+        pair: names of two rows, to add the gain of the first over the second.
 
     Raises:
         DITSError: a file is no result, two are of the same run, or a run has no row of the pair.
@@ -89,7 +89,7 @@ def _cell(name: str, results: Sequence[Result]) -> str:
 
 
 def _gains(first: str, second: str, columns: Mapping[str, Mapping[int, Result]]) -> str:
-    """Say what a row gains over another, column by column, in the mean of the seeds.
+    """Write the gains of a row over another, column by column, as means over the seeds.
 
     The intervals are paired, and resampled by video: a video is drawn with all its captions, under all seeds.
     """
@@ -100,15 +100,15 @@ def _gains(first: str, second: str, columns: Mapping[str, Mapping[int, Result]])
             if any(name not in (row.name for row in c.rows) for c in comparisons):
                 raise InputError(f"--pair {name}: not every run of {column} has that row.")
         ranks = [np.concatenate([c[name].text_to_video.ranks for c in comparisons]) for name in (second, first)]
-        found = paired_bootstrap(*ranks, np.concatenate([c.labels for c in comparisons]))
-        mrr = found["mrr"]
-        recalls = [signed(found[recall]) for recall in RECALLS]
+        differences = paired_bootstrap(*ranks, np.concatenate([c.labels for c in comparisons]))
+        mrr = differences["mrr"]
+        recalls = [signed(differences[recall]) for recall in RECALLS]
         table.append([column, *recalls, f"{mrr.difference:+.3f} [{mrr.low:+.3f}, {mrr.high:+.3f}]"])
     return markdown_table([f"{first} minus {second}, text to video", "R@1", "R@5", "R@10", "MRR"], table)
 
 
 def _notes(results: Sequence[Result]) -> str:
-    """Say of a column how many seeds it has, what each recommends, and that it is not the published protocol."""
+    """Write the notes on a column: number of seeds, recommendations, deviations from the published protocol."""
     answers = ", ".join(dict.fromkeys(result.comparison.recommendation.name for result in results))
     deviations = len(dict.fromkeys(line for result in results for line in result.deviations))
     caution = f"; NOT the published protocol, or not known to be ({deviations} reasons)" if deviations else ""

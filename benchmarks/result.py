@@ -1,4 +1,4 @@
-"""What one run of a benchmark found: written as JSON, Markdown and a picture, read back by the report."""
+"""Result of one run of a benchmark: written as JSON, Markdown and a picture, read back by the report."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from dits_adapter.evaluation.comparison import Comparison
 
 @dataclass(frozen=True)
 class Result:
-    """One run.
+    """Result of one run.
 
     Attributes:
         dataset: name of the record.
-        title: its title.
+        title: title of the dataset.
         split: the test split.
-        ablation: which one; empty for the main table.
-        deviations: in what the run differs from the published protocol, or may, for all that it can tell.
+        ablation: name of the ablation; empty for the main table.
+        deviations: known or possible differences from the published protocol.
         comparison: all adapters on the test split, with versions, processor and per-query ranks.
         scorers: other ways to search; empty for ablations.
-        seed: of splits and training.
-        costs: by stage.
-        version: of this layout.
+        seed: seed of splits and training.
+        costs: costs by stage.
+        version: version of this layout.
     """
 
     dataset: str
@@ -46,7 +46,7 @@ class Result:
 
     @classmethod
     def read(cls, path: Path) -> Result:
-        """Read what `write` wrote.
+        """Read a file of `write`.
 
         Raises:
             DITSError: the file is missing, something else, or of another version.
@@ -66,13 +66,13 @@ class Result:
         figures.recall(self.comparison, self.quoted(), f"{self.title}, {self.split}", folder / f"{name}.png")
 
     def quoted(self) -> dict[str, tuple[float, ...]]:
-        """Return the paper's figures that belong beside these."""
+        """Return the paper's figures for the same table."""
         if self.ablation:
             return paper.quoted(paper.ABLATIONS.get(self.ablation, {}))
         return paper.quoted(paper.DATASETS.get(self.dataset, {}))
 
     def markdown(self) -> str:
-        """Write all as Markdown."""
+        """Write the result as Markdown."""
         parts = [f"# {self.title}, {self.split}" + (f": {self.ablation}" if self.ablation else "")]
         if self.deviations:
             reasons = "\n".join(f"- {line}" for line in self.deviations)

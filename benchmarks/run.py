@@ -1,7 +1,7 @@
-"""A dataset's benchmark from end to end: `python -m benchmarks.run msrvtt --root DIR`.
+"""Benchmark of a dataset from end to end: `python -m benchmarks.run msrvtt --root DIR`.
 
 Checks what is on disk, embeds videos and texts (or takes vectors), trains every adapter of `dits-adapter compare`
-on the training split, and writes the table that belongs beside the paper's. A killed run goes on where it was.
+on the training split, and writes the table that belongs beside the paper's. A killed run resumes.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from dits_adapter.training.rows import STEPS, standard_rows
 
 DEFAULTS = TrainingConfig()
 OWN = "own"
-"""Stands for a dataset that has no record here: its vectors are given."""
+"""Name for a dataset without a record here, of which there are vectors."""
 PACKAGES = ("transformers", "av", "decord2", "qdrant-client")
-"""What embeds, decodes and searches: their versions stand in the result beside those of what trains."""
+"""Packages that embed, decode and search, whose versions stand in the result beside those of training."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--videos", type=Path, metavar="DIR", help="where the videos lie (default: --root)")
     parser.add_argument(
-        "--check", action="store_true", help="only say what is there, what is missing, where to get it"
+        "--check",
+        action="store_true",
+        help="only report which files are present, which are missing, where to get them",
     )
     parser.add_argument(
         "--encoder",
@@ -115,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace, out: Path) -> Result:
-    """Run the benchmark that the arguments ask for."""
+    """Run the benchmark of the parsed arguments."""
     try:
         training = TrainingConfig(
             epochs=args.epochs, learning_rate=tuple(args.learning_rates), bf16=args.bf16, seed=args.seed
@@ -129,7 +131,7 @@ def run(args: argparse.Namespace, out: Path) -> Result:
         rows = {name: recipe for name, recipe in rows.items() if name in (PLAIN, *args.only)}
     if args.qdrant:
         qdrant.require(args.qdrant)
-    given = _given(args.encoder)
+    own = _own_adapter(args.encoder)
     costs = Costs()
     pairs, deviations = _pairs(args, out, costs)
     train, test = pairs[args.train], pairs[args.test]
@@ -137,7 +139,7 @@ def run(args: argparse.Namespace, out: Path) -> Result:
     if validation is None:
         train, validation = train.split(training.validation, args.seed)
     check_splits(train, validation, test)
-    for name, artifact in given.items():
+    for name, artifact in own.items():
         artifact.space.require(test.space, mine=f"the adapter {args.encoder}", theirs="the test videos")
         learnt = artifact.training.get("dataset", "pairs that it does not name")
         deviations.append(
@@ -146,7 +148,7 @@ def run(args: argparse.Namespace, out: Path) -> Result:
     folder = out / "adapters"
     with costs.of("training", resumed=any((folder / name).exists() for name in rows)):
         adapters = fit_all(rows, train, validation, out=folder, device=args.device)
-    adapters |= {name: artifact.adapter for name, artifact in given.items()}
+    adapters |= {name: artifact.adapter for name, artifact in own.items()}
     with costs.of("evaluation"):
         if args.ablation in ("timestamps", "noise"):
             adapters |= noisy_at_inference(adapters)
@@ -156,8 +158,8 @@ def run(args: argparse.Namespace, out: Path) -> Result:
         if not args.ablation:
             trained = [row for row in comparison.rows if row.name in rows and row.name != PLAIN]
             best = [max(trained, key=lambda row: row.validation.mrr).name] if trained else []
-            chosen = {name: adapters[name] for name in (PLAIN, *best, *given)}
-            xpool = next((artifact.xpool for artifact in given.values()), None)
+            chosen = {name: adapters[name] for name in (PLAIN, *best, *own)}
+            xpool = next((artifact.xpool for artifact in own.values()), None)
             if xpool is not None:
                 xpool.to(pick_device(args.device))
             scorers = score_all(chosen, train, test, xpool=xpool, location=args.qdrant, seed=args.seed)
@@ -174,8 +176,8 @@ def run(args: argparse.Namespace, out: Path) -> Result:
     )
 
 
-def _given(encoder: str) -> dict[str, Artifact]:
-    """Load the adapter that `--encoder` names, if it does, under the name of its row."""
+def _own_adapter(encoder: str) -> dict[str, Artifact]:
+    """Load the adapter that `--encoder` names, by the name of its row; empty for a bare CLIP."""
     folder = find_adapter(encoder)
     return {} if folder is None else {f"{Path(encoder).name} (--encoder)": Artifact.load(folder)}
 

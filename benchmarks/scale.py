@@ -1,7 +1,7 @@
-"""What a large library costs: `python -m benchmarks.scale search` and `python -m benchmarks.scale ingest`.
+"""Costs of a large collection: `python -m benchmarks.scale search` and `python -m benchmarks.scale ingest`.
 
 `search` fills a collection with generated vectors (`benchmarks.generated`) and measures, for plain and for adapted
-queries, what its index finds of the nearest segments, and how long that takes; with full vectors, then with int8
+queries, recall and latency of its index; with full vectors, then with int8
 and binary copies of the same points. The adapter is a ridge regression, fitted to pairs of the same distribution.
 The collection is what `dits-adapter ingest` makes and the points carry the payload that it writes, but no frame
 vectors: these are not searched, and a million segments' would take 25 GB.
@@ -9,8 +9,8 @@ vectors: these are not searched, and a million segments' would take 25 GB.
 `ingest` stores generated clips, each with a content of its own, by a new process for each number of clips; a
 second process finds everything present.
 
-Both run against `--store`, a folder or a server that is there, or start the server whose binary is at QDRANT_BIN;
-where the files are here, they report memory and disk, too. What they store, they remove.
+Both commands run against `--store`, an existing folder or server, or start the server whose binary is at
+QDRANT_BIN; where the files are local, they report memory and disk too. They remove what they store.
 """
 
 from __future__ import annotations
@@ -62,29 +62,29 @@ LIMIT = 10
 BATCH = 500
 """Points a request: 1 MB at width 512."""
 FRAMES, SECONDS = 12, 5.0
-"""Of a generated segment."""
+"""Frames of a generated segment, and its length in seconds."""
 SETTLED = 3.0
-"""Seconds for which a collection has to say that nothing is being built: work starts a moment after a change."""
+"""Seconds for which a collection must report that nothing is being built: work starts a moment after a change."""
 PAIRS: Mapping[Stream, int] = {"training": 1_000, "validation": 500, "test": 500}
 WHOLE = "QdrantStore.search"
 DISTINCT = 32
-"""Clips that are drawn; the others are these with another number at their end."""
+"""Number of clips that are drawn; all others are copies with another number at their end."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """One way to keep the vectors of a collection.
+    """Measurements of one quantization of a collection's vectors.
 
     Attributes:
         quantization: key of `QUANTIZATIONS`.
         build: seconds until nothing was left to build.
         indexed: vectors in the index; Qdrant searches small parts of a collection without one.
-        memory: MiB of the server, with what it has mapped of its files, or of this process if it is a folder; None
-            for a server elsewhere.
-        disk: MiB of its folder; likewise.
-        searches: by `plain` and `adapted` queries: the rows of `measure_recall`.
-        calls: likewise: p50 and p99 milliseconds of `QdrantStore.search`, which groups the segments by video and
-            fetches their payload.
+        memory: MiB of the server, mapped files included, or of this process for a folder; None for a server
+            elsewhere.
+        disk: MiB of the folder of the files; None for a server elsewhere.
+        searches: rows of `measure_recall` for `plain` and `adapted` queries.
+        calls: for `plain` and `adapted` queries, p50 and p99 milliseconds of `QdrantStore.search`, which groups
+            the segments by video and fetches their payload.
     """
 
     quantization: str
@@ -96,7 +96,7 @@ class Kept:
     calls: dict[str, tuple[float, float]]
 
     def markdown(self) -> str:
-        """Write a table."""
+        """Write the measurements as a table."""
         facts = [f"{self.indexed:,} vectors in the index", f"built in {self.build:.0f} s"]
         if self.memory is not None and self.disk is not None:
             facts.append(f"{self.memory:,.0f} MiB in memory, {self.disk:,.0f} MiB on disk")
@@ -117,13 +117,13 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Library:
-    """A collection of one size.
+class SizedCollection:
+    """Measurements of a collection of one size.
 
     Attributes:
-        segments: how many.
-        upload: segments stored a second; None where all were there.
-        kept: full vectors first.
+        segments: number of segments.
+        upload: segments stored a second; None where all were stored before.
+        kept: measurements by quantization, full vectors first.
     """
 
     segments: int
@@ -131,35 +131,35 @@ class Library:
     kept: list[Kept] = field(default_factory=list)
 
     def markdown(self) -> str:
-        """Write what comes before the tables."""
+        """Write the heading of the tables."""
         rate = "were there already" if self.upload is None else f"stored {self.upload:,.0f} a second"
         return f"## {self.segments:,} segments, {rate}"
 
 
 @dataclass
 class Search:
-    """One run of `search`.
+    """Result of one run of `search`.
 
     Attributes:
-        vectors: where they are from, in words.
-        queries: how many.
-        gap: of fresh pairs: mean cosine of a text and its video, and R@1, by `plain` and `adapted`.
+        vectors: origin of the vectors, in words.
+        queries: number of queries.
+        gap: mean cosine of a text and its video, and R@1, on fresh pairs, by `plain` and `adapted`.
         environment: processor and versions.
-        libraries: by size.
-        version: of this layout.
+        collections: measurements by size.
+        version: version of this layout.
     """
 
     vectors: str
     queries: int
     gap: dict[str, tuple[float, float]]
     environment: dict[str, str]
-    libraries: list[Library] = field(default_factory=list)
+    collections: list[SizedCollection] = field(default_factory=list)
     version: Literal[1] = 1
 
     def markdown(self) -> str:
-        """Write everything."""
+        """Write the result as Markdown."""
         gap = "; ".join(f"{name} {cosine:.3f} and {r1:.1f}" for name, (cosine, r1) in self.gap.items())
-        tables = (part.markdown() for library in self.libraries for part in (library, *library.kept))
+        tables = (part.markdown() for collection in self.collections for part in (collection, *collection.kept))
         return "\n\n".join(
             [
                 "# Search at scale",
@@ -173,13 +173,13 @@ class Search:
 
 @dataclass(frozen=True)
 class Ingestion:
-    """What storing a number of clips took.
+    """Measurements of storing a number of clips.
 
     Attributes:
-        clips: how many.
+        clips: number of clips.
         rate: clips stored a second.
         memory: greatest memory of the process, MiB.
-        again: seconds of a second run, which found all present.
+        again: seconds of a second run, which stores nothing.
     """
 
     clips: int
@@ -190,7 +190,7 @@ class Ingestion:
 
 @dataclass
 class Ingest:
-    """One run of `ingest`; `kilobytes` is the mean size of a clip."""
+    """Result of one run of `ingest`; `kilobytes` is the mean size of a clip."""
 
     encoder: str
     kilobytes: float
@@ -199,7 +199,7 @@ class Ingest:
     version: Literal[1] = 1
 
     def markdown(self) -> str:
-        """Write a table."""
+        """Write the result as Markdown."""
         cells = [[f"{s.clips:,}", f"{s.rate:.1f}", f"{s.memory:,.0f}", f"{s.again:.2f}"] for s in self.sizes]
         return "\n\n".join(
             [
@@ -246,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_search(args: argparse.Namespace) -> None:
-    """Measure collections of each size, and print and write each way to keep one as soon as it is measured."""
+    """Measure collections of each size, and print and write each quantization as soon as it is measured."""
     if args.keep and args.store is None:
         raise InputError("--keep is for a store that is there: name it with --store.")
     if not 1 <= args.queries <= CHUNK:
@@ -263,29 +263,29 @@ def run_search(args: argparse.Namespace) -> None:
     for name, tried in (("plain", fit_closed_form("identity", training, validation)), ("adapted", adapter)):
         cosines = np.sum(unit(tried.adapt(test.text)) * test.video, axis=1)
         gap[name] = (float(cosines.mean()), RetrievalMetrics.from_ranks(evaluate(tried, test)).r1)
-    found = Search(model.source, args.queries, gap, environment())
-    print(found.markdown())
+    result = Search(model.source, args.queries, gap, environment())
+    print(result.markdown())
     with place_of(args.store, args.grpc_port) as place:
         for segments in sorted(set(args.segments)):
-            with measuring(place, model, segments, args.queries, adapter, keep=args.keep) as (library, steps):
-                found.libraries.append(library)
-                print(f"\n{library.markdown()}", flush=True)
+            with measuring(place, model, segments, args.queries, adapter, keep=args.keep) as (collection, steps):
+                result.collections.append(collection)
+                print(f"\n{collection.markdown()}", flush=True)
                 for kept in steps:
-                    library.kept.append(kept)
+                    collection.kept.append(kept)
                     print(f"\n{kept.markdown()}", flush=True)
-                    (args.out / "search.json").write_bytes(TypeAdapter(Search).dump_json(found, indent=1) + b"\n")
-                    (args.out / "search.md").write_text(found.markdown() + "\n", encoding="utf-8")
+                    (args.out / "search.json").write_bytes(TypeAdapter(Search).dump_json(result, indent=1) + b"\n")
+                    (args.out / "search.md").write_text(result.markdown() + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class Place:
-    """A server or a folder.
+    """Place of a store: a server or a folder.
 
     Attributes:
-        location: its URL, or the folder.
-        grpc_port: of a server; None for a folder.
-        process: which serves it; None where it is not ours.
-        folder: where its files are; likewise.
+        location: URL of the server, or the folder.
+        grpc_port: gRPC port of the server; None for a folder.
+        process: id of the process that serves; None for a server elsewhere.
+        folder: folder of the files; None for a server elsewhere.
     """
 
     location: str
@@ -294,11 +294,11 @@ class Place:
     folder: Path | None = None
 
     def memory(self) -> float | None:
-        """Return MiB of the process, if it is ours."""
+        """Return MiB of the process; None for a server elsewhere."""
         return None if self.process is None else memory(self.process, "VmRSS")
 
     def disk(self) -> float | None:
-        """Return MiB of the blocks of its files, likewise."""
+        """Return MiB of the blocks of the files; None for a server elsewhere."""
         if self.folder is None:
             return None
         return sum(path.stat().st_blocks for path in self.folder.rglob("*")) * 512 / 1024**2
@@ -306,7 +306,7 @@ class Place:
 
 @contextmanager
 def place_of(store: str | None, grpc_port: int = 6334) -> Iterator[Place]:
-    """Give the folder or the server that is there, or start a server of our own.
+    """Yield the folder or the server of `store`, or start a server.
 
     Raises:
         InputError: neither a store nor QDRANT_BIN.
@@ -330,7 +330,7 @@ def place_of(store: str | None, grpc_port: int = 6334) -> Iterator[Place]:
 
 
 def memory(process: int | Literal["self"], what: Literal["VmRSS", "VmHWM"]) -> float:
-    """Return MiB that a process of Linux has in memory, now or at most so far."""
+    """Return MiB of a Linux process in memory, now (VmRSS) or at its peak (VmHWM)."""
     lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
     (line,) = [line for line in lines if line.startswith(what)]
     return int(line.split()[1]) / 1024
@@ -339,19 +339,19 @@ def memory(process: int | Literal["self"], what: Literal["VmRSS", "VmHWM"]) -> f
 @contextmanager
 def measuring(
     place: Place, model: PairModel, segments: int, queries: int, adapter: Adapter, *, keep: bool
-) -> Iterator[tuple[Library, Iterator[Kept]]]:
-    """Fill a collection, or take the one that an earlier run kept, to be searched in every way.
+) -> Iterator[tuple[SizedCollection, Iterator[Kept]]]:
+    """Fill a collection, or open the one that an earlier run kept, to search it in every way.
 
     Args:
-        place: the server.
-        model: draws vectors.
-        segments: how many.
-        queries: how many, plain, and the same adapted.
-        adapter: what adapts them.
-        keep: leave the collection there.
+        place: server or folder.
+        model: distribution of the vectors.
+        segments: number of segments.
+        queries: number of plain queries, each of which is adapted too.
+        adapter: adapter of the queries.
+        keep: leave the collection in place.
 
     Yields:
-        The collection, and an iterator that measures one way to keep it after the other.
+        The collection, and an iterator that measures one quantization after the other.
 
     Raises:
         StoreError: the server cannot be reached, or fails.
@@ -361,8 +361,8 @@ def measuring(
     name = f"benchmark-{model.digest}-{segments}"
     with QdrantStore(place.location, name) as store:
         try:
-            library = Library(segments, fill(store, place, model, segments))
-            yield library, (measure_kept(store, place, way, vectors, full=segments) for way in QUANTIZATIONS)
+            collection = SizedCollection(segments, fill(store, place, model, segments))
+            yield collection, (measure_kept(store, place, way, vectors, full=segments) for way in QUANTIZATIONS)
         finally:
             if not keep:
                 with store.translate_errors():
@@ -370,23 +370,23 @@ def measuring(
 
 
 def fill(store: QdrantStore, place: Place, model: PairModel, segments: int) -> float | None:
-    """Upload what the collection lacks, and build no index yet.
+    """Upload the missing segments of a collection, without building an index.
 
     Returns:
-        Segments a second; None where all were there.
+        Segments stored a second; None where none was missing.
     """
     store.create(CollectionMetadata(space=model.space))
-    there = store.count()
-    if there >= segments:
+    stored = store.count()
+    if stored >= segments:
         return None
     with store.translate_errors():
-        # one after the other, so that what is there is the first of them
+        # in order, so that the stored segments are the first ones
         loading = models.OptimizersConfigDiff(indexing_threshold=0)
         store.client.update_collection(store.collection, optimizers_config=loading)
         client = None if place.grpc_port is None else grpc_client(place.location, place.grpc_port)
         started = time.monotonic()
-        with tqdm(total=segments, initial=there, unit="segment", desc="storing") as bar:
-            for chunk in range(there // CHUNK, -(-segments // CHUNK)):
+        with tqdm(total=segments, initial=stored, unit="segment", desc="storing") as bar:
+            for chunk in range(stored // CHUNK, -(-segments // CHUNK)):
                 drawn = model.segments(chunk)[: segments - chunk * CHUNK]
                 points = [_point(chunk * CHUNK + row) for row in range(len(drawn))]
                 if client is None:
@@ -404,17 +404,17 @@ def fill(store: QdrantStore, place: Place, model: PairModel, segments: int) -> f
                     )
                 bar.update(chunk * CHUNK + len(drawn) - bar.n)
         seconds = time.monotonic() - started
-    return (segments - there) / seconds
+    return (segments - stored) / seconds
 
 
 def grpc_client(url: str, port: int) -> QdrantClient:
-    """Connect to a server in the way that is fastest for vectors."""
+    """Connect to a server by gRPC, which is fastest for vectors."""
     key = os.environ.get("QDRANT_API_KEY")
     return QdrantClient(url=url, grpc_port=port, prefer_grpc=True, api_key=key, check_compatibility=False)
 
 
 def _point(number: int) -> models.PointStruct:
-    """Describe a segment as ingestion does; its vector is put beside it."""
+    """Describe a segment as ingestion does, without its vector."""
     video, position = divmod(number, PER_VIDEO)
     start = position * SECONDS
     nothing = np.empty(0, np.float32)
@@ -438,7 +438,7 @@ def _point(number: int) -> models.PointStruct:
 def measure_kept(
     store: QdrantStore, place: Place, quantization: str, vectors: dict[str, Vectors], *, full: int
 ) -> Kept:
-    """Have the store keep the vectors so, and search them; `vectors` are queries by kind."""
+    """Quantize the vectors of a collection and measure searches; `vectors` are queries by kind."""
     started = time.monotonic()
     with store.translate_errors():
         pooled = models.VectorParamsDiff(
@@ -459,7 +459,7 @@ def measure_kept(
 
 
 def settle(store: QdrantStore, full: int) -> tuple[float, int]:
-    """Wait until nothing is left to build; return since when (monotonic), and how many vectors are indexed."""
+    """Wait until the index is built; return the time of its end (monotonic) and the number of indexed vectors."""
     busy = time.monotonic()
     with tqdm(total=full, unit="segment", desc="indexing") as bar:
         while True:
@@ -476,7 +476,7 @@ def settle(store: QdrantStore, full: int) -> tuple[float, int]:
 
 
 def whole_searches(store: QdrantStore, queries: Vectors) -> tuple[float, float]:
-    """Return p50 and p99 milliseconds of a search as users make it; see `Kept`."""
+    """Return p50 and p99 milliseconds of `QdrantStore.search`; see `Kept`."""
     store.open()
     milliseconds = []
     for query in queries:
@@ -488,19 +488,19 @@ def whole_searches(store: QdrantStore, queries: Vectors) -> tuple[float, float]:
 
 
 def run_ingest(args: argparse.Namespace) -> None:
-    """Store clips in each number, and print each row as soon as it is done."""
+    """Measure ingestion for each number of clips, and print each row as soon as it is measured."""
     if min(args.clips) < 1:
         raise InputError(f"--clips {min(args.clips)}: at least one is stored.")
     with place_of(args.store) as place, tempfile.TemporaryDirectory() as scratch:
         drawn = draw_clips(Path(scratch) / "drawn", min(DISTINCT, max(args.clips)))
-        found = Ingest(args.encoder, sum(map(len, drawn)) / len(drawn) / 1000, environment())
+        result = Ingest(args.encoder, sum(map(len, drawn)) / len(drawn) / 1000, environment())
         for clips in sorted(set(args.clips)):
             folder = Path(scratch) / str(clips)
             write_distinct(drawn, folder, clips)
-            found.sizes.append(measure_ingest(place.location, folder, clips, args.encoder))
-            (args.out / "ingest.json").write_bytes(TypeAdapter(Ingest).dump_json(found, indent=1) + b"\n")
-            (args.out / "ingest.md").write_text(found.markdown() + "\n", encoding="utf-8")
-            print(found.markdown(), flush=True)
+            result.sizes.append(measure_ingest(place.location, folder, clips, args.encoder))
+            (args.out / "ingest.json").write_bytes(TypeAdapter(Ingest).dump_json(result, indent=1) + b"\n")
+            (args.out / "ingest.md").write_text(result.markdown() + "\n", encoding="utf-8")
+            print(result.markdown(), flush=True)
 
 
 def draw_clips(folder: Path, count: int) -> list[bytes]:
@@ -510,7 +510,7 @@ def draw_clips(folder: Path, count: int) -> list[bytes]:
 
 
 def write_distinct(clips: Sequence[bytes], folder: Path, count: int) -> None:
-    """Write files of these clips in turn, each with its number in a box at the end, which decoders pass over.
+    """Write copies of clips in turn, each with its number in a box at the end, which decoders ignore.
 
     A box of the type `free` is a size (four bytes), the type and anything (ISO/IEC 14496-12, 8.1.2).
     """
@@ -524,7 +524,7 @@ def measure_ingest(url: str, folder: Path, clips: int, encoder: str) -> Ingestio
     """Store the clips of a folder in a collection of their own, twice, each time by a new process.
 
     Raises:
-        StoreError: they were not stored, or not found.
+        StoreError: not all clips were stored by the first run, or known to the second.
     """
     collection = f"benchmark-{uuid.uuid4().hex}"
     try:
@@ -543,7 +543,7 @@ def _in_new_process(url: str, collection: str, folder: Path, encoder: str) -> tu
 
 
 def _store_clips(url: str, collection: str, folder: Path, encoder: str) -> tuple[IngestReport, float]:
-    """Store a folder's clips; return the report, and MiB that this process took at most."""
+    """Store a folder's clips; return the report, and the peak memory of this process in MiB."""
     with QdrantStore(url, collection) as store:
         report = ingest(store, folder, VideoEncoder.from_pretrained(encoder))
     return report, memory("self", "VmHWM")

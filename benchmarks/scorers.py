@@ -1,9 +1,9 @@
-"""Ways to score texts against videos. A scorer is a matrix (texts, videos) that hands out blocks of rows.
+"""Scorers of texts and videos: score matrices (texts, videos), read in blocks of rows.
 
 `DotProducts` (cosines of pooled vectors), `MaxSim`, `XPoolScores` (each video's frames pooled under each query)
-and `TwoStage` judge each text by itself: `assert_blind` holds for them. `DualSoftmax` and `QBNorm` normalize by
-what OTHER queries score, which a search engine that answers one query at a time cannot do: their rows are marked,
-and compare with one another only.
+and `TwoStage` score each text by itself: `assert_blind` holds for them. `DualSoftmax` and `QBNorm` normalize by
+the scores of OTHER queries, which a search engine that answers one query at a time cannot do: their rows are
+marked, and compare with one another only.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dits_adapter.evaluation.metrics import DotProducts, Scores
 Floats = npt.NDArray[np.floating]
 
 SHORT_LIST = 50
-"""Videos that the first stage hands to the second."""
+"""Number of videos that the first stage hands to the second."""
 
 
 class MaxSim:
-    """For each text and video, the greatest cosine over the video's frames.
+    """Scorer by the greatest cosine of a text over a video's frames.
 
     Args:
         texts: unit vectors, (n, d).
@@ -40,7 +40,7 @@ class MaxSim:
 
 
 class TwoStage:
-    """The best `short_list` videos of a first scorer, in the order of a second, before all others.
+    """Scorer in two stages: the best `short_list` videos of a first scorer, ordered by a second.
 
     Videos that tie with the last one of the short list are on it. Whether a video is on the list depends on the
     other videos, so `assert_blind` holds with `alone=False`.
@@ -62,10 +62,10 @@ class TwoStage:
 
 
 class DualSoftmax:
-    """Scores times their softmax over all queries of the test (CAMoE, Cheng et al. 2021): uses other queries.
+    """Dual softmax (CAMoE, Cheng et al. 2021): scores times their softmax over all queries of the test.
 
     Args:
-        scores: of texts and videos.
+        scores: scores of texts and videos.
         temperature: divides the scores inside the softmax.
     """
 
@@ -81,14 +81,14 @@ class DualSoftmax:
 
 
 class QBNorm:
-    """Scores normalized by a bank of other queries (QB-Norm, Bogolin et al., CVPR 2022, dynamic inverted softmax).
+    """QB-Norm (Bogolin et al., CVPR 2022, dynamic inverted softmax): normalizes scores by a bank of queries.
 
     Videos that are the best of some bank query are hubs. A query whose best video is a hub gets
     exp(β s(q, v)) / Σ_b exp(β s(b, v)), b over the bank; all others keep their scores.
 
     Args:
-        scores: of the texts and videos.
-        bank: of the bank's texts and the same videos.
+        scores: scores of the texts and videos.
+        bank: bank of the bank's texts and the same videos.
         beta: inverse temperature.
     """
 

@@ -1,4 +1,4 @@
-"""Every scorer on one test split, for some adapters' queries."""
+"""Comparison of all scorers on one test split, for some adapters' queries."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from dits_adapter.vectors import unit
 from dits_adapter.xpool import XPool, XPoolScores
 
 BANK = 5000
-"""Training texts in QB-Norm's bank, at most."""
+"""Greatest number of training texts in QB-Norm's bank."""
 
 
 @dataclass(frozen=True)
 class ScorerRow:
-    """One scorer on the queries of one adapter, text to video.
+    """Row of a table: one scorer on the queries of one adapter, text to video.
 
     Attributes:
-        scorer: its name.
+        scorer: name of the scorer.
         queries: name of the adapter.
-        uses_other_queries: whether a query's scores depend on other queries; such rows compare with one another
+        uses_other_queries: True where a query's scores depend on other queries; such rows compare with one another
             only.
-        retrieval: what it finds.
+        retrieval: retrieval on the test split.
         milliseconds: median time of a query sent alone; None where scores are computed for all at once.
     """
 
@@ -53,15 +53,15 @@ def score_all(
     seed: int = 0,
     progress: bool = True,
 ) -> list[ScorerRow]:
-    """Search the test videos in every way there is; scorers of frames need the pairs' frame vectors.
+    """Score the test videos by every scorer; scorers of frames need the pairs' frame vectors.
 
     Args:
         adapters: finished adapters by name.
-        train: its texts are QB-Norm's bank.
+        train: training pairs, whose texts are QB-Norm's bank.
         test: the pairs to search.
         xpool: the head of a joint adapter in whose space the pairs are.
-        location: of a Qdrant to search as well, see `benchmarks.qdrant.search`.
-        seed: of the draw of the bank.
+        location: location of a Qdrant to search as well, see `benchmarks.qdrant.search`.
+        seed: seed of the draw of the bank.
         progress: show progress bars.
     """
     chosen = np.random.default_rng(seed).permutation(len(train))[:BANK]
@@ -82,7 +82,7 @@ def score_all(
 def _matrices(
     texts: npt.NDArray[np.float32], bank: npt.NDArray[np.float32], test: Pairs, xpool: XPool | None
 ) -> Iterator[tuple[str, Scores, bool]]:
-    """Yield name, scores, and whether they use other queries."""
+    """Yield each scorer's name, scores, and True where the scores use other queries."""
     video = unit(test.video)
     pooled = DotProducts(texts, video)
     yield "pooled cosine", pooled, False

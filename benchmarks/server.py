@@ -1,4 +1,4 @@
-"""A Qdrant server of our own, from the binary, for measurements and tests that may kill it and start it again."""
+"""Qdrant server from the binary, for measurements and tests that kill and restart the server."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pathlib import Path
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on at the moment."""
+    """Return a loopback port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class QdrantProcess:
-    """Runs `binary` on a free loopback port, with a data folder of its own, and never as root.
+    """Qdrant process on a free loopback port, with a data folder of its own, and never as root.
 
     Args:
         binary: path of Qdrant's executable.
-        arguments: given to it on its command line.
-        settings: of its configuration, as environment variables.
+        arguments: arguments of the command line.
+        settings: settings of Qdrant, as environment variables.
 
     Raises:
-        RuntimeError: it ends, or is not ready after 30 s; with its log.
+        RuntimeError: the process ends, or is not ready after 30 s; the message is the log.
     """
 
     def __init__(self, binary: str, *arguments: str, **settings: str) -> None:
@@ -51,12 +51,12 @@ class QdrantProcess:
 
     @property
     def pid(self) -> int:
-        """Number of the process, for what the system says about it."""
+        """Id of the process."""
         assert self._process is not None
         return self._process.pid
 
     def start(self) -> None:
-        """Start it if it does not run, and wait until it is ready."""
+        """Start the server if it does not run, and wait until it is ready."""
         if self._process is not None and self._process.poll() is None:
             return
         with open(self.folder / "log", "ab") as log:
@@ -74,12 +74,12 @@ class QdrantProcess:
                 time.sleep(0.05)
 
     def kill(self) -> None:
-        """End it as a power cut would; its data stay for another start."""
+        """Kill the server as a power cut would; the data stay for another start."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
 
     def remove(self) -> None:
-        """End it, and delete its data."""
+        """Kill the server and delete its data."""
         self.kill()
         shutil.rmtree(self.folder)

@@ -1,10 +1,10 @@
-"""Clips and queries a second against the scripts that a user would write: `python -m benchmarks.throughput`.
+"""Throughput of clips and queries, against plain scripts: `python -m benchmarks.throughput`.
 
 Video: files of ten seconds, generated unless `--videos` names a folder, through decord, transformers and a mean,
 and through `VideoEncoder`; and each part of the work alone. Text: sentences through transformers, and through
-`DITSQueryEncoder` with both backends, which adapts them too. Clients: several ask a text tower of the
-size of CLIP ViT-B/32's, as in `benchmarks.latency`, each its next query as soon as it has an answer: one after
-the other, and sharing forward passes as in `dits-adapter serve`. Start: a new Python process, up to its first
+`DITSQueryEncoder` with both backends, which adapts them too. Clients: several send queries to a text tower
+of the size of CLIP ViT-B/32's, as in `benchmarks.latency`, each the next query after an answer: one after the
+other, and sharing forward passes as in `dits-adapter serve`. Start: a new Python process, up to its first
 query. As in `benchmarks.latency`, each is timed once in every round, and ratios are taken within a round.
 """
 
@@ -40,22 +40,23 @@ from dits_adapter.video.decode import decode_frames
 
 FRAMES = 12
 SIZE, RATE, SECONDS = (640, 360), 25, 10
-"""Of the generated files: H.264 as x264's preset `veryfast` makes it, a keyframe in 250 frames, B-frames."""
+"""Pixels, frames a second and seconds of the generated files: H.264 by x264's
+preset `veryfast`, a keyframe in 250 frames, B-frames."""
 ADAPTER, EXPORTED = "demo-dits", "exported"
 CLIENTS = (1, 8, 32)
 WIDTH = 512
-"""Of the text tower that the clients ask."""
+"""Width of the text tower of the clients."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """One way to do the work.
+    """Rate of one way to do the work.
 
     Attributes:
-        name: of it.
+        name: name of the way.
         median, low, high: items a second: the median and the quartiles over the rounds.
         ratio: median over the rounds of its rate over that of the first way.
-        rounds: how many.
+        rounds: number of rounds.
     """
 
     name: str
@@ -68,7 +69,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Throughput:
-    """One run of this benchmark.
+    """Result of one run of this benchmark.
 
     Attributes:
         videos: clips a second; the plain script first.
@@ -76,9 +77,9 @@ class Throughput:
         clients: queries a second by number of clients; one after the other first.
         starts: seconds that a new process takes to import the package, and to its first vector.
         agreement: lowest cosine of a clip's vector from `VideoEncoder` to that of the plain script.
-        threads: of the CPU that torch uses; decoders take as many as they do by default.
+        threads: threads of the CPU that torch uses; decoders take as many as they do by default.
         environment: processor and versions.
-        version: of this layout.
+        version: version of this layout.
     """
 
     videos: tuple[Rate, ...]
@@ -91,7 +92,7 @@ class Throughput:
     version: Literal[2] = 2
 
     def markdown(self) -> str:
-        """Write all tables."""
+        """Write all tables as Markdown."""
         parts = ["# Throughput", ", ".join(f"{key} {value}" for key, value in self.environment.items())]
         tables = {"Clips": self.videos, "Queries": self.texts}
         tables |= {f"Queries of {clients} client(s)": rates for clients, rates in self.clients.items()}
@@ -141,11 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         taken = np.median(rounds(list(begin.values()), args.threads, 0), axis=0) / 1e3
     seconds = dict(zip(begin, taken.tolist(), strict=True))
     surroundings = environment() | {"torch on": str(args.device)}
-    found = Throughput(videos, texts, clients, seconds, agreement, args.threads, surroundings)
+    throughput = Throughput(videos, texts, clients, seconds, agreement, args.threads, surroundings)
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "throughput.json").write_bytes(TypeAdapter(Throughput).dump_json(found, indent=1) + b"\n")
-    (args.out / "throughput.md").write_text(found.markdown() + "\n", encoding="utf-8")
-    print(found.markdown())
+    (args.out / "throughput.json").write_bytes(TypeAdapter(Throughput).dump_json(throughput, indent=1) + b"\n")
+    (args.out / "throughput.md").write_text(throughput.markdown() + "\n", encoding="utf-8")
+    print(throughput.markdown())
     return 0
 
 
@@ -185,7 +186,7 @@ def video_ways(paths: Sequence[Path], encoder: VideoEncoder) -> dict[str, Callab
 
 
 def plain_video_script(paths: Sequence[Path], clip: Clip) -> np.ndarray:
-    """What a user would write: a file at a time, (n, d)."""
+    """Embed videos by a plain script, a file at a time: (n, d)."""
     vectors = []
     for path in paths:
         inputs = clip.image_processor(images=list(_frames(path)), return_tensors="pt").to(clip.model.device)
@@ -224,7 +225,7 @@ def text_ways(count: int, folder: Path, device: torch.device) -> dict[str, Calla
 
 
 def starts(folder: Path) -> dict[str, Callable[[], object]]:
-    """Return what new processes do: nothing, the import, and one query on each backend; for after `text_ways`."""
+    """Return calls that start a process: nothing, the import, and one query a backend; after `text_ways`."""
     query = "from dits_adapter import DITSQueryEncoder as E; E.from_pretrained({}).encode_query('a red circle')"
     codes = {
         "nothing": "pass",
@@ -241,14 +242,14 @@ def starts(folder: Path) -> dict[str, Callable[[], object]]:
 def client_ways(
     clients: int, queries: int, tower: Callable[[int, int], torch.Tensor]
 ) -> dict[str, Callable[[], object]]:
-    """Return the ways in which a text tower, see `build_text_encoder`, serves so many clients' queries."""
+    """Return the ways to serve the queries of several clients by a text tower of `build_text_encoder`."""
     one_at_a_time = threading.Lock()
 
     def alone(_: int) -> object:
         with one_at_a_time:
             return tower(1, TOKENS)
 
-    shared: Batcher[int, object] = Batcher(lambda asked: tower(len(asked), TOKENS).unbind())
+    shared: Batcher[int, object] = Batcher(lambda batch: tower(len(batch), TOKENS).unbind())
 
     def serve(answer: Callable[[int], object]) -> object:
         with ThreadPoolExecutor(clients) as pool:
@@ -264,8 +265,8 @@ def measure(
     rates = 1e3 * items / rounds(list(ways.values()), threads, seconds)
     low, median, high = np.percentile(rates, [25, 50, 75], axis=0)
     ratios = np.median(rates / rates[:, :1], axis=0)
-    found = zip(ways, *(column.tolist() for column in (median, low, high, ratios)), strict=True)
-    return tuple(Rate(*row, rounds=len(rates)) for row in found)
+    rows = zip(ways, *(column.tolist() for column in (median, low, high, ratios)), strict=True)
+    return tuple(Rate(*row, rounds=len(rates)) for row in rows)
 
 
 if __name__ == "__main__":

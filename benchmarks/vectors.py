@@ -1,4 +1,4 @@
-"""From a dataset on disk, or from vectors somebody already has, to the (text, video) pairs of its splits."""
+"""Pairs of (text, video) vectors of a dataset's splits, embedded from disk or opened from vectors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dits_adapter.video.encoder import VideoEncoder
 
 TOY = "demo-clip"
 MADE = Path("results/clips")
-"""Where a dataset that can be made is made."""
+"""Folder of datasets that are generated."""
 
 
 def embed_splits(
@@ -31,19 +31,19 @@ def embed_splits(
     device: str | torch.device = "auto",
     costs: Costs,
 ) -> tuple[dict[str, Pairs], list[str]]:
-    """Embed texts and videos of some splits into one cache a split; what an earlier run has written is kept.
+    """Embed texts and videos of some splits into one cache a split; caches of an earlier run are resumed.
 
     Args:
-        dataset: the record.
+        dataset: dataset to embed.
         splits: names of splits; all are read before the first is embedded.
         out: folder of the caches.
         root, videos: folders of annotation and videos, as for `Dataset.load`.
         encoder: hub id, folder or bundled name of a CLIP, or of an adapter for its CLIP.
-        device: of the CLIP.
-        costs: takes down what the embedding of each split costs.
+        device: device of the CLIP.
+        costs: record to which the cost of each split's embedding is added.
 
     Returns:
-        The pairs by split, and in what they differ from the published dataset.
+        The pairs by split, and their deviations from the published dataset.
 
     Raises:
         DITSError: annotation is missing or malformed, no video could be read, or `out` holds other vectors.
@@ -54,7 +54,7 @@ def embed_splits(
         model.limit = dataset.span[1]
     out.mkdir(parents=True, exist_ok=True)
     pairs, deviations = {}, []
-    if encoder == TOY and dataset.make is None:  # clips that are made are what it is for
+    if encoder == TOY and dataset.make is None:  # the toy is meant for generated clips
         deviations.append(
             f"the encoder is {TOY}, a toy trained on generated pictures: it shows that the run works"
         )
@@ -75,7 +75,7 @@ def embed_splits(
 
 
 def open_splits(folder: Path, splits: Sequence[str]) -> dict[str, Pairs]:
-    """Open vectors that are there already: in a folder, a cache or a file of `Pairs.save` named after each split.
+    """Open existing vectors: in a folder, a cache or a file of `Pairs.save` named after each split.
 
     Raises:
         DITSError: one is missing or damaged.
@@ -94,7 +94,7 @@ def _place(folder: Path, split: str) -> Path:
 
 
 def _write(split: RetrievalSplit, path: Path, missing: Path) -> None:
-    """Write a split as PAIRS.jsonl; a video that was not found gets the name of no file, and is reported so."""
+    """Write a split as PAIRS.jsonl; a missing video gets the path of a missing file, and is reported as such."""
     absent = [video for video, file in zip(split.video_ids, split.paths, strict=True) if file is None]
     if len(absent) == len(split.video_ids):
         raise DITSError(f"{split.name}: none of its {len(absent):,} videos lies under {missing} ({absent[0]}, …)")

@@ -1,4 +1,4 @@
-"""Build what is published: `dits-adapter-slim`, the module, and `dits-adapter`, which asks for its layers.
+"""Build of the published wheels: `dits-adapter-slim`, the module, and `dits-adapter`, which requires its layers.
 
     python distributions/build.py --out dist
 

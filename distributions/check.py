@@ -1,4 +1,4 @@
-"""Try what is published, in fresh environments: `make wheels`.
+"""Trial of the published wheels in fresh environments: `make wheels`.
 
 1. `dits-adapter-slim` alone encodes a query with an exported adapter, in a process that imports no torch, no
    Qdrant and no decoder; `dits-adapter search` names the extra that is missing.

@@ -28,6 +28,7 @@ _PUBLIC = {
     "vectors": ("EmbeddedClips",),
     "encoders": ("Encoder", "EncoderFamily", "EncoderSource", "load_encoder", "register_family"),
     "video.encoder": ("EncodedSegment", "VideoEncoder"),
+    "video.limits": ("DecodeLimits",),
     "video.decode": ("DecodedFrames", "Video", "VideoInfo", "decode_frames", "probe"),
     "adapters.bank": ("QueryBankAdapter", "QueryBankConfig", "fit_query_bank"),
     "adapters.base": ("Adapter",),
@@ -208,6 +209,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.video.decode import probe as probe
     from dits_adapter.video.encoder import EncodedSegment as EncodedSegment
     from dits_adapter.video.encoder import VideoEncoder as VideoEncoder
+    from dits_adapter.video.limits import DecodeLimits as DecodeLimits
     from dits_adapter.xpool import XPool as XPool
     from dits_adapter.xpool import XPoolReranker as XPoolReranker
     from dits_adapter.xpool import XPoolScores as XPoolScores

@@ -1,4 +1,4 @@
-"""The layers of an installation: which extra brings a package, and one sentence where it is missing."""
+"""Layers of an installation: the extra of each optional package, and the error where a package is missing."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ PACKAGES = {
     "uvicorn": ("uvicorn", "serve"),
     "yaml": ("pyyaml", "training"),
 }
-"""For each module that an installation may lack: the package that holds it, and the extra that brings that."""
+"""Package and extra of each module that an installation may lack."""
 
 
 @contextmanager
 def name_missing_extra(purpose: str) -> Iterator[None]:
-    """Translate the failed import of a package of another layer, wherever below it happens.
+    """Translate the failed import of an optional package, here or further below, to a `MissingExtraError`.
 
     Args:
         purpose: subject of the sentence, what needs the package.

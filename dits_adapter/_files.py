@@ -1,4 +1,4 @@
-"""Files of this package: digests, and writes that are whole and durable or do not happen.
+"""Digests of files, and writes that are whole and durable or do not happen.
 
 `sha256(path)` and `require_sha256(path, expected)` are about the content of a file.
 `with write_atomically(path) as part:` writes a file and `with replace_folder(target) as fresh:` a folder,
@@ -35,7 +35,7 @@ def require_sha256(path: Path, expected: str) -> None:
     """Refuse a file that is not, byte for byte, the one that was saved.
 
     Raises:
-        ArtifactError: it has another digest.
+        ArtifactError: the file has another digest.
     """
     if sha256(path) != expected:
         raise ArtifactError(f"{path}: was changed or damaged after it was saved.")
@@ -72,7 +72,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replace_folder(target: Path) -> Iterator[Path]:
-    """Write a folder whole or not at all; one that is there is replaced.
+    """Write a folder whole or not at all, in the place of an earlier one.
 
     Args:
         target: the folder, as an absolute path; folders above it are made.
@@ -105,7 +105,7 @@ def replace_folder(target: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder outlast a power cut, where the system has a way to ask for it."""
+    """Make the names in a folder outlast a power cut, where the system can."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

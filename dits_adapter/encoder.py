@@ -42,10 +42,10 @@ _VIDEO_FILE = re.compile(rf"\S*({'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES))
 
 
 def check_texts(texts: Iterable[str]) -> None:
-    """Refuse what is no text to search with.
+    """Refuse values that are no texts to search with.
 
     Raises:
-        InputError: something else than a string, or the path of a video file, and which.
+        InputError: a value that is no string, or the path of a video file; the message names the row.
     """
     for row, text in enumerate(texts):
         if not isinstance(text, str):
@@ -57,14 +57,14 @@ def check_texts(texts: Iterable[str]) -> None:
 
 
 class DITSQueryEncoder:
-    """Encoder of queries, which lie among the videos then, and of documents, as plain CLIP does.
+    """Encoder of queries on the video side, and of documents as plain CLIP embeds them.
 
-    Safe to use from several threads. The text encoder is loaded by the first call that needs it, and its space is
-    checked against the adapter's then; `adapt` needs none. One that `from_pretrained` made can be pickled and
-    copied: it travels by its name and options, and loads where it arrives.
+    Safe to use from several threads. The first call that needs the text encoder loads it and checks its space
+    against the adapter's; `adapt` needs no text encoder. An encoder that `from_pretrained` made can be pickled and
+    copied: it is rebuilt from its name and options.
 
     Attributes:
-        strength: how far queries move on the sphere, 0 (plain CLIP) to 1.
+        strength: movement of queries on the sphere, 0 (plain CLIP) to 1.
         on_mismatch: see `from_pretrained`.
 
     Example:
@@ -116,8 +116,8 @@ class DITSQueryEncoder:
             revision: hub revision of the artifact.
             device: a torch device or `"auto"`. One other than the CPU needs torch, and so decides for it.
             steps: truncated timesteps T' to run instead of the trained number; 0 is plain CLIP (torch only).
-            strength: how far queries move on the sphere, 0 (plain CLIP) to 1.
-            on_mismatch: what to do when the encoder, or a checked collection, lives in another space than the
+            strength: movement of queries on the sphere, 0 (plain CLIP) to 1.
+            on_mismatch: reaction when the encoder, or a checked collection, lives in another space than the
                 adapter: `raise` refuses, `warn` goes on, `bypass` warns and encodes queries as plain CLIP.
 
         Raises:
@@ -234,19 +234,19 @@ class DITSQueryEncoder:
     def adapt(
         self, vectors: Any, *, return_trajectory: bool = False
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
-        """Move text embeddings that somebody already has; loads no text encoder.
+        """Adapt text embeddings without loading the text encoder.
 
         Args:
             vectors: text embeddings of this space, (n, d) or (d,), array or tensor.
             return_trajectory: also return the sampler's path.
 
         Returns:
-            Unit vectors of the shape given, float32 (the input itself where nothing moves: strength 0, T' = 0 or
-            a bypass). With `return_trajectory`, also [v_{T'}, …, v_0] before
-            normalization, (T' + 1, n, d) float32.
+            Unit vectors of the shape of `vectors`, float32 (the input itself where nothing moves: strength 0,
+            T' = 0 or a bypass). With `return_trajectory`, also [v_{T'}, …, v_0] before normalization,
+            (T' + 1, n, d) float32.
 
         Raises:
-            InputError: wrong shape, NaN, a zero vector, or a trajectory asked of an adapter that has none.
+            InputError: wrong shape, NaN, a zero vector, or a trajectory of an adapter without one.
         """
         array = np.asarray(vectors.cpu() if hasattr(vectors, "cpu") else vectors, dtype=np.float32)
         single = array.ndim == 1
@@ -259,11 +259,11 @@ class DITSQueryEncoder:
         """Return a re-ranker of hits by X-Pool, as in `store.search(query, rerank=encoder.xpool_reranker(text))`.
 
         Args:
-            text: pools the frames of a segment.
-            query: is compared with what was pooled, (d,); by default `encode_query` of the text.
+            text: text under which the frames of a segment are pooled.
+            query: query that is compared with the pooled frames, (d,); by default `encode_query` of the text.
 
         Raises:
-            InputError: the adapter carries no X-Pool head; those trained jointly with CLIP do (backend `torch`).
+            InputError: the adapter has no X-Pool head, which comes with joint training (backend `torch`).
         """
         from dits_adapter.xpool import XPoolReranker
 
@@ -279,7 +279,7 @@ class DITSQueryEncoder:
         """Refuse a collection of another embedding space, as `on_mismatch` says.
 
         Raises:
-            SpaceMismatchError: naming both spaces and their differences (`on_mismatch="raise"`).
+            SpaceMismatchError: the spaces differ; the message names both (`on_mismatch="raise"`).
             StoreError: no such collection, it cannot be reached, or it does not say which space it is of.
         """
         metadata = store.metadata()
@@ -297,7 +297,7 @@ class DITSQueryEncoder:
         return self.artifact.save(folder)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
-        """Upload the adapter and its model card to the hub; returns the commit's address.
+        """Upload the adapter and its model card to the hub, and return the address of the commit.
 
         The token comes from the hub client's own login or from the environment (`HF_TOKEN`).
         """
@@ -314,7 +314,7 @@ class DITSQueryEncoder:
 
     @name_missing_extra("exporting to ONNX")
     def export_onnx(self, folder: str | PathLike[str], *, int8: HeldOutPairs | None = None) -> Path:
-        """Write an artifact that `backend="onnx"` can load, too; see `backends.onnx_export.export`."""
+        """Write an artifact with its ONNX form; see `dits_adapter.backends._onnx_export.export`."""
         backend = self._torch
         from dits_adapter.backends._onnx_export import export
 
@@ -345,8 +345,8 @@ class DITSQueryEncoder:
         """Load the text encoder now, and not with the first text.
 
         Raises:
-            ArtifactError: it cannot be loaded.
-            SpaceMismatchError: it is another one than the adapter was trained for (`on_mismatch="raise"`).
+            ArtifactError: the text encoder cannot be loaded.
+            SpaceMismatchError: the adapter was trained for another encoder (`on_mismatch="raise"`).
         """
         with self._lock:
             if not self._checked:
@@ -357,7 +357,7 @@ class DITSQueryEncoder:
                 self._checked = True
 
     def _guard(self, require: Callable[[], None]) -> None:
-        """Run a space check and do what `on_mismatch` says where it fails."""
+        """Run a space check, and treat its failure as `on_mismatch` says."""
         try:
             require()
         except SpaceMismatchError as error:
@@ -397,7 +397,7 @@ class DITSQueryEncoder:
             self._truncation_warned = True
             warnings.warn(
                 f"a text has {max(counts)} tokens; the encoder reads the first {limit} and ignores the rest "
-                f"(said once): {long[int(np.argmax(counts))][:60]!r}…",
+                f"(reported once): {long[int(np.argmax(counts))][:60]!r}…",
                 stacklevel=4,
             )
 

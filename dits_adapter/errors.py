@@ -33,7 +33,7 @@ class ArtifactError(DITSError):
 
 
 class SpaceMismatchError(DITSError):
-    """Adapter, encoder, cache or collection of another embedding space than what it is used with."""
+    """Adapter, encoder, cache or collection of another embedding space than its counterpart."""
 
 
 class StoreError(DITSError):
@@ -61,9 +61,9 @@ class MissingExtraError(DITSError, ImportError):
     """Package that is not installed; the message holds the pip line that installs it.
 
     Args:
-        package: its name.
+        package: name of the package.
         extra: the extra of ours that brings the package; None for one that every installation has.
-        purpose: what needs it.
+        purpose: use that needs the package.
     """
 
     def __init__(self, package: str, extra: str | None, purpose: str) -> None:

@@ -52,7 +52,7 @@ class Embedder(Protocol):
         """Embed texts, `batch_size` a forward pass: (n, d) float32, not normalized."""
 
     def preprocess(self, frames: Sequence[NDArray[np.uint8]]) -> FloatArray:
-        """Turn (h, w, 3) RGB frames, each for itself, into what `embed` takes: (n, …) float32."""
+        """Turn (h, w, 3) RGB frames, each for itself, into the input of `embed`: (n, …) float32."""
 
     def embed(self, clips: Sequence[FloatArray], batch_size: int = 96) -> EmbeddedClips:
         """Embed clips of equally many preprocessed frames, (f, …) each.
@@ -93,9 +93,9 @@ class EmbeddingSpace(BaseModel):
 
     Attributes:
         encoder: hub id or folder name of the encoder, for people; not part of the identity.
-        revision: its hub revision, likewise.
+        revision: hub revision of the encoder, likewise.
         weights_sha256: digest of all its weights (`Embedder.digest`).
-        pooling: how frame vectors become one video vector: `mean` of unit frame vectors, or by the `encoder`,
+        pooling: pooling of frame vectors to one video vector: `mean` of unit frame vectors, or by the `encoder`,
             which sees clips as a whole.
         frames: frames sampled a segment.
         normalization: `l2`: stored vectors have unit norm.
@@ -143,7 +143,7 @@ class EmbeddingSpace(BaseModel):
         return f"{self.encoder} [{self.fingerprint}; d={self.width}, {self.frames} frames, {self.pooling}]"
 
     def differences(self, other: EmbeddingSpace) -> list[str]:
-        """List in words what keeps vectors of the two spaces from being compared; empty if nothing does.
+        """List in words the differences that keep vectors of two spaces from being compared; empty if none do.
 
         Weights that differ in their bytes but not in what they compute (a half-precision copy) pass with a
         warning: the canaries decide.
@@ -173,12 +173,12 @@ class EmbeddingSpace(BaseModel):
         return differences
 
     def require(self, other: EmbeddingSpace, *, mine: str, theirs: str) -> None:
-        """Refuse `other` unless it is this space.
+        """Refuse another space than this one.
 
         Args:
             other: the space to compare with.
-            mine: what this space belongs to, for the message ("the adapter demo-dits").
-            theirs: what the other belongs to ("the collection videos").
+            mine: owner of this space, for the message ("the adapter demo-dits").
+            theirs: owner of the other space ("the collection videos").
 
         Raises:
             SpaceMismatchError: naming both sides and every difference.

@@ -1,7 +1,7 @@
 """X-Pool (Gorti et al., CVPR 2022): a video's frames pooled under the query that searches it.
 
-The pooled vector depends on the text, so it cannot be stored: X-Pool trains the encoder and re-ranks what an
-index of query-independent vectors has found.
+The pooled vector depends on the text, so it cannot be stored: X-Pool trains the encoder and re-ranks the hits of
+an index of query-independent vectors.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ class XPool(nn.Module):
         return self.layer_norm3(attended + self.dropout(self.linear_proj(attended)))
 
     def similarity(self, queries: Tensor, text: Tensor, frames: Tensor) -> Tensor:
-        """Cosine of each query and each video as its text sees it.
+        """Return the cosines of queries and videos, each video pooled under the query's text.
 
         Args:
-            queries: what searches, (n, d): adapted texts.
+            queries: adapted texts, (n, d).
             text: the plain text embedding of each query, (n, d), under which frames are pooled.
             frames: frame embeddings, (m, f, d).
 
@@ -85,11 +85,11 @@ class XPool(nn.Module):
 
 
 class XPoolReranker:
-    """Scores a query's segments by their frames: the function that `SearchRequest.rerank` takes.
+    """Re-ranker of a query's segments by their frames, for `SearchRequest.rerank`.
 
     Args:
         xpool: the head.
-        query: what searches, (d,): the adapted text.
+        query: the adapted text, (d,).
         text: the plain text embedding, (d,), under which frames are pooled.
     """
 
@@ -100,7 +100,7 @@ class XPoolReranker:
 
     @torch.inference_mode()
     def __call__(self, frames: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
-        """Return the cosine of the query with each segment as its text sees it, (m,), for m times (frames, d)."""
+        """Return the cosines (m,) of the query with m segments, (frames, d) each, pooled under its text."""
         scores = np.empty(len(frames), np.float32)
         rows_of: dict[int, list[int]] = {}
         for row, segment in enumerate(frames):  # a batch has one number of frames
@@ -112,14 +112,14 @@ class XPoolReranker:
 
 
 class XPoolScores:
-    """The score matrix of texts and videos under X-Pool, as `dits_adapter.ranks` reads it.
+    """Score matrix of texts and videos under X-Pool, for `dits_adapter.ranks`.
 
     Blocks of rows are computed when they are asked for, a tile at a time: neither all pooled vectors nor all
     scores are ever in memory. A score depends on its text and its video alone.
 
     Args:
         xpool: the head.
-        queries: what searches, (n, d): adapted texts.
+        queries: adapted texts, (n, d).
         text: the plain text embedding of each query, (n, d).
         frames: frame embeddings, (m, f, d).
 
@@ -146,7 +146,7 @@ class XPoolScores:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(n, m)."""
+        """Shape (n, m)."""
         return len(self._text), len(self._frames)
 
     @torch.inference_mode()

@@ -1,7 +1,8 @@
-"""The pages in docs/: their Python runs, block after block, as a reader would type it."""
+"""The pages in docs/ and CONTRIBUTING.md: their Python runs, block after block, as a reader would type it."""
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-PAGES = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"])
 WITH_CODE = [page for page in PAGES if "```python" in page.read_text("utf-8")]
 
 
@@ -35,8 +37,25 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_files_that_a_page_names_exist(page: Path) -> None:
-    root = Path(__file__).parents[1]
     for name in re.findall(
         r"`((?:dits_adapter|tests|benchmarks|integrations)/[\w/.-]+)`", page.read_text("utf-8")
     ):
-        assert (root / name).exists(), name
+        assert (ROOT / name).exists(), name
+
+
+def test_dotted_names_resolve() -> None:
+    """Every `dits_adapter.x.y` in backticks, in the package, the benchmarks and all pages."""
+    folders = ("dits_adapter", "benchmarks", "integrations", "docs", "distributions")
+    files = [*ROOT.glob("*.md"), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
+    names = {
+        name: path
+        for path in files
+        if path.suffix in (".py", ".md")
+        for name in re.findall(r"`(dits_adapter(?:\.\w+)+)", path.read_text("utf-8"))
+    }
+    assert len(names) > 5
+    for name, path in names.items():
+        try:
+            pkgutil.resolve_name(name)
+        except (AttributeError, ModuleNotFoundError):
+            raise AssertionError(f"{path.relative_to(ROOT)} names `{name}`, which does not exist") from None

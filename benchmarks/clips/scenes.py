@@ -151,7 +151,7 @@ def held_out(color: str, shape: str, motion: str) -> bool:
 
 
 def sample_scene(name: str) -> Scene:
-    """Return the scene that belongs to a name, whatever its split would allow."""
+    """Return the scene of a name, regardless of the combinations of its split."""
     rng = random.Random(name)
     count = rng.choices((1, 2, 3), weights=(3, 4, 3))[0]
     looks = rng.sample([(color, shape) for color in COLORS for shape in SHAPES], count)

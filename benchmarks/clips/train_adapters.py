@@ -31,7 +31,7 @@ DATASET = "generated clips of benchmarks/clips (colored shapes in motion), train
 
 
 def embed_split(split: str, root: Path, encoder: VideoEncoder) -> Pairs:
-    """Make, decode and embed the clips of a split, or load what an earlier call embedded in the same space.
+    """Make, decode and embed the clips of a split, or load the vectors of an earlier call in the same space.
 
     Returns:
         Every caption with its video.
@@ -55,7 +55,7 @@ def embed_split(split: str, root: Path, encoder: VideoEncoder) -> Pairs:
 
 
 def main() -> None:
-    """Train, print what each adapter does on the val split, save two of them."""
+    """Train, print the metrics of each adapter on the val split, and save two of them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--root", type=Path, default=Path("results/clips"), help="where clips and vectors are kept"

@@ -218,7 +218,7 @@ def load_checkpoint(path: Path, model: CLIPModel, optimizer: torch.optim.Optimiz
 
 @torch.inference_mode()
 def held_out_retrieval(model: CLIPModel, processor: CLIPProcessor, workers: int | None) -> dict[str, float]:
-    """Return which percentage of held-out frames is found by their one caption, and the reverse."""
+    """Return R@1, in percent, of held-out frames by their one caption, and of captions by their frame."""
     looks = frames.moments("held-out", HELD_OUT)
     pictures = list(frames.draw(looks, IMAGE_SIDE, workers))
     inputs = processor(text=frames.captions(looks), images=pictures, padding=True, return_tensors="pt")

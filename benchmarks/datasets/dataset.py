@@ -1,4 +1,4 @@
-"""Retrieval datasets: their origin, the files that they need, and how these become queries."""
+"""Retrieval datasets: origin, annotation files and the reading of queries."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class File(_Frozen):
     """Annotation file.
 
     Attributes:
-        source: where to get it: the page's title and owner, and its address.
-        sha256: of the file behind published figures, where it is known. A copy that differs is read all the same,
-            and the difference is reported: a wrong list of test clips looks like a right one.
+        source: source of the file: title, owner and address of the page.
+        sha256: digest of the file behind published figures, where known. A file with another digest is read all
+            the same, and the difference is reported: a wrong list of test clips looks like a right one.
     """
 
     source: Text
@@ -46,10 +46,10 @@ class File(_Frozen):
 
 
 class Layout(_Frozen):
-    """Files that together make a split, and how much they hold.
+    """Layout of a split: its files and their numbers of queries and videos.
 
     Attributes:
-        files: names, all of which must be there.
+        files: names of files, all of which must be present.
         queries: number of texts.
         videos: number of videos that they describe; None where no source states it.
     """
@@ -63,8 +63,8 @@ class Split(_Frozen):
     """Split of a dataset.
 
     Attributes:
-        layouts: the forms in which people have it; the first whose files are all present is read.
-        note: a sentence that a reader of its figures must know.
+        layouts: layouts in use; the first whose files are all present is read.
+        note: caution about the figures of this split.
     """
 
     layouts: tuple[Layout, ...] = Field(min_length=1)
@@ -76,18 +76,18 @@ class Dataset(_Frozen):
 
     Attributes:
         name: on the command line.
-        title, owner, url: its name, its owner, its official page if it has one.
-        license: of annotations and of videos.
+        title, owner, url: full name, owner, and official page if there is one.
+        license: license of annotations and of videos.
         citation: BibTeX; empty where there is nothing to cite.
-        text: which field of the annotation is the query.
-        captions: how many texts a video has, and how they are scored.
-        span: (start, end) in seconds of the part of each video that counts; None for all of it.
-        videos: where to get the videos and how their files are named.
-        files: every annotation file by name.
-        splits: by name; `train` and `test` always exist, `val` where the dataset has one.
-        read: turns a split's name and its files (by name) into queries.
-        make: writes the files of a split, annotation and videos, into a root; existing files stay. None for a
-            dataset that has to be downloaded.
+        text: field of the annotation that is the query.
+        captions: number of texts of a video, and their scoring.
+        span: (start, end) in seconds of the part of each video that counts; None for the whole video.
+        videos: source of the videos and names of their files.
+        files: annotation files by name.
+        splits: splits by name; `train` and `test` always exist, `val` where the dataset has one.
+        read: function from a split's name and its files (by name) to queries.
+        make: function that writes the files of a split, annotation and videos, into a root; existing files stay.
+            None for a dataset that has to be downloaded.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z]+$")]
@@ -128,7 +128,7 @@ class Dataset(_Frozen):
 
         Raises:
             InputError: no such split, or `root` is no folder.
-            DITSError: its files are not all present (the message says where to get them).
+            DITSError: files of the split are missing (the message says where to get them).
             AnnotationError: a file is malformed.
         """
         if split not in self.splits:
@@ -241,7 +241,7 @@ def find_videos(folder: Path, video_ids: Collection[str]) -> dict[str, Path]:
     Raises:
         DITSError: two files have the id of one video.
     """
-    wanted = set(video_ids)
+    known = set(video_ids)
     paths: dict[str, Path] = {}
     seen = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -252,7 +252,7 @@ def find_videos(folder: Path, video_ids: Collection[str]) -> dict[str, Path]:
         for name in names:
             stem, dot, suffix = name.rpartition(".")
             # A few files of DiDeMo end in a bare dot.
-            if not dot or stem not in wanted or (suffix and f".{suffix.lower()}" not in VIDEO_SUFFIXES):
+            if not dot or stem not in known or (suffix and f".{suffix.lower()}" not in VIDEO_SUFFIXES):
                 continue
             path = Path(parent, name)
             if stem in paths:

@@ -19,7 +19,7 @@ class AnnotationError(DITSError):
 
     Attributes:
         path: the file.
-        line: of the fault, counted from 1; None where lines mean nothing.
+        line: line of the fault, counted from 1; None where lines mean nothing.
         reason: one clause saying what is wrong.
     """
 
@@ -58,15 +58,15 @@ def csv_rows(path: Path, *columns: str) -> Iterator[tuple[int, list[str]]]:
             for column in columns:
                 if column not in header:
                     raise AnnotationError(path, 1, f"no column {column!r} among {', '.join(header) or 'none'}")
-            wanted = [header.index(column) for column in columns]
+            positions = [header.index(column) for column in columns]
             for row in rows:
                 if len(row) != len(header):
                     reason = f"{len(row)} fields where the header has {len(header)}"
                     raise AnnotationError(path, rows.line_num, reason)
-                for column, index in zip(columns, wanted, strict=True):
+                for column, index in zip(columns, positions, strict=True):
                     if not row[index].strip():
                         raise AnnotationError(path, rows.line_num, f"{column!r} is empty")
-                yield rows.line_num, [row[index] for index in wanted]
+                yield rows.line_num, [row[index] for index in positions]
         except (csv.Error, UnicodeDecodeError) as error:
             raise AnnotationError(path, rows.line_num + 1, f"not a readable CSV row ({error})") from None
 

@@ -1,6 +1,6 @@
-"""Linear competitors: y = A x + b on unit text embeddings. One class, five ways to find A and b.
+"""Affine adapters y = A x + b on unit text embeddings: one class, five fits of A and b.
 
-They need microseconds a query, so they are the bar that DITS has to clear.
+An affine adapter needs microseconds a query: the baseline that DITS has to beat.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class AffineConfig(BaseModel):
 
     Attributes:
         width: dimension d.
-        method: how A and b were found: `identity`, `mean-shift`, `procrustes`, `ridge`, `contrastive-linear` or
+        method: fit of A and b: `identity`, `mean-shift`, `procrustes`, `ridge`, `contrastive-linear` or
             `gentle-linear`.
     """
 
@@ -42,7 +42,7 @@ class AffineConfig(BaseModel):
 
 
 class AffineAdapter(Adapter):
-    """y = A x / ‖x‖ + b. Starts as the identity; `contrastive-linear` is trained from there."""
+    """Affine adapter y = A x / ‖x‖ + b, the identity until it is fitted or trained."""
 
     kind: ClassVar[str] = "affine"
     Config: ClassVar[type[BaseModel]] = AffineConfig
@@ -60,7 +60,7 @@ class AffineAdapter(Adapter):
         return F.linear(F.normalize(text, dim=1), self.weight.to(text.dtype), self.bias.to(text.dtype))
 
     def initialize(self, initializer: Initializer) -> None:
-        """Begin at the closed form that is best on the validation pairs."""
+        """Set A and b to the closed form that is best on the validation pairs."""
         self.load_state_dict(initializer.closed_form().state_dict())
 
     @property
@@ -106,7 +106,7 @@ def procrustes(text: _Floats, video: _Floats) -> AffineAdapter:
 
 
 def ridge(text: _Floats, video: _Floats, penalty: float) -> AffineAdapter:
-    """Least squares from texts to videos with intercept: A minimizes Σ‖A t + b − v‖² + n · penalty · ‖A‖².
+    """Fit least squares with intercept from texts to videos: A minimizes Σ‖A t + b − v‖² + n · penalty · ‖A‖².
 
     Args:
         text: text embeddings, (n, d).

@@ -1,4 +1,4 @@
-"""`Adapter`: the base class of everything that moves a text embedding to the video side, and its capabilities."""
+"""`Adapter`: the base class of maps of text embeddings to the video side, and its capabilities."""
 
 from __future__ import annotations
 
@@ -138,14 +138,14 @@ class Adapter(nn.Module, ABC):
         """Set the weights from which training by contrast begins; by default those that `__init__` drew."""
 
     def towards(self, text: Tensor, video: Tensor) -> Tensor:
-        """Adapt texts (n, d) to be compared with videos (m, d): (n, d), or (n, m, d) for each pair its own."""
+        """Adapt texts (n, d) for videos (m, d): (n, d), or (n, m, d) with a vector for each pair."""
         if not self.needs_video:
             return self(text)
         n, m = len(text), len(video)
         return self(text.repeat_interleave(m, dim=0), video.repeat(n, 1)).unflatten(0, (n, m))
 
     def for_inference(self) -> Adapter:
-        """Return the form that queries should run on: equal results, less work."""
+        """Return the adapter's form for inference: equal results with fewer multiplications."""
         return self.eval()
 
     @torch.inference_mode()
@@ -196,7 +196,7 @@ def interpolate_on_sphere(start: Tensor, end: Tensor, strength: float | Tensor) 
 
 
 def cosines(queries: Tensor, video: Tensor) -> Tensor:
-    """Return the cosines (n, m) of the result of `Adapter.towards` and its videos (m, d), float32 or better."""
+    """Return the cosines (n, m) of texts that `Adapter.towards` adapted and videos (m, d), float32 or better."""
     video = F.normalize(video, dim=1)
     queries = F.normalize(queries.to(video.dtype), dim=-1)
     return queries @ video.T if queries.ndim == 2 else (queries * video).sum(dim=2)

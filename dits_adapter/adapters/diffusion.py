@@ -1,8 +1,8 @@
-"""The paper's stochastic competitors: a gap drawn from a fixed prior, and a gap drawn by vanilla diffusion.
+"""Stochastic adapters of the paper's comparison: the gap drawn from a fixed prior, or by vanilla diffusion.
 
-Both draw. In training every row draws for itself, from `Adapter.noise`. At inference all queries share one draw,
-which follows from the seed in the config: so the same query always gives the same vector, alone or in a batch,
-and for each query the draw is as random as any.
+Both adapters draw noise. In training every row has a draw of its own, from `Adapter.noise`. At inference all
+queries share one draw, which follows from the seed in the config: the same query always gives the same vector,
+alone or in a batch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class FixedPriorConfig(BaseModel):
         variance: σ² of each component of the gap (0.1 and 1 in the paper).
         input: `raw` takes the text as the encoder gives it, as the paper; `unit` normalizes it first, beside which
             the paper's variances are enormous.
-        seed: of the draw at inference.
+        seed: seed of the draw at inference.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,7 +44,7 @@ class FixedPriorConfig(BaseModel):
 
 @register_adapter
 class FixedPriorAdapter(Adapter):
-    """v = t + δ, δ ~ N(0, σ² I): the gap of a prior that nobody learnt. It has no weights.
+    """Fixed prior v = t + δ with δ ~ N(0, σ² I), an adapter without weights.
 
     The paper names this row "fixed prior" and gives σ² alone. Read as here, it is text augmented with noise: in
     the joint mode the encoder can learn to live with it; on cached vectors nothing is left to learn.
@@ -81,15 +81,14 @@ class DiffusionConfig(BaseModel):
         width: dimension d.
         depth: blocks of the network, the alignment network of DITS.
         mlp_ratio: hidden width of a block's MLP over d.
-        condition: what the network sees beside δ_t and t (`text` in the paper).
+        condition: inputs of the network beside δ_t and t (`text` in the paper).
         direction: the gap δ: `v-t`, added to the text, or `t-v`, taken off it.
-        objective: how the predicted noise is compared with the true one before the contrastive fine-tuning:
-            `l2` or `l1`.
+        objective: error of the predicted noise before the contrastive fine-tuning: `l2` or `l1`.
         timesteps: T, as many as DITS has.
         beta_start: β_1, likewise.
         beta_end: β_T. DITS goes to 0.99, but Eq. 7 divides by √α_t: there it multiplies each error of the network
             by ten, and what is drawn has nothing to do with the gap.
-        seed: of the draw at inference.
+        seed: seed of the draw at inference.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -114,9 +113,9 @@ class DiffusionConfig(BaseModel):
 
 @register_adapter
 class DiffusionAdapter(Adapter):
-    """Draws the gap between unit text and video from pure noise in T steps, and crosses it (Eqs. 4 to 7).
+    """Vanilla diffusion: draws the gap of a unit text from pure noise in T steps and moves the text (Eqs. 4 to 7).
 
-    Diffusion runs on √d δ: the components of unit vectors are of size 1/√d, those of its noise of size 1.
+    Diffusion runs on √d δ: the components of unit vectors are of size 1/√d, those of the noise of size 1.
     """
 
     kind: ClassVar[str] = "diffusion"
@@ -140,7 +139,7 @@ class DiffusionAdapter(Adapter):
         return False
 
     def initialize(self, initializer: Initializer) -> None:
-        """Pre-train: learn to predict the noise in the gaps of the pairs."""
+        """Pre-train the network to predict the noise in the gaps of the pairs."""
         initializer.pretrain(self, DiffusionAdapter.gap_loss)
 
     @property
@@ -148,7 +147,7 @@ class DiffusionAdapter(Adapter):
         return 1 if self.config.direction == "v-t" else -1
 
     def forward(self, text: Tensor, video: Tensor | None = None) -> Tensor:
-        """Draw a gap for each text (n, d) of any norm and cross it: (n, d)."""
+        """Draw a gap for each text (n, d) of any norm and move the text by the gap: (n, d)."""
         unit = F.normalize(text.to(self.network.x_embedder.weight.dtype), dim=1)
         conditions = self._conditions(unit, video)
         draws = _Draws(self, self.config.seed, unit)
@@ -160,14 +159,14 @@ class DiffusionAdapter(Adapter):
         return (unit + self._sign * gap / math.sqrt(self.width)).to(text.dtype)
 
     def step(self, gap: Tensor, noise: Tensor, t: int) -> Tensor:
-        """Mean of √d δ_{t−1} given √d δ_t and the noise in it (Eq. 7), both (n, d), t counted from 1."""
+        """Return the mean of √d δ_{t−1} given √d δ_t and its noise (Eq. 7), both (n, d), t counted from 1."""
         beta, alpha, alpha_bar = (
             float(x[t - 1]) for x in (self.schedule.beta, self.schedule.alpha, self.schedule.alpha_bar)
         )
         return (gap - beta / math.sqrt(1 - alpha_bar) * noise) / math.sqrt(alpha)
 
     def gap_loss(self, text: Tensor, video: Tensor) -> Tensor:
-        """Predict the noise that was mixed into the gaps of matching pairs (Eqs. 4 to 6): a scalar.
+        """Return the error of the noise predicted in the gaps of matching pairs (Eqs. 4 to 6), a scalar.
 
         Args:
             text: text embeddings, (n, d).
@@ -184,7 +183,7 @@ class DiffusionAdapter(Adapter):
         return compare(predicted.to(noise.dtype), noise)
 
     def _conditions(self, text: Tensor, video: Tensor | None) -> dict[str, Tensor | None]:
-        """What the network may see, in the scale of the gap."""
+        """Return the conditions of the network, text and video (n, d), in the scale of the gap."""
         scale = math.sqrt(self.width)
         seen = None if video is None else scale * F.normalize(video.to(text.dtype), dim=1)
         return {"text": scale * text, "video": seen}

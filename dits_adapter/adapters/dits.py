@@ -1,4 +1,4 @@
-"""DITS behind the adapter protocol."""
+"""DITS as an adapter."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["DITSAdapter"]
 
 @register_adapter
 class DITSAdapter(Adapter):
-    """The paper's method: the truncated sampler, deterministic at inference, noisy in training if configured.
+    """DITS, the paper's method: the truncated sampler, deterministic at inference, optionally noisy in training.
 
     Args:
         config: the sampler's definition.
-        sampler: its weights; by default fresh ones, which make the adapter the identity. A folded one makes an
+        sampler: the sampler with its weights; by default a fresh one, the identity. A folded sampler makes an
             adapter for inference alone.
     """
 
@@ -43,7 +43,7 @@ class DITSAdapter(Adapter):
 
     @property
     def start(self) -> nn.Linear | None:
-        """The affine map that the flow starts from; None where it starts from the text."""
+        """Affine map that the flow starts from; None where the flow starts from the text."""
         return self.sampler.start
 
     @property
@@ -82,7 +82,7 @@ class DITSAdapter(Adapter):
         return self.sampler.trajectory(text)
 
     def initialize(self, initializer: Initializer) -> None:
-        """Begin at the contrastive linear map where the flow starts from an affine map: its network is zero."""
+        """Set an affine start to the contrastive linear map; the network's output is zero at first."""
         if self.start is not None:
             self.start.load_state_dict(initializer.contrastive_linear().state_dict())
 
@@ -92,7 +92,7 @@ class DITSAdapter(Adapter):
         return self.config.steps == 0
 
     def for_inference(self) -> DITSAdapter:
-        """Return this adapter with a folded sampler; conditioned ones stay as they are."""
+        """Return this adapter with a folded sampler; a conditioned adapter stays as it is."""
         if self.config.condition != "none" or isinstance(self.sampler, FoldedSampler):
             return self.eval()
         return DITSAdapter(self.config, FoldedSampler(self.sampler)).eval()

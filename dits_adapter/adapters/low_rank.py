@@ -1,4 +1,4 @@
-"""A linear map with few parameters, for few pairs."""
+"""Low-rank affine adapter: few parameters, for few pairs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LowRankConfig(BaseModel):
 
 
 class LowRankAdapter(Adapter):
-    """y = x + U V x + b on unit text, U (d, r) and V (r, d); starts as the identity, with U = 0."""
+    """Affine adapter y = x + U V x + b on unit text, U (d, r) and V (r, d); at first the identity, with U = 0."""
 
     kind: ClassVar[str] = "low-rank-affine"
     Config: ClassVar[type[BaseModel]] = LowRankConfig

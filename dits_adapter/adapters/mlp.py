@@ -1,4 +1,4 @@
-"""A residual MLP: the plain network that DITS has to beat at equal cost."""
+"""Residual MLP: the plain network that DITS has to beat at equal cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MLPConfig(BaseModel):
         width: dimension d.
         depth: number of residual layers.
         mlp_ratio: hidden width of a layer over d.
-        start: what the layers add to: `text`, or `affine`, an affine map of the text, as for `SamplerConfig`.
+        start: input of the first layer: `text`, or `affine`, an affine map of the text, as for `SamplerConfig`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,7 +35,10 @@ class MLPConfig(BaseModel):
 
 @register_adapter
 class MLPAdapter(Adapter):
-    """x ← x + fc2(GELU(fc1(LN(x)))) for each layer, on unit text or an affine map of it; at first the identity."""
+    """Residual MLP, x ← x + fc2(GELU(fc1(LN(x)))) a layer, on unit text or an affine map of it.
+
+    The layers add zero at first, so that the adapter is the identity.
+    """
 
     kind: ClassVar[str] = "mlp"
     Config: ClassVar[type[BaseModel]] = MLPConfig
@@ -62,6 +65,6 @@ class MLPAdapter(Adapter):
         return x.to(text.dtype)
 
     def initialize(self, initializer: Initializer) -> None:
-        """Begin at the contrastive linear map where the layers start from an affine map: they add zero yet."""
+        """Set an affine start to the contrastive linear map; the layers add zero at first."""
         if self.start is not None:
             self.start.load_state_dict(initializer.contrastive_linear().state_dict())

@@ -1,4 +1,4 @@
-"""The registry of adapters: what recipes, commands and artifacts know by name.
+"""Registry of adapters: the names that recipes, commands and artifacts resolve.
 
 An entry is a named way to obtain an adapter: a class, config fields that the name fixes, and how it is fitted. A
 class is registered where it is defined:
@@ -58,7 +58,8 @@ class AdapterEntry:
         fixed: config fields that the name decides.
         closed_form: fit from texts and their videos, row by row, both (n, d), to candidates, of which the one with
             the best mean reciprocal rank on the validation pairs is kept. None for an adapter that is trained.
-        contrast: True where training by contrast follows `Adapter.initialize`; False where that is all.
+        contrast: True where training by contrast follows `Adapter.initialize`; False where the initialization
+            is the whole training.
         compared: True for a row of its own in the standard comparison.
     """
 
@@ -71,7 +72,7 @@ class AdapterEntry:
 
 
 def register_adapter(adapter: type[A]) -> type[A]:
-    """Register a class under its `kind`; a decorator. It is trained by contrast from `Adapter.initialize`.
+    """Register a class under its `kind`, to be trained by contrast from `Adapter.initialize`; a decorator.
 
     Raises:
         InputError: the name is that of another adapter.
@@ -98,7 +99,7 @@ def register_entry(entry: AdapterEntry) -> None:
 
 
 def _identity(adapter: type[Adapter]) -> tuple[str, str]:
-    """Return what a class keeps when its module or notebook cell runs again."""
+    """Return the module and qualified name of a class, equal when the module or notebook cell runs again."""
     return adapter.__module__, adapter.__qualname__
 
 

@@ -1,1 +1,1 @@
-"""Artifacts: trained adapters on disk, with all that has to be known to use them rightly."""
+"""Artifacts: trained adapters on disk, each with its embedding space, training record and checksums."""

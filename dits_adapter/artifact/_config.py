@@ -67,7 +67,7 @@ class ArtifactConfig(BaseModel):
         return hashlib.sha256(content.encode()).hexdigest()
 
     def require_intact(self, folder: Path) -> None:
-        """Refuse a config with a byte that was changed after it was saved.
+        """Refuse a config that was changed after it was saved.
 
         Raises:
             ArtifactError: the checksum is not that of the fields.

@@ -26,7 +26,7 @@ BUNDLED_FILES = (".json", ".safetensors", ".txt")
 
 
 def require_free(target: Path) -> None:
-    """Refuse a folder that an artifact could not be written to, before work is done for it.
+    """Refuse a folder that an artifact cannot be written to; called before the work.
 
     Raises:
         ArtifactError: the folder exists and holds something else than an artifact, or is a file.
@@ -36,7 +36,7 @@ def require_free(target: Path) -> None:
 
 
 def is_artifact(folder: Path) -> bool:
-    """Tell whether a local folder holds one of our artifacts (as against an encoder, say)."""
+    """Tell whether a local folder holds an artifact (and not an encoder, for example)."""
     try:
         return bool(json.loads((folder / CONFIG).read_text("utf-8")).get("format") == "dits_adapter")
     except (OSError, ValueError, AttributeError):
@@ -44,7 +44,7 @@ def is_artifact(folder: Path) -> bool:
 
 
 def is_exported(folder: Path) -> bool:
-    """Tell whether the artifact in a local folder has an ONNX form, too."""
+    """Tell whether the artifact in a local folder has an ONNX form."""
     return (folder / ONNX / CONFIG).is_file()
 
 
@@ -53,7 +53,7 @@ def find_artifact(id_or_path: str | PathLike[str], revision: str | None = None, 
 
     Args:
         id_or_path: folder, bundled name or hub id.
-        revision: of the hub.
+        revision: revision of the hub.
         onnx: download its ONNX form, too.
 
     Raises:
@@ -66,7 +66,7 @@ def find_artifact(id_or_path: str | PathLike[str], revision: str | None = None, 
 def find_adapter(
     id_or_path: str | PathLike[str], revision: str | None = None, *, onnx: bool = False
 ) -> Path | None:
-    """Return the local folder of a trained adapter as `find_artifact`; None where the name is of something else.
+    """Return the local folder of a trained adapter as `find_artifact`; None where the name is of no adapter.
 
     Of a hub repository that holds something else, nothing but its config is downloaded.
 
@@ -85,10 +85,10 @@ def find_adapter(
 
 
 def find_encoder(folder: Path, space: EmbeddingSpace) -> str:
-    """Return the place of an adapter's encoder: bundled with it, with the package, beside it, or on the hub.
+    """Return the place of an adapter's encoder: in the artifact or beside it, in the package, or on the hub.
 
     Raises:
-        ArtifactError: it is nowhere to be found; pass its folder as `encoder=`.
+        ArtifactError: no place has the encoder; pass the encoder's folder as `encoder=`.
     """
     for candidate in (folder / ENCODER, bundled(space.encoder), folder.parent / space.encoder):
         if candidate is not None and (candidate / CONFIG).is_file():

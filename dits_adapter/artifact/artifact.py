@@ -41,9 +41,9 @@ class Artifact:
         space: the embedding space that it was trained in.
         training: record of its training, by name: data, recipe, base model.
         metrics: held-out retrieval figures.
-        calibration: probabilities of its scores at full strength (`evaluation.calibration.fit_calibration`).
-        encoder: of a joint adapter, the folder with the encoder that was trained along.
-        xpool: of a joint adapter, the head that pools frames under a query, to re-rank with.
+        calibration: probabilities of its scores at full strength (`fit_calibration`).
+        encoder: folder of the encoder that was trained along, for a joint adapter.
+        xpool: head that pools frames under a query, to re-rank with, for a joint adapter.
     """
 
     adapter: Adapter
@@ -66,7 +66,7 @@ class Artifact:
 
         Raises:
             ArtifactError: the folder exists and holds something else than an artifact.
-            OSError: it cannot be written.
+            OSError: the folder cannot be written.
         """
         target = Path(folder).absolute()
         require_free(target)
@@ -100,7 +100,7 @@ class Artifact:
         """Load an artifact from a folder, by a bundled name (`demo-dits`) or from the hub, fully checked.
 
         Raises:
-            ArtifactError: it is no artifact, of an unknown version, pickled, damaged, or its tensors are not
+            ArtifactError: no artifact, an unknown version, pickled or damaged weights, or tensors that are not
                 those of its config; the message says which.
         """
         from dits_adapter.adapters import adapter_class

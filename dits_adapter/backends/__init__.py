@@ -1,1 +1,1 @@
-"""Backends: what computes behind DITSQueryEncoder, PyTorch or ONNX Runtime."""
+"""Backends: the computation behind `DITSQueryEncoder`, on PyTorch or ONNX Runtime."""

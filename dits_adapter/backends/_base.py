@@ -16,7 +16,7 @@ class Backend(Protocol):
 
     Attributes:
         space: the embedding space of the adapter.
-        calibration: of the adapter's scores at strength 1, if it was calibrated.
+        calibration: calibration of the adapter's scores at strength 1, if it was calibrated.
     """
 
     space: EmbeddingSpace
@@ -26,7 +26,7 @@ class Backend(Protocol):
         """Load the text encoder, once, and return the space that it really embeds into.
 
         Raises:
-            ArtifactError: it cannot be loaded.
+            ArtifactError: the text encoder cannot be loaded.
         """
 
     @property

@@ -43,7 +43,7 @@ _COSINE = 0.9999
 """Least cosine of a float32 export to the trained adapter, on every machine that runs it."""
 
 _INT8_COSINE = 0.99
-"""The same for int8 weights, for every held-out query."""
+"""Least cosine of an int8 export to the trained adapter, for every held-out query."""
 
 _INT8_R1 = 0.5
 """Points of R@1 on held-out pairs that int8 weights may cost."""
@@ -70,11 +70,11 @@ class HeldOutPairs(Protocol):
     def __len__(self) -> int: ...
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
-        """Part the videos at random: the larger part, and `fraction` of them."""
+        """Split the pairs at random by video: the larger part, and `fraction` of the videos."""
 
 
 class _Query(nn.Module):
-    """Function of `Adapter.adapt`: embeddings (n, d) and strength (1,) to unit vectors (n, d)."""
+    """Module that computes `Adapter.adapt`: embeddings (n, d) and strength (1,) to unit vectors (n, d)."""
 
     def __init__(self, adapter: Adapter) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: HeldOutP
 
     Args:
         backend: adapter and encoder.
-        folder: where to.
+        folder: folder of the artifact.
         int8: held-out pairs of the same space. With them the adapter's matrices become int8 (`quantize`),
             calibrated on half of these texts; the other half decides whether that is accepted. A quarter of the
             bytes; the text tower stays float32. Probabilities stay those of the float32 adapter.
@@ -204,7 +204,7 @@ def _export(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's notes about packages that are not needed from the user."""
+    """Suppress the exporter's notes about packages that are not needed."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -216,7 +216,7 @@ def _quiet() -> Iterator[None]:
 
 
 def quantize(path: Path, out: Path, calibration: FloatArray) -> None:
-    """Write an exported adapter with int8 matrices, a scale for each output, and uint8 inputs of them.
+    """Write an exported adapter with int8 matrices, a scale for each output, and uint8 inputs of the matrices.
 
     Only matrices behind a LayerNorm or a GELU become int8, in DITS those that are read at every step. Embeddings
     themselves have components that dwarf the others, and maps that undo this: eight bits are not enough for them.
@@ -226,7 +226,7 @@ def quantize(path: Path, out: Path, calibration: FloatArray) -> None:
 
     Args:
         path: the float32 graph.
-        out: where to; may be the same.
+        out: path of the quantized graph; may be the same.
         calibration: text embeddings, (n, d).
 
     Raises:
@@ -277,7 +277,7 @@ def quantize(path: Path, out: Path, calibration: FloatArray) -> None:
 
 
 def _accept(backend: TorchBackend, path: Path, pairs: HeldOutPairs) -> dict[str, Any]:
-    """Measure retrieval with int8 weights on held-out pairs, and refuse them where it is too much worse."""
+    """Refuse int8 weights whose retrieval on held-out pairs is worse by more than `_INT8_R1`."""
     exact = backend.adapt(pairs.text, strength=1.0)
     inputs = {"vectors": pairs.text, "strength": np.ones(1, np.float32)}
     quantized = open_session(path, threads=0).run(None, inputs)[0]

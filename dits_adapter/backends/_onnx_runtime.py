@@ -1,4 +1,4 @@
-"""The ONNX backend: an adapter as `dits-adapter export` writes it, on ONNX Runtime, tokenizers and NumPy."""
+"""ONNX backend: an adapter that `dits-adapter export` wrote, on ONNX Runtime, tokenizers and NumPy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class OnnxConfig(BaseModel):
     Attributes:
         format_version: version of this layout.
         artifact: checksum of the artifact that was exported; another one needs another export.
-        weights: of the adapter.
+        weights: weights of the adapter.
         probes: raw embeddings of `CANARY_TEXTS`, (4, d).
         adapted: the same, adapted by the trained adapter in float32, unit vectors (4, d).
         cosine: least cosine of the exported adapter's results to those, on every machine.
@@ -177,7 +177,7 @@ def open_session(path: Path, threads: int) -> InferenceSession:
     """Open an ONNX file on the CPU; with 0 threads ONNX Runtime decides how many.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: ONNX Runtime is not installed.
     """
     try:
         import onnxruntime

@@ -1,4 +1,4 @@
-"""The PyTorch backend: an encoder as `load_encoder` loads it, and the trained adapter."""
+"""PyTorch backend: an encoder from `load_encoder`, and the trained adapter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TorchBackend:
 
     Args:
         artifact: the adapter with its space.
-        source: where its encoder is.
+        source: place of the adapter's encoder.
         device: a torch device or `"auto"`.
         encoder: the encoder, where it is loaded already.
     """

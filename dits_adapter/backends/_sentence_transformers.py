@@ -24,8 +24,8 @@ class QueryAdapter(Module):  # type: ignore[misc]
 
     Args:
         artifact: the adapter with its space, which `save` writes.
-        adapter: its form for inference (`artifact.adapter.for_inference()`).
-        strength: how far queries move, 0 (plain) to 1.
+        adapter: adapter in the form for inference (`artifact.adapter.for_inference()`).
+        strength: movement of queries, 0 (plain) to 1.
     """
 
     forward_kwargs: ClassVar[set[str]] = {"task"}
@@ -52,7 +52,7 @@ class QueryAdapter(Module):  # type: ignore[misc]
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> QueryAdapter:
-        """Read what `save` wrote, from a folder or the hub."""
+        """Load a module that `save` wrote, from a folder or the hub."""
         where = {
             key: options[key]
             for key in ("token", "cache_folder", "revision", "local_files_only")
@@ -64,11 +64,11 @@ class QueryAdapter(Module):  # type: ignore[misc]
 
 
 def sentence_transformer(backend: TorchBackend, strength: float) -> SentenceTransformer:
-    """Build the model; it shares the backend's encoder and adapter.
+    """Build the sentence-transformers model, which shares the backend's encoder and adapter.
 
     Args:
         backend: encoder and adapter.
-        strength: of its queries, 0 (plain) to 1.
+        strength: strength of queries, 0 (plain) to 1.
 
     Raises:
         InputError: the encoder is of a family that sentence-transformers cannot run.

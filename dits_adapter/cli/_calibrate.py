@@ -64,6 +64,11 @@ def _calibrate(args: argparse.Namespace) -> int:
         )
     artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)
     artifact.space.require(pairs.space, mine=f"the adapter {args.adapter}", theirs=f"the pairs {args.pairs}")
+    if artifact.adapter.needs_video:
+        raise InputError(
+            f"{args.adapter}: the adapter depends on the video. Such an adapter scores pairs and searches no "
+            "collection, so its scores have no probabilities."
+        )
     scores = cosine_scores(artifact.adapter.for_inference(), pairs.text, pairs.video)
     fit = fit_calibration(scores, pairs.labels)
     calibration = fit.calibration

@@ -152,7 +152,7 @@ def read_recipe(kind: type[_R], args: argparse.Namespace) -> _R:
 
 
 def add_settings(command: Any, fields: str) -> None:
-    """Add `--set`, whose values `assignments` splits; `fields` lists what can be set, for the help."""
+    """Add `--set`, whose values `assignments` splits; `fields` lists the names that can be set, for the help."""
     command.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help=f"{fields}; may be repeated"
     )

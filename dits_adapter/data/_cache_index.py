@@ -44,8 +44,8 @@ class FailedVideo(BaseModel):
     """Video without vectors.
 
     Attributes:
-        number: of the video in its source.
-        id: of the video.
+        number: number of the video in its source.
+        id: id of the video.
         reason: one clause saying why it has none.
     """
 
@@ -71,7 +71,7 @@ class Section(BaseModel):
 
     Attributes:
         total: texts or videos in the source.
-        span: how many of them a shard stands for; the last one may have fewer.
+        span: number of rows that a shard stands for; the last shard may have fewer.
         shards: those that are written, by place.
     """
 
@@ -82,7 +82,7 @@ class Section(BaseModel):
     shards: dict[int, Shard] = Field(default_factory=dict)
 
     def spans(self) -> list[range]:
-        """Return the numbers that each shard stands for, written or not."""
+        """Return the span of rows of each shard, written or not."""
         starts = range(0, self.total, self.span)
         return [range(start, min(start + self.span, self.total)) for start in starts]
 
@@ -137,7 +137,7 @@ class CacheIndex(BaseModel):
 
 
 def is_cache(folder: Path) -> bool:
-    """Return whether a folder holds a cache, finished or not."""
+    """Tell whether a folder holds a cache, finished or not."""
     return (folder / INDEX).is_file()
 
 

@@ -26,18 +26,18 @@ __all__ = ["CacheFiller", "VideoVectors"]
 _Item = TypeVar("_Item")
 
 _TEXTS_A_CALL = 1024
-"""Texts that are embedded between two movements of the progress bar."""
+"""Number of texts that are embedded between two updates of the progress bar."""
 
 
 @dataclass(frozen=True, eq=False)
 class VideoVectors:
-    """Vectors of one video, or the reason why it has none.
+    """Vectors of one video, or the reason why the video has none.
 
     Attributes:
         video: the video.
         vector: pooled, (d,); None for a failure.
         frames: vectors of its frames, (k, d); None in a cache without them.
-        reason: of a failure, one clause.
+        reason: reason of a failure, one clause.
     """
 
     video: NamedVideo

@@ -44,7 +44,7 @@ class VideoIds(Sequence[str]):
             yield from self[start : start + 4096]
 
     def select(self, rows: NDArray[np.int64]) -> VideoIds:
-        """Return the ids of these rows in this order, without reading them."""
+        """Return the ids of some rows in the order of the rows, without reading."""
         return VideoIds(self._rows.select(rows))
 
 
@@ -58,7 +58,7 @@ def encode_ids(ids: Sequence[str], width: int) -> NDArray[np.uint8]:
 
 
 def check_id(name: str) -> str:
-    """Return a video's id, if it can be one.
+    """Return a video's id after checking it.
 
     Raises:
         InputError: the id is empty, too long for a cache, or holds a NUL.
@@ -69,7 +69,7 @@ def check_id(name: str) -> str:
 
 
 def id_digest(name: str) -> bytes:
-    """Return 16 bytes that stand for an id."""
+    """Return the 16-byte digest of an id."""
     return hashlib.blake2b(name.encode(), digest_size=16).digest()
 
 

@@ -24,7 +24,7 @@ class ShardedArray:
         starts: place of each shard's first row, ascending, (shards,).
         places: places of the rows that this array has, (n,).
         row_shape: shape of one row.
-        dtype: of the rows.
+        dtype: dtype of the rows.
 
     Attributes:
         shape, dtype: as of an array.
@@ -46,7 +46,7 @@ class ShardedArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Number of rows, then the shape of one."""
+        """Shape: number of rows, then the shape of a row."""
         return (len(self._places), *self._row_shape)
 
     def __len__(self) -> int:
@@ -70,5 +70,5 @@ class ShardedArray:
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def select(self, rows: NDArray[np.int64]) -> ShardedArray:
-        """Return these rows in this order, without reading them."""
+        """Return some rows in their order, without reading."""
         return ShardedArray(self._read, self._starts, self._places[rows], self._row_shape, self.dtype.type)

@@ -54,7 +54,7 @@ class ShardReader:
         """Return a tensor of a shard, mapped.
 
         Raises:
-            DITSError: it is damaged, and where.
+            DITSError: the shard is damaged; the message names the tensor.
         """
         return self._mapped(place, name)
 

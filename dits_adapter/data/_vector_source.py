@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 __all__ = ["BLOCK_ROWS", "TextBlock", "VectorFiles", "VectorSource", "VideoBlock"]
 
 BLOCK_ROWS = 1024
-"""Rows that are read at a time."""
+"""Number of rows that are read at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorFiles:
-    """Files of vectors that something else made; the formats are in the description of `import_vectors`' module.
+    """Files of vectors that were made elsewhere, in the formats that the module of `import_vectors` describes.
 
     Attributes:
         texts: .npy or .parquet; not normalized, as the encoder gives them.
-        videos: likewise; of any norm.
+        videos: .npy or .parquet; of any norm.
         labels, frames, ids, captions: files beside .npy; in Parquet these are columns.
     """
 
@@ -54,9 +54,9 @@ class VectorSource(Protocol):
 
     Attributes:
         files: all of them.
-        texts, videos: how many there are.
+        texts, videos: numbers of texts and of videos.
         frames: frame vectors k of each video; 0 for none.
-        captions: whether the texts themselves are in the files.
+        captions: True where the texts themselves are in the files.
     """
 
     files: list[Path]

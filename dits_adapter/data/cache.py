@@ -44,8 +44,8 @@ class EmbeddingCache:
     """Finished cache, opened for reading. Construction reads the numbers of its rows, and no vectors.
 
     Attributes:
-        folder: where it is.
-        index: its description of itself.
+        folder: folder of the cache.
+        index: contents of the cache's `index.json`.
         text: text embeddings as the encoder gives them, (n, d) float32; those whose video has vectors.
         labels: row of each text's video, (n,) int64.
         video: pooled video vectors, (m, d) float32, unit norm.
@@ -53,8 +53,8 @@ class EmbeddingCache:
         ids: ids of the videos, m.
 
     Raises:
-        DITSError: it is unfinished, incomplete or damaged, and where. Damage inside a shard is found when the
-            shard is first read.
+        DITSError: the cache is unfinished, incomplete or damaged; the message says where.
+            Damage inside a shard is found when the shard is first read.
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:

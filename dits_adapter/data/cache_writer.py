@@ -44,13 +44,13 @@ _UNIT_TOLERANCE = 1e-3
 
 
 class CacheWriter:
-    """Writer of a new cache, or of the rest of one that was begun; a context manager that keeps other writers out.
+    """Writer of a new or unfinished cache; a context manager that excludes other writers.
 
     Args:
         folder: new, empty, or a cache that was begun with the same arguments.
-        space: of all vectors.
+        space: space of all vectors.
         source: SHA-256 of what they are made from.
-        texts, videos: how many the source has.
+        texts, videos: numbers of texts and of videos in the source.
         frames: frame vectors k of each video; 0 for none.
         id_bytes: length of the longest id in UTF-8.
 
@@ -59,7 +59,7 @@ class CacheWriter:
 
     Raises:
         SpaceMismatchError: the folder holds a cache of another space.
-        DITSError: it holds something else, a cache of another source, or somebody else is writing to it.
+        DITSError: the folder holds something else or a cache of another source, or another writer is at work.
     """
 
     def __init__(
@@ -182,11 +182,11 @@ class CacheWriter:
         frames: ArrayLike | None,
         failures: Sequence[FailedVideo] = (),
     ) -> None:
-        """Write the videos of a span, in place of what was written of it before.
+        """Write the videos of a span, in the place of its earlier shard.
 
         Args:
             span: one of `index.videos.spans()`.
-            numbers: of the videos with vectors, ascending, (r,).
+            numbers: numbers of the videos with vectors, ascending, (r,).
             ids: their ids.
             vectors: pooled, (r, d), unit norm.
             frames: (r, k, d), or None if the cache has none.

@@ -67,7 +67,7 @@ def import_vectors(
         files: the vectors, see the module's description; those of videos are scaled to unit norm.
         out: the cache's folder: new, empty, or begun from the same files.
         encoder: the encoder that made the vectors.
-        frames_sampled: how many frames of a video its vector was pooled from: part of the embedding space.
+        frames_sampled: number of frames that a video's vector was pooled from: part of the embedding space.
         progress: show progress bars.
 
     Returns:
@@ -180,7 +180,7 @@ def _spans(
 
 
 def _scaled(vectors: NDArray[Any]) -> NDArray[np.float32]:
-    """Scale to unit norm; a row without direction is left to the writer, which refuses it by its id."""
+    """Scale rows to unit norm; a row without direction stays, and the writer refuses the row by its id."""
     exact = np.asarray(vectors, np.float64)
     norms = np.linalg.norm(exact, axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
@@ -220,7 +220,7 @@ def _warn_of_norms(vectors: NDArray[Any], encoder: Encoder, source: VectorSource
 
 
 def _warn_if_unrelated(cache: EmbeddingCache, source: VectorSource) -> None:
-    """Warn if texts are no nearer to their own videos than to others, and of what could not be checked."""
+    """Warn if texts are no nearer to their own videos than to others, or if that could not be checked."""
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(len(cache.text), min(_SAMPLED_PAIRS, len(cache.text)), replace=False))
     own, text = cache.labels[rows], unit(cache.text[rows])

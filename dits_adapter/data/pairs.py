@@ -120,7 +120,7 @@ class Pairs:
         return len(self._text)
 
     def of_videos(self, rows: NDArray[np.int64]) -> Pairs:
-        """Return the pairs of the given videos only, relabeled."""
+        """Return the pairs of some videos only, relabeled."""
         place = np.full(len(self._video), -1)
         place[rows] = np.arange(len(rows))
         texts = np.flatnonzero(place[self.labels] >= 0)
@@ -160,7 +160,7 @@ class Pairs:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Pairs:
-        """Read what `save` wrote.
+        """Load a file of `Pairs.save`.
 
         Raises:
             DITSError: the file is missing, damaged, or holds something else.

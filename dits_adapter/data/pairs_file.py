@@ -35,9 +35,9 @@ class NamedVideo(NamedTuple):
     """Video of a file of pairs.
 
     Attributes:
-        number: of the video, from 0 in the order of first appearance.
-        id: of the video.
-        path: its file.
+        number: number of the video, from 0 in the order of first appearance.
+        id: id of the video.
+        path: file of the video.
     """
 
     number: int
@@ -52,20 +52,20 @@ class _Line(NamedTuple):
 
 
 class PairsFile:
-    """File of pairs, read through once and checked. It keeps 8 bytes a line in memory.
+    """File of pairs, read through once and checked; 8 bytes a line stay in memory.
 
     Args:
         path: the JSONL file.
         folder: folder that relative videos are relative to; by default that of the JSONL file.
-        files: whether videos are files; otherwise a line needs no more than an `id`.
+        files: True where videos are files; otherwise a line needs no more than an `id`.
 
     Attributes:
-        sha256: of the file's bytes.
-        videos, texts: how many there are.
+        sha256: SHA-256 of the file's bytes.
+        videos, texts: numbers of videos and of texts.
         id_bytes: length of the longest id in UTF-8.
 
     Raises:
-        InputError: it cannot be read, holds no pairs, or has bad lines; the message lists them with reasons.
+        InputError: the file cannot be read, holds no pairs, or has bad lines; the message lists them with reasons.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ class EmbedReport:
         new_texts, new_videos: added by this run.
         skipped_texts: texts whose video failed.
         failures: videos without vectors.
-        text_seconds, video_seconds: how long this run took for each.
+        text_seconds, video_seconds: duration of this run's texts and videos.
     """
 
     texts: int

@@ -16,7 +16,7 @@ LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """Return the device that is meant; `"auto"` is the first CUDA device, or the CPU where there is none."""
+    """Return the torch device of a name; `"auto"` is the first CUDA device, or the CPU where there is none."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)

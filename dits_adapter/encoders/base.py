@@ -79,13 +79,13 @@ class TransformersEncoder(Encoder, Protocol):
 
 @dataclass(frozen=True)
 class EncoderFamily:
-    """Encoders whose checkpoints one function loads.
+    """Family of encoders, whose checkpoints one function loads.
 
     Attributes:
         model_type: value of `model_type` in their config.json.
         load: function from a source and a device to the loaded encoder; it raises `ArtifactError` for what cannot
             be loaded, reads safetensors only and runs no code of the checkpoint (`trust_remote_code=False`).
-        subfolder: where sentence-transformers keeps such a checkpoint inside its own, if it does.
+        subfolder: folder of such a checkpoint inside one of sentence-transformers, if there is one.
     """
 
     model_type: str
@@ -113,8 +113,8 @@ class EncoderSource:
     Attributes:
         location: local folder or hub id.
         model_type: names its family.
-        revision: of the hub; None in a folder.
-        subfolder: where the checkpoint is inside `location`.
+        revision: revision of the hub; None in a folder.
+        subfolder: folder of the checkpoint inside `location`.
     """
 
     location: str

@@ -35,7 +35,7 @@ class Clip:
 
     Attributes:
         model, tokenizer, image_processor: those of transformers.
-        source: where they were loaded from.
+        source: place of the checkpoint.
     """
 
     model: CLIPModel
@@ -155,7 +155,7 @@ def load_clip(source: EncoderSource, device: str | torch.device = "auto") -> Cli
     """Load a CLIP from safetensors, in float32.
 
     Raises:
-        ArtifactError: it cannot be loaded, or lacks tensors.
+        ArtifactError: the checkpoint cannot be loaded, or lacks tensors.
     """
     from transformers import AutoTokenizer, CLIPModel
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil

@@ -1,4 +1,4 @@
-"""The machine and the package versions that figures depend on."""
+"""Environment of a measurement: the machine and the package versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["environment"]
 
 
 def environment() -> dict[str, str]:
-    """Return processor, threads, graphics card, system and package versions, on which figures depend."""
+    """Return processor, threads, graphics card, system and package versions, for the record of a measurement."""
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

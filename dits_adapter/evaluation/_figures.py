@@ -93,7 +93,7 @@ def gap_histograms(
     video: NDArray[np.floating],
     path: str | PathLike[str],
 ) -> None:
-    """Draw the gap δ = v − t of matching pairs before and after: L2 and L1 norm, cosine, and what each pair gains.
+    """Draw the gap δ = v − t of matching pairs before and after: L2 and L1 norm, cosine, and gain of each pair.
 
     The first three are the paper's Figs 3, 4 and 6, the last one its Fig 5. Arguments as for `gap_picture`.
     """
@@ -126,7 +126,7 @@ def trajectories(
     video: NDArray[np.floating],
     path: str | PathLike[str],
 ) -> None:
-    """Draw the way of some queries through the sampler over the two principal components of both modalities.
+    """Draw the path of some queries through the sampler over the two principal components of both modalities.
 
     Args:
         paths: [v_{T'}, …, v_0] of some queries, (T' + 1, n, d); normalized here.

@@ -1,4 +1,4 @@
-"""The score matrix of an adapter: cosines of adapted texts with all videos."""
+"""Score matrix of an adapter: cosines of adapted texts with all videos."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ __all__ = ["markdown_table", "signed"]
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a Markdown table whose columns also line up as plain text: the first to the left, others to the right.
+    """Write a Markdown table that also lines up as plain text: first column to the left, others to the right.
 
     >>> print(markdown_table(["name", "R@1"], [["ridge", "9.5"], ["dits-10", "10.0"]]))
     | name    |  R@1 |

@@ -6,7 +6,7 @@ however many there are: the odds fall as the collection grows. Among N videos in
 
     log odds = slope · cosine + offset − log((N − 1) / (m − 1)).
 
-The sum rises with the cosine: a least probability is a least cosine, which the vector store applies by itself.
+The log odds rise with the cosine: a least probability is a least cosine, which the vector store applies.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ from dits_adapter.evaluation.metrics import Scores, blocks, checked_labels
 __all__ = ["FOLDS", "HITS", "Calibration", "CalibrationFit", "Reliability", "fit_calibration"]
 
 HITS = 10
-"""Number of best videos of a query that judge a calibration: nearly all other pairs are clear mismatches."""
+"""Number of best videos of each query that measure a calibration: nearly all other pairs are clear mismatches."""
 
 FOLDS = 5
 """Number of parts that cross-fitting splits the queries into, by video."""
 
 _BINS = 10
+"""Number of bins of a reliability diagram, of equal width."""
 
-_MIN_VIDEOS = 20  # fewer videos with a text fix the offset to no better than about ± 0.5 in log odds
+_MIN_VIDEOS = 20
+"""Least number of videos with a text: fewer fix the offset no better than to about ± 0.5 in log odds."""
 
-_GRID = 2**16  # pairs are counted by cosine in steps of 2 / 65,536: log odds move by less than 0.01
+_GRID = 2**16
+"""Steps of the cosine, from −1 to 1, by which pairs are counted: log odds move by less than 0.01."""
 
 _Floats = npt.NDArray[np.float64]
 
@@ -51,12 +54,12 @@ class Calibration(BaseModel):
     score high, so where videos are cut into many segments the probability is somewhat too high.
 
     Attributes:
-        slope: of the log odds over the cosine, positive.
+        slope: slope of the log odds over the cosine, positive.
         offset: log odds at cosine 0 in the collection of the fit.
         videos: m, number of videos that each query of the fit was compared with.
         queries: number of texts of the fit.
-        log_loss: log loss of the `HITS` best videos of each query, in nats, under fits to which the query and all
-            other texts of its video were unknown.
+        log_loss: log loss of the `HITS` best videos of each query, in nats, under fits without the query and
+            all other texts of its video.
         ece: expected calibration error of the same videos: mean distance of predicted probability and observed
             accuracy, in ten bins of equal width.
 
@@ -95,7 +98,7 @@ class Calibration(BaseModel):
         return float(probability) if np.ndim(score) == 0 else probability
 
     def score_of(self, probability: float, *, videos: float) -> float:
-        """Return the cosine of a probability in a collection of N videos; it may lie above 1.
+        """Return the cosine of a probability in a collection of N videos; the cosine may lie above 1.
 
         Raises:
             InputError: a probability that is not between 0 and 1.
@@ -141,7 +144,8 @@ class Reliability:
             pairs: number of each group's pairs, (n,).
         """
         rows = np.minimum((probability * _BINS).astype(np.int64), _BINS - 1)
-        predicted, matching, total = (np.bincount(rows, of, _BINS) for of in (probability * pairs, matches, pairs))
+        sums = (np.bincount(rows, weights, _BINS) for weights in (probability * pairs, matches, pairs))
+        predicted, matching, total = sums
         filled = total > 0
         predicted, matching, total = predicted[filled], matching[filled], total[filled]
         return cls(predicted / total, matching / total, total.astype(np.int64))
@@ -176,13 +180,13 @@ class CalibrationFit:
 def fit_calibration(scores: Scores, labels: npt.ArrayLike | None = None, *, seed: int = 0) -> CalibrationFit:
     """Fit a calibration on the scores of held-out queries and videos, read once, a block at a time.
 
-    Its quality is measured by cross-fitting: the queries are parted by video into `FOLDS` folds, and each fold is
-    judged by a fit on the queries of the others. All queries are compared with all videos.
+    The quality is measured by cross-fitting: the queries are split by video into `FOLDS` folds, and each fold is
+    scored by a fit on the queries of the others. All queries are compared with all videos.
 
     Args:
         scores: cosines (texts, videos) of adapted queries that the adapter was not trained on.
         labels: as for `dits_adapter.evaluation.metrics.ranks`.
-        seed: of the folds.
+        seed: seed of the folds.
 
     Raises:
         InputError: fewer than 20 videos with a text, scores that are no cosines, matching pairs that do not score

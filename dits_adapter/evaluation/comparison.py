@@ -1,4 +1,4 @@
-"""A comparison of adapters: rows, intervals, the recommendation, JSON and Markdown."""
+"""Comparison of adapters: rows, intervals, the recommendation, JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Retrieval:
     """Retrieval on the test pairs in one direction.
 
     Attributes:
-        metrics: figures that papers report.
+        metrics: the metrics that papers report.
         intervals: 95 % bootstrap interval of each metric; captions of one video are drawn together.
-        ranks: rank of each query's right answer, below wrong ones of the same score.
+        ranks: rank of each query's right answer, below wrong answers of the same score.
     """
 
     metrics: RetrievalMetrics
@@ -97,12 +97,12 @@ class Comparison:
     Attributes:
         rows: plain CLIP first.
         recommendation: see `recommend`.
-        labels: which video each test text belongs to.
+        labels: video of each test text.
         sizes: (texts, videos) of `train`, `validation` and `test`.
         space: the embedding space in words.
         recipes: recipe of each row, as plain JSON.
         environment: versions of packages, processor, see `environment`.
-        version: of this layout.
+        version: version of this layout.
     """
 
     rows: tuple[Row, ...]
@@ -115,16 +115,16 @@ class Comparison:
     version: Literal[1] = 1
 
     def __getitem__(self, name: str) -> Row:
-        """Return the row of that name."""
+        """Return the row of a name."""
         return next(row for row in self.rows if row.name == name)
 
     def to_json(self) -> str:
-        """Write everything, per-query ranks included."""
+        """Write the whole comparison as JSON, per-query ranks included."""
         return TypeAdapter(Comparison).dump_json(self, indent=1).decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Comparison:
-        """Read what `to_json` wrote.
+        """Read the JSON of `to_json`.
 
         Raises:
             InputError: the text is something else, or of another version.
@@ -171,17 +171,17 @@ def _costs(row: Row) -> list[str]:
 def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
     """Choose a row: the cheapest family that nothing dearer beats by more than noise.
 
-    The rule. The families, from cheap to dear, are plain CLIP, linear maps and networks. Within a family the row
-    with the highest mean reciprocal rank on the VALIDATION pairs stands for it. Start with plain CLIP; let the
-    linear map challenge it, then the network challenge whichever stands. A challenger replaces the standing row
-    if, on the test pairs, its mean reciprocal rank is higher and the 95 % paired bootstrap interval of the
-    difference lies above 0. The test pairs thus decide two duels and choose between no rows. So "keep plain
+    The families, from cheap to dear, are plain CLIP, linear maps and networks. A family is
+    represented by its row with the highest mean reciprocal rank on the VALIDATION pairs. Plain CLIP stands first;
+    the linear map challenges plain CLIP, then the network challenges the standing row. A challenger replaces the
+    standing row if, on the test pairs, its mean reciprocal rank is higher and the 95 % paired bootstrap interval
+    of the difference lies above 0. The test pairs thus decide two duels and choose between no rows. So "keep plain
     CLIP" is the answer where nothing is better by more than noise, and "a linear map is enough" where no network
     improves on it. The family `paired` takes no part.
 
     Args:
         rows: plain CLIP first.
-        labels: which video each test text belongs to; captions of one video are drawn together.
+        labels: video of each test text, (n,); captions of one video are drawn together.
     """
     standing, won = rows[0], ""
     lost: list[str] = []

@@ -1,8 +1,8 @@
-"""Retrieval metrics: ranks under a stated tie rule, the figures that papers report, and their uncertainty.
+"""Retrieval metrics: ranks under a stated tie rule, the metrics that papers report, and their uncertainty.
 
 A score matrix has one row per text and one column per video; `labels[i]` is the column of text i's video.
-Several texts may share a video (VATEX, MSVD): each is a query of its own, and from video to text the best
-placed of a video's captions counts.
+Several texts may share a video (VATEX, MSVD): each text is a query of its own, and from video to text the best
+ranked of a video's captions counts.
 
 >>> scores = np.array([[0.9, 0.1, 0.3], [0.2, 0.8, 0.8], [0.5, 0.4, 0.6]])
 >>> ranks(scores)  # text 1 scores its own video and a wrong one alike: the tie counts against us
@@ -47,22 +47,23 @@ _Ints = npt.NDArray[np.integer[Any]]
 
 _TIE_SHARE: dict[Ties, float] = {"pessimistic": 1.0, "optimistic": 0.0, "mean": 0.5}
 
-_BLOCK_ENTRIES = 2**21  # entries of a score or resampling matrix held at once: 16 MB in float64
+_BLOCK_ENTRIES = 2**21
+"""Entries of a score or resampling matrix in memory at a time: 16 MB in float64."""
 
 
 class Scores(Protocol):
-    """A matrix that hands out blocks of rows: an array, a memory map, or `DotProducts`."""
+    """Score matrix (texts, videos) that is read in blocks of rows: an array, a memory map, or `DotProducts`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(texts, videos)."""
+        """Shape (texts, videos)."""
 
     def __getitem__(self, rows: slice, /) -> Any:
-        """Return the block of those rows, an array of numbers."""
+        """Return a block of rows, an array of numbers."""
 
 
 class DotProducts:
-    """The score matrix `texts @ videos.T`, computed a block of rows at a time and never held whole.
+    """Score matrix `texts @ videos.T`, computed a block of rows at a time and never in memory whole.
 
     Args:
         texts: (n, d) floats; unit vectors make the scores cosines.
@@ -87,7 +88,7 @@ class DotProducts:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(n, m)."""
+        """Shape (n, m)."""
         return len(self._texts), len(self._videos)
 
     def __getitem__(self, rows: slice, /) -> npt.NDArray[np.float32]:
@@ -103,8 +104,8 @@ def ranks(scores: Scores, labels: npt.ArrayLike | None = None, *, ties: Ties = "
     Args:
         scores: (texts, videos) finite numbers, higher is better; read a block of rows at a time.
         labels: (texts,) int, the column of each text's video; by default the diagonal of a square matrix.
-        ties: how wrong videos with exactly the right one's score count; they all stand above it
-            ("pessimistic"), below it ("optimistic"), or half and half ("mean").
+        ties: place of wrong videos with exactly the right one's score: all above the right video
+            ("pessimistic"), all below ("optimistic"), or half and half ("mean").
 
     Returns:
         (texts,) float64; whole numbers unless `ties="mean"`.
@@ -158,7 +159,7 @@ def video_to_text_ranks(
 
 @dataclass(frozen=True)
 class RetrievalMetrics:
-    """Figures that papers report of a list of ranks.
+    """Retrieval metrics of a list of ranks, as papers report them.
 
     Attributes:
         r1, r5, r10: recall at 1, 5 and 10, in percent of the queries.
@@ -196,14 +197,14 @@ METRICS = tuple(field.name for field in fields(RetrievalMetrics) if field.name !
 
 
 class Interval(NamedTuple):
-    """A confidence interval."""
+    """Confidence interval."""
 
     low: float
     high: float
 
 
 class Difference(NamedTuple):
-    """A metric of the second system minus that of the first, with its confidence interval."""
+    """Difference of a metric, second system minus first, with its confidence interval."""
 
     difference: float
     low: float
@@ -225,7 +226,7 @@ def bootstrap(
         groups: (queries,) int; queries of one group are drawn together. Captions of one video are not
             independent: give their labels here. By default every query is its own group.
         n: number of resamples.
-        seed: of the resampling.
+        seed: seed of the resampling.
         level: coverage, between 0 and 1.
 
     Returns:
@@ -270,7 +271,7 @@ def paired_bootstrap(
     if len(a) != len(b):
         raise InputError(f"paired ranks must be of the same queries, but there are {len(a)} and {len(b)}")
     draws = zip(_resamples(a, groups, n, seed), _resamples(b, groups, n, seed), strict=True)
-    resampled = np.concatenate([_statistics(*of_b) - _statistics(*of_a) for of_a, of_b in draws], axis=1)
+    resampled = np.concatenate([_statistics(*draw_b) - _statistics(*draw_a) for draw_a, draw_b in draws], axis=1)
     ones = np.ones((1, len(a)), np.int64)
     observed = (_statistics(np.sort(b), ones) - _statistics(np.sort(a), ones))[:, 0]
     rows = zip(METRICS, observed.tolist(), _percentiles(resampled, level), strict=True)
@@ -278,7 +279,7 @@ def paired_bootstrap(
 
 
 def _statistics(ordered: _Floats, weights: _Ints) -> _Floats:
-    """The metrics, in the order of METRICS, of ascending ranks (n,) taken `weights` (b, n) times: (6, b)."""
+    """Return the metrics (6, b), in the order of METRICS, of ascending ranks (n,) taken `weights` (b, n) times."""
     total = weights.sum(axis=1)
 
     def mean(values: _Floats) -> _Floats:
@@ -296,7 +297,7 @@ def _statistics(ordered: _Floats, weights: _Ints) -> _Floats:
 def _resamples(
     values: _Floats, groups: npt.ArrayLike | None, n: int, seed: int
 ) -> Iterator[tuple[_Floats, _Ints]]:
-    """Yield the ascending ranks with how often each resample draws each of them, a block at a time."""
+    """Yield the ascending ranks and the draws of each rank in each resample, a block of resamples at a time."""
     members = np.arange(len(values)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     if members.shape != values.shape:
         raise InputError(f"groups must give one number per rank: {values.shape} ranks, {members.shape} groups")
@@ -311,7 +312,7 @@ def _resamples(
 
 
 def _percentiles(resampled: _Floats, level: float) -> list[list[float]]:
-    """The central `level` of each row of (metrics, resamples), as [low, high]."""
+    """Return the central `level` of each row of (metrics, resamples), as [low, high]."""
     if not 0 < level < 1:
         raise InputError(f"level must lie between 0 and 1, for example 0.95, not {level}")
     tail = 50 * (1 - level)
@@ -383,7 +384,7 @@ def _checked_ranks(ranks: npt.ArrayLike) -> _Floats:
 
 
 def _tie_share(ties: Ties) -> float:
-    """Share of the tied wrong candidates that stand above the right one."""
+    """Return the share of the tied wrong candidates that stand above the right one."""
     if ties not in _TIE_SHARE:
         raise InputError(f"ties must be one of {', '.join(_TIE_SHARE)}, not {ties!r}")
     return _TIE_SHARE[ties]

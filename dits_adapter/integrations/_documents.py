@@ -1,4 +1,4 @@
-"""Refusal of texts that another framework wants to store among the videos."""
+"""Refusal of texts as documents among the videos."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class DITSTextEmbedder:
 
     Args:
         model: folder, bundled name or hub id of an adapter.
-        strength: how far queries move, 0 (plain CLIP) to 1.
+        strength: movement of queries, 0 (plain CLIP) to 1.
         encoder_options: further options of `DITSQueryEncoder.from_pretrained`, such as `{"backend": "onnx"}`.
     """
 
@@ -70,8 +70,8 @@ class VideoRetriever:
         model: the text embedder's; a collection of another embedding space is refused.
         location: address of the store, as `open_store` takes it: a server's URL (key: QDRANT_API_KEY in the
             environment), a folder, or that of another database.
-        collection: its name.
-        top_k: how many videos.
+        collection: name of the collection.
+        top_k: number of videos.
         store_options: further options of `open_store`, such as `{"tenant": "acme"}`.
     """
 

@@ -28,7 +28,7 @@ class DITSEmbedding(BaseEmbedding):
         encoder: the query encoder; None loads `model_name` with `encoder_options`. Call its `check` on the
             collection: LlamaIndex does not.
         model_name: folder, bundled name or hub id of an adapter.
-        encoder_options: of `DITSQueryEncoder.from_pretrained`.
+        encoder_options: options of `DITSQueryEncoder.from_pretrained`.
         options: fields of `BaseEmbedding`.
 
     Example:

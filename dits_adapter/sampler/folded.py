@@ -1,4 +1,4 @@
-"""The truncated sampler as inference runs it: less than half the weights, the same function.
+"""Folded form of the truncated sampler for inference: the same function with less than half the weights.
 
 Three facts make the fold exact.
 
@@ -36,7 +36,7 @@ def _linear(weight: Tensor, bias: Tensor, like: Tensor) -> nn.Linear:
 
 
 class _FoldedBlock(nn.Module):
-    """A `DiTBlock` whose attention is one linear map and whose modulation comes from outside."""
+    """`DiTBlock` whose attention is one linear map and whose modulation is an argument."""
 
     def __init__(self, block: DiTBlock) -> None:
         super().__init__()
@@ -60,9 +60,9 @@ def _modulated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 class FoldedSampler(nn.Module):
-    """A `TruncatedSampler` without noise, folded for its T' steps.
+    """Folded form of a `TruncatedSampler` without noise, for its T' steps.
 
-    Its weights are copies, computed in float64 and without gradient: fold again after training.
+    The weights are copies, computed in float64 and without gradient: fold again after training.
 
     Args:
         sampler: a sampler with an unconditioned network.
@@ -137,5 +137,5 @@ class FoldedSampler(nn.Module):
                 x = x + F.linear(part, self.merged, bias)
 
     def _moved(self, v: Tensor, removed: Tensor, traveled: float) -> Tensor:
-        """v − F Σ χ_t n_t − f Σ χ_t, over the steps that `removed` and `traveled` are the sums of."""
+        """Return v − F Σ χ_t n_t − f Σ χ_t; `removed` is the sum of χ_t n_t, `traveled` that of χ_t."""
         return v + F.linear(removed, self.linear.weight, traveled * self.linear.bias)

@@ -1,4 +1,4 @@
-"""The alignment network ε_γ: a DiT without patchify whose input is one token, the embedding itself.
+"""Alignment network ε_γ: a DiT without patchify whose input is one token, the embedding itself.
 
 Parameter names are those of the released DiT, so that weights can be exchanged with it; the input layer, a
 patch embedding there, is a linear map here.
@@ -28,18 +28,24 @@ __all__ = [
 ]
 
 Condition = Literal["none", "text", "video", "both"]
+"""Embeddings that a network is conditioned on beside the timestep."""
+
 Start = Literal["text", "affine"]
+"""Start of a flow: the text, or an affine map of the text that is trained along."""
+
 _FREQUENCIES = 256
+
 LAYER_NORM_EPS = 1e-6
+"""Epsilon of every LayerNorm, DiT's."""
 
 
 def layer_norm(x: Tensor) -> Tensor:
-    """DiT's LayerNorm: over the last dimension, without affine parameters, eps 1e-6."""
+    """Apply DiT's LayerNorm: over the last dimension, without affine parameters, eps 1e-6."""
     return F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS)
 
 
 def affine_start(width: int) -> nn.Linear:
-    """Return the map of a network with the start `affine`, (n, d) to (n, d): at first the identity."""
+    """Return the linear map, (n, d) to (n, d), of a network with the start `affine`: at first the identity."""
     start = nn.Linear(width, width)
     nn.init.eye_(start.weight)
     nn.init.zeros_(start.bias)
@@ -47,7 +53,7 @@ def affine_start(width: int) -> nn.Linear:
 
 
 class TimestepEmbedder(nn.Module):
-    """Sinusoidal features of the timestep, then two linear layers with SiLU between: 256 → d → d."""
+    """Embedding of the timestep: sinusoidal features, then two linear layers with SiLU between, 256 → d → d."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -65,7 +71,7 @@ class TimestepEmbedder(nn.Module):
 class OneTokenAttention(nn.Module):
     """Self-attention over a sequence of length one.
 
-    Its softmax is exactly 1 whatever q, k and the number of heads are, so only the value path is computed.
+    The softmax is exactly 1 whatever q, k and the number of heads are, so only the value path is computed.
     q and k stay in the state dict, as in DiT, and receive exactly zero gradient.
     """
 
@@ -81,7 +87,7 @@ class OneTokenAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with tanh-approximated GELU between."""
+    """MLP of two linear layers with tanh-approximated GELU between."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -94,7 +100,7 @@ class Mlp(nn.Module):
 
 
 class DiTBlock(nn.Module):
-    """One adaLN-Zero block: shift, scale and gate of both branches come from the timestep embedding."""
+    """Block of DiT with adaLN-Zero: shift, scale and gate of both branches come from the timestep embedding."""
 
     def __init__(self, width: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
@@ -111,7 +117,7 @@ class DiTBlock(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Modulated LayerNorm and a linear map, both initialized so that the network's output is zero."""
+    """Output layer: modulated LayerNorm and a linear map, initialized so that the network's output is zero."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -125,16 +131,17 @@ class FinalLayer(nn.Module):
 
 
 class AlignmentNetwork(nn.Module):
-    """ε_γ(v_t, t): predicts the gap that step t of the sampler removes. 20,349,952 parameters at d = 512.
+    """Alignment network ε_γ(v_t, t), which predicts the gap that step t of the sampler removes.
 
-    Zero-initialized: its output is exactly 0 before training, so the sampler starts as the identity.
+    The output is exactly 0 before training, so the sampler starts as the identity. At d = 512 the network has
+    20,349,952 parameters.
 
     Args:
         width: dimension d of the embeddings.
         depth: number of blocks N (4 in the paper).
         mlp_ratio: hidden width of a block's MLP over d (4.0 in the paper).
         dropout: probability of dropping an output of a branch in training (0 in the paper).
-        condition: what the network sees beside v_t and t. `none` is the method; `text`, `video` and `both` are
+        condition: inputs of the network beside v_t and t. `none` is the method; `text`, `video` and `both` are
             the paper's ablation (Table 6a), added to the timestep embedding through one linear map each.
     """
 
@@ -182,9 +189,9 @@ class AlignmentNetwork(nn.Module):
             ε, (n, d).
         """
         c = self.t_embedder(torch.as_tensor(t, device=x.device).reshape(-1))
-        given = {"text": text, "video": video}
+        conditions = {"text": text, "video": video}
         for name, embed in self.c_embedder.items():
-            condition = given[name]
+            condition = conditions[name]
             if condition is None:
                 raise ValueError(f"this network is conditioned on the {name}; pass {name}= of shape (n, d)")
             c = c + embed(condition)

@@ -16,7 +16,7 @@ __all__ = ["SamplerConfig", "TruncatedSampler"]
 
 
 class SamplerConfig(BaseModel):
-    """Everything that defines the sampler except its weights.
+    """Definition of a truncated sampler: everything but its weights.
 
     Attributes:
         width: dimension d of the embeddings.
@@ -31,9 +31,9 @@ class SamplerConfig(BaseModel):
             norm 52 (d = 512, T' = 10) drowns a unit query. Inference has its own switch, off by default.
         input: `unit` normalizes the text embedding first; `raw` takes it as the encoder gives it, as the paper.
         input_scale: factor on the input after that.
-        start: where the flow starts: `text` (the paper), or `affine`, an affine map of the text that is trained
+        start: start of the flow: `text` (the paper), or `affine`, an affine map of the text that is trained
             along and starts as the identity or as the best of the linear adapters.
-        dropout: of the network's branches, in training (0 in the paper).
+        dropout: dropout of the network's branches, in training (0 in the paper).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,10 +62,10 @@ class SamplerConfig(BaseModel):
 
     @property
     def matrices(self) -> float:
-        """How many d × d matrices the folded sampler multiplies a query with (`FoldedSampler`).
+        """Number of d × d matrices that the folded sampler multiplies a query with (`FoldedSampler`).
 
-        A step has one for each block's attention and two times r for its MLP, r the MLP ratio, and one that leads
-        to the next step; before the first and behind the last there is one each.
+        A step has one for each block's attention, two times r for the block's MLP, r the MLP ratio, and one that
+        leads to the next step; one comes before the first step and one after the last.
 
         >>> SamplerConfig(width=512).matrices  # 97 million multiplications
         371.0
@@ -75,12 +75,12 @@ class SamplerConfig(BaseModel):
         return self.steps * (self.depth * (1 + 2 * self.mlp_ratio) + 1) + 1 + (self.start == "affine")
 
     def scaled(self, text: Tensor) -> Tensor:
-        """Give text embeddings (n, d) the norm that the flow expects, as `input` and `input_scale` say."""
+        """Scale text embeddings (n, d) to the norm that the flow expects, by `input` and `input_scale`."""
         return (F.normalize(text, dim=1) if self.input == "unit" else text) * self.input_scale
 
 
 class TruncatedSampler(nn.Module):
-    """Runs Eq. 8 from v_{T'} = text down to v_0, the video-aligned embedding (not normalized).
+    """Sampler that runs Eq. 8 from v_{T'} = text down to v_0, the video-aligned embedding (not normalized).
 
     Args:
         config: the sampler's definition.
@@ -112,7 +112,7 @@ class TruncatedSampler(nn.Module):
         noise_scale: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Return v_0, (n, d), in the dtype of `text`. See `trajectory` for the arguments."""
+        """Return v_0, (n, d), in the dtype of `text`; arguments as for `trajectory`."""
         return self.trajectory(text, steps=steps, video=video, noise_scale=noise_scale, generator=generator)[-1]
 
     def trajectory(

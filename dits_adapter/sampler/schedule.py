@@ -12,7 +12,7 @@ __all__ = ["NoiseSchedule"]
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """β and what follows from it, in float64, index t − 1 for timestep t = 1 … T.
+    """Noise schedule: β and its derived coefficients, float64, index t − 1 for timestep t = 1 … T.
 
     Attributes:
         beta: variance added at each step, (T,); linear from `beta_start` to `beta_end`.

@@ -7,11 +7,11 @@ from pydantic import BaseModel
 __all__ = ["About", "Map", "Point", "SearchResult", "SideBySide"]
 
 Point = tuple[float, float]
-"""Position on the map."""
+"""Position (x, y) on the map."""
 
 
 class SearchResult(BaseModel):
-    """One segment that a search returned.
+    """Segment that a search returned.
 
     Attributes:
         video: URL of the file; None unless ingestion recorded it, since no other file may be read.
@@ -38,7 +38,7 @@ class Map(BaseModel):
     """Projection of the query's path and of all results onto their two principal components.
 
     Attributes:
-        path: of the query on the unit sphere: plain CLIP, then the adapter's trajectory (T' + 1 points of DITS; of
+        path: path of the query on the unit sphere: plain CLIP, then the trajectory (T' + 1 points of DITS; of
             adapters without one a few strengths).
         query: the vector that was searched with; the end of the path at strength 1.
         cloud: some other segments of the collection.
@@ -55,7 +55,7 @@ class SideBySide(BaseModel):
     """Results of one query by plain CLIP and by the adapter.
 
     Attributes:
-        strength: how far the query was moved, 0 (plain CLIP) to 1.
+        strength: movement of the query, 0 (plain CLIP) to 1.
         steps: truncated timesteps T' that were run; None for an adapter without steps.
         angle: between the plain and the adapted query, in degrees.
         seconds: for encoding, searching and projecting.
@@ -75,11 +75,11 @@ class About(BaseModel):
     """Description of the collection that is searched and of the adapter.
 
     Attributes:
-        adapter: its kind, "dits" or another.
-        strength: of the encoder, 0 to 1; the default of a search.
+        adapter: kind of the adapter, "dits" or another.
+        strength: strength of the encoder, 0 to 1; the default of a search.
         trained_steps: T' of the adapter as it was loaded; None for an adapter without steps.
         max_steps: T, the largest number of steps; likewise.
-        calibrated: whether probabilities are known, at strength 1 and the trained steps.
+        calibrated: True where probabilities are known, at strength 1 and the trained steps.
     """
 
     collection: str

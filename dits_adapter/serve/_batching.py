@@ -14,7 +14,7 @@ _Result = TypeVar("_Result")
 
 
 class Batcher(Generic[_Item, _Result]):
-    """Function of one item, made from a function of many, that many threads may call.
+    """Function of one item made from a function of many items, for calls from many threads.
 
     A call that finds the function idle runs it at once, alone. Calls that arrive while it runs wait, and one of
     them then runs it for all of them: no call waits for a batch to fill, and batches grow with the load.

@@ -21,7 +21,7 @@ def project(
     """Project onto the two principal components of path, query and results.
 
     Args:
-        path: of the query, (n, d).
+        path: path of the query, (n, d).
         query: the vector that was searched with, (d,).
         results: vectors, (d,), of the segments that were returned, by id.
         others: vectors, (d,), of other segments, projected onto the same plane.

@@ -46,12 +46,13 @@ class CompareOptions:
     """Options of `Searcher.compare`, beside the query.
 
     Attributes:
-        strength: how far to move the query, 0 to 1; None for the encoder's.
+        strength: movement of the query, 0 to 1; None for the encoder's.
         steps: truncated timesteps T' to run; None for the adapter's. Only for adapters with steps.
         limit: videos in each of the two rankings.
         per_video: segments of each.
         filter: the videos to search.
-        min_probability: of adapted results to be the right video, between 0 and 1; plain results are not filtered.
+        min_probability: least probability of adapted results to be the right video, between 0 and 1; plain
+            results are not filtered.
     """
 
     strength: float | None = None
@@ -176,7 +177,7 @@ class Searcher:
         return torch.from_numpy(self.encoder.embed(queries)).split(1)
 
     def _draw(self, path: torch.Tensor, query: torch.Tensor, hits: Sequence[Hit]) -> tuple[Map, dict[str, Point]]:
-        """Draw the map, for which the vectors of the hits are read: a search does not return them."""
+        """Draw the map; the vectors of the hits are read for it, since a search returns none."""
         ids = list(dict.fromkeys(hit.id for hit in hits))
         vectors = self._read(ReadRequest(ids=ids, vectors=True)) if ids else {}
         cloud = self._cloud(self.store.collection)
@@ -184,7 +185,7 @@ class Searcher:
         return project(path.cpu().numpy(), query[0].cpu().numpy(), vectors, others)
 
     def _read_cloud(self, collection: str) -> dict[str, NDArray[np.float32]]:
-        """Read some segments, the same every time: ids are hashes, so the first ones are a fair sample."""
+        """Read some segments, the same every time: ids are hashes, so the first segments are a fair sample."""
         return self._read(ReadRequest(limit=_CLOUD, vectors=True))
 
     def _read(self, request: ReadRequest) -> dict[str, NDArray[np.float32]]:

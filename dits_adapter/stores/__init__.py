@@ -1,1 +1,1 @@
-"""Vector stores: where the vectors of a video library are kept and searched."""
+"""Vector stores: collections of video vectors, written and searched."""

@@ -71,7 +71,7 @@ def identify(path: str) -> VideoFile:
     """Return a file's size and time, and the id of its content, for which all of it is read.
 
     Raises:
-        VideoError: it is not a readable file, or has a name that cannot be stored.
+        VideoError: the path is no readable file, or has a name that cannot be stored.
     """
     file = stat_video(path)
     digest = hashlib.sha256()

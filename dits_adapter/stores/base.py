@@ -48,8 +48,8 @@ class Capabilities:
 
     Attributes:
         remote: a server holds it: writes overlap with decoding.
-        frames: it keeps frame vectors: hits are located to the second (`Hit.timestamp`) and can be re-ranked.
-        tenants: it keeps the videos of several tenants apart.
+        frames: the store keeps frame vectors: hits have a second (`Hit.timestamp`) and can be re-ranked.
+        tenants: the store keeps the videos of several tenants apart.
         aliases: a name can be switched from one collection to another.
         index: searches follow an approximate index, which `VideoStore.finish` completes; otherwise they are exact.
         options: a new collection takes options (`VideoStore.create`).
@@ -71,8 +71,8 @@ class VideoStore(ABC):
     threads; a store is used as a context manager, or closed.
 
     Attributes:
-        capabilities: what the store can do beyond the least.
-        location: where the collection is, for messages.
+        capabilities: abilities of the store beyond the least.
+        location: place of the collection, for messages.
         name: the collection as it was given: its name, or an alias.
         space: the embedding space of the queries; a collection of another one is refused. None accepts any.
         tenant: whose videos are stored and searched; None where the collection keeps no tenants apart.
@@ -95,7 +95,7 @@ class VideoStore(ABC):
 
     @property
     def collection(self) -> str:
-        """Name of the collection itself, once it is known what an alias means."""
+        """Name of the collection behind `name`, once an alias is resolved."""
         return self.name
 
     @property
@@ -116,8 +116,8 @@ class VideoStore(ABC):
         """Make the collection with its metadata; one that exists must be the same.
 
         Args:
-            metadata: how its vectors are made.
-            options: how the database keeps a new collection; a model of the store's own.
+            metadata: description of how the vectors are made.
+            options: options of a new collection; a model of the store's own.
 
         Raises:
             InputError: segments that cannot be cut, or options that the store has not.
@@ -128,8 +128,8 @@ class VideoStore(ABC):
         """Check the collection and return the embedding space that it is searched in.
 
         Raises:
-            StoreError: it is missing, is foreign and not trusted, or keeps tenants apart and none is given.
-            SpaceMismatchError: it is of another space, or of another width, than the queries.
+            StoreError: the collection is missing, foreign and not trusted, or needs a tenant and none is given.
+            SpaceMismatchError: the collection is of another space, or of another width, than the queries.
         """
         metadata = self.metadata()
         if metadata is None:
@@ -180,18 +180,18 @@ class VideoStore(ABC):
 
     @abstractmethod
     def count(self) -> int:
-        """Return how many segments the collection holds."""
+        """Return the number of segments in the collection."""
 
     @abstractmethod
     def count_videos(self) -> int:
-        """Return how many videos the collection holds whole; a foreign collection has one a segment."""
+        """Return the number of whole videos; in a foreign collection each segment counts as one."""
 
     def bulk_load(self, *, progress: bool = True) -> AbstractContextManager[None]:
         """Put off indexing while much is stored, where the database indexes while it is written to."""
         return nullcontext()
 
     def finish(self) -> None:  # noqa: B027 - most databases index by themselves
-        """Complete the index over what was written, where the database does not do so by itself."""
+        """Complete the index over the written segments, where the database does not do so by itself."""
 
     def search(
         self, query_vector: ArrayLike, request: SearchRequest | None = None, **options: Unpack[SearchOptions]

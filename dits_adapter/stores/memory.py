@@ -32,7 +32,7 @@ class MemoryStore(VideoStore):
     """A collection in a dictionary.
 
     Args:
-        name: of the collection, for messages.
+        name: name of the collection, for messages.
         space: the embedding space of the queries; if given, videos of another one are refused.
     """
 
@@ -53,7 +53,7 @@ class MemoryStore(VideoStore):
         return self._metadata
 
     def create(self, metadata: CollectionMetadata, options: BaseModel | None = None) -> None:
-        """Write down how the vectors are made; a second time it must be the same."""
+        """Record the collection metadata; a second call must bring the same."""
         if options is not None:
             raise InputError("a collection in memory has no options.")
         metadata.require_possible()
@@ -76,7 +76,7 @@ class MemoryStore(VideoStore):
         self._failures |= {row.path: row for row in rows}
 
     def delete(self, records: Sequence[VideoRecord]) -> None:
-        """Delete these videos and failures."""
+        """Delete videos and failures."""
         videos = {record.video_id for record in records if not record.failure}
         self._rows = {id: row for id, row in self._rows.items() if row.video_id not in videos}
         for record in records:
@@ -99,9 +99,9 @@ class MemoryStore(VideoStore):
         return islice((s for s in stored if request.chooses(s.id, s.payload)), request.limit)
 
     def count(self) -> int:
-        """Return how many segments there are."""
+        """Return the number of segments."""
         return len(self._rows)
 
     def count_videos(self) -> int:
-        """Return how many videos there are whole."""
+        """Return the number of whole videos."""
         return sum(record.complete for record in self.records())

@@ -1,4 +1,4 @@
-"""A store by its address, and the registry of kinds of stores."""
+"""Stores by their addresses, and the registry of kinds of stores."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def open_store(location: str | PathLike[str], collection: str = "videos", **opti
     Args:
         location: an address that begins with a registered scheme; Qdrant's are a server's URL (http, https), a
             folder, and ":memory:".
-        collection: its name.
-        options: of the store, such as `space` and `tenant`; of Qdrant those of `QdrantStore`.
+        collection: name of the collection.
+        options: options of the store, such as `space` and `tenant`; of Qdrant those of `QdrantStore`.
 
     Raises:
         InputError: a scheme that is not registered, or an option that the store has not.

@@ -1,4 +1,4 @@
-"""Exact ranking: what stores do alike with segments and frames that they hold in memory.
+"""Exact ranking of segments and frames in memory, shared by stores.
 
 `exact_search` is the whole search of a database that has none of its own; a database with an index uses the parts.
 """
@@ -37,7 +37,7 @@ def exact_search(
         query: (d,), of any norm.
         segments: all segments of the collection, with their vectors of unit norm; frame vectors are needed to
             re-rank and to locate.
-        request: its filter is a `VideoFilter` or None.
+        request: request whose filter is a `VideoFilter` or None.
 
     Returns:
         Best video first, and its best segment first.

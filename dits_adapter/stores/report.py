@@ -13,15 +13,15 @@ class IngestReport:
     """Report of one ingestion, by file.
 
     Attributes:
-        videos: how many were embedded and stored, and in how many `segments`.
-        present: how many were stored already.
-        moved: how many were stored already, under a path where they no longer are.
+        videos: number of videos that were embedded and stored, in `segments` segments.
+        present: number of videos that were stored before.
+        moved: number of videos that were stored before under a path where they no longer are.
         removed: files that are gone, of which all was deleted (`sync`).
         duplicates: files with the content of another one, which they are mapped to.
         failed: files that gave no frames, and why.
-        known: how many of the failed ones failed in an earlier run and were not tried again.
+        known: number of failed files that failed in an earlier run and were not tried again.
         ignored: files that were not taken for videos, and why.
-        seconds: how long the run took.
+        seconds: duration of the run.
     """
 
     videos: int = 0

@@ -33,10 +33,10 @@ Reranker = Callable[[Sequence[NDArray[np.floating]]], NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Hit:
-    """One segment that matches a query.
+    """Hit of a search: a segment that matches the query.
 
     Attributes:
-        id: of the segment in its store.
+        id: id of the segment in its store.
         video_id: id of its video; in a foreign collection the value of `video_field`, or the segment's id.
         path: the video file, if the collection says.
         start, end: the segment, in seconds, likewise.
@@ -88,7 +88,7 @@ class VideoFilter:
 
     Attributes:
         words: words that the path has, all of them, separated by blanks.
-        min_duration, max_duration: of the whole video, in seconds.
+        min_duration, max_duration: bounds on the duration of the whole video, in seconds.
     """
 
     words: str = ""
@@ -113,11 +113,11 @@ class SearchRequest:
     """Options of a search, beside the query.
 
     Attributes:
-        limit: how many videos.
-        per_video: how many segments of each.
-        offset: how many of the best videos to leave out, for the next page. A page costs what all before it
+        limit: number of videos.
+        per_video: number of segments of each video.
+        offset: number of best videos to leave out, for the next page. A page costs what all before it
             cost.
-        filter: which videos to search: a `VideoFilter`, or a filter of the database's own (in Qdrant a
+        filter: condition on the videos to search: a `VideoFilter`, or a filter of the database's own (in Qdrant a
             `models.Filter`).
         min_score: similarity of query and pooled vector that a segment must have; `Calibration.score_of` gives
             that of a probability.
@@ -125,7 +125,7 @@ class SearchRequest:
         rerank: order the best segments anew by their frames. "maxsim": by the frame nearest to the query. A
             function, such as `DITSQueryEncoder.xpool_reranker` returns: by what it makes of their frame vectors,
             a list of (frames, d). The score is theirs then.
-        candidates: how many segments to re-rank at most: the `per_video` best of as many videos as that makes,
+        candidates: greatest number of segments to re-rank: the `per_video` best of as many videos as that makes,
             or more of each where there are fewer videos. Videos of fewer segments leave places empty.
         locate: find the moment that matches best (`Hit.timestamp`), for which the hits' frame vectors are read: a
             dozen times what a hit takes otherwise.
@@ -234,10 +234,10 @@ class ReadRequest:
     """Stored segments to read, chosen by their ids, by the values of a payload field, or the first few.
 
     Attributes:
-        ids: of segments (`Hit.id`).
+        ids: ids of segments (`Hit.id`).
         field: payload field whose values choose segments; with "" the values are ids written as strings.
-        values: of `field`; a whole number is met by itself and by its digits.
-        limit: how many at most.
+        values: values of `field`; a whole number is met by itself and by its digits.
+        limit: greatest number of segments.
         vectors: read the pooled vectors.
         frames: read the frame vectors, where the store has them.
 

@@ -44,7 +44,7 @@ class CollectionMetadata(BaseModel):
         space: the embedding space of the vectors.
         segment_seconds: length of a segment, in seconds; None for one segment a video.
         overlap: seconds that neighboring segments share.
-        tenants: whether the collection keeps tenants apart.
+        tenants: True where the collection keeps tenants apart.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,7 +76,7 @@ class CollectionMetadata(BaseModel):
 
         Args:
             existing: the metadata of the collection; None where the collection has none.
-            collection: its name, for the message.
+            collection: name of the collection, for the message.
             tenant: whose videos they are, likewise.
 
         Raises:
@@ -106,7 +106,7 @@ class CollectionMetadata(BaseModel):
 
     @property
     def segments_in_words(self) -> str:
-        """How videos are cut, for messages."""
+        """Description of how videos are cut, for messages."""
         if self.segment_seconds is None:
             return "whole videos"
         return f"segments of {self.segment_seconds:g} s overlapping by {self.overlap:g} s"
@@ -134,8 +134,8 @@ class VideoRecord:
     """State of one video in a collection, or of one file that could not be read.
 
     Attributes:
-        path, size, mtime_ns: of the file when it was read.
-        video_id: of its content; empty for a failure.
+        path, size, mtime_ns: path, size and modification time of the file when it was read.
+        video_id: video id of its content; empty for a failure.
         failure: the reason why a file gave no frames; empty for a video.
         found: segments that are stored.
         expected: segments that the video has; -1 while its last one is missing.
@@ -161,7 +161,7 @@ class VideoRecord:
 
 @dataclass(frozen=True, eq=False)
 class SegmentRow:
-    """One segment of a video as ingestion produces it and any store can keep it.
+    """Row of one segment of a video, as ingestion produces it and any store can keep it.
 
     Times are rounded to microseconds, so that they and the id come out the same from every run.
 
@@ -170,11 +170,11 @@ class SegmentRow:
         video_id: UUID made from the file's content: a renamed file keeps its id.
         path: absolute path of the file.
         start, end: the segment, in seconds from the first frame.
-        timestamps: of the frames, in seconds.
-        duration, fps: of the whole video.
-        decoder: which decoder read it.
-        size, mtime_ns: of the file when it was read.
-        segments: how many segments the video has, on its last one; None on the others.
+        timestamps: timestamps of the frames, in seconds.
+        duration, fps: duration and frame rate of the whole video.
+        decoder: decoder that read the segment.
+        size, mtime_ns: size and modification time of the file when it was read.
+        segments: number of segments of the video, on the last segment; None on the others.
         vector: pooled vector, (d,) float32 of unit norm.
         frame_vectors: (n, d) float32 of unit norm.
     """
@@ -234,7 +234,7 @@ class FailureRow:
     """A file that gave no frames, remembered so that it is not decoded in vain again.
 
     Attributes:
-        path, size, mtime_ns: of the file.
+        path, size, mtime_ns: path, size and modification time of the file.
         reason: one clause saying what is wrong with it.
     """
 
@@ -249,8 +249,8 @@ class StoredSegment:
     """A segment as it was read from a store.
 
     Attributes:
-        id: of the segment in its store.
-        payload: what the store keeps about it.
+        id: id of the segment in its store.
+        payload: fields of the segment in the store.
         vector: pooled vector, (d,) float32; None where it was not asked for or is not there.
         frame_vectors: (n, d) float32; likewise.
     """

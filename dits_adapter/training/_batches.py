@@ -12,20 +12,21 @@ from dits_adapter.training.config import TrainingConfig
 __all__ = ["Batches", "nearest_videos"]
 
 _NEIGHBORS = 10
+"""Number of nearest videos from which the hard negatives of a video are drawn."""
 
 
 def nearest_videos(video: Tensor, neighbors: int, chunk: int = 1024) -> Tensor:
     """Return the rows of the nearest other videos by cosine, (m, neighbors), for unit vectors (m, d)."""
-    found = []
+    nearest = []
     for start in range(0, len(video), chunk):
         similarity = video[start : start + chunk] @ video.T
         similarity[torch.arange(len(similarity)), torch.arange(start, start + len(similarity))] = -torch.inf
-        found.append(similarity.topk(min(neighbors, len(video) - 1)).indices)
-    return torch.cat(found)
+        nearest.append(similarity.topk(min(neighbors, len(video) - 1)).indices)
+    return torch.cat(nearest)
 
 
 class Batches:
-    """Batches of pair rows; an epoch's order follows from the seed and its number alone, so runs can resume."""
+    """Batches of pair rows; the order of an epoch follows from seed and epoch number, so runs can resume."""
 
     def __init__(self, labels: Tensor, video: Tensor, config: TrainingConfig) -> None:
         self._labels, self._config = labels.cpu(), config
@@ -45,7 +46,7 @@ class Batches:
             yield torch.cat([rows[self._hard :], self._neighbors(rows[self._hard :], random)])
 
     def _neighbors(self, rows: Tensor, random: torch.Generator) -> Tensor:
-        """Draw one text of one near video for as many of the rows as hard negatives are wanted."""
+        """Draw the hard negatives of a batch: rows of texts of videos near those of `rows`."""
         if not self._hard:
             return rows[:0]
         seeds = self._labels[rows[torch.randint(len(rows), (self._hard,), generator=random)]]

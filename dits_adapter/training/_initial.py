@@ -1,4 +1,4 @@
-"""Weights to begin with: closed forms, and the start of each adapter that is trained."""
+"""Initial weights: closed forms, and the start of each trained adapter."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from dits_adapter.training.config import TrainingConfig
 __all__ = ["LEARNING_RATES", "fit_closed_form", "initialize"]
 
 LEARNING_RATES = (5e-5, 5e-4)
-"""Learning rates of every adapter that `compare` trains, and of the linear map that a network starts from: one map
-wants a larger one than a deep network, and many pairs bear a larger one than few."""
+"""Peak learning rates that `compare` tries for each trained adapter and for the linear map that a network starts
+from: a linear map needs a larger rate than a deep network, and many pairs allow a larger rate than few."""
 
 
 def fit_closed_form(name: str, train: Pairs, validation: Pairs) -> Adapter:
-    """Fit an adapter in closed form; the validation pairs choose among its candidates, as the penalty of `ridge`.
+    """Fit an adapter in closed form; the validation pairs choose its parameters, as the penalty of `ridge`.
 
     Raises:
         InputError: an adapter that has no closed form.
@@ -52,13 +52,13 @@ def initialize(
     device: str | torch.device = "auto",
     checkpoints: Path | None = None,
 ) -> None:
-    """Set the weights from which the training of a fresh adapter begins, as `Adapter.initialize` says.
+    """Set the weights from which the training of a fresh adapter begins, by `Adapter.initialize`.
 
     Diffusion is pre-trained: it learns to predict the noise in the gaps of the pairs (Eqs. 4 to 6).
 
     A contrastive linear map begins at the closed form that is best on the validation pairs, and a sampler or an
     MLP with an affine start at the contrastive linear map: its network is zero, so epoch 0 *is* that map. Each
-    keeps its best epoch, epoch 0 included, and so is never worse on the validation pairs than what is cheaper.
+    adapter keeps its best epoch, epoch 0 included, and so is never worse on the validation pairs than its start.
 
     Args:
         adapter, pairs, validation, config, device, checkpoints: as for `train`.
@@ -86,8 +86,8 @@ class _Initializer:
         """Return the affine adapter that was trained by contrast from `closed_form`."""
         linear = fresh_adapter("contrastive-linear", self.pairs.space.width)
         linear.initialize(self)
-        plainly = self.config.model_copy(update={"learning_rate": LEARNING_RATES, "ema": 0.0})
-        self._train(linear, plainly)
+        config = self.config.model_copy(update={"learning_rate": LEARNING_RATES, "ema": 0.0})
+        self._train(linear, config)
         return linear
 
     def pretrain(self, adapter: Adapter, loss: PairLoss) -> None:

@@ -1,4 +1,4 @@
-"""Frozen mode: CLIP stays as it is, the adapter learns from cached vectors, the index is not touched."""
+"""Frozen mode: CLIP and the index stay as they are, and the adapter learns from cached vectors."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from dits_adapter.training.config import TrainingConfig
 __all__ = ["evaluate", "summary_writer", "train"]
 
 _MAX_PAIRED_BATCH = 64
+"""Largest batch of an adapter that runs on every pair of the batch."""
 
 
 def evaluate(adapter: Adapter, pairs: Pairs) -> np.ndarray:
@@ -50,7 +51,7 @@ def train(
 
     The best epoch is the one with the highest mean reciprocal rank on the validation pairs; the test split plays
     no part. The state before the first epoch takes part as epoch 0: where no epoch is better, the adapter keeps
-    its initial weights. Of several learning rates, the one with the best epoch is kept.
+    its initial weights. Of several learning rates, that of the best epoch is kept.
 
     Args:
         adapter: a freshly initialized adapter, changed in place.
@@ -115,8 +116,8 @@ def _epochs(
         if config.patience and number - 1 - best.number >= config.patience:
             break
         loss = run.epoch(number)
-        found = RetrievalMetrics.from_ranks(evaluate(run.averaged(), validation))
-        epoch = Epoch(number, loss, found, run.rate)
+        metrics = RetrievalMetrics.from_ranks(evaluate(run.averaged(), validation))
+        epoch = Epoch(number, loss, metrics, run.rate)
         history.append(epoch)
         if epoch.validation.mrr > best.validation.mrr:
             run.keep()
@@ -133,7 +134,7 @@ def _epochs(
 
 
 def summary_writer(log_dir: str | PathLike[str] | None) -> Any:
-    """Open a folder for TensorBoard event files; None for none.
+    """Open a folder for TensorBoard event files; None where `log_dir` is None.
 
     Raises:
         MissingExtraError: `tensorboard` is not installed.

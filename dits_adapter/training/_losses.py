@@ -1,4 +1,4 @@
-"""Losses of a batch: the contrastive one (Eq. 2), and the type of all."""
+"""Losses of a batch: their type, and the contrastive loss (Eq. 2)."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ def contrast(adapter: Adapter, text: Tensor, video: Tensor, labels: Tensor, logi
 
 
 def contrastive_loss(similarity: Tensor, logit_scale: Tensor, video_ids: Tensor) -> Tensor:
-    """Symmetric cross-entropy over the similarities of a whole batch, relevant and irrelevant pairs alike.
+    """Return the symmetric cross-entropy over all similarities of a batch, relevant and irrelevant pairs alike.
 
-    Other captions of a video that the batch holds twice are no negatives of it: their entries are left out of both
-    softmaxes.
+    Two captions of one video are no negatives of each other: their entries are left out of both softmaxes.
 
     Args:
         similarity: cosine of text i and the video of pair j, (b, b); the matching pairs are the diagonal.
         logit_scale: 1 / temperature, a scalar.
-        video_ids: which video each pair belongs to, (b,) integers.
+        video_ids: video of each pair, (b,) integers.
 
     Returns:
         The mean of the text-to-video and the video-to-text loss, a scalar.

@@ -28,7 +28,7 @@ from dits_adapter.training.config import TrainingConfig
 __all__ = ["MAX_LOGIT_SCALE", "Epoch", "TrainingState", "best_epoch"]
 
 MAX_LOGIT_SCALE = 100.0
-"""Limit on 1 / temperature, CLIP's own."""
+"""Largest 1 / temperature, CLIP's own limit."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Epoch:
     """Result of one epoch.
 
     Attributes:
-        number: from 1; 0 is the state before training.
-        loss: mean over the training batches; NaN for epoch 0.
+        number: number of the epoch, from 1; 0 is the state before training.
+        loss: mean loss over the training batches; NaN for epoch 0.
         validation: retrieval on the held-out pairs.
         learning_rate: peak learning rate of the run that the epoch belongs to.
     """
@@ -154,7 +154,7 @@ class TrainingState:
             save_file({key: value.contiguous().clone() for key, value in tensors.items()}, part, metadata)
 
     def restore(self, path: Path) -> list[Epoch]:
-        """Go on from a checkpoint; returns the epochs that it has behind it."""
+        """Restore the state of a checkpoint and return its epochs."""
         try:
             with safe_open(path, "pt", device=str(self.device)) as file:
                 metadata = file.metadata() or {}

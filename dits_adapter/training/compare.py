@@ -34,6 +34,7 @@ from dits_adapter.training.run import fit
 __all__ = ["check_splits", "compare", "fit_all", "tabulate"]
 
 _TIMING_ROUNDS = 100
+"""Timed queries of each adapter."""
 
 
 def compare(
@@ -50,15 +51,15 @@ def compare(
 
     Args:
         pairs: training pairs.
-        validation: pairs of other videos, for everything that is chosen: epochs, penalties, recipes, rows.
-        test: pairs of yet other videos, for the figures.
-        rows: by default `standard_rows()`.
-        out: folder that keeps each finished adapter as an artifact. The same call takes up what is there.
-        device: where to train; queries are timed on the CPU.
+        validation: pairs of other videos, for all choices: epochs, penalties, recipes, rows.
+        test: pairs of yet other videos, for the metrics.
+        rows: recipes by the name of their row; by default `standard_rows()`.
+        out: folder that keeps each finished adapter as an artifact, from which the same call resumes.
+        device: device of the training; queries are timed on the CPU.
         progress: show progress bars.
 
     Raises:
-        SpaceMismatchError: the three are of different embedding spaces.
+        SpaceMismatchError: the pairs are of different embedding spaces.
         DITSError: `out` holds adapters made from other pairs or recipes.
     """
     check_splits(pairs, validation, test)
@@ -71,7 +72,7 @@ def check_splits(pairs: Pairs, validation: Pairs, test: Pairs) -> None:
     """Refuse splits of different embedding spaces, and warn of test videos that are not held out.
 
     Raises:
-        SpaceMismatchError: naming the two that differ.
+        SpaceMismatchError: two splits differ; the message names both.
     """
     for split, name in ((validation, "the validation pairs"), (test, "the test pairs")):
         pairs.space.require(split.space, mine="the training pairs", theirs=name)
@@ -93,7 +94,7 @@ def fit_all(
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> dict[str, Adapter]:
-    """Make the adapter of every row, or load it where an interrupted run has left it; arguments as for `compare`.
+    """Fit the adapter of every row, or load one that an interrupted run has kept; arguments as for `compare`.
 
     Raises:
         DITSError: `out` holds an adapter of that name, made from other pairs or recipes.
@@ -116,12 +117,12 @@ def fit_all(
         else:
             adapter, history = fit(recipe, pairs, validation, device=device, progress=progress)
             if folder is not None:
-                found = (
+                validation_metrics = (
                     best_epoch(history).validation
                     if history
                     else RetrievalMetrics.from_ranks(evaluate(adapter, validation))
                 )
-                metrics = {"validation": asdict(found)}
+                metrics = {"validation": asdict(validation_metrics)}
                 Artifact(adapter, pairs.space, training=made_from, metrics=metrics).save(folder)
         adapters[name] = adapter
     return adapters
@@ -139,11 +140,11 @@ def tabulate(
     """Evaluate finished adapters, time them side by side, and recommend one.
 
     Args:
-        adapters: by name, `identity` among them.
-        pairs: what they were trained on.
+        adapters: fitted adapters by the name of their row, `identity` among them.
+        pairs: training pairs of the adapters.
         validation: pairs that choose between the rows.
-        test: pairs that the figures come from.
-        rows: how they were made, for the record.
+        test: pairs that the metrics come from.
+        rows: recipe of each adapter, for the record.
         progress: show a progress bar.
 
     Raises:
@@ -154,13 +155,13 @@ def tabulate(
     ready = {name: adapter.for_inference() for name, adapter in adapters.items()}
     microseconds = _time({name: a for name, a in ready.items() if not a.needs_video}, test.text)
     names = sorted(ready, key=lambda name: name != PLAIN)
-    found: list[Row] = []
+    finished: list[Row] = []
     for name in tqdm(names, desc="evaluating", unit="adapter", disable=not progress):
         adapter = ready[name]
         scores = cosine_scores(adapter, test.text, test.video)
         forward = Retrieval.of(ranks(scores, test.labels), test.labels)
-        plain = found[0].text_to_video.ranks if found else forward.ranks
-        found.append(
+        plain = finished[0].text_to_video.ranks if finished else forward.ranks
+        finished.append(
             Row(
                 name=name,
                 family=adapter.family,
@@ -174,8 +175,8 @@ def tabulate(
         )
     splits = {"train": pairs, "validation": validation, "test": test}
     return Comparison(
-        rows=tuple(found),
-        recommendation=recommend(found, test.labels),
+        rows=tuple(finished),
+        recommendation=recommend(finished, test.labels),
         labels=tuple(test.labels.tolist()),
         sizes={name: (len(split.text), len(split.video)) for name, split in splits.items()},
         space=str(test.space),
@@ -206,7 +207,7 @@ def _distinct(vectors: NDArray[np.float32]) -> set[bytes]:
 
 
 def _digest(pairs: Pairs, validation: Pairs) -> str:
-    """Return a digest of the data, and of the version of the code, that decide what an adapter becomes."""
+    """Return a digest of the pairs and of the package's version, which determine the adapters."""
     digest = hashlib.sha256(version("dits-adapter").encode())
     for split in (pairs, validation):
         for array in (split.text, split.video, split.labels):

@@ -1,4 +1,4 @@
-"""How an adapter is trained, on cached vectors or together with CLIP: validated recipes and their presets."""
+"""Recipes of training, on cached vectors or together with CLIP, and their presets."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class TrainingConfig(BaseModel):
         epochs: passes over all (text, video) pairs.
         batch_size: pairs a step; each is contrasted with all others of the batch.
         learning_rate: peak learning rate. Of several, each is tried from the same start, and the adapter that is
-            best on the validation pairs is kept: no single one suits both few pairs and many.
-        weight_decay: AdamW's, on matrices only.
+            best on the validation pairs is kept: no single rate suits both few pairs and many.
+        weight_decay: weight decay of AdamW, on matrices only.
         warmup: share of all steps that warm up linearly.
         temperature: initial temperature of the loss, learned along (CLIP starts at 0.07).
         gradient_norm: gradients are clipped to this norm.
-        ema: decay of an exponential moving average of the weights, which is then what is kept; 0 is none.
+        ema: decay of an exponential moving average of the weights, which is kept in their place; 0 for none.
         hard_negatives: share of each batch that is drawn from the ten nearest videos of its other members.
-        patience: epochs without a better validation before training stops early; 0 runs all.
+        patience: number of epochs without a better validation after which training stops early; 0 for never.
         validation: share of the videos that is held out to choose the epoch.
         bf16: compute in bfloat16 (autocast); weights and optimizer stay float32.
-        seed: of initial weights, batches, noise and the held-out videos.
+        seed: seed of initial weights, batches, noise and the held-out videos.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,7 +61,7 @@ class TrainingConfig(BaseModel):
 
 
 class BaseRecipe(BaseModel):
-    """What the recipes of both modes share: the adapter, and how presets, files and settings combine.
+    """Base of the recipes of both modes: the adapter, and the combination of presets, files and settings.
 
     Attributes:
         presets: recipes to start from, by name.
@@ -131,14 +131,14 @@ class BaseRecipe(BaseModel):
             raise InputError(f"preset {preset!r} is unknown; there are {', '.join(cls.presets)}.")
         fields = cls.presets[preset].model_dump()
         try:
-            given = yaml.safe_load(Path(file).read_text("utf-8")) or {} if file else {}
-            if not isinstance(given, dict):
+            overrides = yaml.safe_load(Path(file).read_text("utf-8")) or {} if file else {}
+            if not isinstance(overrides, dict):
                 raise InputError(f"{file}: expected any of the keys {', '.join(cls.model_fields)}.")
             for dotted, value in (settings or {}).items():
                 section, _, name = dotted.rpartition(".")
-                target = given.setdefault(section, {}) if section else given
+                target = overrides.setdefault(section, {}) if section else overrides
                 target[name] = yaml.safe_load(value)
-            for key, value in given.items():
+            for key, value in overrides.items():
                 fields[key] = {**fields.get(key, {}), **value} if isinstance(value, dict) else value
             return cls.model_validate(fields)
         except (OSError, yaml.YAMLError, ValidationError) as error:
@@ -146,7 +146,7 @@ class BaseRecipe(BaseModel):
 
 
 class Recipe(BaseRecipe):
-    """A whole training run on cached vectors but for the data: which adapter, its definition, its optimization.
+    """Recipe of a training run on cached vectors: the adapter, its definition and its optimization.
 
     Attributes:
         training: the optimization.
@@ -156,6 +156,8 @@ class Recipe(BaseRecipe):
 
 
 PAPER_SAMPLER = {"noise_scale": 1.0, "input": "raw"}
+"""Fields of `SamplerConfig` as in the paper: noise in training, and text as the encoder gives it."""
+
 PRESETS = {
     "paper": Recipe(
         sampler=PAPER_SAMPLER,
@@ -167,16 +169,19 @@ PRESETS = {
         training=TrainingConfig(learning_rate=(3e-5, 5e-4), ema=0.95, patience=8),
     ),
 }
-"""`paper`: Eq. 8 with its noise on un-normalized text, X-Pool's optimization (METHOD: batch 32, 5 epochs, 3e-5).
+"""Recipes on cached vectors by name.
+
+`paper`: Eq. 8 with its noise on un-normalized text, X-Pool's optimization (batch 32, 5 epochs, 3e-5).
 `deterministic`: no noise, unit text, and an optimization for cached vectors, where large batches are cheap.
-`best`: no noise, and a start at the best cheap map instead of the text (`frozen.initialize`), refined with a small
-learning rate (on few pairs a large one ruins a good start within an epoch) and with a large one (which goes on
-where a linear map is not enough); the validation pairs choose. Reasons and experiments: docs/best.md."""
+`best`: no noise, and a start at the best cheap map instead of the text (`Adapter.initialize`), refined with a
+small learning rate (on few pairs a large rate ruins a good start within an epoch) and with a large one (which
+improves on a linear map where that is not enough); the validation pairs choose. Reasons and experiments:
+docs/best.md."""
 Recipe.presets = PRESETS
 
 
 class JointRecipe(BaseRecipe):
-    """A whole training run of CLIP, X-Pool head and alignment network but for the data; X-Pool's optimization.
+    """Recipe of a joint training of CLIP, X-Pool head and alignment network; by default X-Pool's optimization.
 
     AdamW (betas 0.9 and 0.999, eps 1e-6), linear warm-up, cosine to zero, best validation kept.
 
@@ -185,18 +190,18 @@ class JointRecipe(BaseRecipe):
         epochs: passes over all (text, video) pairs.
         batch_size: pairs a step over all processes; each is contrasted with all others.
         clip_learning_rate: peak learning rate of CLIP.
-        learning_rate: of the head and the network.
-        weight_decay: AdamW's, on everything.
+        learning_rate: peak learning rate of the head and the network.
+        weight_decay: weight decay of AdamW, on all parameters.
         warmup: share of all steps that warm up linearly.
         gradient_norm: gradients are clipped to this norm.
-        dropout: of the X-Pool head.
-        flip: mirror clips at random; not where captions speak of left and right.
+        dropout: dropout of the X-Pool head.
+        flip: mirror clips at random; turn off where captions mention left and right.
         validation: share of the videos that is held out to choose the checkpoint.
         checkpoint_steps: steps between checkpoints, each with a validation; by default an epoch's.
         gradient_checkpointing: recompute CLIP's activations in the backward pass: less memory, more time.
         bf16: compute in bfloat16 (autocast); weights and optimizer stay float32.
         workers: processes that decode, for each training process.
-        seed: of initial weights, order, crops, dropout, noise and the held-out videos.
+        seed: seed of initial weights, order, crops, dropout, noise and the held-out videos.
     """
 
     frames: int = Field(default=12, ge=1)
@@ -222,6 +227,6 @@ JOINT_PRESETS = {
     "xpool": JointRecipe(sampler=PAPER_SAMPLER, clip_learning_rate=1e-6),
     "deterministic": JointRecipe(sampler={"input": "raw"}),
 }
-"""`paper` and `xpool`: Eq. 8 with its noise; CLIP's learning rate as the DITS paper has it, and as X-Pool's code,
-which it means to follow. `deterministic`: X-Pool's rate, no noise."""
+"""Joint recipes by name. `paper` and `xpool`: Eq. 8 with its noise; CLIP's learning rate of the DITS paper, and of
+X-Pool's code, which the paper follows otherwise. `deterministic`: X-Pool's rate, no noise."""
 JointRecipe.presets = JOINT_PRESETS

@@ -1,7 +1,8 @@
-"""Distill a trained sampler into one of fewer steps, or with a smaller network: a tenth of the multiplications.
+"""Distillation of a trained sampler into a smaller one: fewer steps, or a smaller network.
 
-The student is an ordinary DITS adapter. At each of its steps it is drawn to the point of the teacher's trajectory
-that lies as far along, and at the last one to the videos, too.
+The student is a DITS adapter with as little as a tenth of the multiplications. Each of its steps is trained
+towards the point of the teacher's trajectory at the same share of the steps, and the last step also towards the
+videos.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from dits_adapter.training._state import Epoch, best_epoch
 from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.run import calibrate, describe, sizes, warn_if_few
 
-__all__ = ["TRAJECTORY_WEIGHT", "Distillation", "distill", "follow", "student_of"]
+__all__ = ["TRAJECTORY_WEIGHT", "Distillation", "distill", "student_of", "trajectory_objective"]
 
 TRAJECTORY_WEIGHT = 10.0
-"""Weight of the mean 1 − cosine to the teacher's points beside the contrastive loss."""
+"""Weight of the trajectory loss (mean 1 − cosine to the teacher's points) beside the contrastive loss."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Distillation:
 
     Attributes:
         student: the distilled adapter.
-        history: its epochs.
-        metrics: of the student on the test pairs.
-        teacher: the same of the teacher.
+        history: epochs of the student's training.
+        metrics: metrics of the student on the test pairs.
+        teacher: metrics of the teacher on the same pairs.
         differences: metric by metric, student minus teacher on the same queries.
         written: folder of the artifact; None where R@1 is below the teacher's by more than noise.
     """
@@ -63,7 +64,7 @@ class Distillation:
 def student_of(
     teacher: DITSAdapter, steps: int, depth: int | None = None, mlp_ratio: float | None = None
 ) -> DITSAdapter:
-    """Build a student that starts from as many of the teacher's weights as have a place in it.
+    """Build a student that starts from the teacher's weights where their shapes agree.
 
     Args:
         teacher: a DITS adapter without condition.
@@ -91,17 +92,17 @@ def student_of(
             f"a student that takes a query through {own:g} d × d matrices; a student has to be smaller than its "
             f"teacher, who takes it through {most:g}: fewer steps, fewer blocks, or a lower MLP ratio."
         )
-    weights, given = student.state_dict(), teacher.state_dict()
+    weights, inherited = student.state_dict(), teacher.state_dict()
     student.load_state_dict(
         {
-            name: given[name] if name in given and given[name].shape == own.shape else own
-            for name, own in weights.items()
+            name: inherited[name] if name in inherited and inherited[name].shape == fresh.shape else fresh
+            for name, fresh in weights.items()
         }
     )
     return student
 
 
-def follow(teacher: DITSAdapter) -> Objective:
+def trajectory_objective(teacher: DITSAdapter) -> Objective:
     """Return the loss of a student: contrast with the videos, and distance to the teacher's trajectory."""
     sampler = teacher.for_inference().sampler
 
@@ -109,15 +110,15 @@ def follow(teacher: DITSAdapter) -> Objective:
         with torch.no_grad():
             path = sampler.trajectory(text)
         own = cast(DITSAdapter, adapter).sampler.trajectory(text)
-        every = (len(path) - 1) / (len(own) - 1)
-        apart = [
-            1 - F.cosine_similarity(point.float(), path[round(every * step)].float(), dim=1).mean()
+        stride = (len(path) - 1) / (len(own) - 1)
+        distances = [
+            1 - F.cosine_similarity(point.float(), path[round(stride * step)].float(), dim=1).mean()
             for step, point in enumerate(own)
             if step
         ]
         with torch.autocast(text.device.type, enabled=False):
             contrast = contrastive_loss(cosines(own[-1], video), logit_scale, labels)
-        return contrast + TRAJECTORY_WEIGHT * torch.stack(apart).mean()
+        return contrast + TRAJECTORY_WEIGHT * torch.stack(distances).mean()
 
     return objective
 
@@ -145,8 +146,8 @@ def distill(
     Args:
         teacher: a trained DITS.
         pairs: all pairs, or those to train on where `test` is given.
-        out: folder of the artifact; one that is there is replaced.
-        dataset: what the pairs are, for the artifact's record.
+        out: folder of the artifact; an artifact in it is replaced.
+        dataset: name of the pairs, for the artifact's record.
         steps, depth, mlp_ratio: see `student_of`.
         training: the optimization.
         test: held-out pairs of other videos.
@@ -159,7 +160,7 @@ def distill(
 
     Raises:
         InputError: a teacher that is no DITS, or see `student_of` and `train`.
-        DITSError: see `train`; of the checkpoints, those of another teacher are passed over.
+        DITSError: see `train`. Checkpoints of another teacher are ignored.
         SpaceMismatchError: pairs of another space than the teacher's.
         ArtifactError: something else is at `out`.
     """
@@ -173,12 +174,12 @@ def distill(
     rest = pairs
     if test is None:
         rest, test = pairs.split(test_fraction, training.seed)
-    for some, name in ((pairs, "the pairs"), (test, "the test pairs")):
-        teacher.space.require(some.space, mine="the teacher", theirs=name)
+    for split, name in ((pairs, "the pairs"), (test, "the test pairs")):
+        teacher.space.require(split.space, mine="the teacher", theirs=name)
     warn_if_few(test, "almost any student is within that noise. Hold out more videos.")
     kept, validation = rest.split(training.validation, training.seed)
-    master = teacher.adapter.to(pick_device(device))
-    objective = follow(master)
+    trained = teacher.adapter.to(pick_device(device))
+    objective = trajectory_objective(trained)
     checkpoints = target.with_name(f"{target.name}.checkpoints")
     history = train(
         student,
@@ -190,25 +191,28 @@ def distill(
         checkpoints=checkpoints / weights_digest(teacher.adapter)[:16],
         progress=progress,
     )
-    found, standard = evaluate(student.cpu(), test), evaluate(master.cpu(), test)
-    differences = paired_bootstrap(standard, found, test.labels)
-    facts = {
+    student_ranks, teacher_ranks = evaluate(student.cpu(), test), evaluate(trained.cpu(), test)
+    differences = paired_bootstrap(teacher_ranks, student_ranks, test.labels)
+    record = {
         "dataset": dataset,
         "teacher": {"dits": teacher.adapter.config.model_dump(mode="json"), "training": teacher.training},
         **sizes(train=kept, validation=validation, test=test),
         "recipe": {"training": training.model_dump(mode="json"), "trajectory_weight": TRAJECTORY_WEIGHT},
         "best_epoch": best_epoch(history).number,
     }
-    measured = {"test": describe(found, test.labels), "test, teacher": describe(standard, test.labels)}
+    metrics = {
+        "test": describe(student_ranks, test.labels),
+        "test, teacher": describe(teacher_ranks, test.labels),
+    }
     calibration = calibrate(student, validation)
-    artifact = Artifact(student, teacher.space, facts, measured, calibration, teacher.encoder, teacher.xpool)
+    artifact = Artifact(student, teacher.space, record, metrics, calibration, teacher.encoder, teacher.xpool)
     written = artifact.save(target) if differences["r1"].high >= 0 else None
     shutil.rmtree(checkpoints)
     return Distillation(
         artifact,
         history,
-        RetrievalMetrics.from_ranks(found),
-        RetrievalMetrics.from_ranks(standard),
+        RetrievalMetrics.from_ranks(student_ranks),
+        RetrievalMetrics.from_ranks(teacher_ranks),
         differences,
         written,
     )

@@ -1,4 +1,4 @@
-"""The adapters that a comparison trains, and their recipes."""
+"""Rows of a comparison: the adapters to train, and their recipes."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ STEPS = (1, 5, 10)
 """Truncated timesteps T' of the DITS rows."""
 
 _SCHEDULE = 10
-"""The paper's T. More steps than that take T = T' with β re-spanned, the only reading of its Table 8."""
+"""Timesteps T of the paper. A sampler of more steps has T = T' with β re-spanned, the only reading of Table 8."""
 
 Recipes = Mapping[str, Recipe]
 """Recipes by the name of their row."""
 
 
 def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None = None) -> dict[str, Recipe]:
-    """Name every adapter to compare and its recipe.
+    """Return the recipe of every adapter to compare, by the name of its row.
 
     `dits-N` is DITS with T' = N, each trained as a sampler of its own. `mlp-N` is the residual MLP whose depth
-    gives it the multiplications of `dits-N` (`equal_cost_depth`). There is one for the shortest and one for the
-    longest sampler. `dits-best` is the preset `best`: DITS that starts from the contrastive linear map, which
-    itself starts from the best closed form (`frozen.initialize`). `mlp-best` is a residual MLP with the same start
-    and the same optimization (`best_mlp_recipe`): what `dits-best` gains over it is what the flow gains.
+    gives it the multiplications of `dits-N` (`equal_cost_depth`), for the shortest and for the longest sampler.
+    `dits-best` is the preset `best`: DITS that starts from the contrastive linear map, which itself starts from
+    the best closed form (`Adapter.initialize`). `mlp-best` is a residual MLP with the same start and the same
+    optimization (`best_mlp_recipe`): its distance to `dits-best` is the gain of the flow.
 
     Args:
         steps: values of T'. Up to 10 they run t = T' … 1 of the paper's schedule of T = 10; beyond, T = T'.
@@ -85,7 +85,7 @@ def selected_rows(
 
 
 def best_recipe(training: TrainingConfig) -> Recipe:
-    """Return the preset `best` with another optimization, but for what the preset is about."""
+    """Return the preset `best` with another optimization, but its own learning rates, average and patience."""
     best = PRESETS["best"]
     own = best.training.model_dump(include={"learning_rate", "ema", "patience"})
     return best.model_copy(update={"training": training.model_copy(update=own)})
@@ -94,8 +94,8 @@ def best_recipe(training: TrainingConfig) -> Recipe:
 def best_mlp_recipe(training: TrainingConfig) -> Recipe:
     """Return `best_recipe` with a residual MLP in the place of the flow: the same start, the same optimization.
 
-    Its depth costs what one step of the flow costs, so it has as many weights as the folded flow, which uses its
-    own once a step. As deep as the whole flow costs it was no better in trials, and slower (docs/best.md).
+    The MLP costs as much as one step of the flow, so it has as many weights as the folded flow, which uses them
+    once a step. An MLP at the cost of the whole flow was no better in trials, and slower (docs/best.md).
     """
     best = best_recipe(training)
     flow = best.sampler_config(width=1)
@@ -105,12 +105,12 @@ def best_mlp_recipe(training: TrainingConfig) -> Recipe:
 
 
 def schedule(steps: int) -> dict[str, int]:
-    """Return the sampler's fields for T' steps: T = 10, or T = T' beyond that (Table 8)."""
+    """Return the fields of `SamplerConfig` for T' steps: T = 10, or T = T' beyond that (Table 8)."""
     return {"timesteps": max(_SCHEDULE, steps), "steps": steps}
 
 
 def equal_cost_depth(sampler: SamplerConfig) -> int:
-    """Return how many layers of an `MLPAdapter` multiply as often as the folded sampler does for one query.
+    """Return the depth at which an `MLPAdapter` multiplies as often as the folded sampler for one query.
 
     A layer of the MLP adapter has 2 r matrices of d × d, r being the MLP ratio, which both share. An affine start,
     which both may have, is left out of `SamplerConfig.matrices`.

@@ -1,4 +1,4 @@
-"""One training run from cached pairs to an artifact that says what it was trained on and what it is worth."""
+"""Training run from cached pairs to an artifact with the record of its training and its metrics."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 _MAX_ERROR = 5.0
-"""Half-width in points of R@1 beyond which a test split is called too small to tell adapters apart."""
+"""Half-width of the 95 % interval, in points of R@1, above which a test split is too small to compare adapters."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class TrainingReport:
 
     Attributes:
         artifact: the trained adapter.
-        history: its epochs; empty for adapters in closed form.
-        metrics: of the trained adapter on the test pairs.
-        incumbent: name of what it was compared with: `plain CLIP`, or the artifact that stood at `out`.
+        history: epochs of the training; empty for adapters in closed form.
+        metrics: metrics of the trained adapter on the test pairs.
+        incumbent: name of the adapter to compare with: `plain CLIP`, or the artifact at `out`.
         differences: metric by metric, the trained adapter minus the incumbent on the same queries.
-        written: folder of the artifact; None where it was not better and promotion was conditional.
+        written: folder of the artifact; None where `only_if_better` was set and the adapter was not better.
     """
 
     artifact: Artifact
@@ -78,10 +78,10 @@ def fit(
     log_dir: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> tuple[Adapter, list[Epoch]]:
-    """Fit the recipe's adapter, in closed form or by `initialize` and `train`; arguments as there.
+    """Fit the recipe's adapter, in closed form or by gradient; arguments as for `train`.
 
     Returns:
-        The adapter, and the epochs of its training: none for what is not trained by gradient.
+        The adapter, and the epochs of its training: none for an adapter that is not trained by gradient.
     """
     entry = adapter_entry(recipe.adapter)
     if entry.closed_form is not None:
@@ -120,16 +120,16 @@ def train_artifact(
 ) -> TrainingReport:
     """Train on one part of the pairs, choose the epoch on a second, measure on a third, write the artifact.
 
-    Probabilities are calibrated on the second part, so that the third stays untouched; that the adapter was chosen
-    there makes them a little too high.
+    Probabilities are calibrated on the second part, so that the third stays untouched; they are a little too high,
+    since the adapter was chosen on the same part.
 
     A killed run goes on from the folder `OUT.checkpoints`, which is removed once the artifact is written.
 
     Args:
         pairs: all pairs, or those to train on where `test` is given.
         recipe: adapter and optimization.
-        out: folder of the artifact; one that is there is the incumbent, and is replaced.
-        dataset: what the pairs are, for the artifact's record.
+        out: folder of the artifact; an artifact in it is the incumbent, and is replaced.
+        dataset: name of the pairs, for the artifact's record.
         test: held-out pairs of other videos.
         test_fraction: share of the videos to hold out where `test` is not given.
         only_if_better: write only where R@1 on the test pairs beats the incumbent's (plain CLIP's where there is
@@ -160,13 +160,14 @@ def train_artifact(
         recipe, kept, validation, device=device, checkpoints=checkpoints, log_dir=log_dir, progress=progress
     )
     best = best_epoch(history) if history else None
-    found = evaluate(adapter, test)
+    ranks = evaluate(adapter, test)
     if incumbent is not None:
-        name, standing = str(target), evaluate(incumbent.adapter, test)
+        name, incumbent_ranks = str(target), evaluate(incumbent.adapter, test)
     else:
-        name, standing = "plain CLIP", evaluate(fit_closed_form("identity", kept, validation), test)
-    differences = paired_bootstrap(standing, found, test.labels)
-    metrics = RetrievalMetrics.from_ranks(found)
+        plain = fit_closed_form("identity", kept, validation)
+        name, incumbent_ranks = "plain CLIP", evaluate(plain, test)
+    differences = paired_bootstrap(incumbent_ranks, ranks, test.labels)
+    metrics = RetrievalMetrics.from_ranks(ranks)
     artifact = Artifact(
         adapter,
         pairs.space,
@@ -177,7 +178,7 @@ def train_artifact(
             "best_epoch": best and best.number,
             "best_learning_rate": best and best.learning_rate,
         },
-        metrics={"test": describe(found, test.labels)},
+        metrics={"test": describe(ranks, test.labels)},
         calibration=calibrate(adapter, validation),
     )
     written = None
@@ -188,15 +189,15 @@ def train_artifact(
     return TrainingReport(artifact, history, metrics, name, differences, written)
 
 
-def calibrate(adapter: Adapter, held: Pairs) -> Calibration | None:
-    """Calibrate probabilities on held-out pairs; None, with a warning, where they are not fit for it."""
-    if adapter.needs_video:  # it scores pairs, and searches no index
+def calibrate(adapter: Adapter, pairs: Pairs) -> Calibration | None:
+    """Calibrate probabilities on held-out pairs, by `calibrate_scores`; None for an adapter that `needs_video`."""
+    if adapter.needs_video:  # such an adapter scores pairs, and searches no index
         return None
-    return calibrate_scores(cosine_scores(adapter.for_inference(), held.text, held.video), held.labels)
+    return calibrate_scores(cosine_scores(adapter.for_inference(), pairs.text, pairs.video), pairs.labels)
 
 
 def calibrate_scores(scores: Scores, labels: np.ndarray) -> Calibration | None:
-    """Calibrate probabilities on cosines; see `fit_calibration`. None, with a warning, where they are unfit."""
+    """Calibrate probabilities on cosines; None, with a warning, where `fit_calibration` refuses them."""
     try:
         return fit_calibration(scores, labels).calibration
     except InputError as error:
@@ -204,16 +205,16 @@ def calibrate_scores(scores: Scores, labels: np.ndarray) -> Calibration | None:
         return None
 
 
-def warn_if_few(test: Pairs, so: str) -> None:
-    """Warn where a test split is too small to tell adapters apart; `so` is what follows, for the message."""
+def warn_if_few(test: Pairs, advice: str) -> None:
+    """Warn where a test split is too small to compare adapters; `advice` ends the message."""
     error = 196 * math.sqrt(0.25 / len(test.video))
     if error > _MAX_ERROR:
-        message = f"the {len(test.video)} test videos fix R@1 to about ± {error:.0f} points only; {so}"
+        message = f"the {len(test.video)} test videos fix R@1 to about ± {error:.0f} points only; {advice}"
         warnings.warn(message, stacklevel=3)
 
 
 def sizes(**splits: Pairs) -> dict[str, dict[str, int]]:
-    """Return how many pairs and videos each split has, for an artifact's record."""
+    """Return the numbers of pairs and videos of each split, for an artifact's record."""
     return {
         "pairs": {name: len(split) for name, split in splits.items()},
         "videos": {name: len(split.video) for name, split in splits.items()},
@@ -221,7 +222,7 @@ def sizes(**splits: Pairs) -> dict[str, dict[str, int]]:
 
 
 def _require_norms(text: np.ndarray) -> None:
-    """Refuse normalized texts: queries come with the norm that CLIP gives them, and the adapter depends on it."""
+    """Refuse normalized texts for an adapter that depends on the norm that CLIP gives a query."""
     norms = np.linalg.norm(text[:1000], axis=1)
     if np.allclose(norms, 1, atol=1e-3):
         raise InputError(
@@ -232,9 +233,9 @@ def _require_norms(text: np.ndarray) -> None:
 
 
 def describe(ranks: np.ndarray, labels: np.ndarray) -> dict[str, str | int]:
-    """Write each metric with its 95 % bootstrap interval, for records that people read."""
+    """Format each metric with its 95 % bootstrap interval, for an artifact's record."""
     metrics, intervals = RetrievalMetrics.from_ranks(ranks), bootstrap(ranks, labels)
-    words: dict[str, str | int] = {
+    cells: dict[str, str | int] = {
         name: f"{getattr(metrics, name):.4g} [{low:.4g}, {high:.4g}]" for name, (low, high) in intervals.items()
     }
-    return {"queries": metrics.n, **words}
+    return {"queries": metrics.n, **cells}

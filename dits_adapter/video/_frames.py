@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +33,12 @@ def interval_middles(start: float, end: float, n: int) -> npt.NDArray[np.float64
 
 
 def segment_spans(
-    duration: float, seconds: float | None = None, overlap: float = 0.0
-) -> list[tuple[float, float]]:
+    duration: float,
+    seconds: float | None = None,
+    overlap: float = 0.0,
+    *,
+    starts: npt.NDArray[np.float64] | None = None,
+) -> Iterator[tuple[float, float]]:
     """Cut [0, duration) into segments of `seconds`, each `overlap` seconds into the one before.
 
     The last segment takes what remains. With step = seconds - overlap, a remainder shorter than half a step is
@@ -44,27 +49,45 @@ def segment_spans(
         duration: length of the video in seconds.
         seconds: length of a segment; None for one segment that is the whole video.
         overlap: seconds that neighboring segments share, less than `seconds`.
+        starts: (m,) ascending seconds at which frames begin; segments in which none does are left out.
 
     Returns:
-        (start, end) of each segment, in seconds.
+        Iterator over (start, end) of each segment, in seconds. It takes as long as there are frames, not as long
+        as the video claims to last.
 
     Raises:
         InputError: a length that is not positive, or an overlap outside [0, seconds).
 
-    >>> segment_spans(25.0, 10.0)
+    >>> list(segment_spans(25.0, 10.0))
     [(0.0, 10.0), (10.0, 20.0), (20.0, 25.0)]
-    >>> segment_spans(22.0, 10.0)
+    >>> list(segment_spans(22.0, 10.0))
     [(0.0, 10.0), (10.0, 22.0)]
     """
     if not 0 < duration < math.inf:
         raise InputError(f"expected a positive duration in seconds, got {duration}.")
     if seconds is None:
-        return [(0.0, duration)]
+        return iter([(0.0, duration)])
     if not 0 < seconds < math.inf:
         raise InputError(f"expected a positive segment length in seconds, got {seconds}.")
     if not 0 <= overlap < seconds:
         raise InputError(f"expected an overlap of at least 0 and less than {seconds} seconds, got {overlap}.")
     step = seconds - overlap
-    count = max(0, math.floor((duration - seconds) / step - 0.5) + 1) + 1
-    starts = [k * step for k in range(count)]
-    return [*((start, start + seconds) for start in starts[:-1]), (starts[-1], duration)]
+    last = max(0, math.floor((duration - seconds) / step - 0.5) + 1)
+    return _spans(duration, seconds, step, last, starts)
+
+
+def _spans(
+    duration: float, seconds: float, step: float, last: int, starts: npt.NDArray[np.float64] | None
+) -> Iterator[tuple[float, float]]:
+    k = 0
+    while k <= last:
+        start, end = k * step, duration if k == last else k * step + seconds
+        if starts is not None:
+            begun = int(np.searchsorted(starts, start - 1e-6))
+            if begun == len(starts):
+                return
+            if starts[begun] >= end:  # on to the first segment that the next frame lies in
+                k = max(k + 1, min(last, math.ceil((starts[begun] - seconds) / step)))
+                continue
+        yield start, end
+        k += 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from dits_adapter._extras import PACKAGES
 from dits_adapter.errors import DITSError, MissingExtraError
 
-__all__ = ["error_line", "load_package"]
+__all__ = ["error_line", "load_package", "require_package"]
 
 _MODULES = {"pyav": "av", "decord": "decord", "torchcodec": "torchcodec.decoders"}
 
@@ -29,6 +30,13 @@ def load_package(decoder: str) -> Any:
         raise DITSError(
             f"{decoder} is installed but does not load ({error_line(error)}); choose another decoder."
         ) from error
+
+
+def require_package(decoder: str) -> None:
+    """Check that the package of a decoder is installed, without importing it; raises as `load_package`."""
+    name = _MODULES[decoder].partition(".")[0]
+    if find_spec(name) is None:
+        raise MissingExtraError(*PACKAGES[name], f"decoding video with {decoder}")
 
 
 def error_line(error: BaseException) -> str:

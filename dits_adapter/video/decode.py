@@ -12,7 +12,9 @@ colors differently at sharp edges (1 level on average).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -22,12 +24,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dits_adapter.errors import DITSError, VideoError
-from dits_adapter.video._frames import interval_middles
+from dits_adapter.video._frames import interval_middles, segment_spans
 from dits_adapter.video._index import read_frame_index
 from dits_adapter.video._packages import error_line
-from dits_adapter.video._readers import READERS, Decoder, Frame, FrameReader, usable_decoders
+from dits_adapter.video._reader import Decoder, Frame, FrameReader
+from dits_adapter.video._readers import READERS, usable_decoders
+from dits_adapter.video.limits import DecodeLimits
 
 __all__ = ["DecodedFrames", "Decoder", "Frame", "Video", "VideoInfo", "decode_frames", "probe"]
+
+
+_DEFAULT_LIMITS = DecodeLimits()
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class VideoInfo:
         fps: frames a second on average; they need not be evenly spaced.
         width, height: pixels of an upright frame.
         decoder: the decoder that read its first frame.
+        remark: what is wrong with the file's own times and was made up for: a clock that starts again, frames
+            that share their times, gaps; empty where nothing is.
     """
 
     path: str
@@ -48,6 +57,7 @@ class VideoInfo:
     width: int
     height: int
     decoder: str
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,9 @@ class DecodedFrames:
     decoder: str
 
 
-def probe(path: str | PathLike[str], decoder: Decoder = "auto") -> VideoInfo:
+def probe(
+    path: str | PathLike[str], decoder: Decoder = "auto", limits: DecodeLimits = _DEFAULT_LIMITS
+) -> VideoInfo:
     """Describe a video: read its packets and decode its first frame.
 
     Raises:
@@ -74,10 +86,10 @@ def probe(path: str | PathLike[str], decoder: Decoder = "auto") -> VideoInfo:
         InputError: no such decoder.
         MissingExtraError: the decoder asked for is not installed.
     """
-    with Video(path, decoder) as video:
+    with Video(path, decoder, limits) as video:
         first = video.frames_at([0.0])
         height, width = first.frames.shape[1:3]
-        return VideoInfo(video.path, video.duration, video.fps, width, height, first.decoder)
+        return VideoInfo(video.path, video.duration, video.fps, width, height, first.decoder, video.remark)
 
 
 def decode_frames(
@@ -86,6 +98,7 @@ def decode_frames(
     start: float = 0.0,
     end: float | None = None,
     decoder: Decoder = "auto",
+    limits: DecodeLimits = _DEFAULT_LIMITS,
 ) -> DecodedFrames:
     """Decode the frames on screen in the middles of n equal intervals of [start, end).
 
@@ -95,13 +108,15 @@ def decode_frames(
         start: seconds from the first frame.
         end: seconds from the first frame; None, or a time past the end, is the end of the video.
         decoder: `"auto"` is the first of PyAV, decord and torchcodec that can read the file.
+        limits: what the file may cost.
 
     Raises:
-        VideoError: the file is missing, empty, truncated, damaged, not a video, or shorter than `start`.
+        VideoError: the file is missing, empty, truncated, damaged, not a video, beyond the
+            limits, or shorter than `start`.
         InputError: n < 1, or not 0 <= start < end, or no such decoder.
         MissingExtraError: the decoder asked for is not installed.
     """
-    with Video(path, decoder) as video:
+    with Video(path, decoder, limits) as video:
         return video.frames(n, start, end)
 
 
@@ -114,15 +129,21 @@ class Video:
         path: the file, as given.
         duration: seconds from the start of the first frame to the end of the last.
         fps: frames a second on average.
+        remark: what is wrong with the file's own times and was made up for (see `VideoInfo`).
     """
 
-    def __init__(self, path: str | PathLike[str], decoder: Decoder = "auto") -> None:
+    def __init__(
+        self, path: str | PathLike[str], decoder: Decoder = "auto", limits: DecodeLimits = _DEFAULT_LIMITS
+    ) -> None:
         self.path = fspath(path)
+        self.limits = limits
         self._decoders = usable_decoders(decoder)
-        self._index = read_frame_index(self.path)
+        with _blaming(self.path):
+            self._index = read_frame_index(self.path, limits)
         self._reader: FrameReader | None = None
         self._failures: list[str] = []
         self.duration = self._index.duration
+        self.remark = self._index.remark
         self.fps = len(self._index.pts) / self._index.duration
 
     def __enter__(self) -> Video:
@@ -133,7 +154,8 @@ class Video:
 
     def _close(self) -> None:
         if self._reader is not None:
-            self._reader.close()
+            with suppress(Exception):  # one that failed may fail at this as well
+                self._reader.close()
             self._reader = None
 
     def another(self) -> Video:
@@ -166,7 +188,30 @@ class Video:
         if start >= self.duration:
             raise VideoError(self.path, f"lasts {self.duration:.2f} s, nothing to see from {start:.2f} s on")
         stop = self.duration if end is None else min(end, self.duration)
+        gaps = self._index.gaps
+        recorded = gaps.elapsed(start), gaps.elapsed(stop)
+        if len(gaps.starts) and recorded[0] < recorded[1]:
+            return self.frames_at(gaps.moments(interval_middles(*recorded, n)), transform=transform)
         return self.frames_at(interval_middles(start, stop, n), transform=transform)
+
+    def spans(
+        self, seconds: float | None = None, overlap: float = 0.0, limit: float = math.inf
+    ) -> Iterator[tuple[float, float]]:
+        """Yield the segments of the first `limit` seconds, without those in which no frame begins.
+
+        Args:
+            seconds: length of a segment; None for one segment that is the whole video.
+            overlap: seconds that neighboring segments share, less than `seconds`.
+            limit: seconds from the start after which the rest does not count.
+
+        Yields:
+            (start, end) of each segment, in seconds.
+
+        Raises:
+            InputError: a length that is not positive, or an overlap outside [0, seconds).
+        """
+        times = self._index.times
+        return segment_spans(min(self.duration, limit), seconds, overlap, starts=times)
 
     def frames_at(
         self, times: npt.ArrayLike, *, transform: Callable[[Frame], npt.NDArray[Any]] | None = None
@@ -196,6 +241,11 @@ class Video:
                     self._decoders.pop(0)
                     self._close()
                     break
+                if not frames and transform is None and frame.nbytes * len(numbers) > self.limits.memory:
+                    size = frame.nbytes * len(numbers) / 1e9
+                    raise VideoError(
+                        self.path, f"its {len(numbers)} frames take {size:.1f} GB, more than the limit allows"
+                    )
                 frames.append(frame if transform is None else transform(frame))
             else:
                 if len({frame.shape for frame in frames}) > 1:
@@ -206,6 +256,17 @@ class Video:
     def _decode(self, decoder: str, numbers: npt.NDArray[np.intp]) -> Iterator[Frame]:
         """Decode the frames of ascending numbers through the reader that is open, or a new one."""
         if self._reader is None:
-            self._reader = READERS[decoder](self.path, self._index)
+            self._reader = READERS[decoder](self.path, self._index, self.limits)
         self._reader.expect(numbers)
         yield from map(self._reader.frame, numbers.tolist())
+
+
+@contextmanager
+def _blaming(path: str) -> Iterator[None]:
+    """Turn any exception into one error of the file: what a damaged file makes a library raise has no end."""
+    try:
+        yield
+    except DITSError:
+        raise
+    except Exception as error:
+        raise VideoError(path, f"cannot be read ({type(error).__name__}: {error_line(error)})") from error

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from os import PathLike, fspath
 from typing import Any, Literal, TypeVar, overload
 
@@ -25,7 +25,9 @@ from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import EmbeddedClips, FloatArray, unit
 from dits_adapter.video._frames import segment_spans
 from dits_adapter.video._pooling import mean_pool
-from dits_adapter.video.decode import DecodedFrames, Decoder, Frame, Video
+from dits_adapter.video._reader import Decoder, Frame
+from dits_adapter.video.decode import DecodedFrames, Video
+from dits_adapter.video.limits import DecodeLimits
 
 __all__ = ["EncodedSegment", "OnError", "VideoEncoder"]
 
@@ -96,6 +98,7 @@ class VideoEncoder:
         frames: frames sampled a segment, part of the embedding space.
         decoder: the video decoder (see `decode.decode_frames`).
         limit: seconds from the start of a video after which the rest of it does not count.
+        limits: what one file may cost, None for the defaults; a file beyond them is refused as a damaged one is.
 
     Raises:
         InputError: frames < 1, or a limit that is not positive.
@@ -107,7 +110,13 @@ class VideoEncoder:
     """
 
     def __init__(
-        self, encoder: Encoder, *, frames: int = 12, decoder: Decoder = "auto", limit: float = math.inf
+        self,
+        encoder: Encoder,
+        *,
+        frames: int = 12,
+        decoder: Decoder = "auto",
+        limit: float = math.inf,
+        limits: DecodeLimits | None = None,
     ) -> None:
         if frames < 1:
             raise InputError(f"frames is {frames}; a segment needs at least one frame.")
@@ -117,6 +126,7 @@ class VideoEncoder:
         self.frames = frames
         self.decoder: Decoder = decoder
         self.limit = limit
+        self.limits = limits or DecodeLimits()
         self._name: str | None = None
         self._options: dict[str, Any] = {}
 
@@ -130,6 +140,7 @@ class VideoEncoder:
         frames: int | None = None,
         decoder: Decoder = "auto",
         limit: float = math.inf,
+        limits: DecodeLimits | None = None,
     ) -> VideoEncoder:
         """Load an encoder, or the one that an adapter was trained for.
 
@@ -140,6 +151,7 @@ class VideoEncoder:
             frames: frames sampled a segment, part of the embedding space; None for the adapter's, or 12.
             decoder: the video decoder (see `decode.decode_frames`).
             limit: seconds from the start of a video after which the rest of it does not count.
+            limits: what one file may cost; None for the defaults.
 
         Raises:
             ArtifactError: nothing loadable is there.
@@ -149,11 +161,13 @@ class VideoEncoder:
         adapter = find_adapter(id_or_path, revision)
         if adapter is None:
             loaded = load_encoder(id_or_path, revision=revision, device=device)
-            made = cls(loaded, frames=12 if frames is None else frames, decoder=decoder, limit=limit)
+            frames = 12 if frames is None else frames
+            made = cls(loaded, frames=frames, decoder=decoder, limit=limit, limits=limits)
         else:
             space = read_config(adapter).space
             loaded = load_encoder(find_encoder(adapter, space), revision=space.revision, device=device)
-            made = cls(loaded, frames=space.frames if frames is None else frames, decoder=decoder, limit=limit)
+            frames = space.frames if frames is None else frames
+            made = cls(loaded, frames=frames, decoder=decoder, limit=limit, limits=limits)
             space.require(made.space, mine=f"the adapter {fspath(id_or_path)}", theirs="this encoder of videos")
             if made.space.fingerprint == space.fingerprint:
                 made.space = space  # by the name that people know, not that of the folder inside a joint adapter
@@ -168,7 +182,13 @@ class VideoEncoder:
     @property
     def options(self) -> dict[str, Any]:
         """Options with which `from_pretrained(name_or_path, **options)` makes the same encoder."""
-        return {**self._options, "frames": self.frames, "decoder": self.decoder, "limit": self.limit}
+        return {
+            **self._options,
+            "frames": self.frames,
+            "decoder": self.decoder,
+            "limit": self.limit,
+            "limits": self.limits,
+        }
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._name is None:
@@ -257,15 +277,14 @@ class VideoEncoder:
         workers: int,
         on_error: OnError,
     ) -> Iterator[EncodedSegment]:
-        def plan(numbered: tuple[int, _Path]) -> list[_Task]:
+        def plan(numbered: tuple[int, _Path]) -> Iterator[_Task]:
             number, path = numbered
             try:
-                video = Video(path, self.decoder)
+                video = Video(path, self.decoder, self.limits)
             except VideoError as error:
-                return [_Task(number, error, [])]
-            spans = segment_spans(min(video.duration, self.limit), seconds, overlap)
-            starts = range(0, len(spans), _SPANS_PER_TASK)
-            return [_Task(number, video, spans[start : start + _SPANS_PER_TASK]) for start in starts]
+                return iter([_Task(number, error, [])])
+            spans = video.spans(seconds, overlap, self.limit)
+            return (_Task(number, video, few) for few in _in_groups(spans, _SPANS_PER_TASK))
 
         per_batch = max(1, batch_frames // self.frames)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
@@ -348,6 +367,11 @@ def _pool(embedded: EmbeddedClips) -> Iterator[tuple[FloatArray, FloatArray]]:
     frames = unit(embedded.frames)
     pooled = mean_pool(frames) if embedded.pooled is None else unit(embedded.pooled)
     yield from zip(pooled, frames, strict=True)
+
+
+def _in_groups(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
+    while group := list(islice(items, size)):
+        yield group
 
 
 def _in_order(

@@ -135,7 +135,7 @@ def embedded(
 
 
 def settle(session: IngestSession, results: Iterable[Result]) -> list[str]:
-    """Store what workers made, and return the files that have to be read again.
+    """Store the segments of the workers, and return the files that have to be read again.
 
     Their content was stored when the run began, so that no worker embedded it, and has been replaced since.
     """

@@ -57,9 +57,6 @@ class Network(nn.Module):
         return self.function(x, t)
 
 
-# --- Vanilla diffusion --------------------------------------------------------------------------------------
-
-
 @given(
     start=st.floats(0.001, 0.3),
     span=st.floats(0, 0.69),
@@ -189,9 +186,6 @@ def test_a_schedule_that_falls_is_refused():
         DiffusionConfig(width=WIDTH, beta_start=0.5, beta_end=0.1)
 
 
-# --- The fixed prior ----------------------------------------------------------------------------------------
-
-
 def test_the_prior_has_the_stated_variance_and_no_weights():
     adapter = FixedPriorAdapter(FixedPriorConfig(width=WIDTH, variance=0.3)).train()
     assert not list(adapter.parameters())
@@ -215,9 +209,6 @@ def test_the_prior_gives_a_query_the_same_vector_every_time():
     vectors = texts().numpy()
     np.testing.assert_allclose(adapter.adapt(vectors[2:3])[0], adapter.adapt(vectors)[2], atol=1e-6)
     assert not np.allclose(adapter.adapt(vectors), vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-
-
-# --- Adapters that see the video ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("condition", ["video", "both"])

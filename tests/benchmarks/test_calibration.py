@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.calibration import isotonic, judged, libraries, main, platt
+from benchmarks.calibration import collections, isotonic, main, measured, platt
 from benchmarks.clips.dataset import item_of, write_clip
 from benchmarks.clips.scenes import scenes
 from dits_adapter import DITSQueryEncoder, VideoEncoder
@@ -65,7 +65,7 @@ def vectors(videos: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_libraries_lack_the_share_that_is_asked_for() -> None:
     scores, labels = vectors(70, 0)
     for absent, share in ((0.0, 1.0), (0.5, 0.5), (1.0, 0.0)):
-        found = list(libraries(scores, labels, 30, absent))
+        found = list(collections(scores, labels, 30, absent))
         assert [hits.shape for hits, _ in found] == [(60 * HITS,)] * 2  # the last ten videos fill no library
         for hits, right in found:
             assert right.sum() <= 60 * share
@@ -75,9 +75,9 @@ def test_libraries_lack_the_share_that_is_asked_for() -> None:
 
 def test_both_methods_are_right_where_the_model_is() -> None:
     scores, labels = vectors(300, 1)
-    hits, right = map(np.concatenate, zip(*libraries(scores, labels, 100, 0.0), strict=True))
+    hits, right = map(np.concatenate, zip(*collections(scores, labels, 100, 0.0), strict=True))
     for method in (platt, isotonic):
-        loss, ece, *_ = map(float, judged(method(*vectors(300, 2))(hits, 100), right))
+        loss, ece, *_ = map(float, measured(method(*vectors(300, 2))(hits, 100), right))
         assert ece < 0.015
         assert loss < 0.2
 
@@ -94,5 +94,5 @@ def test_the_benchmark_prints_a_row_for_each_library_and_method(
         pairs.save(tmp_path / f"{split}.safetensors")
     assert main(["--adapter", "demo-linear", "--vectors", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("Fitted on 40 queries and 40 videos, judged on 40 queries of 40 other videos")
+    assert printed.startswith("Fitted on 40 queries and 40 videos, measured on 40 queries of 40 other videos")
     assert printed.count("Platt ") == printed.count("isotonic ") == 3  # a library of 30, in three mixtures

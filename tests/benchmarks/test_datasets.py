@@ -102,9 +102,6 @@ def test_the_other_list_of_1500_vatex_clips_is_noticed(tmp_path):
     assert "test_list.txt is another file than the published one" in deviation
 
 
-# --- look-alikes: every reader on its exact format, with videos ---
-
-
 def make_clips(folder, split, count, captions):
     clips = []
     for number in range(count):
@@ -192,8 +189,6 @@ def test_a_missing_file_is_named_with_its_source_and_the_other_form(tmp_path):
     with pytest.raises(DITSError, match="is no folder"):
         MSRVTT.check(tmp_path / "nowhere")
 
-
-# --- malformed files ---
 
 MSRVTT_JSON = {"videos": [], "sentences": [{"video_id": "video0", "caption": "a cat"}]}
 
@@ -315,9 +310,6 @@ def test_charades_descriptions_split_at_semicolons(tmp_path):
     assert loaded.labels.tolist() == [0, 0, 1]
 
 
-# --- finding videos ---
-
-
 def test_videos_are_found_at_any_depth_by_name_and_through_links(tmp_path):
     for name in ("deep/er/a.mp4", "b.AVI", "c.jpg", "elsewhere/d.webm", "e.", "f"):
         path = tmp_path / "root" / name if not name.startswith("elsewhere") else tmp_path / name
@@ -349,9 +341,6 @@ def test_an_annotation_file_may_lie_one_folder_deeper_but_not_twice(tmp_path, cl
     shutil.copytree(tmp_path / "Charades", tmp_path / "copy")
     with pytest.raises(DITSError, match=r"Charades_v1_test.csv is there twice"):
         DATASETS["charades"].load(tmp_path, "test")
-
-
-# --- records ---
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,6 @@ def test_the_two_differ_in_ties_only_which_count_against_us():
     assert judged(text, video, labels)[0] == pytest.approx(100 / 3, abs=1e-3)
 
 
-# --- from files ---
-
-
 @pytest.fixture
 def adapter(tiny_clip, tmp_path):
     torch.manual_seed(0)

@@ -212,9 +212,6 @@ def test_without_a_root_the_demo_makes_its_clips(tiny_clip, tmp_path, monkeypatc
     assert found.comparison.sizes == {"train": (15, 3), "validation": (10, 2), "test": (10, 2)}
 
 
-# --- an adapter that was trained elsewhere ---
-
-
 @pytest.fixture
 def joint(tiny_clip, tmp_path):
     """A joint artifact; its adapter moves texts, its head looks at some frames more than at others."""

@@ -56,19 +56,19 @@ def search(place, tmp_path, *arguments):
 def test_search_measures_every_way_and_leaves_nothing_behind(place, hasty, tmp_path, capsys):
     code, found = search(place, tmp_path, "--segments", "60", "40")
     assert code == 0
-    assert [library.segments for library in found.libraries] == [40, 60]
-    for library in found.libraries:
-        assert library.upload > 0
-        assert [kept.quantization for kept in library.kept] == ["none", "scalar", "binary"]
-        for kept in library.kept:
+    assert [collection.segments for collection in found.collections] == [40, 60]
+    for collection in found.collections:
+        assert collection.upload > 0
+        assert [kept.quantization for kept in collection.kept] == ["none", "scalar", "binary"]
+        for kept in collection.kept:
             assert kept.indexed == 0  # so few are searched without an index, and found
             assert set(kept.searches) == set(kept.calls) == {"plain", "adapted"}
             for rows in kept.searches.values():
                 assert [row.search for row in rows[:2]] == ["exact", "index"]
                 assert rows[0].recall == 1
             assert all(0 < p50 <= p99 for p50, p99 in kept.calls.values())
-        assert library.kept[0].searches["plain"][1].recall == 1
-        assert "index, not rescored" in [row.search for row in library.kept[1].searches["plain"]]
+        assert collection.kept[0].searches["plain"][1].recall == 1
+        assert "index, not rescored" in [row.search for row in collection.kept[1].searches["plain"]]
     printed = capsys.readouterr().out
     assert "**The vectors are generated**" in printed
     assert "## 60 segments" in printed
@@ -94,13 +94,13 @@ def test_kept_collections_are_taken_up(served, hasty, tmp_path, monkeypatch):
         store.client.delete(name, lost, wait=True)
     _, found = search(served, tmp_path, "--segments", "50", "--keep")
     assert drawn == [0, 1, 2, 1, 2]
-    assert found.libraries[0].upload > 0
+    assert found.collections[0].upload > 0
     with QdrantStore(served.location, name) as store:
         points, _ = store.client.scroll(name, limit=100, with_vectors=True)
         assert {point.id: (point.payload, point.vector[POOLED]) for point in points} == whole
     _, found = search(served, tmp_path, "--segments", "50")
     assert drawn == [0, 1, 2, 1, 2]
-    assert found.libraries[0].upload is None
+    assert found.collections[0].upload is None
     assert collections(served) == []
 
 

@@ -95,9 +95,6 @@ def test_a_bank_for_other_videos_is_refused():
         QBNorm(np.zeros((4, 2)), np.zeros((4, 3)))
 
 
-# --- what a scorer may look at ---
-
-
 def x_pool_head():
     """A head that weighs frames very unequally."""
     generator = torch.Generator().manual_seed(0)
@@ -162,9 +159,6 @@ def test_what_uses_other_queries_is_caught(name):
 def test_a_short_list_depends_on_the_other_videos():
     with pytest.raises(LeakError, match=r"left out|alone"):
         assert_blind(lambda t, v: BLIND["two-stage by maxsim"](t, v)[:], *made_up(0, 12, 12))
-
-
-# --- through Qdrant ---
 
 
 def stored_pairs(videos: int, frames: bool = True) -> tuple[Pairs, np.ndarray]:

@@ -284,6 +284,17 @@ class TestCommand:
         assert main(["calibrate", str(pairs), str(folder)]) == 0
         assert Artifact.load(folder).calibration is not None
 
+    def test_an_adapter_that_needs_the_video_has_no_probabilities(self, pairs, artifact, tmp_path, capsys):
+        from dits_adapter.adapters import DITSAdapter
+        from dits_adapter.sampler import SamplerConfig
+
+        adapter = DITSAdapter(SamplerConfig(width=32, depth=1, condition="both")).eval()
+        folder = replace(artifact, adapter=adapter).save(tmp_path / "paired")
+        before = (folder / "config.json").read_bytes()
+        assert main(["calibrate", str(pairs), str(folder)]) == 1
+        assert "depends on the video" in capsys.readouterr().err
+        assert (folder / "config.json").read_bytes() == before
+
     def test_what_is_refused(self, pairs, artifact, tmp_path, capsys):
         def refusal(*arguments):
             assert main(["calibrate", *map(str, arguments)]) == 1

@@ -241,9 +241,6 @@ def test_bad_arguments_are_refused():
         bootstrap([1, 2], level=95)
 
 
-# --- dits-adapter evaluate ---
-
-
 def saved(path, array):
     np.save(path, array)
     return str(path)

@@ -375,9 +375,6 @@ def test_an_index_is_built_when_asked_and_held_back_in_between(client: EdgeClien
         client.update_collection("videos", vectors_config={"vidoe": index["video"]})
 
 
-# --- threads, kills, full disks ---
-
-
 def test_threads_lose_nothing(client: EdgeClient) -> None:
     """Writers of points, payload and index, readers and one that keeps changing the collection, all at once."""
     client.create_collection("videos", {"video": COSINE})
@@ -622,9 +619,6 @@ def test_an_index_that_was_never_completed_is_swept_away(client: EdgeClient) -> 
     assert again.count("videos").count == POINTS
     assert not leftover.exists()
     again.close()
-
-
-# --- what is refused ---
 
 
 @pytest.mark.parametrize(

@@ -282,9 +282,6 @@ def test_an_overloaded_server_is_asked_again_and_one_that_refuses_is_not(
         assert asked >= 3
 
 
-# --- files that are gone ---
-
-
 def test_sync_deletes_what_is_gone_and_nothing_else(storage: Storage, library: Path, tmp_path: Path) -> None:
     elsewhere = write_video(tmp_path / "elsewhere" / "other.mp4", seed=50)
     beside = write_video(tmp_path / "library and more" / "beside.mp4", seed=51)

@@ -160,9 +160,6 @@ def test_test_videos_that_were_trained_on_are_noticed():
         compare(train, validation, leaky, rows=quick_rows("identity"), progress=False)
 
 
-# --- the rule behind the recommendation ---
-
-
 def row(name, family, test_ranks, validation_mrr):
     metrics = RetrievalMetrics.from_ranks(test_ranks)
     retrieval = Retrieval(metrics, {}, tuple(map(float, test_ranks)))
@@ -206,9 +203,6 @@ def test_captions_of_one_video_are_one_observation_for_the_rule():
     better = row("ridge", "linear", outcomes(100), 0.9)
     assert recommend([PLAIN, better], LABELS).name == "ridge"
     assert recommend([PLAIN, better], np.arange(200) // 100).name == "identity"
-
-
-# --- interrupted and taken up again ---
 
 
 def test_a_killed_comparison_goes_on_where_it_was(tmp_path, rotated, monkeypatch):
@@ -273,9 +267,6 @@ def test_an_adapter_that_needs_the_video_has_figures_but_no_time_of_a_query():
     assert Comparison.from_json(found.to_json()) == found
 
 
-# --- what the rows are ---
-
-
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 5), st.sampled_from([1.0, 2.0, 4.0]))
 def test_the_mlp_multiplies_as_often_as_dits(steps, depth, ratio):
@@ -320,9 +311,6 @@ def test_a_low_rank_map_starts_as_the_identity_and_moves_in_few_directions():
         adapter.up.normal_()
     moved = adapter(torch.tensor(unit)).detach().numpy() - unit
     assert np.linalg.matrix_rank(moved, tol=1e-5) == 2
-
-
-# --- the command ---
 
 
 def test_the_command_prints_the_table_and_keeps_everything(tmp_path, capsys):

@@ -23,7 +23,7 @@ from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training import distill as module
 from dits_adapter.training._loop import evaluate
 from dits_adapter.training.config import TrainingConfig
-from dits_adapter.training.distill import TRAJECTORY_WEIGHT, distill, follow, student_of
+from dits_adapter.training.distill import TRAJECTORY_WEIGHT, distill, student_of, trajectory_objective
 from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore:the .* test videos fix R@1")
@@ -184,7 +184,7 @@ def test_the_loss_is_contrast_and_distance_to_the_trajectory():
     right = torch.arange(5)
     contrast = -(logits.log_softmax(1)[right, right] + logits.log_softmax(0)[right, right]).mean() / 2
     apart = (1 - cosine(own[1], path[5])).mean() / 2 + (1 - cosine(own[2], path[10])).mean() / 2
-    loss = follow(teacher)(student, text, video, right, torch.tensor(20.0, dtype=torch.float64))
+    loss = trajectory_objective(teacher)(student, text, video, right, torch.tensor(20.0, dtype=torch.float64))
     torch.testing.assert_close(loss, contrast + TRAJECTORY_WEIGHT * apart, rtol=1e-5, atol=0)
     loss.backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())

@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pytest
 
+from dits_adapter.adapters import DITSAdapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
+from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training._initial import LEARNING_RATES
 from dits_adapter.training._loop import evaluate
 from dits_adapter.training.config import Recipe
@@ -67,6 +69,11 @@ def test_few_validation_videos_are_said_and_give_no_probabilities(tmp_path):
     with pytest.warns(UserWarning, match="gets no probabilities: 10 held-out videos are too few"):
         assert run(tmp_path / "few.safetensors", tmp_path / "adapter", adapter="ridge") == 0
     assert Artifact.load(tmp_path / "adapter").calibration is None
+
+
+def test_an_adapter_that_needs_the_video_gets_no_probabilities():
+    config = SamplerConfig(width=WIDTH, depth=1, condition="both")
+    assert calibrate(DITSAdapter(config).eval(), gap_pairs(60, 2)) is None
 
 
 def test_the_recorded_figures_are_those_of_the_saved_weights(cache, tmp_path):

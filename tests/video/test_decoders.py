@@ -59,7 +59,7 @@ def test_frames_that_nobody_needs_are_not_decoded(tmp_path, monkeypatch):
 
 
 class BrokenReader:
-    def __init__(self, path, index):
+    def __init__(self, path, index, limits):
         pass
 
     def expect(self, numbers):

@@ -38,7 +38,7 @@ def test_impossible_intervals_are_refused(start, end, n):
 def test_segments_cover_the_video_with_the_overlap_asked_for(duration, seconds, share):
     overlap = share * seconds
     step = seconds - overlap
-    spans = segment_spans(duration, seconds, overlap)
+    spans = list(segment_spans(duration, seconds, overlap))
     assert spans[0][0] == 0
     assert spans[-1][1] == duration
     for (start, end), (later, _) in pairwise(spans):
@@ -63,7 +63,7 @@ def test_segments_cover_the_video_with_the_overlap_asked_for(duration, seconds, 
     ],
 )
 def test_segments_by_hand(duration, seconds, overlap, spans):
-    assert segment_spans(duration, seconds, overlap) == [pytest.approx(span) for span in spans]
+    assert list(segment_spans(duration, seconds, overlap)) == [pytest.approx(span) for span in spans]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A Qdrant collection as its readers see it: checked, and pinned to what its alias meant when it was opened.
+"""Qdrant collection for its readers: checked, and pinned to the target of its alias at opening.
 
 Its methods are plans (`_requests`), which `QdrantStore` and `AsyncQdrantStore` follow alike.
 """
@@ -45,19 +45,19 @@ class QdrantCollection:
     """A collection, checked when it is first read.
 
     Args:
-        location: where the collection is, for messages.
-        name: of the collection, or an alias.
+        location: place of the collection, for messages.
+        name: name of the collection, or an alias.
         space, vector, video_field, trust_foreign, tenant: as `QdrantStore`.
-        takes_params: whether this Qdrant knows search parameters; qdrant-client's local mode does not.
+        takes_params: True where this Qdrant knows search parameters; qdrant-client's local mode does not.
 
     Attributes:
         target: the collection that the name meant when it was last looked up.
-        opened: its space, once it was checked.
-        cosine: whether scores are cosines; likewise.
-        descending: whether a higher score is a nearer one; likewise.
-        has_metadata: whether this package made it; likewise.
-        has_frames: whether it keeps frame vectors; likewise.
-        quantized: whether it is searched by quantized vectors; likewise.
+        opened: embedding space of the collection, once it was checked.
+        cosine: True where scores are cosines; likewise.
+        descending: True where a higher score is a nearer one; likewise.
+        has_metadata: True where this package made the collection; likewise.
+        has_frames: True where the collection has frame vectors; likewise.
+        quantized: True where searches use quantized vectors; likewise.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class QdrantCollection:
         self._tenant_checked = True
 
     def following(self, plan: Callable[[], RequestPlan[T]]) -> RequestPlan[T]:
-        """Follow a plan, and again where the collection that the alias meant is gone and it means another one."""
+        """Run a plan, and repeat it where the alias has moved to another collection meanwhile."""
         try:
             return (yield from plan())
         except (UnexpectedResponse, grpc.RpcError) as error:
@@ -213,7 +213,7 @@ class QdrantCollection:
         Args:
             request: the segments.
             offset: the id at which the page begins; None for the first.
-            read: how many segments the pages before had.
+            read: number of segments of the earlier pages.
         """
         yield from self.opening()
         names = [self.vector] if request.vectors else []

@@ -43,7 +43,7 @@ class Connection:
 
     Attributes:
         location: the same, for messages.
-        remote: whether it is a server, through a connection of our own or somebody else's.
+        remote: True for a server, through a connection of the package or of the caller.
         folder: folder of its files, if they are ours to open; None otherwise.
         place: equal for connections to the same Qdrant, as far as can be told: a server may have several
             addresses.
@@ -147,14 +147,14 @@ class Connection:
         self._client = self._connect()
 
     def translate_errors(self) -> AbstractContextManager[None]:
-        """Turn what the client raises into a StoreError that says what to do."""
+        """Turn errors of the client into a `StoreError` that names the remedy."""
         return translate_errors(self.location)
 
     def run(self, plan: RequestPlan[T], *, patience: float | None = None) -> T:
         """Make the requests of a plan, again where the server is away for a moment, and return its result.
 
         Args:
-            plan: its requests may be made twice.
+            plan: requests that may be made twice.
             patience: seconds for which each is repeated; by default `SEARCH_PATIENCE`.
 
         Raises:

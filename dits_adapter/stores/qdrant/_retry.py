@@ -30,13 +30,13 @@ PATIENCE = 60
 """Seconds for which writes are tried again while the server restarts or is overloaded."""
 
 SEARCH_PATIENCE = 3
-"""Seconds likewise for searches: somebody waits for the answer, and a cluster has another node for it."""
+"""Seconds for which searches are tried again: few, since a user waits and a cluster has another node."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 """Seconds before the first repetition, doubled from one to the next, up to the longest."""
 
 _OVERLOADED = (408, 429, 502, 503, 504)
-"""HTTP answers of a server, or of what stands before it, that may be another a moment later."""
+"""HTTP statuses of a server, or of a proxy before it, that may pass within a moment."""
 
 _INCOMPLETE = re.compile(
     r"status: (Unavailable|DeadlineExceeded)|transport error|consensus operation|active replica"
@@ -58,7 +58,7 @@ class RetryPolicy:
     """Pauses between repetitions of one request, to a server that is away, restarts or is overloaded.
 
     Args:
-        location: of the server, for the log.
+        location: location of the server, for the log.
         seconds: for which it is repeated.
     """
 
@@ -91,7 +91,7 @@ def _passes(error: Exception) -> bool:
 
 @contextmanager
 def translate_errors(location: str) -> Iterator[None]:
-    """Turn what the client raises into a StoreError that says what to do."""
+    """Turn errors of the client into a `StoreError` that names the remedy."""
     try:
         yield
     except (ResponseHandlingException, JSONDecodeError) as error:

@@ -108,7 +108,7 @@ def read_filter(request: ReadRequest, vector: str, *, failures: bool) -> models.
     Args:
         request: the ids or values.
         vector: that points have which nothing else chooses.
-        failures: whether the collection may have points of failures, which are no segments.
+        failures: True where the collection may have points of failures, which are no segments.
     """
     chosen: list[models.Condition]
     if request.ids is not None:

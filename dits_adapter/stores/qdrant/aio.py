@@ -111,11 +111,11 @@ class AsyncQdrantStore:
         return await self._run(searching(self._collection, query_vectors, request))
 
     async def count(self) -> int:
-        """Return how many segments the collection holds."""
+        """Return the number of segments in the collection."""
         return await self._run(self._collection.counting())
 
     async def count_videos(self) -> int:
-        """Return how many videos the collection holds whole, as `VideoStore.count_videos`."""
+        """Return the number of whole videos, as `VideoStore.count_videos`."""
         return await self._run(self._collection.counting_videos())
 
     async def _run(self, plan: RequestPlan[T]) -> T:

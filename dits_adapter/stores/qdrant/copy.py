@@ -141,12 +141,12 @@ def _point(record: models.Record) -> models.PointStruct:
     )
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(source: Any, target: Any) -> bool:
     """Compare two payloads; a server may read a decimal number back as the next float to it."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-12)
-    return bool(one == other)
+    if isinstance(source, dict) and isinstance(target, dict):
+        return source.keys() == target.keys() and all(_same(value, target[key]) for key, value in source.items())
+    if isinstance(source, list) and isinstance(target, list):
+        return len(source) == len(target) and all(map(_same, source, target))
+    if isinstance(source, float) and isinstance(target, float):
+        return math.isclose(source, target, rel_tol=1e-12)
+    return bool(source == target)

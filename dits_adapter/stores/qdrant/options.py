@@ -61,7 +61,7 @@ class CollectionOptions(BaseModel):
     write_consistency: int = Field(default=1, ge=1)
 
     def require_one_copy(self, location: str) -> None:
-        """Refuse what only a server can do.
+        """Refuse options that only a server has.
 
         Raises:
             InputError: several shards, or replicas.

@@ -44,7 +44,7 @@ def measure_recall(store: QdrantStore, queries: NDArray[np.floating], *, limit: 
     Args:
         store: the collection, on a server or in a folder; memory is searched exactly.
         queries: (n, d), as they would be searched with: plain and adapted queries differ in their recall.
-        limit: how many nearest segments are to be found.
+        limit: number of nearest segments to find.
 
     Raises:
         InputError: no queries, or a store in memory.
@@ -105,6 +105,6 @@ def _row(
     exact: Sequence[set[models.ExtendedPointId]],
     times: list[float],
 ) -> Recall:
-    shares = [len(ids & wanted) / max(1, len(wanted)) for ids, wanted in zip(hits, exact, strict=True)]
+    shares = [len(ids & nearest) / max(1, len(nearest)) for ids, nearest in zip(hits, exact, strict=True)]
     p50, p99 = np.percentile(times, (50, 99))
     return Recall(name, float(np.mean(shares)), float(p50), float(p99))

@@ -66,7 +66,7 @@ class QdrantStore(VideoStore):
         location: a server's URL, a folder (Qdrant's engine in this process), ":memory:", or a `QdrantClient` of
             your own, which is used as it is and never closed. For a URL the API key comes from the environment
             variable QDRANT_API_KEY.
-        collection: its name, or an alias.
+        collection: name of the collection, or an alias.
         space: the embedding space of the queries; if given, a collection of another one is refused when it is
             opened.
         vector: the vector that is searched; "" is the unnamed one.
@@ -146,7 +146,7 @@ class QdrantStore(VideoStore):
 
     @property
     def client(self) -> QdrantBase:
-        """The Qdrant client behind the store, for whatever this class does not offer.
+        """Qdrant client behind the store, for operations that this class does not offer.
 
         For a folder it is an `EdgeClient`, which has the methods of a `QdrantClient` that make sense there.
 
@@ -157,7 +157,7 @@ class QdrantStore(VideoStore):
 
     @property
     def collection(self) -> str:
-        """Name of the collection itself, once it is known what an alias means."""
+        """Name of the collection behind `name`, once an alias is resolved."""
         return self._collection.target
 
     @property
@@ -171,7 +171,7 @@ class QdrantStore(VideoStore):
         return self._connection.place
 
     def translate_errors(self) -> AbstractContextManager[None]:
-        """Turn errors of the client into a StoreError that says what to do."""
+        """Turn errors of the client into a `StoreError` that names the remedy."""
         return self._connection.translate_errors()
 
     def with_retry(self, request: Callable[[], T]) -> T:
@@ -215,9 +215,9 @@ class QdrantStore(VideoStore):
         """Check the collection, once, and return the embedding space that it is searched in.
 
         Raises:
-            StoreError: it is missing, is foreign and not trusted, has no vector of the name asked for, or keeps
+            StoreError: the collection is missing, is foreign and not trusted, has no such vector, or keeps
                 tenants apart and none is given.
-            SpaceMismatchError: it is of another space, or of another width, than the queries.
+            SpaceMismatchError: the collection is of another space, or of another width, than the queries.
         """
         return self._connection.run(self._collection.opening())
 
@@ -225,14 +225,14 @@ class QdrantStore(VideoStore):
         """Make the collection with its metadata; one that exists must be the same.
 
         Args:
-            metadata: how its vectors are made.
-            options: how a server or a folder keeps a new collection; `CollectionOptions`.
+            metadata: description of how the vectors are made.
+            options: options of a new collection, `CollectionOptions`.
 
         Raises:
             InputError: segments that cannot be cut, or options that the place has not: memory has none, a folder
                 no shards and replicas.
             SpaceMismatchError: the collection, or the queries' `space`, is of another space.
-            StoreError: it exists, cut in other segments, kept otherwise or foreign; or it cannot be created.
+            StoreError: the collection exists with other segments or options, is foreign, or cannot be created.
         """
         if self.space is not None:
             self.space.require(metadata.space, mine="the query", theirs="the videos to be stored")
@@ -294,7 +294,7 @@ class QdrantStore(VideoStore):
                 )
 
     def _index_payload(self, metadata: CollectionMetadata) -> None:
-        """Make what is missing of the indexes that ingestion and filters need."""
+        """Create the missing payload indexes of ingestion and filters."""
         fields: dict[str, Any] = {"video_id": models.UuidIndexParams(type=models.UuidIndexType.UUID)}
         fields["path"] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)
         fields[FAILURE] = fields["path"]
@@ -352,7 +352,7 @@ class QdrantStore(VideoStore):
             self.client.update_collection(self.collection, optimizers_config=diff)
 
     def finish(self) -> None:
-        """Index what was written since the last time. A server does that by itself; in a folder, ingestion does.
+        """Index the points that were written since the last call; a server indexes by itself, a folder here.
 
         Raises:
             StoreError: too little free space: the new index lies beside the old one until it is complete.
@@ -388,11 +388,11 @@ class QdrantStore(VideoStore):
                 return
 
     def count(self) -> int:
-        """Return how many segments the collection holds."""
+        """Return the number of segments in the collection."""
         return self._connection.run(self._collection.counting())
 
     def count_videos(self) -> int:
-        """Return how many videos the collection holds whole; a foreign collection has one a segment."""
+        """Return the number of whole videos; in a foreign collection each segment counts as one."""
         return self._connection.run(self._collection.counting_videos())
 
     def _require_tenant(self) -> None:

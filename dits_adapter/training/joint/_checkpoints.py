@@ -1,4 +1,4 @@
-"""Checkpoints of a joint training: which run they belong to, and which is the last complete one."""
+"""Checkpoints of a joint training: the run that they belong to, and the last complete one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
 
     Args:
         folder: made if it does not exist.
-        run: what a resumed run must share with this one; "processes" is their number.
+        run: facts that a resumed run must share; "processes" is the number of processes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with write_atomically(folder / _RUN) as part:
@@ -29,7 +29,7 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
 
 
 def last_checkpoint(folder: Path, run: dict[str, Any]) -> Path | None:
-    """Return the last complete checkpoint of this run, None where there is none.
+    """Return the last complete checkpoint of a run; None where none is complete.
 
     Raises:
         DITSError: the checkpoints are of another run.

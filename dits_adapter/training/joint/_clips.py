@@ -33,12 +33,12 @@ def read_clip(video: str, frames: int, transform: _Transform) -> NDArray[Any]:
 def find_failures(
     videos: Sequence[str], frames: int, read: ReadClip = read_clip, *, workers: int = 4, progress: bool = True
 ) -> list[VideoError]:
-    """Decode every video once and return the errors, before hours of training have been spent.
+    """Decode every video once, before the training, and return the errors.
 
     Args:
         videos: files.
         frames: frames a clip.
-        read: how a file is decoded.
+        read: function that decodes a file.
         workers: threads.
         progress: show a progress bar.
     """
@@ -68,7 +68,7 @@ class ClipLoader:
     Attributes:
         frames: frames a clip.
         image_processor: that of the CLIP.
-        read: how a file is decoded.
+        read: function that decodes a file.
     """
 
     frames: int

@@ -29,7 +29,7 @@ def random_crop(frame: Frame, size: int, key: Sequence[int], flip: bool) -> Fram
         frame: (h, w, 3) uint8 RGB.
         size: side of the result in pixels.
         key: non-negative seeds.
-        flip: whether to flip at random; not where captions speak of left and right.
+        flip: flip at random; turn off where captions mention left and right.
 
     Returns:
         (size, size, 3) uint8.
@@ -78,7 +78,7 @@ class TrainingDataset(Dataset[dict[str, Any]]):
         epochs: passes over the pairs.
         batch_size: pairs a step, over all processes.
         flip: see `random_crop`.
-        seed: of order and crops.
+        seed: seed of order and crops.
 
     Raises:
         InputError: fewer pairs than a batch.

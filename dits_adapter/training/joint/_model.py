@@ -24,7 +24,7 @@ def _gather(tensor: Tensor) -> Tensor:
 
 
 class JointModel(nn.Module):
-    """CLIP, X-Pool head and adapter with the loss of a whole batch, as the Trainer wants it.
+    """Model of CLIP, X-Pool head and adapter, whose output is the loss of a whole batch.
 
     Every process embeds its share of the batch and compares its texts with the videos of all; the loss, on each
     process the same, is that of the whole batch. The mean of its gradients over the processes, which is what
@@ -51,7 +51,7 @@ class JointModel(nn.Module):
             input_ids: tokens, (b, tokens).
             attention_mask: likewise.
             pixels: frames, (b, f, 3, size, size).
-            video: which video each pair belongs to, (b,).
+            video: video of each pair, (b,).
         """
         tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
         text = self.clip.get_text_features(**tokens).pooler_output.to(self.clip.logit_scale.dtype)

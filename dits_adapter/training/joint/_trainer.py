@@ -39,7 +39,7 @@ class JointTrainer(Trainer):
     Args:
         clip: the encoder, whose model is trained.
         validation: pairs whose videos are the evaluation dataset.
-        options: of the Trainer.
+        options: options of the Trainer.
     """
 
     def __init__(self, *, clip: Clip, validation: Captions, **options: Any) -> None:
@@ -159,7 +159,7 @@ def collate(tokenizer: PreTrainedTokenizerBase, items: list[dict[str, Any]]) -> 
 
 
 def joint_optimizer(model: JointModel, recipe: JointRecipe) -> torch.optim.Optimizer:
-    """Return AdamW in two groups, CLIP and the rest, each with its rate; as in X-Pool, everything decays."""
+    """Return AdamW in two groups, CLIP and the rest, each with its rate; as in X-Pool, all parameters decay."""
     groups = [
         {"params": list(model.clip.parameters()), "lr": recipe.clip_learning_rate},
         {"params": [*model.xpool.parameters(), *model.adapter.parameters()], "lr": recipe.learning_rate},

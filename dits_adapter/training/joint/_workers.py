@@ -13,7 +13,7 @@ __all__ = ["end_with_parent", "worker_context"]
 
 
 def end_with_parent(worker: int) -> None:
-    """End this process once the one that trains is gone, even if killed; a `worker_init_fn` of a DataLoader.
+    """End this process once the training process is gone, even if killed; a `worker_init_fn` of a DataLoader.
 
     A DataLoader's own watch looks at the parent's id, which for a worker of a fork server is the server's.
     """

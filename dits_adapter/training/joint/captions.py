@@ -1,4 +1,4 @@
-"""Captions of video files: what joint training learns from."""
+"""Captions of video files, the pairs of joint training."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Captions:
         return cls(tuple(video.path for video in file.iter_videos()), texts, np.asarray(labels, np.int64))
 
     def of_videos(self, rows: Iterable[int]) -> Captions:
-        """Return the pairs of the given videos only."""
+        """Return the pairs of some videos only."""
         chosen = set(rows)
         return Captions.of(
             (self.videos[label], text)
@@ -62,7 +62,7 @@ class Captions:
         )
 
     def digest(self) -> str:
-        """Return a SHA-256 of the texts and of which of them share a video; the names of files play no part."""
+        """Return a SHA-256 of the texts and of their grouping by video, independent of file names."""
         content = json.dumps([self.texts, self.labels.tolist()])
         return hashlib.sha256(content.encode()).hexdigest()
 

@@ -81,10 +81,10 @@ def train_joint(
         recipe: the optimization.
         out: folder of the artifact; one that is there is replaced.
         encoder: the CLIP to start from: folder, bundled name or hub id.
-        dataset: what the pairs are, for the artifact's record.
+        dataset: name of the pairs, for the artifact's record.
         validation: pairs of other videos, to choose the checkpoint; by default a share of the videos is held out.
         revision: hub revision of the encoder.
-        read: how clips are decoded.
+        read: function that decodes clips.
         log_dir: folder for TensorBoard event files.
         progress: show progress bars.
 
@@ -192,7 +192,7 @@ def train_joint(
 
 
 def _initial_model(clip: Clip, recipe: JointRecipe) -> JointModel:
-    """Return the model before training, all of whose weights learn.
+    """Build the model before training; all of its weights are trained.
 
     Raises:
         InputError: an adapter that can be trained in frozen mode only.
@@ -213,7 +213,7 @@ def _initial_model(clip: Clip, recipe: JointRecipe) -> JointModel:
 def _without_failures(
     captions: Captions, recipe: JointRecipe, read: ReadClip, state: PartialState, progress: bool
 ) -> Captions:
-    """Leave out the videos that cannot be decoded, with a warning; the processes share the check."""
+    """Leave out the videos that cannot be decoded, with a warning; the check is shared by the processes."""
     mine = captions.videos[state.process_index :: state.num_processes]
     shown = progress and state.is_main_process
     errors = find_failures(mine, recipe.frames, read, workers=recipe.workers, progress=shown)

@@ -31,7 +31,7 @@ _DONE = models.UpdateResult(operation_id=None, status=models.UpdateStatus.COMPLE
 
 
 class EdgeClient(QdrantBase):
-    """The collections of a folder. One process at a time has it open; its threads may do whatever they like.
+    """Client of the collections of a folder, which one process at a time has open, with any number of threads.
 
     Methods take and return what those of `QdrantClient` do; those that are missing raise NotImplementedError.
     Whatever a folder cannot do (sparse vectors, shards, replicas, aliases) is refused by its name.
@@ -49,7 +49,7 @@ class EdgeClient(QdrantBase):
         self._folder = EdgeFolder(folder)
 
     def close(self, **kwargs: Any) -> None:
-        """Write down what is left and let others in; waits for requests of other threads."""
+        """Flush all writes and release the folder, after the requests of other threads."""
         self._folder.close()
 
     def info(self) -> models.VersionInfo:
@@ -181,7 +181,7 @@ class EdgeClient(QdrantBase):
         return self._write(collection_name, operation)
 
     def optimize(self, collection_name: str) -> bool:
-        """Index what was written since the last time, and drop what was deleted; searches go on meanwhile.
+        """Index the points written since the last call, and drop deleted points; searches go on meanwhile.
 
         Returns:
             Whether there was anything to do. Below the collection's `indexing_threshold` there is not: a few
@@ -384,11 +384,13 @@ class EdgeClient(QdrantBase):
         self,
         collection_name: str,
         groups: dict[str | int, list[models.ScoredPoint]],
-        wanted: models.WithPayloadInterface,
+        selection: models.WithPayloadInterface,
     ) -> dict[str | int, list[models.ScoredPoint]]:
         ids = list({point.id for points in groups.values() for point in points})
         payloads = (
-            {record.id: record.payload for record in self.retrieve(collection_name, ids, wanted)} if wanted else {}
+            {record.id: record.payload for record in self.retrieve(collection_name, ids, selection)}
+            if selection
+            else {}
         )
         return {
             value: [point.model_copy(update={"payload": payloads.get(point.id)}) for point in points]
@@ -413,8 +415,8 @@ def _reject_options(options: Mapping[str, Any], **more: Any) -> None:
         raise InputError(f"a folder takes no {', '.join(refused)}; a Qdrant server does.")
 
 
-def _names(wanted: bool | Sequence[str]) -> bool | list[str]:
-    return wanted if isinstance(wanted, bool) else list(wanted)
+def _names(selection: bool | Sequence[str]) -> bool | list[str]:
+    return selection if isinstance(selection, bool) else list(selection)
 
 
 def _chosen(selector: Any) -> edge.Filter | list[edge.PointId]:

@@ -96,7 +96,7 @@ class EdgeCollection:
         self.shard = edge.EdgeShard.load(str(self.folder), converted)
 
     def close(self) -> None:
-        """Write down what is left, and close the shard once no thread uses it."""
+        """Flush all writes, and close the shard once no thread uses it."""
         with self.inside(alone=True):
             self._closed = True
             self.shard.flush()

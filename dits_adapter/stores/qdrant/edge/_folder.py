@@ -43,7 +43,7 @@ _RESERVE = 64 << 20
 killed on the spot: better to stop a little earlier, with a sentence. A server keeps as much free for its log."""
 
 _FORBIDDEN = '<>:"/\\|?*'
-"""In names of collections, as on a server, and with it on every file system."""
+"""Characters forbidden in names of collections: those of a server, which cover all file systems."""
 
 
 def is_store(folder: Path) -> bool:
@@ -52,13 +52,13 @@ def is_store(folder: Path) -> bool:
 
 
 class EdgeFolder:
-    """The collections of a folder. One process at a time has it open; its threads may do whatever they like.
+    """Folder of collections, which one process at a time has open, with any number of threads.
 
     Args:
         folder: made if it is missing.
 
     Attributes:
-        path: of the folder.
+        path: path of the folder.
 
     Raises:
         StoreError: another process has it open, or it cannot be written to.
@@ -90,7 +90,7 @@ class EdgeFolder:
     def close(
         self,
     ) -> None:
-        """Write down what is left and let others in; waits for what other threads have under way."""
+        """Flush all writes and release the folder, after the operations of other threads."""
         with self._guard:
             self._closed = True
             while self._open:
@@ -178,7 +178,7 @@ class EdgeFolder:
 
     @contextmanager
     def translate_errors(self, name: str) -> Iterator[None]:
-        """Turn errors of the engine into a StoreError that says what to do.
+        """Turn errors of the engine into a `StoreError` that names the remedy.
 
         The engine raises bare Exceptions, and where it panics something that is derived from BaseException only.
         """

@@ -33,9 +33,9 @@ def find_groups(
         query: answers queries.
         request: the search for points, with its limit.
         group_by: payload field whose values are the groups.
-        limit: how many groups.
-        group_size: how many points of each.
-        ascending: whether a lower score is a nearer one.
+        limit: number of groups.
+        group_size: number of points of each group.
+        ascending: True where a lower score is a nearer one.
     """
     condition = request.filter
 
