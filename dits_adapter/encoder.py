@@ -74,10 +74,7 @@ class DITSQueryEncoder:
     """
 
     def __init__(self, backend: Backend, *, strength: float = 1.0, on_mismatch: OnMismatch = "raise") -> None:
-        if not 0 <= strength <= 1:
-            raise InputError(f"strength is {strength}; it goes from 0 (plain CLIP) to 1 (fully adapted).")
-        if on_mismatch not in ("raise", "warn", "bypass"):
-            raise InputError(f'on_mismatch is {on_mismatch!r}; it is one of "raise", "warn" and "bypass".')
+        _check_options(strength, on_mismatch)
         self.strength = strength
         self.on_mismatch: OnMismatch = on_mismatch
         self._backend = backend
@@ -127,6 +124,7 @@ class DITSQueryEncoder:
         """
         if backend not in ("auto", "torch", "onnx"):
             raise InputError(f'backend is {backend!r}; it is "auto", "torch" or "onnx".')
+        _check_options(strength, on_mismatch)  # before anything is downloaded
         options: dict[str, Any] = {
             "backend": backend,
             "encoder": None if encoder is None else absolute_name(encoder),
@@ -402,6 +400,13 @@ class DITSQueryEncoder:
             )
 
 
+def _check_options(strength: float, on_mismatch: str) -> None:
+    if not 0 <= strength <= 1:
+        raise InputError(f"strength is {strength}; it goes from 0 (plain CLIP) to 1 (fully adapted).")
+    if on_mismatch not in ("raise", "warn", "bypass"):
+        raise InputError(f'on_mismatch is {on_mismatch!r}; it is one of "raise", "warn" and "bypass".')
+
+
 def _restore(cls: type[DITSQueryEncoder], name: str, options: dict[str, Any]) -> DITSQueryEncoder:
     return cls.from_pretrained(name, **options)
 
@@ -445,7 +450,7 @@ def _plain(source: EncoderSource, device: str) -> Backend:
     warnings.warn(
         f"{source.name} is an encoder without an adapter: its queries are encoded as plain CLIP. "
         "Train an adapter for it with: dits-adapter train",
-        stacklevel=4,
+        stacklevel=5,  # _backend, from_pretrained and its decorator lie between
     )
     encoder = source.load(device)
     space = EmbeddingSpace.of(encoder)

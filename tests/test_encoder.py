@@ -277,3 +277,17 @@ def test_a_bare_clip_is_plain_and_says_so(tiny_clip):
         encoder = DITSQueryEncoder.from_pretrained(tiny_clip)
     assert np.array_equal(encoder.encode_query(TEXTS), encoder.encode_document(TEXTS))
     assert encoder.space == EmbeddingSpace.of(load_encoder(tiny_clip))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"), [({"strength": 2}, "strength is 2"), ({"on_mismatch": "no"}, "'no'")]
+)
+def test_a_wrong_option_is_refused_before_anything_is_loaded(option, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        DITSQueryEncoder.from_pretrained(tmp_path / "not there", **option)
+
+
+def test_the_warning_of_a_bare_clip_points_at_the_caller(tiny_clip):
+    with pytest.warns(UserWarning, match="without an adapter") as caught:
+        DITSQueryEncoder.from_pretrained(tiny_clip)
+    assert caught[0].filename == __file__

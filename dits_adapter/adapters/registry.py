@@ -160,6 +160,11 @@ def fresh_adapter(name: str, width: int, options: Mapping[str, Any] | None = Non
         raise InputError(f"adapter {name!r} is fitted in closed form; trained are {trained}.")
     if fixed := sorted({"width", *entry.fixed} & (options or {}).keys()):
         raise InputError(f"options of {name}: {', '.join(fixed)} cannot be chosen.")
+    known = entry.adapter.Config.model_fields.keys() - {"width", *entry.fixed}
+    if unknown := (options or {}).keys() - known:  # which a pydantic model passes over, unless it forbids them
+        raise InputError(
+            f"options of {name}: there is no {min(unknown)!r}; there are {', '.join(sorted(known)) or 'none'}."
+        )
     try:
         config = entry.adapter.Config.model_validate({**(options or {}), **entry.fixed, "width": width})
     except ValidationError as error:

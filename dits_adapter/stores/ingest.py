@@ -115,8 +115,9 @@ def ingest(
         The report. A file that gives no frames is in its `failed`, and never stops the run.
 
     Raises:
-        InputError: a path that does not exist, impossible segments, or a folder to `sync` that has no video in
-            it, while videos are stored from there: it looks like a disk that is not mounted.
+        InputError: a path that does not exist, impossible segments, options for a store that has none, or a folder
+            to `sync` that has no video in it, while videos are stored from there: it looks like a disk that is not
+            mounted.
         SpaceMismatchError: the collection is of another embedding space than the encoder.
         StoreError: the store cannot be reached, read or written, or fails on the way. What was stored stays, and
             the next run goes on from there.
@@ -151,6 +152,8 @@ def ingesting(
     """
     started = time.monotonic()
     options = from_keywords(IngestOptions, options, keywords)
+    if options.store_options is not None and not store.capabilities.options:
+        raise InputError(f"the store at {store.location} has no options for a new collection; leave them out.")
     report = IngestReport()
     roots = absolute(paths)
     files = find_videos(roots, report)

@@ -48,6 +48,8 @@ def open_store(location: str | PathLike[str], collection: str = "videos", **opti
         InputError: a scheme that is not registered, or an option that the store has not.
         MissingExtraError: the database's client is not installed.
     """
+    if not isinstance(location, (str, PathLike)):
+        raise InputError(f"location is a {type(location).__name__}; it is an address or a folder.")
     address = os.fspath(location)
     match = re.match(r"([a-z][a-z0-9+.-]*)://", address, re.IGNORECASE)
     opener = _openers.get(match[1].lower() if match else "")

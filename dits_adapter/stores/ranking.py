@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dits_adapter.errors import InputError
+from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.requests import Hit, Reranker, SearchRequest, VideoFilter
 from dits_adapter.stores.rows import StoredSegment
 
@@ -44,6 +44,7 @@ def exact_search(
 
     Raises:
         InputError: a filter of some database, or a `rerank` function that returns another shape than (m,).
+        StoreError: no frame vectors to re-rank with.
     """
     condition = request.filter
     if condition is not None and not isinstance(condition, VideoFilter):
@@ -93,8 +94,12 @@ def _reranked(
     videos = group_by_video(ranked, _videos, first)
     if (wider := wider_candidate_request(request, len(videos))) is not None:
         videos = group_by_video(ranked, _videos, wider)
-    segments = [segment for video in videos for _, segment in video if segment.frame_vectors is not None]
-    scores = frame_scores(rerank, query, [s.frame_vectors for s in segments if s.frame_vectors is not None])
+    candidates = [(segment, segment.frame_vectors) for video in videos for _, segment in video]
+    framed = [(segment, frames) for segment, frames in candidates if frames is not None and len(frames)]
+    if candidates and not framed:
+        raise StoreError("the segments have no frame vectors to re-rank with.")
+    segments = [segment for segment, _ in framed]
+    scores = frame_scores(rerank, query, [frames for _, frames in framed])
     return sorted(zip(scores.tolist(), segments, strict=True), key=_score, reverse=True)
 
 

@@ -281,7 +281,7 @@ def video_records(payloads: Iterable[Mapping[str, Any]]) -> list[VideoRecord]:
     """Gather the state of each video from the payloads of its segments (`SegmentRow.payload`).
 
     A payload with the key `failure`, whose value is the reason, is that of a failure; one that ingestion did not
-    write is left out.
+    write is left out. A value of None is none, as in a table whose rows have all columns.
     """
     videos: dict[str, VideoRecord] = {}
     failures: list[VideoRecord] = []
@@ -289,12 +289,13 @@ def video_records(payloads: Iterable[Mapping[str, Any]]) -> list[VideoRecord]:
         if not payload.keys() >= {"path", "size", "mtime_ns"}:
             continue
         file = (payload["path"], payload["size"], payload["mtime_ns"])
-        if "failure" in payload:
+        if payload.get("failure") is not None:
             failures.append(VideoRecord(*file, failure=payload["failure"]))
-        elif "video_id" in payload:
+        elif payload.get("video_id") is not None:
             record = videos.setdefault(payload["video_id"], VideoRecord(*file, video_id=payload["video_id"]))
             record.found += 1
-            record.expected = payload.get("segments", record.expected)
+            segments = payload.get("segments")
+            record.expected = record.expected if segments is None else segments
     return [*videos.values(), *failures]
 
 

@@ -18,6 +18,7 @@ from dits_adapter.adapters import (
     Adapter,
     AdapterEntry,
     adapter_entry,
+    fresh_adapter,
     register_adapter,
     register_entry,
     registry,
@@ -131,6 +132,12 @@ def test_its_options_are_checked_by_its_config(cache, tmp_path, capsys):
     assert "hidden" in error
     with pytest.raises(InputError, match="width cannot be chosen"):
         Recipe(adapter="gate", options={"width": 3}).build_adapter(128)
+
+
+def test_a_misspelt_option_is_refused_though_its_config_would_pass_over_it():
+    with pytest.raises(InputError, match="options of gate: there is no 'hiden'; there are hidden"):
+        fresh_adapter("gate", 8, {"hiden": 4})
+    assert fresh_adapter("gate", 8, {"hidden": 4}).config.hidden == 4
 
 
 def test_a_comparison_has_its_row_where_it_is_asked_for(pairs, cache, tmp_path, capsys):

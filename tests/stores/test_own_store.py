@@ -21,9 +21,17 @@ from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.ingest import IngestOptions, ingest
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.open import _openers, open_store, register_store
+from dits_adapter.stores.ranking import exact_search
 from dits_adapter.stores.report import IngestReport
-from dits_adapter.stores.requests import ReadRequest
-from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, VideoFile, VideoRecord
+from dits_adapter.stores.requests import ReadRequest, SearchRequest
+from dits_adapter.stores.rows import (
+    CollectionMetadata,
+    SegmentRow,
+    StoredSegment,
+    VideoFile,
+    VideoRecord,
+    video_records,
+)
 from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
 from tests.stores.own_store import SqliteStore
 
@@ -280,6 +288,10 @@ class TestOpenStore:
         assert open_store(":memory:").capabilities == Capabilities(frames=True, tenants=True)
         assert open_store("http://localhost:1").capabilities.remote
 
+    def test_a_location_of_another_type_is_refused(self) -> None:
+        with pytest.raises(InputError, match="location is a QdrantClient"):
+            open_store(QdrantClient(":memory:"))  # type: ignore[arg-type]
+
     def test_an_unknown_scheme_is_answered_with_those_there_are(self) -> None:
         with pytest.raises(InputError, match=r"'lance://x': no store opens this.*http://, https://"):
             open_store("lance://x")
@@ -298,3 +310,49 @@ def test_options_of_an_ingestion_come_as_one_object_or_as_keywords(tmp_path: Pat
         ingest(store, video, FakeEncoder(), IngestOptions(), progress=False, sync=True)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no options"):
         run(MemoryStore(), video, store_options=IngestOptions())
+
+
+def test_options_are_refused_where_a_store_has_none_whatever_its_create_makes_of_them(tmp_path: Path) -> None:
+    class Careless(MemoryStore):
+        def create(self, metadata: CollectionMetadata, options: Any = None) -> None:
+            super().create(metadata)
+
+    with pytest.raises(InputError, match="no options"):
+        run(Careless(), write_video(tmp_path / "a.mp4"), store_options=IngestOptions())
+
+
+def test_payloads_may_have_every_column_of_a_table() -> None:
+    file = {"path": "/a.mp4", "size": 1, "mtime_ns": 2}
+    segment = file | {"video_id": "a", "failure": None}
+    failure = file | {"video_id": None, "segments": None, "failure": "no video stream"}
+    video, failed = video_records([segment | {"segments": 2}, segment | {"segments": None}, failure])
+    assert video.complete
+    assert failed == VideoRecord(**file, failure="no video stream")
+
+
+def test_segments_without_frames_are_found_but_neither_located_nor_reranked(opened: Open, videos: Path) -> None:
+    class WholeClips(FakeEncoder):
+        def iter_segments(self, *arguments: Any, **options: Any) -> Any:
+            for segment in super().iter_segments(*arguments, **options):
+                segment.frame_vectors = segment.frame_vectors[:0]
+                yield segment
+
+    with opened() as store:
+        run(store, videos, WholeClips())
+        segment = next(FakeEncoder().iter_segments([str(videos / "0.mp4")], on_error=print))
+        hit = store.search(segment.vector)[0]
+        assert hit.path == segment.path
+        assert hit.timestamp is None
+        (stored,) = store.read(ReadRequest(ids=[hit.id], vectors=True, frames=True))
+        assert stored.frame_vectors is None or len(stored.frame_vectors) == 0
+
+
+def test_reranking_leaves_out_segments_without_frames_and_needs_some() -> None:
+    query = np.eye(2, dtype=np.float32)[0]
+    empty = StoredSegment("a", {}, query, np.empty((0, 2), np.float32))
+    framed = StoredSegment("b", {}, query, query[None])
+    request = SearchRequest(rerank="maxsim")
+    assert [hit.id for hit in exact_search(query, [empty, framed], request)] == ["b"]
+    with pytest.raises(StoreError, match="no frame vectors"):
+        exact_search(query, [empty], request)
+    assert exact_search(query, [], request) == []

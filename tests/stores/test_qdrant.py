@@ -19,7 +19,7 @@ from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant._schema import METADATA_KEY
 from dits_adapter.stores.qdrant.store import QdrantStore
-from dits_adapter.stores.requests import Hit
+from dits_adapter.stores.requests import Hit, ReadRequest
 from dits_adapter.stores.rows import CollectionMetadata
 from tests.stores.conftest import QDRANT_IMAGE, Storage, docker_answers
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
@@ -401,3 +401,15 @@ def test_a_server_behind_somebodys_own_client_is_named(made: dict[str, Any]) -> 
     assert store.capabilities.remote
     with pytest.raises(StoreError, match=r"^http://127\.0\.0\.1:1 gives no usable answer"):
         store.count()
+
+
+def test_metadata_without_tenants_are_refused_by_a_store_of_a_tenant() -> None:
+    with pytest.raises(InputError, match="tenants=True"):
+        QdrantStore(":memory:", tenant="a").create(CollectionMetadata(space=fake_space()))
+
+
+def test_digits_beyond_any_id_match_nothing(tmp_path: Path) -> None:
+    with QdrantStore(":memory:") as store:
+        fill(store, tmp_path, videos=1)
+        for field in ("video_id", ""):
+            assert not list(store.read(ReadRequest(field=field, values=["9" * 5000])))

@@ -60,12 +60,11 @@ TENANT, FAILURE = "tenant", "failure"
 
 
 def segment_point(row: SegmentRow, *, tenant: str | None = None) -> models.PointStruct:
-    """Describe one segment as a point."""
-    return models.PointStruct(
-        id=row.id,
-        vector={POOLED: row.vector.tolist(), FRAMES: row.frame_vectors.tolist()},
-        payload=row.payload() | _of_tenant(tenant),
-    )
+    """Describe one segment as a point; without frame vectors, which Qdrant does not take empty, it lacks them."""
+    vectors: dict[str, Any] = {POOLED: row.vector.tolist()}
+    if len(row.frame_vectors):
+        vectors[FRAMES] = row.frame_vectors.tolist()
+    return models.PointStruct(id=row.id, vector=vectors, payload=row.payload() | _of_tenant(tenant))
 
 
 def failure_point(row: FailureRow, *, tenant: str | None = None) -> models.PointStruct:
@@ -116,7 +115,8 @@ def read_filter(request: ReadRequest, vector: str, *, failures: bool) -> models.
     elif request.field is None:
         chosen = [models.HasVectorCondition(has_vector=vector)]
     else:
-        numbers = [int(value) for value in request.values if value.isdecimal() and int(value) < 1 << 63]
+        digits = [value for value in request.values if value.isdecimal() and len(value) < 20]
+        numbers = [int(value) for value in digits if int(value) < 1 << 63]
         if request.field:
             chosen = [models.Filter(should=matching(request.field, [*request.values, *numbers]))]
         else:

@@ -122,10 +122,10 @@ class _Search:
         """
         field = self.collection.video_field
         assert field is not None
-        wanted = request.offset + request.limit
+        needed = request.offset + request.limit
         scope = self.collection.scoped(self.condition)
         groups: dict[str | int, models.PointGroup] = {}
-        while len(groups) < wanted:
+        while len(groups) < needed:
             others = [*matching(field, groups, but=True), *([] if scope is None else [scope])]
             answer = yield from QueryGroups(
                 collection_name=self.collection.target,
@@ -133,7 +133,7 @@ class _Search:
                 group_size=request.per_video,
                 query=query.tolist(),
                 using=self.collection.vector or None,
-                limit=wanted - len(groups),
+                limit=needed - len(groups),
                 query_filter=models.Filter(must=others) if groups else scope,
                 score_threshold=request.min_score,
                 search_params=self._search_params(request),

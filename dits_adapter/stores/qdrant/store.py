@@ -237,6 +237,10 @@ class QdrantStore(VideoStore):
         if self.space is not None:
             self.space.require(metadata.space, mine="the query", theirs="the videos to be stored")
         metadata.require_possible()
+        if self.tenant is not None and not metadata.tenants:
+            raise InputError(
+                f"a collection for the tenant {self.tenant!r} keeps tenants apart: its metadata say tenants=True."
+            )
         if options is not None and not isinstance(options, CollectionOptions):
             raise InputError(f"options are {type(options).__name__}; Qdrant's are CollectionOptions.")
         if options is not None and self._connection.in_memory:
