@@ -9,7 +9,8 @@ it holds:
   not decoded again: its record follows the file, or the copy is reported;
 - otherwise it is decoded and embedded, and what was stored of the path before is removed.
 
-The last segment of a video carries their number: a video that was interrupted is recognized and done again.
+The last segment of a video carries their number: a video that was interrupted is recognized, and goes on where it
+ended.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from dits_adapter.stores._discover import (
     lies_in,
     stat_video,
 )
+from dits_adapter.stores._journal import Journal
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.requests import from_keywords
@@ -129,6 +131,8 @@ def ingest(
             segment_seconds=options.segment_seconds,
             overlap=options.overlap,
             on_error=session.fail,
+            skip=session.finished,
+            suspect=session.journal.was_left,
         )
         for path, group in groupby(segments, key=lambda segment: segment.path):
             session.store_video(path, group)
@@ -183,6 +187,9 @@ def ingesting(
             bar.set_postfix_str("")
         except StoreError as error:
             raise StoreError(f"{error} What is stored stays; the same command goes on from there.") from error
+        finally:
+            for path in session.encoding:  # no file ended this process
+                session.journal.end(path)
     report.seconds = time.monotonic() - started
 
 
@@ -212,6 +219,8 @@ class IngestSession:
         self.by_path: defaultdict[str, list[VideoRecord]] = defaultdict(list)
         self.by_video: dict[str, VideoRecord] = {}
         self.encoding: dict[str, VideoFile] = {}
+        self.begun: dict[str, VideoRecord] = {}
+        self.journal = Journal()
         self.batch: list[SegmentRow | FailureRow] = []
         self.sent: Future[None] | None = None
         for record in store.records():
@@ -225,8 +234,11 @@ class IngestSession:
     def _delete(self, records: list[VideoRecord]) -> None:
         self.store.delete(records)
         for record in records:
-            self.by_path[record.path].remove(record)
-            self.by_video.pop(record.video_id, None)
+            self._forget(record)
+
+    def _forget(self, record: VideoRecord) -> None:
+        self.by_path[record.path].remove(record)
+        self.by_video.pop(record.video_id, None)
 
     def to_encode(self) -> Iterator[str]:
         """Settle the files that need no decoding, and yield the others."""
@@ -257,14 +269,26 @@ class IngestSession:
         stored = self.by_video.get(file.video_id)
         outdated = [record for record in self.by_path[file.path] if record is not stored]
         if stored is not None and not stored.complete:
-            outdated.append(stored)
+            if stored.path == file.path and stored.expected < 0:  # interrupted before its last segment
+                self._forget(stored)
+                self.begun[file.path] = stored
+            else:
+                outdated.append(stored)
             stored = None
         self._delete(outdated)
         if stored is None:
             self.encoding[file.path] = file
+            self.journal.begin(file.path)
         else:
             self._settle_copy(file, stored)
         return stored is None
+
+    def finished(self, path: str) -> int:
+        """Return how many of a file's first segments an interrupted run has certainly stored.
+
+        Segments are sent in order, so that only those of the last request may be incomplete.
+        """
+        return max(0, self.begun[path].found - BATCH) if path in self.begun else 0
 
     def skip_unreadable(self, error: VideoError) -> None:
         """Report a file that cannot even be opened; nothing is stored of it, so that the next run tries again."""
@@ -312,13 +336,15 @@ class IngestSession:
         """Store a video's segments as they come, the last one with their number."""
         file = self.encoding[path]
         if (twin := self.by_video.get(file.video_id)) is not None:  # two copies were new to this run
-            del self.encoding[path]
+            self._read(path)
             self.report.duplicates[path] = twin.path
             self._skip()
             return
         record = VideoRecord(path, file.size, file.mtime_ns, file.video_id)
         tenant = self.store.tenant
         pending = next(segments)
+        if pending.start > 0:  # the encoder left out what is stored
+            record.found = self.finished(path)
         for segment in segments:
             self._queue(SegmentRow.of(file, pending, tenant=tenant))
             record.found += 1
@@ -327,7 +353,8 @@ class IngestSession:
         if path not in self.encoding:  # it failed half-way
             self._withdraw(record)
             return
-        del self.encoding[path]
+        self.begun.pop(path, None)
+        self._read(path)
         self.bar.update()
         if not is_unchanged(file):
             self._withdraw(record)
@@ -339,15 +366,22 @@ class IngestSession:
         self.report.videos += 1
         self.report.segments += record.found
 
+    def _read(self, path: str) -> VideoFile | None:
+        """Take a file for read; return its description, or None if it was read already."""
+        self.journal.end(path)
+        return self.encoding.pop(path, None)
+
     def _withdraw(self, record: VideoRecord) -> None:
         self.settle()
         self.store.delete([record])
 
     def fail(self, error: VideoError) -> None:
         """Write down why a file gives no frames, so that it is not decoded in vain again."""
-        file = self.encoding.pop(error.path, None)
+        file = self._read(error.path)
         if file is None:  # a copy of another one, and reported as such, before it failed half-way
             return
+        if (begun := self.begun.pop(file.path, None)) is not None:
+            self._withdraw(begun)
         self.report.failed[error.path] = error.reason
         self._queue(FailureRow(file.path, file.size, file.mtime_ns, error.reason))
         self.bar.update()

@@ -15,6 +15,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -91,6 +92,7 @@ class _Child:
     def call(self, seconds: float, function: Callable[..., _Result], *arguments: object) -> _Result:
         if not self.alive:
             raise RuntimeError("its process has ended")
+        started = time.monotonic()
         try:
             pickle.dump((seconds, function, arguments), self._requests)
             self._requests.flush()
@@ -98,7 +100,7 @@ class _Child:
         except BaseException as failure:  # an interrupted call leaves a reply that is nobody's
             code = self.end()
             if isinstance(failure, (OSError, EOFError, pickle.UnpicklingError)):
-                raise RuntimeError(_death(code, seconds)) from None
+                raise RuntimeError(_death(code, seconds, time.monotonic() - started)) from None
             raise
         if error is not None:
             raise error
@@ -142,16 +144,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_idle.clear)  # a fork has children of its own
 
 
-def _death(code: int, seconds: float) -> str:
-    if code == _LATE:
-        return f"takes more than {seconds:.0f} s"
+def _death(code: int, seconds: float, elapsed: float) -> str:
     if code < 0:
         return f"crashes ({signal.Signals(-code).name})"
+    if elapsed >= seconds:  # its watchdog ended it
+        return f"takes more than {seconds:.0f} s"
     return f"ends its process (exit code {code})"
-
-
-_LATE = 1
-"""Exit code of a child whose call takes too long: `faulthandler`'s."""
 
 
 def serve() -> None:

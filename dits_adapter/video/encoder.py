@@ -26,6 +26,7 @@ from dits_adapter.vectors import EmbeddedClips, FloatArray, unit
 from dits_adapter.video._frames import segment_spans
 from dits_adapter.video._pooling import mean_pool
 from dits_adapter.video._reader import Decoder, Frame
+from dits_adapter.video._suspect import Reading, read_apart
 from dits_adapter.video.decode import DecodedFrames, Video
 from dits_adapter.video.limits import DecodeLimits
 
@@ -240,6 +241,8 @@ class VideoEncoder:
         batch_frames: int = 96,
         workers: int | None = None,
         on_error: OnError = "raise",
+        skip: Callable[[str], int] | None = None,
+        suspect: Callable[[str], bool] | None = None,
     ) -> Iterator[EncodedSegment]:
         """Embed the segments of videos, one after the other, while worker threads decode ahead.
 
@@ -255,6 +258,9 @@ class VideoEncoder:
             workers: decoding threads; None for one a CPU core, at most 8.
             on_error: called with the `VideoError` of each file that cannot be read to its end, in its turn: after
                 the segments before the damage were yielded. `"raise"` raises it instead.
+            skip: returns how many of a file's first segments are not needed, fewer than it has; None for all.
+            suspect: returns True for a file that may crash this process: it is read in a child first, whose
+                crash is the file's error.
 
         Raises:
             InputError: impossible segments, batch or number of workers.
@@ -266,7 +272,7 @@ class VideoEncoder:
             raise InputError(f"expected batch_frames and workers of at least 1, got {batch_frames} and {workers}.")
         if isinstance(paths, (str, PathLike)):
             paths = [paths]
-        return self._encode(paths, segment_seconds, overlap, batch_frames, workers, on_error)
+        return self._encode(paths, segment_seconds, overlap, batch_frames, workers, on_error, skip, suspect)
 
     def _encode(
         self,
@@ -276,14 +282,21 @@ class VideoEncoder:
         batch_frames: int,
         workers: int,
         on_error: OnError,
+        skip: Callable[[str], int] | None,
+        suspect: Callable[[str], bool] | None,
     ) -> Iterator[EncodedSegment]:
+        reading = Reading(self.frames, seconds, overlap, self.limit, self.decoder, self.limits)
+
         def plan(numbered: tuple[int, _Path]) -> Iterator[_Task]:
             number, path = numbered
             try:
+                if suspect is not None and suspect(fspath(path)):
+                    read_apart(fspath(path), reading)
                 video = Video(path, self.decoder, self.limits)
             except VideoError as error:
                 return iter([_Task(number, error, [])])
-            spans = video.spans(seconds, overlap, self.limit)
+            first = 0 if skip is None else skip(video.path)
+            spans = islice(video.spans(seconds, overlap, self.limit), first, None)
             return (_Task(number, video, few) for few in _in_groups(spans, _SPANS_PER_TASK))
 
         per_batch = max(1, batch_frames // self.frames)

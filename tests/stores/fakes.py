@@ -53,6 +53,8 @@ class FakeEncoder:
         self.space = space or fake_space()
         self.delay = delay
         self.decoded: list[str] = []
+        self.segments = 0
+        self.suspects: list[str] = []
         self.before: Callable[[str], None] = lambda path: None
 
     def iter_segments(
@@ -62,9 +64,12 @@ class FakeEncoder:
         segment_seconds: float | None = None,
         overlap: float = 0.0,
         on_error: Callable[[VideoError], None],
+        skip: Callable[[str], int] = lambda path: 0,
+        suspect: Callable[[str], bool] = lambda path: False,
     ) -> Iterator[Any]:
         for path in paths:
             self.decoded.append(path)
+            self.suspects += [path] if suspect(path) else []
             self.before(path)
             words = Path(path).read_text().split()
             if len(words) != 3 or words[0] == "broken":
@@ -72,9 +77,13 @@ class FakeEncoder:
                 continue
             kind, seed, segments = words
             rng = np.random.default_rng(int(seed))
+            first = skip(path)
             for n in range(int(segments)):
-                time.sleep(self.delay)
                 frames = unit(rng.normal(size=(FRAMES, self.space.width)))
+                if n < first:
+                    continue
+                time.sleep(self.delay)
+                self.segments += 1
                 yield SimpleNamespace(
                     path=path,
                     start=2.0 * n,

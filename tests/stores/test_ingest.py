@@ -164,6 +164,77 @@ def test_stopped_before_or_after_any_write_the_next_run_completes_it(
             break
 
 
+@pytest.mark.parametrize(("kind", "stored"), [("good", 120), ("half", 0), ("touched", 120), ("changed", 120)])
+def test_an_interrupted_long_video_goes_on_where_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, stored: int
+) -> None:
+    path = write_video(tmp_path / "library" / "long.mp4", kind, seed=1, segments=120)
+    store = fresh()
+    with monkeypatch.context() as patched:
+        write, batches = QdrantStore.write, iter(range(6))
+
+        def stopping(*rows: Any) -> None:
+            if next(batches) == 5:
+                raise KeyboardInterrupt
+            write(*rows)
+
+        patched.setattr(QdrantStore, "write", stopping)
+        with suppress(KeyboardInterrupt):
+            run(store, path.parent)
+    assert len(contents(store)) == 5 * ingest_module.BATCH
+    if kind == "touched":
+        os.utime(path, ns=(1, 1))
+    if kind == "changed":
+        write_video(path, seed=2, segments=120)
+    encoder = FakeEncoder()
+    run(store, path.parent, encoder)
+    assert encoder.segments == (120 if kind == "changed" else 120 - 4 * ingest_module.BATCH)
+    rows = {point: row for point, row in contents(store).items() if "failure" not in row[0]}
+    assert len(rows) == stored
+    if stored:
+        clean = fresh()
+        run(clean, path.parent)
+        assert rows.keys() == contents(clean).keys()
+        again = FakeEncoder()
+        assert run(store, path.parent, again).present == 1
+        assert not again.decoded
+
+
+def test_a_file_that_ended_a_process_is_a_suspect_in_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first, killer, _ = [write_video(tmp_path / "library" / f"{name}.mp4", seed=n) for n, name in enumerate("abc")]
+    script = (
+        "import os, sys; from tests.stores.test_ingest import *\n"
+        "encoder = FakeEncoder(); encoder.before = lambda path: path.endswith('b.mp4') and os._exit(9)\n"
+        "run(fresh(), Path(sys.argv[1]), encoder)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, first.parent]).returncode == 9
+    encoder = FakeEncoder()
+    assert run(fresh(), first.parent, encoder).videos == 3
+    assert encoder.suspects == [str(first), str(killer)]  # both were on their way
+    again = FakeEncoder()
+    run(fresh(), first.parent, again)
+    assert again.suspects == []
+
+
+def test_a_run_that_ends_by_itself_leaves_no_suspects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    video = write_video(tmp_path / "library" / "a.mp4")
+
+    def stop(path: str) -> None:
+        raise KeyboardInterrupt
+
+    for before in (stop, lambda path: None):
+        encoder = FakeEncoder()
+        encoder.before = before
+        with suppress(KeyboardInterrupt):
+            run(fresh(), video.parent, encoder)
+        assert not encoder.suspects
+    assert not list((tmp_path / "cache" / "dits-adapter" / "reading").iterdir())
+
+
 @pytest.mark.slow
 def test_killed_a_hundred_times_it_ends_as_one_clean_run(storage: Storage, tmp_path: Path) -> None:
     """Kill at seeded moments; whatever a run left, further kills and in the end one whole run complete it."""

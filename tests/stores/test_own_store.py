@@ -343,6 +343,8 @@ def test_segments_without_frames_are_found_but_neither_located_nor_reranked(open
         hit = store.search(segment.vector)[0]
         assert hit.path == segment.path
         assert hit.timestamp is None
+        with pytest.raises(StoreError, match="no frame vectors"):
+            store.search(segment.vector, rerank="maxsim")
         (stored,) = store.read(ReadRequest(ids=[hit.id], vectors=True, frames=True))
         assert stored.frame_vectors is None or len(stored.frame_vectors) == 0
 

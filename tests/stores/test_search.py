@@ -70,6 +70,36 @@ def test_a_batch_finds_what_each_query_finds(filled: QdrantStore, ask: dict[str,
     assert filled.search_batch(np.empty((0, 8))) == []
 
 
+def test_a_batch_sees_past_a_video_whose_segments_crowd_around_the_query() -> None:
+    store = QdrantStore(":memory:", space=fake_space(), vector="", video_field="clip", trust_foreign=True)
+    cosine = models.VectorParams(size=8, distance=models.Distance.COSINE)
+    store.client.create_collection("videos", vectors_config=cosine)
+    near, far = np.eye(8)[:2]
+    rows = [("long", near + n / 1000 * far) for n in range(40)] + [("short", near + far)]
+    points = [
+        models.PointStruct(id=n, vector=row.tolist(), payload={"clip": clip}) for n, (clip, row) in enumerate(rows)
+    ]
+    store.client.upsert("videos", points)
+    with pytest.warns(UserWarning, match="taken to be"):
+        found = store.search_batch([near, near + far / 9], limit=2)
+    assert [[hit.video_id for hit in hits] for hits in found] == [["long", "short"]] * 2
+
+
+@pytest.mark.parametrize("distance", [models.Distance.EUCLID, models.Distance.MANHATTAN])
+def test_videos_of_a_distance_are_ordered_by_the_least(distance: models.Distance) -> None:
+    store = QdrantStore(":memory:", space=fake_space(), vector="", video_field="clip", trust_foreign=True)
+    store.client.create_collection("videos", vectors_config=models.VectorParams(size=8, distance=distance))
+    points = [
+        models.PointStruct(id=n, vector=(np.eye(8)[0] * (n + 1)).tolist(), payload={"clip": f"{n % 4}"})
+        for n in range(8)
+    ]
+    store.client.upsert("videos", points)
+    with pytest.warns(UserWarning, match="taken to be"):
+        hits = store.search(np.eye(8)[0], limit=3)
+    assert [hit.id for hit in hits] == [0, 1, 2]
+    assert [hit.id for hit in store.search(np.eye(8)[0], limit=2, offset=1)] == [1, 2]
+
+
 def test_a_batch_of_a_collection_without_groups() -> None:
     store = QdrantStore(":memory:", space=fake_space(), vector="", trust_foreign=True)
     store.client.create_collection(

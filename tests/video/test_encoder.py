@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import threading
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders import load_encoder
 from dits_adapter.encoders.clip import Clip
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError, VideoError
+from dits_adapter.video import _suspect as suspect
 from dits_adapter.video._frames import segment_spans
 from dits_adapter.video.decode import decode_frames
 from tests.conftest import embed_images
@@ -95,6 +98,30 @@ def test_the_number_of_workers_changes_nothing(encoder, paths):
         for one, other in zip(segments, reference, strict=True):
             np.testing.assert_array_equal(one.frame_vectors, other.frame_vectors)
             np.testing.assert_array_equal(one.vector, other.vector)
+
+
+def test_first_segments_can_be_left_out(encoder, clips):
+    path = clips / "closed.mp4"
+    whole = list(encoder.iter_segments([path], segment_seconds=1.0))
+    rest = list(encoder.iter_segments([path], segment_seconds=1.0, skip=lambda path: 3))
+    assert keys(rest) == keys(whole)[3:]
+    np.testing.assert_array_equal(rest[0].vector, whole[3].vector)
+
+
+def kill_yourself(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_suspect_is_read_in_another_process_first(encoder, clips, monkeypatch):
+    paths = [str(clips / name) for name in ("closed.mp4", "one.mp4")]
+    assert len(list(encoder.iter_segments(paths, suspect=lambda path: True))) == 2
+    monkeypatch.setattr(suspect, "_read_through", kill_yourself)
+    errors = []
+    segments = list(encoder.iter_segments(paths, suspect=paths[0].__eq__, on_error=errors.append))
+    assert [segment.path for segment in segments] == paths[1:]
+    assert [str(error) for error in errors] == [
+        f"{paths[0]}: cannot be decoded (read alone, it crashes (SIGKILL))"
+    ]
 
 
 def test_segments_of_a_long_video(encoder, clips):

@@ -71,6 +71,15 @@ def test_a_decoder_that_hangs_is_ended():
     assert call_in_child(20, abs, -3) == 3
 
 
+def leave(*_):
+    os._exit(1)
+
+
+def test_a_decoder_that_leaves_is_not_said_to_hang():
+    with pytest.raises(RuntimeError, match=r"ends its process \(exit code 1\)"):
+        call_in_child(20, leave)
+
+
 def test_errors_of_a_child_are_those_of_the_function():
     with pytest.raises(InputError, match="at least one frame"):
         call_in_child(20, decode.interval_middles, 0.0, 1.0, 0)

@@ -155,6 +155,8 @@ class _Search:
             scores = [(yield from self._scored(queries[0], rows[0], rerank))]
         else:
             scores = yield from self._maxsim(queries, rows)
+        if any(rows) and not any(scores):
+            raise StoreError(f"the segments of {self.collection.name!r} have no frame vectors to re-rank with.")
         reranked = []
         for row, scored in zip(rows, scores, strict=True):
             points = {point.id: point for point in row}
