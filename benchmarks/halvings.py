@@ -15,14 +15,15 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.generated import made_up_space
-from dits_adapter import DotProducts, Pairs, fit_query_bank, load_pairs, mean_shift, ranks
-from dits_adapter.adapters import Adapter
+from dits_adapter import DotProducts, Pairs, QueryBankAdapter, fit_query_bank, load_pairs, mean_shift, ranks
+from dits_adapter.adapters import Adapter, GentleFit, gentle_linear
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.vectors import unit
@@ -32,9 +33,24 @@ PLAIN = "plain CLIP"
 
 Fit = Callable[[Pairs], Adapter]
 
+
+@lru_cache(maxsize=1)  # two rows take the same fit
+def gentle(other: Pairs) -> GentleFit:
+    """Fit the affine map for few pairs."""
+    return gentle_linear(other.text, other.video[other.labels])
+
+
+def banked(fit: GentleFit) -> Adapter:
+    """Put a bank of the texts that a map was fitted to behind it, each text adapted out of its fold."""
+    bank = fit_query_bank(fit.out_of_fold)
+    return QueryBankAdapter(bank.config, bank.bank, fit.adapter)
+
+
 ROWS: Mapping[str, tuple[str, Fit]] = {
     "mean shift": ("pairs", lambda other: mean_shift(other.text, other.video[other.labels])),
     "query bank": ("queries", lambda other: fit_query_bank(other.text)),
+    "gentle-linear": ("pairs", lambda other: gentle(other).adapter),
+    "gentle-linear, then a bank": ("pairs", lambda other: banked(gentle(other))),
 }
 """Adapters by name: what each is made of, and how, from the half that is not searched."""
 

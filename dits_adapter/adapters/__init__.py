@@ -3,6 +3,7 @@
 # First, because rows of a comparison stand in the order of registration.
 from dits_adapter.adapters.low_rank import LowRankAdapter, LowRankConfig  # isort: skip
 
+from dits_adapter.adapters._gentle import GentleFit, gentle_linear
 from dits_adapter.adapters.affine import AffineAdapter, AffineConfig, mean_shift, procrustes, ridge
 from dits_adapter.adapters.bank import QueryBankAdapter, QueryBankConfig, fit_query_bank
 from dits_adapter.adapters.base import Adapter, Family, Initializer
@@ -30,6 +31,7 @@ __all__ = [
     "Family",
     "FixedPriorAdapter",
     "FixedPriorConfig",
+    "GentleFit",
     "Initializer",
     "LowRankAdapter",
     "LowRankConfig",
@@ -42,6 +44,7 @@ __all__ = [
     "adapter_entry",
     "fit_query_bank",
     "fresh_adapter",
+    "gentle_linear",
     "mean_shift",
     "procrustes",
     "register_adapter",

@@ -29,13 +29,16 @@ class AffineConfig(BaseModel):
 
     Attributes:
         width: dimension d.
-        method: fit of A and b: `identity`, `mean-shift`, `procrustes`, `ridge` or `contrastive-linear`.
+        method: fit of A and b: `identity`, `mean-shift`, `procrustes`, `ridge`, `contrastive-linear` or
+            `gentle-linear`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: int = Field(ge=1)
-    method: Literal["identity", "mean-shift", "procrustes", "ridge", "contrastive-linear"] = "identity"
+    method: Literal["identity", "mean-shift", "procrustes", "ridge", "contrastive-linear", "gentle-linear"] = (
+        "identity"
+    )
 
 
 class AffineAdapter(Adapter):

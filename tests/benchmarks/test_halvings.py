@@ -42,7 +42,7 @@ def test_gains_are_paired_differences_to_plain(file, capsys):
         plain.append(100 * np.mean(cosines.argmax(1) == searched.labels))
         adapted = ROWS["query bank"][1](other).adapt(searched.text)
         gains.append(100 * np.mean((adapted @ searched.video.T).argmax(1) == searched.labels) - plain[-1])
-    assert re.search(rf"plain CLIP \| +nothing \| +{np.mean(plain):.1f} ", out)
+    assert re.search(rf"plain CLIP +\| +nothing \| +{np.mean(plain):.1f} ", out)
     error = np.std(gains, ddof=1) / np.sqrt(3)
     assert f"{np.mean(gains):+.1f} ± {error:.1f}" in re.search(r"query bank .*", out)[0]
 
