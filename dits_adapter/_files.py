@@ -25,9 +25,10 @@ PART = ".part"
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, 64 hex digits."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
+    block = memoryview(bytearray(2**20))
+    with path.open("rb", buffering=0) as file:
+        while n := file.readinto(block):
+            digest.update(block[:n])
     return digest.hexdigest()
 
 

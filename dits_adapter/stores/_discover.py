@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 
+from dits_adapter._files import sha256
 from dits_adapter.errors import InputError, VideoError
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.rows import VideoFile, VideoRecord, video_id_of
@@ -74,15 +75,11 @@ def identify(path: str) -> VideoFile:
         VideoError: the path is no readable file, or has a name that cannot be stored.
     """
     file = stat_video(path)
-    digest = hashlib.sha256()
-    block = memoryview(bytearray(1 << 20))
     try:
-        with open(path, "rb", buffering=0) as stream:
-            while n := stream.readinto(block):
-                digest.update(block[:n])
+        digest = sha256(Path(path))
     except OSError as error:
         raise VideoError(path, f"cannot be read ({error.strerror})") from error
-    return replace(file, video_id=video_id_of(digest.hexdigest()))
+    return replace(file, video_id=video_id_of(digest))
 
 
 def stat_video(path: str) -> VideoFile:

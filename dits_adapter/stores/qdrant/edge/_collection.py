@@ -14,6 +14,7 @@ import qdrant_edge as edge
 from pydantic import ValidationError
 from qdrant_client import models
 
+from dits_adapter._files import write_atomically
 from dits_adapter.errors import StoreError
 from dits_adapter.stores.qdrant.edge import _convert as convert
 
@@ -22,7 +23,6 @@ __all__ = [
     "LOCK",
     "EdgeCollection",
     "size_on_disk",
-    "sync_folder",
     "write_collection_config",
 ]
 
@@ -120,23 +120,8 @@ def _read_config(folder: Path) -> models.CollectionConfig:
 def write_collection_config(folder: Path, config: models.CollectionConfig) -> None:
     """Write the configuration of a collection, as a whole or not at all."""
     stored = {"format": _FORMAT, "config": config.model_dump(mode="json", exclude_none=True)}
-    part = folder / f"{COLLECTION}.part"
-    with open(part, "w", encoding="utf-8") as file:
-        json.dump(stored, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / COLLECTION)
-    sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's names to the disk, so that a new one outlasts a power cut, where the system can."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    with write_atomically(folder / COLLECTION) as part:
+        part.write_text(json.dumps(stored, indent=1), "utf-8")
 
 
 def size_on_disk(folder: Path) -> int:

@@ -23,13 +23,13 @@ import portalocker
 import qdrant_edge as edge
 from qdrant_client import models
 
+from dits_adapter._files import sync_folder
 from dits_adapter.errors import DITSError, InputError, StoreError
 from dits_adapter.stores.qdrant.edge import _convert as convert
 from dits_adapter.stores.qdrant.edge._collection import (
     COLLECTION,
     LOCK,
     EdgeCollection,
-    sync_folder,
     write_collection_config,
 )
 
