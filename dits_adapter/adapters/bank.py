@@ -1,4 +1,4 @@
-"""A bank of other queries, which takes from a query what it shares with all of them. It needs no pairs."""
+"""Query bank: an adapter made of other queries alone, without pairs."""
 
 from __future__ import annotations
 

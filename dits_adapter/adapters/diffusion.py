@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dits_adapter.adapters.base import Adapter, Initializer
 from dits_adapter.adapters.registry import AdapterEntry, register_adapter, register_entry
+from dits_adapter.errors import InputError
 from dits_adapter.sampler import AlignmentNetwork, NoiseSchedule
 from dits_adapter.sampler.network import Condition
 
@@ -199,7 +200,7 @@ class _Draws:
         self._like = like
         self._rows = len(like) if adapter.training else 1
         if adapter.training and adapter.noise is None:
-            raise ValueError("training draws noise: set Adapter.noise to a torch.Generator")
+            raise InputError("training draws noise: set Adapter.noise to a torch.Generator")
         self._generator = adapter.noise if adapter.training else torch.Generator(like.device).manual_seed(seed)
 
     def next(self) -> Tensor:

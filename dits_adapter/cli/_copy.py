@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from dits_adapter.errors import InputError
+
 __all__ = ["add_copy"]
 
 
@@ -29,6 +31,9 @@ def add_copy(commands: Any) -> None:
 
 
 def _copy(args: argparse.Namespace) -> int:
+    for place in (args.source, args.destination):
+        if "://" in place and not place.lower().startswith(("http://", "https://")):
+            raise InputError(f"{place}: copy is between Qdrant's servers and folders; ingest into other stores.")
     from dits_adapter.stores.qdrant.copy import copy_collection
     from dits_adapter.stores.qdrant.store import QdrantStore
 

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dits_adapter.errors import InputError
 from dits_adapter.sampler.network import LAYER_NORM_EPS, DiTBlock, Mlp
 from dits_adapter.sampler.sampler import TruncatedSampler
 
@@ -68,7 +69,7 @@ class FoldedSampler(nn.Module):
         sampler: a sampler with an unconditioned network.
 
     Raises:
-        ValueError: the network is conditioned, so that its modulation is no table.
+        InputError: the network is conditioned, so that its modulation is no table.
     """
 
     table: Tensor
@@ -78,7 +79,7 @@ class FoldedSampler(nn.Module):
         super().__init__()
         network, self.config = sampler.network, sampler.config
         if network.condition != "none":
-            raise ValueError(f"a network conditioned on {network.condition} cannot be folded")
+            raise InputError(f"a network conditioned on {network.condition} cannot be folded")
         width, like = self.config.width, network.x_embedder.weight
         self.start = None if sampler.start is None else _linear(sampler.start.weight, sampler.start.bias, like)
         self.x_embedder = _linear(like, network.x_embedder.bias, like)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dits_adapter.errors import InputError
+
 __all__ = [
     "LAYER_NORM_EPS",
     "AlignmentNetwork",
@@ -193,7 +195,7 @@ class AlignmentNetwork(nn.Module):
         for name, embed in self.c_embedder.items():
             condition = conditions[name]
             if condition is None:
-                raise ValueError(f"this network is conditioned on the {name}; pass {name}= of shape (n, d)")
+                raise InputError(f"this network is conditioned on the {name}; pass {name}= of shape (n, d)")
             c = c + embed(condition)
         x = self.x_embedder(x)
         for block in self.blocks:

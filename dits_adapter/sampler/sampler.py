@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from dits_adapter.errors import InputError
 from dits_adapter.sampler.network import AlignmentNetwork, Condition, Start, affine_start
 from dits_adapter.sampler.schedule import NoiseSchedule
 
@@ -134,13 +135,13 @@ class TruncatedSampler(nn.Module):
             generator: source of z; required with noise, so that no result depends on a hidden state.
 
         Raises:
-            ValueError: steps outside 0 … T, or noise without a generator.
+            InputError: steps outside 0 … T, or noise without a generator.
         """
         steps = self.config.steps if steps is None else steps
         if not 0 <= steps <= self.config.timesteps:
-            raise ValueError(f"steps T'={steps} lies outside 0 … T={self.config.timesteps}")
+            raise InputError(f"steps T'={steps} lies outside 0 … T={self.config.timesteps}")
         if noise_scale and generator is None:
-            raise ValueError("noise needs a generator: pass torch.Generator().manual_seed(…)")
+            raise InputError("noise needs a generator: pass torch.Generator().manual_seed(…)")
         if steps == 0:
             return [text]
         v = text.to(next(self.network.parameters()).dtype)

@@ -56,10 +56,11 @@ def open_store(location: str | PathLike[str], collection: str = "videos", **opti
     if opener is None:
         schemes = ", ".join(sorted(f"{scheme}://" for scheme in _openers if scheme))
         raise InputError(f"location {address!r}: no store opens this; give a folder or an address with {schemes}.")
-    try:
-        inspect.signature(opener).bind(location, collection, **options)
-    except TypeError as error:
-        raise InputError(f"the store at {address} cannot be opened like this: {error}.") from None
+    parameters = inspect.signature(opener).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    if not takes_any and (unknown := sorted(options.keys() - parameters.keys())):
+        known = ", ".join(list(parameters)[2:]) or "none"
+        raise InputError(f"the store at {address} has no option {unknown[0]!r}; its options are {known}.")
     return opener(location, collection, **options)
 
 

@@ -102,3 +102,11 @@ def test_what_it_cannot_do_is_a_sentence(
 def test_an_unknown_scheme_is_a_sentence(adapter, capsys):
     assert main(["search", "a dog", "--adapter", str(adapter), "--store", "nosuch://x"]) == 1
     assert "no store opens this" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("places", [("mine://x", "folder"), ("folder", "mine://x")])
+def test_a_copy_from_or_to_another_kind_of_store_is_refused(places, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["copy", *places]) == 1
+    assert "mine://x: copy is between Qdrant's servers and folders" in capsys.readouterr().err
+    assert not (tmp_path / "folder").exists()

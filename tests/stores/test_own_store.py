@@ -275,7 +275,7 @@ class TestOpenStore:
         store = open_store(f"SQLite://{tmp_path}/rows.db", "mine", space=fake_space())
         assert isinstance(store, SqliteStore)
         assert (store.name, store.space) == ("mine", fake_space())
-        with pytest.raises(InputError, match="unexpected keyword argument 'tenant'"):
+        with pytest.raises(InputError, match="has no option 'tenant'; its options are space"):
             open_store(f"sqlite://{tmp_path}/rows.db", tenant="acme")
 
     def test_folders_memory_and_urls_are_qdrants(self, tmp_path: Path) -> None:
