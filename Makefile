@@ -10,7 +10,7 @@ demo: $(INSTALLED)  ## generate clips, ingest them, search with and without DITS
 	$(BIN)/python -m benchmarks.demo
 
 test: $(INSTALLED) check  ## lint, strict types, import contract, all tests
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
