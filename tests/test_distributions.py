@@ -1,4 +1,4 @@
-"""What is published: the slim wheel holds the module and little else, the whole one asks for its layers."""
+"""Published distributions: the slim wheel holds the module and little else, the whole one asks for its layers."""
 
 from __future__ import annotations
 

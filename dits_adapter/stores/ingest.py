@@ -367,7 +367,7 @@ class IngestSession:
         self.report.segments += record.found
 
     def _read(self, path: str) -> VideoFile | None:
-        """Take a file for read; return its description, or None if it was read already."""
+        """Mark a file as read; return its description, or None if it was read already."""
         self.journal.end(path)
         return self.encoding.pop(path, None)
 

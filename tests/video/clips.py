@@ -82,7 +82,7 @@ def write_clip(
 
 
 def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
-    """Have an mp4 shown with the pixel at (x, y) moved to (a x + c y, b x + d y)."""
+    """Turn an mp4: show it with the pixel at (x, y) moved to (a x + c y, b x + d y)."""
     content = bytearray(path.read_bytes())
     header = content.index(b"tkhd") + 4
     matrix = header + (52 if content[header] == 1 else 40)
@@ -93,7 +93,7 @@ def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
 
 
 def trim(path: Path, first: int, seconds: float) -> Path:
-    """Have an mp4 of 25 frames a second show `seconds` from a frame on, as phones trim: by its edit list alone."""
+    """Trim an mp4 of 25 frames a second to `seconds` from a frame on, as phones do: by its edit list alone."""
     content = bytearray(path.read_bytes())
     entry = content.index(b"elst") + 12
     _, media_start = struct.unpack_from(">Ii", content, entry)

@@ -151,7 +151,7 @@ def test_spans_take_as_long_as_there_are_frames():
 
 
 def set_lengths(path: Path, *runs: tuple[int, int]) -> None:
-    """Have an mp4, whose index is at its end, list runs of (frames, milliseconds each)."""
+    """Rewrite the index at the end of an mp4 to list runs of (frames, milliseconds each)."""
     content = bytearray(path.read_bytes())
     table = content.index(b"stts") + 8
     (old,) = struct.unpack_from(">I", content, table)

@@ -12,7 +12,7 @@ from tests.training.joint.blocks import small_batch, small_model
 
 
 def half_a_batch(rank: int, folder, clip_folder) -> None:
-    """What one of two processes does."""
+    """Run one of two processes: loss and gradients of its share of the batch."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
     clip = load_encoder(clip_folder, device="cpu")
