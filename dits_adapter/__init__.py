@@ -83,6 +83,7 @@ _PUBLIC = {
     "training.joint.train": ("train_joint",),
     "evaluation.calibration": ("Calibration", "CalibrationFit", "Reliability", "fit_calibration"),
     "evaluation.gap": ("GapStatistics",),
+    "evaluation.score_bias": ("bias_sharpness", "score_bias"),
     "evaluation.metrics": (
         "DotProducts",
         "RetrievalMetrics",
@@ -154,6 +155,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.evaluation.metrics import paired_bootstrap as paired_bootstrap
     from dits_adapter.evaluation.metrics import ranks as ranks
     from dits_adapter.evaluation.metrics import video_to_text_ranks as video_to_text_ranks
+    from dits_adapter.evaluation.score_bias import bias_sharpness as bias_sharpness
+    from dits_adapter.evaluation.score_bias import score_bias as score_bias
     from dits_adapter.sampler.folded import FoldedSampler as FoldedSampler
     from dits_adapter.sampler.network import AlignmentNetwork as AlignmentNetwork
     from dits_adapter.sampler.sampler import SamplerConfig as SamplerConfig

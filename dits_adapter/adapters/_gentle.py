@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import cast
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from dits_adapter.adapters.mlp import MLPAdapter, MLPConfig
 from dits_adapter.adapters.registry import AdapterEntry, register_entry
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import NoiseSchedule, SamplerConfig
-from dits_adapter.sampler.network import layer_norm
+from dits_adapter.sampler.network import Mlp, layer_norm
 from dits_adapter.vectors import FloatArray, unit
 
 __all__ = ["gentle_dits", "gentle_linear", "gentle_mlp"]
@@ -204,7 +205,7 @@ class _Linear(nn.Module):
 def _mlp(start: AffineAdapter, mean: Tensor) -> MLPAdapter:
     adapter = MLPAdapter(MLPConfig(width=start.width, depth=1, mlp_ratio=0.5, start="affine"))
     _freeze_start(adapter.start, start)
-    first = adapter.layers[0].fc1
+    first = cast(Mlp, adapter.layers[0]).fc1
     with torch.no_grad():  # so that its input is centered and scaled as for the linear map
         first.weight *= _GAIN / start.width**0.5
         first.bias -= first.weight @ layer_norm(start(mean[None]))[0]
