@@ -120,7 +120,7 @@ def test_a_suspect_is_read_in_another_process_first(encoder, clips, monkeypatch)
     segments = list(encoder.iter_segments(paths, suspect=paths[0].__eq__, on_error=errors.append))
     assert [segment.path for segment in segments] == paths[1:]
     assert [str(error) for error in errors] == [
-        f"{paths[0]}: cannot be decoded (read alone, it crashes (SIGKILL))"
+        f"{paths[0]}: cannot be decoded: in a process of its own, a decoder crashes (SIGKILL)"
     ]
 
 
