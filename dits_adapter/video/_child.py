@@ -135,7 +135,7 @@ class _Child:
         """
         if not os.path.exists(f"/proc/{self._process.pid}/statm"):
             return
-        while not wait([self._replies], _GLANCE):
+        while not wait([self._replies.fileno()], _GLANCE):
             with open(f"/proc/{self._process.pid}/statm") as statm:
                 _, resident, shared = (int(pages) for pages in statm.read().split()[:3])
             if (resident - shared) * _PAGE > _LIBRARIES + memory:

@@ -253,7 +253,7 @@ class Video:
                 return DecodedFrames(np.stack(frames)[copies], self._index.times[numbers][copies], decoder)
         raise VideoError(
             self.path,
-            f"is damaged, or in a form that no decoder here can decode ({'; '.join(self._failures)})",
+            f"cannot be decoded: it is damaged, or in a form unknown here ({'; '.join(self._failures)})",
         )
 
     def _decode(self, decoder: str, numbers: npt.NDArray[np.intp]) -> Iterator[Frame]:
@@ -273,5 +273,5 @@ def _blaming(path: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise VideoError(
-            path, f"is damaged, or in a form that FFmpeg cannot read (it {error_line(error)})"
+            path, f"cannot be read: it is damaged, or in a form unknown here (FFmpeg {error_line(error)})"
         ) from error
