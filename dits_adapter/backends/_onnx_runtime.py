@@ -73,7 +73,6 @@ class OnnxBackend:
 
     def __init__(self, folder: Path) -> None:
         artifact = read_config(folder)
-        artifact.require_intact(folder)
         self.space = artifact.space
         self.calibration = artifact.calibration
         self._folder = folder / ONNX

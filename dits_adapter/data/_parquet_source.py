@@ -20,16 +20,21 @@ __all__ = ["ParquetSource"]
 class ParquetSource:
     """A `VectorSource` of two Parquet files.
 
+    Args:
+        files: the files.
+        width: dimension d of the vectors; None for that of the first texts.
+
     Raises:
         InputError: a file cannot be read, or lacks a column.
         MissingExtraError: pyarrow is not installed.
     """
 
-    def __init__(self, files: VectorFiles, width: int) -> None:
+    def __init__(self, files: VectorFiles, width: int | None) -> None:
         texts, videos = files.texts, files.videos
         self.files = [texts, videos]
-        self._width = width
         self.texts, in_texts = _rows_and_columns(texts)
+        _, (vectors,) = next(_batches(texts, ["vector"]))
+        width = self._width = _matrix(vectors, texts, "vector", 0, (width,)).shape[1]
         self.videos, in_videos = _rows_and_columns(videos)
         self.captions = "text" in in_texts
         self._columns = ["video_id", "vector", *(["frames"] if "frames" in in_videos else [])]

@@ -177,7 +177,10 @@ class Pairs:
             space = EmbeddingSpace.model_validate_json(metadata["space"])
             ids = tuple(json.loads(metadata["video_ids"]))
         except (SafetensorError, KeyError, ValueError, ValidationError) as error:
-            raise DITSError(f"{path}: is no file of cached pairs ({type(error).__name__}: {error}).") from None
+            raise DITSError(
+                f"{path}: is no file of cached pairs ({type(error).__name__}: {error}). `dits-adapter embed` "
+                "makes a cache of texts and their videos."
+            ) from None
         return cls(text, video, labels.astype(np.int64), space, ids, frames)
 
     def tensors(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
