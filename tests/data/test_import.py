@@ -183,6 +183,15 @@ class TestImport:
             assert main(["import", *map(str, arguments), *out]) == 1
             assert message in capsys.readouterr().err
 
+    def test_ids_with_blanks_or_suffixes_are_seen_past(self, own, clip, tmp_path):
+        spelled = [f" {own.ids[label]}{('', '.mp4', '.MKV')[n % 3]} " for n, label in enumerate(own.labels)]
+        files = own.save_parquet(texts_video_id=spelled)
+        import_vectors(VectorFiles(**files), tmp_path / "cache", clip, progress=False)
+        assert load_pairs(tmp_path / "cache").labels.tolist() == own.labels.tolist()
+        files = own.save_parquet(texts_video_id=["v100", *spelled[1:]])
+        with pytest.raises(InputError, match=r"row 0: the video 'v100' is not in .*; did you mean 'v10'\?"):
+            import_vectors(VectorFiles(**files), tmp_path / "other", clip, progress=False)
+
     def test_every_encoding_and_line_end_reads_alike(self, own, clip, tmp_path):
         own.ids = [f"video é {n}" for n in range(40)]
         own.captions = [f"猫 {n}" for n in range(90)]
@@ -201,7 +210,7 @@ class TestImport:
         [
             ({"text": np.ones((90, 5))}, r"text.npy: is float64 of shape \(90, 5\); floats of shape \(any, 32\)"),
             ({"text": np.ones((90, 32), int)}, "text.npy: is int64"),
-            ({"text": np.array([{}])}, "text.npy: is no .npy array of numbers .* Python objects"),
+            ({"text": np.array([{}])}, "text.npy: is no .npy array of numbers.*Python objects"),
             ({"labels": np.arange(89)}, r"labels.npy: .* shape \(90\) are expected"),
             ({"labels": np.full(90, 40)}, "text 0 belongs to video 40; there are 40"),
             ({"labels": np.full(90, -1)}, "text 0 belongs to video -1"),
