@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from dits_adapter.data._ids import check_id, id_digest, number_ids
 from dits_adapter.errors import InputError
+from dits_adapter.texts import text_fault
 
 __all__ = ["NamedVideo", "PairsFile"]
 
@@ -179,9 +180,9 @@ def _parse(line: bytes, files: bool) -> _Line:
     if key is None:
         raise ValueError('lacks "id"')
     texts = [text] if isinstance(text, str) else text
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+    if not isinstance(texts, list) or not texts:
         raise ValueError('"text" must be a string or a list of strings')
-    if not all(text.strip() for text in texts):
-        raise ValueError('"text" is empty; describe the video or drop the line')
-    "".join(texts).encode()  # refuses halves of surrogate pairs, which no tokenizer takes
+    for value in texts:
+        if fault := text_fault(value):
+            raise ValueError(f'"text" {fault}')
     return _Line(check_id(key), key if video is None else video, texts)
