@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dits_adapter.stores.qdrant.store import QdrantStore
     from dits_adapter.training.config import BaseRecipe
     from dits_adapter.video.encoder import VideoEncoder
+    from dits_adapter.video.limits import DecodeLimits
 
 __all__ = [
     "add_device",
@@ -130,7 +131,7 @@ def add_encoder(command: Any, *, default: str | None = None) -> None:
     )
 
 
-def video_encoder(args: argparse.Namespace) -> VideoEncoder:
+def video_encoder(args: argparse.Namespace, limits: DecodeLimits | None = None) -> VideoEncoder:
     """Load the encoder that the options of `add_encoder` name, with those of other helpers if there are."""
     from dits_adapter.video.encoder import VideoEncoder
 
@@ -138,6 +139,7 @@ def video_encoder(args: argparse.Namespace) -> VideoEncoder:
         args.encoder,
         frames=args.frames,
         device=getattr(args, "device", "auto"),
+        limits=limits,
         text_cleaning=getattr(args, "text_cleaning", None),
     )
 
