@@ -32,14 +32,15 @@ def add_recall(commands: Any) -> None:
 
 
 def _recall(args: argparse.Namespace) -> int:
-    from dits_adapter.encoder import DITSQueryEncoder
+    from dits_adapter.encoder import DITSQueryEncoder, check_queries
     from dits_adapter.evaluation._tables import markdown_table
     from dits_adapter.stores.qdrant.recall import measure_recall
 
     texts = [line for _, line in entries(args.queries)]
     if not texts:
         raise InputError(f"{args.queries}: holds no texts; one a line is expected.")
-    encoder = DITSQueryEncoder.from_pretrained(args.adapter)
+    check_queries(texts)
+    encoder = DITSQueryEncoder.from_pretrained(args.adapter, text_cleaning=args.text_cleaning)
     head = ["search", f"recall@{args.limit}", "p50 ms", "p99 ms"]
     with qdrant_store(args, encoder.space) as store:
         store.open()
