@@ -207,8 +207,8 @@ def _mlp(start: AffineAdapter, mean: Tensor) -> MLPAdapter:
     _freeze_start(adapter.start, start)
     first = cast(Mlp, adapter.layers[0]).fc1
     with torch.no_grad():  # so that its input is centered and scaled as for the linear map
-        first.weight *= _GAIN / start.width**0.5
-        first.bias -= first.weight @ layer_norm(start(mean[None]))[0]
+        first.weight.mul_(_GAIN / start.width**0.5)
+        first.bias.sub_(first.weight @ layer_norm(start(mean[None]))[0])
     return adapter
 
 
