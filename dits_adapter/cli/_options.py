@@ -48,6 +48,13 @@ def add_store(command: Any, default: str | None = "video-index") -> None:
         "--collection", default="videos", metavar="NAME", help="in the store, or an alias (default: %(default)s)"
     )
     command.add_argument("--tenant", metavar="NAME", help="whose videos, in a collection that keeps tenants apart")
+    command.add_argument(
+        "--patience",
+        type=float,
+        metavar="S",
+        help="seconds for which a request to a server that is away, overloaded or silent is repeated "
+        "(default: 120; 3 for a search)",
+    )
 
 
 def add_vectors(command: Any, encoder: str) -> None:
@@ -82,6 +89,7 @@ def chosen_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) 
     options = {
         "space": space,
         "tenant": args.tenant,
+        "patience": args.patience,
         "vector": getattr(args, "vector", None),
         "trust_foreign": getattr(args, "trust_foreign", False) or None,
     }

@@ -73,6 +73,7 @@ def _qdrant(
     video_field: str | None = None,
     trust_foreign: bool = False,
     tenant: str | None = None,
+    patience: float | None = None,
 ) -> VideoStore:
     from dits_adapter.stores.qdrant.store import QdrantStore
 
@@ -84,6 +85,7 @@ def _qdrant(
         video_field=video_field,
         trust_foreign=trust_foreign,
         tenant=tenant,
+        patience=patience,
         **chosen,
     )
 

@@ -20,6 +20,7 @@ from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.qdrant._requests import (
     CollectionExists,
     Count,
+    CreateCollection,
     GetAliases,
     GetCollection,
     GetCollections,
@@ -30,7 +31,7 @@ from dits_adapter.stores.qdrant._schema import FRAMES, METADATA_KEY, TENANT, pla
 from dits_adapter.stores.requests import ReadRequest
 from dits_adapter.stores.rows import CollectionMetadata, StoredSegment, check_tenant
 
-__all__ = ["PAGE", "QdrantCollection"]
+__all__ = ["PAGE", "QdrantCollection", "creating"]
 
 T = TypeVar("T")
 
@@ -268,6 +269,25 @@ class QdrantCollection:
             return (yield from Count(collection_name=self.target, count_filter=chosen))
 
         return int((yield from self.following(plan)).count)
+
+
+def creating(request: CreateCollection) -> RequestPlan[bool]:
+    """Create a collection; the result is False if it is there already.
+
+    It may be another process's, or our own, by a request that broke off after the server had obeyed.
+    """
+    try:
+        return (yield from request)
+    except (UnexpectedResponse, grpc.RpcError) as error:
+        if not _conflicts(error):
+            raise
+        return False
+
+
+def _conflicts(error: UnexpectedResponse | grpc.RpcError) -> bool:
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code == 409
+    return bool(error.code() == grpc.StatusCode.ALREADY_EXISTS)
 
 
 def _foreign_collection(collection: str) -> str:
