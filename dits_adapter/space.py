@@ -91,13 +91,16 @@ def _canaries(vectors: FloatArray) -> Canaries:
 class EmbeddingSpace(BaseModel):
     """Embedding space: the encoder, the pooling and the normalization behind a set of vectors.
 
+    Encoder, width and normalization decide whether a text and a video can be compared. Pooling and frames say how
+    a video became a vector: they have to be the same within one collection or cache, while queries search any.
+
     Attributes:
         encoder: hub id or folder name of the encoder, for people; not part of the identity.
         revision: hub revision of the encoder, likewise.
         weights_sha256: digest of all its weights (`Embedder.digest`).
         pooling: pooling of frame vectors to one video vector: `mean` of unit frame vectors, or by the `encoder`,
             which sees clips as a whole.
-        frames: frames sampled a segment.
+        frames: frames sampled a segment; None where it is not known, or of no matter, as for plain queries.
         normalization: `l2`: stored vectors have unit norm.
         width: dimension d.
         canary_texts: unit vectors of `CANARY_TEXTS`, (4, d).
@@ -110,14 +113,14 @@ class EmbeddingSpace(BaseModel):
     revision: str | None = None
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     pooling: Literal["mean", "encoder"] = "mean"
-    frames: int = Field(default=12, ge=1)
+    frames: int | None = Field(default=12, ge=1)
     normalization: Literal["l2"] = "l2"
     width: int = Field(ge=1)
     canary_texts: Canaries
     canary_images: Canaries
 
     @classmethod
-    def of(cls, encoder: Embedder, *, frames: int = 12) -> EmbeddingSpace:
+    def of(cls, encoder: Embedder, *, frames: int | None = 12) -> EmbeddingSpace:
         """Describe the space of a loaded encoder; embeds the canaries, which takes a few milliseconds."""
         embedded = encoder.embed([encoder.preprocess([image]) for image in canary_images()])
         pooled = embedded.pooled if embedded.frames is None else embedded.frames[:, 0]
@@ -140,7 +143,12 @@ class EmbeddingSpace(BaseModel):
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
-        return f"{self.encoder} [{self.fingerprint}; d={self.width}, {self.frames} frames, {self.pooling}]"
+        return f"{self.encoder} [{self.fingerprint}; d={self.width}, {self.sampled_in_words}]"
+
+    @property
+    def sampled_in_words(self) -> str:
+        """Frames and pooling, for messages."""
+        return f"{'any number of' if self.frames is None else self.frames} frames, {self.pooling}"
 
     def differences(self, other: EmbeddingSpace) -> list[str]:
         """List in words the differences that keep vectors of two spaces from being compared; empty if none do.
@@ -150,7 +158,7 @@ class EmbeddingSpace(BaseModel):
         """
         differences = [
             f"{field} {getattr(self, field)!r} against {getattr(other, field)!r}"
-            for field in ("width", "pooling", "frames", "normalization")
+            for field in ("width", "normalization")
             if getattr(self, field) != getattr(other, field)
         ]
         if self.width != other.width:
@@ -172,20 +180,41 @@ class EmbeddingSpace(BaseModel):
             )
         return differences
 
-    def require(self, other: EmbeddingSpace, *, mine: str, theirs: str) -> None:
+    def require(self, other: EmbeddingSpace, *, mine: str, theirs: str, together: bool = False) -> None:
         """Refuse another space than this one.
+
+        Videos of other frames or another pooling are in the same space: queries find them, with a warning, since
+        an adapter is trained for one kind of them.
 
         Args:
             other: the space to compare with.
             mine: owner of this space, for the message ("the adapter demo-dits").
             theirs: owner of the other space ("the collection videos").
+            together: the videos of both are to be kept together: other frames or another pooling are refused.
 
         Raises:
             SpaceMismatchError: naming both sides and every difference.
         """
-        if differences := self.differences(other):
+        differences = self.differences(other)
+        frames, pooling = (self.frames, other.frames), (self.pooling, other.pooling)
+        sampled = (
+            [f"frames {frames[0]} against {frames[1]}"] if None not in frames and len(set(frames)) > 1 else []
+        )
+        sampled += [f"pooling {pooling[0]!r} against {pooling[1]!r}"] if len(set(pooling)) > 1 else []
+        if differences:
             raise SpaceMismatchError(
                 f"{mine} belongs to the embedding space {self}, {theirs} to {other}: {'; '.join(differences)}. "
                 "Vectors of the two cannot be compared. Use an adapter trained for that encoder, or embed "
                 "the videos again with the encoder of this one."
+            )
+        if sampled and together:
+            raise SpaceMismatchError(
+                f"{mine} makes vectors of videos otherwise than {theirs}: {'; '.join(sampled)}. They are of one "
+                "embedding space, but are not kept together: ask for the same (--frames), or choose another place."
+            )
+        if sampled:
+            warnings.warn(
+                f"{mine} is for videos that were embedded otherwise than those of {theirs}: {'; '.join(sampled)}. "
+                "Texts find them, and an adapter may gain less than on those that it was trained for.",
+                stacklevel=3,
             )

@@ -61,7 +61,7 @@ def embed(
         for error in errors:
             yield VideoVectors(by_path[error.path], reason=error.reason)
 
-    filler = CacheFiller(PairsFile(pairs, videos), encoder.space, encoder.space.frames, encoder.encoder, fetch)
+    filler = CacheFiller(PairsFile(pairs, videos), encoder.space, encoder.frames, encoder.encoder, fetch)
     return filler.fill(out, retry_failed=retry_failed, progress=progress)
 
 
@@ -100,7 +100,7 @@ def embed_from_store(
         mine=f"the collection {store.collection!r}",
         theirs="the encoder of the texts",
     )
-    frames = space.frames if store.capabilities.frames else 0
+    frames = (space.frames or 0) if store.capabilities.frames else 0
 
     def fetch(batch: Sequence[NamedVideo]) -> Iterator[VideoVectors]:
         for start in range(0, len(batch), _IDS_A_REQUEST):

@@ -6,9 +6,10 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from benchmarks.server import QdrantProcess, free_port
@@ -82,11 +83,11 @@ class Reply(NamedTuple):
 
     status: int
     body: str = ""
-    headers: dict[str, str] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 Fault = Reply | str | None
-"""What happens to a request: None (nothing), an answer, or "before", "after" (the connection breaks), "silence"."""
+"""Fate of a request: None (nothing), an answer, "before" or "after" (the connection breaks), or "silence"."""
 
 
 class FlakyProxy:

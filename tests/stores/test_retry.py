@@ -1,4 +1,4 @@
-"""A server that is away, hangs, is overloaded or answers nonsense: outlasted for a while, then said in a sentence."""
+"""A server that is away, silent, overloaded or answers nonsense: outlasted, and in the end said in a sentence."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ def test_two_that_create_at_once_are_one(qdrant_server: str, name: str) -> None:
 )
 @pytest.mark.parametrize("kind", [QdrantStore, AsyncQdrantStore])
 def test_an_address_that_is_none_is_refused_without_what_is_secret(kind: type, address: str) -> None:
-    with pytest.raises(InputError, match="the server's address .*http://HOST:PORT") as raised:
+    with pytest.raises(InputError, match=r"the server's address .*http://HOST:PORT") as raised:
         kind(address)
     assert "secret" not in str(raised.value)
 
@@ -301,9 +301,12 @@ def test_a_patience_that_is_no_time_is_refused(patience: float) -> None:
 
 def test_a_redirection_is_named_without_its_query() -> None:
     moved = Reply(308, headers={"Location": "https://elsewhere:6333/?token=secret"})
-    with FlakyProxy("http://nowhere", lambda *_: moved) as proxy, QdrantStore(proxy.url) as store:
-        with pytest.raises(StoreError, match="answers 308 and points to https://elsewhere:6333/") as raised:
-            store.search(QUERY)
+    with (
+        FlakyProxy("http://nowhere", lambda *_: moved) as proxy,
+        QdrantStore(proxy.url) as store,
+        pytest.raises(StoreError, match="answers 308 and points to https://elsewhere:6333/") as raised,
+    ):
+        store.search(QUERY)
     assert "secret" not in str(raised.value)
 
 

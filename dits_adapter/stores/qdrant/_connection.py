@@ -215,7 +215,7 @@ def server_address(location: str) -> str:
     shown = _without_secrets(location)
     if not _HOST.fullmatch(url.host) or not 0 < (1 if url.port is None else url.port) < 65536:
         raise InputError(
-            f"the server's address {shown!r} has no host that can be, or a port that is not from 1 to 65535; it is "
+            f"the server's address {shown!r} has no possible host, or a port that is not from 1 to 65535; it is "
             "http://HOST:PORT."
         )
     if url.userinfo or url.query or url.fragment:

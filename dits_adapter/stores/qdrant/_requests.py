@@ -192,7 +192,6 @@ class Upsert(_OfCollection[models.UpdateResult]):
 
     method = "upsert"
     points: Sequence[models.PointStruct]
-    wait: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +200,6 @@ class Delete(_OfCollection[models.UpdateResult]):
 
     method = "delete"
     points_selector: models.FilterSelector
-    wait: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +209,6 @@ class SetPayload(_OfCollection[models.UpdateResult]):
     method = "set_payload"
     payload: Mapping[str, Any]
     points: models.Filter
-    wait: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,9 @@ from dits_adapter.stores.qdrant._retry import (
     repeat_request_async,
     translate_errors,
 )
-from dits_adapter.stores.qdrant._schema import POOLED
 from dits_adapter.stores.qdrant._search import searching, searching_one
 from dits_adapter.stores.requests import Hit, SearchOptions, SearchRequest, from_keywords
+from dits_adapter.stores.rows import PointLayout
 
 __all__ = ["AsyncQdrantStore"]
 
@@ -41,7 +41,7 @@ class AsyncQdrantStore:
     Args:
         location: a server's URL, with the API key in the environment variable QDRANT_API_KEY; or an
             `AsyncQdrantClient` of your own, which is used as it is and never closed.
-        collection, space, vector, video_field, trust_foreign, tenant, patience: as `QdrantStore`.
+        collection, space, layout, trust_foreign, tenant, patience: as `QdrantStore`.
 
     Example:
         >>> import asyncio
@@ -58,8 +58,7 @@ class AsyncQdrantStore:
         collection: str = "videos",
         *,
         space: EmbeddingSpace | None = None,
-        vector: str = POOLED,
-        video_field: str | None = None,
+        layout: PointLayout | None = None,
         trust_foreign: bool = False,
         tenant: str | None = None,
         patience: float | None = None,
@@ -84,8 +83,7 @@ class AsyncQdrantStore:
             self.location,
             collection,
             space=space,
-            vector=vector,
-            video_field=video_field,
+            layout=layout,
             trust_foreign=trust_foreign,
             tenant=tenant,
             takes_params=True,

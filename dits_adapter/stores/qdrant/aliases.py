@@ -79,7 +79,7 @@ def rebuild(
             "tenant's videos into a new collection, and then have the alias mean it: dits-adapter switch."
         )
     if old is not None:
-        if existing is not None and _digest(existing) == _digest(metadata):
+        if existing is not None and existing.layout is None and _digest(existing) == _digest(metadata):
             raise InputError(
                 f"{alias!r} is of this embedding space and cut like this already. `dits-adapter ingest` brings it "
                 "up to date; another adapter for the same CLIP needs no new index."

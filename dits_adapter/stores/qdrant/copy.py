@@ -56,7 +56,7 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
         )
     origin = source.resolve()
     metadata = source.metadata()
-    if metadata is None:
+    if metadata is None or metadata.layout is not None:
         raise StoreError(
             f"the collection {source.collection!r} was made by something else than dits_adapter; Qdrant's own "
             "snapshots copy any collection between servers."

@@ -51,6 +51,7 @@ from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest
 from dits_adapter.stores.rows import (
     CollectionMetadata,
     FailureRow,
+    PointLayout,
     SegmentRow,
     StoredSegment,
     VideoFile,
@@ -79,9 +80,8 @@ class QdrantStore(VideoStore):
         collection: name of the collection, or an alias.
         space: the embedding space of the queries; if given, a collection of another one is refused when it is
             opened.
-        vector: the vector that is searched; "" is the unnamed one.
-        video_field: payload field that says which video a point belongs to, for grouping. By default `video_id`
-            in a collection made here, and none (every point is a video) in a foreign one.
+        layout: names of the vector and the payload fields, in a collection that something else made. By default
+            those that it was adopted with (`adopt_collection`).
         trust_foreign: search a collection that something else made, without proof that its vectors live in
             `space`. Only the width can be checked then: another CLIP of the same width gives wrong results
             without an error.
@@ -106,7 +106,7 @@ class QdrantStore(VideoStore):
         >>> _ = client.create_collection("mine", vectors_config={"clip": vectors})
         >>> client.upsert("mine", [models.PointStruct(id=7, vector={"clip": [1, 0]}, payload={})]).status.value
         'completed'
-        >>> QdrantStore(client, "mine", vector="clip").search(np.array([1.0, 0.0]))
+        >>> QdrantStore(client, "mine").search(np.array([1.0, 0.0]))
         Traceback (most recent call last):
         dits_adapter.errors.StoreError: the collection 'mine' does not say which embedding space its ...
     """
@@ -117,8 +117,7 @@ class QdrantStore(VideoStore):
         collection: str = "videos",
         *,
         space: EmbeddingSpace | None = None,
-        vector: str = POOLED,
-        video_field: str | None = None,
+        layout: PointLayout | None = None,
         trust_foreign: bool = False,
         tenant: str | None = None,
         patience: float | None = None,
@@ -128,8 +127,7 @@ class QdrantStore(VideoStore):
             self._connection.location,
             collection,
             space=space,
-            vector=vector,
-            video_field=video_field,
+            layout=layout,
             trust_foreign=trust_foreign,
             tenant=tenant,
             takes_params=not self._connection.in_memory,
@@ -138,7 +136,6 @@ class QdrantStore(VideoStore):
         self.name = collection
         self.space = space
         self.tenant = tenant
-        self.vector = vector
 
     def close(self) -> None:
         """Release the connection or the folder; a client that was passed in stays open."""
@@ -173,6 +170,11 @@ class QdrantStore(VideoStore):
     def collection(self) -> str:
         """Name of the collection behind `name`, once an alias is resolved."""
         return self._collection.target
+
+    @property
+    def vector(self) -> str:
+        """Name of the vector that is searched; meaningful once the collection was opened."""
+        return self._collection.layout.vector
 
     @property
     def cosine(self) -> bool:
