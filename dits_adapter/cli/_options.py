@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dits_adapter.stores.qdrant.store import QdrantStore
     from dits_adapter.training.config import BaseRecipe
     from dits_adapter.video.encoder import VideoEncoder
+    from dits_adapter.video.limits import DecodeLimits
 
 __all__ = [
     "add_device",
@@ -130,11 +131,12 @@ def add_encoder(command: Any, *, default: str | None = None) -> None:
     )
 
 
-def video_encoder(args: argparse.Namespace) -> VideoEncoder:
+def video_encoder(args: argparse.Namespace, limits: DecodeLimits | None = None) -> VideoEncoder:
     """Load the encoder that the options of `add_encoder` and, where the command has it, `add_device` name."""
     from dits_adapter.video.encoder import VideoEncoder
 
-    return VideoEncoder.from_pretrained(args.encoder, frames=args.frames, device=getattr(args, "device", "auto"))
+    device = getattr(args, "device", "auto")
+    return VideoEncoder.from_pretrained(args.encoder, frames=args.frames, device=device, limits=limits)
 
 
 def add_device(command: Any) -> None:
