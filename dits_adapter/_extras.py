@@ -18,6 +18,7 @@ PACKAGES = {
     "fastembed": ("fastembed", "fastembed"),
     "grpc": ("qdrant-client", "qdrant"),
     "haystack": ("haystack-ai", "haystack"),
+    "httpx": ("qdrant-client", "qdrant"),
     "langchain_core": ("langchain-core", "langchain"),
     "llama_index": ("llama-index-core", "llama-index"),
     "matplotlib": ("matplotlib", "figures"),

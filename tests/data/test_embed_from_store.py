@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
@@ -266,7 +267,7 @@ class TestQdrant:
             try:
                 return next(calls)(*args, **options)
             except StopIteration:
-                raise ResponseHandlingException("connection refused") from None
+                raise ResponseHandlingException(httpx.UnsupportedProtocol("connection refused")) from None
 
         monkeypatch.setattr(store.client, "scroll", failing)
         with pytest.raises(StoreError, match=r"connection refused.* goes on from there"):
