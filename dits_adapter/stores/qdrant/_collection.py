@@ -148,7 +148,7 @@ class QdrantCollection:
         if metadata is not None:
             space = metadata.space
             if self.space is not None:
-                self.space.require(space, mine="the query", theirs=f"the collection {self.name!r}")
+                self.space.require(space, mine="the query", theirs=f"the collection {self.name!r}", texts=False)
         elif self.trust_foreign and self.space is not None:
             space = self.space
         else:
@@ -176,7 +176,9 @@ class QdrantCollection:
                 stacklevel=4,
             )
         if self._first is not None:  # what was opened before is gone
-            self._first.require(space, mine="the query", theirs=f"the collection {self.name!r} by now")
+            self._first.require(
+                space, mine="the query", theirs=f"the collection {self.name!r} by now", texts=False
+            )
         self.target, self._first = target, space
         self.layout, self.ours = layout, ours
         self.cosine = params.distance == models.Distance.COSINE

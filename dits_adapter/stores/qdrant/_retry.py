@@ -112,7 +112,7 @@ class RetryPolicy:
         Args:
             remote: True for a server: whatever its client stumbles over is an answer that Qdrant does not give.
         """
-        token = _seconds_left.set(min(TIMEOUT, self._end - _now()))
+        token = _seconds_left.set(max(0.01, min(TIMEOUT, self._end - _now())))
         try:
             yield
         except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
