@@ -29,6 +29,7 @@ __all__ = [
     "check_tenant",
     "failure_id",
     "payload_value",
+    "require_segments",
     "segment_id",
     "video_id_of",
     "video_records",
@@ -76,6 +77,24 @@ def payload_value(payload: Mapping[str, Any] | None, key: str) -> Any:
     return value
 
 
+def require_segments(seconds: float | None, overlap: float) -> None:
+    """Refuse segments that cannot be cut.
+
+    Args:
+        seconds: length of a segment; None for one segment a video.
+        overlap: seconds that neighboring segments share.
+
+    Raises:
+        InputError: segments without a length, or an overlap that is not shorter than they are.
+    """
+    whole = seconds is None and overlap == 0
+    if not whole and (seconds is None or not 0 <= overlap < seconds < math.inf):
+        raise InputError(
+            f"segment_seconds is {seconds} and overlap is {overlap}; segments have a length, and overlap by less "
+            "than it."
+        )
+
+
 class CollectionMetadata(BaseModel):
     """Description that a collection carries of how its vectors were made.
 
@@ -103,13 +122,7 @@ class CollectionMetadata(BaseModel):
         Raises:
             InputError: segments without a length, or an overlap that is not shorter than they are.
         """
-        seconds, overlap = self.segment_seconds, self.overlap
-        whole = seconds is None and overlap == 0
-        if not whole and (seconds is None or not 0 <= overlap < seconds < math.inf):
-            raise InputError(
-                f"segment_seconds is {seconds} and overlap is {overlap}; segments have a length, and overlap by "
-                "less than it."
-            )
+        require_segments(self.segment_seconds, self.overlap)
 
     def require_same(
         self, existing: CollectionMetadata | None, collection: str, tenant: str | None = None
