@@ -30,9 +30,12 @@ from dits_adapter.sampler import NoiseSchedule, SamplerConfig
 from dits_adapter.sampler.network import Mlp, layer_norm
 from dits_adapter.vectors import FloatArray, unit
 
-__all__ = ["gentle_dits", "gentle_linear", "gentle_mlp"]
+__all__ = ["LEAST_VIDEOS", "gentle_dits", "gentle_linear", "gentle_mlp"]
 
-_LEARNING_RATE = 3e-4
+LEAST_VIDEOS = 2 * FOLDS
+"""Fewest distinct videos that a gentle adapter is fitted to."""
+
+_LEARNING_RATE = 1e-4
 _WEIGHT_DECAY = 0.1
 _SHARPNESS = 50.0
 """Reciprocal of the temperature of the contrastive loss."""
@@ -113,9 +116,9 @@ class _Recipe:
 
 def _fit(text: NDArray[np.floating], video: NDArray[np.floating], recipe: _Recipe) -> GentleFit:
     problem = Problem.of(text, video)
-    if len(problem.videos) < 2 * FOLDS:
+    if len(problem.videos) < LEAST_VIDEOS:
         raise InputError(
-            f"there are pairs of {len(problem.videos)} distinct videos; the gentle adapters need {2 * FOLDS}."
+            f"there are pairs of {len(problem.videos)} distinct videos; the gentle adapters need {LEAST_VIDEOS}."
         )
     start = choose_start(problem)
     count = len(problem.texts)

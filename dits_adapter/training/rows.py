@@ -12,8 +12,10 @@ from dits_adapter.training._initial import LEARNING_RATES
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 
 __all__ = [
+    "GENTLE",
     "STEPS",
     "Recipes",
+    "bank_rows",
     "best_mlp_recipe",
     "best_recipe",
     "equal_cost_depth",
@@ -21,6 +23,9 @@ __all__ = [
     "selected_rows",
     "standard_rows",
 ]
+
+GENTLE = ("gentle-linear", "gentle-mlp", "gentle-dits")
+"""Adapters for few pairs."""
 
 STEPS = (1, 5, 10)
 """Truncated timesteps T' of the DITS rows."""
@@ -39,7 +44,7 @@ def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None 
     gives it the multiplications of `dits-N` (`equal_cost_depth`), for the shortest and for the longest sampler.
     `dits-best` is the preset `best`: DITS that starts from the contrastive linear map, which itself starts from
     the best closed form (`Adapter.initialize`). `mlp-best` is a residual MLP with the same start and the same
-    optimization (`best_mlp_recipe`): its distance to `dits-best` is the gain of the flow.
+    optimization (`best_mlp_recipe`): its distance to `dits-best` is the gain of the flow. `bank_rows` follow.
 
     Args:
         steps: values of T'. Up to 10 they run t = T' … 1 of the paper's schedule of T = 10; beyond, T = T'.
@@ -61,7 +66,25 @@ def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None 
         depth = equal_cost_depth(Recipe(sampler=schedule(n)).sampler_config(width=1))
         rows[f"mlp-{n}"] = Recipe(adapter="mlp", options={"depth": depth}, training=training)
     rows |= {f"dits-{n}": Recipe(sampler=schedule(n), training=training) for n in steps}
-    return rows | {"mlp-best": best_mlp_recipe(training), "dits-best": best_recipe(training)}
+    rows |= {"mlp-best": best_mlp_recipe(training), "dits-best": best_recipe(training)}
+    return rows | bank_rows()
+
+
+def bank_rows() -> dict[str, Recipe]:
+    """Return the recipes of banks and of the adapters for few pairs, alone and with a bank behind.
+
+    `query-bank` and `NAME-bank` are query banks (`QueryBankAdapter`), `score-bias` and `NAME-bias` score biases of
+    the searched videos (`score_bias`). The queries are the texts of the training pairs, adapted out of fold.
+    """
+    rows = {
+        "query-bank": Recipe(adapter=PLAIN, bank="queries"),
+        "score-bias": Recipe(adapter=PLAIN, bank="scores"),
+    }
+    for name in GENTLE:
+        rows[name] = Recipe(adapter=name)
+        rows[f"{name}-bank"] = Recipe(adapter=name, bank="queries")
+        rows[f"{name}-bias"] = Recipe(adapter=name, bank="scores")
+    return rows
 
 
 def selected_rows(

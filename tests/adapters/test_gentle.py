@@ -82,11 +82,11 @@ def slow_maps(t, v, labels, start, steps):
         towards = (towards - np.sum(towards * raw / norms, axis=1, keepdims=True) * raw / norms) / norms
         gradients = [8 * towards.T @ (t - mean), towards.sum(0)]
         for k, g in enumerate(gradients):
-            params[k] *= 1 - 3e-4 * 0.1
+            params[k] *= 1 - 1e-4 * 0.1
             first[k] = 0.9 * first[k] + 0.1 * g
             second[k] = 0.999 * second[k] + 0.001 * g**2
             corrected = np.sqrt(second[k] / (1 - 0.999**step)) + 1e-8
-            params[k] -= 3e-4 * first[k] / (1 - 0.9**step) / corrected
+            params[k] -= 1e-4 * first[k] / (1 - 0.9**step) / corrected
 
 
 def slow_fit(text, video):
