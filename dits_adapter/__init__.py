@@ -55,11 +55,12 @@ _PUBLIC = {
         "VideoRecord",
         "video_records",
     ),
-    "stores.ingest": ("IngestOptions", "IngestSession", "ingest", "ingesting"),
+    "stores.ingest": ("IngestOptions", "ingest", "ingesting"),
     "stores.memory": ("MemoryStore",),
     "stores.open": ("open_store", "register_store"),
     "stores.ranking": ("exact_search",),
     "stores.report": ("IngestReport",),
+    "stores.session": ("IngestSession",),
     "stores.qdrant.aio": ("AsyncQdrantStore",),
     "stores.qdrant.aliases": ("rebuild", "switch"),
     "stores.qdrant.copy": ("copy_collection",),
@@ -163,7 +164,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.base import Capabilities as Capabilities
     from dits_adapter.stores.base import VideoStore as VideoStore
     from dits_adapter.stores.ingest import IngestOptions as IngestOptions
-    from dits_adapter.stores.ingest import IngestSession as IngestSession
     from dits_adapter.stores.ingest import ingest as ingest
     from dits_adapter.stores.ingest import ingesting as ingesting
     from dits_adapter.stores.memory import MemoryStore as MemoryStore
@@ -190,6 +190,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.rows import VideoFile as VideoFile
     from dits_adapter.stores.rows import VideoRecord as VideoRecord
     from dits_adapter.stores.rows import video_records as video_records
+    from dits_adapter.stores.session import IngestSession as IngestSession
     from dits_adapter.training.compare import compare as compare
     from dits_adapter.training.config import JointRecipe as JointRecipe
     from dits_adapter.training.config import Recipe as Recipe

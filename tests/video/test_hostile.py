@@ -46,6 +46,21 @@ def test_an_unknown_codec(clips, tmp_path):
         decode_frames(path)
 
 
+def add_stream_midway(path: Path) -> None:
+    """Give the last frame of a transport stream's video to a stream that was not there before."""
+    content = bytearray(path.read_bytes())
+    starts = [place for place in range(0, len(content), 188) if content[place + 1 : place + 3] == b"\x41\0"]
+    content[starts[-1] + 2] = 1
+    path.write_bytes(content)
+
+
+def test_a_stream_that_appears_midway(clips, tmp_path):
+    path = Path(shutil.copy(clips / "stream.ts", tmp_path))
+    add_stream_midway(path)
+    with pytest.raises(VideoError, match=r"gains a stream on its way.*ffmpeg -i stream.ts -map 0:v -c copy"):
+        decode_frames(path)
+
+
 @pytest.mark.parametrize(
     "error", [AttributeError("has_b_frames"), IndexError("list index"), MemoryError(), RecursionError("deep")]
 )
