@@ -46,16 +46,18 @@ def add_embed(commands: Any) -> None:
 
 def _embed(args: argparse.Namespace) -> int:
     from dits_adapter.data.embed import embed, embed_from_store
+    from dits_adapter.data.pairs_file import PairsFile
 
     if args.store is not None and args.videos is not None:
         raise InputError("--videos is for files, --store for vectors from a collection; give one of them.")
+    pairs = PairsFile(args.pairs, args.videos, files=args.store is None)  # refused before a model is loaded
     encoder = video_encoder(args)
     if args.store is None:
-        report = embed(args.pairs, args.out, encoder, videos=args.videos, retry_failed=args.retry_failed)
+        report = embed(pairs, args.out, encoder, retry_failed=args.retry_failed)
     else:
         with chosen_store(args, encoder.space if args.trust_foreign else None) as store:
             report = embed_from_store(
-                args.pairs,
+                pairs,
                 args.out,
                 encoder.encoder,
                 store,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dits_adapter.data.embed import embed
+from dits_adapter.data.pairs_file import PairsFile
 from dits_adapter.errors import (
     VideoError,
 )
@@ -69,8 +70,10 @@ class FakeEncoder:
                 yield SimpleNamespace(path=path, vector=unit(frames.mean(axis=0)), frame_vectors=frames)
 
 
-def run(pairs: Path, out: Path, encoder: FakeEncoder | None = None, **options: Any) -> Any:
-    return embed(pairs, out, encoder or FakeEncoder(), progress=False, **options)  # type: ignore[arg-type]
+def run(
+    pairs: Path, out: Path, encoder: FakeEncoder | None = None, videos: Path | None = None, **options: Any
+) -> Any:
+    return embed(PairsFile(pairs, videos), out, encoder or FakeEncoder(), progress=False, **options)  # type: ignore[arg-type]
 
 
 class Killed(BaseException):
