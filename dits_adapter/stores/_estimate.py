@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass, field
 
@@ -46,9 +47,9 @@ class Estimate:
     note: str = ""
 
     def __str__(self) -> str:
-        size = "" if self.vectors is None else f": about {self.vectors / 1e6:,.1f} MB of vectors"
+        size = "" if self.vectors is None else f": about {math.ceil(self.vectors / 1e6):,} MB of vectors"
         untimed = f" and {self.untimed} of unknown length" if self.untimed else ""
-        hours = f"{self.seconds / 3600:.2f} hours"
+        hours = f"{self.seconds / 3600:.1f} hours" if self.seconds > 3600 else f"{self.seconds / 60:.1f} minutes"
         lines = [
             f"to read  {self.new} videos, {hours}{untimed}, {self.segments} segments{size}",
             f"present  {self.present}",
