@@ -1,4 +1,4 @@
-"""`dits-adapter ingest` over hostile files: to the end, each with its reason; its estimate and its interruption."""
+"""`dits-adapter ingest`: a hostile folder to its end, an estimate before the start, and interruptions."""
 
 from __future__ import annotations
 
