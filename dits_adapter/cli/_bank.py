@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dits_adapter.cli._options import add_device
+from dits_adapter.cli._options import add_device, add_text_cleaning
 from dits_adapter.errors import InputError
 from dits_adapter.vectors import check_directions, check_vectors
 
@@ -47,6 +47,7 @@ def add_bank(commands: Any) -> None:
     bank.add_argument(
         "--weight", type=float, default=0.5, metavar="W", help="of the correction, 0 to 1 (default: %(default)s)"
     )
+    add_text_cleaning(bank)
     add_device(bank)
     bank.set_defaults(run=_bank)
 
@@ -55,13 +56,13 @@ def _bank(args: argparse.Namespace) -> int:
     from dits_adapter._files import sha256
     from dits_adapter.adapters.bank import LEAST_QUERIES, check_bank_options, draw, fit_query_bank
     from dits_adapter.artifact._find import require_free
-    from dits_adapter.encoder import DITSQueryEncoder, check_texts
+    from dits_adapter.encoder import DITSQueryEncoder, check_queries
 
     check_bank_options(args.size, args.weight)
     require_free(args.out.absolute())
     queries = _vectors(args.queries) if args.queries.suffix == ".npy" else _lines(args.queries)
     if isinstance(queries, list):
-        check_texts(queries)
+        check_queries(queries)
     if len(queries) < LEAST_QUERIES:
         raise InputError(
             f"{args.queries}: holds {len(queries)} distinct queries; a bank needs at least {LEAST_QUERIES}, and "
@@ -69,7 +70,9 @@ def _bank(args: argparse.Namespace) -> int:
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* is an encoder without an adapter")
-        encoder = DITSQueryEncoder.from_pretrained(args.adapter, backend="torch", device=args.device)
+        encoder = DITSQueryEncoder.from_pretrained(
+            args.adapter, backend="torch", device=args.device, text_cleaning=args.text_cleaning
+        )
     artifact = encoder.artifact
     if isinstance(queries, list):
         vectors = encoder.embed([queries[row] for row in draw(len(queries), args.size, seed=0)])

@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dits_adapter.cli._options import add_device, add_encoder, add_store, add_vectors, chosen_store, video_encoder
+from dits_adapter.cli._options import (
+    add_device,
+    add_encoder,
+    add_store,
+    add_text_cleaning,
+    add_vectors,
+    chosen_store,
+    video_encoder,
+)
 from dits_adapter.errors import InputError
 
 __all__ = ["add_embed"]
@@ -24,6 +32,7 @@ def add_embed(commands: Any) -> None:
         "pairs", type=Path, metavar="PAIRS.jsonl", help='{"video": FILE, "text": TEXT or [TEXT, …]} a line'
     )
     add_encoder(embed)
+    add_text_cleaning(embed)
     embed.add_argument("--out", type=Path, required=True, metavar="CACHE", help="folder of the cache")
     add_device(embed)
     embed.add_argument(

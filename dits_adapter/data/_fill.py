@@ -23,6 +23,7 @@ from dits_adapter.data.report import EmbedReport
 from dits_adapter.encoders.base import Encoder
 from dits_adapter.errors import DITSError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.texts import warn_if_cut
 
 __all__ = ["CacheFiller", "VideoVectors"]
 
@@ -110,11 +111,13 @@ class CacheFiller:
     def _write_texts(self, cache: CacheWriter, progress: bool) -> int:
         missing = cache.index.texts.missing()
         new = sum(map(len, missing))
+        cut = False
         with tqdm(total=new, desc="texts", unit="text", disable=not progress) as bar:
             for span, texts in _chunks(self.file.iter_texts(), missing):
                 vectors = np.empty((len(span), self.space.width), np.float32)
                 for start in range(0, len(span), _TEXTS_A_CALL):
                     batch = [text for text, _ in texts[start : start + _TEXTS_A_CALL]]
+                    cut = cut or warn_if_cut(batch, self.encoder, stacklevel=4)
                     vectors[start : start + len(batch)] = self.encoder.embed_texts(batch)
                     bar.update(len(batch))
                 cache.write_texts(span, vectors, [video for _, video in texts])

@@ -130,7 +130,9 @@ def embed_from_store(
         EmbeddingSpace.of(encoder, frames=space.frames),
         mine=f"the collection {store.collection!r}",
         theirs="the encoder of the texts",
+        texts=False,
     )
+    space = space.model_copy(update={"text_cleaning": encoder.text_cleaning})
     frames = space.frames if store.capabilities.frames else 0
 
     ids = _IdReader(store, id_field, file)

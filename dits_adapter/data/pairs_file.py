@@ -24,6 +24,7 @@ from dits_adapter._files import file_identity, sha256
 from dits_adapter._user_files import UserFileError, numbered_lines, parse_json
 from dits_adapter.data._ids import check_id, id_digest, number_ids, without_suffix
 from dits_adapter.errors import InputError
+from dits_adapter.texts import text_fault
 
 __all__ = ["NamedVideo", "PairsFile"]
 
@@ -204,17 +205,17 @@ class PairsFile:
         if video is not None:
             if "\0" in video:
                 raise ValueError('"video" holds a NUL')
-            video.encode()  # refuses halves of surrogate pairs, here and in the texts
+            video.encode()  # refuses halves of surrogate pairs
             video = self._written_path(video)
         key = video if name is None else name.strip()
         if key is None:
             raise ValueError('lacks "id"')
         texts = [text] if isinstance(text, str) else text
-        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        if not isinstance(texts, list) or not texts:
             raise ValueError('"text" must be a string or a list of strings')
-        if not all(text.strip() for text in texts):
-            raise ValueError('"text" is empty; describe the video or drop the line')
-        "".join(texts).encode()
+        for value in texts:
+            if fault := text_fault(value):
+                raise ValueError(f'"text" {fault}')
         return _Line(check_id(key), name is not None, key if video is None else video, texts)
 
     def _written_path(self, video: str) -> str:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 from dits_adapter.adapters import Adapter, adapter_entry, fresh_adapter
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
+from dits_adapter.texts import TextCleaning
 
 __all__ = ["JOINT_PRESETS", "PAPER_SAMPLER", "PRESETS", "BaseRecipe", "JointRecipe", "Recipe", "TrainingConfig"]
 
@@ -201,6 +202,7 @@ class JointRecipe(BaseRecipe):
         gradient_checkpointing: recompute CLIP's activations in the backward pass: less memory, more time.
         bf16: compute in bfloat16 (autocast); weights and optimizer stay float32.
         workers: processes that decode, for each training process.
+        text_cleaning: cleaning of texts before they are tokenized, `none` or `clip` (`load_encoder`).
         seed: seed of initial weights, order, crops, dropout, noise and the held-out videos.
     """
 
@@ -219,6 +221,7 @@ class JointRecipe(BaseRecipe):
     gradient_checkpointing: bool = False
     bf16: bool = False
     workers: int = Field(default=4, ge=0)
+    text_cleaning: TextCleaning = "none"
     seed: int = Field(default=24, ge=0)
 
 

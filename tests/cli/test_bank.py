@@ -76,7 +76,7 @@ def test_from_vectors(tmp_path):
         (b"\n\n  \n", "holds 0 distinct queries"),
         (b"a dog\n", "holds 1 distinct queries"),
         (b"a dog\n  a dog\n" * 50, "holds 1 distinct queries"),
-        ("\n".join([*TEXTS, "clips/a.mp4"]).encode(), "is the name of a video file (clips/a.mp4)"),
+        ("\n".join([*TEXTS, "clips/a.mp4"]).encode(), "is the name of a video file ('clips/a.mp4')"),
         (b"\xff\xfe" + "\n".join(TEXTS).encode("utf-16-le"), "is no UTF-8 text"),
         (None, "cannot be read"),
     ],

@@ -40,9 +40,14 @@ class FakeTexts:
 
     width = WIDTH
     name = "fake-0"
+    text_cleaning = "none"
+    max_tokens = 77
 
     def __init__(self) -> None:
         self.read: list[str] = []
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text) for text in texts]
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         self.read += texts

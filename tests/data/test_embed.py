@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dits_adapter.cli import main
+from dits_adapter.data import _fill
 from dits_adapter.data.embed import embed
 from dits_adapter.data.pairs import load_pairs
 from dits_adapter.errors import (
@@ -50,6 +51,14 @@ class TestEmbed:
         raw = encoder.encoder.embed_texts([text for _, text in described])
         np.testing.assert_allclose(pairs.text, raw, atol=1e-4)
         assert abs(np.linalg.norm(pairs.text, axis=1) - 1).min() > 0.1  # not normalized
+
+    def test_texts_that_are_cut_are_said_once(self, fake_pairs, tmp_path, monkeypatch):
+        monkeypatch.setattr(_fill, "_TEXTS_A_CALL", 4)
+        encoder = FakeEncoder()
+        encoder.encoder.max_tokens = 3
+        with pytest.warns(UserWarning, match=r"the encoder reads the first 3 and ignores the rest") as caught:
+            run(fake_pairs, tmp_path / "cache", encoder)
+        assert len(caught) == 1
 
     def test_a_second_run_embeds_nothing(self, fake_pairs, tmp_path):
         first = run(fake_pairs, tmp_path / "cache")
