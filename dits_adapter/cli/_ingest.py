@@ -170,7 +170,7 @@ def stopped(interruption: KeyboardInterrupt) -> int:
 def _ingest(args: argparse.Namespace) -> int:
     from dits_adapter.stores.ingest import ingest
 
-    limits, options = decode_limits(args), ingest_options(args)
+    limits, options = decode_limits(args), ingest_options(args)  # refused before a model is loaded
     if args.dry_run:
         return _dry_run(args, limits, options)
     try:

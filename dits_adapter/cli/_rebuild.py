@@ -28,7 +28,7 @@ def add_rebuild(commands: Any) -> None:
 def _rebuild(args: argparse.Namespace) -> int:
     from dits_adapter.stores.qdrant.aliases import rebuild
 
-    limits, options = decode_limits(args), ingest_options(args)
+    limits, options = decode_limits(args), ingest_options(args)  # refused before a model is loaded
     try:
         with stoppable():
             encoder = video_encoder(args, limits)

@@ -36,7 +36,7 @@ from dits_adapter.stores._discover import absolute, find_videos
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.requests import from_keywords
-from dits_adapter.stores.rows import CollectionMetadata
+from dits_adapter.stores.rows import CollectionMetadata, require_segments
 from dits_adapter.stores.session import IngestSession
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ class IngestOptions:
             always does.
         store_options: how the store keeps a new collection; a model of its own, such as Qdrant's
             `CollectionOptions`.
+
+    Raises:
+        InputError: segments that cannot be cut.
     """
 
     segment_seconds: float | None = None
@@ -70,6 +73,9 @@ class IngestOptions:
     sync: bool = False
     bulk: bool = False
     store_options: BaseModel | None = None
+
+    def __post_init__(self) -> None:
+        require_segments(self.segment_seconds, self.overlap)
 
 
 class IngestKeywords(TypedDict, total=False):
