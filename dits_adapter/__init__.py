@@ -50,6 +50,7 @@ _PUBLIC = {
     "stores.rows": (
         "CollectionMetadata",
         "FailureRow",
+        "PointLayout",
         "SegmentRow",
         "StoredSegment",
         "VideoFile",
@@ -62,6 +63,7 @@ _PUBLIC = {
     "stores.ranking": ("exact_search",),
     "stores.report": ("IngestReport",),
     "stores.session": ("IngestSession",),
+    "stores.qdrant.adopt": ("adopt_collection",),
     "stores.qdrant.aio": ("AsyncQdrantStore",),
     "stores.qdrant.aliases": ("rebuild", "switch"),
     "stores.qdrant.copy": ("copy_collection",),
@@ -85,6 +87,7 @@ _PUBLIC = {
     "training.joint.train": ("train_joint",),
     "evaluation.calibration": ("Calibration", "CalibrationFit", "Reliability", "fit_calibration"),
     "evaluation.gap": ("GapStatistics",),
+    "evaluation.score_bias": ("bias_sharpness", "score_bias"),
     "evaluation.metrics": (
         "DotProducts",
         "RetrievalMetrics",
@@ -156,6 +159,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.evaluation.metrics import paired_bootstrap as paired_bootstrap
     from dits_adapter.evaluation.metrics import ranks as ranks
     from dits_adapter.evaluation.metrics import video_to_text_ranks as video_to_text_ranks
+    from dits_adapter.evaluation.score_bias import bias_sharpness as bias_sharpness
+    from dits_adapter.evaluation.score_bias import score_bias as score_bias
     from dits_adapter.sampler.folded import FoldedSampler as FoldedSampler
     from dits_adapter.sampler.network import AlignmentNetwork as AlignmentNetwork
     from dits_adapter.sampler.sampler import SamplerConfig as SamplerConfig
@@ -170,6 +175,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.memory import MemoryStore as MemoryStore
     from dits_adapter.stores.open import open_store as open_store
     from dits_adapter.stores.open import register_store as register_store
+    from dits_adapter.stores.qdrant.adopt import adopt_collection as adopt_collection
     from dits_adapter.stores.qdrant.aio import AsyncQdrantStore as AsyncQdrantStore
     from dits_adapter.stores.qdrant.aliases import rebuild as rebuild
     from dits_adapter.stores.qdrant.aliases import switch as switch
@@ -186,6 +192,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.requests import VideoFilter as VideoFilter
     from dits_adapter.stores.rows import CollectionMetadata as CollectionMetadata
     from dits_adapter.stores.rows import FailureRow as FailureRow
+    from dits_adapter.stores.rows import PointLayout as PointLayout
     from dits_adapter.stores.rows import SegmentRow as SegmentRow
     from dits_adapter.stores.rows import StoredSegment as StoredSegment
     from dits_adapter.stores.rows import VideoFile as VideoFile

@@ -31,7 +31,6 @@ from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import ingest as ingest_module
 from dits_adapter.stores import session
 from dits_adapter.stores._discover import find_videos
-from dits_adapter.stores.qdrant import _connection as connection
 from dits_adapter.stores.qdrant import _retry as retry
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.report import IngestReport
@@ -333,13 +332,12 @@ def test_killed_server_is_named_and_after_its_restart_the_next_run_completes(
     qdrant_process: Callable[..., QdrantProcess], library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "BATCH", 1)
-    monkeypatch.setattr(connection, "PATIENCE", 0)
     clean = fresh()
     run(clean, library)
     server = qdrant_process()
     encoder = FakeEncoder()
     encoder.before = lambda path: server.kill() if len(encoder.decoded) == 4 else None
-    with QdrantStore(server.url) as store:
+    with QdrantStore(server.url, patience=0.5) as store:
         with pytest.raises(StoreError, match=rf"{server.url} gives no usable answer.*the same command goes on"):
             run(store, library, encoder)
         server.start()
