@@ -122,6 +122,16 @@ class TestFollowTheSpace:
         np.testing.assert_allclose(cosines(encoder.encode_query(WRITTEN), plain.embed_texts(MEANT)), 1, atol=1e-5)
         assert pickle.loads(pickle.dumps(encoder)).space == encoder.space
 
+    def test_bank(self, tiny_clip, tmp_path):
+        (tmp_path / "queries.txt").write_text("\n".join([*WRITTEN, *(f"scene {n}" for n in range(9))]), "utf-8")
+        command = ["bank", str(tmp_path / "queries.txt"), "--adapter", str(tiny_clip), "--text-cleaning", "clip"]
+        assert main([*command, "--out", str(tmp_path / "bank")]) == 0
+        bank = Artifact.load(tmp_path / "bank")
+        assert bank.space.text_cleaning == "clip"
+        encoder = DITSQueryEncoder.from_pretrained(tmp_path / "bank", encoder=tiny_clip)
+        found = encoder.encode_document(MEANT) @ bank.adapter.bank.numpy().T
+        np.testing.assert_allclose(found.max(axis=1), 1, atol=1e-5)  # the bank holds what is meant
+
     def test_encoder_of_videos(self, adapter, tiny_clip):
         encoder = VideoEncoder.from_pretrained(adapter)
         assert (encoder.encoder.text_cleaning, encoder.space.text_cleaning) == ("clip", "clip")
