@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from dits_adapter import (
     EncoderFamily,
     MemoryStore,
     Pairs,
+    QdrantStore,
     VideoEncoder,
     load_encoder,
     register_family,
@@ -89,10 +91,14 @@ class TestSpace:
         with pytest.raises(SpaceMismatchError, match=r"Embed the texts again.*videos can stay"):
             ours.require(theirs, mine="the adapter", theirs="the pairs")
 
-    def test_cleaned_queries_search_any_collection_of_its_videos(self, plain, cleaning):
-        store = MemoryStore(space=EmbeddingSpace.of(cleaning))
-        store.create(CollectionMetadata(space=EmbeddingSpace.of(plain)))
-        assert store.open().text_cleaning == "none"
+    @pytest.mark.parametrize("kind", [MemoryStore, partial(QdrantStore, ":memory:")])
+    def test_collections_serve_queries_and_take_videos_of_either(self, plain, cleaning, adapter, kind):
+        ours, theirs = (CollectionMetadata(space=EmbeddingSpace.of(encoder)) for encoder in (cleaning, plain))
+        store = kind(space=ours.space)
+        store.create(theirs)
+        store.create(ours)
+        assert store.open().fingerprint == ours.space.fingerprint
+        DITSQueryEncoder.from_pretrained(adapter).check(store)
 
     def test_an_adapter_of_cleaned_texts_refuses_pairs_of_others(self, plain, adapter, tmp_path, capsys):
         rows = np.eye(32, dtype=np.float32)
