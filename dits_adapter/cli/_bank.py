@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from dits_adapter._user_files import entries, map_array
 from dits_adapter.cli._options import add_device, add_text_cleaning
 from dits_adapter.errors import InputError
 from dits_adapter.vectors import check_directions, check_vectors
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["add_bank"]
@@ -107,15 +107,9 @@ def _lines(path: Path) -> list[str]:
     """Read the distinct lines of a text file, without blank ones.
 
     Raises:
-        InputError: it cannot be read, or is no UTF-8 text.
+        InputError: it cannot be read, or is no list of texts.
     """
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no UTF-8 text, one query a line ({error.reason}).") from None
-    return list(dict.fromkeys(line.strip() for line in text.split("\n") if line.strip()))
+    return list(dict.fromkeys(line for _, line in entries(path)))
 
 
 def _vectors(path: Path) -> NDArray[np.floating]:
@@ -124,11 +118,8 @@ def _vectors(path: Path) -> NDArray[np.floating]:
     Raises:
         InputError: it cannot be read, holds something else, or a NaN, infinite or zero row.
     """
-    try:
-        vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: is no .npy file of numbers ({error}).") from None
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2:
+    vectors = map_array(path)
+    if vectors.ndim != 2:
         raise InputError(f"{path}: holds no array (n, d) of text vectors.")
     try:
         check_vectors(vectors, vectors.shape[1])

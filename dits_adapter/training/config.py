@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
 
+from dits_adapter._user_files import parse_yaml, read_yaml
 from dits_adapter.adapters import Adapter, adapter_entry, fresh_adapter
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
@@ -68,7 +68,8 @@ class BaseRecipe(BaseModel):
         presets: recipes to start from, by name.
         adapter: name of a registered adapter: `dits`; to compare it with, `contrastive-linear`, `mlp`,
             `low-rank-affine`, `fixed-prior`, `diffusion`; in frozen mode also `diffusion-pretrained`, and in
-            closed form `mean-shift`, `procrustes` and `ridge`; or your own (`register_adapter`).
+            closed form `mean-shift`, `procrustes` and `ridge`; for few pairs `gentle-linear`, `gentle-mlp` and
+            `gentle-dits`; or your own (`register_adapter`).
         options: fields of the adapter's config, other than the width and those that the name fixes:
             `{"depth": 2}`, `{"variance": 1.0}`, `{"objective": "l1"}`.
         sampler: fields of `SamplerConfig` other than the width, in the place of options for `dits` and any other
@@ -126,23 +127,24 @@ class BaseRecipe(BaseModel):
             >>> Recipe.read("deterministic", settings={"sampler.steps": "5"}).sampler["steps"]
             5
         """
-        import yaml
-
         if preset not in cls.presets:
             raise InputError(f"preset {preset!r} is unknown; there are {', '.join(cls.presets)}.")
         fields = cls.presets[preset].model_dump()
+        overrides = (read_yaml(file) if file else None) or {}
+        if not isinstance(overrides, dict) or not all(isinstance(key, str) for key in overrides):
+            raise InputError(f"{file}: expected any of the keys {', '.join(cls.model_fields)}.")
+        for dotted, value in (settings or {}).items():
+            section, _, name = dotted.rpartition(".")
+            target = overrides.setdefault(section, {}) if section else overrides
+            if not isinstance(target, dict):
+                raise InputError(f"{file}: {section} is {target!r:.60}, not fields: {section}: {{{name}: …}}.")
+            target[name] = parse_yaml(value, f"--set {dotted}={value}")
+        for key, value in overrides.items():
+            known = fields.get(key)
+            fields[key] = {**known, **value} if isinstance(value, dict) and isinstance(known, dict) else value
         try:
-            overrides = yaml.safe_load(Path(file).read_text("utf-8")) or {} if file else {}
-            if not isinstance(overrides, dict):
-                raise InputError(f"{file}: expected any of the keys {', '.join(cls.model_fields)}.")
-            for dotted, value in (settings or {}).items():
-                section, _, name = dotted.rpartition(".")
-                target = overrides.setdefault(section, {}) if section else overrides
-                target[name] = yaml.safe_load(value)
-            for key, value in overrides.items():
-                fields[key] = {**fields.get(key, {}), **value} if isinstance(value, dict) else value
             return cls.model_validate(fields)
-        except (OSError, yaml.YAMLError, ValidationError) as error:
+        except ValidationError as error:
             raise InputError(f"{file or 'the settings'}: {error}") from None
 
 
@@ -150,10 +152,15 @@ class Recipe(BaseRecipe):
     """Recipe of a training run on cached vectors: the adapter, its definition and its optimization.
 
     Attributes:
-        training: the optimization.
+        training: the optimization; a gentle adapter, which chooses by folds of its own, uses the seed and the
+            share of the validation videos alone.
+        bank: bank of the texts of the pairs, each adapted by an adapter that has not seen its video: `none`;
+            `queries`, behind the adapter (`QueryBankAdapter`); or `scores`, a score bias of the searched videos
+            (`score_bias`), in comparisons. For plain CLIP and the gentle adapters.
     """
 
     training: TrainingConfig = TrainingConfig()
+    bank: Literal["none", "queries", "scores"] = "none"
 
 
 PAPER_SAMPLER = {"noise_scale": 1.0, "input": "raw"}
@@ -169,6 +176,9 @@ PRESETS = {
         sampler={"start": "affine"},
         training=TrainingConfig(learning_rate=(3e-5, 5e-4), ema=0.95, patience=8),
     ),
+    "gentle-linear": Recipe(adapter="gentle-linear"),
+    "gentle-mlp": Recipe(adapter="gentle-mlp"),
+    "gentle-dits": Recipe(adapter="gentle-dits"),
 }
 """Recipes on cached vectors by name.
 
@@ -177,7 +187,9 @@ PRESETS = {
 `best`: no noise, and a start at the best cheap map instead of the text (`Adapter.initialize`), refined with a
 small learning rate (on few pairs a large rate ruins a good start within an epoch) and with a large one (which
 improves on a linear map where that is not enough); the validation pairs choose. Reasons and experiments:
-docs/best.md."""
+docs/best.md.
+`gentle-linear`, `gentle-mlp`, `gentle-dits`: for few pairs. A ridge towards the identity and a few full-batch
+steps from there, all chosen by cross-validation (docs/bank.md)."""
 Recipe.presets = PRESETS
 
 

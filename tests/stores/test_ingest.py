@@ -23,16 +23,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
+from tqdm import tqdm
 
 from benchmarks.server import QdrantProcess
+from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import ingest as ingest_module
+from dits_adapter.stores import session
 from dits_adapter.stores._discover import find_videos
-from dits_adapter.stores.qdrant import _connection as connection
 from dits_adapter.stores.qdrant import _retry as retry
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, VideoFile
+from dits_adapter.video.encoder import VideoEncoder
 from tests.stores.conftest import Storage, contents
 from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
 
@@ -120,11 +123,11 @@ def test_a_second_run_decodes_nothing_and_changes_nothing(storage: Storage, libr
     assert_same(contents(storage.open()), before)
 
 
-@pytest.mark.parametrize("batch", [1, ingest_module.BATCH])
+@pytest.mark.parametrize("batch", [1, session.BATCH])
 def test_stopped_before_or_after_any_write_the_next_run_completes_it(
     library: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr(ingest_module, "BATCH", batch)
+    monkeypatch.setattr(session, "BATCH", batch)
     clean = fresh()
     run(clean, library)
     expected = contents(clean)
@@ -181,14 +184,14 @@ def test_an_interrupted_long_video_goes_on_where_it_ended(
         patched.setattr(QdrantStore, "write", stopping)
         with suppress(KeyboardInterrupt):
             run(store, path.parent)
-    assert len(contents(store)) == 5 * ingest_module.BATCH
+    assert len(contents(store)) == 5 * session.BATCH
     if kind == "touched":
         os.utime(path, ns=(1, 1))
     if kind == "changed":
         write_video(path, seed=2, segments=120)
     encoder = FakeEncoder()
     run(store, path.parent, encoder)
-    assert encoder.segments == (120 if kind == "changed" else 120 - 4 * ingest_module.BATCH)
+    assert encoder.segments == (120 if kind == "changed" else 120 - 4 * session.BATCH)
     rows = {point: row for point, row in contents(store).items() if "failure" not in row[0]}
     assert len(rows) == stored
     if stored:
@@ -233,6 +236,52 @@ def test_a_run_that_ends_by_itself_leaves_no_suspects(tmp_path: Path, monkeypatc
             run(fresh(), video.parent, encoder)
         assert not encoder.suspects
     assert not list((tmp_path / "cache" / "dits-adapter" / "reading").iterdir())
+
+
+def test_an_interruption_says_how_much_is_stored(library: Path) -> None:
+    store, encoder = fresh(), FakeEncoder()
+
+    def interrupt(path: str) -> None:
+        if len(encoder.decoded) == 6:
+            raise KeyboardInterrupt
+
+    encoder.before = interrupt
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(store, library, encoder, segment_seconds=2.0)
+    stored = len(contents(store))
+    assert (
+        str(caught.value)
+        == f"{stored} segments were stored by this run, and stay; the same command goes on from there."
+    )
+    clean = fresh()
+    run(clean, library, segment_seconds=2.0)
+    run(store, library, segment_seconds=2.0)
+    assert_same(contents(store), contents(clean))
+
+
+def test_the_bar_moves_inside_a_file_and_only_on_a_terminal(
+    library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[float, str]] = []
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        def update(self, n: float = 1) -> None:
+            super().update(n)
+            if not self.disable:
+                steps.append((round(self.n, 6), str(self.postfix or "")))
+
+    monkeypatch.setattr(ingest_module, "tqdm", Bar)
+    ingest_module.ingest(fresh(), library / "good 3.mp4", FakeEncoder())  # type: ignore[arg-type]
+    assert steps == []
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    ingest_module.ingest(fresh(), library / "good 3.mp4", FakeEncoder())  # type: ignore[arg-type]
+    shares = [n for n, _ in steps]
+    assert shares == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert steps[1][1] == "good 3.mp4: 00:04 of 00:08"
+    steps.clear()
+    report = ingest_module.ingest(fresh(), library, FakeEncoder())  # type: ignore[arg-type]
+    assert [n for n, _ in steps] == sorted(n for n, _ in steps)
+    assert steps[-1][0] == report.videos + len(report.failed)
 
 
 @pytest.mark.slow
@@ -282,14 +331,13 @@ def test_killed_a_hundred_times_it_ends_as_one_clean_run(storage: Storage, tmp_p
 def test_killed_server_is_named_and_after_its_restart_the_next_run_completes(
     qdrant_process: Callable[..., QdrantProcess], library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "BATCH", 1)
-    monkeypatch.setattr(connection, "PATIENCE", 0)
+    monkeypatch.setattr(session, "BATCH", 1)
     clean = fresh()
     run(clean, library)
     server = qdrant_process()
     encoder = FakeEncoder()
     encoder.before = lambda path: server.kill() if len(encoder.decoded) == 4 else None
-    with QdrantStore(server.url) as store:
+    with QdrantStore(server.url, patience=0.5) as store:
         with pytest.raises(StoreError, match=rf"{server.url} gives no usable answer.*the same command goes on"):
             run(store, library, encoder)
         server.start()
@@ -303,7 +351,7 @@ def test_a_server_that_restarts_is_outlasted(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(ingest_module, "BATCH", 1)
+    monkeypatch.setattr(session, "BATCH", 1)
     monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.05)
     clean = fresh()
     run(clean, library)
@@ -418,7 +466,7 @@ def test_sync_takes_an_empty_folder_for_a_disk_that_is_not_there(library: Path) 
 def test_full_disk_is_said_and_what_was_stored_stays(
     tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "BATCH", 3)
+    monkeypatch.setattr(session, "BATCH", 3)
     clean = fresh()
     run(clean, library)
     with QdrantStore(tmp_path / "store") as store, monkeypatch.context() as patched:
@@ -685,3 +733,12 @@ def test_files_are_found_in_one_order_and_missing_paths_named(tmp_path: Path) ->
     ]
     with pytest.raises(InputError, match=r"nowhere: no such file or folder"):
         find_videos([tmp_path / "nowhere"], report)
+
+
+@pytest.mark.parametrize("command", ["ingest", "rebuild"])
+def test_impossible_segments_are_refused_before_a_model_is_loaded(command, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(VideoEncoder, "from_pretrained", lambda *_, **__: pytest.fail("was loaded"))
+    for seconds, overlap in (("0", "0"), ("nan", "0"), ("5", "5"), ("-3", "0"), ("inf", "0")):
+        options = ["--segment-seconds", seconds, "--overlap", overlap, "--store", str(tmp_path / "store")]
+        assert main([command, str(tmp_path), *options]) == 1
+        assert "segments have a length, and overlap by less than it" in capsys.readouterr().err
