@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from qdrant_client import models
 from typing_extensions import Unpack
 
-from dits_adapter.errors import InputError, StoreError
+from dits_adapter.errors import InputError, MissingCollectionError, StoreError
 from dits_adapter.stores._discover import absolute, lies_in
 from dits_adapter.stores.ingest import IngestKeywords, IngestOptions, Paths, ingest
 from dits_adapter.stores.qdrant.store import QdrantStore
@@ -128,7 +128,7 @@ def switch(store: QdrantStore, collection: str) -> None:
         raise StoreError(f"{old!r} is a collection; only an alias can be switched to another one.")
     with store.translate_errors():
         if not store.client.collection_exists(collection):
-            raise StoreError(
+            raise MissingCollectionError(
                 f"{store.location} has no collection {collection!r}; {store.name!r} was left as it was."
             )
     if old is not None:
