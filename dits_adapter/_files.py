@@ -1,6 +1,7 @@
 """Digests of files, and writes that are whole and durable or do not happen.
 
-`sha256(path)` and `require_sha256(path, expected)` are about the content of a file.
+`sha256(path)` and `require_sha256(path, expected)` are about the content of a file, `file_identity(path)` about
+the file that a path leads to.
 `with write_atomically(path) as part:` writes a file and `with replace_folder(target) as fresh:` a folder,
 in place of what was there. `read_whole(folder, read)` reads a folder that may be replaced meanwhile.
 `sync_folder(folder)` makes the names in a folder durable.
@@ -33,6 +34,7 @@ from dits_adapter.errors import ArtifactError, DITSError
 
 __all__ = [
     "PART",
+    "file_identity",
     "read_whole",
     "recover_folder",
     "replace_folder",
@@ -65,6 +67,15 @@ def sha256(path: Path) -> str:
         while n := file.readinto(block):
             digest.update(block[:n])
     return digest.hexdigest()
+
+
+def file_identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return what all paths to a file share, links and other spellings included; None where no file is."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # a NUL, which no path holds
+        return None
+    return status.st_dev, status.st_ino
 
 
 def require_sha256(path: Path, expected: str) -> None:
@@ -146,7 +157,10 @@ def recover_folder(target: Path) -> None:
     Raises:
         ArtifactError: the folder is missing, and another process or a lack of permission keeps its files.
     """
-    target = target.resolve()
+    try:
+        target = target.resolve()
+    except (OSError, ValueError, RuntimeError):  # no path at all, a circle of links, no working directory
+        return
     deadline = time.monotonic() + _PATIENCE
     while not target.exists():
         scratch = next(filter(_is_between, _scratch_folders(target)), None)

@@ -27,6 +27,7 @@ __all__ = [
     "VideoRecord",
     "check_tenant",
     "failure_id",
+    "require_segments",
     "segment_id",
     "video_id_of",
     "video_records",
@@ -34,6 +35,24 @@ __all__ = [
 
 
 _NAMESPACE = uuid.UUID("5d0f6c52-6f0e-5f0c-9d3c-1f7c0b7a4e21")
+
+
+def require_segments(seconds: float | None, overlap: float) -> None:
+    """Refuse segments that cannot be cut.
+
+    Args:
+        seconds: length of a segment; None for one segment a video.
+        overlap: seconds that neighboring segments share.
+
+    Raises:
+        InputError: segments without a length, or an overlap that is not shorter than they are.
+    """
+    whole = seconds is None and overlap == 0
+    if not whole and (seconds is None or not 0 <= overlap < seconds < math.inf):
+        raise InputError(
+            f"segment_seconds is {seconds} and overlap is {overlap}; segments have a length, and overlap by less "
+            "than it."
+        )
 
 
 class CollectionMetadata(BaseModel):
@@ -61,13 +80,7 @@ class CollectionMetadata(BaseModel):
         Raises:
             InputError: segments without a length, or an overlap that is not shorter than they are.
         """
-        seconds, overlap = self.segment_seconds, self.overlap
-        whole = seconds is None and overlap == 0
-        if not whole and (seconds is None or not 0 <= overlap < seconds < math.inf):
-            raise InputError(
-                f"segment_seconds is {seconds} and overlap is {overlap}; segments have a length, and overlap by "
-                "less than it."
-            )
+        require_segments(self.segment_seconds, self.overlap)
 
     def require_same(
         self, existing: CollectionMetadata | None, collection: str, tenant: str | None = None
@@ -88,7 +101,9 @@ class CollectionMetadata(BaseModel):
                 f"the collection {collection!r} was made by something else than dits_adapter; ingest into a "
                 "collection of its own, under another name."
             )
-        self.space.require(existing.space, mine="the video encoder", theirs=f"the collection {collection!r}")
+        self.space.require(
+            existing.space, mine="the video encoder", theirs=f"the collection {collection!r}", texts=False
+        )
         if (existing.segment_seconds, existing.overlap) != (self.segment_seconds, self.overlap):
             raise StoreError(
                 f"the collection {collection!r} holds {existing.segments_in_words}, and this asks for "

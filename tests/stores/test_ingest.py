@@ -25,6 +25,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from benchmarks.server import QdrantProcess
+from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import ingest as ingest_module
 from dits_adapter.stores._discover import find_videos
@@ -33,6 +34,7 @@ from dits_adapter.stores.qdrant import _retry as retry
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, VideoFile
+from dits_adapter.video.encoder import VideoEncoder
 from tests.stores.conftest import Storage, contents
 from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
 
@@ -685,3 +687,12 @@ def test_files_are_found_in_one_order_and_missing_paths_named(tmp_path: Path) ->
     ]
     with pytest.raises(InputError, match=r"nowhere: no such file or folder"):
         find_videos([tmp_path / "nowhere"], report)
+
+
+@pytest.mark.parametrize("command", ["ingest", "rebuild"])
+def test_impossible_segments_are_refused_before_a_model_is_loaded(command, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(VideoEncoder, "from_pretrained", lambda *_, **__: pytest.fail("was loaded"))
+    for seconds, overlap in (("0", "0"), ("nan", "0"), ("5", "5"), ("-3", "0"), ("inf", "0")):
+        options = ["--segment-seconds", seconds, "--overlap", overlap, "--store", str(tmp_path / "store")]
+        assert main([command, str(tmp_path), *options]) == 1
+        assert "segments have a length, and overlap by less than it" in capsys.readouterr().err
