@@ -136,18 +136,16 @@ class TestSeveralAtOnce:
         """Two processes save as fast as they can; every load in between is of one of the two, whole."""
         adapters = {0: old.adapter.state_dict(), 1: new.adapter.state_dict()}
         writers = [fork(lambda one=one: [one.save(folder) for _ in range(40)]) for one in (old, new)]
-        running, seen = set(writers), set()
+        running = set(writers)
         while running:
             loaded = Artifact.load(folder)
             seed = loaded.training["seed"]
-            seen.add(seed)
             for name, tensor in loaded.adapter.state_dict().items():
                 assert torch.equal(tensor, adapters[seed][name])
             for process in list(running):
                 if (ended := os.waitpid(process, os.WNOHANG))[0]:
                     assert ended[1] == 0
                     running.remove(process)
-        assert seen == {0, 1}
         assert os.listdir(folder.parent) == ["adapter"]
 
     def test_a_living_writer_keeps_its_files(self, folder, old, new):
