@@ -120,11 +120,11 @@ def test_the_points_are_those_of_ingestion(served):
 
 
 def test_an_index_is_waited_for(place, monkeypatch):
-    monkeypatch.setattr(scale, "INDEXING_THRESHOLD", 500)
-    model, count = PairModel.standard(256), 6_000
+    monkeypatch.setattr(scale, "INDEXING_THRESHOLD", 4_000)
+    model, count = PairModel.standard(256), 12_000
     with QdrantStore(place.location, "indexed") as store:
         scale.fill(store, place, model, count)
-        queries = {"plain": model.queries(20, count)}
+        queries = {"plain": model.queries(60, count)}
         kept = scale.measure_kept(store, place, "none", queries, full=count)
         assert kept.indexed > 0.8 * count
         assert kept.build > 0
