@@ -15,6 +15,7 @@ from torch import Tensor
 from dits_adapter.adapters.base import Adapter, Family
 from dits_adapter.adapters.registry import AdapterEntry, adapter_class, register_entry
 from dits_adapter.errors import InputError
+from dits_adapter.sampler._limits import Width
 from dits_adapter.vectors import FloatArray, check_directions, check_vectors, unit
 
 __all__ = [
@@ -29,6 +30,9 @@ __all__ = [
 
 LEAST_QUERIES = 10
 """Fewest distinct queries that a bank is made of."""
+
+_MOST_QUERIES = 2**22
+"""Most queries in a bank: 8 GiB at d = 512."""
 
 _SHARPNESS = 1.1
 """Sharpness τ times the spread of the bank's cosines, which makes τ free of an encoder's scale."""
@@ -66,8 +70,8 @@ class QueryBankConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(ge=1)
-    size: int = Field(ge=1)
+    width: Width
+    size: int = Field(ge=1, le=_MOST_QUERIES)
     weight: float = Field(default=0.5, ge=0, lt=1)
     sharpness: float = Field(gt=0, allow_inf_nan=False)
     inner: BankedAdapter | None = None

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from dits_adapter._extras import name_missing_extra
+from dits_adapter.cli._adopt import add_adopt
 from dits_adapter.cli._bank import add_bank
 from dits_adapter.cli._calibrate import add_calibrate
 from dits_adapter.cli._compare import add_compare
@@ -17,7 +18,7 @@ from dits_adapter.cli._evaluate import add_evaluate
 from dits_adapter.cli._export import add_export
 from dits_adapter.cli._gap import add_gap
 from dits_adapter.cli._import import add_import
-from dits_adapter.cli._ingest import add_ingest, add_ingest_options, ingest_options
+from dits_adapter.cli._ingest import add_ingest, add_ingest_options, decode_limits, ingest_options
 from dits_adapter.cli._rebuild import add_rebuild
 from dits_adapter.cli._recall import add_recall
 from dits_adapter.cli._search import add_search
@@ -27,12 +28,13 @@ from dits_adapter.cli._train import add_train
 from dits_adapter.cli._train_joint import add_train_joint
 from dits_adapter.errors import DITSError
 
-__all__ = ["add_ingest_options", "ingest_options", "main"]
+__all__ = ["add_ingest_options", "decode_limits", "ingest_options", "main"]
 
 _COMMANDS = (
     add_ingest,
     add_rebuild,
     add_switch,
+    add_adopt,
     add_search,
     add_recall,
     add_copy,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from dits_adapter.errors import InputError
+from dits_adapter.texts import TextCleaning
 
 if TYPE_CHECKING:
     from dits_adapter.space import EmbeddingSpace
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from dits_adapter.stores.qdrant.store import QdrantStore
     from dits_adapter.training.config import BaseRecipe
     from dits_adapter.video.encoder import VideoEncoder
+    from dits_adapter.video.limits import DecodeLimits
 
 __all__ = [
     "add_device",
@@ -24,6 +26,7 @@ __all__ = [
     "add_recipe",
     "add_settings",
     "add_store",
+    "add_text_cleaning",
     "add_vectors",
     "assignments",
     "chosen_store",
@@ -48,12 +51,21 @@ def add_store(command: Any, default: str | None = "video-index") -> None:
         "--collection", default="videos", metavar="NAME", help="in the store, or an alias (default: %(default)s)"
     )
     command.add_argument("--tenant", metavar="NAME", help="whose videos, in a collection that keeps tenants apart")
+    command.add_argument(
+        "--patience",
+        type=float,
+        metavar="S",
+        help="seconds for which a request to a server that is away, overloaded or silent is repeated "
+        "(default: 120; 3 for a search)",
+    )
 
 
 def add_vectors(command: Any, encoder: str) -> None:
     """Add the options that choose the vectors of a collection; `encoder` says whose they are, for the help."""
     command.add_argument(
-        "--vector", metavar="NAME", help='the pooled vector in Qdrant; "" is the unnamed one (default: video)'
+        "--vector",
+        metavar="NAME",
+        help='the pooled vector in a Qdrant collection that was not adopted; "" is the unnamed one',
     )
     command.add_argument(
         "--trust-foreign",
@@ -67,7 +79,17 @@ def add_query(command: Any) -> None:
     command.add_argument(
         "--adapter", default="demo-dits", metavar="ID", help="folder or hub id (default: %(default)s, bundled)"
     )
+    add_text_cleaning(command)
     add_vectors(command, "the adapter's CLIP")
+
+
+def add_text_cleaning(command: Any) -> None:
+    """Add the option that chooses the cleaning of texts, for encoders without an adapter that says it."""
+    command.add_argument(
+        "--text-cleaning",
+        choices=get_args(TextCleaning),
+        help="clip: clean texts as OpenAI's CLIP and open_clip do (default: as the adapter's space says, or none)",
+    )
 
 
 def chosen_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) -> VideoStore:
@@ -78,11 +100,14 @@ def chosen_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) 
         space: the embedding space of the queries.
     """
     from dits_adapter.stores.open import open_store
+    from dits_adapter.stores.rows import PointLayout
 
+    vector = getattr(args, "vector", None)
     options = {
         "space": space,
         "tenant": args.tenant,
-        "vector": getattr(args, "vector", None),
+        "patience": args.patience,
+        "layout": None if vector is None else PointLayout(vector=vector),
         "trust_foreign": getattr(args, "trust_foreign", False) or None,
     }
     chosen = {name: value for name, value in options.items() if value is not None}
@@ -118,11 +143,17 @@ def add_encoder(command: Any, *, default: str | None = None) -> None:
     )
 
 
-def video_encoder(args: argparse.Namespace) -> VideoEncoder:
-    """Load the encoder that the options of `add_encoder` and, where the command has it, `add_device` name."""
+def video_encoder(args: argparse.Namespace, limits: DecodeLimits | None = None) -> VideoEncoder:
+    """Load the encoder that the options of `add_encoder` name, with those of other helpers if there are."""
     from dits_adapter.video.encoder import VideoEncoder
 
-    return VideoEncoder.from_pretrained(args.encoder, frames=args.frames, device=getattr(args, "device", "auto"))
+    return VideoEncoder.from_pretrained(
+        args.encoder,
+        frames=args.frames,
+        device=getattr(args, "device", "auto"),
+        limits=limits,
+        text_cleaning=getattr(args, "text_cleaning", None),
+    )
 
 
 def add_device(command: Any) -> None:

@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dits_adapter._user_files import UserFileError, read_json
+from dits_adapter.data._ids import MOST_ID_BYTES
 from dits_adapter.errors import DITSError
 from dits_adapter.space import EmbeddingSpace
 
@@ -33,6 +35,8 @@ _FORMAT_VERSION = 1
 INDEX = "index.json"
 """Name of the index in a cache's folder."""
 
+_MOST_SHARDS = 10**6
+
 Kind = Literal["texts", "videos"]
 
 KINDS: tuple[Kind, Kind] = ("texts", "videos")
@@ -47,6 +51,7 @@ class FailedVideo(BaseModel):
         number: number of the video in its source.
         id: id of the video.
         reason: one clause saying why it has none.
+        cause: digest of where the vectors were looked for; looked for elsewhere, the video is tried again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +59,7 @@ class FailedVideo(BaseModel):
     number: int
     id: str
     reason: str
+    cause: str
 
 
 class Shard(BaseModel):
@@ -77,9 +83,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    total: int = Field(ge=1)
+    total: int = Field(ge=1, le=2**40)
     span: int = Field(ge=1)
     shards: dict[int, Shard] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Section:
+        if self.total > self.span * _MOST_SHARDS:
+            raise ValueError(f"{self.total} rows in shards of {self.span} are more than {_MOST_SHARDS} files")
+        return self
 
     def spans(self) -> list[range]:
         """Return the span of rows of each shard, written or not."""
@@ -110,8 +122,8 @@ class CacheIndex(BaseModel):
     format_version: int = _FORMAT_VERSION
     space: EmbeddingSpace
     source: str
-    frames: int = Field(ge=0)
-    id_bytes: int = Field(ge=1)
+    frames: int = Field(ge=0, le=2**20)
+    id_bytes: int = Field(ge=1, le=MOST_ID_BYTES)
     texts: Section
     videos: Section
     failures: list[FailedVideo] = Field(default_factory=list)
@@ -149,11 +161,11 @@ def read_index(folder: Path) -> CacheIndex:
     """
     path = folder / INDEX
     try:
-        raw = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise DITSError(f"{folder}: holds no {INDEX}; this is no cache of vectors.") from None
-    except ValueError as error:
-        raise DITSError(f"{path}: is not valid JSON ({error}); it was damaged after it was written.") from None
+        raw = read_json(path)
+    except UserFileError as error:
+        if not path.exists():
+            raise DITSError(f"{folder}: holds no {INDEX}; this is no cache of vectors.") from None
+        raise DITSError(f"{error} It was damaged after it was written.") from None
     if not isinstance(raw, dict) or raw.get("format") != "dits_adapter.cache":
         raise DITSError(f"{path}: is not the index of a cache (no format: dits_adapter.cache).")
     if raw.get("format_version") != _FORMAT_VERSION:

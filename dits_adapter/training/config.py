@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
 
+from dits_adapter._user_files import parse_yaml, read_yaml
 from dits_adapter.adapters import Adapter, adapter_entry, fresh_adapter
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
+from dits_adapter.texts import TextCleaning
 
 __all__ = ["JOINT_PRESETS", "PAPER_SAMPLER", "PRESETS", "BaseRecipe", "JointRecipe", "Recipe", "TrainingConfig"]
 
@@ -125,23 +126,24 @@ class BaseRecipe(BaseModel):
             >>> Recipe.read("deterministic", settings={"sampler.steps": "5"}).sampler["steps"]
             5
         """
-        import yaml
-
         if preset not in cls.presets:
             raise InputError(f"preset {preset!r} is unknown; there are {', '.join(cls.presets)}.")
         fields = cls.presets[preset].model_dump()
+        overrides = (read_yaml(file) if file else None) or {}
+        if not isinstance(overrides, dict) or not all(isinstance(key, str) for key in overrides):
+            raise InputError(f"{file}: expected any of the keys {', '.join(cls.model_fields)}.")
+        for dotted, value in (settings or {}).items():
+            section, _, name = dotted.rpartition(".")
+            target = overrides.setdefault(section, {}) if section else overrides
+            if not isinstance(target, dict):
+                raise InputError(f"{file}: {section} is {target!r:.60}, not fields: {section}: {{{name}: …}}.")
+            target[name] = parse_yaml(value, f"--set {dotted}={value}")
+        for key, value in overrides.items():
+            known = fields.get(key)
+            fields[key] = {**known, **value} if isinstance(value, dict) and isinstance(known, dict) else value
         try:
-            overrides = yaml.safe_load(Path(file).read_text("utf-8")) or {} if file else {}
-            if not isinstance(overrides, dict):
-                raise InputError(f"{file}: expected any of the keys {', '.join(cls.model_fields)}.")
-            for dotted, value in (settings or {}).items():
-                section, _, name = dotted.rpartition(".")
-                target = overrides.setdefault(section, {}) if section else overrides
-                target[name] = yaml.safe_load(value)
-            for key, value in overrides.items():
-                fields[key] = {**fields.get(key, {}), **value} if isinstance(value, dict) else value
             return cls.model_validate(fields)
-        except (OSError, yaml.YAMLError, ValidationError) as error:
+        except ValidationError as error:
             raise InputError(f"{file or 'the settings'}: {error}") from None
 
 
@@ -201,6 +203,7 @@ class JointRecipe(BaseRecipe):
         gradient_checkpointing: recompute CLIP's activations in the backward pass: less memory, more time.
         bf16: compute in bfloat16 (autocast); weights and optimizer stay float32.
         workers: processes that decode, for each training process.
+        text_cleaning: cleaning of texts before they are tokenized, `none` or `clip` (`load_encoder`).
         seed: seed of initial weights, order, crops, dropout, noise and the held-out videos.
     """
 
@@ -219,6 +222,7 @@ class JointRecipe(BaseRecipe):
     gradient_checkpointing: bool = False
     bf16: bool = False
     workers: int = Field(default=4, ge=0)
+    text_cleaning: TextCleaning = "none"
     seed: int = Field(default=24, ge=0)
 
 

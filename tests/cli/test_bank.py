@@ -37,7 +37,7 @@ def test_from_a_file_of_queries_to_queries(queries, tmp_path, capsys, recwarn):
     assert not [w for w in recwarn if "without an adapter" in str(w.message)]
     artifact = Artifact.load(tmp_path / "bank")
     assert artifact.adapter.kind == "query-bank"
-    assert artifact.space == EmbeddingSpace.of(load_encoder("demo-clip"))
+    assert artifact.space == EmbeddingSpace.of(load_encoder("demo-clip"), frames=None)
     assert artifact.calibration is None
     assert artifact.training["sha256"] == sha256(queries)
     assert artifact.training["queries"] == artifact.training["bank"] == len(TEXTS)
@@ -76,8 +76,9 @@ def test_from_vectors(tmp_path):
         (b"\n\n  \n", "holds 0 distinct queries"),
         (b"a dog\n", "holds 1 distinct queries"),
         (b"a dog\n  a dog\n" * 50, "holds 1 distinct queries"),
-        ("\n".join([*TEXTS, "clips/a.mp4"]).encode(), "is the name of a video file (clips/a.mp4)"),
-        (b"\xff\xfe" + "\n".join(TEXTS).encode("utf-16-le"), "is no UTF-8 text"),
+        ("\n".join([*TEXTS, "clips/a.mp4"]).encode(), "is the name of a video file ('clips/a.mp4')"),
+        ("\n".join([*TEXTS, "été"]).encode("latin-1"), f"line {len(TEXTS) + 1}: its byte 1 (0xe9) is no UTF-8"),
+        (b'{"video": "a.mp4", "text": "a dog"}\n' * 20, "line 1: is a JSON object; plain text is expected"),
         (None, "cannot be read"),
     ],
 )
@@ -105,8 +106,8 @@ def spoiled(row):
         (np.zeros(128), "holds no array (n, d)"),
         (np.ones((30, 128), int), "expected floating-point vectors"),
         (spoiled(1)[:3], "holds 3 distinct queries"),
-        (np.array([{"pickled": "object"}]), "is no .npy file of numbers"),
-        (b"not numpy at all", "is no .npy file of numbers"),
+        (np.array([{"pickled": "object"}]), "is no .npy array of numbers"),
+        (b"not numpy at all", "is no .npy array of numbers"),
     ],
 )
 def test_vectors_that_make_no_bank_are_refused_before_a_model_is_loaded(vectors, message, tmp_path, capsys):
