@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -119,30 +118,22 @@ def test_the_points_are_those_of_ingestion(served):
     assert scale._point(9).payload["segments"] == PER_VIDEO
 
 
-def test_an_index_is_waited_for(place, monkeypatch):
-    monkeypatch.setattr(scale, "INDEXING_THRESHOLD", 4_000)
-    model, count = PairModel.standard(256), 12_000
+def test_an_index_is_waited_for(place):
+    model = PairModel.standard(256)
     with QdrantStore(place.location, "indexed") as store:
-        scale.fill(store, place, model, count)
-        queries = {"plain": model.queries(60, count)}
-        kept = scale.measure_kept(store, place, "none", queries, full=count)
-        assert kept.indexed > 0.8 * count
+        scale.fill(store, place, model, 25_000)
+        queries = {"plain": model.queries(20, 25_000)}
+        kept = scale.measure_kept(store, place, "none", queries, full=25_000)
+        assert kept.indexed > 20_000
         assert kept.build > 0
         recall = {row.search: row.recall for row in kept.searches["plain"]}
         assert 0.5 < recall["index, ef 16"] <= recall["index, ef 512"] <= 1
         assert recall["index, ef 16"] < 1  # it is the index that was searched
         assert kept.memory > 10
-        assert kept.disk > count * 256 * 4 / 2**20
+        assert kept.disk > 25_000 * 256 * 4 / 2**20
 
 
-def test_ingest_stores_distinct_clips_and_finds_them_again(served, tmp_path, monkeypatch, capsys):
-    processes = iter([ProcessPoolExecutor] * 2)  # the first size in processes of its own, the other without
-
-    def pool(workers, context):
-        of_processes = next(processes, None)
-        return of_processes(workers, context) if of_processes else ThreadPoolExecutor(workers)
-
-    monkeypatch.setattr(scale, "ProcessPoolExecutor", pool)
+def test_ingest_stores_distinct_clips_and_finds_them_again(served, tmp_path, capsys):
     arguments = ["ingest", "--clips", "5", "3", "--store", served.location, "--out", str(tmp_path)]
     assert scale.main(arguments) == 0
     found = TypeAdapter(scale.Ingest).validate_json((tmp_path / "ingest.json").read_bytes())
