@@ -58,9 +58,9 @@ class ParquetSource:
             ids = _strings(names, path, "video_id", first)
             places, known = self._places(ids)
             if not known.all():  # which may name files
-                again, found = self._places([without_suffix(name) or name for name in ids])
-                places = np.where(known, places, again)
-                known |= found
+                bare_places, bare_known = self._places([without_suffix(name) or name for name in ids])
+                places = np.where(known, places, bare_places)
+                known |= bare_known
             if not known.all():
                 row = int(np.argmin(known))
                 meant = did_you_mean(ids[row], list(islice(self.ids(), BLOCK_ROWS))) or "."
