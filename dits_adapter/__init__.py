@@ -50,17 +50,20 @@ _PUBLIC = {
     "stores.rows": (
         "CollectionMetadata",
         "FailureRow",
+        "PointLayout",
         "SegmentRow",
         "StoredSegment",
         "VideoFile",
         "VideoRecord",
         "video_records",
     ),
-    "stores.ingest": ("IngestOptions", "IngestSession", "ingest", "ingesting"),
+    "stores.ingest": ("IngestOptions", "ingest", "ingesting"),
     "stores.memory": ("MemoryStore",),
     "stores.open": ("open_store", "register_store"),
     "stores.ranking": ("exact_search",),
     "stores.report": ("IngestReport",),
+    "stores.session": ("IngestSession",),
+    "stores.qdrant.adopt": ("adopt_collection",),
     "stores.qdrant.aio": ("AsyncQdrantStore",),
     "stores.qdrant.aliases": ("rebuild", "switch"),
     "stores.qdrant.copy": ("copy_collection",),
@@ -84,6 +87,7 @@ _PUBLIC = {
     "training.joint.train": ("train_joint",),
     "evaluation.calibration": ("Calibration", "CalibrationFit", "Reliability", "fit_calibration"),
     "evaluation.gap": ("GapStatistics",),
+    "evaluation.score_bias": ("bias_sharpness", "score_bias"),
     "evaluation.metrics": (
         "DotProducts",
         "RetrievalMetrics",
@@ -155,6 +159,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.evaluation.metrics import paired_bootstrap as paired_bootstrap
     from dits_adapter.evaluation.metrics import ranks as ranks
     from dits_adapter.evaluation.metrics import video_to_text_ranks as video_to_text_ranks
+    from dits_adapter.evaluation.score_bias import bias_sharpness as bias_sharpness
+    from dits_adapter.evaluation.score_bias import score_bias as score_bias
     from dits_adapter.sampler.folded import FoldedSampler as FoldedSampler
     from dits_adapter.sampler.network import AlignmentNetwork as AlignmentNetwork
     from dits_adapter.sampler.sampler import SamplerConfig as SamplerConfig
@@ -164,12 +170,12 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.base import Capabilities as Capabilities
     from dits_adapter.stores.base import VideoStore as VideoStore
     from dits_adapter.stores.ingest import IngestOptions as IngestOptions
-    from dits_adapter.stores.ingest import IngestSession as IngestSession
     from dits_adapter.stores.ingest import ingest as ingest
     from dits_adapter.stores.ingest import ingesting as ingesting
     from dits_adapter.stores.memory import MemoryStore as MemoryStore
     from dits_adapter.stores.open import open_store as open_store
     from dits_adapter.stores.open import register_store as register_store
+    from dits_adapter.stores.qdrant.adopt import adopt_collection as adopt_collection
     from dits_adapter.stores.qdrant.aio import AsyncQdrantStore as AsyncQdrantStore
     from dits_adapter.stores.qdrant.aliases import rebuild as rebuild
     from dits_adapter.stores.qdrant.aliases import switch as switch
@@ -186,11 +192,13 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.requests import VideoFilter as VideoFilter
     from dits_adapter.stores.rows import CollectionMetadata as CollectionMetadata
     from dits_adapter.stores.rows import FailureRow as FailureRow
+    from dits_adapter.stores.rows import PointLayout as PointLayout
     from dits_adapter.stores.rows import SegmentRow as SegmentRow
     from dits_adapter.stores.rows import StoredSegment as StoredSegment
     from dits_adapter.stores.rows import VideoFile as VideoFile
     from dits_adapter.stores.rows import VideoRecord as VideoRecord
     from dits_adapter.stores.rows import video_records as video_records
+    from dits_adapter.stores.session import IngestSession as IngestSession
     from dits_adapter.texts import clean_texts as clean_texts
     from dits_adapter.training.compare import compare as compare
     from dits_adapter.training.config import JointRecipe as JointRecipe

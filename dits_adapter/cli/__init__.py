@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from dits_adapter._extras import name_missing_extra
+from dits_adapter.cli._adopt import add_adopt
 from dits_adapter.cli._bank import add_bank
 from dits_adapter.cli._calibrate import add_calibrate
 from dits_adapter.cli._compare import add_compare
@@ -33,6 +34,7 @@ _COMMANDS = (
     add_ingest,
     add_rebuild,
     add_switch,
+    add_adopt,
     add_search,
     add_recall,
     add_copy,

@@ -37,7 +37,7 @@ def test_from_a_file_of_queries_to_queries(queries, tmp_path, capsys, recwarn):
     assert not [w for w in recwarn if "without an adapter" in str(w.message)]
     artifact = Artifact.load(tmp_path / "bank")
     assert artifact.adapter.kind == "query-bank"
-    assert artifact.space == EmbeddingSpace.of(load_encoder("demo-clip"))
+    assert artifact.space == EmbeddingSpace.of(load_encoder("demo-clip"), frames=None)
     assert artifact.calibration is None
     assert artifact.training["sha256"] == sha256(queries)
     assert artifact.training["queries"] == artifact.training["bank"] == len(TEXTS)
