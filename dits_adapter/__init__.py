@@ -19,6 +19,7 @@ _PUBLIC = {
         "ArtifactError",
         "DITSError",
         "InputError",
+        "MissingCollectionError",
         "MissingExtraError",
         "SpaceMismatchError",
         "StoreError",
@@ -143,6 +144,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.errors import ArtifactError as ArtifactError
     from dits_adapter.errors import DITSError as DITSError
     from dits_adapter.errors import InputError as InputError
+    from dits_adapter.errors import MissingCollectionError as MissingCollectionError
     from dits_adapter.errors import MissingExtraError as MissingExtraError
     from dits_adapter.errors import SpaceMismatchError as SpaceMismatchError
     from dits_adapter.errors import StoreError as StoreError
