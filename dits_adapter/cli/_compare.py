@@ -72,13 +72,16 @@ def _compare(args: argparse.Namespace) -> int:
     from dits_adapter.training._learning_curve import with_curve
     from dits_adapter.training.compare import compare, compare_folds, fold_splits
     from dits_adapter.training.config import TrainingConfig
-    from dits_adapter.training.rows import selected_rows, standard_rows
+    from dits_adapter.training.rows import few_pairs_rows, selected_rows, standard_rows
 
     try:
         training = TrainingConfig(seed=args.seed, epochs=args.epochs, learning_rate=LEARNING_RATES)
     except ValidationError as error:
         raise InputError(f"--seed or --epochs: {error}") from None
-    rows = selected_rows(args.rows, args.steps, training) if args.rows else standard_rows(args.steps, training)
+    if args.rows:
+        rows = selected_rows(args.rows, args.steps, training)
+    else:
+        rows = standard_rows(args.steps, training) | few_pairs_rows()
     everything = load_pairs(args.pairs)
     if args.folds is None:
         rest, test = everything.split(args.test_fraction, args.seed)

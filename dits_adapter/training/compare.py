@@ -26,7 +26,7 @@ from dits_adapter.evaluation.metrics import (
 )
 from dits_adapter.training._state import best_epoch
 from dits_adapter.training._table import measure, row_ranks, tabulate_folds
-from dits_adapter.training.rows import Recipes, standard_rows
+from dits_adapter.training.rows import Recipes, few_pairs_rows, standard_rows
 from dits_adapter.training.run import fit
 
 __all__ = [
@@ -55,7 +55,7 @@ def compare(
         pairs: training pairs.
         validation: pairs of other videos, for all choices: epochs, penalties, recipes, rows.
         test: pairs of yet other videos, for the metrics.
-        rows: recipes by the name of their row; by default `standard_rows()`.
+        rows: recipes by the name of their row; by default `standard_rows()` and `few_pairs_rows()`.
         out: folder that keeps each finished adapter as an artifact, from which the same call resumes.
         device: device of the training; queries are timed on the CPU.
         progress: show progress bars.
@@ -64,7 +64,7 @@ def compare(
         SpaceMismatchError: the pairs are of different embedding spaces.
         DITSError: `out` holds adapters made from other pairs or recipes.
     """
-    rows = standard_rows() if rows is None else rows
+    rows = standard_rows() | few_pairs_rows() if rows is None else rows
     check_splits(pairs, validation, test)
     _warn_of_known_texts(rows, pairs, test)
     adapters = fit_all(rows, pairs, validation, out=out, device=device, progress=progress)
@@ -91,7 +91,7 @@ def compare_folds(
     Raises:
         DITSError: `out` holds adapters made from other pairs or recipes.
     """
-    rows = standard_rows() if rows is None else rows
+    rows = standard_rows() | few_pairs_rows() if rows is None else rows
     measured = []
     for number, (train, validation, test) in enumerate(splits):
         check_splits(train, validation, test)

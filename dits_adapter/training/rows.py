@@ -15,10 +15,10 @@ __all__ = [
     "GENTLE",
     "STEPS",
     "Recipes",
-    "bank_rows",
     "best_mlp_recipe",
     "best_recipe",
     "equal_cost_depth",
+    "few_pairs_rows",
     "schedule",
     "selected_rows",
     "standard_rows",
@@ -44,7 +44,7 @@ def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None 
     gives it the multiplications of `dits-N` (`equal_cost_depth`), for the shortest and for the longest sampler.
     `dits-best` is the preset `best`: DITS that starts from the contrastive linear map, which itself starts from
     the best closed form (`Adapter.initialize`). `mlp-best` is a residual MLP with the same start and the same
-    optimization (`best_mlp_recipe`): its distance to `dits-best` is the gain of the flow. `bank_rows` follow.
+    optimization (`best_mlp_recipe`): its distance to `dits-best` is the gain of the flow.
 
     Args:
         steps: values of T'. Up to 10 they run t = T' … 1 of the paper's schedule of T = 10; beyond, T = T'.
@@ -66,11 +66,10 @@ def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None 
         depth = equal_cost_depth(Recipe(sampler=schedule(n)).sampler_config(width=1))
         rows[f"mlp-{n}"] = Recipe(adapter="mlp", options={"depth": depth}, training=training)
     rows |= {f"dits-{n}": Recipe(sampler=schedule(n), training=training) for n in steps}
-    rows |= {"mlp-best": best_mlp_recipe(training), "dits-best": best_recipe(training)}
-    return rows | bank_rows()
+    return rows | {"mlp-best": best_mlp_recipe(training), "dits-best": best_recipe(training)}
 
 
-def bank_rows() -> dict[str, Recipe]:
+def few_pairs_rows() -> dict[str, Recipe]:
     """Return the recipes of banks and of the adapters for few pairs, alone and with a bank behind.
 
     `query-bank` and `NAME-bank` are query banks (`QueryBankAdapter`), `score-bias` and `NAME-bias` score biases of
@@ -90,17 +89,18 @@ def bank_rows() -> dict[str, Recipe]:
 def selected_rows(
     names: Sequence[str], steps: Sequence[int] = STEPS, training: TrainingConfig | None = None
 ) -> dict[str, Recipe]:
-    """Return plain CLIP and the rows of the names: rows of `standard_rows`, or any other registered adapters.
+    """Return plain CLIP and the rows of the names, which may be those of any registered adapters.
 
     Args:
-        names: rows, or adapters, which are trained as their recipes have them by default.
+        names: rows of `standard_rows` and `few_pairs_rows`, or adapters, which are trained as their recipes have
+            them by default.
         steps, training: as for `standard_rows`.
 
     Raises:
         InputError: neither a row nor a registered adapter.
     """
     training = TrainingConfig(learning_rate=LEARNING_RATES) if training is None else training
-    rows = standard_rows(steps, training)
+    rows = standard_rows(steps, training) | few_pairs_rows()
     others = {
         name: Recipe(adapter=adapter_entry(name).name, training=training) for name in names if name not in rows
     }

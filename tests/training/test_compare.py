@@ -33,7 +33,7 @@ from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training._learning_curve import with_curve
 from dits_adapter.training.compare import compare, compare_folds, fold_splits
 from dits_adapter.training.config import Recipe, TrainingConfig
-from dits_adapter.training.rows import equal_cost_depth, schedule, standard_rows
+from dits_adapter.training.rows import equal_cost_depth, few_pairs_rows, schedule, standard_rows
 from dits_adapter.training.run import fit
 
 WIDTH = 8
@@ -66,7 +66,7 @@ def three(pairs: Pairs) -> tuple[Pairs, Pairs, Pairs]:
 
 
 def quick_rows(*names):
-    rows = standard_rows((1, 2), QUICK)
+    rows = standard_rows((1, 2), QUICK) | few_pairs_rows()
     return {name: rows[name] for name in names or rows}
 
 
@@ -77,7 +77,7 @@ def rotated() -> Comparison:
 
 
 def test_every_adapter_has_its_row_in_order(rotated):
-    assert list(standard_rows((1, 2))) == [
+    assert list(standard_rows((1, 2)) | few_pairs_rows()) == [
         "identity",
         "mean-shift",
         "procrustes",
@@ -170,7 +170,7 @@ def test_no_row_of_plain_clip_is_refused():
 
 def test_splits_of_different_spaces_are_refused_before_anything_is_trained(tmp_path):
     train, validation, test = three(rotated_pairs())
-    other = space_of().model_copy(update={"frames": 3})
+    other = space_of(digest="1").model_copy(update={"canary_texts": np.eye(4, WIDTH)[::-1].tolist()})
     foreign = Pairs(test.text, test.video, test.labels, other)
     with pytest.raises(SpaceMismatchError, match=r"the training pairs .* the test pairs"):
         compare(train, validation, foreign, rows=quick_rows("identity"), out=tmp_path / "out", progress=False)
