@@ -24,7 +24,7 @@ NUMBER_BYTES = 22
 PAYLOAD_BYTES = 1024
 """Bytes of JSON that the payload of a segment takes, about."""
 
-_TOO_LARGE = re.compile(r"larger than allowed|Limit exceeded \d+ > \d+ for .upsert limit")
+_TOO_LARGE = re.compile(r"larger than allowed|Limit exceeded \d+ > \d+ for \W+upsert limit")
 """Answers, with status 400, to a request with too many bytes or, in strict mode, points."""
 
 
