@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dits_adapter._files import require_sha256
+from dits_adapter._files import read_whole, require_sha256
 from dits_adapter.artifact._config import CONFIG, ONNX, read_config
 from dits_adapter.artifact._find import is_exported
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError
@@ -73,6 +73,9 @@ class OnnxBackend:
     """
 
     def __init__(self, folder: Path) -> None:
+        read_whole(folder, lambda: self._read(folder))
+
+    def _read(self, folder: Path) -> None:
         artifact = read_config(folder)
         self.space = artifact.space
         require_cleaning(self.space.text_cleaning)
@@ -107,7 +110,7 @@ class OnnxBackend:
 
     @cached_property
     def _tower(self) -> InferenceSession:
-        return self._open(TOWER)
+        return read_whole(self._folder.parent, lambda: self._open(TOWER))
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -115,14 +118,19 @@ class OnnxBackend:
             from tokenizers import Tokenizer
         except ImportError:
             raise MissingExtraError("tokenizers", None, 'backend="onnx"') from None
-        require_sha256(self._folder / TOKENIZER, self._config.sha256[TOKENIZER])
-        return Tokenizer.from_file(str(self._folder / TOKENIZER))
+        path = self._folder / TOKENIZER
+
+        def read() -> Tokenizer:
+            require_sha256(path, self._config.sha256[TOKENIZER])
+            return Tokenizer.from_file(str(path))
+
+        return read_whole(self._folder.parent, read)
 
     @cached_property
     def _counter(self) -> Tokenizer:
         from tokenizers import Tokenizer
 
-        counter = Tokenizer.from_file(str(self._folder / TOKENIZER))
+        counter = Tokenizer.from_str(self._tokenizer.to_str())
         counter.no_truncation()
         counter.no_padding()
         return counter
