@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["rebuild", "switch"]
 
 _REPLACED = "-replaced"
-"""Suffix of the alias under which the next run finds the old collection, where this one is killed before it deletes
-it; the alias goes with it."""
+"""Suffix of the alias under which the next run finds the old collection, should this one be killed before it
+deletes it; the alias goes with it."""
 
 
 def rebuild(
