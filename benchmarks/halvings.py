@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from benchmarks.generated import made_up_space
 from dits_adapter import DotProducts, Pairs, QueryBankAdapter, fit_query_bank, load_pairs, mean_shift, ranks
 from dits_adapter.adapters import Adapter, GentleFit, gentle_linear
-from dits_adapter.errors import DITSError, InputError
+from dits_adapter.cli import guarded
+from dits_adapter.errors import InputError
 from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.vectors import unit
 
@@ -76,6 +77,7 @@ class Figures:
         return cls(*(100 * float(np.mean(place <= hits)) for hits in (1, 5, 10)))
 
 
+@guarded("benchmarks.halvings")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; return the exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
     parser = argparse.ArgumentParser(
@@ -88,13 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--halvings", type=int, default=HALVINGS, metavar="N", help="at least 2 (default: %(default)s)"
     )
     args = parser.parse_args(argv)
-    try:
-        if args.halvings < 2:
-            raise InputError(f"--halvings {args.halvings}: a standard error needs at least 2.")
-        print(report(read(args.vectors), args.halvings))
-    except DITSError as error:
-        print(f"benchmarks.halvings: {error}", file=sys.stderr)
-        return 1
+    if args.halvings < 2:
+        raise InputError(f"--halvings {args.halvings}: a standard error needs at least 2.")
+    print(report(read(args.vectors), args.halvings))
     return 0
 
 

@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from dits_adapter.errors import ArtifactError
+from dits_adapter._wording import validated
+from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.space import EmbeddingSpace
 
@@ -103,6 +104,6 @@ def read_config(folder: Path) -> ArtifactConfig:
             f"{FORMAT_VERSION}. Upgrade with: pip install -U dits-adapter"
         )
     try:
-        return ArtifactConfig.model_validate(raw)
-    except ValidationError as error:
-        raise ArtifactError(f"{folder / CONFIG}: is invalid. {error}") from None
+        return validated(ArtifactConfig, raw)
+    except InputError as error:
+        raise ArtifactError(f"{folder / CONFIG}: is invalid; {error}") from None

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from dits_adapter._files import require_sha256
+from dits_adapter._wording import validated
 from dits_adapter.artifact._config import CONFIG, ONNX, read_config
 from dits_adapter.artifact._find import is_exported
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError
@@ -198,9 +199,9 @@ def _read(folder: Path, checksum: str) -> OnnxConfig:
             f"dits-adapter export {folder} --out FOLDER"
         )
     try:
-        config = OnnxConfig.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ArtifactError(f"{path}: is invalid, or of another release. {error}") from None
+        config = validated(OnnxConfig, path.read_bytes())
+    except InputError as error:
+        raise ArtifactError(f"{path}: is invalid, or of another release; {error}") from None
     if config.artifact != checksum:
         raise ArtifactError(f"{path.parent}: was exported from another adapter than lies here. Export it again.")
     return config

@@ -37,7 +37,7 @@ def add_calibrate(commands: Any) -> None:
         metavar="FILE.png",
         help="diagram of predicted probability and observed accuracy",
     )
-    calibrate.set_defaults(run=_calibrate)
+    calibrate.set_defaults(run=_calibrate, needs=("sklearn",))
 
 
 def _calibrate(args: argparse.Namespace) -> int:
@@ -46,11 +46,13 @@ def _calibrate(args: argparse.Namespace) -> int:
     from dits_adapter.artifact._find import require_free
     from dits_adapter.artifact.artifact import Artifact
     from dits_adapter.data.pairs import load_pairs
-    from dits_adapter.evaluation._figures import reliability_plot
+    from dits_adapter.evaluation._figures import check_figure, reliability_plot
     from dits_adapter.evaluation._scores import cosine_scores
     from dits_adapter.evaluation._tables import markdown_table
     from dits_adapter.evaluation.calibration import HITS, fit_calibration
 
+    if args.plot:
+        check_figure(args.plot, "--plot")
     target = args.out or Path(args.adapter)
     if args.out is None and (bundled(args.adapter) or not target.is_dir()):
         raise InputError(
@@ -82,7 +84,6 @@ def _calibrate(args: argparse.Namespace) -> int:
     ]
     print(markdown_table(["videos", "score of 50 %", "of 90 %"], rows))
     if args.plot:
-        args.plot.parent.mkdir(parents=True, exist_ok=True)
         reliability_plot(
             fit, args.plot, caption=f"{args.adapter} on {args.pairs}, {calibration.queries:,} queries"
         )

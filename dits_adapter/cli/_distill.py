@@ -38,7 +38,7 @@ def add_distill(commands: Any) -> None:
         "--test-fraction", type=float, default=0.1, metavar="F", help="of the videos (default: %(default)s)"
     )
     add_device(distill)
-    distill.set_defaults(run=_distill)
+    distill.set_defaults(run=_distill, needs=("scipy", "sklearn", "yaml"))
 
 
 def _distill(args: argparse.Namespace) -> int:

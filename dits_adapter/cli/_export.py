@@ -31,10 +31,11 @@ def add_export(commands: Any) -> None:
         help="int8 weights in the adapter, calibrated on one half of these held-out pairs, measured on the other, "
         "and refused if they cost too much",
     )
-    export.set_defaults(run=_export)
+    export.set_defaults(run=_export, needs=("onnx", "onnxscript"))
 
 
 def _export(args: argparse.Namespace) -> int:
+    from dits_adapter._wording import validated
     from dits_adapter.backends._onnx_runtime import ADAPTER, TOWER, OnnxConfig
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.encoder import DITSQueryEncoder
@@ -42,7 +43,7 @@ def _export(args: argparse.Namespace) -> int:
     pairs = load_pairs(args.int8) if args.int8 else None
     encoder = DITSQueryEncoder.from_pretrained(args.adapter, backend="torch", encoder=args.encoder, device="cpu")
     folder = encoder.export_onnx(args.out, int8=pairs) / "onnx"
-    quality = OnnxConfig.model_validate_json((folder / "config.json").read_bytes()).quality
+    quality = validated(OnnxConfig, (folder / "config.json").read_bytes()).quality
     for name in (ADAPTER, TOWER):
         if files := list(folder.glob(f"{name}*")):
             print(f"{name}: {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")

@@ -31,7 +31,7 @@ def add_gap(commands: Any) -> None:
     gap.add_argument(
         "--queries", type=int, default=12, metavar="N", help="trajectories to plot (default: %(default)s)"
     )
-    gap.set_defaults(run=_gap)
+    gap.set_defaults(run=_gap, needs=("matplotlib", "sklearn"))
 
 
 def _gap(args: argparse.Namespace) -> int:
@@ -43,6 +43,7 @@ def _gap(args: argparse.Namespace) -> int:
     from dits_adapter.evaluation.gap import GapStatistics
     from dits_adapter.vectors import unit
 
+    args.out.mkdir(parents=True, exist_ok=True)
     artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)
     artifact.space.require(pairs.space, mine=f"the adapter {args.adapter}", theirs=f"the pairs {args.pairs}")
     adapter = artifact.adapter.for_inference()
@@ -52,7 +53,6 @@ def _gap(args: argparse.Namespace) -> int:
     print(f"{'':12}{'means apart':>12}{'L2':>8}{'L1':>8}{'cosine':>8}   ({len(pairs)} pairs)")
     for name, s in statistics.items():
         print(f"{name:12}{s.means_apart:12.3f}{s.l2:8.3f}{s.l1:8.2f}{s.cosine:8.3f}")
-    args.out.mkdir(parents=True, exist_ok=True)
     gap_picture(text, adapted, video, args.out / "plane.png", caption=str(args.pairs))
     gap_histograms(text, adapted, video, args.out / "histograms.png")
     if adapter.has_trajectory:

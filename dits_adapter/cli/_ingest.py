@@ -6,7 +6,6 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter.cli._options import add_encoder, add_store, assignments, chosen_store, video_encoder
-from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
     from dits_adapter.stores.ingest import IngestOptions
@@ -67,18 +66,14 @@ def ingest_options(args: argparse.Namespace) -> IngestOptions:
     Raises:
         InputError: an unknown `--option`, or a value that it cannot have.
     """
-    from pydantic import ValidationError
-
+    from dits_adapter._wording import validated
     from dits_adapter.stores.ingest import IngestOptions
 
     store_options = None
     if args.option:
         from dits_adapter.stores.qdrant.options import CollectionOptions
 
-        try:
-            store_options = CollectionOptions.model_validate(assignments("--option", args.option))
-        except ValidationError as error:
-            raise InputError(f"--option: {error}") from None
+        store_options = validated(CollectionOptions, assignments("--option", args.option), at="--option ")
     return IngestOptions(
         segment_seconds=args.segment_seconds,
         overlap=args.overlap,

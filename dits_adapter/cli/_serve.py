@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from dits_adapter.cli._options import add_query, add_store, chosen_store
-from dits_adapter.errors import InputError, MissingExtraError
+from dits_adapter.errors import InputError
 
 __all__ = ["add_serve"]
 
@@ -39,14 +39,12 @@ def add_serve(commands: Any) -> None:
         "--port", type=int, default=8000, metavar="N", help="0 for a free one (default: %(default)s)"
     )
     serve.add_argument("--no-browser", action="store_true", help="only print the address")
-    serve.set_defaults(run=_serve)
+    serve.set_defaults(run=_serve, needs=("fastapi", "uvicorn"))
 
 
 def _serve(args: argparse.Namespace) -> int:
-    try:
-        import uvicorn
-    except ImportError:
-        raise MissingExtraError("uvicorn", "serve", "the search page") from None
+    import uvicorn
+
     from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.serve._app import LOOPBACK, create_app
     from dits_adapter.serve._searcher import Searcher

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter._extras import require_modules
 from dits_adapter.cli._options import add_device, add_pairs, add_recipe, read_recipe
 
 __all__ = ["add_train"]
@@ -36,16 +37,21 @@ def add_train(commands: Any) -> None:
     add_device(train)
     train.add_argument("--log-dir", type=Path, metavar="FOLDER", help="TensorBoard event files")
     train.add_argument("--curve", type=Path, metavar="FILE.png", help="plot of loss and held-out recall")
-    train.set_defaults(run=_train)
+    train.set_defaults(run=_train, needs=("scipy", "sklearn", "yaml"))
 
 
 def _train(args: argparse.Namespace) -> int:
     from dits_adapter.data.pairs import load_pairs
+    from dits_adapter.evaluation._figures import check_figure
     from dits_adapter.training._curve import training_curve
     from dits_adapter.training.config import Recipe
     from dits_adapter.training.run import train_artifact
 
     recipe = read_recipe(Recipe, args)
+    if args.curve:
+        check_figure(args.curve, "--curve")
+    if args.log_dir:
+        require_modules("--log-dir", "tensorboard")
     report = train_artifact(
         load_pairs(args.pairs),
         recipe,

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter._extras import require_modules
 from dits_adapter.cli._options import add_recipe, read_recipe
 
 __all__ = ["add_train_joint"]
@@ -32,7 +33,7 @@ def add_train_joint(commands: Any) -> None:
     )
     add_recipe(joint, "deterministic", example="epochs=10, bf16=true, sampler.steps=5")
     joint.add_argument("--log-dir", type=Path, metavar="FOLDER", help="TensorBoard event files")
-    joint.set_defaults(run=_train_joint)
+    joint.set_defaults(run=_train_joint, needs=("accelerate", "scipy", "sklearn", "yaml"))
 
 
 def _train_joint(args: argparse.Namespace) -> int:
@@ -43,6 +44,8 @@ def _train_joint(args: argparse.Namespace) -> int:
     from dits_adapter.training.joint.captions import Captions
     from dits_adapter.training.joint.train import train_joint
 
+    if args.log_dir:
+        require_modules("--log-dir", "tensorboard")
     try:
         written = train_joint(
             Captions.read(args.pairs),

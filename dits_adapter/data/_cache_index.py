@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from dits_adapter.errors import DITSError
+from dits_adapter._wording import validated
+from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 
 __all__ = [
@@ -162,9 +163,9 @@ def read_index(folder: Path) -> CacheIndex:
             f"{_FORMAT_VERSION}. Upgrade with: pip install -U dits-adapter"
         )
     try:
-        index = CacheIndex.model_validate(raw)
-    except ValidationError as error:
-        raise DITSError(f"{path}: is invalid. {error}") from None
+        index = validated(CacheIndex, raw)
+    except InputError as error:
+        raise DITSError(f"{path}: is invalid; {error}") from None
     if index.checksum != index.expected_checksum():
         raise DITSError(f"{path}: was changed or damaged after it was written.")
     return index

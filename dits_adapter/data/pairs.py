@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from dits_adapter._wording import validated
 from dits_adapter.data._ids import VideoIds
 from dits_adapter.data._sharded_array import ShardedArray
 from dits_adapter.data.cache import EmbeddingCache
@@ -174,9 +174,9 @@ class Pairs:
                 metadata = file.metadata() or {}
                 text, video, labels = (file.get_tensor(name) for name in ("text", "video", "labels"))
                 frames = file.get_tensor("frames") if "frames" in file.keys() else None  # noqa: SIM118
-            space = EmbeddingSpace.model_validate_json(metadata["space"])
+            space = validated(EmbeddingSpace, metadata["space"])
             ids = tuple(json.loads(metadata["video_ids"]))
-        except (SafetensorError, KeyError, ValueError, ValidationError) as error:
+        except (SafetensorError, KeyError, ValueError) as error:
             raise DITSError(f"{path}: is no file of cached pairs ({type(error).__name__}: {error}).") from None
         return cls(text, video, labels.astype(np.int64), space, ids, frames)
 

@@ -7,8 +7,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator
 
+from dits_adapter._wording import field_names, validated
 from dits_adapter.adapters import Adapter, adapter_entry, fresh_adapter
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
@@ -16,6 +17,8 @@ from dits_adapter.sampler import SamplerConfig
 __all__ = ["JOINT_PRESETS", "PAPER_SAMPLER", "PRESETS", "BaseRecipe", "JointRecipe", "Recipe", "TrainingConfig"]
 
 R = TypeVar("R", bound="BaseRecipe")
+
+_SAMPLER_FIELDS = tuple(name for name in field_names(SamplerConfig) if name != "width")
 
 
 class TrainingConfig(BaseModel):
@@ -85,12 +88,12 @@ class BaseRecipe(BaseModel):
     @field_validator("sampler")
     @classmethod
     def _known_fields(cls, sampler: dict[str, Any]) -> dict[str, Any]:
-        SamplerConfig.model_validate({**sampler, "width": 1})
+        validated(SamplerConfig, {**sampler, "width": 1}, at="sampler.", names=_SAMPLER_FIELDS)
         return sampler
 
     def sampler_config(self, width: int) -> SamplerConfig:
         """Return the definition of the sampler at a width."""
-        return SamplerConfig.model_validate({**self.sampler, "width": width})
+        return validated(SamplerConfig, {**self.sampler, "width": width})
 
     def build_adapter(self, width: int) -> Adapter:
         """Build the untrained adapter; `torch.manual_seed` decides its initial weights.
@@ -125,24 +128,60 @@ class BaseRecipe(BaseModel):
             >>> Recipe.read("deterministic", settings={"sampler.steps": "5"}).sampler["steps"]
             5
         """
-        import yaml
-
         if preset not in cls.presets:
             raise InputError(f"preset {preset!r} is unknown; there are {', '.join(cls.presets)}.")
         fields = cls.presets[preset].model_dump()
+        overrides = [] if file is None else [_read_yaml(file, cls)]
+        overrides += [_nested(name, value) for name, value in (settings or {}).items()]
+        for given in overrides:
+            for key, value in given.items():
+                both = isinstance(value, dict) and isinstance(fields.get(key), dict)
+                fields[key] = {**fields[key], **value} if both else value
+        names = [*field_names(cls), *(f"sampler.{name}" for name in _SAMPLER_FIELDS)]
         try:
-            overrides = yaml.safe_load(Path(file).read_text("utf-8")) or {} if file else {}
-            if not isinstance(overrides, dict):
-                raise InputError(f"{file}: expected any of the keys {', '.join(cls.model_fields)}.")
-            for dotted, value in (settings or {}).items():
-                section, _, name = dotted.rpartition(".")
-                target = overrides.setdefault(section, {}) if section else overrides
-                target[name] = yaml.safe_load(value)
-            for key, value in overrides.items():
-                fields[key] = {**fields.get(key, {}), **value} if isinstance(value, dict) else value
-            return cls.model_validate(fields)
-        except (OSError, yaml.YAMLError, ValidationError) as error:
-            raise InputError(f"{file or 'the settings'}: {error}") from None
+            return validated(cls, fields, names=names)
+        except InputError as error:
+            sources = [*([] if file is None else [str(file)]), *(["the settings"] if settings else [])]
+            raise InputError(f"{' and '.join(sources)}: {error}") from None
+
+
+def _read_yaml(file: str | PathLike[str], recipe: type[BaseRecipe]) -> dict[str, Any]:
+    """Read a mapping of fields.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    import yaml
+
+    try:
+        text = Path(file).read_text("utf-8-sig")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise InputError(f"{file}: YAML aliases (*name) are not accepted; write the values out.")
+        fields = yaml.safe_load(text) or {}
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}).") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{file}: is no YAML ({' '.join(str(error).split())}).") from None
+    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
+        raise InputError(f"{file}: expected any of the keys {', '.join(recipe.model_fields)}.")
+    return fields
+
+
+def _nested(dotted: str, value: str) -> dict[str, Any]:
+    """Return a setting as a recipe has it: `training.epochs` and "3" to `{"training": {"epochs": 3}}`.
+
+    Raises:
+        InputError: the value is no YAML.
+    """
+    import yaml
+
+    try:
+        nested = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{dotted}={value}: the value is no YAML ({' '.join(str(error).split())}).") from None
+    for name in reversed(dotted.split(".")):
+        nested = {name: nested}
+    return nested
 
 
 class Recipe(BaseRecipe):
