@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from dits_adapter import __version__
 from dits_adapter._extras import name_missing_extra, require_modules
@@ -56,9 +57,14 @@ _CONTINUED = ("ingest", "rebuild", "copy", "embed", "import", "train", "train-jo
 """Commands whose work is kept when they are interrupted."""
 
 
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        print(message, end="", file=file or sys.stderr)  # argparse is silent where the output cannot be written
+
+
 def _parser() -> argparse.ArgumentParser:
     codes = "\n".join(f"  {code:<5} {meaning}" for code, meaning in EXIT_CODES.items())
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="dits-adapter",
         description="Text finds video across CLIP's modality gap.",
         epilog=f"exit codes:\n{codes}",

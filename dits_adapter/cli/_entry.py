@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import sys
 import threading
@@ -24,7 +25,7 @@ from pydantic import ValidationError
 
 from dits_adapter._extras import name_missing_extra
 from dits_adapter._wording import complaints, printable
-from dits_adapter.errors import DITSError
+from dits_adapter.errors import DITSError, InputError
 
 __all__ = ["EXIT_CODES", "guard", "guarded", "show"]
 
@@ -75,28 +76,35 @@ def guard(name: str, run: Callable[[], int], *, debug: bool = False) -> int:
     Returns:
         A key of `EXIT_CODES`.
     """
+    debug = debug or os.environ.get(_DEBUG, "0") not in ("", "0")
     _prepare_streams()
     with _warnings_as_sentences(name), _termination_as_interrupt():
         try:
+            _require_working_directory()
             with name_missing_extra(name):
                 code = run()
             sys.stdout.flush()  # fails here, where it can be said, rather than when the interpreter ends
             return code
-        except SystemExit:
-            _output_fails()
+        except SystemExit:  # of argparse, which does not look whether its help was written
+            if unwritten := _drop_output():
+                return _report(name, unwritten, unwritten, debug)
             raise
         except (Exception, KeyboardInterrupt) as error:
-            broken = _output_fails()
-            if broken and isinstance(error, BrokenPipeError):
-                return 141
-            if debug or os.environ.get(_DEBUG, "0") not in ("", "0"):
-                _complain(traceback.format_exc())
-            if isinstance(error, KeyboardInterrupt):
-                _complain(f"{name}: interrupted{f'; {error}' if str(error) else ''}\n")
-                return 130
-            subject = "the output cannot be written: " if broken and isinstance(error, OSError) else ""
-            _complain(f"{name}: {subject}{printable(_sentence(error))}\n")
-            return 1
+            return _report(name, error, _drop_output(), debug)
+
+
+def _report(name: str, error: BaseException, unwritten: OSError | None, debug: bool) -> int:
+    """Say what ended a command, and return the exit code; `unwritten` is the error of stdout, if it has one."""
+    if isinstance(error, BrokenPipeError) and (isinstance(unwritten, BrokenPipeError) or _reader_left()):
+        return 141
+    if debug:
+        _complain("".join(traceback.format_exception(error)))
+    if isinstance(error, KeyboardInterrupt):
+        _complain(f"{name}: interrupted{f'; {error}' if str(error) else ''}\n")
+        return 130
+    subject = "the output cannot be written: " if unwritten and isinstance(error, OSError) else ""
+    _complain(f"{name}: {subject}{printable(_sentence(error))}\n")
+    return 1
 
 
 def guarded(name: str) -> Callable[[Callable[_P, int]], Callable[_P, int]]:
@@ -117,7 +125,7 @@ def show(text: object) -> None:
     print("\n".join(map(printable, str(text).split("\n"))))
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
     """Say what went wrong, and what helps."""
     if isinstance(error, DITSError):
         return str(error)
@@ -135,11 +143,6 @@ def _sentence(error: Exception) -> str:
 
 
 def _of_system(error: OSError) -> str:
-    if error.errno == errno.ENOENT and error.filename is None:
-        try:
-            Path.cwd()
-        except FileNotFoundError:
-            return "the working directory was deleted; change to another one."
     cause = _CAUSES.get(error.errno or 0, error.strerror or str(error) or type(error).__name__)
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
     return f"{' → '.join(names)}: {cause}." if names else f"{cause}."
@@ -154,16 +157,37 @@ def _prepare_streams() -> None:
             getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
-def _output_fails() -> bool:
-    """Tell whether stdout cannot be written, and drop what it still holds if so."""
+def _require_working_directory() -> None:
+    """Refuse to work in a deleted folder, in which native libraries end the process without a word of ours.
+
+    Raises:
+        InputError: the working directory is gone.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise InputError("the working directory was deleted; change to another one.") from None
+
+
+def _drop_output() -> OSError | None:
+    """Return the error of a stdout that cannot be written, and drop what it still holds; None if it can be."""
     try:
         sys.stdout.flush()
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             silent = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silent, sys.stdout.fileno())
             os.close(silent)
-        return True
+        return error
+    return None
+
+
+def _reader_left() -> bool:
+    """Tell whether nobody reads the pipe that stdout is, which an unbuffered stream does not say when flushed."""
+    with suppress(OSError, AttributeError):  # no descriptor, and no poll on Windows
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(events & select.POLLERR for _, events in poll.poll(0))
     return False
 
 
