@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_pairs
 from dits_adapter.errors import InputError
 
@@ -74,7 +75,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     scores = cosine_scores(artifact.adapter.for_inference(), pairs.text, pairs.video)
     fit = fit_calibration(scores, pairs.labels)
     calibration = fit.calibration
-    print(
+    show(
         f"{calibration.queries:,} queries, {calibration.videos:,} videos. Of the {HITS} best hits of each query "
         f"{fit.hits.total_accuracy:.1%} are right.\nHeld out: log loss {calibration.log_loss:.4f}, "
         f"expected calibration error {calibration.ece:.4f}.\n"
@@ -82,13 +83,13 @@ def _calibrate(args: argparse.Namespace) -> int:
     rows = [
         [f"{videos:,}", *(_score(calibration.score_of(p, videos=videos)) for p in (0.5, 0.9))] for videos in _SIZES
     ]
-    print(markdown_table(["videos", "score of 50 %", "of 90 %"], rows))
+    show(markdown_table(["videos", "score of 50 %", "of 90 %"], rows))
     if args.plot:
         reliability_plot(
             fit, args.plot, caption=f"{args.adapter} on {args.pairs}, {calibration.queries:,} queries"
         )
-        print(f"\nreliability: {args.plot}")
-    print(f"written to {replace(artifact, calibration=calibration).save(target)}")
+        show(f"\nreliability: {args.plot}")
+    show(f"written to {replace(artifact, calibration=calibration).save(target)}")
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_pairs
 
 __all__ = ["add_compare"]
@@ -62,5 +63,5 @@ def _compare(args: argparse.Namespace) -> int:
     if args.out is not None:
         (args.out / "comparison.json").write_text(comparison.to_json() + "\n", "utf-8")
         (args.out / "comparison.md").write_text(comparison.markdown() + "\n", "utf-8")
-    print(comparison.markdown())
+    show(comparison.markdown())
     return 0

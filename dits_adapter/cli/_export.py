@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli._entry import show
+
 __all__ = ["add_export"]
 
 
@@ -46,12 +48,12 @@ def _export(args: argparse.Namespace) -> int:
     quality = validated(OnnxConfig, (folder / "config.json").read_bytes()).quality
     for name in (ADAPTER, TOWER):
         if files := list(folder.glob(f"{name}*")):
-            print(f"{name}: {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
+            show(f"{name}: {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
     if quality:
-        print(
+        show(
             f"int8: R@1 {quality['r1_int8']:.1f}, with float32 {quality['r1_float32']:.1f}, on "
             f"{quality['queries']} held-out queries; cosine to float32 {quality['cosine_mean']:.5f}, at least "
             f"{quality['cosine_lowest']:.5f}"
         )
-    print(f"written to {args.out}")
+    show(f"written to {args.out}")
     return 0

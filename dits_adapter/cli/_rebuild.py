@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._ingest import add_videos, ingest_options
 from dits_adapter.cli._options import qdrant_store, video_encoder
 
@@ -32,6 +33,6 @@ def _rebuild(args: argparse.Namespace) -> int:
     with qdrant_store(args) as store:
         old = store.resolve()
         report, new = rebuild(store, args.paths, encoder, ingest_options(args), drop_old=args.drop_old)
-    print(report)
-    print(f"{args.collection} is now {new}" + (f"; it was {old}" if old else ""))
+    show(report)
+    show(f"{args.collection} is now {new}" + (f"; it was {old}" if old else ""))
     return 3 if report.failed else 0

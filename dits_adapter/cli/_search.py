@@ -8,6 +8,7 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_query, add_store, chosen_store
 from dits_adapter.errors import InputError
 
@@ -104,9 +105,9 @@ def _search(args: argparse.Namespace) -> int:
         print(json.dumps([{**asdict(hit), "probability": probability} for hit, probability in pairs], indent=2))
     elif hits:
         for hit, probability in zip(hits, probabilities, strict=True):
-            print(hit if probability is None else f"{probability:6.1%}  {hit}")
+            show(hit if probability is None else f"{probability:6.1%}  {hit}")
     else:
-        print("nothing was found" if min_score is None else "no video is that likely")
+        show("nothing was found" if min_score is None else "no video is that likely")
     return 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dits_adapter._extras import require_modules
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_pairs, add_recipe, read_recipe
 
 __all__ = ["add_train"]
@@ -64,16 +65,16 @@ def _train(args: argparse.Namespace) -> int:
         log_dir=args.log_dir,
     )
     gain = report.differences["r1"]
-    print(
+    show(
         f"{recipe.adapter}: R@1 {report.metrics.r1:.1f}, R@5 {report.metrics.r5:.1f}, "
         f"R@10 {report.metrics.r10:.1f} on {report.metrics.n} held-out queries; R@1 {gain.difference:+.1f} "
         f"[{gain.low:+.1f}, {gain.high:+.1f}] against {report.incumbent}"
     )
     if args.curve and report.history:
         training_curve(report.history, args.curve)
-        print(f"training curve: {args.curve}")
+        show(f"training curve: {args.curve}")
     if report.written is None:
-        print(f"not better than {report.incumbent} by more than noise: nothing written")
+        show(f"not better than {report.incumbent} by more than noise: nothing written")
         return 4
-    print(f"written to {report.written}")
+    show(f"written to {report.written}")
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dits_adapter._extras import require_modules
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_recipe, read_recipe
 
 __all__ = ["add_train_joint"]
@@ -61,6 +62,6 @@ def _train_joint(args: argparse.Namespace) -> int:
             distributed.destroy_process_group()
     if written is not None:
         for name, metrics in read_config(written).metrics.items():
-            print(f"{name}: R@1 {metrics['xpool_r1']:.1f} under X-Pool, {metrics['mean_r1']:.1f} from an index")
-        print(f"written to {written}")
+            show(f"{name}: R@1 {metrics['xpool_r1']:.1f} under X-Pool, {metrics['mean_r1']:.1f} from an index")
+        show(f"written to {written}")
     return 0
