@@ -264,7 +264,7 @@ def _spread(bank: FloatArray) -> float:
 def _refuse(text: NDArray[np.floating], video: NDArray[np.floating]) -> Sequence[Adapter]:
     raise InputError(
         "a query bank is made of other queries than those of the pairs, whose videos it would push down: "
-        "dits-adapter bank QUERIES."
+        "dits-adapter bank QUERIES --adapter ID --out FOLDER."
     )
 
 

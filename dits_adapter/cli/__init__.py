@@ -90,13 +90,17 @@ def _run(arguments: Sequence[str]) -> int:
     args = _parser().parse_args(arguments)
     try:
         with name_missing_extra(f"dits-adapter {args.command}"):
-            require_modules(f"dits-adapter {args.command}", *getattr(args, "needs", ()))
-            if getattr(args, "device", "auto") not in ("auto", "cpu"):
-                from dits_adapter.encoders._torch import pick_device
-
-                pick_device(args.device)  # before anything is loaded
-            return int(args.run(args))
+            return _execute(args)
     except KeyboardInterrupt:
         if args.command in _CONTINUED:
             raise KeyboardInterrupt("the same command goes on from there") from None
         raise
+
+
+def _execute(args: argparse.Namespace) -> int:
+    require_modules(f"dits-adapter {args.command}", *getattr(args, "needs", ()))
+    if getattr(args, "device", "auto") not in ("auto", "cpu"):
+        from dits_adapter.encoders._torch import pick_device
+
+        pick_device(args.device)  # before anything is loaded
+    return int(args.run(args))

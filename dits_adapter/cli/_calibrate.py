@@ -25,7 +25,7 @@ def add_calibrate(commands: Any) -> None:
         description="Fit the probability that a hit of a given score is the right video on held-out pairs, write "
         "the fit into the adapter's artifact, and print its reliability on pairs that it has not seen.",
     )
-    add_pairs(calibrate, "pairs that the adapter was not trained on: dits-adapter embed")
+    add_pairs(calibrate, "pairs that the adapter was not trained on: `dits-adapter embed`")
     calibrate.add_argument(
         "adapter", metavar="ADAPTER", help="folder, bundled name or hub id of a trained adapter"
     )

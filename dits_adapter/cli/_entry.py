@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import signal
 import sys
@@ -133,6 +134,8 @@ def _sentence(error: BaseException) -> str:
         return _of_system(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
         return f"the memory does not suffice{f' ({error})' if str(error) else ''}. Give it less at once."
+    if code := re.search(r"\(os error (\d+)\)", str(error)):  # of a library in Rust: safetensors, tokenizers
+        return _of_system(OSError(int(code[1]), os.strerror(int(code[1]))))
     if isinstance(error, RecursionError):
         return "an input is nested too deeply to be read."
     words = complaints(error) if isinstance(error, ValidationError) else str(error)

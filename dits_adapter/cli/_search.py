@@ -112,12 +112,19 @@ def _search(args: argparse.Namespace) -> int:
 
 
 def _why_no_probability(args: argparse.Namespace, store: VideoStore) -> str:
+    from dits_adapter.artifact._find import find_adapter
+
     if args.plain:
         return "--min-probability: probabilities are calibrated for adapted queries; leave out --plain."
     if not store.cosine:
         return (
             f"--min-probability: the scores of the collection {args.collection!r} are no cosines, and "
             "probabilities are known of cosines alone."
+        )
+    if find_adapter(args.adapter) is None:
+        return (
+            f"--min-probability: {args.adapter} is a CLIP without an adapter, and probabilities are of trained "
+            "adapters; `dits-adapter train` makes one, with its probabilities."
         )
     return (
         f"--min-probability: the adapter {args.adapter} was not calibrated. Calibrate it on pairs that it was not "

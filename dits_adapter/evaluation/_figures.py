@@ -89,7 +89,7 @@ def gap_picture(
         caption: origin of the vectors; stands in the picture.
     """
     across = video.mean(0) - text.mean(0)
-    across = across / np.linalg.norm(across)
+    across = across / (np.linalg.norm(across) or 1.0)  # there may be no gap
     centered = np.concatenate([text, video]) - np.concatenate([text, video]).mean(0)
     centered = centered - np.outer(centered @ across, across)
     along = np.linalg.svd(centered, full_matrices=False)[2][0]

@@ -18,6 +18,9 @@ __all__ = ["JOINT_PRESETS", "PAPER_SAMPLER", "PRESETS", "BaseRecipe", "JointReci
 
 R = TypeVar("R", bound="BaseRecipe")
 
+_DEEPEST = 20
+"""Most levels of a recipe's YAML, which needs three."""
+
 _SAMPLER_FIELDS = tuple(name for name in field_names(SamplerConfig) if name != "width")
 
 
@@ -155,12 +158,15 @@ def _read_yaml(file: str | PathLike[str], recipe: type[BaseRecipe]) -> dict[str,
 
     try:
         text = Path(file).read_text("utf-8-sig")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise InputError(f"{file}: YAML aliases (*name) are not accepted; write the values out.")
+        depth = 0
+        for event in yaml.parse(text):  # lazily: what would take forever to build is refused before it is read on
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
+                raise InputError(f"{file}: YAML aliases (*name) and deep nesting are not accepted.")
         fields = yaml.safe_load(text) or {}
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}).") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: is no YAML ({' '.join(str(error).split())}).") from None
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         raise InputError(f"{file}: expected any of the keys {', '.join(recipe.model_fields)}.")
@@ -177,7 +183,7 @@ def _nested(dotted: str, value: str) -> dict[str, Any]:
 
     try:
         nested = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{dotted}={value}: the value is no YAML ({' '.join(str(error).split())}).") from None
     for name in reversed(dotted.split(".")):
         nested = {name: nested}

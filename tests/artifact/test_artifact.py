@@ -186,7 +186,7 @@ def test_wrong_shape(saved):
         ({"format_version": 99}, r"format version 99.*pip install -U dits-adapter"),
         ({"format": "something"}, "not the config of an adapter"),
         ({"adapter": "oracle"}, "adapter 'oracle' is unknown; registered are .*dits"),
-        ({"config": {"width": 32, "typo": 1}}, "config is invalid"),
+        ({"config": {"width": 32, "typo": 1}}, "there is no field config.typo"),
         ({"surprise": 1}, "surprise"),
         ({"metrics": {"r1": 100.0}}, "was changed or damaged"),
     ],
