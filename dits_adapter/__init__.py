@@ -25,6 +25,7 @@ _PUBLIC = {
         "VideoError",
     ),
     "space": ("EmbeddingSpace",),
+    "texts": ("clean_texts",),
     "vectors": ("EmbeddedClips",),
     "encoders": ("Encoder", "EncoderFamily", "EncoderSource", "load_encoder", "register_family"),
     "video.encoder": ("EncodedSegment", "VideoEncoder"),
@@ -190,6 +191,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.rows import VideoFile as VideoFile
     from dits_adapter.stores.rows import VideoRecord as VideoRecord
     from dits_adapter.stores.rows import video_records as video_records
+    from dits_adapter.texts import clean_texts as clean_texts
     from dits_adapter.training.compare import compare as compare
     from dits_adapter.training.config import JointRecipe as JointRecipe
     from dits_adapter.training.config import Recipe as Recipe

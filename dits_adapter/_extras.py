@@ -17,6 +17,7 @@ PACKAGES = {
     "decord": ("decord2", "video"),
     "fastapi": ("fastapi", "serve"),
     "fastembed": ("fastembed", "fastembed"),
+    "ftfy": ("ftfy", "cleaning"),
     "grpc": ("qdrant-client", "qdrant"),
     "haystack": ("haystack-ai", "haystack"),
     "langchain_core": ("langchain-core", "langchain"),

@@ -1,6 +1,7 @@
 """Digests of files, and writes that are whole and durable or do not happen.
 
-`sha256(path)` and `require_sha256(path, expected)` are about the content of a file.
+`sha256(path)` and `require_sha256(path, expected)` are about the content of a file, `file_identity(path)` about
+the file that a path leads to.
 `with write_atomically(path) as part:` writes a file and `with replace_folder(target) as fresh:` a folder,
 in place of what was there. `sync_folder(folder)` makes the names in a folder durable.
 """
@@ -16,7 +17,15 @@ from pathlib import Path
 
 from dits_adapter.errors import ArtifactError
 
-__all__ = ["PART", "replace_folder", "require_sha256", "sha256", "sync_folder", "write_atomically"]
+__all__ = [
+    "PART",
+    "file_identity",
+    "replace_folder",
+    "require_sha256",
+    "sha256",
+    "sync_folder",
+    "write_atomically",
+]
 
 PART = ".part"
 """Suffix of the name under which a file is written until it is whole."""
@@ -30,6 +39,15 @@ def sha256(path: Path) -> str:
         while n := file.readinto(block):
             digest.update(block[:n])
     return digest.hexdigest()
+
+
+def file_identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return what all paths to a file share, links and other spellings included; None where no file is."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # a NUL, which no path holds
+        return None
+    return status.st_dev, status.st_ino
 
 
 def require_sha256(path: Path, expected: str) -> None:

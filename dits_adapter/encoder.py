@@ -22,6 +22,7 @@ from dits_adapter.encoders.base import Device, EncoderSource
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.texts import TextCleaning, check_texts, shown, warn_if_cut
 from dits_adapter.vectors import FloatArray
 from dits_adapter.video._formats import VIDEO_SUFFIXES
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from dits_adapter.stores.base import VideoStore
     from dits_adapter.xpool import XPoolReranker
 
-__all__ = ["DITSQueryEncoder", "OnMismatch", "check_texts"]
+__all__ = ["DITSQueryEncoder", "OnMismatch", "check_queries"]
 
 OnMismatch = Literal["raise", "warn", "bypass"]
 """Reaction to an encoder or a collection of another space: refuse it, go on, or encode queries as plain CLIP."""
@@ -41,19 +42,20 @@ OnMismatch = Literal["raise", "warn", "bypass"]
 _VIDEO_FILE = re.compile(rf"\S*({'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES)))})", re.IGNORECASE)
 
 
-def check_texts(texts: Iterable[str]) -> None:
-    """Refuse values that are no texts to search with.
+def check_queries(texts: str | Iterable[str]) -> list[str]:
+    """Return texts as a list once each of them is known to be one to search with.
 
     Raises:
-        InputError: a value that is no string, or the path of a video file; the message names the row.
+        InputError: a value that is no text (`dits_adapter.texts`), or the path of a video file, by its row.
     """
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"text {row} is of type {type(text).__name__}; only strings are accepted.")
+    queries = check_texts(texts)
+    for row, text in enumerate(queries):
         if _VIDEO_FILE.fullmatch(text):
             raise InputError(
-                f"text {row} is the name of a video file ({text}); embed videos with VideoEncoder.encode_video."
+                f"text {row} is the name of a video file ({shown(text)}); embed videos with "
+                "VideoEncoder.encode_video."
             )
+    return queries
 
 
 class DITSQueryEncoder:
@@ -84,7 +86,7 @@ class DITSQueryEncoder:
         self._model: SentenceTransformer | None = None
         self._checked = False
         self._mismatched = False
-        self._truncation_warned = False
+        self._cut_warned = False
 
     @classmethod
     @name_missing_extra("an adapter that was not exported, or is run on torch,")
@@ -99,6 +101,7 @@ class DITSQueryEncoder:
         steps: int | None = None,
         strength: float = 1.0,
         on_mismatch: OnMismatch = "raise",
+        text_cleaning: TextCleaning | None = None,
     ) -> DITSQueryEncoder:
         """Load a trained adapter and the encoder that it was trained for.
 
@@ -116,6 +119,8 @@ class DITSQueryEncoder:
             strength: movement of queries on the sphere, 0 (plain CLIP) to 1.
             on_mismatch: reaction when the encoder, or a checked collection, lives in another space than the
                 adapter: `raise` refuses, `warn` goes on, `bypass` warns and encodes queries as plain CLIP.
+            text_cleaning: cleaning of texts before they are tokenized, for a bare encoder (`load_encoder`). None
+                for that of the adapter's space; another one is another space (torch only).
 
         Raises:
             ArtifactError: the artifact or the encoder cannot be loaded.
@@ -131,6 +136,7 @@ class DITSQueryEncoder:
             "revision": revision,
             "device": str(device),
             "steps": steps,
+            "text_cleaning": text_cleaning,
         }
         name = absolute_name(id_or_path)
         made = cls(_backend(name, **options), strength=strength, on_mismatch=on_mismatch)
@@ -153,7 +159,7 @@ class DITSQueryEncoder:
                 "this DITSQueryEncoder was built around a backend, which cannot travel to another process or be "
                 "copied; make it with DITSQueryEncoder.from_pretrained(name)."
             )
-        state = {"_mismatched": self._mismatched, "_truncation_warned": self._truncation_warned}
+        state = {"_mismatched": self._mismatched, "_cut_warned": self._cut_warned}
         return _restore, (type(self), self._name, self.options), state
 
     @property
@@ -207,7 +213,7 @@ class DITSQueryEncoder:
             batch, to float tolerance.
 
         Raises:
-            InputError: something else than text, or the path of a video file.
+            InputError: something else than text (`dits_adapter.texts`), or the path of a video file, by row.
             SpaceMismatchError: the encoder is another one than the adapter was trained for
                 (`on_mismatch="raise"`).
         """
@@ -288,7 +294,7 @@ class DITSQueryEncoder:
                 "dits_adapter made it."
             )
         theirs = metadata.space
-        self._guard(lambda: self.space.require(theirs, mine="the adapter", theirs=name))
+        self._guard(lambda: self.space.require(theirs, mine="the adapter", theirs=name, texts=False))
 
     def save_pretrained(self, folder: str | PathLike[str]) -> Path:
         """Write the adapter as an artifact; see `Artifact.save`."""
@@ -370,34 +376,17 @@ class DITSQueryEncoder:
     def _encode(
         self, texts: str | Iterable[str], batch_size: int, task: Literal["query", "document", "embedding"]
     ) -> FloatArray:
-        single = isinstance(texts, str)
-        batch = [texts] if isinstance(texts, str) else list(texts)
-        check_texts(batch)
+        batch = check_queries(texts)
         self.load()
         if not batch:
             return np.empty((0, self.space.width), np.float32)
-        self._warn_if_truncated(batch)
+        self._cut_warned = self._cut_warned or warn_if_cut(batch, self._backend, stacklevel=3)
         if task == "embedding":
             vectors = self._backend.embed(batch, batch_size=batch_size)
         else:
             strength = self.query_strength if task == "query" else 0.0
             vectors = self._backend.encode(batch, strength=strength, batch_size=batch_size)
-        return vectors[0] if single else vectors
-
-    def _warn_if_truncated(self, texts: list[str]) -> None:
-        """Warn, once, of a text that is longer than the encoder reads."""
-        limit = self._backend.max_tokens
-        long = [] if self._truncation_warned else [text for text in texts if len(text) > limit - 2]
-        if not long:  # a token has at least one character
-            return
-        counts = self._backend.count_tokens(long)
-        if max(counts) > limit:
-            self._truncation_warned = True
-            warnings.warn(
-                f"a text has {max(counts)} tokens; the encoder reads the first {limit} and ignores the rest "
-                f"(reported once): {long[int(np.argmax(counts))][:60]!r}…",
-                stacklevel=4,
-            )
+        return vectors[0] if isinstance(texts, str) else vectors
 
 
 def _check_options(strength: float, on_mismatch: str) -> None:
@@ -412,17 +401,29 @@ def _restore(cls: type[DITSQueryEncoder], name: str, options: dict[str, Any]) ->
 
 
 def _backend(
-    name: str, *, backend: str, encoder: str | None, revision: str | None, device: str, steps: int | None
+    name: str,
+    *,
+    backend: str,
+    encoder: str | None,
+    revision: str | None,
+    device: str,
+    steps: int | None,
+    text_cleaning: TextCleaning | None,
 ) -> Backend:
     """Load the backend that the options choose; see `DITSQueryEncoder.from_pretrained`."""
-    of_torch = {"encoder": encoder, "steps": steps, "device": None if device in ("auto", "cpu") else device}
+    of_torch = {
+        "encoder": encoder,
+        "steps": steps,
+        "device": None if device in ("auto", "cpu") else device,
+        "text_cleaning": text_cleaning,
+    }
     needs_torch = [option for option, value in of_torch.items() if value is not None]
     onnx = backend == "onnx" or (backend == "auto" and not needs_torch and onnx_installed())
     folder = find_adapter(name, revision, onnx=onnx)
     if folder is None:
         if backend == "onnx":
             raise ArtifactError(f'{name}: is no adapter; backend="onnx" runs those that were exported.')
-        return _plain(EncoderSource.find(name, revision), device)
+        return _plain(EncoderSource.find(name, revision, text_cleaning or "none"), device)
     if backend == "onnx" or (onnx and is_exported(folder)):
         if needs_torch:
             raise InputError(
@@ -435,10 +436,11 @@ def _backend(
     artifact = Artifact.load(folder)
     if steps is not None and steps != artifact.adapter.steps:
         artifact.adapter, artifact.calibration = artifact.adapter.with_steps(steps), None
+    cleaning = text_cleaning or artifact.space.text_cleaning
     if encoder is not None:
-        source = EncoderSource.find(encoder)
+        source = EncoderSource.find(encoder, text_cleaning=cleaning)
     else:
-        source = EncoderSource.find(find_encoder(folder, artifact.space), artifact.space.revision)
+        source = EncoderSource.find(find_encoder(folder, artifact.space), artifact.space.revision, cleaning)
     return TorchBackend(artifact, source, device=device)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from dits_adapter.errors import SpaceMismatchError
+from dits_adapter.texts import TextCleaning
 from dits_adapter.vectors import EmbeddedClips, FloatArray
 
 __all__ = [
@@ -47,6 +48,10 @@ class Embedder(Protocol):
     @property
     def digest(self) -> str:
         """SHA-256 of all weights, 64 hex digits."""
+
+    @property
+    def text_cleaning(self) -> TextCleaning:
+        """Cleaning that `embed_texts` does first (`dits_adapter.texts`)."""
 
     def embed_texts(self, texts: Sequence[str], batch_size: int = 64) -> FloatArray:
         """Embed texts, `batch_size` a forward pass: (n, d) float32, not normalized."""
@@ -100,6 +105,8 @@ class EmbeddingSpace(BaseModel):
         frames: frames sampled a segment.
         normalization: `l2`: stored vectors have unit norm.
         width: dimension d.
+        text_cleaning: cleaning of texts before they are tokenized. Vectors of videos do not depend on it: it is no
+            part of the fingerprint, and spaces that differ in nothing else share their collections.
         canary_texts: unit vectors of `CANARY_TEXTS`, (4, d).
         canary_images: unit vectors of `canary_images()`, (2, d); they see the preprocessing too.
     """
@@ -113,6 +120,7 @@ class EmbeddingSpace(BaseModel):
     frames: int = Field(default=12, ge=1)
     normalization: Literal["l2"] = "l2"
     width: int = Field(ge=1)
+    text_cleaning: TextCleaning = Field(default="none", exclude_if=lambda cleaning: cleaning == "none")
     canary_texts: Canaries
     canary_images: Canaries
 
@@ -129,6 +137,7 @@ class EmbeddingSpace(BaseModel):
             pooling="mean" if embedded.pooled is None else "encoder",
             frames=frames,
             width=encoder.width,
+            text_cleaning=encoder.text_cleaning,
             canary_texts=_canaries(encoder.embed_texts(CANARY_TEXTS)),
             canary_images=_canaries(pooled),
         )
@@ -140,13 +149,21 @@ class EmbeddingSpace(BaseModel):
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
-        return f"{self.encoder} [{self.fingerprint}; d={self.width}, {self.frames} frames, {self.pooling}]"
+        cleaned = "" if self.text_cleaning == "none" else f", texts cleaned: {self.text_cleaning}"
+        return (
+            f"{self.encoder} [{self.fingerprint}; d={self.width}, {self.frames} frames, {self.pooling}{cleaned}]"
+        )
 
-    def differences(self, other: EmbeddingSpace) -> list[str]:
+    def differences(self, other: EmbeddingSpace, *, texts: bool = True) -> list[str]:
         """List in words the differences that keep vectors of two spaces from being compared; empty if none do.
 
         Weights that differ in their bytes but not in what they compute (a half-precision copy) pass with a
         warning: the canaries decide.
+
+        Args:
+            other: the space to compare with.
+            texts: compare the cleaning of texts, too. False where one of the two has vectors of videos alone, as
+                a collection has.
         """
         differences = [
             f"{field} {getattr(self, field)!r} against {getattr(other, field)!r}"
@@ -170,22 +187,36 @@ class EmbeddingSpace(BaseModel):
                 "precision is no matter, but an encoder trained further (train-joint) needs an index of its own.",
                 stacklevel=3,
             )
-        return differences
+        return differences + (self._differences_of_texts(other) if texts else [])
 
-    def require(self, other: EmbeddingSpace, *, mine: str, theirs: str) -> None:
+    def _differences_of_texts(self, other: EmbeddingSpace) -> list[str]:
+        if self.text_cleaning == other.text_cleaning:
+            return []
+        return [f"text_cleaning {self.text_cleaning!r} against {other.text_cleaning!r}"]
+
+    def require(self, other: EmbeddingSpace, *, mine: str, theirs: str, texts: bool = True) -> None:
         """Refuse another space than this one.
 
         Args:
             other: the space to compare with.
             mine: owner of this space, for the message ("the adapter demo-dits").
             theirs: owner of the other space ("the collection videos").
+            texts: see `differences`.
 
         Raises:
             SpaceMismatchError: naming both sides and every difference.
         """
-        if differences := self.differences(other):
-            raise SpaceMismatchError(
-                f"{mine} belongs to the embedding space {self}, {theirs} to {other}: {'; '.join(differences)}. "
+        differences = self.differences(other, texts=texts)
+        if not differences:
+            return
+        if differences == self._differences_of_texts(other):
+            remedy = "Embed the texts again, cleaned as the other ones; the vectors of videos can stay."
+        else:
+            remedy = (
                 "Vectors of the two cannot be compared. Use an adapter trained for that encoder, or embed "
                 "the videos again with the encoder of this one."
             )
+        raise SpaceMismatchError(
+            f"{mine} belongs to the embedding space {self}, {theirs} to {other}: {'; '.join(differences)}. "
+            + remedy
+        )

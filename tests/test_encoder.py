@@ -23,7 +23,7 @@ from dits_adapter.space import EmbeddingSpace
 from tests.conftest import embed_images
 
 CALIBRATION = Calibration(slope=16, offset=-10, videos=30, queries=60, log_loss=0.3, ece=0.02)
-TEXTS = ["a dog", "two dogs chase a ball across a wet street", "", "naïve 日本語 🎬"]
+TEXTS = ["a dog", "two dogs chase a ball across a wet street", "x", "naïve 日本語 🎬"]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ __all__ = ["Backend"]
 
 
 class Backend(Protocol):
-    """Text encoder and adapter. Its methods may be called from several threads.
+    """Text encoder and adapter. Its methods may be called from several threads, and clean texts as the space says.
 
     Attributes:
         space: the embedding space of the adapter.

@@ -18,6 +18,7 @@ from dits_adapter.artifact._config import CONFIG, ONNX, read_config
 from dits_adapter.artifact._find import is_exported
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError
 from dits_adapter.space import CANARY_TEXTS, Canaries, EmbeddingSpace
+from dits_adapter.texts import clean_texts, require_cleaning
 from dits_adapter.vectors import FloatArray, check_directions, check_vectors, unit
 
 if TYPE_CHECKING:
@@ -80,13 +81,14 @@ class OnnxBackend:
     Raises:
         ArtifactError: there is no export of this adapter, a file of it was changed, or it computes something else
             on this machine than it did where it was exported.
-        MissingExtraError: ONNX Runtime is not installed.
+        MissingExtraError: ONNX Runtime, or what cleans the space's texts, is not installed.
     """
 
     def __init__(self, folder: Path) -> None:
         artifact = read_config(folder)
         artifact.require_intact(folder)
         self.space = artifact.space
+        require_cleaning(self.space.text_cleaning)
         self.calibration = artifact.calibration
         self._folder = folder / ONNX
         self._lock = threading.Lock()
@@ -150,10 +152,12 @@ class OnnxBackend:
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         """See `Backend.count_tokens`."""
-        return [len(encoding.ids) for encoding in self._counter.encode_batch(texts)]
+        cleaned = clean_texts(texts, self.space.text_cleaning)
+        return [len(encoding.ids) for encoding in self._counter.encode_batch(cleaned)]
 
     def embed(self, texts: list[str], *, batch_size: int) -> FloatArray:
         """See `Backend.embed`."""
+        texts = clean_texts(texts, self.space.text_cleaning)
         vectors = np.empty((len(texts), self.space.width), np.float32)
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # little padding
         for start in range(0, len(texts), batch_size):

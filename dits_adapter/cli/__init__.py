@@ -20,7 +20,7 @@ from dits_adapter.cli._evaluate import add_evaluate
 from dits_adapter.cli._export import add_export
 from dits_adapter.cli._gap import add_gap
 from dits_adapter.cli._import import add_import
-from dits_adapter.cli._ingest import add_ingest, add_ingest_options, ingest_options
+from dits_adapter.cli._ingest import add_ingest, add_ingest_options, decode_limits, ingest_options
 from dits_adapter.cli._rebuild import add_rebuild
 from dits_adapter.cli._recall import add_recall
 from dits_adapter.cli._search import add_search
@@ -29,7 +29,7 @@ from dits_adapter.cli._switch import add_switch
 from dits_adapter.cli._train import add_train
 from dits_adapter.cli._train_joint import add_train_joint
 
-__all__ = ["EXIT_CODES", "add_ingest_options", "guarded", "ingest_options", "main"]
+__all__ = ["EXIT_CODES", "add_ingest_options", "decode_limits", "guarded", "ingest_options", "main"]
 
 _COMMANDS = (
     add_ingest,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dits_adapter._user_files import entries, map_array
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._options import add_device
+from dits_adapter.cli._options import add_device, add_text_cleaning
 from dits_adapter.errors import InputError
 from dits_adapter.vectors import check_directions, check_vectors
 
@@ -48,6 +49,7 @@ def add_bank(commands: Any) -> None:
     bank.add_argument(
         "--weight", type=float, default=0.5, metavar="W", help="of the correction, 0 to 1 (default: %(default)s)"
     )
+    add_text_cleaning(bank)
     add_device(bank)
     bank.set_defaults(run=_bank)
 
@@ -56,13 +58,16 @@ def _bank(args: argparse.Namespace) -> int:
     from dits_adapter._files import sha256
     from dits_adapter.adapters.bank import LEAST_QUERIES, check_bank_options, draw, fit_query_bank
     from dits_adapter.artifact._find import require_free
-    from dits_adapter.encoder import DITSQueryEncoder, check_texts
+    from dits_adapter.encoder import DITSQueryEncoder, check_queries
 
     check_bank_options(args.size, args.weight)
     require_free(args.out.absolute())
-    queries = _vectors(args.queries) if args.queries.suffix == ".npy" else _lines(args.queries)
+    queries = (
+        _vectors(args.queries) if args.queries.suffix == ".npy" else [text for _, text in entries(args.queries)]
+    )
     if isinstance(queries, list):
-        check_texts(queries)
+        check_queries(queries)
+        queries = list(dict.fromkeys(queries))
     if len(queries) < LEAST_QUERIES:
         raise InputError(
             f"{args.queries}: holds {len(queries)} distinct queries; a bank needs at least {LEAST_QUERIES}, and "
@@ -70,7 +75,9 @@ def _bank(args: argparse.Namespace) -> int:
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* is an encoder without an adapter")
-        encoder = DITSQueryEncoder.from_pretrained(args.adapter, backend="torch", device=args.device)
+        encoder = DITSQueryEncoder.from_pretrained(
+            args.adapter, backend="torch", device=args.device, text_cleaning=args.text_cleaning
+        )
     artifact = encoder.artifact
     if isinstance(queries, list):
         vectors = encoder.embed([queries[row] for row in draw(len(queries), args.size, seed=0)])
@@ -101,32 +108,14 @@ def _bank(args: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(path: Path) -> list[str]:
-    """Read the distinct lines of a text file, without blank ones.
-
-    Raises:
-        InputError: it cannot be read, or is no UTF-8 text.
-    """
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no UTF-8 text, one query a line ({error.reason}).") from None
-    return list(dict.fromkeys(line.strip() for line in text.split("\n") if line.strip()))
-
-
 def _vectors(path: Path) -> NDArray[np.floating]:
     """Read text vectors (n, d) from a NumPy file.
 
     Raises:
         InputError: it cannot be read, holds something else, or a NaN, infinite or zero row.
     """
-    try:
-        vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: is no .npy file of numbers ({error}).") from None
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2:
+    vectors = map_array(path)
+    if vectors.ndim != 2:
         raise InputError(f"{path}: holds no array (n, d) of text vectors.")
     try:
         check_vectors(vectors, vectors.shape[1])

@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dits_adapter.cli._options import add_device, add_encoder, add_store, add_vectors, chosen_store, video_encoder
+from dits_adapter.cli._options import (
+    add_device,
+    add_encoder,
+    add_store,
+    add_text_cleaning,
+    add_vectors,
+    chosen_store,
+    video_encoder,
+)
 from dits_adapter.errors import InputError
 
 __all__ = ["add_embed"]
@@ -24,6 +32,7 @@ def add_embed(commands: Any) -> None:
         "pairs", type=Path, metavar="PAIRS.jsonl", help='{"video": FILE, "text": TEXT or [TEXT, …]} a line'
     )
     add_encoder(embed)
+    add_text_cleaning(embed)
     embed.add_argument("--out", type=Path, required=True, metavar="CACHE", help="folder of the cache")
     add_device(embed)
     embed.add_argument(
@@ -46,16 +55,18 @@ def add_embed(commands: Any) -> None:
 
 def _embed(args: argparse.Namespace) -> int:
     from dits_adapter.data.embed import embed, embed_from_store
+    from dits_adapter.data.pairs_file import PairsFile
 
     if args.store is not None and args.videos is not None:
         raise InputError("--videos is for files, --store for vectors from a collection; give one of them.")
+    pairs = PairsFile(args.pairs, args.videos, files=args.store is None)  # refused before a model is loaded
     encoder = video_encoder(args)
     if args.store is None:
-        report = embed(args.pairs, args.out, encoder, videos=args.videos, retry_failed=args.retry_failed)
+        report = embed(pairs, args.out, encoder, retry_failed=args.retry_failed)
     else:
         with chosen_store(args, encoder.space if args.trust_foreign else None) as store:
             report = embed_from_store(
-                args.pairs,
+                pairs,
                 args.out,
                 encoder.encoder,
                 store,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dits_adapter._user_files import entries, map_array
 from dits_adapter.cli._entry import show
 from dits_adapter.errors import InputError
 
@@ -45,7 +46,7 @@ def add_evaluate(commands: Any) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     from dits_adapter.evaluation.metrics import METRICS, RetrievalMetrics, bootstrap, ranks, video_to_text_ranks
 
-    scores = _load_array(args.similarity)
+    scores = map_array(args.similarity)
     labels = None if args.labels is None else _load_labels(args.labels)
     try:
         forward = ranks(scores, labels, ties=args.ties)
@@ -78,28 +79,12 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _load_array(path: Path) -> np.ndarray[Any, Any]:
-    """Memory-map an .npy file; pickled objects are refused."""
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is no .npy array of numbers, as np.save writes it without pickle: {error}"
-        ) from None
-
-
 def _load_labels(path: Path) -> np.ndarray[Any, Any]:
     """Read labels from an .npy file, or from text with one integer a line."""
     if path.suffix == ".npy":
-        return _load_array(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}; labels are an .npy file or text with one number a line") from None
+        return map_array(path)
     labels = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in entries(path):
         try:
             labels.append(int(line))
         except ValueError:

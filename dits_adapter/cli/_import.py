@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dits_adapter.cli._options import add_device, add_encoder, video_encoder
+from dits_adapter.cli._options import add_device, add_encoder, add_text_cleaning, video_encoder
 
 __all__ = ["add_import"]
 
@@ -26,6 +26,7 @@ def add_import(commands: Any) -> None:
         "videos", type=Path, metavar="VIDEOS", help=".npy (m, d), or .parquet: video_id, vector[, frames]"
     )
     add_encoder(command)
+    add_text_cleaning(command)
     command.add_argument("--out", type=Path, required=True, metavar="CACHE", help="folder of the cache")
     add_device(command)
     beside = command.add_argument_group("beside .npy files")

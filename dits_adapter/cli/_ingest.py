@@ -6,11 +6,12 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter.cli._options import add_encoder, add_store, assignments, chosen_store, video_encoder
+from dits_adapter.video.limits import DecodeLimits
 
 if TYPE_CHECKING:
     from dits_adapter.stores.ingest import IngestOptions
 
-__all__ = ["add_ingest", "add_ingest_options", "add_videos", "ingest_options"]
+__all__ = ["add_ingest", "add_ingest_options", "add_videos", "decode_limits", "ingest_options"]
 
 
 def add_ingest(commands: Any) -> None:
@@ -58,6 +59,40 @@ def add_videos(command: Any) -> None:
     command.add_argument(
         "--retry-failed", action="store_true", help="try unchanged files again that failed before"
     )
+    limits = command.add_argument_group(
+        "limits",
+        "What one file may cost; one beyond them is reported as failed. A film of ten hours in 4K passes.",
+    )
+    limits.add_argument(
+        "--file-seconds",
+        type=float,
+        default=DecodeLimits.seconds,
+        metavar="S",
+        help="for each step of reading it, beyond what a disk of 10 MB/s takes (default: %(default)g)",
+    )
+    limits.add_argument(
+        "--file-memory",
+        type=float,
+        default=DecodeLimits.memory / 1e9,
+        metavar="GB",
+        help="for decoding it (default: %(default)g)",
+    )
+    limits.add_argument(
+        "--file-pixels",
+        type=int,
+        default=DecodeLimits.pixels,
+        metavar="N",
+        help="width × height of a frame (default: %(default)d)",
+    )
+
+
+def decode_limits(args: argparse.Namespace) -> DecodeLimits:
+    """Return the limits of one file's cost that the options of `add_videos` describe.
+
+    Raises:
+        InputError: a limit that is not positive.
+    """
+    return DecodeLimits(seconds=args.file_seconds, memory=args.file_memory * 1e9, pixels=args.file_pixels)
 
 
 def ingest_options(args: argparse.Namespace) -> IngestOptions:
@@ -87,7 +122,7 @@ def ingest_options(args: argparse.Namespace) -> IngestOptions:
 def _ingest(args: argparse.Namespace) -> int:
     from dits_adapter.stores.ingest import ingest
 
-    encoder = video_encoder(args)
+    encoder = video_encoder(args, decode_limits(args))
     with chosen_store(args) as store:
         report = ingest(store, args.paths, encoder, ingest_options(args))
     print(report)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from dits_adapter.errors import InputError
+from dits_adapter.texts import TextCleaning
 
 if TYPE_CHECKING:
     from dits_adapter.space import EmbeddingSpace
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from dits_adapter.stores.qdrant.store import QdrantStore
     from dits_adapter.training.config import BaseRecipe
     from dits_adapter.video.encoder import VideoEncoder
+    from dits_adapter.video.limits import DecodeLimits
 
 __all__ = [
     "add_device",
@@ -24,6 +26,7 @@ __all__ = [
     "add_recipe",
     "add_settings",
     "add_store",
+    "add_text_cleaning",
     "add_vectors",
     "assignments",
     "chosen_store",
@@ -67,7 +70,17 @@ def add_query(command: Any) -> None:
     command.add_argument(
         "--adapter", default="demo-dits", metavar="ID", help="folder or hub id (default: %(default)s, bundled)"
     )
+    add_text_cleaning(command)
     add_vectors(command, "the adapter's CLIP")
+
+
+def add_text_cleaning(command: Any) -> None:
+    """Add the option that chooses the cleaning of texts, for encoders without an adapter that says it."""
+    command.add_argument(
+        "--text-cleaning",
+        choices=get_args(TextCleaning),
+        help="clip: clean texts as OpenAI's CLIP and open_clip do (default: as the adapter's space says, or none)",
+    )
 
 
 def chosen_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) -> VideoStore:
@@ -118,11 +131,17 @@ def add_encoder(command: Any, *, default: str | None = None) -> None:
     )
 
 
-def video_encoder(args: argparse.Namespace) -> VideoEncoder:
-    """Load the encoder that the options of `add_encoder` and, where the command has it, `add_device` name."""
+def video_encoder(args: argparse.Namespace, limits: DecodeLimits | None = None) -> VideoEncoder:
+    """Load the encoder that the options of `add_encoder` name, with those of other helpers if there are."""
     from dits_adapter.video.encoder import VideoEncoder
 
-    return VideoEncoder.from_pretrained(args.encoder, frames=args.frames, device=getattr(args, "device", "auto"))
+    return VideoEncoder.from_pretrained(
+        args.encoder,
+        frames=args.frames,
+        device=getattr(args, "device", "auto"),
+        limits=limits,
+        text_cleaning=getattr(args, "text_cleaning", None),
+    )
 
 
 def add_device(command: Any) -> None:

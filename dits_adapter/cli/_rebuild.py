@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._ingest import add_videos, ingest_options
+from dits_adapter.cli._ingest import add_videos, decode_limits, ingest_options
 from dits_adapter.cli._options import qdrant_store, video_encoder
 
 __all__ = ["add_rebuild"]
@@ -29,7 +29,7 @@ def add_rebuild(commands: Any) -> None:
 def _rebuild(args: argparse.Namespace) -> int:
     from dits_adapter.stores.qdrant.aliases import rebuild
 
-    encoder = video_encoder(args)
+    encoder = video_encoder(args, decode_limits(args))
     with qdrant_store(args) as store:
         old = store.resolve()
         report, new = rebuild(store, args.paths, encoder, ingest_options(args), drop_old=args.drop_old)

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter._user_files import entries
 from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_query, add_store, qdrant_store
-from dits_adapter.errors import InputError
 
 __all__ = ["add_recall"]
 
@@ -32,15 +32,13 @@ def add_recall(commands: Any) -> None:
 
 
 def _recall(args: argparse.Namespace) -> int:
-    from dits_adapter.encoder import DITSQueryEncoder
+    from dits_adapter.encoder import DITSQueryEncoder, check_queries
     from dits_adapter.evaluation._tables import markdown_table
     from dits_adapter.stores.qdrant.recall import measure_recall
 
-    try:
-        texts = [line for line in args.queries.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{args.queries}: cannot be read as text ({error}).") from None
-    encoder = DITSQueryEncoder.from_pretrained(args.adapter)
+    texts = [text for _, text in entries(args.queries)]
+    check_queries(texts)
+    encoder = DITSQueryEncoder.from_pretrained(args.adapter, text_cleaning=args.text_cleaning)
     head = ["search", f"recall@{args.limit}", "p50 ms", "p99 ms"]
     with qdrant_store(args, encoder.space) as store:
         store.open()

@@ -65,13 +65,16 @@ def _probability(text: str) -> float:
 
 
 def _search(args: argparse.Namespace) -> int:
-    from dits_adapter.encoder import DITSQueryEncoder
+    from dits_adapter.encoder import DITSQueryEncoder, check_queries
     from dits_adapter.stores.requests import SearchRequest
 
     if args.candidates is not None and args.rerank is None:
         raise InputError("--candidates: nothing is re-ranked; choose how to, with --rerank.")
+    check_queries(args.query)
     xpool = args.rerank == "xpool"
-    encoder = DITSQueryEncoder.from_pretrained(args.adapter, backend="torch" if xpool else "auto")
+    encoder = DITSQueryEncoder.from_pretrained(
+        args.adapter, backend="torch" if xpool else "auto", text_cleaning=args.text_cleaning
+    )
     if xpool and encoder.artifact.xpool is None:
         raise InputError(
             f"--rerank xpool: the adapter {args.adapter} has no X-Pool head, which comes with joint training "

@@ -52,7 +52,11 @@ def _serve(args: argparse.Namespace) -> int:
     listener = _listen(args.host, args.port)
     local = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
     token = os.environ.get(_TOKEN) or (None if local else secrets.token_urlsafe(24))
-    encoder = DITSQueryEncoder.from_pretrained(args.adapter, backend="torch")  # trajectories, other steps
+    encoder = DITSQueryEncoder.from_pretrained(
+        args.adapter,
+        backend="torch",
+        text_cleaning=args.text_cleaning,  # torch: trajectories, other steps
+    )
     with listener, chosen_store(args, encoder.space) as store:
         searcher = Searcher(store, encoder)
         searcher.load()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from dits_adapter._user_files import UserFileError, read_json
 from dits_adapter._wording import validated
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
@@ -48,6 +49,7 @@ class FailedVideo(BaseModel):
         number: number of the video in its source.
         id: id of the video.
         reason: one clause saying why it has none.
+        cause: digest of where the vectors were looked for; looked for elsewhere, the video is tried again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +57,7 @@ class FailedVideo(BaseModel):
     number: int
     id: str
     reason: str
+    cause: str
 
 
 class Shard(BaseModel):
@@ -150,11 +153,11 @@ def read_index(folder: Path) -> CacheIndex:
     """
     path = folder / INDEX
     try:
-        raw = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise DITSError(f"{folder}: holds no {INDEX}; this is no cache of vectors.") from None
-    except ValueError as error:
-        raise DITSError(f"{path}: is not valid JSON ({error}); it was damaged after it was written.") from None
+        raw = read_json(path)
+    except UserFileError as error:
+        if not path.exists():
+            raise DITSError(f"{folder}: holds no {INDEX}; this is no cache of vectors.") from None
+        raise DITSError(f"{error} It was damaged after it was written.") from None
     if not isinstance(raw, dict) or raw.get("format") != "dits_adapter.cache":
         raise DITSError(f"{path}: is not the index of a cache (no format: dits_adapter.cache).")
     if raw.get("format_version") != _FORMAT_VERSION:

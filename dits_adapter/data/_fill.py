@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from os import PathLike
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dits_adapter.data._cache_index import is_cache, read_index
 from dits_adapter.data.cache import EmbeddingCache, FailedVideo
 from dits_adapter.data.cache_writer import CacheWriter
 from dits_adapter.data.pairs_file import NamedVideo, PairsFile
@@ -20,6 +23,7 @@ from dits_adapter.data.report import EmbedReport
 from dits_adapter.encoders.base import Encoder
 from dits_adapter.errors import DITSError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.texts import warn_if_cut
 
 __all__ = ["CacheFiller", "VideoVectors"]
 
@@ -57,6 +61,9 @@ class CacheFiller:
         encoder: embeds the texts.
         fetch: returns, for each of some videos, its vectors or the reason why it has none; a video that it leaves
             out failed too.
+        require_some: called before the texts are embedded, where videos are to be fetched; refuses a source that
+            has not one of them.
+        place: returns where a video is looked for, in words of the source; a failure is remembered for that place.
     """
 
     file: PairsFile
@@ -64,6 +71,8 @@ class CacheFiller:
     frames: int
     encoder: Encoder
     fetch: Callable[[Sequence[NamedVideo]], Iterable[VideoVectors]]
+    require_some: Callable[[], None]
+    place: Callable[[NamedVideo], str]
 
     def fill(self, out: str | PathLike[str], *, retry_failed: bool, progress: bool) -> EmbedReport:
         """Write every shard that is missing, texts first.
@@ -72,6 +81,9 @@ class CacheFiller:
             SpaceMismatchError: the folder holds a cache of another space.
             DITSError: the folder holds something else, cannot be written, or not one video has vectors.
         """
+        begun = read_index(Path(out)) if is_cache(Path(out)) else None
+        if begun is None or begun.videos.missing() or retry_failed:
+            self.require_some()
         writer = CacheWriter(
             out,
             space=self.space,
@@ -99,30 +111,58 @@ class CacheFiller:
     def _write_texts(self, cache: CacheWriter, progress: bool) -> int:
         missing = cache.index.texts.missing()
         new = sum(map(len, missing))
+        cut = False
         with tqdm(total=new, desc="texts", unit="text", disable=not progress) as bar:
             for span, texts in _chunks(self.file.iter_texts(), missing):
                 vectors = np.empty((len(span), self.space.width), np.float32)
                 for start in range(0, len(span), _TEXTS_A_CALL):
                     batch = [text for text, _ in texts[start : start + _TEXTS_A_CALL]]
+                    cut = cut or warn_if_cut(batch, self.encoder, stacklevel=4)
                     vectors[start : start + len(batch)] = self.encoder.embed_texts(batch)
                     bar.update(len(batch))
                 cache.write_texts(span, vectors, [video for _, video in texts])
         return new
 
     def _write_videos(self, cache: CacheWriter, retry_failed: bool, progress: bool) -> int:
-        """Fetch the videos of each shard that is missing; on demand, those that failed before."""
+        """Fetch the videos of each shard that is missing, and those that failed elsewhere or, on demand, here."""
+        failures = cache.index.failures
         spans = {span.start: span for span in cache.index.videos.missing()}
-        if retry_failed:
-            spans |= {span.start: span for span in cache.failed_spans()}
+        remembered = {}
+        if not retry_failed:
+            written = [f for f in failures if cache.spans_of([f.number])[0].start not in spans]
+            remembered = self._remembered(written)
+        again = [failed.number for failed in failures if failed.number not in remembered]
+        spans |= {span.start: span for span in cache.spans_of(again)}
         ordered = [spans[start] for start in sorted(spans)]
-        total = sum(len(span) - cache.rows_of(span) for span in ordered)
+        skipped = sum(span.start in spans for number in remembered for span in cache.spans_of([number]))
+        total = sum(len(span) - cache.rows_of(span) for span in ordered) - skipped
         new = 0
         with tqdm(total=total, desc="videos", unit="video", disable=not progress) as bar:
             for span, videos in _chunks(self.file.iter_videos(), ordered):
-                new += self._write_span(cache, span, videos, bar)
+                new += self._write_span(cache, span, videos, remembered, bar)
         return new
 
-    def _write_span(self, cache: CacheWriter, span: range, videos: Sequence[NamedVideo], bar: tqdm) -> int:
+    def _remembered(self, failures: Sequence[FailedVideo]) -> dict[int, FailedVideo]:
+        """Return, by number, the failures of earlier runs that this run would only repeat."""
+        by_number = {failed.number: failed for failed in failures}
+        videos = self.file.iter_videos() if by_number else iter(())
+        return {
+            video.number: by_number[video.number]
+            for video in videos
+            if video.number in by_number and by_number[video.number].cause == self._cause(video)
+        }
+
+    def _cause(self, video: NamedVideo) -> str:
+        return hashlib.blake2b(self.place(video).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+
+    def _write_span(
+        self,
+        cache: CacheWriter,
+        span: range,
+        videos: Sequence[NamedVideo],
+        remembered: Mapping[int, FailedVideo],
+        bar: tqdm,
+    ) -> int:
         """Fetch the videos of a span that have no vectors yet and write its shard; return how many were new."""
         stored = cache.videos_of(span)
         present = np.isin(span, stored["number"])
@@ -132,8 +172,12 @@ class CacheFiller:
             tensors[name] = np.empty((len(span), *stored[name].shape[1:]), np.float32)
             tensors[name][present] = stored[name]
         reasons: dict[int, str] = {}
-        missing = [video for video, known in zip(videos, present, strict=True) if not known]
-        for fetched in self.fetch(missing):
+        missing = [
+            video
+            for video, known in zip(videos, present, strict=True)
+            if not known and video.number not in remembered
+        ]
+        for fetched in self.fetch(missing) if missing else ():
             row = fetched.video.number - span.start
             if fetched.vector is None:
                 reasons[row] = fetched.reason
@@ -150,7 +194,13 @@ class CacheFiller:
             tensors["vector"][present],
             tensors["frames"][present] if self.frames else None,
             [
-                FailedVideo(number=span[row], id=videos[row].id, reason=reasons.get(row, "it gave no frames"))
+                remembered.get(span[row])
+                or FailedVideo(
+                    number=span[row],
+                    id=videos[row].id,
+                    reason=reasons.get(row, "it gave no frames"),
+                    cause=self._cause(videos[row]),
+                )
                 for row in np.flatnonzero(~present).tolist()
             ],
         )

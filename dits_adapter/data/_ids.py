@@ -1,9 +1,10 @@
-"""Ids of videos: their limits, numbering, and storage as bytes."""
+"""Ids of videos: their limits, likeness, numbering, and storage as bytes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from difflib import get_close_matches
 from typing import overload
 
 import numpy as np
@@ -11,8 +12,18 @@ from numpy.typing import NDArray
 
 from dits_adapter.data._sharded_array import ShardedArray
 from dits_adapter.errors import InputError
+from dits_adapter.video._formats import VIDEO_SUFFIXES
 
-__all__ = ["VideoIds", "check_id", "encode_ids", "id_digest", "number_ids"]
+__all__ = [
+    "VideoIds",
+    "check_id",
+    "did_you_mean",
+    "encode_ids",
+    "id_digest",
+    "match_id",
+    "number_ids",
+    "without_suffix",
+]
 
 _MAX_BYTES = 1024
 
@@ -66,6 +77,28 @@ def check_id(name: str) -> str:
     if not name or "\0" in name or len(name.encode()) > _MAX_BYTES:
         raise InputError(f"the id {name[:60]!r} is empty, holds a NUL or is longer than {_MAX_BYTES} bytes")
     return name
+
+
+def without_suffix(name: str) -> str | None:
+    """Return an id without the suffix of a video file; None where it has none.
+
+    >>> without_suffix("video9770.mp4"), without_suffix("1012_Unbreakable_00.05.16.065")
+    ('video9770', None)
+    """
+    stem, _, suffix = name.rpartition(".")
+    return stem if stem and f".{suffix.lower()}" in VIDEO_SUFFIXES else None
+
+
+def match_id(name: str, known: Collection[str]) -> str | None:
+    """Return the known id that a name is, as it stands or without the suffix of a video file; None for neither."""
+    stem = without_suffix(name)
+    return name if name in known else stem if stem is not None and stem in known else None
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """Return the question that names the known id most like a name that is not among them; "" where none is."""
+    nearest = get_close_matches(name, known, n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def id_digest(name: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -133,11 +133,11 @@ class CacheWriter:
                     del shards[place]
         self.index = begun
 
-    def failed_spans(self) -> list[range]:
-        """Return the spans in which videos failed."""
-        numbers = np.array([failed.number for failed in self.index.failures], np.int64)
-        spans = self.index.videos.spans()
-        return [spans[place] for place in np.unique(numbers // self.index.videos.span)]
+    def spans_of(self, numbers: Iterable[int]) -> list[range]:
+        """Return the spans that hold some videos, each once."""
+        span, total = self.index.videos.span, self.index.videos.total
+        starts = sorted({number // span * span for number in numbers})
+        return [range(start, min(start + span, total)) for start in starts]
 
     def rows_of(self, span: range) -> int:
         """Return how many videos of a span are written."""

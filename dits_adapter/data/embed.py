@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from dits_adapter.data._fill import CacheFiller, VideoVectors
+from dits_adapter.data._ids import did_you_mean
 from dits_adapter.data.pairs_file import NamedVideo, PairsFile
 from dits_adapter.data.report import EmbedReport
 from dits_adapter.encoders.base import Encoder
-from dits_adapter.errors import StoreError, VideoError
+from dits_adapter.errors import InputError, StoreError, VideoError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.requests import ReadRequest
@@ -23,31 +27,33 @@ __all__ = ["embed", "embed_from_store"]
 
 _IDS_A_REQUEST = 256
 
+_NAMES = 1000
+"""Names that are looked at to say which one may have been meant."""
+
 
 def embed(
-    pairs: str | PathLike[str],
+    pairs: str | PathLike[str] | PairsFile,
     out: str | PathLike[str],
     encoder: VideoEncoder,
     *,
-    videos: str | PathLike[str] | None = None,
     retry_failed: bool = False,
     progress: bool = True,
 ) -> EmbedReport:
     """Embed the texts and video files of a PAIRS.jsonl into a cache, or go on where an earlier run stopped.
 
     Args:
-        pairs: see `dits_adapter.data.pairs_file`.
+        pairs: see `dits_adapter.data.pairs_file`; a `PairsFile` for videos in another folder than the file's.
         out: the cache's folder: new, empty, or begun from the same pairs.
         encoder: embeds both; its space is the cache's.
-        videos: folder that relative videos are relative to; by default that of `pairs`.
-        retry_failed: try the videos that failed in earlier runs again.
+        retry_failed: try all videos that failed in earlier runs again. Those that failed at another place, or were
+            missing and no longer are, are tried again in any case.
         progress: show progress bars.
 
     Returns:
         The contents of the cache, and the part of it that is new.
 
     Raises:
-        InputError: `pairs` has bad lines.
+        InputError: `pairs` has bad lines, or names no file that is there.
         SpaceMismatchError: the cache was begun with another encoder.
         DITSError: the folder holds something else, cannot be written, or not one video could be read. What is
             written stays.
@@ -61,12 +67,34 @@ def embed(
         for error in errors:
             yield VideoVectors(by_path[error.path], reason=error.reason)
 
-    filler = CacheFiller(PairsFile(pairs, videos), encoder.space, encoder.space.frames, encoder.encoder, fetch)
+    file = pairs if isinstance(pairs, PairsFile) else PairsFile(pairs)
+
+    def require_some() -> None:
+        if not any(os.path.lexists(video.path) for video in file.iter_videos()):
+            _refuse_folder(file)
+
+    def place(video: NamedVideo) -> str:
+        return f"{'file' if os.path.lexists(video.path) else 'no file'} {os.path.abspath(video.path)}"
+
+    filler = CacheFiller(file, encoder.space, encoder.space.frames, encoder.encoder, fetch, require_some, place)
     return filler.fill(out, retry_failed=retry_failed, progress=progress)
 
 
+def _refuse_folder(file: PairsFile) -> NoReturn:
+    """Refuse a folder that holds none of a file's videos."""
+    if not file.folder.is_dir():
+        raise InputError(f"{file.folder}: there is no such folder, in which the videos of {file.path} should be.")
+    first = next(file.iter_videos())
+    names = [path.name for path in islice(file.folder.iterdir(), _NAMES)]
+    raise InputError(
+        f"{file.path}: not one of its {file.videos:,} videos is there. The first is looked for at {first.path}"
+        f"{did_you_mean(os.path.basename(first.path), names) or ';'} Name the folder that its videos are relative "
+        "to (--videos)."
+    )
+
+
 def embed_from_store(
-    pairs: str | PathLike[str],
+    pairs: str | PathLike[str] | PairsFile,
     out: str | PathLike[str],
     encoder: Encoder,
     store: VideoStore,
@@ -78,7 +106,8 @@ def embed_from_store(
     """Embed the texts of a PAIRS.jsonl and read the vectors of its videos from a store.
 
     Args:
-        pairs: each line has a `text` and an `id`; only the videos named there are read.
+        pairs: each line has a `text` and an `id`; only the videos named there are read. An id that ends in the
+            suffix of a video file and is not in the collection stands for the id without that suffix.
         out: as for `embed`.
         encoder: embeds the texts.
         store: the collection, which says what space it is of, or is trusted to be of `encoder`'s.
@@ -92,24 +121,27 @@ def embed_from_store(
     Raises:
         StoreError: no such collection, foreign and not trusted, or the database cannot be reached.
         SpaceMismatchError: the collection's videos were not embedded with `encoder`.
-        InputError, DITSError: as for `embed`.
+        InputError: `pairs` has bad lines, or `id_field` is no field of the collection or holds none of the ids.
+        DITSError: as for `embed`.
     """
+    file = pairs if isinstance(pairs, PairsFile) else PairsFile(pairs, files=False)
     space = store.open()
     space.require(
         EmbeddingSpace.of(encoder, frames=space.frames),
         mine=f"the collection {store.collection!r}",
         theirs="the encoder of the texts",
+        texts=False,
     )
+    space = space.model_copy(update={"text_cleaning": encoder.text_cleaning})
     frames = space.frames if store.capabilities.frames else 0
+
+    ids = _IdReader(store, id_field, file)
 
     def fetch(batch: Sequence[NamedVideo]) -> Iterator[VideoVectors]:
         for start in range(0, len(batch), _IDS_A_REQUEST):
             part = batch[start : start + _IDS_A_REQUEST]
-            request = ReadRequest(
-                field=id_field, values=[video.id for video in part], vectors=True, frames=frames > 0
-            )
             try:
-                segments = _by_id(store.read(request), id_field)
+                segments = ids.read([video.id for video in part], vectors=True, frames=frames > 0)
             except StoreError as error:
                 raise StoreError(
                     f"{error} What is written to {out} stays; the same command goes on from there."
@@ -117,17 +149,75 @@ def embed_from_store(
             for video in part:
                 yield _vectors_of(video, segments.get(video.id, []), frames)
 
-    filler = CacheFiller(PairsFile(pairs, files=False), space, frames, encoder, fetch)
+    def place(video: NamedVideo) -> str:
+        return f"{store.location} {store.collection} {store.tenant} {id_field} {video.id}"
+
+    filler = CacheFiller(file, space, frames, encoder, fetch, ids.require_some, place)
     return filler.fill(out, retry_failed=retry_failed, progress=progress)
 
 
-def _by_id(segments: Iterable[StoredSegment], id_field: str) -> dict[str, list[StoredSegment]]:
-    """Group segments by the id that pairs name them with."""
-    groups: dict[str, list[StoredSegment]] = {}
-    for segment in segments:
-        name = segment.payload.get(id_field) if id_field else segment.id
-        groups.setdefault(str(name), []).append(segment)
-    return groups
+@dataclass(frozen=True)
+class _IdReader:
+    """Reader of the segments that the ids of a file of pairs name.
+
+    Attributes:
+        store: the collection.
+        id_field: payload field that an id is a value of; "" for the segments' own ids.
+        file: the pairs.
+    """
+
+    store: VideoStore
+    id_field: str
+    file: PairsFile
+
+    def read(
+        self, ids: Sequence[str], *, vectors: bool = False, frames: bool = False
+    ) -> dict[str, list[StoredSegment]]:
+        """Read the segments of some videos, by the ids of the pairs; an id without segments is left out."""
+        found = self._exactly(ids, vectors, frames)
+        stems = {name: stem for name in ids if name not in found and (stem := self.file.stem(name)) is not None}
+        if stems:
+            by_stem = self._exactly(list(stems.values()), vectors, frames)
+            found |= {name: by_stem[stem] for name, stem in stems.items() if stem in by_stem}
+        return found
+
+    def _exactly(self, values: Sequence[str], vectors: bool, frames: bool) -> dict[str, list[StoredSegment]]:
+        request = ReadRequest(field=self.id_field, values=values, vectors=vectors, frames=frames)
+        groups: dict[str, list[StoredSegment]] = {}
+        for segment in self.store.read(request):
+            groups.setdefault(self._name(segment), []).append(segment)
+        return groups
+
+    def _name(self, segment: StoredSegment) -> str:
+        return str(segment.payload.get(self.id_field) if self.id_field else segment.id)
+
+    def require_some(self) -> None:
+        """Refuse a field that the collection lacks, or whose values are none of the ids.
+
+        Raises:
+            InputError: with what the collection has instead.
+            StoreError: the database cannot be reached.
+        """
+        videos = self.file.iter_videos()
+        while part := [video.id for video in islice(videos, _IDS_A_REQUEST)]:
+            if self.read(part):
+                return
+        segments = list(self.store.read(ReadRequest(limit=_NAMES)))
+        where = f"the collection {self.store.collection!r}"
+        fields = sorted({name for segment in segments for name in segment.payload})
+        if self.id_field and segments and self.id_field not in fields:
+            raise InputError(
+                f"{where} has no payload field {self.id_field!r}{did_you_mean(self.id_field, fields) or ';'} it "
+                f"has {', '.join(fields) or 'none'}. Choose one with --id-field."
+            )
+        first = next(self.file.iter_videos()).id
+        names = list(dict.fromkeys(map(self._name, segments)))
+        examples = ", ".join(map(repr, names[:3])) or "none"
+        raise InputError(
+            f"{self.file.path}: not one of its {self.file.videos:,} ids is in {where}. The first is {first!r}"
+            f"{did_you_mean(first, names) or ';'} the collection has {examples}. Check the ids, and --id-field "
+            f"(now {self.id_field!r})."
+        )
 
 
 def _vectors_of(video: NamedVideo, segments: Sequence[StoredSegment], frames: int) -> VideoVectors:

@@ -38,12 +38,13 @@ from dits_adapter.data.report import EmbedReport
 from dits_adapter.encoders.base import Encoder
 from dits_adapter.errors import InputError, SpaceMismatchError
 from dits_adapter.space import CANARY_COSINE, CANARY_TEXTS, EmbeddingSpace
+from dits_adapter.texts import shown, text_fault
 from dits_adapter.vectors import unit
 
 __all__ = ["VectorFiles", "import_vectors"]
 
 _CHECKED_TEXTS = 4
-"""Texts of each block that are embedded again, to compare."""
+"""Texts of each block that are embedded again, to compare, and of those that cleaning may change."""
 
 _SAMPLED_PAIRS = 2000
 """Pairs whose similarity is compared with that of other pairs."""
@@ -192,16 +193,21 @@ def _require_same_texts(source: VectorSource, encoder: Encoder) -> None:
     """Embed some of the texts again; refuse vectors that point elsewhere."""
     first = 0
     for vectors, texts in source.caption_blocks():
-        rows = np.unique(np.linspace(0, len(texts) - 1, _CHECKED_TEXTS).astype(int))
+        for row, text in enumerate(texts):
+            if fault := text_fault(text):
+                raise InputError(f"{source.files[0]}: text {first + row} {fault}.")
+        unclean = [row for row, text in enumerate(texts) if not text.isascii() or "&" in text]
+        spread = np.linspace(0, len(texts) - 1, _CHECKED_TEXTS).astype(int)
+        rows = np.unique([*spread.tolist(), *unclean[:_CHECKED_TEXTS]])
         again = encoder.embed_texts([texts[row] for row in rows])
         cosines = (_scaled(vectors[rows]) * _scaled(again)).sum(axis=1)
         worst = int(np.argmin(np.nan_to_num(cosines, nan=1)))  # NaN is for the writer to refuse
         if cosines[worst] < CANARY_COSINE:
             row = int(rows[worst])
             raise SpaceMismatchError(
-                f"{source.files[0]}: text {first + row} ({texts[row][:60]!r}) is at cosine {cosines[worst]:.3f} "
+                f"{source.files[0]}: text {first + row} ({shown(texts[row])}) is at cosine {cosines[worst]:.3f} "
                 f"to what {encoder.name} makes of it: the vectors are of another encoder, or in another "
-                "order than the texts."
+                f"order than the texts, or these were not cleaned as text_cleaning={encoder.text_cleaning!r} does."
             )
         first += len(texts)
 

@@ -3,15 +3,13 @@
     {"video": "clips/dog.mp4", "text": "a dog chases a ball"}
     {"video": "clips/cat.mp4", "text": ["a cat sleeps", "a sleeping cat"], "id": "cat-17"}
 
-`video` is a file, relative to the JSONL file or to a folder of choice. `text` is one text or a list. `id` names
-the video; without one its `video` does. Lines of one video may lie anywhere. Other keys and blank lines are left
-unread.
+`video` is a file, relative to the JSONL file or to a folder of choice; two paths to one file are one video.
+`text` is one text or a list. `id` names the video; without one its `video` does. Lines of one video may lie
+anywhere. Other keys, blank lines and blanks around ids are left unread.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from itertools import islice
@@ -22,13 +20,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dits_adapter.data._ids import check_id, id_digest, number_ids
+from dits_adapter._files import file_identity, sha256
+from dits_adapter._user_files import UserFileError, numbered_lines, parse_json
+from dits_adapter.data._ids import check_id, id_digest, number_ids, without_suffix
 from dits_adapter.errors import InputError
+from dits_adapter.texts import text_fault
 
 __all__ = ["NamedVideo", "PairsFile"]
 
 _LISTED = 5
 """Bad lines that an error lists."""
+
+_EXAMPLES = {True: '{"video": "clips/a.mp4", "text": "a dog runs"}', False: '{"id": "a", "text": "a dog runs"}'}
+"""Lines as they should be, with videos that are files, and without."""
 
 
 class NamedVideo(NamedTuple):
@@ -46,7 +50,10 @@ class NamedVideo(NamedTuple):
 
 
 class _Line(NamedTuple):
+    """Line: name of the video, True where the line gives it as `id`, its file as written, and its texts."""
+
     id: str
+    named: bool
     video: str
     texts: list[str]
 
@@ -72,53 +79,74 @@ class PairsFile:
         self, path: str | PathLike[str], folder: str | PathLike[str] | None = None, *, files: bool = True
     ) -> None:
         self.path = Path(path)
-        self._folder = self.path.parent if folder is None else Path(folder)
+        self.folder = self.path.parent if folder is None else Path(folder)
         self._files = files
         self.texts = self.id_bytes = 0
-        digest = hashlib.sha256()
-        ids, videos = bytearray(), bytearray()
+        names, ids, videos, stems = bytearray(), bytearray(), bytearray(), bytearray()
         bad: list[str] = []
+        first = ""
         try:
             self._status = self._identity()
-            with open(self.path, "rb") as file:
-                for number, line in enumerate(file, start=1):
-                    digest.update(line)
-                    if not line.strip():
-                        continue
-                    try:
-                        pair = _parse(line, files)
-                    except ValueError as error:
-                        bad.append(f"line {number}: {error}")
-                        continue
-                    ids += id_digest(pair.id)
-                    videos += id_digest(pair.video)
-                    self.texts += len(pair.texts)
-                    self.id_bytes = max(self.id_bytes, len(pair.id.encode()))
+            self.sha256 = sha256(self.path)
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read ({error.strerror}).") from None
+        for number, line in numbered_lines(self.path):
+            if not line.strip():
+                continue
+            first = first or line
+            try:
+                pair = self._parse(number, line)
+            except UserFileError as error:
+                bad.append(f"line {number}: {error.reason}")
+                continue
+            except ValueError as error:
+                bad.append(f"line {number}: {error}")
+                continue
+            video = self._video_key(pair)
+            names += id_digest(pair.id)
+            ids += id_digest(f"id {pair.id}" if pair.named else video)
+            videos += id_digest(video)
+            stems += id_digest(without_suffix(pair.id) or pair.id)
+            self.texts += len(pair.texts)
+            self.id_bytes = max(self.id_bytes, len(pair.id.encode()))
         if bad:
             more = [f"… and {len(bad) - _LISTED} more"] if len(bad) > _LISTED else []
-            head = f"{self.path}: lines that are no pairs, {len(bad)} of them; nothing was done."
+            table = "" if first.lstrip()[:1] in ("{", "[") else " This looks like a list or a table, such as CSV."
+            head = (
+                f"{self.path}: lines that are no pairs, {len(bad)} of them; nothing was done. A line is a JSON "
+                f"object such as {_EXAMPLES[files]}.{table}"
+            )
             raise InputError("\n".join([head, *bad[:_LISTED], *more]))
-        if not ids:
+        if not names:
             raise InputError(f"{self.path}: holds no pairs.")
-        self.sha256 = digest.hexdigest()
-        self._numbers = number_ids(ids)
-        self._require_one_name_each(number_ids(videos))
+        self._numbers = number_ids(videos)
+        self._require_one_name_each(number_ids(ids), number_ids(names))
         self.videos = int(self._numbers.max()) + 1
+        # Ids that are alike without the suffixes of video files: each is found as it stands, or not at all.
+        kinds, place, of_line = np.unique(np.frombuffer(stems, "S16"), return_index=True, return_inverse=True)
+        alike = np.unique(of_line[self._numbers != self._numbers[place][of_line]])
+        self._alike = frozenset(kinds[alike].tolist())  # without the zeros that a digest ends in
 
     def _identity(self) -> tuple[int, int]:
         status = os.stat(self.path)
         return status.st_size, status.st_mtime_ns
 
-    def _require_one_name_each(self, of_video: NDArray[np.int64]) -> None:
+    def _video_key(self, pair: _Line) -> str:
+        """Return what all lines of one video share: the file behind a path, however the path is written."""
+        if not self._files:
+            return pair.video
+        path = os.path.join(self.folder, pair.video)
+        return f"file {file_identity(path) or os.path.realpath(path)}"
+
+    def _require_one_name_each(self, of_id: NDArray[np.int64], of_name: NDArray[np.int64]) -> None:
         """Refuse an id of two videos and a video of two ids: both would split the texts of one video."""
-        differ = np.flatnonzero(self._numbers != of_video)
+        first = np.unique(of_name, return_index=True)[1]
+        differ = np.flatnonzero((self._numbers != of_id) | (self._numbers != self._numbers[first][of_name]))
         if not len(differ):
             return
-        row = int(differ[0])  # up to this row the two numberings agree, so one of the two was seen before
-        same_id = np.flatnonzero(self._numbers[:row] == self._numbers[row])
-        same_video = np.flatnonzero(of_video[:row] == of_video[row])
+        row = int(differ[0])  # up to this row the numberings agree, so the id or the video was seen before
+        same_id = np.flatnonzero(of_name[:row] == of_name[row])
+        same_video = np.flatnonzero(self._numbers[:row] == self._numbers[row])
         before = int(same_id[0] if len(same_id) else same_video[0])
         (line, pair), (earlier, other) = (next(islice(self._pairs(), place, None)) for place in (row, before))
         if len(same_id):
@@ -135,17 +163,16 @@ class PairsFile:
         """Read the pairs, each with the number of its line."""
         if self._identity() != self._status:
             raise InputError(f"{self.path}: was changed while it was read; start again.")
-        with open(self.path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _parse(line, self._files)
+        for number, line in numbered_lines(self.path):
+            if line.strip():
+                yield number, self._parse(number, line)
 
     def iter_videos(self) -> Iterator[NamedVideo]:
         """Read the videos, each once, in the order of their numbers."""
         seen = 0
         for number, (_, pair) in zip(map(int, self._numbers), self._pairs(), strict=True):
             if number == seen:
-                yield NamedVideo(number, pair.id, os.path.join(self._folder, pair.video))
+                yield NamedVideo(number, pair.id, os.path.join(self.folder, pair.video))
                 seen += 1
 
     def iter_texts(self) -> Iterator[tuple[str, int]]:
@@ -154,34 +181,46 @@ class PairsFile:
             for text in pair.texts:
                 yield text, number
 
+    def stem(self, name: str) -> str | None:
+        """Return an id without the suffix of a video file, if no other id of this file could mean the same."""
+        stem = without_suffix(name)
+        return None if stem is None or id_digest(stem).rstrip(b"\0") in self._alike else stem
 
-def _parse(line: bytes, files: bool) -> _Line:
-    """Read one line.
+    def _parse(self, number: int, line: str) -> _Line:
+        """Read one line.
 
-    Raises:
-        ValueError: with what is wrong with the line.
-    """
-    try:
-        entry = json.loads(line.decode("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON ({error.msg}, column {error.colno})") from None
-    if not isinstance(entry, dict):
-        raise ValueError("is not a JSON object {…}")
-    video, name, text = (entry.get(key) for key in ("video", "id", "text"))
-    if isinstance(name, int) and not isinstance(name, bool):
-        name = str(name)
-    if not isinstance(video, str | None) or not isinstance(name, str | None) or video == "":
-        raise ValueError('"video" must be the name of a file, "id" a string or a whole number')
-    if files and video is None:
-        raise ValueError('lacks "video"')
-    video = None if video is None else os.path.normpath(video)
-    key = video if name is None else name
-    if key is None:
-        raise ValueError('lacks "id"')
-    texts = [text] if isinstance(text, str) else text
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        raise ValueError('"text" must be a string or a list of strings')
-    if not all(text.strip() for text in texts):
-        raise ValueError('"text" is empty; describe the video or drop the line')
-    "".join(texts).encode()  # refuses halves of surrogate pairs, which no tokenizer takes
-    return _Line(check_id(key), key if video is None else video, texts)
+        Raises:
+            ValueError: with what is wrong with the line.
+        """
+        entry = parse_json(line, self.path, number)
+        if not isinstance(entry, dict):
+            raise ValueError("is not a JSON object {…}")
+        video, name, text = (entry.get(key) for key in ("video", "id", "text"))
+        if isinstance(name, int) and not isinstance(name, bool):
+            name = str(name)
+        if not isinstance(video, str | None) or not isinstance(name, str | None) or video == "":
+            raise ValueError('"video" must be the name of a file, "id" a string or a whole number')
+        if self._files and video is None:
+            raise ValueError('lacks "video"')
+        if video is not None:
+            if "\0" in video:
+                raise ValueError('"video" holds a NUL')
+            video.encode()  # refuses halves of surrogate pairs
+            video = self._written_path(video)
+        key = video if name is None else name.strip()
+        if key is None:
+            raise ValueError('lacks "id"')
+        texts = [text] if isinstance(text, str) else text
+        if not isinstance(texts, list) or not texts:
+            raise ValueError('"text" must be a string or a list of strings')
+        for value in texts:
+            if fault := text_fault(value):
+                raise ValueError(f'"text" {fault}')
+        return _Line(check_id(key), name is not None, key if video is None else video, texts)
+
+    def _written_path(self, video: str) -> str:
+        """Return a path without the blanks around it, unless a file's name has them, and without detours."""
+        bare = video.strip()
+        if bare and bare != video and not (self._files and os.path.lexists(os.path.join(self.folder, video))):
+            video = bare
+        return os.path.normpath(video)

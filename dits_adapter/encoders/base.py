@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 from dits_adapter._hub import download_file, resolve
 from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.space import Embedder
+from dits_adapter.texts import TextCleaning, require_cleaning
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +41,8 @@ Device: TypeAlias = "str | torch.device"
 class Encoder(Embedder, Protocol):
     """Loaded encoder of texts and frames into one space. Arrays are float32, embeddings are not normalized.
 
-    `Embedder` lists the rest: `name`, `revision`, `width`, `digest`, `embed_texts`, `preprocess` and `embed`.
+    `Embedder` lists the rest: `name`, `revision`, `width`, `digest`, `text_cleaning`, `embed_texts`, `preprocess`
+    and `embed`. `count_tokens` and `embed_texts` clean texts as `text_cleaning` says.
     `preprocess` is called from several threads at a time; the other methods are not.
     """
 
@@ -115,22 +117,32 @@ class EncoderSource:
         model_type: names its family.
         revision: revision of the hub; None in a folder.
         subfolder: folder of the checkpoint inside `location`.
+        text_cleaning: cleaning of texts that the encoder shall do.
     """
 
     location: str
     model_type: str
     revision: str | None = None
     subfolder: str = ""
+    text_cleaning: TextCleaning = "none"
 
     @classmethod
-    def find(cls, id_or_path: str | PathLike[str], revision: str | None = None) -> EncoderSource:
+    def find(
+        cls,
+        id_or_path: str | PathLike[str],
+        revision: str | None = None,
+        text_cleaning: TextCleaning = "none",
+    ) -> EncoderSource:
         """Find a checkpoint by bundled name, local folder or hub id, in this order, and read its config.
 
         Of a hub repository nothing but the config is downloaded.
 
         Raises:
+            InputError: an unknown cleaning.
+            MissingExtraError: a cleaning whose package is not installed.
             ArtifactError: no config there, one of an unknown family, or a local folder with pickled weights only.
         """
+        require_cleaning(text_cleaning)
         name = fspath(id_or_path)
         folder = resolve(name)
         subfolders = list(dict.fromkeys([*(family.subfolder for family in _FAMILIES.values()), ""]))
@@ -140,7 +152,7 @@ class EncoderSource:
         else:
             subfolder = next((s for s in subfolders if s and (folder / s / _CONFIG).is_file()), "")
             config, location, revision = folder / subfolder / _CONFIG, str(folder), None
-        source = cls(location, _model_type(config), revision, subfolder)
+        source = cls(location, _model_type(config), revision, subfolder, text_cleaning)
         place = f"{location}/{subfolder}".rstrip("/")
         if source.model_type not in _FAMILIES:
             raise ArtifactError(
@@ -161,11 +173,21 @@ class EncoderSource:
 
     def load(self, device: Device = "auto") -> Encoder:
         """Load the encoder; raises as `load_encoder`."""
-        return _FAMILIES[self.model_type].load(self, device)
+        encoder = _FAMILIES[self.model_type].load(self, device)
+        if encoder.text_cleaning != self.text_cleaning:
+            raise InputError(
+                f"{self.name}: text_cleaning is {self.text_cleaning!r}; encoders of type {self.model_type!r} know "
+                f"{encoder.text_cleaning!r} alone."
+            )
+        return encoder
 
 
 def load_encoder(
-    id_or_path: str | PathLike[str], *, revision: str | None = None, device: Device = "auto"
+    id_or_path: str | PathLike[str],
+    *,
+    revision: str | None = None,
+    device: Device = "auto",
+    text_cleaning: TextCleaning = "none",
 ) -> Encoder:
     """Load an encoder of any registered family from safetensors, in float32.
 
@@ -173,13 +195,16 @@ def load_encoder(
         id_or_path: a folder, a bundled name (`demo-clip`) or a hub id (`openai/clip-vit-large-patch14`).
         revision: branch, tag or commit of a hub repository.
         device: a torch device, or `"auto"`.
+        text_cleaning: `clip` cleans texts as OpenAI's CLIP and open_clip do (`clean_texts`); `none` leaves them as
+            transformers does. It is part of the space: adapters, caches and exports made with it follow it.
 
     Raises:
+        InputError: a cleaning that is unknown, or that the family does not do.
         ArtifactError: nothing loadable is there, only pickled weights, or a checkpoint of an unknown family, whose
             weights are not downloaded then.
-        MissingExtraError: a package that the family runs on is not installed.
+        MissingExtraError: a package that the family or the cleaning runs on is not installed.
     """
-    return EncoderSource.find(id_or_path, revision).load(device)
+    return EncoderSource.find(id_or_path, revision, text_cleaning).load(device)
 
 
 _CONFIG = "config.json"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dits_adapter.encoders._torch import LOADING_ERRORS, no_loading_bars, pick_device, weights_digest
 from dits_adapter.encoders.base import EncoderSource, TextTower
 from dits_adapter.errors import ArtifactError
+from dits_adapter.texts import TextCleaning, clean_texts
 from dits_adapter.vectors import EmbeddedClips, FloatArray
 
 if TYPE_CHECKING:
@@ -68,14 +69,25 @@ class Clip:
         """SHA-256 of all weights, computed anew: joint training changes them."""
         return weights_digest(self.model)
 
+    @property
+    def text_cleaning(self) -> TextCleaning:
+        """Cleaning of texts before they are tokenized."""
+        return self.source.text_cleaning
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of whole texts, start and end included."""
-        counted: Any = self.tokenizer(list(texts), truncation=False, verbose=False)
+        texts = clean_texts(texts, self.text_cleaning)
+        counted: Any = self.tokenizer(texts, truncation=False, verbose=False)
         return [len(ids) for ids in counted["input_ids"]]
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str], batch_size: int = 64) -> FloatArray:
-        """Embed texts: (n, d), not normalized, truncated at `max_tokens`."""
+        """Embed texts: (n, d), not normalized, cleaned, then truncated at `max_tokens`.
+
+        Raises:
+            InputError: a value that is no text, or of which cleaning leaves nothing, by its row.
+        """
+        texts = clean_texts(texts, self.text_cleaning)
         vectors = np.empty((len(texts), self.width), np.float32)
         order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))  # little padding
         for start in range(0, len(texts), batch_size):
@@ -121,16 +133,17 @@ class Clip:
 
     def as_transformer(self) -> Transformer:
         """Return the module of sentence-transformers around the loaded model, which is shared."""
-        from sentence_transformers.base.modules import Transformer
+        from dits_adapter.encoders._text_transformer import TextTransformer
 
         where = _loading(self.source)
-        module: Any = Transformer.__new__(Transformer)
+        module: Any = TextTransformer.__new__(TextTransformer)
         module._load_model = lambda *_, **__: self.model  # loaded already
         module.__init__(
             self.source.location,
             processor_kwargs={"backend": "pil", **where},
             config_kwargs=where,
             modality_config=_TOWERS,
+            text_cleaning=self.text_cleaning,
             module_output_name="sentence_embedding",
         )
         del module._load_model

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
@@ -89,7 +90,8 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
 
     @app.get("/api/search")
     def search(
-        query: Annotated[str, Query(max_length=2000, description="What happens in the video.")],
+        request: Request,
+        query: Annotated[str, Query(description="What happens in the video.")],
         strength: Annotated[
             float | None,
             Query(ge=0, le=1, allow_inf_nan=False, description="0 is plain CLIP; default: as loaded."),
@@ -110,6 +112,7 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
         ] = None,
     ) -> SideBySide:
         """Search with plain CLIP and with the adapter."""
+        _require_utf8(request)
         options = CompareOptions(
             strength=strength,
             steps=steps,
@@ -150,6 +153,21 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
         )
 
     return app
+
+
+def _require_utf8(request: Request) -> None:
+    """Refuse an address whose bytes are no UTF-8, where other characters would be searched than were sent.
+
+    Raises:
+        InputError: naming the byte.
+    """
+    try:
+        unquote_to_bytes(request.scope["query_string"]).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"the address holds the byte {error.object[error.start]:#04x}, which is no UTF-8; send text in UTF-8, "
+            "each byte as %XX."
+        ) from None
 
 
 def _content(media_type: str) -> dict[int | str, dict[str, Any]]:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
-from dits_adapter.encoder import DITSQueryEncoder, check_texts
+from dits_adapter.encoder import DITSQueryEncoder, check_queries
 from dits_adapter.errors import InputError
 from dits_adapter.serve._answers import About, Map, Point, SearchResult, SideBySide
 from dits_adapter.serve._batching import Batcher
@@ -112,9 +112,7 @@ class Searcher:
         """
         started = time.monotonic()
         options = options or CompareOptions()
-        if not query.strip():
-            raise InputError("the query is empty; describe what happens in the video.")
-        check_texts([query])
+        check_queries(query)
         strength = self.encoder.query_strength if options.strength is None else options.strength
         adapter = self._adapter(options.steps)
         calibration = self._calibration(options.steps, strength)

@@ -138,7 +138,9 @@ class VideoStore(ABC):
                 "other than dits_adapter made it."
             )
         if self.space is not None:
-            self.space.require(metadata.space, mine="the query", theirs=f"the collection {self.name!r}")
+            self.space.require(
+                metadata.space, mine="the query", theirs=f"the collection {self.name!r}", texts=False
+            )
         check_tenant(metadata, self.tenant, self.name)
         return metadata.space
 

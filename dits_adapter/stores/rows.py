@@ -88,7 +88,9 @@ class CollectionMetadata(BaseModel):
                 f"the collection {collection!r} was made by something else than dits_adapter; ingest into a "
                 "collection of its own, under another name."
             )
-        self.space.require(existing.space, mine="the video encoder", theirs=f"the collection {collection!r}")
+        self.space.require(
+            existing.space, mine="the video encoder", theirs=f"the collection {collection!r}", texts=False
+        )
         if (existing.segment_seconds, existing.overlap) != (self.segment_seconds, self.overlap):
             raise StoreError(
                 f"the collection {collection!r} holds {existing.segments_in_words}, and this asks for "

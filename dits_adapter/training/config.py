@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator
 
+from dits_adapter._user_files import parse_yaml, read_yaml
 from dits_adapter._wording import field_names, validated
 from dits_adapter.adapters import Adapter, adapter_entry, fresh_adapter
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
+from dits_adapter.texts import TextCleaning
 
 __all__ = ["JOINT_PRESETS", "PAPER_SAMPLER", "PRESETS", "BaseRecipe", "JointRecipe", "Recipe", "TrainingConfig"]
 
 R = TypeVar("R", bound="BaseRecipe")
-
-_DEEPEST = 20
-"""Most levels of a recipe's YAML, which needs three."""
 
 _SAMPLER_FIELDS = tuple(name for name in field_names(SamplerConfig) if name != "width")
 
@@ -134,7 +132,7 @@ class BaseRecipe(BaseModel):
         if preset not in cls.presets:
             raise InputError(f"preset {preset!r} is unknown; there are {', '.join(cls.presets)}.")
         fields = cls.presets[preset].model_dump()
-        overrides = [] if file is None else [_read_yaml(file, cls)]
+        overrides = [] if file is None else [_read_file(file, cls)]
         overrides += [_nested(name, value) for name, value in (settings or {}).items()]
         for given in overrides:
             for key, value in given.items():
@@ -148,26 +146,13 @@ class BaseRecipe(BaseModel):
             raise InputError(f"{' and '.join(sources)}: {error}") from None
 
 
-def _read_yaml(file: str | PathLike[str], recipe: type[BaseRecipe]) -> dict[str, Any]:
-    """Read a mapping of fields.
+def _read_file(file: str | PathLike[str], recipe: type[BaseRecipe]) -> dict[str, Any]:
+    """Read a YAML file with fields of a recipe.
 
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    import yaml
-
-    try:
-        text = Path(file).read_text("utf-8-sig")
-        depth = 0
-        for event in yaml.parse(text):  # lazily: what would take forever to build is refused before it is read on
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
-                raise InputError(f"{file}: YAML aliases (*name) and deep nesting are not accepted.")
-        fields = yaml.safe_load(text) or {}
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}).") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: is no YAML ({' '.join(str(error).split())}).") from None
+    fields = read_yaml(file) or {}
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         raise InputError(f"{file}: expected any of the keys {', '.join(recipe.model_fields)}.")
     return fields
@@ -179,12 +164,7 @@ def _nested(dotted: str, value: str) -> dict[str, Any]:
     Raises:
         InputError: the value is no YAML.
     """
-    import yaml
-
-    try:
-        nested = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{dotted}={value}: the value is no YAML ({' '.join(str(error).split())}).") from None
+    nested = parse_yaml(value, f"{dotted}={value}")
     for name in reversed(dotted.split(".")):
         nested = {name: nested}
     return nested
@@ -246,6 +226,7 @@ class JointRecipe(BaseRecipe):
         gradient_checkpointing: recompute CLIP's activations in the backward pass: less memory, more time.
         bf16: compute in bfloat16 (autocast); weights and optimizer stay float32.
         workers: processes that decode, for each training process.
+        text_cleaning: cleaning of texts before they are tokenized, `none` or `clip` (`load_encoder`).
         seed: seed of initial weights, order, crops, dropout, noise and the held-out videos.
     """
 
@@ -264,6 +245,7 @@ class JointRecipe(BaseRecipe):
     gradient_checkpointing: bool = False
     bf16: bool = False
     workers: int = Field(default=4, ge=0)
+    text_cleaning: TextCleaning = "none"
     seed: int = Field(default=24, ge=0)
 
 

@@ -1,8 +1,11 @@
 """Child process in which a decoder runs whose crash would end this process.
 
-A decoder in C++ that meets a damaged file can abort, be killed for its memory or hang. In a child this costs one
-file: the call that was under way raises an ordinary error, and the next one gets a fresh child. Children are kept
-for the next file; a thread that needs one has it to itself. They end with this process.
+A decoder in C++ that meets a damaged file can abort, hang or take all memory. In a child this costs one file: the
+call that was under way raises an ordinary error, and the next one gets a fresh child. Children are kept for the
+next file; a thread that needs one has it to itself. They end with this process.
+
+A child's memory is watched from here, where the system tells it (Linux): a limit of the address space, which the
+system itself would keep, does not suit torch, which reserves far more than it uses.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import atexit
 import faulthandler
 import json
+import math
 import os
 import pickle
 import signal
@@ -18,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from dits_adapter.errors import DITSError
@@ -29,6 +34,15 @@ from dits_adapter.video.limits import DecodeLimits
 __all__ = ["ChildReader", "call_in_child", "serve"]
 
 _Result = TypeVar("_Result")
+
+_GLANCE = 0.05
+"""Seconds between two looks at the memory of a child."""
+
+_LIBRARIES = 5e8
+"""Bytes that a child takes before it opens a file: torch takes the most of them."""
+
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+"""Bytes of a page of memory."""
 
 _COMMAND = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from dits_adapter.video._child import serve; serve()"
@@ -42,33 +56,39 @@ class ChildReader(FrameReader):
         self, decoder: str, reader: type[FrameReader], path: str, index: FrameIndex, limits: DecodeLimits
     ) -> None:
         require_package(decoder)
-        self._seconds = limits.seconds_for(os.path.getsize(path))
+        self._seconds, self._memory = limits.seconds_for(os.path.getsize(path)), limits.memory
         self._child = _take()
         try:
-            self._child.call(self._seconds, _open, reader, os.path.abspath(path), index, limits)
+            self._call(_open, reader, os.path.abspath(path), index, limits)
         except BaseException:
             self.close()
             raise
 
     def frame(self, number: int) -> Frame:
-        return self._child.call(self._seconds, _frame, number)
+        return self._call(_frame, number)
 
     def close(self) -> None:
         with suppress(RuntimeError):
-            self._child.call(self._seconds, _close)
+            self._call(_close)
         _give_back(self._child)
 
+    def _call(self, function: Callable[..., _Result], *arguments: object) -> _Result:
+        return self._child.call(self._seconds, self._memory, function, *arguments)
 
-def call_in_child(seconds: float, function: Callable[..., _Result], *arguments: object) -> _Result:
+
+def call_in_child(
+    seconds: float, function: Callable[..., _Result], *arguments: object, memory: float = math.inf
+) -> _Result:
     """Call a function of a module in a child process.
 
     Raises:
         DITSError: as the function raises it.
-        RuntimeError: the function raises anything else, takes more than `seconds`, or ends its process.
+        RuntimeError: the function raises anything else, takes more than `seconds` or `memory` bytes, or ends its
+            process.
     """
     child = _take()
     try:
-        return child.call(seconds, function, *arguments)
+        return child.call(seconds, memory, function, *arguments)
     finally:
         _give_back(child)
 
@@ -89,13 +109,14 @@ class _Child:
         assert self._process.stdout is not None
         self._requests, self._replies = self._process.stdin, self._process.stdout
 
-    def call(self, seconds: float, function: Callable[..., _Result], *arguments: object) -> _Result:
+    def call(self, seconds: float, memory: float, function: Callable[..., _Result], *arguments: object) -> _Result:
         if not self.alive:
             raise RuntimeError("its process has ended")
         started = time.monotonic()
         try:
             pickle.dump((seconds, function, arguments), self._requests)
             self._requests.flush()
+            self._wait(memory)
             error, result = pickle.load(self._replies)
         except BaseException as failure:  # an interrupted call leaves a reply that is nobody's
             code = self.end()
@@ -105,6 +126,21 @@ class _Child:
         if error is not None:
             raise error
         return result
+
+    def _wait(self, memory: float) -> None:
+        """Wait for the reply to a call.
+
+        Raises:
+            RuntimeError: the process takes more than `memory` bytes beside its libraries.
+        """
+        if not os.path.exists(f"/proc/{self._process.pid}/statm"):
+            return
+        while not wait([self._replies.fileno()], _GLANCE):
+            with open(f"/proc/{self._process.pid}/statm") as statm:
+                _, resident, shared = (int(pages) for pages in statm.read().split()[:3])
+            if (resident - shared) * _PAGE > _LIBRARIES + memory:
+                self._process.kill()
+                raise RuntimeError(f"takes more than {memory / 1e9:.1f} GB of memory")
 
     def end(self) -> int:
         """End the process; return its exit code."""

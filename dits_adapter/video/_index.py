@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import os
 import stat
+import struct
 import time
+import uuid
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +29,23 @@ _NOT_VIDEO = frozenset({"adf", "bin", "concat", "dash", "hls", "ico", "idf", "im
 _MEASURED = frozenset({"mpeg", "mpegts"})
 """Containers whose header states no duration: FFmpeg measures what is there, which is never truncated."""
 
+_FROM_ZERO = frozenset({"asf", "matroska,webm", "nut"})
+"""Containers whose duration is the time of the end; elsewhere it is the time from the first frame to the end.
+
+In mp4 it is what the program that wrote the file took it for.
+"""
+
+_ASF_PROPERTIES = uuid.UUID("8cabdca1-a947-11cf-8ee4-00c00c205365").bytes_le
+"""Identifier of the part of ASF's header that states the size of the file."""
+
 _TICK = 1e-6
 """Seconds by which a frame may start late and still count as shown: timestamps are rounded in the file."""
 
 _SANE = 1 << 60
 """Bound of timestamps that can be reckoned with: a thousand years in units of a nanosecond is less."""
+
+_KEPT = 32
+"""Bytes of memory that a decoder may take for each pixel of a frame: 17 frames in 4:2:0, and one in RGB."""
 
 _CHECK_EVERY = 4096
 """Packets between two looks at the limits."""
@@ -132,12 +147,18 @@ def read_frame_index(path: str, limits: DecodeLimits) -> FrameIndex:
             time_base = float(stream.time_base)
             untimed = name == "avi" and stream.codec_context.has_b_frames
             require_size(path, stream.codec_context.width, stream.codec_context.height, limits)
+    except av.error.ExitError:
+        raise VideoError(path, f"takes more than {allowed:.0f} s to open") from None
     except av.error.FFmpegError as error:
         raise VideoError(
             path, f"is not a video, or is cut off before its end (FFmpeg: {error_line(error)})"
         ) from None
-    if promised <= first:  # a duration that is counted from the first frame, not from zero
+    if name == "asf" and not promised:  # FFmpeg leaves out the duration where the size is another one
+        _require_whole_asf(path, size)
+    if first > 0:
         reached -= first
+        if promised > first and (name in _FROM_ZERO or _is_whole_mp4(path, size)):
+            promised -= first
     index = _index_of(path, frames, name, number, rate, time_base, untimed)
     whole = name in _MEASURED or (name == "avi" and _is_whole_riff(path, size))
     if index.remark and not index.display_order:  # a clock that is wrong does not tell how much is there
@@ -190,9 +211,15 @@ def _index_of(
 
 
 def require_size(path: str, width: int, height: int, limits: DecodeLimits) -> None:
-    """Refuse frames of more pixels than the limits allow."""
+    """Refuse frames of more pixels than the limits allow, or so large that a decoder takes too much memory."""
     if width * height > limits.pixels:
         raise VideoError(path, f"has frames of {width} × {height} pixels, more than the {limits.pixels:,} allowed")
+    if width * height * _KEPT > limits.memory:
+        raise VideoError(
+            path,
+            f"has frames of {width} × {height} pixels, of which a decoder may keep "
+            f"{width * height * _KEPT / 1e9:.2g} GB, more than the {limits.memory / 1e9:.2g} GB allowed",
+        )
 
 
 def _require_regular(path: str) -> int:
@@ -207,7 +234,9 @@ def _require_regular(path: str) -> int:
         with open(path, "rb") as file:
             if file.read(4) == b"PK\x03\x04":
                 raise VideoError(path, "is a zip archive, not a video; unpack it")
-    except (OSError, ValueError) as error:
+    except ValueError:
+        raise VideoError(path, "has a null character in its name, which no file can have") from None
+    except OSError as error:
         raise VideoError(path, error_line(error).lower()) from None
     return status.st_size
 
@@ -227,6 +256,32 @@ def _is_whole_riff(path: str, size: int) -> bool:
     return head[:4] == b"RIFF" and 0 <= size - 8 - int.from_bytes(head[4:], "little") <= 1
 
 
+def _is_whole_mp4(path: str, size: int) -> bool:
+    """Return whether a file is a row of mp4's boxes that ends where the file does."""
+    place = 0
+    with open(path, "rb") as file:
+        while place + 8 <= size:
+            file.seek(place)
+            length, kind, long = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+            if not kind.isalnum():
+                return False
+            length = long if length == 1 else length or size - place
+            if length < 8:
+                return False
+            place += length
+    return place == size
+
+
+def _require_whole_asf(path: str, size: int) -> None:
+    """Refuse an ASF file (.wmv) of fewer bytes than its header says."""
+    with open(path, "rb") as file:
+        head = file.read(1 << 16)
+    properties = head.find(_ASF_PROPERTIES)
+    claimed = int.from_bytes(head[properties + 40 : properties + 48], "little") if properties >= 0 else 0
+    if size < 0.9 * claimed:
+        raise VideoError(path, f"is truncated: {claimed:,} bytes long by its header, {size:,} are there")
+
+
 def _read_packets(
     path: str, container: Any, size: int, limits: DecodeLimits
 ) -> tuple[dict[int, _Packets], float, float]:
@@ -235,7 +290,7 @@ def _read_packets(
     starts: dict[int, int] = {}  # of each stream, in its own time base
     ends: dict[int, int] = {}
     deadline = time.monotonic() + limits.seconds_for(size)
-    for count, packet in enumerate(container.demux()):
+    for count, packet in enumerate(_demux(path, container)):
         if not count % _CHECK_EVERY:
             _require_frames(path, max(map(len, tracks.values())), size, limits)
             if time.monotonic() > deadline:
@@ -266,3 +321,15 @@ def _read_packets(
     reached = max((float(end * streams[track].time_base) for track, end in ends.items()), default=0.0)
     first = min((float(start * streams[track].time_base) for track, start in starts.items()), default=0.0)
     return tracks, first, reached
+
+
+def _demux(path: str, container: Any) -> Iterator[Any]:
+    """Read the packets of all streams; PyAV knows the streams that there are at the beginning, and no others."""
+    try:
+        yield from container.demux()
+    except IndexError:
+        raise VideoError(
+            path,
+            "gains a stream on its way, which cannot be followed here; copy what there is at its beginning: "
+            f"ffmpeg -i {os.path.basename(path)} -map 0:v -c copy video.mp4",
+        ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -40,6 +41,20 @@ def require_package(decoder: str) -> None:
 
 
 def error_line(error: BaseException) -> str:
-    """Return the message of a decoder's error on one line, without its source locations."""
-    text = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
-    return text[0].rsplit("Check failed:", 1)[-1].strip()[:200] if text else type(error).__name__
+    """Return the message of a decoder's error on one line, in words that a user can read.
+
+    Source locations and failed assertions are left out. Errors of Python's own kinds, such as an IndexError, are
+    slips of a library over a file that it did not foresee; their messages say nothing about the file.
+    """
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    own = type(error).__module__ == "builtins" and not isinstance(error, (OSError, RuntimeError, ImportError))
+    if own or isinstance(error, RecursionError):
+        return "does not know what to make of it"
+    lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
+    words = _LOCATION.sub("", lines[0]).strip()[:200] if lines else ""
+    return words or "fails without saying why"
+
+
+_LOCATION = re.compile(r".*\.cc:\d+: |\[/[^]]*\] |.*\(\S+ vs\. \S+\) |.*Check failed: ")
+"""Part of a message in front of its words: time, source file and line, path, and the assertion that failed."""

@@ -19,6 +19,9 @@ from dits_adapter.video.limits import DecodeLimits
 
 __all__ = ["PyAVReader"]
 
+_ROUNDING = 64 << 16
+"""Pixels by which FFmpeg rounds up a frame before it compares with its own limit."""
+
 
 class PyAVReader(FrameReader):
     """Reader through PyAV by timestamps: it seeks only where that skips at least a keyframe's worth of decoding.
@@ -54,7 +57,7 @@ class PyAVReader(FrameReader):
             os.path.abspath(self._path), metadata_errors="replace", timeout=self._seconds
         )
         self._stream = self._container.streams[self._index.stream]
-        self._stream.codec_context.options = {"max_pixels": str(self._limits.pixels)}
+        self._stream.codec_context.options = {"max_pixels": str(self._limits.pixels + _ROUNDING)}
         self._stream.codec_context.thread_count = 1  # videos are decoded side by side, not each in parallel
         self._frames = self._decoded()
         self._at = -1  # number of the last frame decoded

@@ -48,9 +48,10 @@ def read_apart(path: str, reading: Reading) -> None:
     except OSError:
         return
     try:
-        call_in_child(_PATIENCE * reading.limits.seconds_for(size), _read_through, path, reading)
+        seconds = _PATIENCE * reading.limits.seconds_for(size)
+        call_in_child(seconds, _read_through, path, reading, memory=reading.limits.memory)
     except RuntimeError as error:
-        raise VideoError(path, f"cannot be decoded (read alone, it {error})") from None
+        raise VideoError(path, f"cannot be decoded: in a process of its own, a decoder {error}") from None
 
 
 def _read_through(path: str, reading: Reading) -> None:

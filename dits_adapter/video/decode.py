@@ -251,7 +251,10 @@ class Video:
                 if len({frame.shape for frame in frames}) > 1:
                     raise VideoError(self.path, "its frames change size on the way")
                 return DecodedFrames(np.stack(frames)[copies], self._index.times[numbers][copies], decoder)
-        raise VideoError(self.path, f"cannot be decoded ({'; '.join(self._failures)})")
+        raise VideoError(
+            self.path,
+            f"cannot be decoded: it is damaged, or in a form unknown here ({'; '.join(self._failures)})",
+        )
 
     def _decode(self, decoder: str, numbers: npt.NDArray[np.intp]) -> Iterator[Frame]:
         """Decode the frames of ascending numbers through the reader that is open, or a new one."""
@@ -269,4 +272,6 @@ def _blaming(path: str) -> Iterator[None]:
     except DITSError:
         raise
     except Exception as error:
-        raise VideoError(path, f"cannot be read ({type(error).__name__}: {error_line(error)})") from error
+        raise VideoError(
+            path, f"cannot be read: it is damaged, or in a form unknown here (FFmpeg {error_line(error)})"
+        ) from error

@@ -22,6 +22,7 @@ from dits_adapter.artifact._find import find_adapter, find_encoder
 from dits_adapter.encoders.base import Device, Encoder, load_encoder
 from dits_adapter.errors import InputError, VideoError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.texts import TextCleaning
 from dits_adapter.vectors import EmbeddedClips, FloatArray, unit
 from dits_adapter.video._frames import segment_spans
 from dits_adapter.video._pooling import mean_pool
@@ -142,6 +143,7 @@ class VideoEncoder:
         decoder: Decoder = "auto",
         limit: float = math.inf,
         limits: DecodeLimits | None = None,
+        text_cleaning: TextCleaning | None = None,
     ) -> VideoEncoder:
         """Load an encoder, or the one that an adapter was trained for.
 
@@ -153,6 +155,8 @@ class VideoEncoder:
             decoder: the video decoder (see `decode.decode_frames`).
             limit: seconds from the start of a video after which the rest of it does not count.
             limits: what one file may cost; None for the defaults.
+            text_cleaning: cleaning of texts that the encoder is to embed, too (`load_encoder`); None for the
+                adapter's.
 
         Raises:
             ArtifactError: nothing loadable is there.
@@ -161,18 +165,26 @@ class VideoEncoder:
         """
         adapter = find_adapter(id_or_path, revision)
         if adapter is None:
-            loaded = load_encoder(id_or_path, revision=revision, device=device)
+            loaded = load_encoder(
+                id_or_path, revision=revision, device=device, text_cleaning=text_cleaning or "none"
+            )
             frames = 12 if frames is None else frames
             made = cls(loaded, frames=frames, decoder=decoder, limit=limit, limits=limits)
         else:
             space = read_config(adapter).space
-            loaded = load_encoder(find_encoder(adapter, space), revision=space.revision, device=device)
+            loaded = load_encoder(
+                find_encoder(adapter, space),
+                revision=space.revision,
+                device=device,
+                text_cleaning=text_cleaning or space.text_cleaning,
+            )
             frames = space.frames if frames is None else frames
             made = cls(loaded, frames=frames, decoder=decoder, limit=limit, limits=limits)
             space.require(made.space, mine=f"the adapter {fspath(id_or_path)}", theirs="this encoder of videos")
             if made.space.fingerprint == space.fingerprint:
                 made.space = space  # by the name that people know, not that of the folder inside a joint adapter
-        made._name, made._options = absolute_name(id_or_path), {"revision": revision, "device": str(device)}
+        made._name = absolute_name(id_or_path)
+        made._options = {"revision": revision, "device": str(device), "text_cleaning": text_cleaning}
         return made
 
     @property

@@ -18,7 +18,7 @@ from typing import Any
 
 from dits_adapter import DITSError, VideoEncoder
 from dits_adapter._hub import bundled
-from dits_adapter.cli import add_ingest_options, ingest_options
+from dits_adapter.cli import add_ingest_options, decode_limits, ingest_options
 from dits_adapter.errors import MissingExtraError, VideoError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._discover import identify
@@ -73,7 +73,7 @@ class Worker:
 
     def __init__(self, args: argparse.Namespace, space: EmbeddingSpace, stored: set[str], begun: Any) -> None:
         self.args = args
-        self.encoder = VideoEncoder.from_pretrained(args.encoder, frames=args.frames)
+        self.encoder = VideoEncoder.from_pretrained(args.encoder, frames=args.frames, limits=decode_limits(args))
         space.require(self.encoder.space, mine="the driver", theirs=f"the worker on {socket.gethostname()}")
         self.stored = stored
         self.begun = begun

@@ -41,8 +41,9 @@ from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.rows import CollectionMetadata
+from tests.no_texts import DIRTY
 
-TEXTS = ["a dog", "two dogs chase a ball across a wet street", "", "naïve 日本語 🎬", "abc " * 40]
+TEXTS = ["a dog", "two dogs chase a ball across a wet street", "x", "naïve 日本語 🎬", "abc " * 40]
 WIDTH = 32
 QUERIES = np.random.default_rng(7).normal(size=(40, WIDTH)).astype(np.float32)
 CALIBRATION = Calibration(slope=16, offset=-10, videos=30, queries=60, log_loss=0.3, ece=0.02)
@@ -175,16 +176,23 @@ def test_the_kinds_above_are_all_that_serve():
     }
 
 
-def test_a_bank_behind_dits_is_exported_with_its_encoder(space, trained, tmp_path):
+def test_a_bank_behind_dits_is_exported_with_its_encoder_and_its_cleaning(space, trained, tmp_path, monkeypatch):
     adapter = fit_query_bank(QUERIES, inner=random_dits())
-    folder = Artifact(adapter, space).save(tmp_path / "bank")
+    cleaned = space.model_copy(update={"text_cleaning": "clip"})
+    folder = Artifact(adapter, cleaned).save(tmp_path / "bank")
     slow = DITSQueryEncoder.from_pretrained(folder, encoder=trained.parent / "tiny-clip")
     slow.export_onnx(tmp_path / "fast")
-    texts = ["a dog", "two dogs chase a ball across a wet street", "naïve 日本語"]
+    texts = ["a dog", "two dogs chase a ball across a wet street", "naïve 日本語", *DIRTY]
     for strength in (1.0, 0.4):
         slow.strength = strength
         fast = load(tmp_path / "fast", strength=strength)
         assert lowest_cosine(fast.encode_query(texts), slow.encode_query(texts)) > 1 - 1e-4
+    written, meant = (fast.encode_query(list(kind)) for kind in (DIRTY, DIRTY.values()))
+    np.testing.assert_allclose(written, meant, atol=1e-6)
+    assert fast._backend.count_tokens(list(DIRTY)) == fast._backend.count_tokens(list(DIRTY.values()))
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    with pytest.raises(MissingExtraError, match=r"dits-adapter\[cleaning\]"):
+        load(tmp_path / "fast")
 
 
 @pytest.mark.parametrize("adapter", [AffineAdapter(AffineConfig(width=WIDTH)), random_dits().with_steps(0)])

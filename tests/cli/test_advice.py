@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,12 @@ def messages():
                 )
 
 
+@cache
 def recommendations():
+    return list(_recommendations())
+
+
+def _recommendations():
     for place, text in messages():
         for match in ADVICE.finditer(text):
             named = not match[2] and text[match.end() :][:1] in ("`", ")")  # mentioned, as `dits-adapter embed`
@@ -53,7 +59,7 @@ def run(monkeypatch):
     return parsed
 
 
-@pytest.mark.parametrize(("command", "arguments", "named"), list(recommendations()))
+@pytest.mark.parametrize(("command", "arguments", "named"), recommendations())
 def test_recommended_commands_are_accepted(run, command, arguments, named, capsys):
     if named:
         with pytest.raises(SystemExit) as end:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dits_adapter.data.embed import embed
+from dits_adapter.data.pairs_file import PairsFile
 from dits_adapter.errors import (
     VideoError,
 )
@@ -39,9 +40,14 @@ class FakeTexts:
 
     width = WIDTH
     name = "fake-0"
+    text_cleaning = "none"
+    max_tokens = 77
 
     def __init__(self) -> None:
         self.read: list[str] = []
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text) for text in texts]
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         self.read += texts
@@ -69,8 +75,10 @@ class FakeEncoder:
                 yield SimpleNamespace(path=path, vector=unit(frames.mean(axis=0)), frame_vectors=frames)
 
 
-def run(pairs: Path, out: Path, encoder: FakeEncoder | None = None, **options: Any) -> Any:
-    return embed(pairs, out, encoder or FakeEncoder(), progress=False, **options)  # type: ignore[arg-type]
+def run(
+    pairs: Path, out: Path, encoder: FakeEncoder | None = None, videos: Path | None = None, **options: Any
+) -> Any:
+    return embed(PairsFile(pairs, videos), out, encoder or FakeEncoder(), progress=False, **options)  # type: ignore[arg-type]
 
 
 class Killed(BaseException):

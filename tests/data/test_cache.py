@@ -91,7 +91,7 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda index: "{", "is not valid JSON"),
+            (lambda index: "{", "is not JSON .* damaged after it was written"),
             (lambda index: "[]", "is not the index of a cache"),
             (lambda index: json.dumps(index | {"format_version": 2}), "has format version 2, this release reads"),
             (lambda index: json.dumps(index | {"frames": -1}), "is invalid"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dits_adapter.cli import main
+from dits_adapter.data import _fill
 from dits_adapter.data.embed import embed
 from dits_adapter.data.pairs import load_pairs
 from dits_adapter.errors import (
@@ -51,6 +52,14 @@ class TestEmbed:
         np.testing.assert_allclose(pairs.text, raw, atol=1e-4)
         assert abs(np.linalg.norm(pairs.text, axis=1) - 1).min() > 0.1  # not normalized
 
+    def test_texts_that_are_cut_are_said_once(self, fake_pairs, tmp_path, monkeypatch):
+        monkeypatch.setattr(_fill, "_TEXTS_A_CALL", 4)
+        encoder = FakeEncoder()
+        encoder.encoder.max_tokens = 3
+        with pytest.warns(UserWarning, match=r"the encoder reads the first 3 and ignores the rest") as caught:
+            run(fake_pairs, tmp_path / "cache", encoder)
+        assert len(caught) == 1
+
     def test_a_second_run_embeds_nothing(self, fake_pairs, tmp_path):
         first = run(fake_pairs, tmp_path / "cache")
         before, encoder = contents(tmp_path / "cache"), FakeEncoder()
@@ -73,10 +82,49 @@ class TestEmbed:
         run(fake_pairs, tmp_path / "fresh")
         assert contents(tmp_path / "cache") == contents(tmp_path / "fresh")
 
-    def test_not_one_video_is_an_error_and_can_be_mended(self, fake_pairs, tmp_path):
-        with pytest.raises(DITSError, match=r"not one of its 11 videos .* clip-0: broken: no such file"):
-            run(fake_pairs, tmp_path / "cache", videos=tmp_path / "elsewhere")
+    def test_not_one_readable_video_is_an_error_and_can_be_mended(self, fake_pairs, tmp_path):
+        for n in range(11):
+            (tmp_path / f"{n}.mp4").write_text("broken: no frames")
+        with pytest.raises(DITSError, match=r"not one of its 11 videos .* clip-0: broken: no frames"):
+            run(fake_pairs, tmp_path / "cache")
+        for n in range(9):
+            (tmp_path / f"{n}.mp4").write_text(f"video {n}")
         assert run(fake_pairs, tmp_path / "cache", retry_failed=True).videos == 9
+
+    def test_a_folder_without_the_videos_is_refused_before_a_text_is_embedded(self, fake_pairs, tmp_path):
+        encoder = FakeEncoder()
+        with pytest.raises(InputError, match="elsewhere: there is no such folder"):
+            run(fake_pairs, tmp_path / "cache", encoder, videos=tmp_path / "elsewhere")
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "0.mkv").touch()
+        with pytest.raises(InputError, match=r"not one of its 11 videos is there.*did you mean '0.mkv'\?"):
+            run(fake_pairs, tmp_path / "cache", encoder, videos=tmp_path / "elsewhere")
+        assert encoder.encoder.read == []
+        assert not (tmp_path / "cache").exists()
+        assert run(fake_pairs, tmp_path / "cache", encoder).videos == 9
+
+    def test_a_failure_is_remembered_for_the_place_where_it_happened(self, fake_pairs, tmp_path):
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "1.mp4").write_text("video 1")
+        assert len(run(fake_pairs, tmp_path / "cache", videos=tmp_path / "elsewhere").failures) == 10
+        encoder = FakeEncoder()
+        report = run(fake_pairs, tmp_path / "cache", encoder)
+        assert [failed.id for failed in report.failures] == ["clip-4", "clip-7"]
+        assert encoder.decoded == [f"{n}.mp4" for n in range(11) if n != 1]
+        assert encoder.encoder.read == []
+        run(fake_pairs, tmp_path / "fresh")
+        assert contents(tmp_path / "cache") == contents(tmp_path / "fresh")
+        encoder = FakeEncoder()
+        run(fake_pairs, tmp_path / "cache", encoder)
+        assert encoder.decoded == []
+
+    def test_a_file_that_was_missing_is_tried_again_once_it_is_there(self, fake_pairs, tmp_path):
+        (tmp_path / "5.mp4").unlink()
+        run(fake_pairs, tmp_path / "cache")
+        (tmp_path / "5.mp4").write_text("video 5")
+        encoder = FakeEncoder()
+        assert run(fake_pairs, tmp_path / "cache", encoder).videos == 9
+        assert encoder.decoded == ["5.mp4"]
 
     def test_vectors_that_are_no_vectors_stop_the_run(self, fake_pairs, tmp_path, monkeypatch):
         encoder = FakeEncoder()
@@ -96,9 +144,16 @@ class TestEmbed:
         write_clip(tmp_path / "none.mp4", [picture(n) for n in range(15)])
         assert main([*command, "--retry-failed"]) == 0
         assert len(load_pairs(tmp_path / "cache")) == 2
-        pairs.write_text("nonsense\n")
-        assert main(command) == 1
-        assert "line 1: is not JSON" in capsys.readouterr().err
+
+    def test_pairs_are_read_before_a_model_is_loaded(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(VideoEncoder, "from_pretrained", lambda *_, **__: pytest.fail("was loaded"))
+        pairs = tmp_path / "pairs.jsonl"
+        for content in ("nonsense\n", "video,text\na.mp4,a dog\n"):
+            pairs.write_text(content)
+            for store in ([], ["--store", str(tmp_path / "store")]):
+                command = ["embed", str(pairs), "--encoder", "demo-clip", "--out", str(tmp_path / "out"), *store]
+                assert main(command) == 1
+                assert "line 1: is not JSON" in capsys.readouterr().err
 
 
 def test_killed_at_any_moment_the_next_run_ends_like_a_clean_one(fake_pairs, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from dits_adapter.data.pairs import load_pairs
 from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import (
     DITSError,
+    InputError,
     SpaceMismatchError,
     StoreError,
 )
@@ -97,7 +98,8 @@ class TestAnyStore:
         pairs = write_pairs(tmp_path / "pairs.jsonl", lines)
         embed_from_store(pairs, tmp_path / "cache", encoder.encoder, pooled_only, progress=False)
         assert load_pairs(tmp_path / "cache").frames is None
-        assert [request.frames for request in pooled_only.requests] == [False]
+        assert not any(request.frames for request in pooled_only.requests)
+        assert sum(request.vectors for request in pooled_only.requests) == 1
 
 
 class Pooled:
@@ -107,6 +109,7 @@ class Pooled:
         self.store, self.requests = store, []
         self.capabilities = replace(store.capabilities, frames=False)
         self.open, self.collection = store.open, store.collection
+        self.location, self.tenant = store.location, store.tenant
 
     def read(self, request: ReadRequest) -> Iterator[StoredSegment]:
         self.requests.append(request)
@@ -137,7 +140,9 @@ def test_a_video_without_usable_vectors_is_a_failure(segments, reason, tmp_path,
     space = fake_space()
     store = SimpleNamespace(
         open=lambda: space,
+        location="somewhere",
         collection="videos",
+        tenant=None,
         capabilities=Capabilities(frames=True),
         read=lambda request: iter([segment(9, name="good"), *segments]),
     )
@@ -158,6 +163,55 @@ class TestQdrant:
             out = tmp_path / f"cache-{field}"
             report = embed_from_store(pairs, out, encoder.encoder, store, id_field=field, progress=False)
             assert (report.videos, report.failures) == (5, [])
+
+    def test_a_wrong_field_is_refused_before_a_text_is_embedded(self, ingested, tmp_path):
+        store, encoder, clips = ingested
+        pairs = write_pairs(tmp_path / "a.jsonl", [{"id": str(clip), "text": "a"} for clip in clips])
+        for field, message in (
+            ("paht", r"no payload field 'paht'; did you mean 'path'\? it has .*video_id.* --id-field"),
+            (
+                "video_id",
+                r"not one of its 5 ids is in the collection 'videos'. The first is '.*; the collection has",
+            ),
+        ):
+            with pytest.raises(InputError, match=message):
+                embed_from_store(pairs, tmp_path / "cache", encoder.encoder, store, id_field=field, progress=False)
+            assert not (tmp_path / "cache").exists()  # which is made before the first text is embedded
+        report = embed_from_store(
+            pairs, tmp_path / "cache", encoder.encoder, store, id_field="path", progress=False
+        )
+        assert (report.videos, report.failures) == (5, [])
+
+    def test_failures_are_remembered_by_field(self, ingested, tmp_path):
+        store, encoder, clips = ingested
+        ids = {record.path: record.video_id for record in store.records()}
+        names = [ids[str(clips[0])], *map(str, clips[1:])]  # one by the default field, four by another
+        pairs = write_pairs(tmp_path / "a.jsonl", [{"id": name, "text": "a"} for name in names])
+        counts = []
+        for field in ("video_id", "path", "path"):
+            report = embed_from_store(
+                pairs, tmp_path / "cache", encoder.encoder, store, id_field=field, progress=False
+            )
+            counts.append((report.new_texts, report.new_videos, report.videos))
+        assert counts == [(5, 1, 1), (0, 4, 5), (0, 0, 5)]
+
+    def test_an_id_with_the_suffix_of_a_video_is_the_id_without(self, clip, tmp_path):
+        names = ["v1", "v2.mp4", "v3", "v4", "v5"]
+        vector = unit(np.ones(clip.width))
+        rows = [StoredSegment(n, {"video_id": name}, vector, None) for n, name in enumerate(names)]
+        store = SimpleNamespace(
+            open=lambda: EmbeddingSpace.of(clip),
+            location="somewhere",
+            collection="videos",
+            tenant=None,
+            capabilities=Capabilities(),
+            read=lambda request: (row for row in rows if request.chooses(row.id, row.payload)),
+        )
+        ids = ["v1.mp4", "v2.mp4", "v3", "v3.MOV", "v4.mp4", "v4.mkv", " v5.webm ", "v6.mp4"]
+        pairs = write_pairs(tmp_path / "a.jsonl", [{"id": name, "text": "a"} for name in ids])
+        report = embed_from_store(pairs, tmp_path / "cache", clip, store, progress=False)
+        assert list(load_pairs(tmp_path / "cache").video_ids) == ["v1.mp4", "v2.mp4", "v3", "v5.webm"]
+        assert [failed.id for failed in report.failures] == ["v3.MOV", "v4.mp4", "v4.mkv", "v6.mp4"]
 
     def test_several_points_of_one_video_are_named_one_by_one(self, ingested, tmp_path):
         store, encoder, clips = ingested
@@ -204,7 +258,7 @@ class TestQdrant:
         store, encoder, _ = ingested
         lines = [{"id": record.video_id, "text": "a"} for record in store.records()]
         pairs, scroll = write_pairs(tmp_path / "pairs.jsonl", lines), store.client.scroll
-        calls = iter([scroll])
+        calls = iter([scroll, scroll])  # that one of the ids is there, and the first shard
 
         def failing(*args: Any, **options: Any) -> Any:
             try:

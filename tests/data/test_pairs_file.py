@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from dits_adapter.errors import (
     InputError,
 )
 from tests.data.fakes import write_pairs
+from tests.hostile_files import written
 
 
 class TestPairsFile:
@@ -52,11 +55,15 @@ class TestPairsFile:
             ('{"video": 3, "text": "a"}', '"video" must be'),
             ('{"video": "", "text": "a"}', '"video" must be'),
             ('{"video": "a.mp4", "id": true, "text": "a"}', "a whole number"),
+            ('{"video": "a\\u0000.mp4", "id": "a", "text": "a"}', '"video" holds a NUL'),
+            ('{"video": "\\udc80.mp4", "id": "a", "text": "a"}', "surrogates not allowed"),
             ('{"video": "a.mp4"}', '"text" must be'),
+            ('{"video": "a.mp4", "text": ' + "[" * 100_000, "nested too deeply"),
+            ('{"video": "a.mp4", "text": ' + "9" * 10_000 + "}", "cannot be read"),
             ('{"video": "a.mp4", "text": []}', '"text" must be'),
-            ('{"video": "a.mp4", "text": ["a", 3]}', '"text" must be'),
+            ('{"video": "a.mp4", "text": ["a", 3]}', '"text" is of type int'),
             ('{"video": "a.mp4", "text": ["a", " "]}', '"text" is empty'),
-            ('{"video": "a.mp4", "text": "\\ud800"}', "surrogates not allowed"),
+            ('{"video": "a.mp4", "text": "\\ud800"}', "is no character"),
             ('{"video": "a.mp4", "id": "", "text": "a"}', "the id '' is empty"),
             ('{"video": "' + "a" * 2000 + '", "text": "a"}', "longer than 1024 bytes"),
         ],
@@ -71,12 +78,53 @@ class TestPairsFile:
         assert reason in found
 
     def test_lists_the_first_bad_lines_and_counts_the_others(self, tmp_path):
-        (tmp_path / "pairs.jsonl").write_bytes(b"\xff\n" * 8)
+        (tmp_path / "pairs.jsonl").write_bytes(b"nonsense\n" * 8)
         with pytest.raises(InputError) as caught:
             PairsFile(tmp_path / "pairs.jsonl")
         lines = str(caught.value).splitlines()
         assert "8 of them" in lines[0]
         assert [line.split(":")[0] for line in lines[1:]] == [*(f"line {n}" for n in range(1, 6)), "… and 3 more"]
+
+    def test_every_encoding_and_line_end_reads_alike(self, tmp_path):
+        lines = [{"video": "é.mp4", "text": ["a dog", "猫"]}, {"video": "b.mp4", "id": " b ", "text": "two"}]
+        text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+        for kind, content in written(text):
+            (tmp_path / "pairs.jsonl").write_bytes(content)
+            file = PairsFile(tmp_path / "pairs.jsonl")
+            assert list(file.iter_texts()) == [("a dog", 0), ("猫", 0), ("two", 1)], kind
+            assert [video.id for video in file.iter_videos()] == ["é.mp4", "b"], kind
+
+    @pytest.mark.parametrize("content", ["video,text\na.mp4,a dog\n", "video;text\na.mp4;a dog", "a.mp4\ta dog"])
+    def test_a_table_given_as_pairs_is_told_what_a_line_looks_like(self, tmp_path, content):
+        (tmp_path / "pairs.csv").write_text(content)
+        with pytest.raises(InputError, match=r'such as \{"video": "clips/a.mp4", .*\}\. This looks like .* CSV'):
+            PairsFile(tmp_path / "pairs.csv")
+        with pytest.raises(InputError, match=r'such as \{"id": "a", "text"'):
+            PairsFile(tmp_path / "pairs.csv", files=False)
+
+    def test_all_paths_to_a_file_are_one_video(self, tmp_path):
+        folder = tmp_path / "videos"
+        (folder / "sub").mkdir(parents=True)
+        for name in ("a.mp4", " blank .mp4 "):
+            (folder / name).touch()
+        (folder / "link.mp4").symlink_to("a.mp4")
+        (folder / "other").symlink_to("sub")
+        os.link(folder / "a.mp4", folder / "sub" / "hard.mp4")
+        paths = ["a.mp4", "link.mp4", "sub/../a.mp4", "./sub/hard.mp4", str(folder / "a.mp4"), " a.mp4 "]
+        paths += ["other/hard.mp4", " blank .mp4 ", "sub/none.mp4", "other/none.mp4"]
+        lines = [{"video": path, "text": path} for path in paths]
+        file = PairsFile(write_pairs(tmp_path / "pairs.jsonl", lines), folder)
+        assert [number for _, number in file.iter_texts()] == [0] * 7 + [1, 2, 2]
+        assert [video.id for video in file.iter_videos()] == ["a.mp4", " blank .mp4 ", "sub/none.mp4"]
+        lines = [{"video": "a.mp4", "id": "a", "text": "t"}, {"video": "link.mp4", "id": "b", "text": "t"}]
+        with pytest.raises(InputError, match=r"line 2: the video link.mp4 has the id 'b', on line 1 'a'"):
+            PairsFile(write_pairs(tmp_path / "pairs.jsonl", lines), folder)
+
+    def test_the_name_of_one_video_is_not_the_id_of_another(self, tmp_path):
+        lines = [{"video": "a", "text": "t"}, {"video": "b", "id": "a", "text": "t"}]
+        for order in (lines, lines[::-1]):
+            with pytest.raises(InputError, match="line 2: the id 'a' is given to"):
+                PairsFile(write_pairs(tmp_path / "pairs.jsonl", order))
 
     def test_refuses_an_id_of_two_videos_and_a_video_of_two_ids(self, tmp_path):
         lines = [{"video": "a", "id": "x", "text": "t"}, {"video": "c", "text": "t"}]

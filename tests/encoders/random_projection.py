@@ -21,6 +21,7 @@ class RandomProjection:
     text: np.ndarray
     color: np.ndarray
     max_tokens: int = 20
+    text_cleaning: str = "none"
 
     @property
     def width(self):

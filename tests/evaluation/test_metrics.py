@@ -307,7 +307,7 @@ def test_evaluate_says_what_is_wrong_with_a_file(tmp_path, capsys):
     pickled = tmp_path / "pickled.npy"
     np.save(pickled, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     cases = [
-        (["--similarity", str(tmp_path / "none.npy")], ["none.npy", "no such file"]),
+        (["--similarity", str(tmp_path / "none.npy")], ["none.npy", "No such file"]),
         (["--similarity", str(words)], ["words.txt", ".npy"]),
         (["--similarity", str(pickled)], ["pickled.npy", "pickle"]),
         (["--similarity", saved(tmp_path / "flat.npy", np.zeros(3))], ["flat.npy", "(3,)"]),

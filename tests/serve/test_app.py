@@ -77,7 +77,7 @@ def test_probabilities(http, searcher):
         ({"query": "x", "min_duration": "inf"}, 422, "min_duration: Input should be a finite number"),
         ({"query": "x", "min_probability": 1}, 422, "min_probability: Input should be less than 1."),
         ({"query": "x", "min_probability": 0.5, "strength": 0.5}, 400, "no probabilities are known"),
-        ({"query": " "}, 400, "the query is empty"),
+        ({"query": " "}, 400, "the text is empty or blank"),
         ({"query": "beach.mp4"}, 400, "name of a video file"),
         ({"query": "x", "steps": 11}, 400, "this adapter runs 0 to 10"),
     ],
@@ -86,6 +86,20 @@ def test_bad_requests_are_sentences(http, params, status, message):
     answer = http.get("/api/search", params=params)
     assert answer.status_code == status
     assert message in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        ("gr%E4y", "the address holds the byte 0xe4, which is no UTF-8"),
+        ("a%20dog%20%ED%A0%BD", "the address holds the byte 0xed, which is no UTF-8"),
+        ("a%00b", "the text holds a NUL"),
+        ("%E2%80%8B", "the text is empty or blank"),
+    ],
+)
+def test_what_is_no_text_is_not_searched(http, sent, message):
+    answer = http.get(f"/api/search?query={sent}")
+    assert (answer.status_code, message in answer.json()["detail"]) == (400, True)
 
 
 def test_a_dead_server_is_a_sentence(encoder, qdrant_process):

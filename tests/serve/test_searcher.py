@@ -267,7 +267,8 @@ def test_an_empty_collection(encoder):
 @pytest.mark.parametrize(
     ("query", "options", "message"),
     [
-        ("  ", {}, "query is empty"),
+        ("  ", {}, "text is empty"),
+        ("x" * 1_000_000, {}, "text has 1,000,000 characters"),
         ("beach.mp4", {}, "name of a video file"),
         ("a dog", {"steps": 11}, "0 to 10"),
         ("a dog", {"strength": 1.5}, "strength is 1.5"),

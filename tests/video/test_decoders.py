@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 import numpy as np
 import pytest
 
 from dits_adapter.errors import DITSError, MissingExtraError, VideoError
-from dits_adapter.video import decode
+from dits_adapter.video import _child, decode
 from dits_adapter.video.decode import Video, decode_frames, probe
 from tests.video.clips import number_of, picture, write_clip
 
@@ -97,7 +98,7 @@ def test_a_decoder_that_is_not_installed(clips, monkeypatch):
     assert decode_frames(clips / "one.mp4").decoder == "pyav"
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     monkeypatch.setitem(decode.READERS, "pyav", BrokenReader)
-    with pytest.raises(VideoError, match=r"cannot be decoded \(pyav: out of order\)$"):
+    with pytest.raises(VideoError, match=r"cannot be decoded.*\(pyav: out of order\)$"):
         decode_frames(clips / "one.mp4")
 
 
@@ -111,3 +112,52 @@ def test_a_decoder_that_is_installed_but_does_not_load(clips, monkeypatch, tmp_p
     with pytest.raises(DITSError, match=r"torchcodec is installed but does not load \(libavutil.so.56"):
         decode_frames(clips / "one.mp4", decoder="torchcodec")
     assert decode_frames(clips / "one.mp4").decoder == "pyav"
+
+
+STAND_IN = """
+import os
+import av
+from types import SimpleNamespace
+
+class Data:
+    def __init__(self, pixels):
+        self.numpy = lambda: pixels
+
+class VideoDecoder:
+    def __init__(self, path, stream_index, seek_mode, num_ffmpeg_threads, dimension_order):
+        assert (seek_mode, dimension_order) == ("exact", "NHWC")
+        if "crash" in path:
+            os.abort()
+        with av.open(path) as container:
+            self.frames = list(container.decode(container.streams[stream_index]))
+        self.late = 1 if "late" in path else 0
+
+    def get_frame_at(self, number):
+        frame = self.frames[number + self.late]
+        return SimpleNamespace(pts_seconds=frame.time, data=Data(frame.to_ndarray(format="rgb24")))
+"""
+"""torchcodec's interface, as far as it is used, on PyAV."""
+
+
+def test_torchcodec_in_its_child(clips, tmp_path, monkeypatch):
+    package = tmp_path / "torchcodec"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "decoders.py").write_text(STAND_IN)
+    for module in ("torchcodec", "torchcodec.decoders"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(_child, "_idle", [])  # children know the path of their start
+    for name in ("crash", "late"):
+        shutil.copy(clips / "closed.mp4", tmp_path / f"{name}.mp4")
+    whole = decode_frames(clips / "closed.mp4", 5)
+    got = decode_frames(clips / "closed.mp4", 5, decoder="torchcodec")
+    assert got.decoder == "torchcodec"
+    np.testing.assert_allclose(got.frames.astype(int), whole.frames, atol=2)
+    np.testing.assert_array_equal(got.timestamps, whole.timestamps)
+    with pytest.raises(VideoError, match=r"\(torchcodec: crashes \(SIGABRT\)\)"):
+        decode_frames(tmp_path / "crash.mp4", decoder="torchcodec")
+    with pytest.raises(VideoError, match=r"\(torchcodec: returned the frame of 0.440 s for that of 0.400 s\)"):
+        decode_frames(tmp_path / "late.mp4", 5, decoder="torchcodec")
+    for child in _child._idle:
+        child.end()

@@ -120,7 +120,7 @@ def test_a_suspect_is_read_in_another_process_first(encoder, clips, monkeypatch)
     segments = list(encoder.iter_segments(paths, suspect=paths[0].__eq__, on_error=errors.append))
     assert [segment.path for segment in segments] == paths[1:]
     assert [str(error) for error in errors] == [
-        f"{paths[0]}: cannot be decoded (read alone, it crashes (SIGKILL))"
+        f"{paths[0]}: cannot be decoded: in a process of its own, a decoder crashes (SIGKILL)"
     ]
 
 
@@ -266,7 +266,7 @@ def test_frames_and_decoder(tiny_clip, clips):
     assert segment.frame_vectors.shape == (5, 32)
     assert segment.decoder == "decord"
     assert encoder.space.frames == 5
-    with pytest.raises(VideoError, match=r"open.mp4: cannot be decoded \(decord: "):
+    with pytest.raises(VideoError, match=r"open.mp4: cannot be decoded.*\(decord: "):
         encoder.encode_video(clips / "open.mp4")
     with pytest.raises(InputError, match="at least one frame"):
         VideoEncoder.from_pretrained(tiny_clip, frames=0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 import signal
 import struct
 import time
@@ -14,12 +16,13 @@ import numpy as np
 import pytest
 
 from dits_adapter.errors import InputError, VideoError
-from dits_adapter.video import decode
+from dits_adapter.video import _child, decode
 from dits_adapter.video._child import call_in_child
 from dits_adapter.video._frames import segment_spans
+from dits_adapter.video._packages import error_line
 from dits_adapter.video.decode import Video, decode_frames, probe
 from dits_adapter.video.limits import DecodeLimits
-from tests.video.clips import number_of, picture, write_clip
+from tests.video.clips import cut, number_of, picture, write_clip
 from tests.video.conftest import PICTURES
 
 
@@ -51,9 +54,10 @@ def test_whatever_reading_the_packets_raises_is_the_files_error(clips, monkeypat
         raise error
 
     monkeypatch.setattr(decode, "read_frame_index", fail)
-    with pytest.raises(VideoError, match=rf"cannot be read \({type(error).__name__}") as caught:
+    with pytest.raises(VideoError, match=r"cannot be read: it is damaged.*\(FFmpeg \w+") as caught:
         probe(clips / "one.mp4")
     assert caught.value.path == str(clips / "one.mp4")
+    assert type(error).__name__ not in caught.value.reason
 
 
 def kill_yourself(*_):
@@ -84,8 +88,34 @@ def test_a_decoder_that_leaves_is_not_said_to_hang():
 def test_errors_of_a_child_are_those_of_the_function():
     with pytest.raises(InputError, match="at least one frame"):
         call_in_child(20, decode.interval_middles, 0.0, 1.0, 0)
-    with pytest.raises(RuntimeError, match="bad operand"):
+    with pytest.raises(RuntimeError, match="does not know what to make of it"):
         call_in_child(20, abs, "x")
+
+
+def grow(size):
+    block = bytearray(size)
+    block[::4096] = b"x" * len(range(0, size, 4096))
+    time.sleep(60)
+
+
+def test_a_decoder_that_takes_all_memory_is_ended(monkeypatch):
+    monkeypatch.setattr(_child, "_LIBRARIES", 0)
+    with pytest.raises(RuntimeError, match=r"takes more than 0\.2 GB of memory"):
+        call_in_child(20, grow, 400_000_000, memory=2e8)
+    assert call_in_child(20, abs, -3, memory=2e8) == 3
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("first\nsecond", "first"),
+        ("", "fails without saying why"),
+        ("[19:53:36] /project/src/video_reader.cc:285: [/tmp/m.webm] broken metadata.", "broken metadata."),
+        ("Check failed: send(ctx.get()) >= 0 (-1094995529 vs. 0) Error sending packet.", "Error sending packet."),
+    ],
+)
+def test_a_decoders_words_without_its_source(message, line):
+    assert error_line(RuntimeError(message)) == line
 
 
 class DyingReader:
@@ -97,7 +127,7 @@ def test_a_crash_of_a_fallback_is_the_files_error(clips, monkeypatch):
     decoders = dict(decode.READERS)
     child = decoders["decord"].func
     monkeypatch.setitem(decode.READERS, "decord", lambda *file: child("decord", DyingReader, *file))
-    with pytest.raises(VideoError, match=r"cannot be decoded \(decord: crashes \(SIGKILL\)"):
+    with pytest.raises(VideoError, match=r"cannot be decoded.*\(decord: crashes \(SIGKILL\)"):
         decode_frames(clips / "closed.mp4", decoder="decord")
     monkeypatch.undo()
     assert len(decode_frames(clips / "closed.mp4", 3, decoder="decord").frames) == 3
@@ -124,6 +154,7 @@ def test_more_frames_than_bytes(clips, tmp_path):
         (DecodeLimits(pixels=96 * 64 - 1), "has frames of 96 × 64 pixels, more than the 6,143 allowed"),
         (DecodeLimits(frames=99), "lists 100 frames, more than the 99 allowed"),
         (DecodeLimits(memory=12 * 96 * 64 * 3 - 1), "its 12 frames take 0.0 GB, more than the limit allows"),
+        (DecodeLimits(memory=96 * 64 * 32 - 1), r"of which a decoder may keep 0\.0002 GB, more than the 0\.0002"),
         (DecodeLimits(seconds=1e-9), "takes more than 0 s|timed out"),
     ],
 )
@@ -134,13 +165,25 @@ def test_a_limit_is_a_limit(clips, limits, reason):
 
 def test_at_the_limit(clips):
     limits = DecodeLimits(pixels=96 * 64, frames=100, memory=12 * 96 * 64 * 3)
-    assert len(decode_frames(clips / "closed.mp4", limits=limits).frames) == 12
+    got = decode_frames(clips / "closed.mp4", limits=limits)
+    assert (len(got.frames), got.decoder) == (12, "pyav")
 
 
 @pytest.mark.parametrize("name", ["pixels", "frames", "seconds", "memory"])
-def test_limits_are_positive(name):
-    with pytest.raises(InputError, match=f"{name} is 0"):
-        DecodeLimits(**{name: 0})
+@pytest.mark.parametrize("value", [0, math.inf, math.nan])
+def test_limits_are_positive(name, value):
+    with pytest.raises(InputError, match=f"{name} is {value}"):
+        DecodeLimits(**{name: value})
+
+
+def test_a_film_of_ten_hours_in_4k_passes(tmp_path):
+    hours = [0, 18_000_000, 36_000_000]
+    pictures = [picture(n, 2160, 4096) for n in range(3)]
+    film = write_clip(tmp_path / "film.mkv", pictures, "mjpeg", pix_fmt="yuvj420p", milliseconds=hours)
+    assert numbers(film, 2) == [0, 1]
+    limits = DecodeLimits()
+    assert limits.frames > 10 * 3600 * 60
+    assert limits.seconds_for(200 * 10**9) > 3600  # a disk reads it in less
 
 
 def test_spans_take_as_long_as_there_are_frames():
@@ -173,6 +216,31 @@ def test_a_last_frame_that_claims_to_last_for_weeks(tmp_path, claim):
     assert numbers(path, 12) == list(range(12))
 
 
+def test_a_lone_frame_that_claims_to_last_for_weeks(tmp_path):
+    path = write_clip(tmp_path / "long.mp4", PICTURES[:1], "mjpeg", pix_fmt="yuvj420p", milliseconds=[0])
+    set_lengths(path, (1, 2_147_483_000))
+    with Video(path) as video:
+        assert list(video.spans(10.0)) == [(0.0, 10.0)]
+
+
+def test_a_duration_of_centuries(tmp_path):
+    times = [2_600_000_000_000 * n for n in range(11)]
+    path = write_clip(tmp_path / "long.mkv", PICTURES[:11], "mjpeg", pix_fmt="yuvj420p", milliseconds=times)
+    with Video(path) as video:
+        assert video.duration == pytest.approx(2.6e10)
+        spans = list(video.spans(10.0))
+        assert len(spans) == 11
+        assert [number_of(video.frames(2, *span).frames[1]) for span in spans[:10]] == list(range(10))
+
+
+def test_a_header_that_promises_centuries(tmp_path):
+    path = write_clip(tmp_path / "long.mkv", PICTURES[:10], "mpeg4")
+    claim = b"\x44\x89\x88" + struct.pack(">d", 400.0)
+    patched(path, path, claim, b"\x44\x89\x88" + struct.pack(">d", 2.6e13))
+    with pytest.raises(VideoError, match=r"is truncated: 26000000000.00 s long by its header, data for 0.40 s"):
+        probe(path)
+
+
 # The clock
 
 
@@ -181,6 +249,7 @@ def test_a_last_frame_that_claims_to_last_for_weeks(tmp_path, claim):
     [
         (".ts", "libx264", {"g": "12"}),
         (".mpg", "mpeg2video", {"g": "12", "bf": "2"}),
+        (".vob", "mpeg2video", {"g": "12", "bf": "2"}),
         (".ts", "mpeg2video", {"g": "12"}),
     ],
 )
@@ -232,20 +301,87 @@ def test_frames_without_a_length(tmp_path):
     assert numbers(path, 20) == list(range(20))
 
 
-def test_an_avi_that_ends_in_dropped_frames_is_not_truncated(clips, tmp_path):
-    content = bytearray((clips / "mpeg4.avi").read_bytes())
-    movi, index = content.index(b"movi"), content.rindex(b"idx1")
-    chunks, place = [], movi + 4
-    while content[place : place + 4] == b"00dc":
-        chunks.append(place)
+def test_an_avi_that_ends_in_null_chunks_is_not_truncated(clips, tmp_path):
+    content = (clips / "mpeg4.avi").read_bytes()
+    start, index = content.index(b"movi") + 4, content.rindex(b"idx1")
+    place, null = start, b"00dc" + bytes(4)
+    for _ in range(60):
         size = struct.unpack_from("<I", content, place + 4)[0]
         place += 8 + size + size % 2
-    for number in range(60, 100):
-        content[chunks[number] : chunks[number] + 4] = b"JUNK"
-        struct.pack_into("<I", content, index + 8 + 16 * number + 12, 0)
+    movi = b"movi" + content[start:place] + 40 * null
+    entries = content[index + 8 : index + 8 + 60 * 16]
+    entries += b"".join(b"00dc" + struct.pack("<III", 0, place + 8 * n - start + 4, 0) for n in range(40))
+    riff = content[8 : start - 12] + b"LIST" + struct.pack("<I", len(movi)) + movi
+    riff += b"idx1" + struct.pack("<I", len(entries)) + entries
     path = tmp_path / "dropped.avi"
-    path.write_bytes(content)
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(riff)) + riff)
     assert numbers(path, 4)[0] == 7
+    path.write_bytes(path.read_bytes()[: place * 2 // 3])
+    with pytest.raises(VideoError, match=r"truncated: 4.00 s long by its header"):
+        decode_frames(path)
+
+
+def shift_clock(path: Path, seconds: float) -> None:
+    """Move the clock of a transport stream, in which it wraps after 2**33 ticks of 90 kHz."""
+    content, shift = bytearray(path.read_bytes()), round(seconds * 90000)
+    for packet in range(0, len(content), 188):
+        place, kind = packet + 4, content[packet + 3] >> 4 & 3
+        if kind & 2:  # an adaptation field, which may hold the clock itself
+            if content[place] and content[place + 1] & 0x10:
+                clock = int.from_bytes(content[place + 2 : place + 8], "big")
+                clock = ((clock >> 15) + shift) % (1 << 33) << 15 | clock & 0x7FFF
+                content[place + 2 : place + 8] = clock.to_bytes(6, "big")
+            place += 1 + content[place]
+        if kind & 1 and content[place : place + 4] == b"\0\0\1\xe0":  # the start of a frame, with its times
+            for at in range(place + 9, place + 9 + content[place + 8], 5):
+                bits = int.from_bytes(content[at : at + 5], "big")
+                ticks = (bits >> 33 & 7) << 30 | (bits >> 17 & 0x7FFF) << 15 | bits >> 1 & 0x7FFF
+                ticks = (ticks + shift) % (1 << 33)
+                marks = bits & ~(7 << 33 | 0x7FFF << 17 | 0x7FFF << 1)
+                bits = marks | (ticks >> 30) << 33 | (ticks >> 15 & 0x7FFF) << 17 | (ticks & 0x7FFF) << 1
+                content[at : at + 5] = bits.to_bytes(5, "big")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("after", [0.1, 2.0, 3.9])
+def test_a_clock_that_wraps_soon_after_the_start(clips, tmp_path, after):
+    path = Path(shutil.copy(clips / "stream.ts", tmp_path))
+    with av.open(str(path)) as container:
+        first = container.start_time / av.time_base
+    shift_clock(path, (1 << 33) / 90000 - first - after)
+    assert probe(path).remark == ""
+    assert probe(path).duration == pytest.approx(4.0)
+    assert numbers(path) == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".mkv", "mpeg4"), (".flv", "flv"), (".wmv", "wmv2"), (".mp4", "mpeg4")]
+)
+@pytest.mark.parametrize("seconds", [3, 60])
+def test_a_late_start_hides_no_truncation(tmp_path, suffix, codec, seconds):
+    times = [1000 * seconds + 40 * n for n in range(100)]
+    fast = {"movflags": "faststart"} if suffix == ".mp4" else {}
+    path = write_clip(
+        tmp_path / f"late{suffix}",
+        PICTURES,
+        codec,
+        milliseconds=times,
+        container_options=fast,
+        options={"g": "12"},
+    )
+    assert probe(path).duration == pytest.approx(4.0, abs=0.05)
+    for share in (0.4, 0.7):
+        with pytest.raises(VideoError, match=r"is truncated: (4\.0|3\.9|\d+,\d)\d* [bs]\w* long by its header"):
+            probe(cut(path, share, f"cut{suffix}"))
+
+
+def test_a_late_mp4_whose_duration_counts_from_zero_is_whole(tmp_path):
+    times = [3000 + 40 * n for n in range(100)]
+    path = write_clip(tmp_path / "late.mp4", PICTURES, "mpeg4", milliseconds=times)
+    content = bytearray(path.read_bytes())
+    struct.pack_into(">I", content, content.index(b"mvhd") + 20, 7000)
+    path.write_bytes(content)
+    assert probe(path).duration == pytest.approx(4.0)
 
 
 def test_the_clock_of_ordinary_files_is_believed(clips):
@@ -277,7 +413,8 @@ def test_a_zip_of_pictures(tmp_path):
         decode_frames(path)
 
 
-def test_a_still_beside_a_video_is_not_the_video(tmp_path):
+@pytest.mark.parametrize("cover", [False, True])
+def test_a_still_beside_a_video_is_not_the_video(tmp_path, cover):
     path = tmp_path / "motion.mp4"
     with av.open(str(path), "w") as container:
         tracks = []
@@ -285,6 +422,8 @@ def test_a_still_beside_a_video_is_not_the_video(tmp_path):
             stream = container.add_stream(codec, rate=25)
             scale = 4 if frames == 1 else 1
             stream.height, stream.width, stream.pix_fmt = 64 * scale, 96 * scale, pixels
+            if cover and frames == 1:
+                stream.disposition = av.stream.Disposition.attached_pic.value
             tracks.append((stream, [picture(n, 64 * scale, 96 * scale) for n in range(frames)]))
         for stream, pictures in tracks:
             for number, pixels in enumerate(pictures):

@@ -147,7 +147,7 @@ class QdrantCollection:
         if metadata is not None:
             space = metadata.space
             if self.space is not None:
-                self.space.require(space, mine="the query", theirs=f"the collection {self.name!r}")
+                self.space.require(space, mine="the query", theirs=f"the collection {self.name!r}", texts=False)
         elif self.trust_foreign and self.space is not None:
             space = self.space
         else:
@@ -173,7 +173,9 @@ class QdrantCollection:
                 stacklevel=4,
             )
         if self._first is not None:  # what was opened before is gone
-            self._first.require(space, mine="the query", theirs=f"the collection {self.name!r} by now")
+            self._first.require(
+                space, mine="the query", theirs=f"the collection {self.name!r} by now", texts=False
+            )
         self.target, self._first = target, space
         if metadata is not None:
             self.video_field = self.video_field or "video_id"

@@ -235,7 +235,7 @@ class QdrantStore(VideoStore):
             StoreError: the collection exists with other segments or options, is foreign, or cannot be created.
         """
         if self.space is not None:
-            self.space.require(metadata.space, mine="the query", theirs="the videos to be stored")
+            self.space.require(metadata.space, mine="the query", theirs="the videos to be stored", texts=False)
         metadata.require_possible()
         if self.tenant is not None and not metadata.tenants:
             raise InputError(

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 from dits_adapter.encoders.clip import Clip
 from dits_adapter.errors import DITSError
 from dits_adapter.evaluation.metrics import METRICS, DotProducts, RetrievalMetrics, Scores, ranks
+from dits_adapter.texts import TextCleaning, clean_texts
 from dits_adapter.training._loop import summary_writer
 from dits_adapter.training._state import MAX_LOGIT_SCALE
 from dits_adapter.training.config import JointRecipe
@@ -147,9 +148,12 @@ def trainer_arguments(
     )
 
 
-def collate(tokenizer: PreTrainedTokenizerBase, items: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """Stack pairs to a batch; texts are cut at CLIP's 77 tokens."""
-    tokens = tokenizer([item["text"] for item in items], padding=True, truncation=True, return_tensors="pt")
+def collate(
+    tokenizer: PreTrainedTokenizerBase, cleaning: TextCleaning, items: list[dict[str, Any]]
+) -> dict[str, Tensor]:
+    """Stack pairs to a batch; texts are cleaned, and cut at CLIP's 77 tokens."""
+    texts = clean_texts([item["text"] for item in items], cleaning)
+    tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
     return {
         "input_ids": tokens["input_ids"],
         "attention_mask": tokens["attention_mask"],

@@ -31,6 +31,7 @@ from dits_adapter.encoders.base import load_encoder
 from dits_adapter.encoders.clip import Clip
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.texts import check_texts, warn_if_cut
 from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.joint._checkpoints import last_checkpoint, write_run
 from dits_adapter.training.joint._clips import ClipLoader, ReadClip, find_failures, read_clip
@@ -93,7 +94,8 @@ def train_joint(
 
     Raises:
         ArtifactError: something else is at `out`, or no CLIP at `encoder`.
-        InputError: too few pairs, a batch that the processes cannot share, or several GPUs without torchrun.
+        InputError: a caption that is no text, too few pairs, a batch that the processes cannot share, or several
+            GPUs without torchrun.
         DITSError: the loss became NaN or infinite, or the checkpoints belong to another run.
     """
     state = PartialState(cpu=not torch.cuda.is_available())
@@ -104,14 +106,17 @@ def train_joint(
         )
     if recipe.batch_size % state.num_processes:
         raise InputError(f"batch_size {recipe.batch_size} cannot be shared by {state.num_processes} processes.")
+    for pairs in filter(None, (captions, validation)):
+        check_texts(pairs.texts)
     target = Path(out).absolute()
     require_free(target)
     set_seed(recipe.seed)
-    clip = load_encoder(encoder, revision=revision, device="cpu")
+    clip = load_encoder(encoder, revision=revision, device="cpu", text_cleaning=recipe.text_cleaning)
     if not isinstance(clip, Clip):
         raise InputError(f"{clip.name} is no CLIP; joint training trains CLIPs alone.")
     model = _initial_model(clip, recipe)
     vision: Any = clip.model.config.vision_config
+    warn_if_cut(captions.texts, clip, stacklevel=2)
     captions = _without_failures(captions, recipe, read, state, progress)
     if validation is None:
         train, validation = captions.split(recipe.validation, recipe.seed)
@@ -133,7 +138,7 @@ def train_joint(
         validation=validation,
         model=model,
         args=trainer_arguments(recipe, data, checkpoints, state, progress),
-        data_collator=partial(collate, clip.tokenizer),
+        data_collator=partial(collate, clip.tokenizer, recipe.text_cleaning),
         train_dataset=data,
         eval_dataset=ClipDataset(validation.videos, load),
         optimizers=(joint_optimizer(model, recipe), None),
