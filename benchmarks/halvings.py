@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.generated import made_up_space
 from dits_adapter import DotProducts, Pairs, QueryBankAdapter, fit_query_bank, load_pairs, mean_shift, ranks
+from dits_adapter._user_files import map_array
 from dits_adapter.adapters import Adapter, GentleFit, gentle_linear
 from dits_adapter.cli import guarded
 from dits_adapter.errors import InputError
@@ -104,10 +105,7 @@ def read(path: Path) -> Pairs:
     """
     if path.suffix != ".npy":
         return load_pairs(path)
-    try:
-        vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: is no .npy file of numbers ({error}).") from None
+    vectors = map_array(path)
     if vectors.ndim != 3 or len(vectors) != 2:
         raise InputError(f"{path}: has shape {vectors.shape}; expected (2, n, d), videos first.")
     videos, texts = vectors.astype(np.float32)

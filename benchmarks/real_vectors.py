@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from benchmarks.datasets import DATASETS
 from benchmarks.generated import made_up_space
+from dits_adapter._user_files import map_array
 from dits_adapter.cli import guarded
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError, MissingExtraError
@@ -66,10 +67,7 @@ def coco(path: Path, fold: int) -> dict[str, Pairs]:
     Raises:
         InputError: the file is something else.
     """
-    try:
-        vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: is no .npy file of numbers ({error})") from None
+    vectors = map_array(path)
     if vectors.shape != (2, 500, 512):
         raise InputError(f"{path}: has shape {vectors.shape}; expected (2, 500, 512), pictures first")
     pictures, texts = vectors.astype(np.float32)

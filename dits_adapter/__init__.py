@@ -50,6 +50,7 @@ _PUBLIC = {
     "stores.rows": (
         "CollectionMetadata",
         "FailureRow",
+        "PointLayout",
         "SegmentRow",
         "StoredSegment",
         "VideoFile",
@@ -61,6 +62,7 @@ _PUBLIC = {
     "stores.open": ("open_store", "register_store"),
     "stores.ranking": ("exact_search",),
     "stores.report": ("IngestReport",),
+    "stores.qdrant.adopt": ("adopt_collection",),
     "stores.qdrant.aio": ("AsyncQdrantStore",),
     "stores.qdrant.aliases": ("rebuild", "switch"),
     "stores.qdrant.copy": ("copy_collection",),
@@ -170,6 +172,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.memory import MemoryStore as MemoryStore
     from dits_adapter.stores.open import open_store as open_store
     from dits_adapter.stores.open import register_store as register_store
+    from dits_adapter.stores.qdrant.adopt import adopt_collection as adopt_collection
     from dits_adapter.stores.qdrant.aio import AsyncQdrantStore as AsyncQdrantStore
     from dits_adapter.stores.qdrant.aliases import rebuild as rebuild
     from dits_adapter.stores.qdrant.aliases import switch as switch
@@ -186,6 +189,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.requests import VideoFilter as VideoFilter
     from dits_adapter.stores.rows import CollectionMetadata as CollectionMetadata
     from dits_adapter.stores.rows import FailureRow as FailureRow
+    from dits_adapter.stores.rows import PointLayout as PointLayout
     from dits_adapter.stores.rows import SegmentRow as SegmentRow
     from dits_adapter.stores.rows import StoredSegment as StoredSegment
     from dits_adapter.stores.rows import VideoFile as VideoFile

@@ -20,6 +20,7 @@ PACKAGES = {
     "ftfy": ("ftfy", "cleaning"),
     "grpc": ("qdrant-client", "qdrant"),
     "haystack": ("haystack-ai", "haystack"),
+    "httpx": ("qdrant-client", "qdrant"),
     "langchain_core": ("langchain-core", "langchain"),
     "llama_index": ("llama-index-core", "llama-index"),
     "matplotlib": ("matplotlib", "figures"),

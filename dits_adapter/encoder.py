@@ -455,6 +455,6 @@ def _plain(source: EncoderSource, device: str) -> Backend:
         stacklevel=5,  # _backend, from_pretrained and its decorator lie between
     )
     encoder = source.load(device)
-    space = EmbeddingSpace.of(encoder)
+    space = EmbeddingSpace.of(encoder, frames=None)
     identity = AffineAdapter(AffineConfig(width=space.width)).eval()
     return TorchBackend(Artifact(identity, space), source, device=device, encoder=encoder)

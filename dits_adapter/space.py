@@ -96,13 +96,16 @@ def _canaries(vectors: FloatArray) -> Canaries:
 class EmbeddingSpace(BaseModel):
     """Embedding space: the encoder, the pooling and the normalization behind a set of vectors.
 
+    Encoder, width and normalization decide whether a text and a video can be compared. Pooling and frames say how
+    a video became a vector: they have to be the same within one collection or cache, while queries search any.
+
     Attributes:
         encoder: hub id or folder name of the encoder, for people; not part of the identity.
         revision: hub revision of the encoder, likewise.
         weights_sha256: digest of all its weights (`Embedder.digest`).
         pooling: pooling of frame vectors to one video vector: `mean` of unit frame vectors, or by the `encoder`,
             which sees clips as a whole.
-        frames: frames sampled a segment.
+        frames: frames sampled a segment; None where it is not known, or of no matter, as for plain queries.
         normalization: `l2`: stored vectors have unit norm.
         width: dimension d.
         text_cleaning: cleaning of texts before they are tokenized. Vectors of videos do not depend on it: it is no
@@ -117,7 +120,7 @@ class EmbeddingSpace(BaseModel):
     revision: str | None = None
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     pooling: Literal["mean", "encoder"] = "mean"
-    frames: int = Field(default=12, ge=1)
+    frames: int | None = Field(default=12, ge=1)
     normalization: Literal["l2"] = "l2"
     width: int = Field(ge=1)
     text_cleaning: TextCleaning = Field(default="none", exclude_if=lambda cleaning: cleaning == "none")
@@ -125,7 +128,7 @@ class EmbeddingSpace(BaseModel):
     canary_images: Canaries
 
     @classmethod
-    def of(cls, encoder: Embedder, *, frames: int = 12) -> EmbeddingSpace:
+    def of(cls, encoder: Embedder, *, frames: int | None = 12) -> EmbeddingSpace:
         """Describe the space of a loaded encoder; embeds the canaries, which takes a few milliseconds."""
         embedded = encoder.embed([encoder.preprocess([image]) for image in canary_images()])
         pooled = embedded.pooled if embedded.frames is None else embedded.frames[:, 0]
@@ -149,10 +152,9 @@ class EmbeddingSpace(BaseModel):
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
+        frames = "any number of" if self.frames is None else self.frames
         cleaned = "" if self.text_cleaning == "none" else f", texts cleaned: {self.text_cleaning}"
-        return (
-            f"{self.encoder} [{self.fingerprint}; d={self.width}, {self.frames} frames, {self.pooling}{cleaned}]"
-        )
+        return f"{self.encoder} [{self.fingerprint}; d={self.width}, {frames} frames, {self.pooling}{cleaned}]"
 
     def differences(self, other: EmbeddingSpace, *, texts: bool = True) -> list[str]:
         """List in words the differences that keep vectors of two spaces from being compared; empty if none do.
@@ -167,7 +169,7 @@ class EmbeddingSpace(BaseModel):
         """
         differences = [
             f"{field} {getattr(self, field)!r} against {getattr(other, field)!r}"
-            for field in ("width", "pooling", "frames", "normalization")
+            for field in ("width", "normalization")
             if getattr(self, field) != getattr(other, field)
         ]
         if self.width != other.width:
@@ -194,29 +196,54 @@ class EmbeddingSpace(BaseModel):
             return []
         return [f"text_cleaning {self.text_cleaning!r} against {other.text_cleaning!r}"]
 
-    def require(self, other: EmbeddingSpace, *, mine: str, theirs: str, texts: bool = True) -> None:
+    def _differences_of_videos(self, other: EmbeddingSpace) -> list[str]:
+        """List in words what made the videos of two spaces vectors otherwise; unknown frames are no difference."""
+        return [
+            f"{field} {mine!r} against {theirs!r}"
+            for field in ("frames", "pooling")
+            if None not in (mine := getattr(self, field), theirs := getattr(other, field)) and mine != theirs
+        ]
+
+    def require(
+        self, other: EmbeddingSpace, *, mine: str, theirs: str, texts: bool = True, together: bool = False
+    ) -> None:
         """Refuse another space than this one.
+
+        Videos of other frames or another pooling are in the same space: queries find them, with a warning, since
+        an adapter is trained for one kind of them.
 
         Args:
             other: the space to compare with.
             mine: owner of this space, for the message ("the adapter demo-dits").
             theirs: owner of the other space ("the collection videos").
             texts: see `differences`.
+            together: the videos of both are to be kept together: other frames or another pooling are refused.
 
         Raises:
             SpaceMismatchError: naming both sides and every difference.
         """
         differences = self.differences(other, texts=texts)
-        if not differences:
-            return
-        if differences == self._differences_of_texts(other):
+        if differences and differences == self._differences_of_texts(other):
             remedy = "Embed the texts again, cleaned as the other ones; the vectors of videos can stay."
         else:
             remedy = (
                 "Vectors of the two cannot be compared. Use an adapter trained for that encoder, or embed "
                 "the videos again with the encoder of this one."
             )
-        raise SpaceMismatchError(
-            f"{mine} belongs to the embedding space {self}, {theirs} to {other}: {'; '.join(differences)}. "
-            + remedy
-        )
+        if differences:
+            raise SpaceMismatchError(
+                f"{mine} belongs to the embedding space {self}, {theirs} to {other}: {'; '.join(differences)}. "
+                + remedy
+            )
+        sampled = self._differences_of_videos(other)
+        if sampled and together:
+            raise SpaceMismatchError(
+                f"{mine} makes vectors of videos otherwise than {theirs}: {'; '.join(sampled)}. They are of one "
+                "embedding space, but are not kept together: ask for the same (--frames), or choose another place."
+            )
+        if sampled:
+            warnings.warn(
+                f"{mine} is for videos that were embedded otherwise than those of {theirs}: {'; '.join(sampled)}. "
+                "Texts find them, and an adapter may gain less than on those that it was trained for.",
+                stacklevel=3,
+            )

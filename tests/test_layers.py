@@ -85,6 +85,7 @@ COMMANDS = {
     "ingest": "{videos} --encoder demo-clip --store {out}",
     "rebuild": "{videos} --encoder demo-clip --store {out}",
     "switch": "another --store http://127.0.0.1:9",
+    "adopt": "--store {out} --encoder demo-clip",
     "search": "cat --adapter {adapter} --store {out}",
     "recall": "{texts} --adapter {adapter} --store {out}",
     "copy": "{out} {out}2",
@@ -101,9 +102,9 @@ COMMANDS = {
     "evaluate": "--similarity {vectors}",
 }
 NEEDED_BY = {
-    "torch": set(COMMANDS) - {"switch", "copy", "evaluate"},
+    "torch": set(COMMANDS) - {"switch", "adopt", "copy", "evaluate"},
     "video": {"ingest", "embed", "train-joint"},
-    "qdrant": {"ingest", "rebuild", "switch", "search", "recall", "copy", "serve"},
+    "qdrant": {"ingest", "rebuild", "switch", "adopt", "search", "recall", "copy", "serve"},
     "training": {"embed", "import", "train", "compare", "calibrate", "serve"},
 }
 """The commands that answer with an extra's pip line where its packages are missing."""

@@ -36,11 +36,29 @@ def test_another_encoder_of_the_same_width_is_named(spaces):
         assert part in message
 
 
-@pytest.mark.parametrize(("field", "value"), [("frames", 8), ("width", 16)])
-def test_each_field_counts(spaces, field, value):
-    changed = spaces[0].model_copy(update={field: value})
-    assert field in changed.differences(spaces[0])[0]
+def test_another_width_is_another_space(spaces):
+    changed = spaces[0].model_copy(update={"width": 16})
+    assert "width" in changed.differences(spaces[0])[0]
     assert changed.fingerprint != spaces[0].fingerprint
+
+
+@pytest.mark.parametrize(("field", "value"), [("frames", 8), ("pooling", "encoder")])
+def test_videos_embedded_otherwise_are_searched_with_a_warning_and_not_kept_together(spaces, field, value):
+    changed = spaces[0].model_copy(update={field: value})
+    assert changed.differences(spaces[0]) == []
+    assert changed.fingerprint != spaces[0].fingerprint
+    with pytest.warns(UserWarning, match=f"the adapter x is for videos .*collection y: {field} .*{value}"):
+        changed.require(spaces[0], mine="the adapter x", theirs="the collection y")
+    with pytest.raises(SpaceMismatchError, match=f"collection y: {field} .*{value}.*ask for the same"):
+        changed.require(spaces[0], mine="the encoder", theirs="the collection y", together=True)
+
+
+def test_unknown_frames_are_of_no_matter(spaces, recwarn):
+    unknown = spaces[0].model_copy(update={"frames": None})
+    for mine, theirs in ((unknown, spaces[0]), (spaces[0], unknown)):
+        mine.require(theirs, mine="x", theirs="y", together=True)
+    assert not recwarn
+    assert "any number of frames" in str(unknown)
 
 
 def test_half_precision_copy_passes_with_a_warning(spaces, tiny_clip, tmp_path):

@@ -8,9 +8,9 @@ from benchmarks.datasets.demo import DEMO
 from benchmarks.datasets.didemo import DIDEMO
 from benchmarks.datasets.lsmdc import LSMDC
 from benchmarks.datasets.msrvtt import MSRVTT
-from benchmarks.datasets.reading import AnnotationError
+from benchmarks.datasets.reading import UserFileError
 from benchmarks.datasets.vatex import VATEX
 
-__all__ = ["DATASETS", "AnnotationError", "Dataset", "Query", "RetrievalSplit", "find_videos"]
+__all__ = ["DATASETS", "Dataset", "Query", "RetrievalSplit", "UserFileError", "find_videos"]
 
 DATASETS = {dataset.name: dataset for dataset in (MSRVTT, LSMDC, DIDEMO, VATEX, CHARADES, DEMO)}

@@ -14,10 +14,10 @@ __all__ = ["CHARADES"]
 def _read(split: str, files: Mapping[str, Path]) -> Iterator[Query]:
     (path,) = files.values()
     if not split.endswith("-descriptions"):
-        for _, (text, video_id) in csv_rows(path, "script", "id"):
+        for _, (video_id, text) in csv_rows(path, "id", "script"):
             yield Query(text, video_id)
         return
-    for _, (texts, video_id) in csv_rows(path, "descriptions", "id"):
+    for _, (video_id, texts) in csv_rows(path, "id", "descriptions"):
         for text in filter(None, map(str.strip, texts.split(";"))):
             yield Query(text, video_id)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
-from dits_adapter._files import sha256
+from dits_adapter._files import file_identity, sha256
+from dits_adapter.data._ids import match_id, without_suffix
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.video._formats import VIDEO_SUFFIXES
 
@@ -129,15 +130,17 @@ class Dataset(_Frozen):
         Raises:
             InputError: no such split, or `root` is no folder.
             DITSError: files of the split are missing (the message says where to get them).
-            AnnotationError: a file is malformed.
+            UserFileError: a file is malformed.
         """
         if split not in self.splits:
             raise InputError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}")
         layout, paths = self._complete_layout(root, split)
         queries = list(self.read(split, paths))
-        ids = list(dict.fromkeys(query.video_id for query in queries))
-        column = {video_id: index for index, video_id in enumerate(ids)}
-        paths_by_id = find_videos(videos or root, ids)
+        names = dict.fromkeys(query.video_id for query in queries)
+        paths_by_id = find_videos(videos or root, {*names, *filter(None, map(without_suffix, names))})
+        id_of = _one_id_each(names, paths_by_id)
+        ids = list(dict.fromkeys(id_of.values()))
+        place = {video_id: index for index, video_id in enumerate(ids)}
         deviations = [
             f"{name} is another file than the published one (sha256 {digest[:12]}… instead of {known[:12]}…)"
             for name, path in paths.items()
@@ -149,7 +152,7 @@ class Dataset(_Frozen):
         return RetrievalSplit(
             name=f"{self.name} {split}",
             texts=tuple(query.text for query in queries),
-            labels=np.array([column[query.video_id] for query in queries], dtype=np.int64),
+            labels=np.array([place[id_of[query.video_id]] for query in queries], dtype=np.int64),
             video_ids=tuple(ids),
             paths=tuple(paths_by_id.get(video_id) for video_id in ids),
             deviations=tuple(deviations),
@@ -255,12 +258,23 @@ def find_videos(folder: Path, video_ids: Collection[str]) -> dict[str, Path]:
             if not dot or stem not in known or (suffix and f".{suffix.lower()}" not in VIDEO_SUFFIXES):
                 continue
             path = Path(parent, name)
-            if stem in paths:
+            if stem in paths and file_identity(paths[stem]) != file_identity(path):
                 raise DITSError(
                     f"video {stem} is there twice, {paths[stem]} and {path}; give one folder of videos"
                 )
-            paths[stem] = path
+            paths.setdefault(stem, path)
     return paths
+
+
+def _one_id_each(names: Iterable[str], paths: Mapping[str, Path]) -> dict[str, str]:
+    """Return the id of each name: that of its file, however the name or the file's other names are written."""
+    ids: dict[str, str] = {}
+    of_file: dict[tuple[int, int], str] = {}
+    for name in names:
+        video_id = match_id(name, paths) or name
+        file = file_identity(paths[video_id]) if video_id in paths else None
+        ids[name] = video_id if file is None else of_file.setdefault(file, video_id)
+    return ids
 
 
 def _locate(root: Path, name: str) -> Path | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
-from benchmarks.datasets.reading import AnnotationError, csv_rows, json_records, lines, read_json
+from benchmarks.datasets.reading import UserFileError, csv_rows, entries, json_records, read_json
 
 __all__ = ["DIDEMO"]
 
@@ -14,25 +14,28 @@ __all__ = ["DIDEMO"]
 def _read(split: str, files: Mapping[str, Path]) -> Iterator[Query]:
     labels = files.get(f"didemo_{split}_label.csv")
     if labels is not None:
-        for _, (text, path) in csv_rows(labels, "text", "video_path"):
+        for _, (path, text) in csv_rows(labels, "video_path", "text"):
             yield Query(text, _video_id(path.rpartition("/")[2]))
         return
     listing, annotation = files[f"{split}_list.txt"], files[f"{split}_data.json"]
-    listed = {name.strip(): number for number, name in lines(listing)}
     descriptions: dict[str, list[str]] = {}
     for video, description in json_records(annotation, read_json(annotation), video=str, description=str):
-        if video in listed:
-            descriptions.setdefault(video, []).append(description)
-    for video, number in listed.items():
-        if video not in descriptions:
-            raise AnnotationError(listing, number, f"{video} has no description in {annotation.name}")
+        descriptions.setdefault(video, []).append(description)
+    without = {_video_id(video): video for video in descriptions}
+    listed = set()
+    for number, name in entries(listing):
+        video = name if name in descriptions else without.get(_video_id(name))
+        if video is None:
+            raise UserFileError(listing, number, f"{name} has no description in {annotation.name}")
+        listed.add(video)
     for video, parts in descriptions.items():
-        yield Query(" ".join(parts), _video_id(video))
+        if video in listed:
+            yield Query(" ".join(parts), _video_id(video))
 
 
 def _video_id(file_name: str) -> str:
     """Drop the suffix: people keep the videos as they came, or all as .mp4."""
-    return file_name.rpartition(".")[0]
+    return file_name.rpartition(".")[0] or file_name
 
 
 def _layouts(split: str, listed: int, labeled: int) -> tuple[Layout, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
-from benchmarks.datasets.reading import AnnotationError, lines
+from benchmarks.datasets.reading import UserFileError, lines
 
 __all__ = ["LSMDC", "SKIPPED_CLIP"]
 
@@ -21,12 +21,12 @@ def _read(split: str, files: Mapping[str, Path]) -> Iterator[Query]:
         fields = line.split("\t")
         if len(fields) != len(_COLUMNS):
             reason = f"{len(fields)} tab-separated fields where there should be 6: {', '.join(_COLUMNS)}"
-            raise AnnotationError(path, number, reason)
+            raise UserFileError(path, number, reason)
         clip_id, sentence = fields[0].strip(), fields[-1].strip()
         if clip_id.startswith('"'):  # a copy re-saved by a program that quotes whole lines
             clip_id, sentence = clip_id[1:], sentence.removesuffix('"').replace('""', '"')
         if not clip_id or not sentence:
-            raise AnnotationError(path, number, "clip id or sentence is empty")
+            raise UserFileError(path, number, "clip id or sentence is empty")
         if split != "test-999" or clip_id != SKIPPED_CLIP:
             yield Query(sentence, clip_id)
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
-from benchmarks.datasets.reading import AnnotationError, csv_rows, json_records, read_json
+from benchmarks.datasets.reading import UserFileError, csv_rows, json_records, read_json
+from dits_adapter.data._ids import did_you_mean, match_id
 
 __all__ = ["MSRVTT"]
 
@@ -30,14 +31,21 @@ def _read(split: str, files: Mapping[str, Path]) -> Iterator[Query]:
         captions, train_ids = {query.text for query in training}, {query.video_id for query in training}
         test = list(_test_pairs(files))
         urls = dict(_records(files, "videos", "video_id", "url"))
-        for video_id in {*train_ids, *(query.video_id for query in test)} - urls.keys():
-            raise AnnotationError(files[_TEST], None, f"{video_id} has no url in the annotation")
-        sources = {urls[video_id] for video_id in train_ids}
-        yield from (query for query in test if query.text not in captions and urls[query.video_id] not in sources)
+        ids = {name: match_id(name, urls) for name in (*train_ids, *(query.video_id for query in test))}
+        for name, video_id in ids.items():
+            if video_id is None:
+                raise UserFileError(
+                    files[_TEST], None, f"{name} has no url in the annotation{did_you_mean(name, urls)}"
+                )
+        url_of = {name: urls[str(video_id)] for name, video_id in ids.items()}
+        sources = {url_of[name] for name in train_ids}
+        yield from (
+            query for query in test if query.text not in captions and url_of[query.video_id] not in sources
+        )
 
 
 def _test_pairs(files: Mapping[str, Path]) -> Iterator[Query]:
-    for _, (text, video_id) in csv_rows(files[_TEST], "sentence", "video_id"):
+    for _, (video_id, text) in csv_rows(files[_TEST], "video_id", "sentence"):
         yield Query(text, video_id)
 
 
@@ -45,9 +53,11 @@ def _training_pairs(files: Mapping[str, Path], listing: str) -> Iterator[Query]:
     captions: dict[str, list[str]] = {}
     for video_id, caption in _records(files, "sentences", "video_id", "caption"):
         captions.setdefault(video_id, []).append(caption)
-    for line, (video_id,) in csv_rows(files[listing], "video_id"):
-        if video_id not in captions:
-            raise AnnotationError(files[listing], line, f"{video_id} has no caption in the annotation")
+    for line, (name,) in csv_rows(files[listing], "video_id"):
+        video_id = match_id(name, captions)
+        if video_id is None:
+            reason = f"{name} has no caption in the annotation{did_you_mean(name, captions)}"
+            raise UserFileError(files[listing], line, reason)
         for caption in captions[video_id]:
             yield Query(caption, video_id)
 
@@ -59,7 +69,7 @@ def _records(files: Mapping[str, Path], table: str, *fields: str) -> Iterator[li
             continue
         annotation = read_json(path)
         if not isinstance(annotation, dict) or table not in annotation:
-            raise AnnotationError(path, None, f"no {table!r} in it, as MSR-VTT's annotation has")
+            raise UserFileError(path, None, f"no {table!r} in it, as MSR-VTT's annotation has")
         yield from json_records(path, annotation[table], **dict.fromkeys(fields, str))
 
 

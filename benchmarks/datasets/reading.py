@@ -1,94 +1,74 @@
-"""Annotation files, read strictly: an error names the file, the line and the fault."""
+"""Annotation files, read strictly: an error names the file, the line and the fault.
+
+Text in any encoding and with any line ends is read by `dits_adapter._user_files`; here are tables, and records of
+JSON. Of each row or record the first field asked for is the id of a video, without blanks around it.
+"""
 
 from __future__ import annotations
 
 import csv
-import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dits_adapter.errors import DITSError
+from dits_adapter._user_files import LONGEST_LINE, UserFileError, entries, numbered_lines, read_json
 
-__all__ = ["AnnotationError", "csv_rows", "json_records", "lines", "read_json"]
+__all__ = ["UserFileError", "csv_rows", "entries", "json_records", "lines", "read_json"]
 
-
-class AnnotationError(DITSError):
-    """Annotation file that is not as its format says.
-
-    Attributes:
-        path: the file.
-        line: line of the fault, counted from 1; None where lines mean nothing.
-        reason: one clause saying what is wrong.
-    """
-
-    def __init__(self, path: Path, line: int | None, reason: str) -> None:
-        self.path, self.line, self.reason = path, line, reason
-        super().__init__(f"{path}{'' if line is None else f', line {line}'}: {reason}")
+_DELIMITERS = (",", ";", "\t")
+"""Delimiters of tables: that of the standard, of spreadsheets where the comma is decimal, and of text exports."""
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number, line without its end) of a UTF-8 file, blank lines left out.
+    """Yield (line number, line without its end) of a text file, blank lines left out.
 
     Raises:
-        AnnotationError: a line is not UTF-8.
+        UserFileError: the file is no text.
     """
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise AnnotationError(path, number, f"not UTF-8 text ({error.reason})") from None
-            if line.strip():
-                yield number, line
+    return ((number, line) for number, line in numbered_lines(path) if line.strip())
 
 
-def csv_rows(path: Path, *columns: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (number of its last line, the named columns) of each row of a comma-separated file with a header.
+def csv_rows(path: Path, id: str, *columns: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (number of its last line, the named columns) of each row of a table with a header.
+
+    Blank rows are left out. The delimiter is the one that makes the named columns of the header.
 
     Raises:
-        AnnotationError: a column is missing from the header, a row has more or fewer fields than the header,
-            a field asked for is empty, or the file is not UTF-8 CSV.
+        UserFileError: a column is missing from the header, a row has more or fewer fields than the header,
+            a field asked for is empty, or the file is no text or no CSV.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, strict=True)
-        try:
-            header = next(rows, [])
-            for column in columns:
-                if column not in header:
-                    raise AnnotationError(path, 1, f"no column {column!r} among {', '.join(header) or 'none'}")
-            positions = [header.index(column) for column in columns]
-            for row in rows:
-                if len(row) != len(header):
-                    reason = f"{len(row)} fields where the header has {len(header)}"
-                    raise AnnotationError(path, rows.line_num, reason)
-                for column, index in zip(columns, positions, strict=True):
-                    if not row[index].strip():
-                        raise AnnotationError(path, rows.line_num, f"{column!r} is empty")
-                yield rows.line_num, [row[index] for index in positions]
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise AnnotationError(path, rows.line_num + 1, f"not a readable CSV row ({error})") from None
-
-
-def read_json(path: Path) -> Any:
-    """Parse a JSON file, or the only .json inside a .zip.
-
-    Raises:
-        AnnotationError: broken JSON, a broken archive, or one with no or several .json files.
-    """
+    wanted = (id, *columns)
+    first, head = next(lines(path), (1, ""))
     try:
-        if path.suffix != ".zip":
-            return json.loads(path.read_bytes())
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".json")]
-            if len(names) != 1:
-                raise AnnotationError(path, None, f"expected one .json in the archive, found {len(names)}")
-            return json.loads(archive.read(names[0]))
-    except json.JSONDecodeError as error:
-        raise AnnotationError(path, error.lineno, f"not JSON ({error.msg})") from None
-    except (zipfile.BadZipFile, UnicodeDecodeError) as error:
-        raise AnnotationError(path, None, f"damaged ({error})") from None
+        headers = {mark: _split(head, mark) for mark in _DELIMITERS}
+    except csv.Error as error:
+        raise UserFileError(path, first, f"not a readable CSV row ({error})") from None
+    mark = max(_DELIMITERS, key=lambda mark: (set(wanted) <= {*headers[mark]}, len(headers[mark])))
+    header = headers[mark]
+    for column in wanted:
+        if column not in header:
+            kind = "JSON, where a table is expected: " if head.lstrip()[:1] in ("{", "[") else ""
+            reason = f"{kind}no column {column!r} among {', '.join(header) or 'none'}"
+            raise UserFileError(path, first, f"{reason:.300}")
+    positions = [header.index(column) for column in wanted]
+    rows = csv.reader((f"{line}\n" for _, line in numbered_lines(path)), delimiter=mark, strict=True)
+    try:
+        for row in rows:
+            if rows.line_num <= first or not any(map(str.strip, row)):
+                continue
+            if len(row) != len(header):
+                raise UserFileError(path, rows.line_num, f"{len(row)} fields where the header has {len(header)}")
+            for column, index in zip(wanted, positions, strict=True):
+                if not row[index].strip():
+                    raise UserFileError(path, rows.line_num, f"{column!r} is empty")
+            name, *values = (row[index] for index in positions)
+            yield rows.line_num, [name.strip(), *values]
+    except csv.Error as error:
+        raise UserFileError(path, rows.line_num + 1, f"not a readable CSV row ({error})") from None
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    return [field.strip() for field in next(csv.reader([line], delimiter=delimiter, strict=True), [])]
 
 
 def json_records(path: Path, records: Any, **fields: type) -> Iterator[list[Any]]:
@@ -97,18 +77,29 @@ def json_records(path: Path, records: Any, **fields: type) -> Iterator[list[Any]
     Strings, and strings in lists, must hold text. A record's position counts from 0.
 
     Raises:
-        AnnotationError: not a list, a field is missing, of another type, or empty.
+        UserFileError: not a list, a field is missing, of another type, empty, or too long.
     """
     if not isinstance(records, list):
-        raise AnnotationError(path, None, f"expected a list of records, found {type(records).__name__}")
+        raise UserFileError(path, None, f"expected a list of records, found {type(records).__name__}")
     for position, record in enumerate(records):
         values = []
         for name, kind in fields.items():
             value = record.get(name) if isinstance(record, dict) else None
             texts = value if isinstance(value, list) else [value]
-            if not isinstance(value, kind) or not all(isinstance(text, str) and text.strip() for text in texts):
-                raise AnnotationError(
-                    path, None, f"record {position} needs {name!r}, {kind.__name__} of text, found {value!r:.60}"
+            if not isinstance(value, kind) or not all(map(_is_text, texts)):
+                found = f"{value!r:.60}"
+                raise UserFileError(
+                    path,
+                    None,
+                    f"record {position} needs {name!r}, {kind.__name__} of text of at most {LONGEST_LINE:,} "
+                    f"characters, found {found}",
                 )
             values.append(value)
-        yield values
+        yield [values[0].strip(), *values[1:]]
+
+
+def _is_text(value: Any) -> bool:
+    """Tell whether a value is a string that an encoder takes: no blank one, and no half of a character in it."""
+    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_LINE:
+        return False
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)

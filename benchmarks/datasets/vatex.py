@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
-from benchmarks.datasets.reading import AnnotationError, json_records, lines, read_json
+from benchmarks.datasets.reading import UserFileError, entries, json_records, read_json
+from dits_adapter.data._ids import did_you_mean, match_id
 
 __all__ = ["VATEX"]
 
@@ -19,10 +20,11 @@ def _read(split: str, files: Mapping[str, Path]) -> Iterator[Query]:
     (path,) = (path for name, path in files.items() if name.endswith(".json"))
     fields = {"video_id": str, "desc": list} if path.name == _GRAM else {"videoID": str, "enCap": list}
     captions: dict[str, list[str]] = dict(json_records(path, read_json(path), **fields))
-    for number, line in lines(listing):
-        video_id = line.strip()
-        if video_id not in captions:
-            raise AnnotationError(listing, number, f"{video_id} has no captions in {path.name}")
+    for number, name in entries(listing):
+        video_id = match_id(name, captions)
+        if video_id is None:
+            reason = f"{name} has no captions in {path.name}{did_you_mean(name, captions)}"
+            raise UserFileError(listing, number, reason)
         for caption in captions[video_id]:
             yield Query(caption, video_id)
 

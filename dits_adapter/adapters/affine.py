@@ -11,11 +11,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from dits_adapter.adapters.base import Adapter, Initializer
 from dits_adapter.adapters.registry import AdapterEntry, register_entry
+from dits_adapter.sampler._limits import Width
 
 __all__ = ["AffineAdapter", "AffineConfig", "mean_shift", "procrustes", "ridge"]
 
@@ -35,7 +36,7 @@ class AffineConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(ge=1)
+    width: Width
     method: Literal["identity", "mean-shift", "procrustes", "ridge", "contrastive-linear", "gentle-linear"] = (
         "identity"
     )

@@ -16,6 +16,7 @@ from dits_adapter._wording import validated
 from dits_adapter.adapters.base import Adapter, Family
 from dits_adapter.adapters.registry import AdapterEntry, adapter_class, register_entry
 from dits_adapter.errors import InputError
+from dits_adapter.sampler._limits import Width
 from dits_adapter.vectors import FloatArray, check_directions, check_vectors, unit
 
 __all__ = [
@@ -30,6 +31,9 @@ __all__ = [
 
 LEAST_QUERIES = 10
 """Fewest distinct queries that a bank is made of."""
+
+_MOST_QUERIES = 2**22
+"""Most queries in a bank: 8 GiB at d = 512."""
 
 _SHARPNESS = 1.1
 """Sharpness τ times the spread of the bank's cosines, which makes τ free of an encoder's scale."""
@@ -67,8 +71,8 @@ class QueryBankConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(ge=1)
-    size: int = Field(ge=1)
+    width: Width
+    size: int = Field(ge=1, le=_MOST_QUERIES)
     weight: float = Field(default=0.5, ge=0, lt=1)
     sharpness: float = Field(gt=0, allow_inf_nan=False)
     inner: BankedAdapter | None = None

@@ -19,6 +19,7 @@ from dits_adapter.adapters.base import Adapter, Initializer
 from dits_adapter.adapters.registry import AdapterEntry, register_adapter, register_entry
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import AlignmentNetwork, NoiseSchedule
+from dits_adapter.sampler._limits import Depth, MlpRatio, Timesteps, Width
 from dits_adapter.sampler.network import Condition
 
 __all__ = ["DiffusionAdapter", "DiffusionConfig", "FixedPriorAdapter", "FixedPriorConfig"]
@@ -37,7 +38,7 @@ class FixedPriorConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(ge=1)
+    width: Width
     variance: float = Field(default=0.1, ge=0)
     input: Literal["unit", "raw"] = "raw"
     seed: int = Field(default=24, ge=0)
@@ -94,13 +95,13 @@ class DiffusionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(ge=1)
-    depth: int = Field(default=4, ge=0)
-    mlp_ratio: float = Field(default=4.0, gt=0)
+    width: Width
+    depth: Depth = 4
+    mlp_ratio: MlpRatio = 4.0
     condition: Condition = "text"
     direction: Literal["v-t", "t-v"] = "v-t"
     objective: Literal["l2", "l1"] = "l2"
-    timesteps: int = Field(default=10, ge=1)
+    timesteps: Timesteps = 10
     beta_start: float = Field(default=0.1, gt=0, lt=1)
     beta_end: float = Field(default=0.6, gt=0, lt=1)
     seed: int = Field(default=24, ge=0)

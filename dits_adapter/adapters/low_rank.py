@@ -6,11 +6,12 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from dits_adapter.adapters.base import Adapter
 from dits_adapter.adapters.registry import AdapterEntry, register_entry
+from dits_adapter.sampler._limits import Width
 
 __all__ = ["LowRankAdapter", "LowRankConfig"]
 
@@ -25,8 +26,8 @@ class LowRankConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(ge=1)
-    rank: int = Field(default=32, ge=1)
+    width: Width
+    rank: Width = 32
 
 
 class LowRankAdapter(Adapter):

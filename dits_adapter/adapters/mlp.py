@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dits_adapter.adapters.base import Adapter, Initializer
 from dits_adapter.adapters.registry import register_adapter
+from dits_adapter.sampler._limits import Depth, MlpRatio, Width
 from dits_adapter.sampler.network import Mlp, Start, affine_start, layer_norm
 
 __all__ = ["MLPAdapter", "MLPConfig"]
@@ -27,9 +28,9 @@ class MLPConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(ge=1)
-    depth: int = Field(default=4, ge=1)
-    mlp_ratio: float = Field(default=4.0, gt=0)
+    width: Width
+    depth: Depth = Field(default=4, ge=1)
+    mlp_ratio: MlpRatio = 4.0
     start: Start = "text"
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dits_adapter._user_files import UserFileError, read_json
 from dits_adapter._wording import validated
 from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.evaluation.calibration import Calibration
@@ -67,21 +68,12 @@ class ArtifactConfig(BaseModel):
         content = json.dumps(self.model_dump(mode="json", exclude={"checksum"}), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def require_intact(self, folder: Path) -> None:
-        """Refuse a config that was changed after it was saved.
-
-        Raises:
-            ArtifactError: the checksum is not that of the fields.
-        """
-        if self.checksum != self.expected_checksum():
-            raise ArtifactError(f"{folder / CONFIG}: was changed or damaged after it was saved.")
-
 
 def read_config(folder: Path) -> ArtifactConfig:
     """Read an artifact's config without its weights.
 
     Raises:
-        ArtifactError: no artifact, a pickled one, an unknown version, or an invalid config.
+        ArtifactError: no artifact, a pickled one, an unknown version, or an invalid or changed config.
     """
     if not (folder / WEIGHTS).is_file():
         pickled = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"})
@@ -91,11 +83,11 @@ def read_config(folder: Path) -> ArtifactConfig:
             )
         raise ArtifactError(f"{folder}: holds no {WEIGHTS}; this is not a saved adapter.")
     try:
-        raw = json.loads((folder / CONFIG).read_text("utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{folder}: holds no {CONFIG}; this is not a saved adapter.") from None
-    except ValueError as error:
-        raise ArtifactError(f"{folder / CONFIG}: is not valid JSON ({error}).") from None
+        raw = read_json(folder / CONFIG)
+    except UserFileError as error:
+        if not (folder / CONFIG).exists():
+            raise ArtifactError(f"{folder}: holds no {CONFIG}; this is not a saved adapter.") from None
+        raise ArtifactError(str(error)) from None
     if not isinstance(raw, dict) or raw.get("format") != "dits_adapter":
         raise ArtifactError(f"{folder / CONFIG}: is not the config of an adapter (no format: dits_adapter).")
     if raw.get("format_version") != FORMAT_VERSION:
@@ -104,6 +96,9 @@ def read_config(folder: Path) -> ArtifactConfig:
             f"{FORMAT_VERSION}. Upgrade with: pip install -U dits-adapter"
         )
     try:
-        return validated(ArtifactConfig, raw)
+        config = validated(ArtifactConfig, raw)
     except InputError as error:
         raise ArtifactError(f"{folder / CONFIG}: is invalid; {error}") from None
+    if config.checksum != config.expected_checksum():
+        raise ArtifactError(f"{folder / CONFIG}: was changed or damaged after it was saved.")
+    return config

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from os import PathLike, fspath
 from pathlib import Path
 
 from dits_adapter._hub import bundled, download, download_file, resolve
+from dits_adapter._user_files import read_json
 from dits_adapter.artifact._config import CONFIG, ENCODER, ONNX, WEIGHTS
-from dits_adapter.errors import ArtifactError
+from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.space import EmbeddingSpace
 
 __all__ = [
@@ -38,8 +38,8 @@ def require_free(target: Path) -> None:
 def is_artifact(folder: Path) -> bool:
     """Tell whether a local folder holds an artifact (and not an encoder, for example)."""
     try:
-        return bool(json.loads((folder / CONFIG).read_text("utf-8")).get("format") == "dits_adapter")
-    except (OSError, ValueError, AttributeError):
+        return bool(read_json(folder / CONFIG).get("format") == "dits_adapter")
+    except (InputError, AttributeError):
         return False
 
 

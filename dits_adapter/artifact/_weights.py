@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-__all__ = ["load_weights", "save_weights"]
+__all__ = ["load_weights", "require_tensors", "save_weights"]
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
@@ -31,7 +31,24 @@ def load_weights(path: Path, module: nn.Module) -> None:
     """Copy a weight file into a module.
 
     Raises:
-        ArtifactError: the file is damaged, or its tensors are not those of the module, in name and shape.
+        ArtifactError: as `require_tensors`.
+    """
+    from safetensors import safe_open
+
+    require_tensors(path, module)
+    with safe_open(path, "pt") as file:
+        module.load_state_dict({name: file.get_tensor(name) for name in module.state_dict()})
+
+
+def require_tensors(path: Path, module: nn.Module) -> None:
+    """Refuse a weight file whose tensors are not those of a module; only its header is read.
+
+    Args:
+        path: the file.
+        module: the module, with memory for its tensors or without (`torch.device("meta")`).
+
+    Raises:
+        ArtifactError: the file is damaged, or its tensors are others in name or shape.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -48,6 +65,5 @@ def load_weights(path: Path, module: nn.Module) -> None:
                     raise ArtifactError(
                         f"{path}: {name} has shape {shapes[name]}, the config says {tuple(tensor.shape)}."
                     )
-            module.load_state_dict({name: file.get_tensor(name) for name in expected})
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{path}: is no intact safetensors file ({error}).") from None

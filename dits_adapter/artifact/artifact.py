@@ -9,6 +9,7 @@ Configs are read without torch: torch and safetensors are imported where weights
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -19,12 +20,14 @@ from dits_adapter._wording import validated
 from dits_adapter.artifact._card import model_card
 from dits_adapter.artifact._config import CONFIG, ENCODER, WEIGHTS, XPOOL, ArtifactConfig, read_config
 from dits_adapter.artifact._find import BUNDLED_FILES, find_artifact, require_free
-from dits_adapter.artifact._weights import load_weights, save_weights
+from dits_adapter.artifact._weights import load_weights, require_tensors, save_weights
 from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.space import EmbeddingSpace
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from dits_adapter.adapters.base import Adapter
     from dits_adapter.xpool import XPool
 
@@ -109,16 +112,17 @@ class Artifact:
         config = read_config(folder)
         try:
             kind: Any = adapter_class(config.adapter)
-            adapter: Adapter = kind(validated(kind.Config, config.config, at="config."))
+            definition = validated(kind.Config, config.config, at="config.")
+            _require_claimed(folder / WEIGHTS, lambda: kind(definition))
+            require_sha256(folder / WEIGHTS, config.weights_sha256)
+            adapter: Adapter = kind(definition)
         except InputError as error:
-            raise ArtifactError(f"{folder / CONFIG}: {error}") from None
+            raise ArtifactError(f"{folder / CONFIG}: the adapter's config is invalid; {error}") from None
         if adapter.width != config.space.width:
             raise ArtifactError(
                 f"{folder}: the adapter has width {adapter.width}, but its space has {config.space.width}."
             )
         load_weights(folder / WEIGHTS, adapter)
-        require_sha256(folder / WEIGHTS, config.weights_sha256)
-        config.require_intact(folder)
         artifact = cls(adapter.eval(), config.space, config.training, config.metrics, config.calibration)
         if config.kind == "joint":
             _check_bundle(folder, config)
@@ -127,6 +131,20 @@ class Artifact:
                 artifact.xpool = XPool(config.space.width).eval()
                 load_weights(folder / XPOOL, artifact.xpool)
         return artifact
+
+
+def _require_claimed(weights: Path, build: Callable[[], nn.Module]) -> None:
+    """Refuse a config that claims other tensors than there are, before memory is taken for them."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            claimed = build()
+    except (ArtifactError, InputError):
+        raise
+    except Exception:  # an adapter of somebody else that computes with its initial values, which "meta" lacks
+        return
+    require_tensors(weights, claimed)
 
 
 def _bundle(folder: Path) -> list[str]:

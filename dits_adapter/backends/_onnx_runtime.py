@@ -86,7 +86,6 @@ class OnnxBackend:
 
     def __init__(self, folder: Path) -> None:
         artifact = read_config(folder)
-        artifact.require_intact(folder)
         self.space = artifact.space
         require_cleaning(self.space.text_cleaning)
         self.calibration = artifact.calibration

@@ -9,6 +9,7 @@ from typing import Any
 
 from dits_adapter import __version__
 from dits_adapter._extras import name_missing_extra, require_modules
+from dits_adapter.cli._adopt import add_adopt
 from dits_adapter.cli._bank import add_bank
 from dits_adapter.cli._calibrate import add_calibrate
 from dits_adapter.cli._compare import add_compare
@@ -35,6 +36,7 @@ _COMMANDS = (
     add_ingest,
     add_rebuild,
     add_switch,
+    add_adopt,
     add_search,
     add_recall,
     add_copy,

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dits_adapter._user_files import entries, map_array
 from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_text_cleaning
@@ -17,6 +15,7 @@ from dits_adapter.errors import InputError
 from dits_adapter.vectors import check_directions, check_vectors
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["add_bank"]
@@ -62,12 +61,9 @@ def _bank(args: argparse.Namespace) -> int:
 
     check_bank_options(args.size, args.weight)
     require_free(args.out.absolute())
-    queries = (
-        _vectors(args.queries) if args.queries.suffix == ".npy" else [text for _, text in entries(args.queries)]
-    )
+    queries = _vectors(args.queries) if args.queries.suffix == ".npy" else _lines(args.queries)
     if isinstance(queries, list):
         check_queries(queries)
-        queries = list(dict.fromkeys(queries))
     if len(queries) < LEAST_QUERIES:
         raise InputError(
             f"{args.queries}: holds {len(queries)} distinct queries; a bank needs at least {LEAST_QUERIES}, and "
@@ -106,6 +102,15 @@ def _bank(args: argparse.Namespace) -> int:
     )
     show(f"written to {made.save(args.out)}")
     return 0
+
+
+def _lines(path: Path) -> list[str]:
+    """Read the distinct lines of a text file, without blank ones.
+
+    Raises:
+        InputError: it cannot be read, or is no list of texts.
+    """
+    return list(dict.fromkeys(line for _, line in entries(path)))
 
 
 def _vectors(path: Path) -> NDArray[np.floating]:

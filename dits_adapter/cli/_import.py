@@ -42,9 +42,8 @@ def add_import(commands: Any) -> None:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from dits_adapter.data.import_vectors import VectorFiles, import_vectors
+    from dits_adapter.data.import_vectors import VectorFiles, check_files, import_vectors
 
-    encoder = video_encoder(args)
     files = VectorFiles(
         texts=args.texts,
         videos=args.videos,
@@ -53,6 +52,8 @@ def _import(args: argparse.Namespace) -> int:
         ids=args.ids,
         captions=args.captions,
     )
+    check_files(files)
+    encoder = video_encoder(args)
     report = import_vectors(files, args.out, encoder.encoder, frames_sampled=encoder.frames)
     print(report)
     return 0

@@ -122,8 +122,9 @@ def ingest_options(args: argparse.Namespace) -> IngestOptions:
 def _ingest(args: argparse.Namespace) -> int:
     from dits_adapter.stores.ingest import ingest
 
+    options = ingest_options(args)  # refused before a model is loaded
     encoder = video_encoder(args, decode_limits(args))
     with chosen_store(args) as store:
-        report = ingest(store, args.paths, encoder, ingest_options(args))
+        report = ingest(store, args.paths, encoder, options)
     print(report)
     return 3 if report.failed else 0

@@ -51,12 +51,21 @@ def add_store(command: Any, default: str | None = "video-index") -> None:
         "--collection", default="videos", metavar="NAME", help="in the store, or an alias (default: %(default)s)"
     )
     command.add_argument("--tenant", metavar="NAME", help="whose videos, in a collection that keeps tenants apart")
+    command.add_argument(
+        "--patience",
+        type=float,
+        metavar="S",
+        help="seconds for which a request to a server that is away, overloaded or silent is repeated "
+        "(default: 120; 3 for a search)",
+    )
 
 
 def add_vectors(command: Any, encoder: str) -> None:
     """Add the options that choose the vectors of a collection; `encoder` says whose they are, for the help."""
     command.add_argument(
-        "--vector", metavar="NAME", help='the pooled vector in Qdrant; "" is the unnamed one (default: video)'
+        "--vector",
+        metavar="NAME",
+        help='the pooled vector in a Qdrant collection that was not adopted; "" is the unnamed one',
     )
     command.add_argument(
         "--trust-foreign",
@@ -91,11 +100,14 @@ def chosen_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) 
         space: the embedding space of the queries.
     """
     from dits_adapter.stores.open import open_store
+    from dits_adapter.stores.rows import PointLayout
 
+    vector = getattr(args, "vector", None)
     options = {
         "space": space,
         "tenant": args.tenant,
-        "vector": getattr(args, "vector", None),
+        "patience": args.patience,
+        "layout": None if vector is None else PointLayout(vector=vector),
         "trust_foreign": getattr(args, "trust_foreign", False) or None,
     }
     chosen = {name: value for name, value in options.items() if value is not None}

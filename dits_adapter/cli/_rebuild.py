@@ -29,10 +29,11 @@ def add_rebuild(commands: Any) -> None:
 def _rebuild(args: argparse.Namespace) -> int:
     from dits_adapter.stores.qdrant.aliases import rebuild
 
+    options = ingest_options(args)  # refused before a model is loaded
     encoder = video_encoder(args, decode_limits(args))
     with qdrant_store(args) as store:
         old = store.resolve()
-        report, new = rebuild(store, args.paths, encoder, ingest_options(args), drop_old=args.drop_old)
+        report, new = rebuild(store, args.paths, encoder, options, drop_old=args.drop_old)
     show(report)
     show(f"{args.collection} is now {new}" + (f"; it was {old}" if old else ""))
     return 3 if report.failed else 0

@@ -9,6 +9,7 @@ from typing import Any
 from dits_adapter._user_files import entries
 from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_query, add_store, qdrant_store
+from dits_adapter.errors import InputError
 
 __all__ = ["add_recall"]
 
@@ -36,7 +37,9 @@ def _recall(args: argparse.Namespace) -> int:
     from dits_adapter.evaluation._tables import markdown_table
     from dits_adapter.stores.qdrant.recall import measure_recall
 
-    texts = [text for _, text in entries(args.queries)]
+    texts = [line for _, line in entries(args.queries)]
+    if not texts:
+        raise InputError(f"{args.queries}: holds no texts; one a line is expected.")
     check_queries(texts)
     encoder = DITSQueryEncoder.from_pretrained(args.adapter, text_cleaning=args.text_cleaning)
     head = ["search", f"recall@{args.limit}", "p50 ms", "p99 ms"]

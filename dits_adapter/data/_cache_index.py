@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dits_adapter._user_files import UserFileError, read_json
 from dits_adapter._wording import validated
+from dits_adapter.data._ids import MOST_ID_BYTES
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 
@@ -34,6 +35,8 @@ _FORMAT_VERSION = 1
 
 INDEX = "index.json"
 """Name of the index in a cache's folder."""
+
+_MOST_SHARDS = 10**6
 
 Kind = Literal["texts", "videos"]
 
@@ -81,9 +84,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    total: int = Field(ge=1)
+    total: int = Field(ge=1, le=2**40)
     span: int = Field(ge=1)
     shards: dict[int, Shard] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Section:
+        if self.total > self.span * _MOST_SHARDS:
+            raise ValueError(f"{self.total} rows in shards of {self.span} are more than {_MOST_SHARDS} files")
+        return self
 
     def spans(self) -> list[range]:
         """Return the span of rows of each shard, written or not."""
@@ -114,8 +123,8 @@ class CacheIndex(BaseModel):
     format_version: int = _FORMAT_VERSION
     space: EmbeddingSpace
     source: str
-    frames: int = Field(ge=0)
-    id_bytes: int = Field(ge=1)
+    frames: int = Field(ge=0, le=2**20)
+    id_bytes: int = Field(ge=1, le=MOST_ID_BYTES)
     texts: Section
     videos: Section
     failures: list[FailedVideo] = Field(default_factory=list)

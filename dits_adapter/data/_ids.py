@@ -15,6 +15,7 @@ from dits_adapter.errors import InputError
 from dits_adapter.video._formats import VIDEO_SUFFIXES
 
 __all__ = [
+    "MOST_ID_BYTES",
     "VideoIds",
     "check_id",
     "did_you_mean",
@@ -25,7 +26,8 @@ __all__ = [
     "without_suffix",
 ]
 
-_MAX_BYTES = 1024
+MOST_ID_BYTES = 1024
+"""Greatest length of an id in UTF-8."""
 
 
 class VideoIds(Sequence[str]):
@@ -74,8 +76,8 @@ def check_id(name: str) -> str:
     Raises:
         InputError: the id is empty, too long for a cache, or holds a NUL.
     """
-    if not name or "\0" in name or len(name.encode()) > _MAX_BYTES:
-        raise InputError(f"the id {name[:60]!r} is empty, holds a NUL or is longer than {_MAX_BYTES} bytes")
+    if not name or "\0" in name or len(name.encode()) > MOST_ID_BYTES:
+        raise InputError(f"the id {name[:60]!r} is empty, holds a NUL or is longer than {MOST_ID_BYTES} bytes")
     return name
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter._user_files import entries, map_array
 from dits_adapter.data._vector_source import BLOCK_ROWS, TextBlock, VectorFiles, VideoBlock
 from dits_adapter.errors import InputError
 
@@ -19,14 +20,19 @@ __all__ = ["NumPySource"]
 class NumPySource:
     """A `VectorSource` of .npy files.
 
+    Args:
+        files: the files.
+        width: dimension d of the vectors; None for that of the texts.
+
     Raises:
         InputError: a file cannot be read, or does not fit the others or the width.
     """
 
-    def __init__(self, files: VectorFiles, width: int) -> None:
+    def __init__(self, files: VectorFiles, width: int | None) -> None:
         paths = (files.texts, files.videos, files.labels, files.frames, files.ids, files.captions)
         self.files = [path for path in paths if path is not None]
         self._text = _map(files.texts, "floats", (None, width))
+        width = self._text.shape[1]
         self._video = _map(files.videos, "floats", (None, width))
         self.texts, self.videos = len(self._text), len(self._video)
         self._labels = self._frames = None
@@ -43,11 +49,11 @@ class NumPySource:
                 "each text describes."
             )
         for path, expected in ((files.ids, self.videos), (files.captions, self.texts)):
-            if path is not None and (count := sum(1 for _ in _lines(path))) != expected:
-                raise InputError(f"{path}: has {count} lines; {expected} are expected.")
+            if path is not None and (count := sum(1 for _ in entries(path))) != expected:
+                raise InputError(f"{path}: has {count} lines that are not blank; {expected} are expected.")
 
     def ids(self) -> Iterator[str]:
-        return map(str, range(self.videos)) if self._ids is None else _lines(self._ids)
+        return map(str, range(self.videos)) if self._ids is None else _values(self._ids)
 
     def text_blocks(self) -> Iterator[TextBlock]:
         labels = np.arange(self.texts) if self._labels is None else self._labels
@@ -56,7 +62,7 @@ class NumPySource:
 
     def caption_blocks(self) -> Iterator[tuple[NDArray[Any], list[str]]]:
         assert self._captions is not None
-        lines = _lines(self._captions)
+        lines = _values(self._captions)
         for start in range(0, self.texts, BLOCK_ROWS):
             yield self._text[start : start + BLOCK_ROWS], list(islice(lines, BLOCK_ROWS))
 
@@ -71,12 +77,7 @@ class NumPySource:
 
 def _map(path: Path, kind: Literal["floats", "whole numbers"], shape: tuple[int | None, ...]) -> NDArray[Any]:
     """Map an .npy file of the expected kind of numbers and shape; a length of None is left open."""
-    try:
-        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from None
-    except ValueError as error:
-        raise InputError(f"{path}: is no .npy array of numbers, as np.save writes it ({error}).") from None
+    array = map_array(path)
     fits = array.ndim == len(shape) and all(
         expected in (None, length) for expected, length in zip(shape, array.shape, strict=True)
     )
@@ -88,10 +89,5 @@ def _map(path: Path, kind: Literal["floats", "whole numbers"], shape: tuple[int 
     return array
 
 
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            for line in file:
-                yield line.rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}).") from None
+def _values(path: Path) -> Iterator[str]:
+    return (value for _, value in entries(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dits_adapter._extras import name_missing_extra
-from dits_adapter.data._ids import id_digest
+from dits_adapter._user_files import LONGEST_LINE
+from dits_adapter.data._ids import did_you_mean, id_digest, without_suffix
 from dits_adapter.data._vector_source import BLOCK_ROWS, TextBlock, VectorFiles, VideoBlock
 from dits_adapter.errors import InputError
 
@@ -20,16 +22,21 @@ __all__ = ["ParquetSource"]
 class ParquetSource:
     """A `VectorSource` of two Parquet files.
 
+    Args:
+        files: the files.
+        width: dimension d of the vectors; None for that of the first texts.
+
     Raises:
         InputError: a file cannot be read, or lacks a column.
         MissingExtraError: pyarrow is not installed.
     """
 
-    def __init__(self, files: VectorFiles, width: int) -> None:
+    def __init__(self, files: VectorFiles, width: int | None) -> None:
         texts, videos = files.texts, files.videos
         self.files = [texts, videos]
-        self._width = width
         self.texts, in_texts = _rows_and_columns(texts)
+        _, (vectors,) = next(_batches(texts, ["vector"]))
+        width = self._width = _matrix(vectors, texts, "vector", 0, (width,)).shape[1]
         self.videos, in_videos = _rows_and_columns(videos)
         self.captions = "text" in in_texts
         self._columns = ["video_id", "vector", *(["frames"] if "frames" in in_videos else [])]
@@ -49,14 +56,24 @@ class ParquetSource:
         path = self.files[0]
         for first, (names, vectors) in _batches(path, ["video_id", "vector"]):
             ids = _strings(names, path, "video_id", first)
-            digests = np.frombuffer(b"".join(map(id_digest, ids)), "S16")
-            places = np.minimum(np.searchsorted(self._sorted, digests), len(self._sorted) - 1)
-            unknown = np.flatnonzero(self._sorted[places] != digests)
-            if len(unknown):
+            places, known = self._places(ids)
+            if not known.all():  # which may name files
+                again, found = self._places([without_suffix(name) or name for name in ids])
+                places = np.where(known, places, again)
+                known |= found
+            if not known.all():
+                row = int(np.argmin(known))
+                meant = did_you_mean(ids[row], list(islice(self.ids(), BLOCK_ROWS))) or "."
                 raise InputError(
-                    f"{path}, row {first + unknown[0]}: the video {ids[unknown[0]]!r} is not in {self.files[1]}."
+                    f"{path}, row {first + row}: the video {ids[row]!r} is not in {self.files[1]}{meant}"
                 )
             yield TextBlock(_matrix(vectors, path, "vector", first, (self._width,)), self._order[places])
+
+    def _places(self, ids: list[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the places of ids among the sorted ones, and whether each is there."""
+        digests = np.frombuffer(b"".join(map(id_digest, ids)), "S16")
+        places = np.minimum(np.searchsorted(self._sorted, digests), len(self._sorted) - 1)
+        return places, self._sorted[places] == digests
 
     def caption_blocks(self) -> Iterator[tuple[NDArray[Any], list[str]]]:
         path = self.files[0]
@@ -107,7 +124,9 @@ def _strings(column: Any, path: Path, name: str, first: int) -> list[str]:
     for row, value in enumerate(values):
         if not isinstance(value, str | int):
             raise InputError(f"{path}, row {first + row}: {name} is {value!r}; a string is expected.")
-    return [str(value) for value in values]
+        if len(str(value)) > LONGEST_LINE:
+            raise InputError(f"{path}, row {first + row}: {name} is longer than {LONGEST_LINE:,} characters.")
+    return [str(value).strip() if name == "video_id" else str(value) for value in values]
 
 
 def _matrix(

@@ -117,7 +117,10 @@ class CacheWriter:
 
     def _resume(self, begun: CacheIndex) -> None:
         begun.space.require(
-            self.index.space, mine=f"the cache {self.folder}", theirs="what is to be written to it"
+            self.index.space,
+            mine=f"the cache {self.folder}",
+            theirs="what is to be written to it",
+            together=True,
         )
         sources = [(i.source, i.texts.total, i.videos.total, i.frames, i.id_bytes) for i in (begun, self.index)]
         if sources[0] != sources[1]:

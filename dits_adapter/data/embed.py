@@ -76,7 +76,7 @@ def embed(
     def place(video: NamedVideo) -> str:
         return f"{'file' if os.path.lexists(video.path) else 'no file'} {os.path.abspath(video.path)}"
 
-    filler = CacheFiller(file, encoder.space, encoder.space.frames, encoder.encoder, fetch, require_some, place)
+    filler = CacheFiller(file, encoder.space, encoder.frames, encoder.encoder, fetch, require_some, place)
     return filler.fill(out, retry_failed=retry_failed, progress=progress)
 
 
@@ -133,7 +133,7 @@ def embed_from_store(
         texts=False,
     )
     space = space.model_copy(update={"text_cleaning": encoder.text_cleaning})
-    frames = space.frames if store.capabilities.frames else 0
+    frames = (space.frames or 0) if store.capabilities.frames else 0
 
     ids = _IdReader(store, id_field, file)
 

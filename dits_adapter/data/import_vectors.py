@@ -41,7 +41,7 @@ from dits_adapter.space import CANARY_COSINE, CANARY_TEXTS, EmbeddingSpace
 from dits_adapter.texts import shown, text_fault
 from dits_adapter.vectors import unit
 
-__all__ = ["VectorFiles", "import_vectors"]
+__all__ = ["VectorFiles", "check_files", "import_vectors"]
 
 _CHECKED_TEXTS = 4
 """Texts of each block that are embedded again, to compare, and of those that cleaning may change."""
@@ -115,7 +115,17 @@ def import_vectors(
     return EmbedReport.of(cache, new_texts, new_videos, between - started, ended - between)
 
 
-def _open(files: VectorFiles, width: int) -> VectorSource:
+def check_files(files: VectorFiles) -> None:
+    """Refuse files of vectors that do not fit together, without an encoder: before it is loaded.
+
+    Raises:
+        InputError: a file that cannot be read, or does not fit the others.
+        MissingExtraError: Parquet without pyarrow.
+    """
+    _open(files, None)
+
+
+def _open(files: VectorFiles, width: int | None) -> VectorSource:
     suffixes = (files.texts.suffix, files.videos.suffix)
     if suffixes == (".npy", ".npy"):
         return NumPySource(files, width)

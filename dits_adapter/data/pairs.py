@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from dits_adapter._user_files import parse_json
 from dits_adapter._wording import validated
 from dits_adapter.data._ids import VideoIds
 from dits_adapter.data._sharded_array import ShardedArray
@@ -175,9 +176,12 @@ class Pairs:
                 text, video, labels = (file.get_tensor(name) for name in ("text", "video", "labels"))
                 frames = file.get_tensor("frames") if "frames" in file.keys() else None  # noqa: SIM118
             space = validated(EmbeddingSpace, metadata["space"])
-            ids = tuple(json.loads(metadata["video_ids"]))
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise DITSError(f"{path}: is no file of cached pairs ({type(error).__name__}: {error}).") from None
+            ids = tuple(map(str, parse_json(metadata["video_ids"], path)))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise DITSError(
+                f"{path}: is no file of cached pairs ({type(error).__name__}: {error}). `dits-adapter embed` "
+                "makes a cache of texts and their videos."
+            ) from None
         return cls(text, video, labels.astype(np.int64), space, ids, frames)
 
     def tensors(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

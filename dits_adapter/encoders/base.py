@@ -6,7 +6,6 @@ family knows is refused before its weights are downloaded. docs/add-an-encoder.m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from dits_adapter._hub import download_file, resolve
+from dits_adapter._user_files import read_json
 from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.space import Embedder
 from dits_adapter.texts import TextCleaning, require_cleaning
@@ -221,7 +221,7 @@ def _download_config(name: str, subfolders: Sequence[str], revision: str | None)
 
 def _model_type(config: Path) -> str:
     try:
-        content: Any = json.loads(config.read_text("utf-8"))
+        content: Any = read_json(config)
         return str(content["model_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dits_adapter.errors import InputError
+from dits_adapter.sampler._limits import Depth, MlpRatio, Timesteps, Width
 from dits_adapter.sampler.network import AlignmentNetwork, Condition, Start, affine_start
 from dits_adapter.sampler.schedule import NoiseSchedule
 
@@ -39,11 +40,11 @@ class SamplerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(ge=1)
-    depth: int = Field(default=4, ge=0)
-    mlp_ratio: float = Field(default=4.0, gt=0)
+    width: Width
+    depth: Depth = 4
+    mlp_ratio: MlpRatio = 4.0
     condition: Condition = "none"
-    timesteps: int = Field(default=10, ge=1)
+    timesteps: Timesteps = 10
     steps: int = Field(default=10, ge=0)
     beta_start: float = Field(default=0.1, gt=0, lt=1)
     beta_end: float = Field(default=0.99, gt=0, lt=1)

@@ -45,7 +45,14 @@ from dits_adapter.stores._journal import Journal
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.requests import from_keywords
-from dits_adapter.stores.rows import CollectionMetadata, FailureRow, SegmentRow, VideoFile, VideoRecord
+from dits_adapter.stores.rows import (
+    CollectionMetadata,
+    FailureRow,
+    SegmentRow,
+    VideoFile,
+    VideoRecord,
+    require_segments,
+)
 
 if TYPE_CHECKING:
     from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
@@ -73,6 +80,9 @@ class IngestOptions:
             always does.
         store_options: how the store keeps a new collection; a model of its own, such as Qdrant's
             `CollectionOptions`.
+
+    Raises:
+        InputError: segments that cannot be cut.
     """
 
     segment_seconds: float | None = None
@@ -81,6 +91,9 @@ class IngestOptions:
     sync: bool = False
     bulk: bool = False
     store_options: BaseModel | None = None
+
+    def __post_init__(self) -> None:
+        require_segments(self.segment_seconds, self.overlap)
 
 
 class IngestKeywords(TypedDict, total=False):

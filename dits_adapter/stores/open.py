@@ -69,22 +69,21 @@ def _qdrant(
     collection: str,
     *,
     space: Any = None,
-    vector: str | None = None,
-    video_field: str | None = None,
+    layout: Any = None,
     trust_foreign: bool = False,
     tenant: str | None = None,
+    patience: float | None = None,
 ) -> VideoStore:
     from dits_adapter.stores.qdrant.store import QdrantStore
 
-    chosen: dict[str, Any] = {} if vector is None else {"vector": vector}
     return QdrantStore(
         location,
         collection,
         space=space,
-        video_field=video_field,
+        layout=layout,
         trust_foreign=trust_foreign,
         tenant=tenant,
-        **chosen,
+        patience=patience,
     )
 
 

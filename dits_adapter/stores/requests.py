@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dits_adapter._wording import printable
 from dits_adapter.errors import InputError
+from dits_adapter.stores.rows import PointLayout, payload_value
 
 __all__ = [
     "Hit",
@@ -32,18 +33,22 @@ Reranker = Callable[[Sequence[NDArray[np.floating]]], NDArray[np.floating]]
 """Function from the frame vectors of m segments, each (frames, d), to their scores, (m,)."""
 
 
+_OURS = PointLayout()
+
+
 @dataclass(frozen=True)
 class Hit:
     """Hit of a search: a segment that matches the query.
 
     Attributes:
         id: id of the segment in its store.
-        video_id: id of its video; in a foreign collection the value of `video_field`, or the segment's id.
-        path: the video file, if the collection says.
+        video_id: id of its video; in a foreign collection the value of `PointLayout.video`, or the segment's id.
+        path: the video file or its address, if the collection says.
         start, end: the segment, in seconds, likewise.
         score: similarity of query and pooled vector, in the collection's own distance (cosine).
         timestamp: seconds of the frame that matches best; None without frame vectors.
         payload: everything that the collection keeps about the segment.
+        title: title of the video; None in a collection without titles.
     """
 
     id: str | int
@@ -54,6 +59,7 @@ class Hit:
     score: float
     timestamp: float | None
     payload: Mapping[str, Any] = field(repr=False, hash=False)
+    title: str | None = None
 
     @classmethod
     def of(
@@ -64,23 +70,34 @@ class Hit:
         *,
         video_id: str | int | None = None,
         timestamp: float | None = None,
+        layout: PointLayout = _OURS,
     ) -> Hit:
         """Describe a segment by its payload; without a `video_id`, it is a video of its own."""
+        title = None if layout.title is None else _text(payload_value(payload, layout.title))
         return cls(
             id=id,
             video_id=str(id if video_id is None else video_id),
-            path=payload.get("path"),
-            start=payload.get("start"),
-            end=payload.get("end"),
+            path=_text(payload_value(payload, layout.path)),
+            start=_seconds(payload_value(payload, layout.start)),
+            end=_seconds(payload_value(payload, layout.end)),
             score=score,
             timestamp=timestamp,
             payload=payload,
+            title=title,
         )
 
     def __str__(self) -> str:
         span = "" if self.start is None or self.end is None else f"  {self.start:.1f}-{self.end:.1f} s"
         best = "" if self.timestamp is None else f" (best at {self.timestamp:.1f} s)"
-        return f"{self.score:.3f}  {printable(self.path or self.video_id)}{span}{best}"
+        return f"{self.score:.3f}  {printable(self.title or self.path or self.video_id)}{span}{best}"
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _seconds(value: Any) -> float | None:
+    return value if isinstance(value, float | int) and not isinstance(value, bool) else None
 
 
 @dataclass(frozen=True, kw_only=True)

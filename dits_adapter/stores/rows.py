@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 __all__ = [
     "CollectionMetadata",
     "FailureRow",
+    "PointLayout",
     "SegmentRow",
     "StoredSegment",
     "VideoFile",
     "VideoRecord",
     "check_tenant",
     "failure_id",
+    "payload_value",
+    "require_segments",
     "segment_id",
     "video_id_of",
     "video_records",
@@ -34,6 +37,62 @@ __all__ = [
 
 
 _NAMESPACE = uuid.UUID("5d0f6c52-6f0e-5f0c-9d3c-1f7c0b7a4e21")
+
+
+class PointLayout(BaseModel):
+    """Names under which a collection of another program keeps its segments.
+
+    A field may lie within another one: `meta.title`. The defaults are those of collections made here.
+
+    Attributes:
+        vector: name of the pooled vector; "" is the unnamed one.
+        video: payload field whose values are the videos that segments belong to; None where each is a video.
+        title: payload field of what hits are shown as; None for their path, or else their video.
+        path: payload field of the file or its address.
+        start, end: payload fields of the segment's bounds, in seconds.
+        texts: payload fields whose words `VideoFilter.words` are; by default `title` and `path`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vector: str = "video"
+    video: str | None = None
+    title: str | None = None
+    path: str = "path"
+    start: str = "start"
+    end: str = "end"
+    texts: tuple[str, ...] = ()
+
+    @property
+    def searched_texts(self) -> tuple[str, ...]:
+        """Payload fields whose words are searched."""
+        return self.texts or tuple(field for field in (self.title, self.path) if field)
+
+
+def payload_value(payload: Mapping[str, Any] | None, key: str) -> Any:
+    """Return the value of a payload field; `key` may lead into it, with dots. None where there is none."""
+    value: Any = payload
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def require_segments(seconds: float | None, overlap: float) -> None:
+    """Refuse segments that cannot be cut.
+
+    Args:
+        seconds: length of a segment; None for one segment a video.
+        overlap: seconds that neighboring segments share.
+
+    Raises:
+        InputError: segments without a length, or an overlap that is not shorter than they are.
+    """
+    whole = seconds is None and overlap == 0
+    if not whole and (seconds is None or not 0 <= overlap < seconds < math.inf):
+        raise InputError(
+            f"segment_seconds is {seconds} and overlap is {overlap}; segments have a length, and overlap by less "
+            "than it."
+        )
 
 
 class CollectionMetadata(BaseModel):
@@ -45,6 +104,7 @@ class CollectionMetadata(BaseModel):
         segment_seconds: length of a segment, in seconds; None for one segment a video.
         overlap: seconds that neighboring segments share.
         tenants: True where the collection keeps tenants apart.
+        layout: names of vector and fields in a collection that another program made; None in one of ours.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +114,7 @@ class CollectionMetadata(BaseModel):
     segment_seconds: float | None = None
     overlap: float = 0.0
     tenants: bool = False
+    layout: PointLayout | None = None
 
     def require_possible(self) -> None:
         """Refuse segments that cannot be cut.
@@ -61,13 +122,7 @@ class CollectionMetadata(BaseModel):
         Raises:
             InputError: segments without a length, or an overlap that is not shorter than they are.
         """
-        seconds, overlap = self.segment_seconds, self.overlap
-        whole = seconds is None and overlap == 0
-        if not whole and (seconds is None or not 0 <= overlap < seconds < math.inf):
-            raise InputError(
-                f"segment_seconds is {seconds} and overlap is {overlap}; segments have a length, and overlap by "
-                "less than it."
-            )
+        require_segments(self.segment_seconds, self.overlap)
 
     def require_same(
         self, existing: CollectionMetadata | None, collection: str, tenant: str | None = None
@@ -83,14 +138,13 @@ class CollectionMetadata(BaseModel):
             SpaceMismatchError: the collection is of another embedding space.
             StoreError: the collection is foreign, cut in other segments, or keeps tenants otherwise.
         """
-        if existing is None:
+        if existing is None or existing.layout is not None:
             raise StoreError(
                 f"the collection {collection!r} was made by something else than dits_adapter; ingest into a "
                 "collection of its own, under another name."
             )
-        self.space.require(
-            existing.space, mine="the video encoder", theirs=f"the collection {collection!r}", texts=False
-        )
+        theirs = f"the collection {collection!r}"
+        self.space.require(existing.space, mine="the video encoder", theirs=theirs, texts=False, together=True)
         if (existing.segment_seconds, existing.overlap) != (self.segment_seconds, self.overlap):
             raise StoreError(
                 f"the collection {collection!r} holds {existing.segments_in_words}, and this asks for "

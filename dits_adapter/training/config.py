@@ -136,8 +136,10 @@ class BaseRecipe(BaseModel):
         overrides += [_nested(name, value) for name, value in (settings or {}).items()]
         for given in overrides:
             for key, value in given.items():
-                both = isinstance(value, dict) and isinstance(fields.get(key), dict)
-                fields[key] = {**fields[key], **value} if both else value
+                known = fields.get(key)
+                if isinstance(known, dict) and not isinstance(value, dict):
+                    raise InputError(f"{file or 'the settings'}: {key} is {value!r:.60}, not fields: {key}.NAME.")
+                fields[key] = {**known, **value} if isinstance(known, dict) else value
         names = [*field_names(cls), *(f"sampler.{name}" for name in _SAMPLER_FIELDS)]
         try:
             return validated(cls, fields, names=names)
@@ -164,7 +166,7 @@ def _nested(dotted: str, value: str) -> dict[str, Any]:
     Raises:
         InputError: the value is no YAML.
     """
-    nested = parse_yaml(value, f"{dotted}={value}")
+    nested = parse_yaml(value, f"--set {dotted}={value}")
     for name in reversed(dotted.split(".")):
         nested = {name: nested}
     return nested

@@ -160,7 +160,7 @@ class VideoEncoder:
 
         Raises:
             ArtifactError: nothing loadable is there.
-            SpaceMismatchError: the encoder, or `frames`, is not what the adapter was trained with.
+            SpaceMismatchError: the encoder is not the one that the adapter was trained with.
             InputError: frames < 1, or a limit that is not positive.
         """
         adapter = find_adapter(id_or_path, revision)
@@ -178,7 +178,7 @@ class VideoEncoder:
                 device=device,
                 text_cleaning=text_cleaning or space.text_cleaning,
             )
-            frames = space.frames if frames is None else frames
+            frames = (space.frames or 12) if frames is None else frames
             made = cls(loaded, frames=frames, decoder=decoder, limit=limit, limits=limits)
             space.require(made.space, mine=f"the adapter {fspath(id_or_path)}", theirs="this encoder of videos")
             if made.space.fingerprint == space.fingerprint:

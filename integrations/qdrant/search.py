@@ -16,7 +16,7 @@ from itertools import zip_longest
 
 from qdrant_client import QdrantClient
 
-from dits_adapter import DITSError, DITSQueryEncoder, QdrantStore
+from dits_adapter import DITSError, DITSQueryEncoder, PointLayout, QdrantStore
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             client,
             args.collection,
             space=encoder.space,
-            vector=args.vector,
+            layout=PointLayout(vector=args.vector),
             trust_foreign=args.trust_foreign,
         )
         plain = store.search(encoder.encode_document(args.query), limit=args.limit)

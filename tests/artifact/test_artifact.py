@@ -185,8 +185,6 @@ def test_wrong_shape(saved):
     [
         ({"format_version": 99}, r"format version 99.*pip install -U dits-adapter"),
         ({"format": "something"}, "not the config of an adapter"),
-        ({"adapter": "oracle"}, "adapter 'oracle' is unknown; registered are .*dits"),
-        ({"config": {"width": 32, "typo": 1}}, "there is no field config.typo"),
         ({"surprise": 1}, "surprise"),
         ({"metrics": {"r1": 100.0}}, "was changed or damaged"),
     ],
@@ -197,9 +195,69 @@ def test_bad_configs_each_have_their_sentence(saved, fields, message):
         Artifact.load(saved)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"adapter": "oracle"}, "adapter 'oracle' is unknown; registered are .*dits"),
+        ({"config": {"width": 32, "typo": 1}}, "config is invalid"),
+        ({"config": {"width": 32, "depth": 400_000}}, "config is invalid"),
+        ({"config": {"width": 32, "timesteps": 10**8}}, "config is invalid"),
+        ({"config": {"width": 2**40}}, "config is invalid"),
+        (
+            {"config": {"width": 2**16, "depth": 256, "mlp_ratio": 64}},
+            r"\d{4} tensors are missing, the first is sampler",
+        ),
+        (
+            {"config": {"width": 2**15, "depth": 1, "steps": 3}},
+            r"has shape \(32, 32\), the config says \(32768, ",
+        ),
+        ({"adapter": "mlp", "config": {"width": 32, "depth": 400_000}}, "config is invalid"),
+        ({"adapter": "query-bank", "config": {"width": 32, "size": 10**12, "sharpness": 1}}, "config is invalid"),
+        (
+            {"adapter": "query-bank", "config": {"width": 2**16, "size": 2**22, "sharpness": 1}},
+            "the first is bank",
+        ),
+    ],
+)
+def test_claims_are_checked_before_anything_is_built(saved, fields, message, monkeypatch):
+    change_config(saved, **fields)
+    with pytest.raises(ArtifactError, match="was changed or damaged"):
+        Artifact.load(saved)
+    resign(saved)
+    monkeypatch.setattr("dits_adapter.artifact.artifact.load_weights", lambda *_: pytest.fail("was built"))
+    with pytest.raises(ArtifactError, match=message):
+        Artifact.load(saved)
+
+
+@pytest.mark.parametrize("content", ['{"format": ' + "[" * 200_000, "\ufeff{", "{}" + "\0"])
+def test_a_config_that_breaks_parsers_is_named(saved, content):
+    (saved / "config.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"config\.json"):
+        Artifact.load(saved)
+
+
+def test_a_config_that_an_editor_saved_with_a_mark_is_read(saved):
+    content = (saved / "config.json").read_text()
+    for encoding in ("utf-8-sig", "utf-16"):
+        (saved / "config.json").write_bytes(content.replace("\n", "\r\n").encode(encoding))
+        assert Artifact.load(saved).kind == "frozen"
+
+
+def test_an_adapter_that_cannot_be_described_without_memory_is_loaded(space, tmp_path, monkeypatch):
+    folder = Artifact(MLPAdapter(MLPConfig(width=32, depth=1)), space).save(tmp_path / "saved")
+    init = MLPAdapter.__init__
+
+    def computing(self, config):
+        init(self, config)
+        assert np.isfinite(next(self.parameters()).detach().numpy()).all()  # which "meta" tensors have not
+
+    monkeypatch.setattr(MLPAdapter, "__init__", computing)
+    assert Artifact.load(folder).adapter.kind == "mlp"
+
+
 def test_config_that_is_no_json(saved):
     (saved / "config.json").write_text("{")
-    with pytest.raises(ArtifactError, match="not valid JSON"):
+    with pytest.raises(ArtifactError, match="is not JSON"):
         Artifact.load(saved)
 
 

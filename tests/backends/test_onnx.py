@@ -302,7 +302,7 @@ class TestRefuses:
             load(copied).encode_query("a dog")
 
     def test_a_damaged_config(self, copied):
-        for path, message in ((copied / "onnx", "is invalid"), (copied, "not valid JSON")):
+        for path, message in ((copied / "onnx", "is invalid"), (copied, "is not JSON")):
             content = (path / "config.json").read_text()
             (path / "config.json").write_text(content[:-9])
             with pytest.raises(ArtifactError, match=message):

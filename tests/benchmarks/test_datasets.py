@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from benchmarks.datasets import DATASETS, AnnotationError, find_videos
+from benchmarks.datasets import DATASETS, UserFileError, find_videos
 from benchmarks.datasets import lookalike as lookalikes
 from benchmarks.datasets.lookalike import CaptionedClip, write_lookalike
 from benchmarks.datasets.msrvtt import MSRVTT
 from dits_adapter.errors import DITSError
+from tests.hostile_files import written
 
 ANNOTATIONS = Path(__file__).parents[3] / "shared" / "annotations"
 real = pytest.mark.skipif(
@@ -89,7 +90,7 @@ def test_didemo_paragraphs_are_the_published_ones():
 def test_the_other_list_of_1500_vatex_clips_is_noticed(tmp_path):
     for source, name in {"test1k5_sec_list.txt": "test_list.txt", "GRAM_descs_ret_test.json": None}.items():
         shutil.copy(ANNOTATIONS / "vatex" / source, tmp_path / (name or source))
-    with pytest.raises(AnnotationError, match=r"test_list.txt, line \d+: \S+ has no captions"):
+    with pytest.raises(UserFileError, match=r"test_list.txt, line \d+: \S+ has no captions"):
         DATASETS["vatex"].load(tmp_path, "test")
     captions = json.loads((tmp_path / "GRAM_descs_ret_test.json").read_text())
     known = {record["video_id"]: record["desc"] for record in captions}
@@ -100,6 +101,82 @@ def test_the_other_list_of_1500_vatex_clips_is_noticed(tmp_path):
     assert (len(loaded.texts), len(loaded.video_ids)) == (15_000, 1_500)
     (deviation,) = loaded.deviations
     assert "test_list.txt is another file than the published one" in deviation
+
+
+def same(loaded, expected):
+    return (loaded.texts, loaded.video_ids, loaded.paths, loaded.labels.tolist()) == (
+        expected.texts,
+        expected.video_ids,
+        expected.paths,
+        expected.labels.tolist(),
+    )
+
+
+def splits_of(dataset, root):
+    return {split: dataset.load(root, split) for split in dataset.splits if split != "test-999"}
+
+
+def test_every_encoding_and_line_end_reads_alike(lookalike):
+    dataset, root = lookalike
+    expected = splits_of(dataset, root)
+    annotations = {path: path.read_bytes().decode() for path in root.rglob("*") if path.name in dataset.files}
+    annotations |= {path: path.read_text() for path in root.rglob("pairs.jsonl")}
+    kinds = {path: dict(written(text.replace("\r\n", "\n").rstrip("\n"))) for path, text in annotations.items()}
+    for kind in next(iter(kinds.values())):
+        for path, contents in kinds.items():
+            path.write_bytes(contents[kind])
+        for split, loaded in splits_of(dataset, root).items():
+            assert same(loaded, expected[split]), (kind, split)
+
+
+@pytest.mark.parametrize("spelling", [" {} ", "{}\t", "{}.mp4", "{}.MOV"])
+@pytest.mark.parametrize(("name", "listing"), [("vatex", "val_list.txt"), ("msrvtt", "MSRVTT_train.9k.csv")])
+def test_blanks_and_suffixes_of_ids_are_seen_past(name, listing, spelling, tmp_path, clips):
+    write_lookalike(name, tmp_path, clips)
+    split = "val" if name == "vatex" else "train"
+    expected = DATASETS[name].load(tmp_path, split)
+    head, *ids = (tmp_path / listing).read_text().split()
+    lines = [head if name == "msrvtt" else spelling.format(head), *map(spelling.format, ids)]
+    (tmp_path / listing).write_text("\n".join([*lines, "", " "]))
+    assert same(DATASETS[name].load(tmp_path, split), expected)
+    (tmp_path / listing).write_text("\n".join([*lines, f"{ids[-1]}x"]))
+    with pytest.raises(UserFileError, match=rf"has no captions? in .*; did you mean '{ids[-1]}'\?"):
+        DATASETS[name].load(tmp_path, split)
+
+
+def test_a_test_list_may_name_files(tmp_path, clips):
+    write_lookalike("msrvtt", tmp_path, clips)
+    expected = {split: MSRVTT.load(tmp_path, split) for split in ("test", "test-deduplicated")}
+    path = tmp_path / "MSRVTT_JSFUSION_test.csv"
+    rows = list(csv.reader(path.read_text().splitlines()))
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=";").writerows(
+            [[*row[:2], f" {row[2]}.mp4 " if number else row[2], row[3]] for number, row in enumerate(rows)]
+        )
+    assert all(same(MSRVTT.load(tmp_path, split), loaded) for split, loaded in expected.items())
+
+
+def test_two_names_of_a_file_are_one_video(tmp_path, clips):
+    write_lookalike("msrvtt", tmp_path, clips)
+    first, second = MSRVTT.load(tmp_path, "test").paths[:2]
+    second.unlink()
+    second.symlink_to(first)
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / first.name).hardlink_to(first)
+    loaded = MSRVTT.load(tmp_path, "test")
+    assert (len(loaded.texts), len(loaded.video_ids), loaded.labels.tolist()) == (3, 2, [0, 0, 1])
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("split", ["test", "test-descriptions"])
+def test_tables_of_any_delimiter_read_alike(delimiter, split, tmp_path, clips):
+    write_lookalike("charades", tmp_path, clips)
+    expected = DATASETS["charades"].load(tmp_path, split)
+    path = tmp_path / "Charades_v1_test.csv"
+    rows = list(csv.reader(path.read_text().splitlines()))
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([*rows[:2], [], [""] * len(rows[0]), *rows[2:], []])
+    assert same(DATASETS["charades"].load(tmp_path, split), expected)
 
 
 def make_clips(folder, split, count, captions):
@@ -210,7 +287,25 @@ MSRVTT_JSON = {"videos": [], "sentences": [{"video_id": "video0", "caption": "a 
             "line 4: 'sentence' is empty",
         ),
         ("msrvtt", "test", {"MSRVTT_JSFUSION_test.csv": 'video_id,sentence\nv,"open\n'}, "not a readable CSV row"),
-        ("msrvtt", "test", {"MSRVTT_JSFUSION_test.csv": b"video_id,sentence\nv,\xff\n"}, "not a readable CSV row"),
+        (
+            "msrvtt",
+            "test",
+            {"MSRVTT_JSFUSION_test.csv": b"video_id,sentence\nv,\xff\n"},
+            "line 2: its byte 3 (0xff)",
+        ),
+        ("msrvtt", "test", {"MSRVTT_JSFUSION_test.csv": '{"video": "v", "text": "a"}\n'}, "line 1: JSON, where a"),
+        (
+            "msrvtt",
+            "test",
+            {"MSRVTT_JSFUSION_test.csv": '"video_id,sentence\nv,a\n'},
+            "line 1: not a readable CSV",
+        ),
+        (
+            "msrvtt",
+            "test",
+            {"MSRVTT_JSFUSION_test.csv": "video_id,sentence\nv," + "a" * 2**20},
+            "line 2: is longer than",
+        ),
         ("msrvtt", "test", {"MSRVTT_JSFUSION_test.csv": ""}, "line 1: no column"),
         (
             "msrvtt",
@@ -222,7 +317,7 @@ MSRVTT_JSON = {"videos": [], "sentences": [{"video_id": "video0", "caption": "a 
             "msrvtt",
             "train",
             {"MSRVTT_train.9k.csv": "video_id\nvideo0\n", "MSRVTT_data.json": '{\n"sentences": [,]}'},
-            "MSRVTT_data.json, line 2: not JSON",
+            "MSRVTT_data.json, line 2: is not JSON",
         ),
         (
             "msrvtt",
@@ -238,7 +333,7 @@ MSRVTT_JSON = {"videos": [], "sentences": [{"video_id": "video0", "caption": "a 
                 "train_val_annotation.zip": "no archive",
                 "test_videodatainfo.json.zip": "",
             },
-            "train_val_annotation.zip: damaged",
+            "train_val_annotation.zip: is a damaged or encrypted archive",
         ),
         (
             "lsmdc",
@@ -256,7 +351,7 @@ MSRVTT_JSON = {"videos": [], "sentences": [{"video_id": "video0", "caption": "a 
             "lsmdc",
             "test",
             {"LSMDC16_challenge_1000_publictect.csv": b"a\tb\tc\td\te\tf\n\xff\n"},
-            "line 2: not UTF-8",
+            "line 2: its byte 1 (0xff) is no UTF-8",
         ),
         (
             "didemo",
@@ -279,6 +374,21 @@ MSRVTT_JSON = {"videos": [], "sentences": [{"video_id": "video0", "caption": "a 
         (
             "vatex",
             "test",
+            {
+                "test_list.txt": "a\n",
+                "vatex_validation_v1.0.json": json.dumps([{"videoID": "a", "enCap": ["x" * 2**21]}]),
+            },
+            "record 0 needs 'enCap', list of text of at most 1,048,576 characters",
+        ),
+        (
+            "vatex",
+            "test",
+            {"test_list.txt": "a\n", "vatex_validation_v1.0.json": '[{"videoID": "a", "enCap": ["\\ud800"]}]'},
+            "record 0 needs 'enCap'",
+        ),
+        (
+            "vatex",
+            "test",
             {"test_list.txt": "a\n", "vatex_validation_v1.0.json": '{"a": ["x"]}'},
             "expected a list",
         ),
@@ -288,7 +398,7 @@ MSRVTT_JSON = {"videos": [], "sentences": [{"video_id": "video0", "caption": "a 
 def test_a_malformed_file_is_named_with_its_line(name, split, files, message, tmp_path):
     for file, content in files.items():
         (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(AnnotationError) as caught:
+    with pytest.raises(UserFileError) as caught:
         DATASETS[name].load(tmp_path, split)
     assert message in str(caught.value)
     assert str(tmp_path) in str(caught.value)

@@ -54,7 +54,7 @@ def test_figures_count_hits(file):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(np.zeros((3, 5, 4)), "expected (2, n, d)"), (b"nothing", "is no .npy file"), (None, "is no .npy file")],
+    [(np.zeros((3, 5, 4)), "expected (2, n, d)"), (b"nothing", "is no .npy array"), (None, "cannot be read")],
 )
 def test_files_of_something_else(content, message, tmp_path, capsys):
     path = tmp_path / "pairs.npy"

@@ -37,7 +37,7 @@ def test_from_a_file_of_queries_to_queries(queries, tmp_path, capsys, recwarn):
     assert not [w for w in recwarn if "without an adapter" in str(w.message)]
     artifact = Artifact.load(tmp_path / "bank")
     assert artifact.adapter.kind == "query-bank"
-    assert artifact.space == EmbeddingSpace.of(load_encoder("demo-clip"))
+    assert artifact.space == EmbeddingSpace.of(load_encoder("demo-clip"), frames=None)
     assert artifact.calibration is None
     assert artifact.training["sha256"] == sha256(queries)
     assert artifact.training["queries"] == artifact.training["bank"] == len(TEXTS)
@@ -77,6 +77,8 @@ def test_from_vectors(tmp_path):
         (b"a dog\n", "holds 1 distinct queries"),
         (b"a dog\n  a dog\n" * 50, "holds 1 distinct queries"),
         ("\n".join([*TEXTS, "clips/a.mp4"]).encode(), "is the name of a video file ('clips/a.mp4')"),
+        ("\n".join([*TEXTS, "été"]).encode("latin-1"), f"line {len(TEXTS) + 1}: its byte 1 (0xe9) is no UTF-8"),
+        (b'{"video": "a.mp4", "text": "a dog"}\n' * 20, "line 1: is a JSON object; plain text is expected"),
         (None, "cannot be read"),
     ],
 )

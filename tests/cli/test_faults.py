@@ -24,8 +24,9 @@ from tests.serve.conftest import write_clip
 
 WIDTH = 32
 LINES = {
+    "adopt": "--encoder IN --store http://127.0.0.1:1 --patience 0.1",
     "ingest": "IN --encoder CLIP --store OUT",
-    "rebuild": "IN --encoder CLIP --store http://127.0.0.1:1",
+    "rebuild": "IN --encoder CLIP --store http://127.0.0.1:1 --patience 0.1",
     "switch": "new --store IN",
     "search": "dog --adapter ADAPTER --store IN",
     "recall": "IN --adapter ADAPTER --store OUT",
@@ -304,7 +305,7 @@ def test_a_picture_that_cannot_be_drawn_is_refused_first(tmp_path, capsys):
         ("training.learning_rate=-1", "training.learning_rate[0] is -1; it has to be above 0.0."),
         ("sampler.steps=30", "steps T'=30 exceeds timesteps T=10."),
         ("training.bf16=maybe", "training.bf16 is 'maybe'; it has to be true or false."),
-        ("training=3", "training is 3; it has to be a group of named fields."),
+        ("training=3", "training is 3, not fields: training.NAME."),
         ("adapter.depth=3", "adapter is {'depth': 3}; it has to be a text."),
         ("training.epochs=[", "training.epochs=[, line 1: is not YAML"),
     ],

@@ -73,7 +73,7 @@ def test_embed_reads_the_vectors(stores, library, tiny_clip, tmp_path, capsys):
         (["rebuild", "."], "--store mine://x: `dits-adapter rebuild` works with Qdrant alone."),
         (["ingest", ".", "--option", "quantization=scalar"], "has no options"),
         (["ingest", ".", "--tenant", "acme"], "tenant"),
-        (["search", "a dog", "--vector", "clip"], "vector"),
+        (["search", "a dog", "--vector", "clip"], "layout"),
         (["search", "a dog", "--trust-foreign"], "trust_foreign"),
         (["search", "a dog", "--collection", "vidoes"], "'vidoes' is not there"),
     ],

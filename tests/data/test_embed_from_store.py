@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
@@ -30,7 +31,7 @@ from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import ReadRequest
-from dits_adapter.stores.rows import StoredSegment
+from dits_adapter.stores.rows import PointLayout, StoredSegment
 from dits_adapter.video.encoder import VideoEncoder
 from tests.data.fakes import FRAMES, WIDTH, FakeTexts, write_pairs
 from tests.stores.fakes import fake_space, unit
@@ -245,9 +246,11 @@ class TestQdrant:
         )
         pairs = write_pairs(tmp_path / "pairs.jsonl", [{"id": 70 + n, "text": f"text {n}"} for n in (2, 0)])
         with pytest.raises(StoreError, match="does not say which embedding space"):
-            embed_from_store(pairs, tmp_path / "cache", clip, QdrantStore(client, "mine", vector=""))
+            embed_from_store(
+                pairs, tmp_path / "cache", clip, QdrantStore(client, "mine", layout=PointLayout(vector=""))
+            )
         space = EmbeddingSpace.of(clip)
-        store = QdrantStore(client, "mine", space=space, vector="", trust_foreign=True)
+        store = QdrantStore(client, "mine", space=space, layout=PointLayout(vector=""), trust_foreign=True)
         with pytest.warns(UserWarning, match="does not say which embedding space"):
             embed_from_store(pairs, tmp_path / "cache", clip, store, id_field="clip", progress=False)
         found = load_pairs(tmp_path / "cache")
@@ -264,7 +267,7 @@ class TestQdrant:
             try:
                 return next(calls)(*args, **options)
             except StopIteration:
-                raise ResponseHandlingException("connection refused") from None
+                raise ResponseHandlingException(httpx.UnsupportedProtocol("connection refused")) from None
 
         monkeypatch.setattr(store.client, "scroll", failing)
         with pytest.raises(StoreError, match=r"connection refused.* goes on from there"):

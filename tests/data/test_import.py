@@ -12,6 +12,7 @@ import pytest
 
 from dits_adapter.cli import main
 from dits_adapter.data import _numpy_source, _parquet_source
+from dits_adapter.data._numpy_source import NumPySource
 from dits_adapter.data.cache_writer import CacheWriter
 from dits_adapter.data.import_vectors import VectorFiles, import_vectors
 from dits_adapter.data.pairs import load_pairs
@@ -22,7 +23,9 @@ from dits_adapter.errors import (
     SpaceMismatchError,
 )
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.video.encoder import VideoEncoder
 from tests.data.fakes import FRAMES, Killed, contents
+from tests.hostile_files import written
 from tests.stores.fakes import unit
 
 
@@ -165,20 +168,58 @@ class TestImport:
         with pytest.warns(UserWarning, match=r"norms of about 1, tiny-clip gives about .* input=raw"):
             import_vectors(VectorFiles(**own.save()), tmp_path / "cache", clip, progress=False)
 
+    def test_files_are_checked_before_a_model_is_loaded(self, own, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(VideoEncoder, "from_pretrained", lambda *_, **__: pytest.fail("was loaded"))
+        files = own.save()
+        labels = ["--labels", files["labels"]]
+        out = ["--encoder", "demo-clip", "--out", str(tmp_path / "cache")]
+        for arguments, message in (
+            ([files["labels"], files["videos"]], "labels.npy: is int64 of shape (90,)"),
+            ([files["texts"], files["videos"]], "say with labels which video"),
+            ([files["texts"], files["videos"], *labels, "--ids", files["captions"]], "captions.txt: has 90 lines"),
+            ([files["texts"], files["ids"]], "two .npy or two .parquet files"),
+            ([files["texts"], tmp_path / "none.npy"], "none.npy: cannot be read"),
+        ):
+            assert main(["import", *map(str, arguments), *out]) == 1
+            assert message in capsys.readouterr().err
+
+    def test_ids_with_blanks_or_suffixes_are_seen_past(self, own, clip, tmp_path):
+        spelled = [f" {own.ids[label]}{('', '.mp4', '.MKV')[n % 3]} " for n, label in enumerate(own.labels)]
+        files = own.save_parquet(texts_video_id=spelled)
+        import_vectors(VectorFiles(**files), tmp_path / "cache", clip, progress=False)
+        assert load_pairs(tmp_path / "cache").labels.tolist() == own.labels.tolist()
+        files = own.save_parquet(texts_video_id=["v100", *spelled[1:]])
+        with pytest.raises(InputError, match=r"row 0: the video 'v100' is not in .*; did you mean 'v10'\?"):
+            import_vectors(VectorFiles(**files), tmp_path / "other", clip, progress=False)
+
+    def test_every_encoding_and_line_end_reads_alike(self, own, clip, tmp_path):
+        own.ids = [f"video é {n}" for n in range(40)]
+        own.captions = [f"猫 {n}" for n in range(90)]
+        own.text = clip.embed_texts(own.captions)
+        files = own.save()
+        ids, captions = (dict(written("\n ".join(values))) for values in (own.ids, own.captions))
+        for kind in ids:
+            files["ids"].write_bytes(ids[kind])
+            files["captions"].write_bytes(captions[kind])
+            source = NumPySource(VectorFiles(**files), clip.width)
+            assert list(source.ids()) == own.ids, kind
+            assert [text for _, texts in source.caption_blocks() for text in texts] == own.captions, kind
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
             ({"text": np.ones((90, 5))}, r"text.npy: is float64 of shape \(90, 5\); floats of shape \(any, 32\)"),
             ({"text": np.ones((90, 32), int)}, "text.npy: is int64"),
-            ({"text": np.array([{}])}, "text.npy: is no .npy array of numbers"),
+            ({"text": np.array([{}])}, "text.npy: is no .npy array of numbers.*Python objects"),
             ({"labels": np.arange(89)}, r"labels.npy: .* shape \(90\) are expected"),
             ({"labels": np.full(90, 40)}, "text 0 belongs to video 40; there are 40"),
             ({"labels": np.full(90, -1)}, "text 0 belongs to video -1"),
             ({"frames": np.ones((39, FRAMES, 32))}, r"frames.npy: .* shape \(40, any, 32\)"),
             ({"ids": [f"v{n % 39}" for n in range(40)]}, "videos 0 and 39 have the same id, 'v0'"),
-            ({"ids": ["", *map(str, range(39))]}, "video 0: the id '' is empty"),
-            ({"ids": ["a"]}, "ids.txt: has 1 lines; 40 are expected"),
-            ({"captions": ["a"] * 91}, "captions.txt: has 91 lines; 90 are expected"),
+            ({"ids": ["", *map(str, range(39))]}, "ids.txt: has 39 lines that are not blank; 40 are expected"),
+            ({"ids": ["x" * 2000, *map(str, range(39))]}, "video 0: the id .* longer than 1024 bytes"),
+            ({"ids": ["a"]}, "ids.txt: has 1 lines that are not blank; 40 are expected"),
+            ({"captions": ["a"] * 91}, "captions.txt: has 91 lines that are not blank; 90 are expected"),
         ],
     )
     def test_files_that_do_not_fit(self, own, clip, tmp_path, change, message):

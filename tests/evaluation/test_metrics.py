@@ -309,7 +309,7 @@ def test_evaluate_says_what_is_wrong_with_a_file(tmp_path, capsys):
     cases = [
         (["--similarity", str(tmp_path / "none.npy")], ["none.npy", "No such file"]),
         (["--similarity", str(words)], ["words.txt", ".npy"]),
-        (["--similarity", str(pickled)], ["pickled.npy", "pickle"]),
+        (["--similarity", str(pickled)], ["pickled.npy", "Python objects"]),
         (["--similarity", saved(tmp_path / "flat.npy", np.zeros(3))], ["flat.npy", "(3,)"]),
         (["--similarity", saved(tmp_path / "wide.npy", np.zeros((3, 4)))], ["3 texts against 4", "--labels"]),
         (

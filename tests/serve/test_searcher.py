@@ -19,7 +19,7 @@ from dits_adapter.serve import _searcher as searcher_module
 from dits_adapter.serve._searcher import CompareOptions, Searcher
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.requests import VideoFilter
-from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, video_id_of
+from dits_adapter.stores.rows import CollectionMetadata, PointLayout, SegmentRow, video_id_of
 from tests.serve.conftest import CALIBRATION, QUERY, save_adapter
 
 
@@ -248,7 +248,7 @@ def test_somebody_elses_collection_shows_no_files(encoder):
     client.upsert(
         "mine", [models.PointStruct(id=n, vector=rng.normal(size=32).tolist(), payload=payload) for n in range(5)]
     )
-    store = QdrantStore(client, "mine", space=encoder.space, vector="", trust_foreign=True)
+    store = QdrantStore(client, "mine", space=encoder.space, layout=PointLayout(vector=""), trust_foreign=True)
     with pytest.warns(UserWarning, match="Only its width"):
         comparison = Searcher(store, encoder).compare(QUERY)
     assert len({result.video_id for result in comparison.adapted}) == 5

@@ -1,11 +1,16 @@
-"""Several Qdrant servers: as a cluster, and behind one address."""
+"""Several Qdrant servers: as a cluster, and behind one address; and one behind a connection that breaks."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Sequence
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from benchmarks.server import QdrantProcess, free_port
 
@@ -71,3 +76,83 @@ class TcpProxy:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join()
+
+
+class Reply(NamedTuple):
+    """An answer in the place of the server's."""
+
+    status: int
+    body: str = ""
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+Fault = Reply | str | None
+"""Fate of a request: None (nothing), an answer, "before" or "after" (the connection breaks), or "silence"."""
+
+
+class FlakyProxy:
+    """Passes requests on to a Qdrant server, and has something happen to some of them.
+
+    Args:
+        server: URL of the server.
+        fault: from the method and the path of a request what happens to it.
+    """
+
+    def __init__(self, server: str, fault: Callable[[str, str], Fault]) -> None:
+        self.fault = fault
+        self.requests: list[str] = []
+        self.closing = threading.Event()
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def handle_any(self) -> None:
+                path = self.path.partition("?")[0]
+                proxy.requests.append(f"{self.command} {path}")
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                fault = proxy.fault(self.command, path)
+                if fault == "silence":
+                    proxy.closing.wait(30)
+                if fault in ("before", "silence"):
+                    return
+                reply = fault if isinstance(fault, Reply) else self.pass_on(body)
+                if fault == "after":
+                    return
+                with suppress(OSError):
+                    self.send_response(reply.status)
+                    for name, value in reply.headers.items():
+                        self.send_header(name, value)
+                    self.end_headers()
+                    self.wfile.write(reply.body.encode())
+
+            def pass_on(self, body: bytes) -> Reply:
+                kept = {
+                    name: value
+                    for name, value in self.headers.items()
+                    if name.lower() not in ("host", "accept-encoding")
+                }
+                request = urllib.request.Request(server + self.path, body or None, kept, method=self.command)
+                try:
+                    with urllib.request.urlopen(request) as answer:
+                        return Reply(answer.status, answer.read().decode())
+                except urllib.error.HTTPError as error:
+                    return Reply(error.code, error.read().decode())
+
+            do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = handle_any
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    def __enter__(self) -> FlakyProxy:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

@@ -18,7 +18,6 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from benchmarks.server import QdrantProcess
 from dits_adapter.errors import StoreError
 from dits_adapter.stores import ingest as ingest_module
-from dits_adapter.stores.qdrant import _connection as connection
 from dits_adapter.stores.qdrant import _retry as retry
 from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.qdrant.store import QdrantStore
@@ -182,12 +181,11 @@ def test_writes_that_ask_for_more_copies_than_there_are_wait_for_them(
 def test_without_any_copy_of_a_shard_it_says_so_and_goes_on_when_one_is_back(
     nodes: list[QdrantProcess], library: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "PATIENCE", 0)
-    monkeypatch.setattr(connection, "SEARCH_PATIENCE", 0.2)
     collection = f"videos-{uuid.uuid4().hex}"
     query = next(vectors["video"] for _, vectors in expected.values() if vectors)
     with QdrantStore(nodes[0].url, collection) as store:
         run(store, library, store_options=TWO_COPIES)
+    with QdrantStore(nodes[0].url, collection, patience=5) as store:
         before = store.search(query)
         for node in nodes[1:]:
             node.kill()
@@ -246,9 +244,8 @@ def test_only_what_passes_is_asked_again(
 
 def test_a_search_gives_up_soon(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(connection, "SEARCH_PATIENCE", 0.05)
     client = QdrantClient(":memory:")
-    store = QdrantStore(client)
+    store = QdrantStore(client, patience=0.05)
     run(store, library / "000.mp4")
 
     def away(*_: Any, **__: Any) -> Any:

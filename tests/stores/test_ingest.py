@@ -25,14 +25,15 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from benchmarks.server import QdrantProcess
+from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import ingest as ingest_module
 from dits_adapter.stores._discover import find_videos
-from dits_adapter.stores.qdrant import _connection as connection
 from dits_adapter.stores.qdrant import _retry as retry
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, VideoFile
+from dits_adapter.video.encoder import VideoEncoder
 from tests.stores.conftest import Storage, contents
 from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
 
@@ -283,13 +284,12 @@ def test_killed_server_is_named_and_after_its_restart_the_next_run_completes(
     qdrant_process: Callable[..., QdrantProcess], library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingest_module, "BATCH", 1)
-    monkeypatch.setattr(connection, "PATIENCE", 0)
     clean = fresh()
     run(clean, library)
     server = qdrant_process()
     encoder = FakeEncoder()
     encoder.before = lambda path: server.kill() if len(encoder.decoded) == 4 else None
-    with QdrantStore(server.url) as store:
+    with QdrantStore(server.url, patience=0.5) as store:
         with pytest.raises(StoreError, match=rf"{server.url} gives no usable answer.*the same command goes on"):
             run(store, library, encoder)
         server.start()
@@ -685,3 +685,12 @@ def test_files_are_found_in_one_order_and_missing_paths_named(tmp_path: Path) ->
     ]
     with pytest.raises(InputError, match=r"nowhere: no such file or folder"):
         find_videos([tmp_path / "nowhere"], report)
+
+
+@pytest.mark.parametrize("command", ["ingest", "rebuild"])
+def test_impossible_segments_are_refused_before_a_model_is_loaded(command, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(VideoEncoder, "from_pretrained", lambda *_, **__: pytest.fail("was loaded"))
+    for seconds, overlap in (("0", "0"), ("nan", "0"), ("5", "5"), ("-3", "0"), ("inf", "0")):
+        options = ["--segment-seconds", seconds, "--overlap", overlap, "--store", str(tmp_path / "store")]
+        assert main([command, str(tmp_path), *options]) == 1
+        assert "segments have a length, and overlap by less than it" in capsys.readouterr().err

@@ -180,4 +180,4 @@ def test_the_recall_command(place: tuple[str, str], tmp_path: Path, capsys: pyte
     assert printed.count("| exact ") == 2
     queries.write_bytes(b"\xff\xfe\x00")
     assert main(command) == 1
-    assert "queries.txt" in capsys.readouterr().err
+    assert "is damaged" in capsys.readouterr().err

@@ -26,6 +26,7 @@ from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.requests import ReadRequest, SearchRequest
 from dits_adapter.stores.rows import (
     CollectionMetadata,
+    PointLayout,
     SegmentRow,
     StoredSegment,
     VideoFile,
@@ -281,7 +282,12 @@ class TestOpenStore:
     def test_folders_memory_and_urls_are_qdrants(self, tmp_path: Path) -> None:
         for location in (tmp_path / "store", ":memory:", "http://localhost:1", "HTTPS://localhost:1"):
             store = open_store(
-                location, "mine", space=fake_space(), vector="clip", tenant="acme", trust_foreign=True
+                location,
+                "mine",
+                space=fake_space(),
+                layout=PointLayout(vector="clip"),
+                tenant="acme",
+                trust_foreign=True,
             )
             assert isinstance(store, QdrantStore)
             assert (store.name, store.vector, store.tenant) == ("mine", "clip", "acme")

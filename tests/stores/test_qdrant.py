@@ -20,7 +20,7 @@ from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant._schema import METADATA_KEY
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit, ReadRequest
-from dits_adapter.stores.rows import CollectionMetadata
+from dits_adapter.stores.rows import CollectionMetadata, PointLayout
 from tests.stores.conftest import QDRANT_IMAGE, Storage, docker_answers
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 
@@ -130,6 +130,18 @@ def test_space_is_checked_on_every_open(storage: Storage, tmp_path: Path) -> Non
         storage.open(space=fake_space(1)).create(METADATA)
 
 
+def test_videos_of_other_frames_are_found_and_not_mixed(storage: Storage, tmp_path: Path) -> None:
+    fill(storage.open(), tmp_path, videos=2)
+    more = fake_space().model_copy(update={"frames": 12})
+    with pytest.warns(
+        UserWarning, match=rf"the query is for videos .*{storage.collection}.*: frames 12 against 4"
+    ):
+        hits = storage.open(space=more).search(QUERY)
+    assert [hit.path for hit in hits] == [hit.path for hit in storage.open(space=fake_space()).search(QUERY)]
+    with pytest.raises(SpaceMismatchError, match=r"frames 12 against 4.*ask for the same \(--frames\)"):
+        storage.open().create(CollectionMetadata(space=more))
+
+
 def test_an_alias_is_as_good_as_the_name(storage: Storage, tmp_path: Path) -> None:
     fill(storage.open(), tmp_path, videos=1)
     alias = f"alias-{uuid.uuid4().hex}"
@@ -150,12 +162,12 @@ def test_a_collection_of_somebody_else_is_searched_only_on_trust(storage: Storag
     own_collection(storage.open().client, "mine", {"clip": COSINE})
     try:
         with pytest.raises(StoreError, match=r"'mine' does not say which.*trust_foreign=True"):
-            storage.open("mine", space=fake_space(), vector="clip").search(QUERY)
+            storage.open("mine", space=fake_space(), layout=PointLayout(vector="clip")).search(QUERY)
         with pytest.raises(StoreError, match="does not say"):
-            storage.open("mine", vector="clip").open()
+            storage.open("mine", layout=PointLayout(vector="clip")).open()
         with pytest.raises(InputError, match="needs space"):
             storage.open("mine", trust_foreign=True)
-        store = storage.open("mine", space=fake_space(), vector="clip", trust_foreign=True)
+        store = storage.open("mine", space=fake_space(), layout=PointLayout(vector="clip"), trust_foreign=True)
         with pytest.warns(UserWarning, match=r"taken to be fake-0.*Only its width \(8\) could be checked"):
             hits = store.search(QUERY)
         assert [(hit.video_id, hit.path, hit.start, hit.timestamp) for hit in hits] == [
@@ -163,13 +175,14 @@ def test_a_collection_of_somebody_else_is_searched_only_on_trust(storage: Storag
             ("2", "p", None, None),
             ("1", "p", None, None),
         ]
-        grouped = storage.open("mine", space=fake_space(), vector="clip", video_field="clip", trust_foreign=True)
+        by_clip = PointLayout(vector="clip", video="clip")
+        grouped = storage.open("mine", space=fake_space(), layout=by_clip, trust_foreign=True)
         with pytest.warns(UserWarning, match="taken to be"):
             assert [hit.video_id for hit in grouped.search(QUERY)] == ["x", "y"]
         with pytest.raises(StoreError, match="has no vector 'video'; it has 'clip'"):
             storage.open("mine", space=fake_space(), trust_foreign=True).open()
         with pytest.raises(SpaceMismatchError, match="'mine' has width 8; the queries have 9"):
-            storage.open("mine", space=fake_space(0, 9), vector="clip", trust_foreign=True).open()
+            storage.open("mine", space=fake_space(0, 9), layout=by_clip, trust_foreign=True).open()
     finally:
         storage.open().client.delete_collection("mine")
 
@@ -177,7 +190,7 @@ def test_a_collection_of_somebody_else_is_searched_only_on_trust(storage: Storag
 def test_the_unnamed_vector_is_searched_as_the_empty_name() -> None:
     client = QdrantClient(":memory:")
     own_collection(client, "mine", COSINE)
-    store = QdrantStore(client, "mine", space=fake_space(), vector="", trust_foreign=True)
+    store = QdrantStore(client, "mine", space=fake_space(), layout=PointLayout(vector=""), trust_foreign=True)
     with pytest.warns(UserWarning, match="taken to be"):
         assert store.search(QUERY, limit=1)[0].video_id == "0"
 
@@ -367,7 +380,7 @@ def test_a_server_too_old_to_keep_metadata_is_refused_and_left_as_it_was(monkeyp
     """Qdrant before 1.16 takes a collection's metadata and drops it without a word."""
     client = QdrantClient(":memory:")
     create = client.create_collection
-    monkeypatch.setattr(client, "create_collection", lambda name, metadata, **rest: create(name, **rest))
+    monkeypatch.setattr(client, "create_collection", lambda metadata, **rest: create(**rest))
     with pytest.raises(StoreError, match=r"keeps no collection metadata.*Use Qdrant 1\.16"):
         QdrantStore(client).create(METADATA)
     assert not client.collection_exists("videos")

@@ -24,7 +24,7 @@ from dits_adapter.stores.qdrant._search import BATCH
 from dits_adapter.stores.qdrant.aliases import rebuild, switch
 from dits_adapter.stores.qdrant.store import INDEXING_THRESHOLD, QdrantStore
 from dits_adapter.stores.requests import Hit
-from dits_adapter.stores.rows import CollectionMetadata, VideoFile
+from dits_adapter.stores.rows import CollectionMetadata, PointLayout, VideoFile
 from dits_adapter.xpool import XPool, XPoolReranker
 from tests.stores.conftest import Storage, contents
 from tests.stores.fakes import FakeEncoder, fake_space, unit, write_video
@@ -71,7 +71,8 @@ def test_a_batch_finds_what_each_query_finds(filled: QdrantStore, ask: dict[str,
 
 
 def test_a_batch_sees_past_a_video_whose_segments_crowd_around_the_query() -> None:
-    store = QdrantStore(":memory:", space=fake_space(), vector="", video_field="clip", trust_foreign=True)
+    layout = PointLayout(vector="", video="clip")
+    store = QdrantStore(":memory:", space=fake_space(), layout=layout, trust_foreign=True)
     cosine = models.VectorParams(size=8, distance=models.Distance.COSINE)
     store.client.create_collection("videos", vectors_config=cosine)
     near, far = np.eye(8)[:2]
@@ -87,7 +88,8 @@ def test_a_batch_sees_past_a_video_whose_segments_crowd_around_the_query() -> No
 
 @pytest.mark.parametrize("distance", [models.Distance.EUCLID, models.Distance.MANHATTAN])
 def test_videos_of_a_distance_are_ordered_by_the_least(distance: models.Distance) -> None:
-    store = QdrantStore(":memory:", space=fake_space(), vector="", video_field="clip", trust_foreign=True)
+    layout = PointLayout(vector="", video="clip")
+    store = QdrantStore(":memory:", space=fake_space(), layout=layout, trust_foreign=True)
     store.client.create_collection("videos", vectors_config=models.VectorParams(size=8, distance=distance))
     points = [
         models.PointStruct(id=n, vector=(np.eye(8)[0] * (n + 1)).tolist(), payload={"clip": f"{n % 4}"})
@@ -101,7 +103,7 @@ def test_videos_of_a_distance_are_ordered_by_the_least(distance: models.Distance
 
 
 def test_a_batch_of_a_collection_without_groups() -> None:
-    store = QdrantStore(":memory:", space=fake_space(), vector="", trust_foreign=True)
+    store = QdrantStore(":memory:", space=fake_space(), layout=PointLayout(vector=""), trust_foreign=True)
     store.client.create_collection(
         "videos", vectors_config=models.VectorParams(size=8, distance=models.Distance.COSINE)
     )
@@ -332,7 +334,8 @@ def test_a_least_score_that_is_none_is_refused(score: float) -> None:
 
 
 def test_a_nested_field_groups_in_batches_too() -> None:
-    store = QdrantStore(":memory:", space=fake_space(), vector="", video_field="meta.clip", trust_foreign=True)
+    layout = PointLayout(vector="", video="meta.clip")
+    store = QdrantStore(":memory:", space=fake_space(), layout=layout, trust_foreign=True)
     cosine = models.VectorParams(size=8, distance=models.Distance.COSINE)
     store.client.create_collection("videos", vectors_config=cosine)
     points = [
@@ -350,7 +353,8 @@ def test_a_nested_field_groups_in_batches_too() -> None:
 
 
 def test_a_video_that_a_server_returns_again_takes_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = QdrantStore(":memory:", space=fake_space(), vector="", video_field="names", trust_foreign=True)
+    layout = PointLayout(vector="", video="names")
+    store = QdrantStore(":memory:", space=fake_space(), layout=layout, trust_foreign=True)
     cosine = models.VectorParams(size=8, distance=models.Distance.COSINE)
     store.client.create_collection("videos", vectors_config=cosine)
     again = models.ScoredPoint(id=1, version=0, score=0.5, payload={"names": ["long", "x9"]})

@@ -26,6 +26,7 @@ from dits_adapter.training._losses import contrastive_loss
 from dits_adapter.training._state import TrainingState, best_epoch
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 from dits_adapter.training.run import fit
+from tests.hostile_files import written
 
 WIDTH = 16
 SPACE = EmbeddingSpace(
@@ -369,3 +370,31 @@ class TestRecipe:
             Recipe.read("magic")
         with pytest.raises(InputError, match="none\\.yaml"):
             Recipe.read("paper", tmp_path / "none.yaml")
+
+    def test_every_encoding_and_line_end_reads_alike(self, tmp_path):
+        for kind, content in written("# a réciperie 猫\nsampler: {steps: 5}\ntraining:\n  epochs: 7"):
+            (tmp_path / "r.yaml").write_bytes(content)
+            recipe = Recipe.read("paper", tmp_path / "r.yaml")
+            assert (recipe.sampler["steps"], recipe.training.epochs) == (5, 7), kind
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("training: &a {epochs: 3}\nsampler: *a\n", r"line 2: has the alias \*a"),
+            ("training: " + "[" * 5000, "nested more than 32 deep"),
+            ("- 1\n", "expected any of the keys"),
+            ("1: 2\n", "expected any of the keys"),
+            ("training: 5\n", "training is 5, not fields"),
+            ("training:\n\tepochs: 3\n", "line 2: is not YAML"),
+            ("sampler: {depth: 400000}\n", "sampler.depth is 400000; it has to be at most 256"),
+            ("sampler: {timesteps: 100000000}\n", "it has to be at most 10000"),
+            ("adapter: \u00e9".encode("latin-1"), "line 1: its byte 10"),
+        ],
+    )
+    def test_a_file_that_is_no_recipe_is_named(self, tmp_path, content, message):
+        (tmp_path / "r.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(InputError, match=message) as caught:
+            Recipe.read("paper", tmp_path / "r.yaml", {"training.epochs": "1"})
+        assert "r.yaml" in str(caught.value)
+        with pytest.raises(InputError, match=r"--set training.epochs=\*a, line 1: has the alias"):
+            Recipe.read("paper", settings={"training.epochs": "*a"})

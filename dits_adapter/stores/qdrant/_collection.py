@@ -20,17 +20,18 @@ from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.qdrant._requests import (
     CollectionExists,
     Count,
+    CreateCollection,
     GetAliases,
     GetCollection,
     GetCollections,
     RequestPlan,
     Scroll,
 )
-from dits_adapter.stores.qdrant._schema import FRAMES, METADATA_KEY, TENANT, plain_id, read_filter
+from dits_adapter.stores.qdrant._schema import FRAMES, METADATA_KEY, OURS, TENANT, plain_id, read_filter
 from dits_adapter.stores.requests import ReadRequest
-from dits_adapter.stores.rows import CollectionMetadata, StoredSegment, check_tenant
+from dits_adapter.stores.rows import CollectionMetadata, PointLayout, StoredSegment, check_tenant
 
-__all__ = ["PAGE", "QdrantCollection"]
+__all__ = ["PAGE", "QdrantCollection", "creating"]
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class QdrantCollection:
     Args:
         location: place of the collection, for messages.
         name: name of the collection, or an alias.
-        space, vector, video_field, trust_foreign, tenant: as `QdrantStore`.
+        space, layout, trust_foreign, tenant: as `QdrantStore`.
         takes_params: True where this Qdrant knows search parameters; qdrant-client's local mode does not.
 
     Attributes:
@@ -55,7 +56,8 @@ class QdrantCollection:
         opened: embedding space of the collection, once it was checked.
         cosine: True where scores are cosines; likewise.
         descending: True where a higher score is a nearer one; likewise.
-        has_metadata: True where this package made the collection; likewise.
+        layout: names of the vector and the payload fields; likewise.
+        ours: True where this package made the collection; likewise.
         has_frames: True where the collection has frame vectors; likewise.
         quantized: True where searches use quantized vectors; likewise.
     """
@@ -66,8 +68,7 @@ class QdrantCollection:
         name: str,
         *,
         space: EmbeddingSpace | None,
-        vector: str,
-        video_field: str | None,
+        layout: PointLayout | None,
         trust_foreign: bool,
         tenant: str | None,
         takes_params: bool,
@@ -79,8 +80,8 @@ class QdrantCollection:
         self.location = location
         self.name = name
         self.space = space
-        self.vector = vector
-        self.video_field = video_field
+        self._layout = layout
+        self.layout = layout or PointLayout()
         self.trust_foreign = trust_foreign
         self.tenant = tenant
         self.takes_params = takes_params
@@ -88,7 +89,7 @@ class QdrantCollection:
         self.opened: EmbeddingSpace | None = None
         self.cosine = False
         self.descending = True
-        self.has_metadata = self.has_frames = self.quantized = False
+        self.ours = self.has_frames = self.quantized = False
         self._first: EmbeddingSpace | None = None
         self._tenant_checked = False
 
@@ -153,16 +154,18 @@ class QdrantCollection:
         else:
             raise StoreError(_foreign_collection(self.name))
         self._check_tenant(metadata)
+        ours = metadata is not None and metadata.layout is None
+        layout = self._layout or (OURS if ours else metadata and metadata.layout) or PointLayout()
         config = (yield from GetCollection(collection_name=target)).config
         named = config.params.vectors
         vectors = named if isinstance(named, dict) else {"": named}
-        params = vectors.get(self.vector)
+        params = vectors.get(layout.vector)
         if params is None:
             names = ", ".join(repr(name) for name in vectors)
-            raise StoreError(f"the collection {self.name!r} has no vector {self.vector!r}; it has {names}.")
+            raise StoreError(f"the collection {self.name!r} has no vector {layout.vector!r}; it has {names}.")
         if params.size != space.width:
             raise SpaceMismatchError(
-                f"the vector {self.vector!r} of the collection {self.name!r} has width {params.size}; the "
+                f"the vector {layout.vector!r} of the collection {self.name!r} has width {params.size}; the "
                 f"queries have {space.width} ({space})."
             )
         if metadata is None:
@@ -177,11 +180,9 @@ class QdrantCollection:
                 space, mine="the query", theirs=f"the collection {self.name!r} by now", texts=False
             )
         self.target, self._first = target, space
-        if metadata is not None:
-            self.video_field = self.video_field or "video_id"
+        self.layout, self.ours = layout, ours
         self.cosine = params.distance == models.Distance.COSINE
         self.descending = params.distance not in (models.Distance.EUCLID, models.Distance.MANHATTAN)
-        self.has_metadata = metadata is not None
         self.has_frames = FRAMES in vectors
         self.quantized = (params.quantization_config or config.quantization_config) is not None
         self.opened = space
@@ -218,13 +219,13 @@ class QdrantCollection:
             read: number of segments of the earlier pages.
         """
         yield from self.opening()
-        names = [self.vector] if request.vectors else []
+        names = [self.layout.vector] if request.vectors else []
         if request.frames and self.has_frames:
             names.append(FRAMES)
         size = _VECTORS_PAGE if names else PAGE
 
         def plan() -> RequestPlan[tuple[list[models.Record], models.ExtendedPointId | None]]:
-            condition = read_filter(request, self.vector, failures=self.has_metadata)
+            condition = read_filter(request, self.layout.vector, failures=self.ours)
             return (
                 yield from Scroll(
                     collection_name=self.target,
@@ -242,7 +243,7 @@ class QdrantCollection:
 
     def _segment(self, record: models.Record, request: ReadRequest) -> StoredSegment:
         vectors = record.vector if isinstance(record.vector, dict) else {"": record.vector}
-        vector = vectors.get(self.vector) if request.vectors else None
+        vector = vectors.get(self.layout.vector) if request.vectors else None
         frames = vectors.get(FRAMES) if request.frames else None
         return StoredSegment(
             id=plain_id(record.id),
@@ -253,17 +254,17 @@ class QdrantCollection:
 
     def counting(self) -> RequestPlan[int]:
         """Count the segments; see `QdrantStore.count`."""
-        return (yield from self._counting(models.HasVectorCondition(has_vector=self.vector)))
+        yield from self.opening()
+        return (yield from self._counting(models.HasVectorCondition(has_vector=self.layout.vector)))
 
     def counting_videos(self) -> RequestPlan[int]:
         """Count the videos; see `QdrantStore.count_videos`."""
         yield from self.opening()
-        if not self.has_metadata:
+        if not self.ours:
             return (yield from self.counting())
         return (yield from self._counting(models.FieldCondition(key="segments", range=models.Range(gte=1))))
 
     def _counting(self, condition: models.Condition) -> RequestPlan[int]:
-        yield from self.opening()
         chosen = self.scoped(models.Filter(must=[condition]))
 
         def plan() -> RequestPlan[models.CountResult]:
@@ -272,13 +273,32 @@ class QdrantCollection:
         return int((yield from self.following(plan)).count)
 
 
+def creating(request: CreateCollection) -> RequestPlan[bool]:
+    """Create a collection; the result is False if it is there already.
+
+    It may be another process's, or our own, by a request that broke off after the server had obeyed.
+    """
+    try:
+        return (yield from request)
+    except (UnexpectedResponse, grpc.RpcError) as error:
+        if not _conflicts(error):
+            raise
+        return False
+
+
+def _conflicts(error: UnexpectedResponse | grpc.RpcError) -> bool:
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code == 409
+    return bool(error.code() == grpc.StatusCode.ALREADY_EXISTS)
+
+
 def _foreign_collection(collection: str) -> str:
     """Return the message that a collection was made by something else."""
     return (
         f"the collection {collection!r} does not say which embedding space its vectors live in: something other "
         "than dits_adapter made it. If you know that its videos were embedded with the CLIP of your query "
-        "encoder, say so: QdrantStore(…, space=encoder.space, vector=NAME, trust_foreign=True), or on the "
-        "command line --vector NAME --trust-foreign."
+        "encoder, say so once (`dits-adapter adopt`), or each time: --vector NAME --trust-foreign, in Python "
+        "QdrantStore(…, space=encoder.space, layout=PointLayout(vector=NAME), trust_foreign=True)."
     )
 
 

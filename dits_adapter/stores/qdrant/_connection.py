@@ -5,33 +5,35 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TypeVar
 
+import httpx
 from qdrant_client import QdrantClient
 from qdrant_client.client_base import QdrantBase
 from qdrant_client.qdrant_remote import QdrantRemote
 
 from dits_adapter.errors import InputError, StoreError
-from dits_adapter.stores.qdrant._requests import RequestPlan, call
+from dits_adapter.stores.qdrant._requests import Request, RequestPlan, call
 from dits_adapter.stores.qdrant._retry import (
-    PATIENCE,
-    SEARCH_PATIENCE,
+    TIMEOUT,
+    Patience,
     RetryPolicy,
+    limit_attempt,
     repeat_request,
     translate_errors,
 )
 
-__all__ = ["TIMEOUT", "Connection"]
+__all__ = ["Connection", "api_key", "server_address"]
 
 T = TypeVar("T")
 
-TIMEOUT = 60
-"""Seconds for one request: uploads wait until the server has them on disk."""
+
+_HOST = re.compile(r"[\w-]+(\.[\w-]+)*\.?|[0-9a-f:.]*:[0-9a-f:.]*(%.+)?", re.IGNORECASE)
+"""Names and addresses of hosts, IPv6's among them."""
 
 
 class Connection:
@@ -40,6 +42,8 @@ class Connection:
     Args:
         location: a server's URL, a folder, ":memory:", or a `QdrantClient`, which is never closed. For a URL the
             API key comes from the environment variable QDRANT_API_KEY.
+        patience: seconds that a request to a server may take, with its repetitions; by default 120, and for what
+            somebody waits for 3 with repetitions and 30 in all.
 
     Attributes:
         location: the same, for messages.
@@ -49,15 +53,17 @@ class Connection:
             addresses.
 
     Raises:
-        InputError: something else, or a server's address that is no URL.
+        InputError: something else, a server's address that is no URL, or a patience that is no time.
     """
 
-    def __init__(self, location: str | PathLike[str] | QdrantBase) -> None:
+    def __init__(self, location: str | PathLike[str] | QdrantBase, patience: float | None = None) -> None:
         self._client: QdrantBase | None = None
         self.folder: Path | None = None
         self._connecting = threading.RLock()
         self._own = not isinstance(location, QdrantBase)
+        self._patience = {True: Patience.of_search(patience), False: Patience.of_work(patience)}
         self.remote = False
+        self._key: str | None = None
         if isinstance(location, QdrantBase):
             self._client = location
             address = _server(location)
@@ -73,6 +79,8 @@ class Connection:
         if re.fullmatch(r"[\w.-]+:\d+/?", self.location):
             raise InputError(f"location {self.location!r}: write a server's address as http://{self.location}")
         self.remote = re.match(r"https?://", self.location, re.IGNORECASE) is not None
+        if self.remote:
+            self.location, self._key = server_address(self.location), api_key()
         if not self.remote and re.match(r"\w+://", self.location):
             raise InputError(f"location {self.location!r}: a server's address begins with http:// or https://.")
         if self.location != ":memory:" and not self.remote:
@@ -126,9 +134,10 @@ class Connection:
         if self.location == ":memory:":
             return QdrantClient(":memory:")
         if self.folder is None:
-            key = os.environ.get("QDRANT_API_KEY")
             # The store itself checks what it needs of a server: that the collection's metadata were kept.
-            return QdrantClient(url=self.location, api_key=key, timeout=TIMEOUT, check_compatibility=False)
+            client = QdrantClient(url=self.location, api_key=self._key, timeout=TIMEOUT, check_compatibility=False)
+            client.http.client.add_middleware(limit_attempt)
+            return client
         from dits_adapter.stores.qdrant.edge._client import EdgeClient
 
         return EdgeClient(self.folder)
@@ -150,12 +159,8 @@ class Connection:
         """Turn errors of the client into a `StoreError` that names the remedy."""
         return translate_errors(self.location)
 
-    def run(self, plan: RequestPlan[T], *, patience: float | None = None) -> T:
-        """Make the requests of a plan, again where the server is away for a moment, and return its result.
-
-        Args:
-            plan: requests that may be made twice.
-            patience: seconds for which each is repeated; by default `SEARCH_PATIENCE`.
+    def run(self, plan: RequestPlan[T], *, hurried: bool = False) -> T:
+        """Make the requests of a plan, each as `send` does, and return its result.
 
         Raises:
             StoreError: as `translate_errors`, and what the plan itself raises.
@@ -164,9 +169,8 @@ class Connection:
             try:
                 request = next(plan)
                 while True:
-                    policy = RetryPolicy(self.location, SEARCH_PATIENCE if patience is None else patience)
                     try:
-                        answer = repeat_request(partial(call, self.client, request), policy)
+                        answer = self._repeat(request, hurried)
                     except Exception as error:
                         request = plan.throw(error)
                     else:
@@ -175,14 +179,70 @@ class Connection:
                 result: T = end.value
                 return result
 
-    def with_retry(self, request: Callable[[], T]) -> T:
-        """Make a request that may be made twice; while the server is away or overloaded, wait and repeat it.
+    def send(self, request: Request[T], *, hurried: bool = False) -> T:
+        """Make a request; while the server is away, overloaded or silent, wait and repeat it.
+
+        Args:
+            request: the request.
+            hurried: somebody waits for the answer.
 
         Raises:
-            StoreError: the server refuses it, or is still away after `PATIENCE`.
+            StoreError: the server refuses it, or the patience is at its end.
         """
         with self.translate_errors():
-            return repeat_request(request, RetryPolicy(self.location, PATIENCE))
+            answer: T = self._repeat(request, hurried)
+            return answer
+
+    def _repeat(self, request: Request[T], hurried: bool) -> T:
+        policy = RetryPolicy(self.location, self._patience[hurried])
+        answer: T = repeat_request(partial(call, self.client, request), policy, remote=self.remote)
+        return answer
+
+
+def server_address(location: str) -> str:
+    """Return the address of a server as it is shown and connected to.
+
+    Raises:
+        InputError: it is no URL, or has parts that are not used; a password in it is not shown.
+    """
+    try:
+        url = httpx.URL(location)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise InputError(
+            f"the server's address {_without_secrets(location)!r} is no URL ({error}); it is http://HOST:PORT or "
+            "https://HOST:PORT."
+        ) from None
+    shown = _without_secrets(location)
+    if not _HOST.fullmatch(url.host) or not 0 < (1 if url.port is None else url.port) < 65536:
+        raise InputError(
+            f"the server's address {shown!r} has no possible host, or a port that is not from 1 to 65535; it is "
+            "http://HOST:PORT."
+        )
+    if url.userinfo or url.query or url.fragment:
+        raise InputError(
+            f"the server's address {shown!r} has a user, a query (?…) or a fragment (#…); it is "
+            "http://HOST:PORT, and the key belongs in the environment variable QDRANT_API_KEY."
+        )
+    return location.rstrip("/")
+
+
+def _without_secrets(location: str) -> str:
+    return re.sub(r"[?#].*", "", re.sub(r"//[^/]*@", "//", location))
+
+
+def api_key() -> str | None:
+    """Return the key in the environment variable QDRANT_API_KEY; None where it is empty or not set.
+
+    Raises:
+        InputError: it has characters that no key has; it is not shown.
+    """
+    key = os.environ.get("QDRANT_API_KEY") or None
+    if key is not None and (wrong := re.search(r"[^!-~]", key)):
+        raise InputError(
+            f"QDRANT_API_KEY: the character at position {wrong.start() + 1} is a blank, a line break or no ASCII "
+            "letter, which no key has. Was it copied as a whole, and nothing else?"
+        )
+    return key
 
 
 def _server(client: QdrantBase) -> str | None:

@@ -2,11 +2,13 @@
 
 A plan is a generator that yields requests and is sent their answers, so that clients that are called and clients
 that are awaited follow the same plan. `yield from Count(…)` in a plan is the answer, with its type.
+
+Each request may be made twice, in a row or while the first is still under way, and the collection ends the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -16,6 +18,10 @@ from qdrant_client.client_base import QdrantBase
 __all__ = [
     "CollectionExists",
     "Count",
+    "CreateCollection",
+    "CreatePayloadIndex",
+    "Delete",
+    "DeleteCollection",
     "GetAliases",
     "GetCollection",
     "GetCollections",
@@ -25,6 +31,10 @@ __all__ = [
     "RequestPlan",
     "Retrieve",
     "Scroll",
+    "SetPayload",
+    "UpdateAliases",
+    "UpdateCollection",
+    "Upsert",
     "call",
 ]
 
@@ -137,6 +147,76 @@ class QueryGroups(_OfCollection[models.GroupsResult]):
     score_threshold: float | None = None
     search_params: models.SearchParams | None = None
     with_payload: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateCollection(_OfCollection[bool]):
+    """Make a collection; made again, it is refused with status 409 and stays as it is."""
+
+    method = "create_collection"
+    vectors_config: Mapping[str, models.VectorParams]
+    shard_number: int | None = None
+    replication_factor: int | None = None
+    write_consistency_factor: int | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateCollection(_OfCollection[bool]):
+    """Change options of a collection, or fields of its metadata."""
+
+    method = "update_collection"
+    optimizers_config: models.OptimizersConfigDiff | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteCollection(_OfCollection[bool]):
+    """Delete a collection; False where there is none."""
+
+    method = "delete_collection"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreatePayloadIndex(_OfCollection[models.UpdateResult]):
+    """Index a payload field."""
+
+    method = "create_payload_index"
+    field_name: str
+    field_schema: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upsert(_OfCollection[models.UpdateResult]):
+    """Store points; those of the same id are replaced."""
+
+    method = "upsert"
+    points: Sequence[models.PointStruct]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delete(_OfCollection[models.UpdateResult]):
+    """Delete points."""
+
+    method = "delete"
+    points_selector: models.FilterSelector
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetPayload(_OfCollection[models.UpdateResult]):
+    """Set payload fields of points."""
+
+    method = "set_payload"
+    payload: Mapping[str, Any]
+    points: models.Filter
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateAliases(Request[bool]):
+    """Change aliases in one step."""
+
+    method = "update_collection_aliases"
+    change_aliases_operations: Sequence[models.AliasOperations]
 
 
 def call(client: QdrantBase | AsyncQdrantClient, request: Request[Any]) -> Any:

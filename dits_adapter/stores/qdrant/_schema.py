@@ -31,12 +31,13 @@ from qdrant_client import models
 
 from dits_adapter.errors import InputError
 from dits_adapter.stores.requests import ReadRequest, VideoFilter
-from dits_adapter.stores.rows import FailureRow, SegmentRow, failure_id
+from dits_adapter.stores.rows import FailureRow, PointLayout, SegmentRow, failure_id, payload_value
 
 __all__ = [
     "FAILURE",
     "FRAMES",
     "METADATA_KEY",
+    "OURS",
     "POOLED",
     "TENANT",
     "failure_point",
@@ -54,6 +55,9 @@ METADATA_KEY = "dits_adapter"
 
 POOLED, FRAMES = "video", "frames"
 """Names of the vectors of a point."""
+
+OURS = PointLayout(vector=POOLED, video="video_id")
+"""Layout of the points of our own collections."""
 
 TENANT, FAILURE = "tenant", "failure"
 """Payload fields: the tenant that a segment belongs to, and the reason why a file gave no frames."""
@@ -139,9 +143,7 @@ def plain_id(point_id: models.ExtendedPointId) -> str | int:
 
 def group_values(payload: Mapping[str, Any] | None, key: str) -> list[str | int]:
     """Return the groups that a payload belongs to; `key` may lead into it, with dots. Qdrant groups like this."""
-    value: Any = payload
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
+    value = payload_value(payload, key)
     values = value if isinstance(value, list) else [value]
     return [v for v in dict.fromkeys(values) if isinstance(v, str | int) and not isinstance(v, bool)]
 

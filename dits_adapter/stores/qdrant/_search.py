@@ -77,7 +77,7 @@ class _Search:
     def points(self, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[models.ScoredPoint]]]:
         if request.rerank is not None:
             return (yield from self._reranked(queries, request, request.rerank))
-        if self.collection.video_field is None:
+        if self.collection.layout.video is None:
             return (yield from self._nearest(queries, request, request.limit, request.offset))
         if len(queries) == 1:
             return [(yield from self._grouped(queries[0], request))]
@@ -101,7 +101,7 @@ class _Search:
         requests = [
             models.QueryRequest(
                 query=query.tolist(),
-                using=self.collection.vector or None,
+                using=self.collection.layout.vector or None,
                 limit=limit,
                 offset=offset,
                 filter=self.collection.scoped(self.condition),
@@ -120,7 +120,7 @@ class _Search:
         To find groups a server looks at a few times as many points as it is to return, and returns fewer groups
         where some of them have more points than that near the query: it is asked again, without those groups.
         """
-        field = self.collection.video_field
+        field = self.collection.layout.video
         assert field is not None
         needed = request.offset + request.limit
         scope = self.collection.scoped(self.condition)
@@ -132,7 +132,7 @@ class _Search:
                 group_by=field,
                 group_size=request.per_video,
                 query=query.tolist(),
-                using=self.collection.vector or None,
+                using=self.collection.layout.vector or None,
                 limit=needed - len(groups),
                 query_filter=models.Filter(must=others) if groups else scope,
                 score_threshold=request.min_score,
@@ -168,7 +168,7 @@ class _Search:
     def _candidates(self, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[models.ScoredPoint]]]:
         """Find the segments to re-rank, spread over videos: a long one has hundreds of segments near a query."""
         rows = yield from self.points(queries, candidate_request(request))
-        if self.collection.video_field is not None:
+        if self.collection.layout.video is not None:
             for n, row in enumerate(rows):
                 videos = len({video for point in row for video in self._videos(point)})
                 if (wider := wider_candidate_request(request, videos)) is not None:
@@ -202,7 +202,7 @@ class _Search:
         return {ids[n]: float(scores[n]) for n in np.argsort(-scores, kind="stable")}
 
     def _videos(self, point: models.ScoredPoint) -> list[str | int]:
-        field = self.collection.video_field
+        field = self.collection.layout.video
         return [plain_id(point.id)] if field is None else group_values(point.payload, field)
 
     def _search_params(self, request: SearchRequest) -> models.SearchParams | None:
@@ -234,4 +234,5 @@ class _Search:
             point.score,
             video_id=next(iter(self._videos(point)), None),
             timestamp=best_timestamp(frames, payload.get("timestamps"), query),
+            layout=self.collection.layout,
         )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
+from functools import partial
 from typing import Any, TypeVar
 
 from numpy.typing import ArrayLike
@@ -14,12 +13,19 @@ from typing_extensions import Self, Unpack
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.qdrant._collection import QdrantCollection
-from dits_adapter.stores.qdrant._connection import TIMEOUT
+from dits_adapter.stores.qdrant._connection import api_key, server_address
 from dits_adapter.stores.qdrant._requests import Request, RequestPlan, call
-from dits_adapter.stores.qdrant._retry import SEARCH_PATIENCE, TRANSIENT, RetryPolicy, translate_errors
-from dits_adapter.stores.qdrant._schema import POOLED
+from dits_adapter.stores.qdrant._retry import (
+    TIMEOUT,
+    Patience,
+    RetryPolicy,
+    limit_attempt_async,
+    repeat_request_async,
+    translate_errors,
+)
 from dits_adapter.stores.qdrant._search import searching, searching_one
 from dits_adapter.stores.requests import Hit, SearchOptions, SearchRequest, from_keywords
+from dits_adapter.stores.rows import PointLayout
 
 __all__ = ["AsyncQdrantStore"]
 
@@ -35,7 +41,7 @@ class AsyncQdrantStore:
     Args:
         location: a server's URL, with the API key in the environment variable QDRANT_API_KEY; or an
             `AsyncQdrantClient` of your own, which is used as it is and never closed.
-        collection, space, vector, video_field, trust_foreign, tenant: as `QdrantStore`.
+        collection, space, layout, trust_foreign, tenant, patience: as `QdrantStore`.
 
     Example:
         >>> import asyncio
@@ -52,19 +58,22 @@ class AsyncQdrantStore:
         collection: str = "videos",
         *,
         space: EmbeddingSpace | None = None,
-        vector: str = POOLED,
-        video_field: str | None = None,
+        layout: PointLayout | None = None,
         trust_foreign: bool = False,
         tenant: str | None = None,
+        patience: float | None = None,
     ) -> None:
+        self._patience = Patience.of_search(patience)
         self._own = isinstance(location, str)
         if isinstance(location, AsyncQdrantClient):
             self.client = location
             self.location = "the Qdrant of the given client"
-        elif isinstance(location, str) and re.match(r"https?://", location):
-            self.location = location
-            key = os.environ.get("QDRANT_API_KEY")
-            self.client = AsyncQdrantClient(url=location, api_key=key, timeout=TIMEOUT, check_compatibility=False)
+        elif isinstance(location, str) and re.match(r"https?://", location, re.IGNORECASE):
+            self.location = server_address(location)
+            self.client = AsyncQdrantClient(
+                url=self.location, api_key=api_key(), timeout=TIMEOUT, check_compatibility=False
+            )
+            self.client.http.client.add_middleware(limit_attempt_async)
         else:
             raise InputError(
                 f"location is {location!r}; it is a server's URL (http://…) or an AsyncQdrantClient. A folder is "
@@ -74,8 +83,7 @@ class AsyncQdrantStore:
             self.location,
             collection,
             space=space,
-            vector=vector,
-            video_field=video_field,
+            layout=layout,
             trust_foreign=trust_foreign,
             tenant=tenant,
             takes_params=True,
@@ -135,10 +143,5 @@ class AsyncQdrantStore:
                 return result
 
     async def _repeat(self, request: Request[Any]) -> Any:
-        policy = RetryPolicy(self.location, SEARCH_PATIENCE)
-        while True:
-            try:
-                return await call(self.client, request)
-            except TRANSIENT as error:
-                wait = policy.wait(error)
-            await asyncio.sleep(wait)
+        policy = RetryPolicy(self.location, self._patience)
+        return await repeat_request_async(partial(call, self.client, request), policy)

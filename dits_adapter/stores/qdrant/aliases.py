@@ -17,6 +17,7 @@ from typing_extensions import Unpack
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores._discover import absolute, lies_in
 from dits_adapter.stores.ingest import IngestKeywords, IngestOptions, Paths, ingest
+from dits_adapter.stores.qdrant._requests import CollectionExists, DeleteCollection, UpdateAliases
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.requests import from_keywords
@@ -79,7 +80,7 @@ def rebuild(
             f"switch COLLECTION --collection {alias}"
         )
     if old is not None:
-        if existing is not None and _digest(existing) == _digest(metadata):
+        if existing is not None and existing.layout is None and _digest(existing) == _digest(metadata):
             raise InputError(
                 f"{alias!r} is of this embedding space and cut like this already. `dits-adapter ingest` brings it "
                 "up to date; another adapter for the same CLIP needs no new index."
@@ -108,12 +109,10 @@ def rebuild(
             "--drop-old."
         )
     if old == alias:
-        with store.translate_errors():
-            store.client.delete_collection(old)
+        store.send(DeleteCollection(collection_name=old))
     switch(store, new)
-    if drop_old and old not in (None, alias):
-        with store.translate_errors():
-            store.client.delete_collection(old)
+    if drop_old and old is not None and old != alias:
+        store.send(DeleteCollection(collection_name=old))
     return report, new
 
 
@@ -127,17 +126,13 @@ def switch(store: QdrantStore, collection: str) -> None:
     old = store.resolve()
     if old == store.name:
         raise StoreError(f"{old!r} is a collection; only an alias can be switched to another one.")
-    with store.translate_errors():
-        if not store.client.collection_exists(collection):
-            raise StoreError(
-                f"{store.location} has no collection {collection!r}; {store.name!r} was left as it was."
-            )
+    if not store.send(CollectionExists(collection_name=collection)):
+        raise StoreError(f"{store.location} has no collection {collection!r}; {store.name!r} was left as it was.")
     if old is not None:
         operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=store.name)))
     create = models.CreateAlias(collection_name=collection, alias_name=store.name)
     operations.append(models.CreateAliasOperation(create_alias=create))
-    with store.translate_errors():
-        store.client.update_collection_aliases(operations)
+    store.send(UpdateAliases(change_aliases_operations=operations))
 
 
 def _other_folders(previous: QdrantStore, fresh: QdrantStore, roots: list[str]) -> list[str]:

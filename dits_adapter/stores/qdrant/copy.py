@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from qdrant_client import models
 from tqdm import tqdm
 
 from dits_adapter.errors import InputError, StoreError
-from dits_adapter.stores.qdrant._requests import Count, Request, Retrieve, Scroll, call
+from dits_adapter.stores.qdrant._requests import (
+    Count,
+    CreatePayloadIndex,
+    GetCollection,
+    Retrieve,
+    Scroll,
+)
 from dits_adapter.stores.qdrant._schema import POOLED
 from dits_adapter.stores.qdrant.options import CLUSTER, CollectionOptions
 from dits_adapter.stores.qdrant.store import QdrantStore
 
 __all__ = ["BATCH", "copy_collection"]
-
-T = TypeVar("T")
 
 BATCH = 64
 """Points read and written at once: 5 MB of JSON for 12 frames of width 512, where a server accepts 32."""
@@ -53,24 +56,23 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
         )
     origin = source.resolve()
     metadata = source.metadata()
-    if metadata is None:
+    if metadata is None or metadata.layout is not None:
         raise StoreError(
             f"the collection {source.collection!r} was made by something else than dits_adapter; Qdrant's own "
             "snapshots copy any collection between servers."
         )
-    with source.translate_errors():
-        info = source.client.get_collection(source.collection)
+    info = source.send(GetCollection(collection_name=source.collection))
     target, cluster = destination.resolve(), source.capabilities.remote and destination.capabilities.remote
     if same_place and origin == target:
         raise InputError(f"source and destination are both {origin!r} in {source.location}.")
     destination.create(metadata, _options(info, cluster=cluster) if target is None else None)
     _require_no_others(source, destination)
-    with destination.translate_errors():
-        indexed = destination.client.get_collection(destination.collection).payload_schema
-        for field, index in info.payload_schema.items():
-            if field not in indexed:
-                schema = index.params or index.data_type
-                destination.client.create_payload_index(destination.collection, field, schema)
+    copied_to = destination.collection
+    indexed = destination.send(GetCollection(collection_name=copied_to)).payload_schema
+    for field, index in info.payload_schema.items():
+        if field not in indexed:
+            schema = index.params or index.data_type
+            destination.send(CreatePayloadIndex(collection_name=copied_to, field_name=field, field_schema=schema))
     written = 0
     total = _count(source)
     with (
@@ -124,15 +126,11 @@ def _fetch(
     store: QdrantStore, ids: list[models.ExtendedPointId], *, payload: bool = False, vectors: bool = False
 ) -> list[models.Record]:
     request = Retrieve(collection_name=store.collection, ids=ids, with_payload=payload, with_vectors=vectors)
-    return _call(store, request)
+    return store.send(request)
 
 
 def _count(store: QdrantStore) -> int:
-    return _call(store, Count(collection_name=store.collection)).count
-
-
-def _call(store: QdrantStore, request: Request[T]) -> T:
-    return store.with_retry(partial(call, store.client, request))
+    return store.send(Count(collection_name=store.collection)).count
 
 
 def _point(record: models.Record) -> models.PointStruct:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from qdrant_client import models
 
 from dits_adapter.errors import InputError
+from dits_adapter.stores.qdrant._requests import GetCollection
 from dits_adapter.stores.qdrant.options import RESCORED
 from dits_adapter.stores.qdrant.store import QdrantStore
 
@@ -55,9 +56,8 @@ def measure_recall(store: QdrantStore, queries: NDArray[np.floating], *, limit: 
     store.open()
     if not store.capabilities.index:
         raise InputError("a store in memory has no index and is searched exactly; its recall is 1.")
-    with store.translate_errors():
-        config = store.client.get_collection(store.collection).config.params.vectors
-        pooled = config[store.vector] if isinstance(config, dict) else config
+    config = store.send(GetCollection(collection_name=store.collection)).config.params.vectors
+    pooled = config[store.vector] if isinstance(config, dict) else config
     quantized = pooled is not None and pooled.quantization_config is not None
     exact, milliseconds = _search(store, queries, models.SearchParams(exact=True), limit)
     rows = [_row("exact", exact, exact, milliseconds)]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from os import PathLike
 from typing import Any, TypeVar
 
@@ -21,10 +20,21 @@ from tqdm import tqdm
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import Capabilities, VideoStore
-from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection
+from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection, creating
 from dits_adapter.stores.qdrant._connection import Connection
-from dits_adapter.stores.qdrant._requests import Scroll, call
-from dits_adapter.stores.qdrant._retry import PATIENCE, SEARCH_PATIENCE
+from dits_adapter.stores.qdrant._requests import (
+    CollectionExists,
+    CreateCollection,
+    CreatePayloadIndex,
+    Delete,
+    DeleteCollection,
+    GetCollection,
+    Request,
+    Scroll,
+    SetPayload,
+    UpdateCollection,
+    Upsert,
+)
 from dits_adapter.stores.qdrant._schema import (
     FAILURE,
     FRAMES,
@@ -41,6 +51,7 @@ from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest
 from dits_adapter.stores.rows import (
     CollectionMetadata,
     FailureRow,
+    PointLayout,
     SegmentRow,
     StoredSegment,
     VideoFile,
@@ -69,15 +80,17 @@ class QdrantStore(VideoStore):
         collection: name of the collection, or an alias.
         space: the embedding space of the queries; if given, a collection of another one is refused when it is
             opened.
-        vector: the vector that is searched; "" is the unnamed one.
-        video_field: payload field that says which video a point belongs to, for grouping. By default `video_id`
-            in a collection made here, and none (every point is a video) in a foreign one.
+        layout: names of the vector and the payload fields, in a collection that something else made. By default
+            those that it was adopted with (`adopt_collection`).
         trust_foreign: search a collection that something else made, without proof that its vectors live in
             `space`. Only the width can be checked then: another CLIP of the same width gives wrong results
             without an error.
         tenant: whose videos to store and to search, in a collection that keeps tenants apart; nobody sees, and
             nothing deletes, those of another one. A new collection that is ingested into with a tenant is such a
             collection.
+        patience: seconds that a request to a server may take: while the server is away, restarts, hangs or is
+            overloaded, the request is repeated. By default 120; searches, for which somebody waits, are repeated
+            for 3 and take 30 at most. A client of your own keeps its timeouts.
 
     An alias is looked up when the collection is opened; the collection that it means then is searched until that
     is gone, even if the alias is switched to another one meanwhile.
@@ -93,7 +106,7 @@ class QdrantStore(VideoStore):
         >>> _ = client.create_collection("mine", vectors_config={"clip": vectors})
         >>> client.upsert("mine", [models.PointStruct(id=7, vector={"clip": [1, 0]}, payload={})]).status.value
         'completed'
-        >>> QdrantStore(client, "mine", vector="clip").search(np.array([1.0, 0.0]))
+        >>> QdrantStore(client, "mine").search(np.array([1.0, 0.0]))
         Traceback (most recent call last):
         dits_adapter.errors.StoreError: the collection 'mine' does not say which embedding space its ...
     """
@@ -104,18 +117,17 @@ class QdrantStore(VideoStore):
         collection: str = "videos",
         *,
         space: EmbeddingSpace | None = None,
-        vector: str = POOLED,
-        video_field: str | None = None,
+        layout: PointLayout | None = None,
         trust_foreign: bool = False,
         tenant: str | None = None,
+        patience: float | None = None,
     ) -> None:
-        self._connection = Connection(location)
+        self._connection = Connection(location, patience)
         self._collection = QdrantCollection(
             self._connection.location,
             collection,
             space=space,
-            vector=vector,
-            video_field=video_field,
+            layout=layout,
             trust_foreign=trust_foreign,
             tenant=tenant,
             takes_params=not self._connection.in_memory,
@@ -124,7 +136,6 @@ class QdrantStore(VideoStore):
         self.name = collection
         self.space = space
         self.tenant = tenant
-        self.vector = vector
 
     def close(self) -> None:
         """Release the connection or the folder; a client that was passed in stays open."""
@@ -161,6 +172,11 @@ class QdrantStore(VideoStore):
         return self._collection.target
 
     @property
+    def vector(self) -> str:
+        """Name of the vector that is searched; meaningful once the collection was opened."""
+        return self._collection.layout.vector
+
+    @property
     def cosine(self) -> bool:
         """True if scores are cosines; meaningful once the collection was opened."""
         return self._collection.cosine
@@ -174,9 +190,9 @@ class QdrantStore(VideoStore):
         """Turn errors of the client into a `StoreError` that names the remedy."""
         return self._connection.translate_errors()
 
-    def with_retry(self, request: Callable[[], T]) -> T:
-        """Make a request that may be made twice, and wait while a server restarts or is overloaded."""
-        return self._connection.with_retry(request)
+    def send(self, request: Request[T]) -> T:
+        """Make a request, and repeat it while a server is away, restarts, hangs or is overloaded."""
+        return self._connection.send(request)
 
     def scoped(self, condition: models.Filter | None = None) -> models.Filter | None:
         """Confine a filter to the store's tenant, for requests of your own through `client`."""
@@ -185,7 +201,7 @@ class QdrantStore(VideoStore):
     def scroll(self, request: Scroll) -> Iterator[list[models.Record]]:
         """Read all points of a request, a page at a time, as long as a write waits for a server that is away."""
         while True:
-            records, offset = self.with_retry(partial(call, self.client, request))
+            records, offset = self.send(request)
             yield records
             if offset is None:
                 return
@@ -208,8 +224,7 @@ class QdrantStore(VideoStore):
         if not self._connection.exists():
             return None
         target = self._connection.run(self._collection.resolving())
-        with self.translate_errors():
-            return target if self.client.collection_exists(target) else None
+        return target if self.send(CollectionExists(collection_name=target)) else None
 
     def open(self) -> EmbeddingSpace:
         """Check the collection, once, and return the embedding space that it is searched in.
@@ -219,7 +234,7 @@ class QdrantStore(VideoStore):
                 tenants apart and none is given.
             SpaceMismatchError: the collection is of another space, or of another width, than the queries.
         """
-        return self._connection.run(self._collection.opening())
+        return self._connection.run(self._collection.opening(), hurried=True)
 
     def create(self, metadata: CollectionMetadata, options: BaseModel | None = None) -> None:
         """Make the collection with its metadata; one that exists must be the same.
@@ -251,20 +266,19 @@ class QdrantStore(VideoStore):
         existing = self.resolve()
         if self._collection.opened is None:
             self._collection.target = existing or self.name
-        if existing is not None:
+        if existing is None and self._create(metadata, options or CollectionOptions()):
+            self._require_metadata_kept()
+        else:
             metadata.require_same(self.metadata(), self.collection, self.tenant)
             self._require_kept_as(options)
             if self._connection.remote and self._indexing_threshold() == 0:  # a bulk load was killed
                 self._set_indexing_threshold(INDEXING_THRESHOLD)
-        else:
-            self._create(metadata, options or CollectionOptions())
         self._index_payload(metadata)
 
     def _require_kept_as(self, options: CollectionOptions | None) -> None:
         if options is None:
             return
-        with self.translate_errors():
-            params = self.client.get_collection(self.collection).config.params
+        params = self._info().config.params
         assert isinstance(params.vectors, dict)
         existing = CollectionOptions.of(params, params.vectors[POOLED])
         differences = [
@@ -278,24 +292,30 @@ class QdrantStore(VideoStore):
                 "for a new collection: leave them out, or ingest into another one."
             )
 
-    def _create(self, metadata: CollectionMetadata, options: CollectionOptions) -> None:
+    def _create(self, metadata: CollectionMetadata, options: CollectionOptions) -> bool:
+        """Create the collection; False if it is there, made by another process or by a request that broke off."""
         width = metadata.space.width
-        with self.translate_errors():
-            self.client.create_collection(
-                self.collection,
-                vectors_config={
-                    POOLED: options.pooled(width, tenants=metadata.tenants),
-                    FRAMES: options.frames(width),
-                },
-                **options.collection(),
-                metadata={METADATA_KEY: metadata.model_dump(mode="json")},
+        request = CreateCollection(
+            collection_name=self.collection,
+            vectors_config={
+                POOLED: options.pooled(width, tenants=metadata.tenants),
+                FRAMES: options.frames(width),
+            },
+            **options.collection(),
+            metadata={METADATA_KEY: metadata.model_dump(mode="json")},
+        )
+        return self._connection.run(creating(request))
+
+    def _require_metadata_kept(self) -> None:
+        if self.metadata() is None:
+            self.send(DeleteCollection(collection_name=self.collection))
+            raise StoreError(
+                f"{self.location} runs Qdrant {self.client.info().version}, which keeps no collection "
+                "metadata, where the embedding space is written down. Use Qdrant 1.16 or newer."
             )
-            if self.metadata() is None:
-                self.client.delete_collection(self.collection)
-                raise StoreError(
-                    f"{self.location} runs Qdrant {self.client.info().version}, which keeps no collection "
-                    "metadata, where the embedding space is written down. Use Qdrant 1.16 or newer."
-                )
+
+    def _info(self) -> models.CollectionInfo:
+        return self.send(GetCollection(collection_name=self.collection))
 
     def _index_payload(self, metadata: CollectionMetadata) -> None:
         """Create the missing payload indexes of ingestion and filters."""
@@ -307,12 +327,14 @@ class QdrantStore(VideoStore):
         if metadata.tenants:
             kind = models.KeywordIndexType.KEYWORD
             fields[TENANT] = models.KeywordIndexParams(type=kind, is_tenant=True)
-        with self.translate_errors(), warnings.catch_warnings():  # memory warns that it has no use for indexes
+        indexed = self._info().payload_schema
+        with warnings.catch_warnings():  # memory warns that it has no use for indexes
             warnings.simplefilter("ignore")
-            indexed = self.client.get_collection(self.collection).payload_schema
             for name, params in fields.items():
                 if name not in indexed:
-                    self.client.create_payload_index(self.collection, name, params)
+                    self.send(
+                        CreatePayloadIndex(collection_name=self.collection, field_name=name, field_schema=params)
+                    )
 
     @contextmanager
     def bulk_load(self, *, progress: bool = True) -> Iterator[None]:
@@ -338,8 +360,7 @@ class QdrantStore(VideoStore):
         self._set_indexing_threshold(usual)
         with tqdm(desc=f"{self.collection}: index", unit="vector", disable=not progress) as bar:
             while True:
-                with self.translate_errors():
-                    info = self.client.get_collection(self.collection)
+                info = self._info()
                 bar.total, bar.n = info.points_count, min(info.indexed_vectors_count or 0, info.points_count or 0)
                 bar.refresh()
                 if info.status in (models.CollectionStatus.GREEN, models.CollectionStatus.RED):
@@ -347,13 +368,11 @@ class QdrantStore(VideoStore):
                 time.sleep(0.5)
 
     def _indexing_threshold(self) -> int | None:
-        with self.translate_errors():
-            return self.client.get_collection(self.collection).config.optimizer_config.indexing_threshold
+        return self._info().config.optimizer_config.indexing_threshold
 
     def _set_indexing_threshold(self, kilobytes: int) -> None:
         diff = models.OptimizersConfigDiff(indexing_threshold=kilobytes)
-        with self.translate_errors():
-            self.client.update_collection(self.collection, optimizers_config=diff)
+        self.send(UpdateCollection(collection_name=self.collection, optimizers_config=diff))
 
     def finish(self) -> None:
         """Index the points that were written since the last call; a server indexes by itself, a folder here.
@@ -372,7 +391,7 @@ class QdrantStore(VideoStore):
 
     def find(self, queries: NDArray[np.float32], request: SearchRequest) -> list[list[Hit]]:
         """Search for checked queries, (n, d) float32; a re-ranking by "maxsim" is the server's."""
-        return self._connection.run(finding(self._collection, queries, request))
+        return self._connection.run(finding(self._collection, queries, request), hurried=True)
 
     def read(self, request: ReadRequest) -> Iterator[StoredSegment]:
         """Read stored segments of the store's tenant, in any order; those that are not there are left out.
@@ -384,7 +403,7 @@ class QdrantStore(VideoStore):
         offset, read = None, 0
         while True:
             segments, offset = self._connection.run(
-                self._collection.reading(request, offset, read), patience=SEARCH_PATIENCE if hurried else PATIENCE
+                self._collection.reading(request, offset, read), hurried=hurried
             )
             yield from segments
             read += len(segments)
@@ -393,11 +412,11 @@ class QdrantStore(VideoStore):
 
     def count(self) -> int:
         """Return the number of segments in the collection."""
-        return self._connection.run(self._collection.counting())
+        return self._connection.run(self._collection.counting(), hurried=True)
 
     def count_videos(self) -> int:
         """Return the number of whole videos; in a foreign collection each segment counts as one."""
-        return self._connection.run(self._collection.counting_videos())
+        return self._connection.run(self._collection.counting_videos(), hurried=True)
 
     def _require_tenant(self) -> None:
         self._connection.run(self._collection.requiring_tenant())
@@ -419,10 +438,7 @@ class QdrantStore(VideoStore):
         return video_records(point.payload or {} for points in self.scroll(request) for point in points)
 
     def write(self, rows: Sequence[SegmentRow]) -> None:
-        """Store segments and wait until they are there; those of the same id are replaced.
-
-        Writes and deletions outlast a server that restarts or is overloaded, for up to a minute.
-        """
+        """Store segments and wait until they are there; those of the same id are replaced."""
         self.write_points([segment_point(row, tenant=self.tenant) for row in rows])
 
     def write_failures(self, rows: Sequence[FailureRow]) -> None:
@@ -432,7 +448,7 @@ class QdrantStore(VideoStore):
     def write_points(self, points: Sequence[models.PointStruct]) -> None:
         """Store points of your own making, as `write` does."""
         if points:
-            self.with_retry(lambda: self.client.upsert(self.collection, list(points), wait=True))
+            self.send(Upsert(collection_name=self.collection, points=list(points)))
 
     def delete(self, records: Sequence[VideoRecord]) -> None:
         """Delete all points of these videos and failures."""
@@ -443,14 +459,14 @@ class QdrantStore(VideoStore):
         conditions += [models.Filter(must=[_is_any("path", paths), is_failure()]) for paths in _chunks(failures)]
         for condition in conditions:
             selector = models.FilterSelector(filter=self._collection.scoped(condition))
-            self.with_retry(partial(self.client.delete, self.collection, selector, wait=True))
+            self.send(Delete(collection_name=self.collection, points_selector=selector))
 
     def update_path(self, file: VideoFile) -> None:
         """Write down that the stored video `file.video_id` now lies at `file.path`, with its size and time."""
         self._require_tenant()
         payload = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
         video = self._collection.scoped(models.Filter(must=[_is_any("video_id", [file.video_id])]))
-        self.with_retry(lambda: self.client.set_payload(self.collection, payload, points=video, wait=True))
+        self.send(SetPayload(collection_name=self.collection, payload=payload, points=video))
 
 
 def _chunks(values: list[str]) -> Iterator[list[str]]:

@@ -8,7 +8,8 @@ from typing import Any
 from zipfile import is_zipfile
 
 from dits_adapter._files import write_atomically
-from dits_adapter.errors import DITSError
+from dits_adapter._user_files import read_json
+from dits_adapter.errors import DITSError, InputError
 
 __all__ = ["last_checkpoint", "write_run"]
 
@@ -35,8 +36,8 @@ def last_checkpoint(folder: Path, run: dict[str, Any]) -> Path | None:
         DITSError: the checkpoints are of another run.
     """
     try:
-        stored = json.loads((folder / _RUN).read_text("utf-8"))
-    except (OSError, ValueError):  # it is written before the first checkpoint
+        stored = read_json(folder / _RUN)
+    except InputError:  # it is written before the first checkpoint
         return None
     if other := [name for name, value in run.items() if stored.get(name) != value]:
         raise DITSError(
@@ -55,7 +56,7 @@ def last_checkpoint(folder: Path, run: dict[str, Any]) -> Path | None:
 
 def _is_json(path: Path) -> bool:
     try:
-        json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        read_json(path)
+    except InputError:
         return False
     return True

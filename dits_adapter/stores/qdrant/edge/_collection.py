@@ -14,6 +14,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from dits_adapter._files import write_atomically
+from dits_adapter._user_files import read_json
 from dits_adapter._wording import validated
 from dits_adapter.errors import StoreError
 from dits_adapter.stores.qdrant.edge import _convert as convert
@@ -106,7 +107,7 @@ class EdgeCollection:
 def _read_config(folder: Path) -> models.CollectionConfig:
     """Read the configuration of a collection; StoreError where it cannot be understood."""
     try:
-        stored = json.loads((folder / COLLECTION).read_text("utf-8"))
+        stored = read_json(folder / COLLECTION)
         if stored.get("format") != _FORMAT:
             raise ValueError(f"format {stored.get('format')!r}, where this version knows {_FORMAT}")
         return validated(models.CollectionConfig, stored["config"])

@@ -1,0 +1,66 @@
+"""`dits-adapter adopt`: a collection of another program, described once."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from dits_adapter.cli._entry import show
+from dits_adapter.cli._options import add_encoder, add_store, qdrant_store, video_encoder
+
+__all__ = ["add_adopt"]
+
+_FIELDS = {
+    "video": "whose values are the videos that points belong to (default: each point is a video)",
+    "title": "that hits are shown as",
+    "path": "of the file or its address (default: path)",
+    "start": "of a segment's start, in seconds (default: start)",
+    "end": "of its end (default: end)",
+}
+
+
+def add_adopt(commands: Any) -> None:
+    """Add `adopt`."""
+    adopt = commands.add_parser(
+        "adopt",
+        help="describe a Qdrant collection that another program made",
+        description="Describe a Qdrant collection that another program made, so that search, serve, recall and "
+        "embed need nothing but its name from then on. The description is written into the collection's metadata; "
+        "no point is changed. Only the vectors' width can be checked: that they are of the encoder is up to you.",
+    )
+    add_store(adopt, default="http://localhost:6333")
+    add_encoder(adopt)
+    adopt.add_argument(
+        "--vector", default="", metavar="NAME", help="the pooled vector of a video (default: the unnamed one)"
+    )
+    for field, meaning in _FIELDS.items():
+        adopt.add_argument(
+            f"--{field}-field", metavar="FIELD", help=f"payload field {meaning}; of a nested one, a.b"
+        )
+    adopt.add_argument(
+        "--text-field",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="payload field whose words the search page's filter looks for (default: title and path); may be "
+        "repeated",
+    )
+    adopt.set_defaults(run=_adopt)
+
+
+def _adopt(args: argparse.Namespace) -> int:
+    from dits_adapter.stores.qdrant.adopt import adopt_collection
+    from dits_adapter.stores.rows import PointLayout
+
+    fields = {field: getattr(args, f"{field}_field") for field in _FIELDS}
+    chosen = {field: name for field, name in fields.items() if name is not None}
+    layout = PointLayout(vector=args.vector, texts=tuple(args.text_field), **chosen)
+    with qdrant_store(args) as store:
+        store.metadata()  # before the model is loaded: a wrong store is refused at once
+        space = video_encoder(args).space.model_copy(update={"frames": args.frames})
+        adopt_collection(store, space, layout)
+    show(
+        f"{args.collection} is described. Search it: "
+        f"dits-adapter search TEXT --store {args.store} --collection {args.collection}"
+    )
+    return 0

@@ -1,0 +1,94 @@
+"""Adoption of a collection that another program made: described once, then searched like one of ours."""
+
+from __future__ import annotations
+
+from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.qdrant._requests import GetCollection, Scroll, UpdateCollection
+from dits_adapter.stores.qdrant._schema import METADATA_KEY, group_values
+from dits_adapter.stores.qdrant.store import QdrantStore
+from dits_adapter.stores.rows import CollectionMetadata, PointLayout, payload_value
+
+__all__ = ["adopt_collection"]
+
+_SAMPLE = 100
+"""Points that are looked at for the fields of the payload."""
+
+
+def adopt_collection(store: QdrantStore, space: EmbeddingSpace, layout: PointLayout) -> CollectionMetadata:
+    """Write into a collection of another program what its vectors and payload fields are.
+
+    The description goes into the collection's metadata, under a key of its own. No point is changed, and the other
+    program goes on as before. Done again, it replaces the description.
+
+    Args:
+        store: the collection.
+        space: the embedding space of its vectors; that it is this one cannot be checked beyond the width.
+        layout: names of the vector and the payload fields.
+
+    Returns:
+        The description.
+
+    Raises:
+        InputError: a vector that the collection has not, or a payload field that none of its first 100 points has.
+        SpaceMismatchError: the vector is of another width than the space.
+        StoreError: no such collection, one of ours, or the server keeps no collection metadata (before 1.16).
+    """
+    name = store.resolve()
+    if name is None:
+        raise StoreError(f"{store.location} has no collection {store.name!r}.")
+    owned = QdrantStore(store.client, name)
+    existing = owned.metadata()
+    if existing is not None and existing.layout is None:
+        raise StoreError(f"the collection {store.name!r} was made by dits_adapter, and is described already.")
+    _require_vector(store, name, space, layout.vector)
+    _require_fields(store, name, layout)
+    metadata = CollectionMetadata(space=space, layout=layout)
+    described = {METADATA_KEY: metadata.model_dump(mode="json")}
+    store.send(UpdateCollection(collection_name=name, metadata=described))
+    if owned.metadata() is None:
+        raise StoreError(
+            f"{store.location} runs Qdrant {store.client.info().version}, which keeps no collection metadata. Use "
+            "Qdrant 1.16 or newer, or describe the collection at each search (trust_foreign)."
+        )
+    return metadata
+
+
+def _require_vector(store: QdrantStore, name: str, space: EmbeddingSpace, vector: str) -> None:
+    named = store.send(GetCollection(collection_name=name)).config.params.vectors
+    vectors = named if isinstance(named, dict) else {"": named}
+    params = vectors.get(vector)
+    if params is None:
+        names = ", ".join(repr(name) for name in vectors)
+        raise InputError(f"the collection {store.name!r} has no vector {vector!r}; it has {names}.")
+    if params.size != space.width:
+        raise SpaceMismatchError(
+            f"the vector {vector!r} of the collection {store.name!r} has width {params.size}; the encoder has "
+            f"{space.width} ({space})."
+        )
+    if params.multivector_config is not None:
+        raise InputError(
+            f"the vector {vector!r} of the collection {store.name!r} has many vectors a point; name one that has "
+            "one."
+        )
+
+
+def _require_fields(store: QdrantStore, name: str, layout: PointLayout) -> None:
+    """Refuse fields that none of the first points has; those of the defaults may be missing."""
+    records, _ = store.send(Scroll(collection_name=name, limit=_SAMPLE))
+    payloads = [record.payload or {} for record in records]
+    chosen = {kind: getattr(layout, kind) for kind in layout.model_fields_set - {"vector", "texts"}}
+    fields = [field for field in [*chosen.values(), *layout.texts] if field]
+    for field in fields if payloads else []:
+        if all(payload_value(payload, field) is None for payload in payloads):
+            names = ", ".join(sorted({name for payload in payloads for name in payload})) or "none"
+            raise InputError(
+                f"none of the first {len(payloads)} points of {store.name!r} has a payload field {field!r}; their "
+                f"fields are {names}."
+            )
+    video = layout.video
+    if video is not None and payloads and not any(group_values(payload, video) for payload in payloads):
+        raise InputError(
+            f"the payload field {video!r} of {store.name!r} holds neither strings nor whole numbers, which "
+            "alone say which video a point belongs to."
+        )

@@ -1,0 +1,176 @@
+"""A collection of another program: described once, then searched by its name, with titles, addresses and times."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, models
+
+from dits_adapter import DITSQueryEncoder
+from dits_adapter.cli import main
+from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
+from dits_adapter.stores.qdrant.adopt import adopt_collection
+from dits_adapter.stores.qdrant.copy import copy_collection
+from dits_adapter.stores.qdrant.store import QdrantStore
+from dits_adapter.stores.rows import CollectionMetadata, PointLayout
+from tests.stores.conftest import Storage
+from tests.stores.fakes import fake_space, write_video
+from tests.stores.test_ingest import run
+
+QUERY = np.array([1.0, 0.1, 0.5, 0, 0, 0, 0, 0], np.float32)
+LAYOUT = PointLayout(
+    vector="clip",
+    video="film.id",
+    title="film.name",
+    path="url",
+    start="from",
+    end="to",
+    texts=("film.name", "text"),
+)
+
+
+def films(client: Any, name: str, width: int = 8) -> None:
+    """Two films in the words of another program, the first in two pieces; vectors along the axes."""
+    vectors = {
+        "clip": models.VectorParams(size=width, distance=models.Distance.COSINE),
+        "many": models.VectorParams(
+            size=width,
+            distance=models.Distance.COSINE,
+            multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
+        ),
+    }
+    client.create_collection(name, vectors_config=vectors)
+    points = [
+        models.PointStruct(
+            id=n + 1,
+            vector={"clip": np.eye(width)[n].tolist()},
+            payload={
+                "film": {"id": 70 + n // 2, "name": ["A dog's life", "Rain"][n // 2]},
+                "url": f"https://films.example/{n // 2}",
+                "from": 10 * n,
+                "to": 10 * n + 9.5,
+                "text": "a caption",
+            },
+        )
+        for n in range(3)
+    ]
+    client.upsert(name, points, wait=True)
+
+
+@pytest.fixture
+def foreign(storage: Storage) -> Storage:
+    """A storage with the collection of another program, whose name is that of the storage."""
+    first = storage.open(space=fake_space())
+    if isinstance(storage.location, Path):
+        first.create(CollectionMetadata(space=fake_space()))
+        first.client.delete_collection(first.collection)
+    films(first.client, storage.collection)
+    return storage
+
+
+def points_of(store: QdrantStore) -> list[Any]:
+    return store.client.scroll(store.collection, limit=100, with_vectors=True)[0]
+
+
+def test_described_once_it_is_searched_by_its_name(foreign: Storage, recwarn: pytest.WarningsRecorder) -> None:
+    before = points_of(foreign.open())
+    adopted = adopt_collection(foreign.open(), fake_space(), LAYOUT)
+    assert adopted.layout == LAYOUT
+    store = foreign.open(space=fake_space())
+    hits = store.search(QUERY, limit=5)
+    assert [(hit.video_id, hit.title, hit.path, hit.start, hit.end) for hit in hits] == [
+        ("70", "A dog's life", "https://films.example/0", 0, 9.5),
+        ("71", "Rain", "https://films.example/1", 20, 29.5),
+    ]
+    assert str(hits[0]).endswith("  A dog's life  0.0-9.5 s")
+    assert [hit.start for hit in store.search(QUERY, per_video=2)] == [0, 10, 20]
+    assert [[hit.title for hit in row] for row in store.search_batch([QUERY, -QUERY])] == [
+        ["A dog's life", "Rain"],
+        ["A dog's life", "Rain"],
+    ]
+    assert (store.count(), store.count_videos()) == (3, 3)
+    assert points_of(store) == before
+    assert not [warning for warning in recwarn if "taken to be" in str(warning.message)]
+    with pytest.raises(SpaceMismatchError, match="fake-1"):
+        foreign.open(space=fake_space(1)).search(QUERY)
+    with pytest.raises(SpaceMismatchError, match="width 9 against 8"):
+        foreign.open(space=fake_space(0, 9)).search(np.ones(9))
+
+
+def test_it_can_be_described_anew(foreign: Storage) -> None:
+    adopt_collection(foreign.open(), fake_space(), LAYOUT)
+    adopt_collection(foreign.open(), fake_space(1), PointLayout(vector="clip", path="url"))
+    hits = foreign.open(space=fake_space(1)).search(QUERY)
+    assert [(hit.video_id, hit.title) for hit in hits] == [("1", None), ("3", None), ("2", None)]
+
+
+def test_nothing_is_written_into_it(foreign: Storage, tmp_path: Path) -> None:
+    adopt_collection(foreign.open(), fake_space(), LAYOUT)
+    write_video(tmp_path / "videos" / "a.mp4")
+    with pytest.raises(StoreError, match=r"made by something else.*ingest into a collection of its own"):
+        run(foreign.open(), tmp_path / "videos")
+    with pytest.raises(StoreError, match="made by something else"):
+        copy_collection(foreign.open(), QdrantStore(":memory:"), progress=False)
+    assert len(points_of(foreign.open())) == 3
+
+
+@pytest.mark.parametrize(
+    ("layout", "space", "kind", "message"),
+    [
+        (PointLayout(vector="video"), fake_space(), InputError, "has no vector 'video'; it has 'clip', 'many'"),
+        (PointLayout(vector="many"), fake_space(), InputError, "has many vectors a point"),
+        (PointLayout(vector="clip"), fake_space(0, 9), SpaceMismatchError, "has width 8; the encoder has 9"),
+        (
+            PointLayout(vector="clip", title="tilte"),
+            fake_space(),
+            InputError,
+            "none of the first 3 points .* field 'tilte'; their fields are film, from, text, to, url",
+        ),
+        (PointLayout(vector="clip", texts=("nope",)), fake_space(), InputError, "payload field 'nope'"),
+        (PointLayout(vector="clip", video="to"), fake_space(), InputError, "neither strings nor whole numbers"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_written(
+    layout: PointLayout, space: Any, kind: type[Exception], message: str
+) -> None:
+    client = QdrantClient(":memory:")
+    films(client, "mine")
+    with pytest.raises(kind, match=message):
+        adopt_collection(QdrantStore(client, "mine"), space, layout)
+    assert QdrantStore(client, "mine").metadata() is None
+
+
+def test_one_of_ours_is_described_already() -> None:
+    store = QdrantStore(":memory:")
+    store.create(CollectionMetadata(space=fake_space()))
+    with pytest.raises(StoreError, match="was made by dits_adapter"):
+        adopt_collection(store, fake_space(), PointLayout())
+    with pytest.raises(StoreError, match="has no collection 'other'"):
+        adopt_collection(QdrantStore(store.client, "other"), fake_space(), PointLayout())
+
+
+def test_the_command(qdrant_server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"adopted-{uuid.uuid4().hex}"
+    client = QdrantClient(url=qdrant_server, check_compatibility=False)
+    films(client, name, width=DITSQueryEncoder.from_pretrained("demo-dits").space.width)
+    where = ["--store", qdrant_server, "--collection", name]
+    fields = ["--vector", "clip", "--video-field", "film.id", "--title-field", "film.name", "--path-field", "url"]
+    try:
+        assert main(["search", "a red circle", *where]) == 1
+        assert "dits-adapter adopt" in capsys.readouterr().err
+        assert main(["adopt", *where, "--encoder", "demo-clip", *fields]) == 0
+        assert f"search TEXT --store {qdrant_server} --collection {name}" in capsys.readouterr().out
+        assert main(["search", "a red circle", *where, "--json", "--limit", "1"]) == 0
+        (hit,) = json.loads(capsys.readouterr().out)
+        assert hit["title"] in ("A dog's life", "Rain")
+        assert main(["search", "a red circle", *where]) == 0
+        printed = capsys.readouterr().out
+        assert "A dog's life" in printed
+        assert "Rain" in printed
+    finally:
+        client.delete_collection(name)
