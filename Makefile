@@ -3,20 +3,25 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+CHECK := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo --no-cache
+# Empty, so that compiled modules are kept where the surroundings say otherwise: the tests start many processes.
+export PYTHONDONTWRITEBYTECODE :=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test check wheels model clean
 
 demo: $(INSTALLED)  ## generate clips, ingest them, search with and without DITS
 	$(BIN)/python -m benchmarks.demo
 
-test: $(INSTALLED) check  ## lint, strict types, import contract, all tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# Many tests wait for servers and children, so that there are more processes than cores, and lint runs beside them; its
+# words follow. In the order of the files: by itself xdist puts those with few tests, which are the longest, last.
+test: $(INSTALLED)  ## lint, strict types, import contract, all tests
+	@($(CHECK)) > $(VENV)/check.log 2>&1 & checking=$$!; \
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder; tested=$$?; \
+	wait $$checking; checked=$$?; cat $(VENV)/check.log; exit $$((tested + checked))
 
 check: $(INSTALLED)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo --no-cache
+	$(CHECK)
 
 wheels: $(INSTALLED)  ## build what is published, and try it in fresh environments
 	$(BIN)/python distributions/check.py
@@ -27,10 +32,11 @@ model: $(INSTALLED)  ## rebuild the shipped encoder and adapters from nothing (a
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --no-compile --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --no-compile --constraint constraints.txt --editable '.[dev]'
 	# Without its dependencies: it wants an older huggingface-hub, for downloads that the tests do not make.
-	$(BIN)/python -m pip install --constraint constraints.txt --no-deps fastembed
+	$(BIN)/python -m pip install --no-compile --constraint constraints.txt --no-deps fastembed
+	-$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1  # which pip does on one core
 	touch $(INSTALLED)
 
 clean:

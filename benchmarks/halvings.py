@@ -5,8 +5,9 @@
 
 Half of the videos, drawn at random, are the collection, and their texts the queries. The other half is all that
 an adapter may learn from: its texts are the queries of a bank, its pairs what is fitted. This is done ten times.
-Each row is compared with plain CLIP on the same queries; ± is the standard error of the mean difference over the
-halvings, which share videos: the truth may be further off by somewhat more than it says.
+A bank uses other queries than those that search; none describes a searched video. Each row is compared with plain
+CLIP on the same queries; ± is the standard error of the mean difference over the halvings, which share videos: the
+truth may be further off by somewhat more than it says.
 """
 
 from __future__ import annotations
@@ -15,46 +16,83 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from functools import lru_cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from benchmarks.generated import made_up_space
 from dits_adapter import DotProducts, Pairs, QueryBankAdapter, fit_query_bank, load_pairs, mean_shift, ranks
 from dits_adapter._user_files import map_array
-from dits_adapter.adapters import Adapter, GentleFit, gentle_linear
+from dits_adapter.adapters import Adapter, GentleFit, gentle_dits, gentle_linear, gentle_mlp
 from dits_adapter.cli import guarded
 from dits_adapter.errors import InputError
+from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation._tables import markdown_table
+from dits_adapter.evaluation.metrics import Scores
+from dits_adapter.evaluation.score_bias import BiasedScores, bias_sharpness, score_bias
 from dits_adapter.vectors import unit
 
 HALVINGS = 10
 PLAIN = "plain CLIP"
 
-Fit = Callable[[Pairs], Adapter]
+Score = Callable[[Pairs, Pairs], Scores]
 
 
-@lru_cache(maxsize=1)  # two rows take the same fit
-def gentle(other: Pairs) -> GentleFit:
-    """Fit the affine map for few pairs."""
-    return gentle_linear(other.text, other.video[other.labels])
+@cache
+def gentle(name: str, other: Pairs) -> GentleFit:
+    """Fit a gentle adapter, once for all rows of a half."""
+    return GENTLE[name](other.text, other.video[other.labels])
 
 
-def banked(fit: GentleFit) -> Adapter:
-    """Put a bank of the texts that a map was fitted to behind it, each text adapted out of its fold."""
-    bank = fit_query_bank(fit.out_of_fold)
-    return QueryBankAdapter(bank.config, bank.bank, fit.adapter)
+def behind(name: str, other: Pairs) -> QueryBankAdapter:
+    """Put a bank of the texts that an adapter was fitted to behind it, each text adapted out of its fold."""
+    fit = gentle(name, other)
+    return fit_query_bank(other.text[fit.rows], inner=fit.adapter, adapted=fit.out_of_fold)
 
 
-ROWS: Mapping[str, tuple[str, Fit]] = {
-    "mean shift": ("pairs", lambda other: mean_shift(other.text, other.video[other.labels])),
-    "query bank": ("queries", lambda other: fit_query_bank(other.text)),
-    "gentle-linear": ("pairs", lambda other: gentle(other).adapter),
-    "gentle-linear, then a bank": ("pairs", lambda other: banked(gentle(other))),
+def cosines(adapter: Adapter, searched: Pairs) -> Scores:
+    """Score the searched videos by an adapter."""
+    return cosine_scores(adapter.for_inference(), searched.text, searched.video)
+
+
+def biased(adapter: Adapter | None, bank: NDArray[np.float32], searched: Pairs) -> Scores:
+    """Score the searched videos by an adapter (None for plain CLIP), less their bias of a bank."""
+    scores = DotProducts(unit(searched.text), searched.video) if adapter is None else cosines(adapter, searched)
+    bias = score_bias(searched.video, bank, sharpness=bias_sharpness(searched.video, bank))
+    return BiasedScores(scores, bias)
+
+
+def gentle_rows(name: str) -> dict[str, tuple[str, Score]]:
+    """Return the rows of a gentle adapter: alone, and with either side of a bank."""
+    return {
+        name: ("pairs", lambda other, searched: cosines(gentle(name, other).adapter, searched)),
+        f"{name}, then a query bank": ("pairs", lambda other, searched: cosines(behind(name, other), searched)),
+        f"{name}, then a score bias": (
+            "pairs",
+            lambda other, searched: biased(gentle(name, other).adapter, gentle(name, other).out_of_fold, searched),
+        ),
+    }
+
+
+GENTLE: Mapping[str, Callable[..., GentleFit]] = {
+    "gentle-linear": gentle_linear,
+    "gentle-mlp": gentle_mlp,
+    "gentle-dits-1": partial(gentle_dits, steps=1),
+    "gentle-dits": gentle_dits,
 }
-"""Adapters by name: what each is made of, and how, from the half that is not searched."""
+"""Adapters for few pairs by name."""
+
+ROWS: Mapping[str, tuple[str, Score]] = {
+    "mean shift": ("pairs", lambda other, at: cosines(mean_shift(other.text, other.video[other.labels]), at)),
+    "query bank": ("queries", lambda other, at: cosines(fit_query_bank(other.text), at)),
+    "score bias": ("queries", lambda other, at: biased(None, unit(other.text), at)),
+    **gentle_rows("gentle-linear"),
+    **gentle_rows("gentle-mlp"),
+}
+"""Rows by name: what each is made of, and the scores of the searched half by what the other half gives."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +110,9 @@ class Figures:
     r10: float
 
     @classmethod
-    def of(cls, queries: NDArray[np.float32], half: Pairs) -> Figures:
-        """Rank the videos of a half for its queries, unit vectors (n, d)."""
-        place = ranks(DotProducts(queries, half.video), half.labels)
+    def of(cls, scores: Scores, half: Pairs) -> Figures:
+        """Rank the videos of a half for its queries by their scores (n, m)."""
+        place = ranks(scores, half.labels)
         return cls(*(100 * float(np.mean(place <= hits)) for hits in (1, 5, 10)))
 
 
@@ -90,10 +128,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--halvings", type=int, default=HALVINGS, metavar="N", help="at least 2 (default: %(default)s)"
     )
+    parser.add_argument(
+        "--dits",
+        action="store_true",
+        help="the gentle DITS of T' = 1 and 10 too",
+    )
     args = parser.parse_args(argv)
+    names = ("gentle-dits-1", "gentle-dits") if args.dits else ()
+    rows = {**ROWS, **{row: score for name in names for row, score in gentle_rows(name).items()}}
     if args.halvings < 2:
         raise InputError(f"--halvings {args.halvings}: a standard error needs at least 2.")
-    print(report(read(args.vectors), args.halvings))
+    print(report(read(args.vectors), args.halvings, rows))
     return 0
 
 
@@ -119,22 +164,23 @@ def halves(pairs: Pairs, number: int) -> tuple[Pairs, Pairs]:
     return pairs.of_videos(order[:middle]), pairs.of_videos(order[middle:])
 
 
-def report(pairs: Pairs, halvings: int) -> str:
-    """Return the table of all rows as Markdown, with what was measured above it."""
+def report(pairs: Pairs, halvings: int, rows: Mapping[str, tuple[str, Score]] = ROWS) -> str:
+    """Return the table of rows as Markdown, with what was measured above it."""
     plain: list[Figures] = []
-    rows: dict[str, list[Figures]] = {name: [] for name in ROWS}
-    for number in range(halvings):
+    measured: dict[str, list[Figures]] = {name: [] for name in rows}
+    for number in tqdm(range(halvings), desc="halvings", disable=None):
         searched, other = halves(pairs, number)
-        plain.append(Figures.of(unit(searched.text), searched))
-        for name, (_, fit) in ROWS.items():
-            rows[name].append(Figures.of(unit(fit(other).for_inference().adapt(searched.text)), searched))
+        plain.append(Figures.of(DotProducts(unit(searched.text), searched.video), searched))
+        for name, (_, score) in rows.items():
+            measured[name].append(Figures.of(score(other, searched), searched))
+        gentle.cache_clear()
     before = np.array([astuple(figures) for figures in plain])
     lines = [[PLAIN, "nothing", *(f"{mean:.1f}" for mean in before.mean(0))]]
-    for name, figures in rows.items():
+    for name, figures in measured.items():
         gains = np.array([astuple(halving) for halving in figures]) - before
         errors = gains.std(0, ddof=1) / np.sqrt(halvings)
         cells = [f"{mean:+.1f} ± {error:.1f}" for mean, error in zip(gains.mean(0), errors, strict=True)]
-        lines.append([name, ROWS[name][0], *cells])
+        lines.append([name, rows[name][0], *cells])
     searched, other = halves(pairs, 0)
     return (
         f"{pairs.space.encoder}: {len(searched):,} queries, {len(searched.video):,} videos searched; "

@@ -19,6 +19,7 @@ _PUBLIC = {
         "ArtifactError",
         "DITSError",
         "InputError",
+        "MissingCollectionError",
         "MissingExtraError",
         "SpaceMismatchError",
         "StoreError",
@@ -57,11 +58,12 @@ _PUBLIC = {
         "VideoRecord",
         "video_records",
     ),
-    "stores.ingest": ("IngestOptions", "IngestSession", "ingest", "ingesting"),
+    "stores.ingest": ("IngestOptions", "ingest", "ingesting"),
     "stores.memory": ("MemoryStore",),
     "stores.open": ("open_store", "register_store"),
     "stores.ranking": ("exact_search",),
     "stores.report": ("IngestReport",),
+    "stores.session": ("IngestSession",),
     "stores.qdrant.adopt": ("adopt_collection",),
     "stores.qdrant.aio": ("AsyncQdrantStore",),
     "stores.qdrant.aliases": ("rebuild", "switch"),
@@ -86,6 +88,7 @@ _PUBLIC = {
     "training.joint.train": ("train_joint",),
     "evaluation.calibration": ("Calibration", "CalibrationFit", "Reliability", "fit_calibration"),
     "evaluation.gap": ("GapStatistics",),
+    "evaluation.score_bias": ("bias_sharpness", "score_bias"),
     "evaluation.metrics": (
         "DotProducts",
         "RetrievalMetrics",
@@ -141,6 +144,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.errors import ArtifactError as ArtifactError
     from dits_adapter.errors import DITSError as DITSError
     from dits_adapter.errors import InputError as InputError
+    from dits_adapter.errors import MissingCollectionError as MissingCollectionError
     from dits_adapter.errors import MissingExtraError as MissingExtraError
     from dits_adapter.errors import SpaceMismatchError as SpaceMismatchError
     from dits_adapter.errors import StoreError as StoreError
@@ -157,6 +161,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.evaluation.metrics import paired_bootstrap as paired_bootstrap
     from dits_adapter.evaluation.metrics import ranks as ranks
     from dits_adapter.evaluation.metrics import video_to_text_ranks as video_to_text_ranks
+    from dits_adapter.evaluation.score_bias import bias_sharpness as bias_sharpness
+    from dits_adapter.evaluation.score_bias import score_bias as score_bias
     from dits_adapter.sampler.folded import FoldedSampler as FoldedSampler
     from dits_adapter.sampler.network import AlignmentNetwork as AlignmentNetwork
     from dits_adapter.sampler.sampler import SamplerConfig as SamplerConfig
@@ -166,7 +172,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.base import Capabilities as Capabilities
     from dits_adapter.stores.base import VideoStore as VideoStore
     from dits_adapter.stores.ingest import IngestOptions as IngestOptions
-    from dits_adapter.stores.ingest import IngestSession as IngestSession
     from dits_adapter.stores.ingest import ingest as ingest
     from dits_adapter.stores.ingest import ingesting as ingesting
     from dits_adapter.stores.memory import MemoryStore as MemoryStore
@@ -195,6 +200,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.rows import VideoFile as VideoFile
     from dits_adapter.stores.rows import VideoRecord as VideoRecord
     from dits_adapter.stores.rows import video_records as video_records
+    from dits_adapter.stores.session import IngestSession as IngestSession
     from dits_adapter.texts import clean_texts as clean_texts
     from dits_adapter.training.compare import compare as compare
     from dits_adapter.training.config import JointRecipe as JointRecipe

@@ -26,7 +26,6 @@ PACKAGES = {
     "matplotlib": ("matplotlib", "figures"),
     "onnx": ("onnx", "export"),
     "onnxscript": ("onnxscript", "export"),
-    "portalocker": ("portalocker", "training"),
     "pyarrow": ("pyarrow", "parquet"),
     "qdrant_client": ("qdrant-client", "qdrant"),
     "qdrant_edge": ("qdrant-edge-py", "qdrant"),

@@ -6,6 +6,7 @@ from importlib.resources import files
 from os import PathLike, fspath
 from pathlib import Path
 
+from dits_adapter._files import recover_folder
 from dits_adapter.errors import ArtifactError
 
 __all__ = ["absolute_name", "bundled", "download", "download_file", "resolve"]
@@ -20,11 +21,14 @@ def bundled(name: str) -> Path | None:
 def resolve(id_or_path: str | PathLike[str]) -> Path | None:
     """Return the local folder of a bundled name or a path, in this order; None for a hub id (`owner/name`).
 
+    A folder that a killed process was about to replace is put back first.
+
     Raises:
         ArtifactError: neither: a path where no folder is.
     """
     name = fspath(id_or_path)
     path = bundled(name) or Path(name)
+    recover_folder(path)
     if path.is_dir():
         return path
     if path.exists() or path.is_absolute() or name.count("/") != 1 or name.startswith((".", "~")):

@@ -4,6 +4,7 @@ DITSError
 ├── ArtifactError       a saved adapter or encoder that cannot be loaded
 ├── SpaceMismatchError  vectors of two embedding spaces
 ├── StoreError          a vector store or a collection
+│   └── MissingCollectionError  a collection that is not there
 ├── VideoError          a video file
 ├── MissingExtraError   a package that is not installed (also an ImportError)
 └── InputError          a bad argument (also a ValueError)
@@ -17,6 +18,7 @@ __all__ = [
     "ArtifactError",
     "DITSError",
     "InputError",
+    "MissingCollectionError",
     "MissingExtraError",
     "SpaceMismatchError",
     "StoreError",
@@ -38,6 +40,10 @@ class SpaceMismatchError(DITSError):
 
 class StoreError(DITSError):
     """Vector store that cannot be reached, read or written, or a collection that is not as it should be."""
+
+
+class MissingCollectionError(StoreError):
+    """Collection that is not there, or no longer."""
 
 
 class VideoError(DITSError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,19 @@ from dits_adapter.encoders import Encoder
 
 # Tensors are tiny here: a second thread only waits for the first, on a busy machine ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # These machines are noisy: no deadline. The same examples every run: a red test is red for everybody.
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_timed_queries() -> Iterator[None]:
+    """Time two queries of each row of a comparison: no test asserts a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(import_module("dits_adapter.training.compare"), "_TIMING_ROUNDS", 2)
+        yield
 
 
 def save_random_clip(folder: Path, *, seed: int = 0, width: int = 32) -> Path:

@@ -21,6 +21,7 @@ DIRTY = {
     "\uff41 \uff44\uff4f\uff47 \uff12": "a dog 2",
     "a dog &amp; a cat": "a dog & a cat",
     "fish &amp;amp; chips &lt;3": "fish & chips <3",
+    "3 < 4 &amp;amp; 5": "3 < 4 & 5",
     "na\u00c3\u00afve dog": "na\u00efve dog",
     "it\u0092s late": "it's late",
 }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pkgutil
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.walk import run_python
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"])
@@ -16,7 +16,9 @@ WITH_CODE = [page for page in PAGES if "```python" in page.read_text("utf-8")]
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
-def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+def test_the_code_of_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from benchmarks.clips.dataset import write_clip
     from benchmarks.clips.scenes import scenes
 
@@ -24,9 +26,9 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     for scene in scenes("test")[:2]:
         write_clip(scene, tmp_path / "my-videos" / f"{scene.name}.mp4")
     code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL))
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip()
+    monkeypatch.chdir(tmp_path)
+    run_python(code, page, monkeypatch)
+    assert capsys.readouterr().out.strip()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -27,7 +27,7 @@ LAYERS = {
     "torch": ("torch", "transformers", "sentence_transformers", "safetensors", "PIL"),
     "video": ("av", "decord"),
     "qdrant": ("qdrant_client", "qdrant_edge", "grpc"),
-    "training": ("scipy", "sklearn", "portalocker"),
+    "training": ("scipy", "sklearn"),
 }
 
 

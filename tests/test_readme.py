@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -14,26 +13,27 @@ import pytest
 
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
+from tests.walk import run_commands, run_python
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_python_blocks_run(code, tmp_path):
+def test_python_blocks_run(code, tmp_path, monkeypatch, capsys):
     from benchmarks.clips.dataset import write_clip
     from benchmarks.clips.scenes import scenes
 
     (tmp_path / "my-videos").mkdir()
     for scene in scenes("test")[:2]:
         write_clip(scene, tmp_path / "my-videos" / f"{scene.name}.mp4")
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    monkeypatch.chdir(tmp_path)
+    run_python(code, ROOT / "README.md", monkeypatch)
+    assert capsys.readouterr().out.strip()
 
 
 @pytest.mark.slow
-def test_the_walk_on_the_demos_clips(tmp_path):
+def test_the_walk_on_the_demos_clips(tmp_path, monkeypatch):
     from benchmarks.clips.dataset import item_of, write_clip
     from benchmarks.clips.scenes import scenes
 
@@ -45,15 +45,8 @@ def test_the_walk_on_the_demos_clips(tmp_path):
             write_clip(scene, clips / record.video)
             pairs.write(json.dumps({"video": record.video, "text": record.captions}) + "\n")
     (walk,) = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-    }
-    for command in walk.replace("\\\n", "").splitlines():
-        done = subprocess.run(
-            command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
+    monkeypatch.chdir(tmp_path)
+    run_commands(walk)
     results = tmp_path / "results"
     assert "**Recommendation: " in (results / "compare" / "comparison.md").read_text()
     for picture in ("curve", "gap/histograms", "gap/plane", "gap/trajectories"):

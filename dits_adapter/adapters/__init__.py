@@ -3,7 +3,8 @@
 # First, because rows of a comparison stand in the order of registration.
 from dits_adapter.adapters.low_rank import LowRankAdapter, LowRankConfig  # isort: skip
 
-from dits_adapter.adapters._gentle import GentleFit, gentle_linear
+from dits_adapter.adapters._fit import GentleFit
+from dits_adapter.adapters._gentle import gentle_dits, gentle_linear, gentle_mlp
 from dits_adapter.adapters.affine import AffineAdapter, AffineConfig, mean_shift, procrustes, ridge
 from dits_adapter.adapters.bank import QueryBankAdapter, QueryBankConfig, fit_query_bank
 from dits_adapter.adapters.base import Adapter, Family, Initializer
@@ -44,7 +45,9 @@ __all__ = [
     "adapter_entry",
     "fit_query_bank",
     "fresh_adapter",
+    "gentle_dits",
     "gentle_linear",
+    "gentle_mlp",
     "mean_shift",
     "procrustes",
     "register_adapter",

@@ -1,190 +1,226 @@
-"""An affine map for few pairs: all that could overfit is chosen by cross-validation over videos."""
+"""Adapters for few pairs: all that could overfit is chosen by one cross-validation over videos.
+
+Each starts at a ridge towards the identity and goes on by a few full-batch steps of the contrastive loss. Penalty,
+strength and centering of the ridge, and the number of steps, are those with the best mean reciprocal rank of
+held-out texts among held-out videos. No ridge and no step is plain CLIP.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import islice
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from dits_adapter.adapters.affine import AffineAdapter, AffineConfig
+from dits_adapter.adapters._fit import GentleFit, Start
+from dits_adapter.adapters._folds import FOLDS, Problem, Ridge, choose_start, folds, mean_and_error
+from dits_adapter.adapters.affine import AffineAdapter, fitted_affine
 from dits_adapter.adapters.base import Adapter
+from dits_adapter.adapters.dits import DITSAdapter
+from dits_adapter.adapters.mlp import MLPAdapter, MLPConfig
 from dits_adapter.adapters.registry import AdapterEntry, register_entry
 from dits_adapter.errors import InputError
+from dits_adapter.sampler import NoiseSchedule, SamplerConfig
+from dits_adapter.sampler.network import Mlp, layer_norm
 from dits_adapter.vectors import FloatArray, unit
 
-__all__ = ["FOLDS", "GentleFit", "Start", "gentle_linear"]
+__all__ = ["gentle_dits", "gentle_linear", "gentle_mlp"]
 
-FOLDS = 5
-"""Parts of the videos, each held out once."""
-
-_PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-_CENTERINGS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_STRENGTHS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
-
-_STEPS = 32
 _LEARNING_RATE = 3e-4
 _WEIGHT_DECAY = 0.1
 _SHARPNESS = 50.0
 """Reciprocal of the temperature of the contrastive loss."""
 _GAIN = 8.0
-"""Factor of the inputs of the learnt part, which brings their components to the order of 1."""
+"""Factor of the centered inputs of a learnt part, which brings their components to the order of 1."""
 
-_MOST_PAIRS = 4096
-"""Pairs that one step compares all with all."""
+_FLOW_DOSE = 2e-5
+"""Learning rate of a flow times Σ χ: what one step of AdamW may move a query, since every ε is multiplied by χ."""
 
-_Matrix = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Start:
-    """Residual ridge towards the identity: q' = (q − b · mean) + s · (q − mean) W.
-
-    Attributes:
-        penalty: weight of ‖W‖² relative to the number of pairs.
-        centering: part b of the mean of the texts that is taken away.
-        strength: part s of the ridge that is added.
-    """
-
-    penalty: float
-    centering: float
-    strength: float
-
-
-@dataclass(frozen=True)
-class GentleFit:
-    """Affine map of a few pairs, and what cross-validation chose for it.
-
-    Attributes:
-        adapter: fitted to all pairs.
-        out_of_fold: the texts, each adapted by a map that was fitted without its video, unit vectors (n, d): the
-            queries for a bank behind the adapter.
-        start: the ridge that training began at.
-        steps: number of contrastive steps from there.
-    """
-
-    adapter: AffineAdapter
-    out_of_fold: FloatArray
-    start: Start
-    steps: int
+_PAIRS_A_STEP = 1024
+"""Pairs that one step compares all with all; of more, as many are drawn for each step."""
 
 
 def gentle_linear(text: NDArray[np.floating], video: NDArray[np.floating]) -> GentleFit:
     """Fit an affine map that leaves the identity only as far as held-out videos bear it.
 
-    It starts at a ridge towards the identity, whose three numbers are chosen by the mean reciprocal rank of the
-    texts of held-out videos among all videos, and goes on by up to 32 full-batch steps of the symmetric
-    contrastive loss (AdamW), their number chosen by the same five folds. No step and no ridge is plain CLIP.
-
     Args:
-        text: text embeddings, (n, d), n ≤ 4096.
+        text: text embeddings, (n, d).
         video: embeddings of the matching videos, row by row, (n, d); equal rows are one video.
 
     Raises:
-        InputError: fewer than ten distinct videos, or too many pairs.
+        InputError: fewer than ten distinct videos.
     """
-    texts = unit(text).astype(np.float64)
-    videos, labels = np.unique(unit(video).astype(np.float64), axis=0, return_inverse=True)
-    labels = labels.ravel()
-    if len(videos) < 2 * FOLDS:
-        raise InputError(f"there are pairs of {len(videos)} distinct videos; gentle-linear needs {2 * FOLDS}.")
-    if len(texts) > _MOST_PAIRS:
+    return _fit(text, video, _Recipe(_Linear, _LEARNING_RATE, most_steps=32, rounds=2))
+
+
+def gentle_mlp(text: NDArray[np.floating], video: NDArray[np.floating]) -> GentleFit:
+    """Fit a residual MLP of one layer with d / 2 hidden units behind the affine start; as `gentle_linear`."""
+    return _fit(text, video, _Recipe(_mlp, _LEARNING_RATE, most_steps=32, rounds=2))
+
+
+def gentle_dits(
+    text: NDArray[np.floating], video: NDArray[np.floating], *, steps: int = 10, depth: int = 0
+) -> GentleFit:
+    """Fit the paper's sampler (Eq. 8 without noise) behind the affine start, which stays as it is.
+
+    A step of the optimizer moves a query by Σ χ times what it moves ε, 19.7 times for T' = 10 and a third for
+    T' = 1. The learning rate is 2e-5 / Σ χ, and up to eight steps are taken. The gates of the blocks
+    are zero at first and open by one learning rate a step: at this dose the paper's four blocks change nothing but
+    the costs (docs/best.md).
+
+    Args:
+        text, video: as for `gentle_linear`.
+        steps: T', from 1 to 10.
+        depth: number of blocks, 4 in the paper.
+
+    Raises:
+        InputError: as for `gentle_linear`.
+    """
+    config = SamplerConfig(width=1)
+    schedule = NoiseSchedule.linear(config.timesteps, config.beta_start, config.beta_end)
+    rate = _FLOW_DOSE / float(schedule.chi[:steps].sum())
+
+    def build(start: AffineAdapter, mean: Tensor) -> DITSAdapter:
+        adapter = DITSAdapter(SamplerConfig(width=start.width, steps=steps, depth=depth, start="affine"))
+        _freeze_start(adapter.start, start)
+        return adapter
+
+    return _fit(text, video, _Recipe(build, rate, most_steps=8, rounds=1))
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """Recipe of one kind of adapter.
+
+    Attributes:
+        build: from the affine start and the mean of the texts (d,) to a module that is the start at first.
+        rate: learning rate of AdamW.
+        most_steps: most full-batch steps.
+        rounds: partitions of the videos that the number of steps is chosen by.
+    """
+
+    build: Callable[[AffineAdapter, Tensor], nn.Module]
+    rate: float
+    most_steps: int
+    rounds: int
+
+
+def _fit(text: NDArray[np.floating], video: NDArray[np.floating], recipe: _Recipe) -> GentleFit:
+    problem = Problem.of(text, video)
+    if len(problem.videos) < 2 * FOLDS:
         raise InputError(
-            f"there are {len(texts):,} pairs; gentle-linear is for up to {_MOST_PAIRS:,}, contrastive-linear for "
-            "more."
+            f"there are pairs of {len(problem.videos)} distinct videos; the gentle adapters need {2 * FOLDS}."
         )
-    fold = _folds(len(videos))[labels]
-    start = _choose_start(texts, videos, labels, fold)
-    reciprocals = np.zeros(_STEPS + 1)
-    adapted = np.empty((_STEPS + 1, *texts.shape), np.float32)
-    for number in range(FOLDS):
-        seen, held = fold != number, fold == number
-        for step, (weight, bias) in enumerate(_descend(texts[seen], videos[labels[seen]], labels[seen], start)):
-            queries = texts[held] @ weight.T + bias
-            adapted[step, held] = unit(queries)
-            reciprocals[step] += _reciprocal_ranks(queries @ videos.T, labels[held]).sum()
-    steps = int(reciprocals.argmax())
-    weight, bias = next(islice(_descend(texts, videos[labels], labels, start), steps, None))
-    adapter = AffineAdapter(AffineConfig(width=texts.shape[1], method="gentle-linear"))
-    state = {"weight": torch.tensor(weight), "bias": torch.tensor(bias)}
-    adapter.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    return GentleFit(adapter.eval(), adapted[steps], start, steps)
+    start = choose_start(problem)
+    count = len(problem.texts)
+    scores = np.zeros((recipe.most_steps + 1, count))
+    plain = np.zeros(count)
+    adapted = np.empty((recipe.most_steps + 1, *problem.texts.shape), np.float32)
+    held = np.zeros(count, bool)
+    for seed in range(recipe.rounds):
+        for fold in folds(problem, seed):
+            texts = problem.texts[fold.held]
+            plain[fold.held] += fold.reciprocal_ranks(texts)
+            for step, module in enumerate(_descend(problem.part(fold.seen), start, recipe)):
+                queries = _adapt(module, texts)
+                scores[step, fold.held] += fold.reciprocal_ranks(queries.astype(np.float64))
+                if seed == 0:
+                    adapted[step, fold.held] = queries
+            if seed == 0:
+                held |= fold.held
+    steps = int(scores.sum(1).argmax())
+    gain, error = mean_and_error((scores[steps] - plain)[held] / recipe.rounds, problem.labels[held])
+    module = next(islice(_descend(problem, start, recipe), steps, None))
+    if steps == 0:
+        adapter: Adapter = Ridge(problem).affine(start)
+    else:
+        adapter = module.adapter() if isinstance(module, _Linear) else module  # type: ignore[assignment]
+    return GentleFit(adapter.eval(), np.flatnonzero(held), adapted[steps][held], start, steps, gain, error)
 
 
-def _folds(videos: int) -> NDArray[np.int64]:
-    """Return the fold of each video."""
-    fold = np.empty(videos, np.int64)
-    fold[np.random.default_rng(0).permutation(videos)] = np.arange(videos) % FOLDS
-    return fold
-
-
-def _ridge(texts: _Matrix, targets: _Matrix, penalty: float) -> tuple[_Matrix, _Matrix]:
-    """Return the texts' mean (d,) and W (d, d), which maps centered texts to what they lack of centered videos."""
-    mean = texts.mean(0)
-    centered = texts - mean
-    gram = centered.T @ centered + len(texts) * penalty * np.eye(texts.shape[1])
-    return mean, np.linalg.solve(gram, centered.T @ (targets - targets.mean(0) - centered))
-
-
-def _choose_start(texts: _Matrix, videos: _Matrix, labels: NDArray[np.int64], fold: NDArray[np.int64]) -> Start:
-    """Return the start with the best mean reciprocal rank out of fold, the mildest of equals."""
-    totals = dict.fromkeys(map(Start, *zip(*product(_PENALTIES, _CENTERINGS, _STRENGTHS), strict=True)), 0.0)
-    for number in range(FOLDS):
-        seen, held = fold != number, fold == number
-        plain = texts[held] @ videos.T
-        for penalty in _PENALTIES:
-            mean, weight = _ridge(texts[seen], videos[labels[seen]], penalty)
-            offset, move = mean @ videos.T, (texts[held] - mean) @ weight @ videos.T
-            for centering, strength in product(
-                _CENTERINGS, _STRENGTHS
-            ):  # scores are linear in both; norms rank alike
-                scores = plain - centering * offset + strength * move
-                total = float(_reciprocal_ranks(scores, labels[held]).sum())
-                totals[Start(penalty, centering, strength)] += total
-    return max(totals, key=totals.__getitem__)
-
-
-def _descend(
-    texts: _Matrix, targets: _Matrix, labels: NDArray[np.int64], start: Start
-) -> Iterator[tuple[_Matrix, _Matrix]]:
-    """Yield the affine map (A, b) of the start and after each contrastive step."""
-    mean, ridge = _ridge(texts, targets, start.penalty)
-    weight = (np.eye(len(mean)) + start.strength * ridge).T
-    bias = -start.centering * mean - start.strength * mean @ ridge
-    scale = np.linalg.norm(texts @ weight.T + bias, axis=1).mean()
-    weight, bias = weight / scale, bias / scale
-    base, inputs = torch.tensor(texts @ weight.T + bias), torch.tensor(_GAIN * (texts - mean))
-    videos, answers = torch.tensor(targets), torch.arange(len(texts))
-    video_of = torch.tensor(labels)
-    other_texts_of_a_video = (video_of[:, None] == video_of) & ~torch.eye(len(texts), dtype=torch.bool)
-    learnt = torch.zeros(weight.shape, dtype=torch.float64, requires_grad=True)
-    shift = torch.zeros(len(mean), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.AdamW([learnt, shift], lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    for step in range(_STEPS + 1):
-        matrix = _GAIN * learnt.detach().numpy()
-        yield weight + matrix, bias + shift.detach().numpy() - matrix @ mean
-        if step == _STEPS:
+def _descend(problem: Problem, start: Start, recipe: _Recipe) -> Iterator[nn.Module]:
+    """Yield the module at the start and after each contrastive step; one module, which changes."""
+    ridge = Ridge(problem)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = recipe.build(ridge.affine(start), torch.tensor(ridge.mean).float())
+    texts, videos = torch.tensor(problem.texts).float(), torch.tensor(problem.videos).float()
+    labels = torch.tensor(problem.labels)
+    draws = torch.Generator().manual_seed(0)
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.rate, weight_decay=_WEIGHT_DECAY)
+    for step in range(recipe.most_steps + 1):
+        yield module
+        if step == recipe.most_steps:
             return
-        queries = F.normalize(base + F.linear(inputs, learnt, shift), dim=1)
-        scores = (_SHARPNESS * queries @ videos.T).masked_fill(other_texts_of_a_video, -torch.inf)
-        loss = (F.cross_entropy(scores, answers) + F.cross_entropy(scores.T, answers)) / 2
+        rows = torch.randperm(len(texts), generator=draws)[:_PAIRS_A_STEP].sort().values
+        queries = F.normalize(module(texts[rows]), dim=1)
+        loss = _contrast(_SHARPNESS * queries @ videos[labels[rows]].T, labels[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
 
-def _reciprocal_ranks(scores: _Matrix, labels: NDArray[np.int64]) -> _Matrix:
-    """Return 1 / rank of each text's video among all (n, m), ties counted against it."""
-    right = scores[np.arange(len(scores)), labels]
-    return 1 / np.sum(scores >= right[:, None], axis=1)
+def _contrast(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return the symmetric cross-entropy (Eq. 2) of scores (n, n); texts of one video are no negatives."""
+    same = (labels[:, None] == labels).fill_diagonal_(False)
+    scores, answers = scores.masked_fill(same, -torch.inf), torch.arange(len(scores))
+    return (F.cross_entropy(scores, answers) + F.cross_entropy(scores.T, answers)) / 2
 
 
-def _fit(text: NDArray[np.floating], video: NDArray[np.floating]) -> Sequence[Adapter]:
-    return [gentle_linear(text, video).adapter]
+@torch.no_grad()
+def _adapt(module: nn.Module, texts: NDArray[np.float64]) -> FloatArray:
+    return unit(module(torch.tensor(texts).float()).numpy())
 
 
-register_entry(AdapterEntry("gentle-linear", AffineAdapter, {"method": "gentle-linear"}, closed_form=_fit))
+class _Linear(nn.Module):
+    """Affine start, and a learnt affine map of the centered texts that is zero at first."""
+
+    _start: AffineAdapter
+
+    def __init__(self, start: AffineAdapter, mean: Tensor) -> None:
+        super().__init__()
+        self._start, self._mean = start.requires_grad_(False), mean
+        self.weight = nn.Parameter(torch.zeros(start.width, start.width))
+        self.bias = nn.Parameter(torch.zeros(start.width))
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Map unit texts (n, d) to (n, d)."""
+        return self._start(text) + F.linear(_GAIN * (text - self._mean), self.weight, self.bias)
+
+    def adapter(self) -> AffineAdapter:
+        """Return both as one map."""
+        learnt = _GAIN * self.weight.detach().double()
+        weight = self._start.weight + learnt
+        bias = self._start.bias + self.bias.detach() - learnt @ self._mean.double()
+        return fitted_affine("gentle-linear", weight.numpy(), bias.numpy())
+
+
+def _mlp(start: AffineAdapter, mean: Tensor) -> MLPAdapter:
+    adapter = MLPAdapter(MLPConfig(width=start.width, depth=1, mlp_ratio=0.5, start="affine"))
+    _freeze_start(adapter.start, start)
+    first = cast(Mlp, adapter.layers[0]).fc1
+    with torch.no_grad():  # so that its input is centered and scaled as for the linear map
+        first.weight.mul_(_GAIN / start.width**0.5)
+        first.bias.sub_(first.weight @ layer_norm(start(mean[None]))[0])
+    return adapter
+
+
+def _freeze_start(layer: nn.Linear | None, start: AffineAdapter) -> None:
+    assert layer is not None
+    layer.load_state_dict(start.state_dict())
+    layer.requires_grad_(False)
+
+
+for _entry in (
+    AdapterEntry("gentle-linear", AffineAdapter, {"method": "gentle-linear"}, cross_validated=gentle_linear),
+    AdapterEntry("gentle-mlp", MLPAdapter, cross_validated=gentle_mlp),
+    AdapterEntry("gentle-dits", DITSAdapter, cross_validated=gentle_dits),
+):
+    register_entry(_entry)

@@ -18,7 +18,7 @@ from dits_adapter.adapters.base import Adapter, Initializer
 from dits_adapter.adapters.registry import AdapterEntry, register_entry
 from dits_adapter.sampler._limits import Width
 
-__all__ = ["AffineAdapter", "AffineConfig", "mean_shift", "procrustes", "ridge"]
+__all__ = ["AffineAdapter", "AffineConfig", "fitted_affine", "mean_shift", "procrustes", "ridge"]
 
 _Floats = NDArray[np.floating]
 
@@ -70,7 +70,8 @@ class AffineAdapter(Adapter):
         return self.config.method == "identity"
 
 
-def _fitted(method: str, weight: _Floats, bias: _Floats) -> AffineAdapter:
+def fitted_affine(method: str, weight: _Floats, bias: _Floats) -> AffineAdapter:
+    """Return the adapter y = weight · x + bias, (d, d) and (d,), of a named fit."""
     adapter = AffineAdapter(AffineConfig.model_validate({"width": len(bias), "method": method}))
     adapter.load_state_dict(
         {
@@ -94,7 +95,7 @@ def mean_shift(text: _Floats, video: _Floats) -> AffineAdapter:
         video: embeddings of the matching videos, row by row, (n, d).
     """
     t, v = _unit_float64(text), _unit_float64(video)
-    return _fitted("mean-shift", np.eye(t.shape[1]), v.mean(0) - t.mean(0))
+    return fitted_affine("mean-shift", np.eye(t.shape[1]), v.mean(0) - t.mean(0))
 
 
 def procrustes(text: _Floats, video: _Floats) -> AffineAdapter:
@@ -103,7 +104,7 @@ def procrustes(text: _Floats, video: _Floats) -> AffineAdapter:
 
     t, v = _unit_float64(text), _unit_float64(video)
     rotation = orthogonal_procrustes(t - t.mean(0), v - v.mean(0))[0]
-    return _fitted("procrustes", rotation.T, v.mean(0) - t.mean(0) @ rotation)
+    return fitted_affine("procrustes", rotation.T, v.mean(0) - t.mean(0) @ rotation)
 
 
 def ridge(text: _Floats, video: _Floats, penalty: float) -> AffineAdapter:
@@ -118,7 +119,7 @@ def ridge(text: _Floats, video: _Floats, penalty: float) -> AffineAdapter:
     t0, v0 = t - t.mean(0), v - v.mean(0)
     gram = t0.T @ t0 + len(t) * penalty * np.eye(t.shape[1])
     weight = np.linalg.solve(gram, t0.T @ v0).T
-    return _fitted("ridge", weight, v.mean(0) - weight @ t.mean(0))
+    return fitted_affine("ridge", weight, v.mean(0) - weight @ t.mean(0))
 
 
 for _name, _closed_form in {

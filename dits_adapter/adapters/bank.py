@@ -154,6 +154,7 @@ def fit_query_bank(
     size: int = 4096,
     weight: float = 0.5,
     inner: Adapter | None = None,
+    adapted: NDArray[np.floating] | None = None,
     seed: int = 0,
 ) -> QueryBankAdapter:
     """Make an adapter from queries alone, without their videos.
@@ -167,6 +168,9 @@ def fit_query_bank(
         size: most queries in the bank; of more, this many are drawn. A query costs 2 · size · d multiplications.
         weight: part of the weighted mean of the bank that a query loses, 0 ≤ weight < 1.
         inner: a trained adapter that queries pass before the bank; the bank then holds adapted queries.
+        adapted: the same queries as the bank shall hold them, row by row, (n, d): texts that the inner adapter was
+            trained on, each adapted by one that had not seen its video (`GentleFit.out_of_fold`). By default the
+            inner adapter adapts them.
         seed: decides which queries are drawn.
 
     Returns:
@@ -191,8 +195,12 @@ def fit_query_bank(
             f"there are {len(distinct)} distinct queries; a bank needs at least {LEAST_QUERIES}, and hundreds "
             "serve better."
         )
-    chosen = vectors[distinct[draw(len(distinct), size, seed)]]
-    if inner is not None:
+    rows = distinct[draw(len(distinct), size, seed)]
+    chosen = vectors[rows]
+    if adapted is not None:
+        _check_adapted(adapted, vectors)
+        chosen = np.asarray(adapted)[rows]
+    elif inner is not None:
         ready = inner.for_inference()
         chosen = np.concatenate(
             [ready.adapt(chosen[start : start + _BATCH]) for start in range(0, len(chosen), _BATCH)]
@@ -228,6 +236,13 @@ def draw(count: int, size: int, seed: int) -> NDArray[np.int64]:
     if count <= size:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).choice(count, size, replace=False))
+
+
+def _check_adapted(adapted: NDArray[np.floating], vectors: NDArray[np.floating]) -> None:
+    if np.shape(adapted) != vectors.shape:
+        raise InputError(f"adapted has shape {np.shape(adapted)}, the queries {vectors.shape}; each has one.")
+    check_vectors(adapted, vectors.shape[1])
+    check_directions(adapted)
 
 
 def _check_kind(kind: str) -> None:

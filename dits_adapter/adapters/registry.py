@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dits_adapter._wording import validated
+from dits_adapter.adapters._fit import GentleFit
 from dits_adapter.adapters.base import Adapter
 from dits_adapter.errors import InputError
 
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _ClosedForm = Callable[[NDArray[np.floating], NDArray[np.floating]], Sequence[Adapter]]
+_CrossValidated = Callable[[NDArray[np.floating], NDArray[np.floating]], GentleFit]
 
 A = TypeVar("A", bound=Adapter)
 
@@ -58,6 +60,8 @@ class AdapterEntry:
         fixed: config fields that the name decides.
         closed_form: fit from texts and their videos, row by row, both (n, d), to candidates, of which the one with
             the best mean reciprocal rank on the validation pairs is kept. None for an adapter that is trained.
+        cross_validated: fit from the same that chooses by folds of its own, without validation pairs; None for
+            all others.
         contrast: True where training by contrast follows `Adapter.initialize`; False where the initialization
             is the whole training.
         compared: True for a row of its own in the standard comparison.
@@ -67,8 +71,14 @@ class AdapterEntry:
     adapter: type[Adapter]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     closed_form: _ClosedForm | None = None
+    cross_validated: _CrossValidated | None = None
     contrast: bool = True
     compared: bool = False
+
+    @property
+    def trained(self) -> bool:
+        """True for an adapter that a training run optimizes, False for one that is fitted at once."""
+        return self.closed_form is None and self.cross_validated is None
 
 
 def register_adapter(adapter: type[A]) -> type[A]:
@@ -155,9 +165,10 @@ def fresh_adapter(name: str, width: int, options: Mapping[str, Any] | None = Non
         InputError: an unknown name, an adapter in closed form, or wrong options.
     """
     entry = adapter_entry(name)
-    if entry.closed_form is not None:
-        trained = ", ".join(entry.name for entry in adapter_entries() if entry.closed_form is None)
-        raise InputError(f"adapter {name!r} is fitted in closed form; trained are {trained}.")
+    if not entry.trained:
+        trained = ", ".join(entry.name for entry in adapter_entries() if entry.trained)
+        how = "by cross-validation" if entry.cross_validated else "in closed form"
+        raise InputError(f"adapter {name!r} is fitted {how}; trained are {trained}.")
     if fixed := sorted({"width", *entry.fixed} & (options or {}).keys()):
         raise InputError(f"options of {name}: {', '.join(fixed)} cannot be chosen.")
     known = entry.adapter.Config.model_fields.keys() - {"width", *entry.fixed}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from os import PathLike, fspath
 from pathlib import Path
 
+from dits_adapter._files import recover_folder
 from dits_adapter._hub import bundled, download, download_file, resolve
 from dits_adapter._user_files import read_json
 from dits_adapter.artifact._config import CONFIG, ENCODER, ONNX, WEIGHTS
@@ -31,12 +32,19 @@ def require_free(target: Path) -> None:
     Raises:
         ArtifactError: the folder exists and holds something else than an artifact, or is a file.
     """
-    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not is_artifact(target)):
+    if not is_artifact(target) and (target.is_file() or (target.is_dir() and any(target.iterdir()))):
         raise ArtifactError(f"{target}: is not empty and holds no adapter. Choose another folder.")
 
 
 def is_artifact(folder: Path) -> bool:
-    """Tell whether a local folder holds an artifact (and not an encoder, for example)."""
+    """Tell whether a local folder holds an artifact (and not an encoder, for example).
+
+    An artifact that a killed process left on its way to the folder is put there first.
+
+    Raises:
+        ArtifactError: that cannot be done.
+    """
+    recover_folder(folder)
     try:
         return bool(read_json(folder / CONFIG).get("format") == "dits_adapter")
     except (InputError, AttributeError):

@@ -9,13 +9,14 @@ Configs are read without torch: torch and safetensors are imported where weights
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dits_adapter._files import replace_folder, require_sha256, sha256
+from dits_adapter._files import read_whole, replace_folder, require_sha256, sha256
 from dits_adapter._wording import validated
 from dits_adapter.artifact._card import model_card
 from dits_adapter.artifact._config import CONFIG, ENCODER, WEIGHTS, XPOOL, ArtifactConfig, read_config
@@ -64,51 +65,75 @@ class Artifact:
     def save(self, folder: str | PathLike[str]) -> Path:
         """Write weights, config and model card; all of them or nothing.
 
-        An artifact that is already in the folder is replaced.
+        An artifact that is already in the folder is replaced, in one step where the system can do that: whoever
+        reads the folder meanwhile, and whoever finds it after a kill or a power cut, has one of the two, whole.
 
         Raises:
             ArtifactError: the folder exists and holds something else than an artifact.
             OSError: the folder cannot be written.
         """
+        with self.saving(folder):
+            pass
+        return Path(folder).absolute()
+
+    @contextmanager
+    def saving(self, folder: str | PathLike[str]) -> Iterator[Path]:
+        """Save as `save`, together with what the block adds to the folder that it is given.
+
+        Yields:
+            Folder with the artifact's files, which takes its place when the block ends without an error.
+
+        Raises:
+            ArtifactError, OSError: as `save`.
+        """
         target = Path(folder).absolute()
         require_free(target)
         with replace_folder(target) as fresh:
-            save_weights(self.adapter, fresh / WEIGHTS)
-            if self.encoder is not None:
-                if self.xpool is not None:
-                    save_weights(self.xpool, fresh / XPOOL)
-                (fresh / ENCODER).mkdir()
-                for file in self.encoder.iterdir():
-                    if file.suffix in BUNDLED_FILES:
-                        shutil.copy(file, fresh / ENCODER)
-            config = ArtifactConfig(
-                kind=self.kind,
-                adapter=self.adapter.kind,
-                config=self.adapter.config.model_dump(mode="json"),
-                space=self.space,
-                training=self.training,
-                metrics=self.metrics,
-                calibration=self.calibration,
-                weights_sha256=sha256(fresh / WEIGHTS),
-                bundle_sha256={name: sha256(fresh / name) for name in _bundle(fresh)},
-            )
-            config.checksum = config.expected_checksum()
-            (fresh / CONFIG).write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
-            (fresh / "README.md").write_text(model_card(config, target.name), "utf-8")
-        return target
+            self._write(fresh, target.name)
+            yield fresh
+
+    def _write(self, fresh: Path, name: str) -> None:
+        save_weights(self.adapter, fresh / WEIGHTS)
+        if self.encoder is not None:
+            if self.xpool is not None:
+                save_weights(self.xpool, fresh / XPOOL)
+            (fresh / ENCODER).mkdir()
+            for file in self.encoder.iterdir():
+                if file.suffix in BUNDLED_FILES:
+                    shutil.copy(file, fresh / ENCODER)
+        config = ArtifactConfig(
+            kind=self.kind,
+            adapter=self.adapter.kind,
+            config=self.adapter.config.model_dump(mode="json"),
+            space=self.space,
+            training=self.training,
+            metrics=self.metrics,
+            calibration=self.calibration,
+            weights_sha256=sha256(fresh / WEIGHTS),
+            bundle_sha256={name: sha256(fresh / name) for name in _bundle(fresh)},
+        )
+        config.checksum = config.expected_checksum()
+        (fresh / CONFIG).write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
+        (fresh / "README.md").write_text(model_card(config, name), "utf-8")
 
     @classmethod
     def load(cls, id_or_path: str | PathLike[str], *, revision: str | None = None) -> Artifact:
         """Load an artifact from a folder, by a bundled name (`demo-dits`) or from the hub, fully checked.
 
+        All of it is of one save, also where another process saves to the folder meanwhile.
+
         Raises:
             ArtifactError: no artifact, an unknown version, pickled or damaged weights, or tensors that are not
                 those of its config; the message says which.
         """
+        folder = find_artifact(id_or_path, revision)
+        return read_whole(folder, lambda: cls._read(folder))
+
+    @classmethod
+    def _read(cls, folder: Path) -> Artifact:
         from dits_adapter.adapters import adapter_class
         from dits_adapter.xpool import XPool
 
-        folder = find_artifact(id_or_path, revision)
         config = read_config(folder)
         try:
             kind: Any = adapter_class(config.adapter)

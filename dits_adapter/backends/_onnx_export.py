@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +25,6 @@ from typing_extensions import Self
 from dits_adapter._files import sha256
 from dits_adapter.adapters.base import Adapter, interpolate_on_sphere
 from dits_adapter.artifact._config import CONFIG, ONNX, read_config
-from dits_adapter.artifact._find import require_free
 from dits_adapter.backends._onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend, OnnxConfig, open_session
 from dits_adapter.backends._pytorch import TorchBackend
 from dits_adapter.encoders.base import Encoder, TransformersEncoder
@@ -116,11 +112,8 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: HeldOutP
         raise InputError(f"an adapter of kind {artifact.adapter.kind} serves for comparisons and is not exported.")
     if int8 is not None:
         artifact.space.require(int8.space, mine="the adapter", theirs="the held-out pairs")
-    target = Path(folder).absolute()
-    require_free(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-        files = Path(scratch) / ONNX
+    with artifact.saving(folder) as fresh:
+        files = fresh / ONNX
         files.mkdir()
         quality = {}
         if not artifact.adapter.is_plain:
@@ -132,9 +125,8 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: HeldOutP
         export_tower(backend.encoder, files)
         probes = backend.embed(list(CANARY_TEXTS), batch_size=len(CANARY_TEXTS))
         adapted = backend.adapt(probes, strength=1.0)
-        saved = artifact.save(target)
         config = OnnxConfig(
-            artifact=read_config(saved).checksum,
+            artifact=read_config(fresh).checksum,
             weights="int8" if quality else "float32",
             probes=tuple(map(tuple, probes.tolist())),
             adapted=tuple(map(tuple, adapted.tolist())),
@@ -143,14 +135,14 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: HeldOutP
             sha256={file.name: sha256(file) for file in sorted(files.iterdir())},
         )
         (files / CONFIG).write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
-        os.replace(files, saved / ONNX)
-    try:
-        written = OnnxBackend(saved)
-        written.space.require(written.load(), mine="the adapter", theirs="the exported text tower")
-    except DITSError:
-        shutil.rmtree(saved / ONNX)
-        raise
-    return saved
+        _require_equal(fresh)
+    return Path(folder).absolute()
+
+
+def _require_equal(folder: Path) -> None:
+    """Refuse an export that does not compute what the trained adapter and its encoder do."""
+    written = OnnxBackend(folder)
+    written.space.require(written.load(), mine="the adapter", theirs="the exported text tower")
 
 
 def export_adapter(adapter: Adapter, path: Path) -> None:

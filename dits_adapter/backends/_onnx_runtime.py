@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dits_adapter._files import require_sha256
+from dits_adapter._files import read_whole, require_sha256
 from dits_adapter._wording import validated
 from dits_adapter.artifact._config import CONFIG, ONNX, read_config
 from dits_adapter.artifact._find import is_exported
@@ -85,6 +85,9 @@ class OnnxBackend:
     """
 
     def __init__(self, folder: Path) -> None:
+        read_whole(folder, lambda: self._read(folder))
+
+    def _read(self, folder: Path) -> None:
         artifact = read_config(folder)
         self.space = artifact.space
         require_cleaning(self.space.text_cleaning)
@@ -119,7 +122,7 @@ class OnnxBackend:
 
     @cached_property
     def _tower(self) -> InferenceSession:
-        return self._open(TOWER)
+        return read_whole(self._folder.parent, lambda: self._open(TOWER))
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -128,17 +131,21 @@ class OnnxBackend:
         except ImportError:
             raise MissingExtraError("tokenizers", None, 'backend="onnx"') from None
         path = self._folder / TOKENIZER
-        require_sha256(path, self._config.sha256[TOKENIZER])
-        try:
-            return Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers has no class of its own for it
-            raise ArtifactError(f"{path}: is no tokenizer ({error}). Export the adapter again.") from None
+
+        def read() -> Tokenizer:
+            require_sha256(path, self._config.sha256[TOKENIZER])
+            try:
+                return Tokenizer.from_file(str(path))
+            except Exception as error:  # tokenizers has no class of its own for it
+                raise ArtifactError(f"{path}: is no tokenizer ({error}). Export the adapter again.") from None
+
+        return read_whole(self._folder.parent, read)
 
     @cached_property
     def _counter(self) -> Tokenizer:
         from tokenizers import Tokenizer
 
-        counter = Tokenizer.from_file(str(self._folder / TOKENIZER))
+        counter = Tokenizer.from_str(self._tokenizer.to_str())
         counter.no_truncation()
         counter.no_padding()
         return counter

@@ -47,8 +47,8 @@ class QueryAdapter(Module):  # type: ignore[misc]
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Write the artifact and the strength into the module's folder."""
-        self.artifact.save(output_path)
-        self.save_config(output_path)
+        with self.artifact.saving(output_path) as fresh:
+            self.save_config(str(fresh))
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> QueryAdapter:

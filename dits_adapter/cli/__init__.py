@@ -93,9 +93,9 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         with name_missing_extra(f"dits-adapter {args.command}"):
             return _execute(args)
-    except KeyboardInterrupt:
-        if args.command in _CONTINUED:
-            raise KeyboardInterrupt("the same command goes on from there") from None
+    except KeyboardInterrupt as interruption:
+        if args.command in _CONTINUED and not interruption.args:  # ingestion says how far it came
+            raise KeyboardInterrupt("The same command goes on from there.") from None
         raise
 
 

@@ -55,11 +55,11 @@ def _calibrate(args: argparse.Namespace) -> int:
     if args.plot:
         check_figure(args.plot, "--plot")
     target = args.out or Path(args.adapter)
+    require_free(target.absolute())
     if args.out is None and (bundled(args.adapter) or not target.is_dir()):
         raise InputError(
             f"{args.adapter} is not a folder of yours; name one for the calibrated adapter with --out."
         )
-    require_free(target.absolute())
     if (target / ONNX).exists():
         raise InputError(
             f"{target}: holds an ONNX form, which belongs to the adapter as it was exported. Calibrate the "

@@ -36,7 +36,7 @@ EXIT_CODES = {
     2: "wrong usage of the command line",
     3: "done, but not with all files or videos; the report names them",
     4: "trained, but not better than what there is: nothing was written",
-    130: "interrupted (Ctrl-C or SIGTERM)",
+    130: "stopped (Ctrl-C or SIGTERM)",
     141: "the reader of the output went away, as with `| head`",
 }
 """Meaning of each exit code."""
@@ -101,7 +101,7 @@ def _report(name: str, error: BaseException, unwritten: OSError | None, debug: b
     if debug:
         _complain("".join(traceback.format_exception(error)))
     if isinstance(error, KeyboardInterrupt):
-        _complain(f"{name}: interrupted{f'; {error}' if str(error) else ''}\n")
+        _complain(f"{name}: stopped.{f' {error}' if str(error) else ''}\n")
         return 130
     subject = "the output cannot be written: " if unwritten and isinstance(error, OSError) else ""
     _complain(f"{name}: {subject}{printable(_sentence(error))}\n")

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter.cli._options import add_encoder, add_store, assignments, chosen_store, video_encoder
+from dits_adapter.errors import ArtifactError
 from dits_adapter.video.limits import DecodeLimits
 
 if TYPE_CHECKING:
     from dits_adapter.stores.ingest import IngestOptions
 
-__all__ = ["add_ingest", "add_ingest_options", "add_videos", "decode_limits", "ingest_options"]
+__all__ = [
+    "add_ingest",
+    "add_ingest_options",
+    "add_videos",
+    "decode_limits",
+    "ingest_options",
+]
 
 
 def add_ingest(commands: Any) -> None:
@@ -23,6 +31,11 @@ def add_ingest(commands: Any) -> None:
         "at any time and started again. Exit code 3: done, but some files could not be read.",
     )
     add_ingest_options(ingest)
+    ingest.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only say how many files, hours and segments there are to store, and how many are stored",
+    )
     ingest.set_defaults(run=_ingest)
 
 
@@ -122,9 +135,41 @@ def ingest_options(args: argparse.Namespace) -> IngestOptions:
 def _ingest(args: argparse.Namespace) -> int:
     from dits_adapter.stores.ingest import ingest
 
-    options = ingest_options(args)  # refused before a model is loaded
-    encoder = video_encoder(args, decode_limits(args))
+    limits, options = decode_limits(args), ingest_options(args)  # refused before a model is loaded
+    if args.dry_run:
+        return _dry_run(args, limits, options)
+    encoder = video_encoder(args, limits)
     with chosen_store(args) as store:
         report = ingest(store, args.paths, encoder, options)
     print(report)
     return 3 if report.failed else 0
+
+
+def _dry_run(args: argparse.Namespace, limits: DecodeLimits, options: IngestOptions) -> int:
+    from dits_adapter.stores._estimate import estimate
+
+    frames, width = _vectors_of(args)
+    with chosen_store(args) as store:
+        estimated = estimate(store, args.paths, options, limits=limits, frames=frames, width=width)
+    print(estimated)
+    print("Nothing was stored: this was a dry run.")
+    return 3 if estimated.failed else 0
+
+
+def _vectors_of(args: argparse.Namespace) -> tuple[int, int | None]:
+    """Return the frames of a segment and the width of the vectors, by the encoder's config alone."""
+    from dits_adapter._hub import download_file, resolve
+    from dits_adapter.artifact._config import CONFIG, read_config
+    from dits_adapter.artifact._find import find_adapter
+
+    adapter = find_adapter(args.encoder)
+    if adapter is not None:
+        space = read_config(adapter).space
+        return args.frames or space.frames, space.width
+    folder = resolve(args.encoder)
+    try:
+        config = download_file(args.encoder, CONFIG) if folder is None else folder / CONFIG
+        width = json.loads(config.read_text("utf-8")).get("projection_dim")
+    except (ArtifactError, OSError, ValueError, AttributeError):
+        width = None
+    return args.frames or 12, width if isinstance(width, int) else None

@@ -29,8 +29,8 @@ def add_rebuild(commands: Any) -> None:
 def _rebuild(args: argparse.Namespace) -> int:
     from dits_adapter.stores.qdrant.aliases import rebuild
 
-    options = ingest_options(args)  # refused before a model is loaded
-    encoder = video_encoder(args, decode_limits(args))
+    limits, options = decode_limits(args), ingest_options(args)  # refused before a model is loaded
+    encoder = video_encoder(args, limits)
     with qdrant_store(args) as store:
         old = store.resolve()
         report, new = rebuild(store, args.paths, encoder, options, drop_old=args.drop_old)

@@ -43,11 +43,10 @@ def add_serve(commands: Any) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    import uvicorn
-
     from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.serve._app import LOOPBACK, create_app
     from dits_adapter.serve._searcher import Searcher
+    from dits_adapter.serve._server import make_server
 
     listener = _listen(args.host, args.port)
     local = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
@@ -65,9 +64,8 @@ def _serve(args: argparse.Namespace) -> int:
         print(f"Search page: {url}\nCtrl+C ends it.", flush=True)
         if not args.no_browser and _has_screen():
             webbrowser.open(url)  # the port is open: the browser waits for the server to start
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            make_server(app).run(sockets=[listener])
     return 0
 
 

@@ -26,6 +26,12 @@ def add_train(commands: Any) -> None:
         "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; an old one is replaced"
     )
     add_recipe(train, "best", example="adapter=ridge, training.epochs=10, sampler.steps=5")
+    train.add_argument(
+        "--bank",
+        action="store_true",
+        help="put a bank of the texts behind a gentle preset, each adapted by one that has not seen its video; it "
+        "pushes down the videos of CACHE, so they should not be in the collection",
+    )
     train.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")
     train.add_argument(
         "--test-fraction", type=float, default=0.1, metavar="F", help="of the videos (default: %(default)s)"
@@ -48,6 +54,8 @@ def _train(args: argparse.Namespace) -> int:
     from dits_adapter.training.config import Recipe
     from dits_adapter.training.run import train_artifact
 
+    if args.bank:
+        args.set.append("bank=queries")
     recipe = read_recipe(Recipe, args)
     if args.curve:
         check_figure(args.curve, "--curve")
@@ -70,6 +78,12 @@ def _train(args: argparse.Namespace) -> int:
         f"R@10 {report.metrics.r10:.1f} on {report.metrics.n} held-out queries; R@1 {gain.difference:+.1f} "
         f"[{gain.low:+.1f}, {gain.high:+.1f}] against {report.incumbent}"
     )
+    if choice := report.artifact.training["choice"]:
+        print(
+            f"chosen by cross-validation: strength {choice['strength']:g}, centering {choice['centering']:g}, "
+            f"penalty {choice['penalty']:g}, {choice['steps']} steps; held-out MRR "
+            f"{choice['held_out_mrr_gain']:+.3f} ± {choice['standard_error']:.3f} (standard error)"
+        )
     if args.curve and report.history:
         training_curve(report.history, args.curve)
         show(f"training curve: {args.curve}")

@@ -6,24 +6,27 @@ that the collection records as ingested, as long as they have not changed since.
 
 from __future__ import annotations
 
-import io
 import mimetypes
 import os
 import stat
-import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
-from PIL import Image
-
 from dits_adapter import __version__
-from dits_adapter.errors import DITSError, InputError, MissingExtraError, StoreError, VideoError
+from dits_adapter.errors import (
+    DITSError,
+    InputError,
+    MissingCollectionError,
+    MissingExtraError,
+    StoreError,
+    VideoError,
+)
 from dits_adapter.serve._answers import About, SideBySide
 from dits_adapter.serve._searcher import INGESTED, CompareOptions, Searcher
 from dits_adapter.stores.requests import ReadRequest, VideoFilter
-from dits_adapter.video.decode import Video
 
 try:
     from fastapi import FastAPI, HTTPException, Query, Request, Response
@@ -32,6 +35,7 @@ try:
     from fastapi.staticfiles import StaticFiles
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    from dits_adapter.serve._frames import FileVersion, FrameDecoder
     from dits_adapter.serve._middleware import RequireToken, SecureHeaders
 except ImportError:
     raise MissingExtraError("fastapi", "serve", "the search page") from None
@@ -41,10 +45,6 @@ __all__ = ["LOOPBACK", "STATIC", "create_app"]
 STATIC = Path(__file__).parent / "static"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 """Names of this machine for itself."""
-
-_FRAME_SIZE = (480, 360)
-_DECODERS = 2
-"""Frames decoded at a time: each may hold a large video's decoder."""
 
 
 def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[str] = LOOPBACK) -> FastAPI:
@@ -56,8 +56,21 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
             sets; None admits everybody who reaches the port.
         hosts: host names that requests without a token may use, so that no web site can reach the page through
             a browser on this machine under a name of its own (DNS rebinding).
+
+    Raises:
+        InputError: a token that no HTTP header can carry.
     """
+    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+        raise InputError("the token holds a blank or a character outside ASCII; an HTTP header carries neither.")
+    frames = FrameDecoder()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        frames.close()
+
     app = FastAPI(
+        lifespan=lifespan,
         title="dits_adapter search",
         version=__version__,
         summary="Search videos by text, with plain CLIP and across the modality gap.",
@@ -73,7 +86,6 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
     app.add_exception_handler(DITSError, _error_response)
     app.add_exception_handler(RequestValidationError, _invalid_response)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    decoding = threading.BoundedSemaphore(_DECODERS)
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
@@ -127,30 +139,23 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
     @app.head("/api/videos/{video_id}", include_in_schema=False)
     def video(video_id: str) -> FileResponse:
         """Send an ingested file, or the range of it that is asked for."""
-        path, status = _ingested_file(searcher, video_id)
-        media_type = mimetypes.guess_type(path)[0] or ""
+        file, status = _ingested_file(searcher, video_id)
+        media_type = mimetypes.guess_type(file.path)[0] or ""
         return FileResponse(
-            path,
+            file.path,
             media_type=media_type if media_type.startswith("video/") else "application/octet-stream",
             stat_result=status,
             headers={"cache-control": "private, no-cache"},  # cached, but validated
         )
 
     @app.get("/api/videos/{video_id}/frame", response_class=Response, responses=_content("image/jpeg"))
-    def frame(
+    async def frame(
         video_id: str,
         at: Annotated[float, Query(ge=0, allow_inf_nan=False, description="Seconds from the first frame.")] = 0.0,
     ) -> Response:
-        """Decode the frame on screen at a moment, as a small JPEG."""
-        path, _ = _ingested_file(searcher, video_id)
-        with decoding, Video(path) as opened:
-            image = Image.fromarray(opened.frames_at([at]).frames[0])
-        image.thumbnail(_FRAME_SIZE)
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=80)
-        return Response(
-            buffer.getvalue(), media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"}
-        )
+        """Decode the frame on screen at a moment, as a small JPEG; 503 while too many are asked for."""
+        content = await frames.jpeg(lambda: _ingested_file(searcher, video_id)[0], at)
+        return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
 
     return app
 
@@ -174,7 +179,7 @@ def _content(media_type: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
-def _ingested_file(searcher: Searcher, video_id: str) -> tuple[str, os.stat_result]:
+def _ingested_file(searcher: Searcher, video_id: str) -> tuple[FileVersion, os.stat_result]:
     """Return the file of an ingested video, if it still is the file that was ingested.
 
     Raises:
@@ -191,11 +196,11 @@ def _ingested_file(searcher: Searcher, video_id: str) -> tuple[str, os.stat_resu
     unchanged = (status.st_size, status.st_mtime_ns) == (payload["size"], payload[INGESTED])
     if not (unchanged and stat.S_ISREG(status.st_mode)):
         raise HTTPException(410, f"{payload['path']} was changed since it was ingested. Ingest it again.")
-    return str(payload["path"]), status
+    return FileVersion(str(payload["path"]), status.st_size, status.st_mtime_ns), status
 
 
 def _error_response(_: Request, error: Exception) -> JSONResponse:
-    status = {InputError: 400, VideoError: 422, StoreError: 503}.get(type(error), 500)
+    status = {InputError: 400, MissingCollectionError: 404, VideoError: 422, StoreError: 503}.get(type(error), 500)
     return JSONResponse({"detail": str(error)}, status)
 
 

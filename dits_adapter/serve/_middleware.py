@@ -34,7 +34,8 @@ class RequireToken:
             await self.app(scope, receive, send)
             return
         request = Request(scope)
-        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+        scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+        bearer = credentials.strip() if scheme.lower() == "bearer" else None
         in_address = request.query_params.get("token")
         response: Response | None = None
         if not any(map(self._is_right, (bearer, in_address, request.cookies.get(_COOKIE)))):

@@ -16,11 +16,11 @@ ended.
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from os import PathLike
@@ -30,40 +30,22 @@ from pydantic import BaseModel
 from tqdm import tqdm
 from typing_extensions import Unpack
 
-from dits_adapter.errors import InputError, StoreError, VideoError
+from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores._discover import (
-    absolute,
-    find_videos,
-    identify,
-    is_gone,
-    is_unchanged,
-    lies_in,
-    stat_video,
-)
-from dits_adapter.stores._journal import Journal
+from dits_adapter.stores._discover import absolute, find_videos
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.requests import from_keywords
-from dits_adapter.stores.rows import (
-    CollectionMetadata,
-    FailureRow,
-    SegmentRow,
-    VideoFile,
-    VideoRecord,
-    require_segments,
-)
+from dits_adapter.stores.rows import CollectionMetadata, require_segments
+from dits_adapter.stores.session import IngestSession
 
 if TYPE_CHECKING:
-    from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
+    from dits_adapter.video.encoder import VideoEncoder
 
-__all__ = ["BATCH", "IngestKeywords", "IngestOptions", "IngestSession", "Paths", "ingest", "ingesting"]
+__all__ = ["IngestKeywords", "IngestOptions", "Paths", "ingest", "ingesting"]
 
 Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
 """Folders and files, or one of them."""
-
-BATCH = 16
-"""Segments uploaded in one request: 1.2 MB of JSON for 12 frames of width 512, where a server accepts 32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +105,7 @@ def ingest(
         paths: folders and files, or one of them.
         encoder: makes the vectors; its space is the collection's.
         options: as one object; or give its fields as keyword arguments (`segment_seconds=10`).
-        progress: show a progress bar, over the files that are not stored yet.
+        progress: show a progress bar on a terminal, over the files that are not stored yet and inside each.
         keywords: fields of `IngestOptions`.
 
     Returns:
@@ -136,10 +118,11 @@ def ingest(
         SpaceMismatchError: the collection is of another embedding space than the encoder.
         StoreError: the store cannot be reached, read or written, or fails on the way. What was stored stays, and
             the next run goes on from there.
+        KeyboardInterrupt: likewise; its message says how much this run has stored.
     """
     options = from_keywords(IngestOptions, options, keywords)
     with ingesting(store, paths, encoder.space, options, progress=progress) as session:
-        segments = encoder.iter_segments(
+        encoded = encoder.iter_segments(
             session.to_encode(),
             segment_seconds=options.segment_seconds,
             overlap=options.overlap,
@@ -147,8 +130,9 @@ def ingest(
             skip=session.finished,
             suspect=session.journal.was_left,
         )
-        for path, group in groupby(segments, key=lambda segment: segment.path):
-            session.store_video(path, group)
+        with closing(encoded) as segments:  # an interruption ends the decoding, too
+            for path, group in groupby(segments, key=lambda segment: segment.path):
+                session.store_video(path, group)
     return session.report
 
 
@@ -171,6 +155,7 @@ def ingesting(
     options = from_keywords(IngestOptions, options, keywords)
     if options.store_options is not None and not store.capabilities.options:
         raise InputError(f"the store at {store.location} has no options for a new collection; leave them out.")
+    progress = progress and sys.stderr.isatty()
     report = IngestReport()
     roots = absolute(paths)
     files = find_videos(roots, report)
@@ -182,274 +167,36 @@ def ingesting(
         tenants=store.tenant is not None,
     )
     store.create(metadata, options.store_options)
-    with (
-        store.bulk_load(progress=progress) if options.bulk else nullcontext(),
-        tqdm(total=len(files), unit="video", desc=store.collection, disable=not progress) as bar,
-        ThreadPoolExecutor(1) as uploader,
-    ):
-        session = IngestSession(store, files, report, bar, uploader, options.retry_failed)
-        try:
-            if options.sync:
-                session.check_folders(folders)
-            yield session
-            session.finish()
-            if options.sync:
-                session.remove_gone(folders)
-            bar.set_postfix_str("building the index")  # of a folder: a minute for 100,000 segments
-            store.finish()
-            bar.set_postfix_str("")
-        except StoreError as error:
-            raise StoreError(f"{error} What is stored stays; the same command goes on from there.") from error
-        finally:
-            for path in session.encoding:  # no file ended this process
-                session.journal.end(path)
+    session: IngestSession | None = None
+    try:
+        with (
+            store.bulk_load(progress=progress) if options.bulk else nullcontext(),
+            tqdm(total=len(files), desc=store.collection, bar_format=_BAR, disable=not progress) as bar,
+            ThreadPoolExecutor(1) as uploader,
+        ):
+            session = IngestSession(store, files, report, bar, uploader, options.retry_failed)
+            try:
+                if options.sync:
+                    session.check_folders(folders)
+                yield session
+                session.finish()
+                if options.sync:
+                    session.remove_gone(folders)
+                bar.set_postfix_str("building the index")  # of a folder: a minute for 100,000 segments
+                store.finish()
+                bar.set_postfix_str("")
+            finally:
+                for path in session.encoding:  # no file ended this process
+                    session.journal.end(path)
+    except StoreError as error:
+        raise StoreError(f"{error} What is stored stays; the same command goes on from there.") from error
+    except KeyboardInterrupt:
+        written = session.written if session else 0
+        raise KeyboardInterrupt(
+            f"{written} segments were stored by this run, and stay; the same command goes on from there."
+        ) from None
     report.seconds = time.monotonic() - started
 
 
-class IngestSession:
-    """One pass over the files: the state of the collection, and the segments on their way there.
-
-    Attributes:
-        files: paths of all files.
-        report: of the files so far.
-    """
-
-    def __init__(
-        self,
-        store: VideoStore,
-        files: Sequence[str],
-        report: IngestReport,
-        bar: tqdm,
-        uploader: Executor,
-        retry_failed: bool,
-    ) -> None:
-        self.store = store
-        self.files = files
-        self.report = report
-        self.bar = bar
-        self.uploader = uploader
-        self.retry_failed = retry_failed
-        self.by_path: defaultdict[str, list[VideoRecord]] = defaultdict(list)
-        self.by_video: dict[str, VideoRecord] = {}
-        self.encoding: dict[str, VideoFile] = {}
-        self.begun: dict[str, VideoRecord] = {}
-        self.journal = Journal()
-        self.batch: list[SegmentRow | FailureRow] = []
-        self.sent: Future[None] | None = None
-        for record in store.records():
-            self._remember(record)
-
-    def _remember(self, record: VideoRecord) -> None:
-        self.by_path[record.path].append(record)
-        if record.video_id:
-            self.by_video[record.video_id] = record
-
-    def _delete(self, records: list[VideoRecord]) -> None:
-        self.store.delete(records)
-        for record in records:
-            self._forget(record)
-
-    def _forget(self, record: VideoRecord) -> None:
-        self.by_path[record.path].remove(record)
-        self.by_video.pop(record.video_id, None)
-
-    def to_encode(self) -> Iterator[str]:
-        """Settle the files that need no decoding, and yield the others."""
-        for path in self.unsettled():
-            try:
-                file = identify(path)
-            except VideoError as error:
-                self.skip_unreadable(error)
-                continue
-            if self.admit(file):
-                yield path
-
-    def unsettled(self) -> Iterator[str]:
-        """Yield the files that have to be read, if only to know their content."""
-        for path in self.files:
-            try:
-                if not self._settle_unchanged(stat_video(path)):
-                    yield path
-            except VideoError as error:
-                self.skip_unreadable(error)
-
-    def stored(self) -> set[str]:
-        """Return the ids of the videos that are stored whole."""
-        return {record.video_id for record in self.by_video.values() if record.complete}
-
-    def admit(self, file: VideoFile) -> bool:
-        """Settle a file whose content is stored; return True for another one, which is to be decoded."""
-        stored = self.by_video.get(file.video_id)
-        outdated = [record for record in self.by_path[file.path] if record is not stored]
-        if stored is not None and not stored.complete:
-            if stored.path == file.path and stored.expected < 0:  # interrupted before its last segment
-                self._forget(stored)
-                self.begun[file.path] = stored
-            else:
-                outdated.append(stored)
-            stored = None
-        self._delete(outdated)
-        if stored is None:
-            self.encoding[file.path] = file
-            self.journal.begin(file.path)
-        else:
-            self._settle_copy(file, stored)
-        return stored is None
-
-    def finished(self, path: str) -> int:
-        """Return how many of a file's first segments an interrupted run has certainly stored.
-
-        Segments are sent in order, so that only those of the last request may be incomplete.
-        """
-        return max(0, self.begun[path].found - BATCH) if path in self.begun else 0
-
-    def skip_unreadable(self, error: VideoError) -> None:
-        """Report a file that cannot even be opened; nothing is stored of it, so that the next run tries again."""
-        self.report.failed[error.path] = error.reason
-        self.bar.update()
-
-    def _skip(self) -> None:
-        self.bar.total -= 1  # so that rate and remaining time are those of the files to be embedded
-        self.bar.update(0)
-
-    def _settle_unchanged(self, file: VideoFile) -> bool:
-        """Report a file that has not changed since it was recorded; False if it has to be read."""
-        records = self.by_path[file.path]
-        if len(records) != 1 or not records[0].is_of(file):
-            return False
-        if records[0].failure:
-            if self.retry_failed:
-                return False
-            self.report.failed[file.path] = records[0].failure
-            self.report.known += 1
-        elif records[0].complete:
-            self.report.present += 1
-        else:
-            return False
-        self._skip()
-        return True
-
-    def _settle_copy(self, file: VideoFile, stored: VideoRecord) -> None:
-        """Content that is stored already: the file was touched or moved, or is a copy."""
-        self._skip()
-        if stored.path != file.path and is_unchanged(stored):
-            self.report.duplicates[file.path] = stored.path
-            return
-        if stored.path == file.path:
-            self.report.present += 1
-        else:
-            self.report.moved += 1
-        self.settle()  # it may still be on its way
-        self.store.update_path(file)
-        self.by_path[stored.path].remove(stored)
-        stored.path, stored.size, stored.mtime_ns = file.path, file.size, file.mtime_ns
-        self.by_path[file.path].append(stored)
-
-    def store_video(self, path: str, segments: Iterator[EncodedSegment]) -> None:
-        """Store a video's segments as they come, the last one with their number."""
-        file = self.encoding[path]
-        if (twin := self.by_video.get(file.video_id)) is not None:  # two copies were new to this run
-            self._read(path)
-            self.report.duplicates[path] = twin.path
-            self._skip()
-            return
-        record = VideoRecord(path, file.size, file.mtime_ns, file.video_id)
-        tenant = self.store.tenant
-        pending = next(segments)
-        if pending.start > 0:  # the encoder left out what is stored
-            record.found = self.finished(path)
-        for segment in segments:
-            self._queue(SegmentRow.of(file, pending, tenant=tenant))
-            record.found += 1
-            pending = segment
-        record.found += 1
-        if path not in self.encoding:  # it failed half-way
-            self._withdraw(record)
-            return
-        self.begun.pop(path, None)
-        self._read(path)
-        self.bar.update()
-        if not is_unchanged(file):
-            self._withdraw(record)
-            self.report.failed[path] = "changed while it was read; run again when it is complete"
-            return
-        self._queue(SegmentRow.of(file, pending, segments=record.found, tenant=tenant))
-        record.expected = record.found
-        self._remember(record)
-        self.report.videos += 1
-        self.report.segments += record.found
-
-    def _read(self, path: str) -> VideoFile | None:
-        """Mark a file as read; return its description, or None if it was read already."""
-        self.journal.end(path)
-        return self.encoding.pop(path, None)
-
-    def _withdraw(self, record: VideoRecord) -> None:
-        self.settle()
-        self.store.delete([record])
-
-    def fail(self, error: VideoError) -> None:
-        """Write down why a file gives no frames, so that it is not decoded in vain again."""
-        file = self._read(error.path)
-        if file is None:  # a copy of another one, and reported as such, before it failed half-way
-            return
-        if (begun := self.begun.pop(file.path, None)) is not None:
-            self._withdraw(begun)
-        self.report.failed[error.path] = error.reason
-        self._queue(FailureRow(file.path, file.size, file.mtime_ns, error.reason))
-        self.bar.update()
-
-    def _queue(self, row: SegmentRow | FailureRow) -> None:
-        self.batch.append(row)
-        if len(self.batch) >= BATCH:
-            self.upload()
-
-    def upload(self) -> None:
-        """Send what is queued; to a server while the next videos are decoded, one request at a time."""
-        if self.sent is not None:
-            self.sent.result()
-        batch, self.batch = self.batch, []
-        if self.store.capabilities.remote:
-            self.sent = self.uploader.submit(self._write, batch)
-        else:
-            self._write(batch)
-
-    def _write(self, batch: Sequence[SegmentRow | FailureRow]) -> None:
-        if rows := [row for row in batch if isinstance(row, SegmentRow)]:
-            self.store.write(rows)
-        if failures := [row for row in batch if isinstance(row, FailureRow)]:
-            self.store.write_failures(failures)
-
-    def settle(self) -> None:
-        """Send what is queued and wait until all is stored."""
-        self.upload()
-        if self.sent is not None:
-            self.sent.result()
-            self.sent = None
-
-    def finish(self) -> None:
-        """Send the rest, once all files have been through the encoder."""
-        for path in list(self.encoding):
-            self.fail(VideoError(path, "gave no segments"))
-        self.settle()
-
-    def check_folders(self, roots: Iterable[str]) -> None:
-        """Refuse to take a folder for emptied that may be a disk which is not there.
-
-        Raises:
-            InputError: a folder without any video, from which some are stored.
-        """
-        for root in roots:
-            stored = sum(lies_in(path, [root]) for path, records in self.by_path.items() if records)
-            if stored and not any(lies_in(path, [root]) for path in self.files):
-                raise InputError(
-                    f"{root}: has no video in it, but {stored} are stored from it. Mount the disk if it is one. "
-                    f"If they are to go, delete the collection {self.store.collection!r} or sync the folder above."
-                )
-
-    def remove_gone(self, roots: Sequence[str]) -> None:
-        """Delete all that is stored of files that lay in these folders and are there no longer."""
-        for path in [path for path, records in self.by_path.items() if records and lies_in(path, roots)]:
-            if is_gone(path):
-                self._delete(list(self.by_path[path]))
-                self.report.removed.append(path)
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} videos [{elapsed}<{remaining}{postfix}]"
+"""Form of the progress bar: the current file counts by the share of it that is read."""

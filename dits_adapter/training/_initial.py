@@ -79,7 +79,7 @@ class _Initializer:
     def closed_form(self) -> Adapter:
         """Return the affine adapter in closed form that is best on the validation pairs."""
         entries = [entry for entry in adapter_entries() if entry.closed_form and entry.adapter is AffineAdapter]
-        names = [entry.name for entry in entries if entry.compared]  # gentle-linear takes steps of its own
+        names = [entry.name for entry in entries if entry.compared]
         return _best([fit_closed_form(name, self.pairs, self.validation) for name in names], self.validation)
 
     def contrastive_linear(self) -> Adapter:

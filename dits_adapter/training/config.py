@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator
 
@@ -71,7 +71,8 @@ class BaseRecipe(BaseModel):
         presets: recipes to start from, by name.
         adapter: name of a registered adapter: `dits`; to compare it with, `contrastive-linear`, `mlp`,
             `low-rank-affine`, `fixed-prior`, `diffusion`; in frozen mode also `diffusion-pretrained`, and in
-            closed form `mean-shift`, `procrustes` and `ridge`; or your own (`register_adapter`).
+            closed form `mean-shift`, `procrustes` and `ridge`; for few pairs `gentle-linear`, `gentle-mlp` and
+            `gentle-dits`; or your own (`register_adapter`).
         options: fields of the adapter's config, other than the width and those that the name fixes:
             `{"depth": 2}`, `{"variance": 1.0}`, `{"objective": "l1"}`.
         sampler: fields of `SamplerConfig` other than the width, in the place of options for `dits` and any other
@@ -176,10 +177,15 @@ class Recipe(BaseRecipe):
     """Recipe of a training run on cached vectors: the adapter, its definition and its optimization.
 
     Attributes:
-        training: the optimization.
+        training: the optimization; a gentle adapter, which chooses by folds of its own, uses the seed and the
+            share of the validation videos alone.
+        bank: bank of the texts of the pairs, each adapted by an adapter that has not seen its video: `none`;
+            `queries`, behind the adapter (`QueryBankAdapter`); or `scores`, a score bias of the searched videos
+            (`score_bias`), in comparisons. For plain CLIP and the gentle adapters.
     """
 
     training: TrainingConfig = TrainingConfig()
+    bank: Literal["none", "queries", "scores"] = "none"
 
 
 PAPER_SAMPLER = {"noise_scale": 1.0, "input": "raw"}
@@ -195,6 +201,9 @@ PRESETS = {
         sampler={"start": "affine"},
         training=TrainingConfig(learning_rate=(3e-5, 5e-4), ema=0.95, patience=8),
     ),
+    "gentle-linear": Recipe(adapter="gentle-linear"),
+    "gentle-mlp": Recipe(adapter="gentle-mlp"),
+    "gentle-dits": Recipe(adapter="gentle-dits"),
 }
 """Recipes on cached vectors by name.
 
@@ -203,7 +212,9 @@ PRESETS = {
 `best`: no noise, and a start at the best cheap map instead of the text (`Adapter.initialize`), refined with a
 small learning rate (on few pairs a large rate ruins a good start within an epoch) and with a large one (which
 improves on a linear map where that is not enough); the validation pairs choose. Reasons and experiments:
-docs/best.md."""
+docs/best.md.
+`gentle-linear`, `gentle-mlp`, `gentle-dits`: for few pairs. A ridge towards the identity and a few full-batch
+steps from there, all chosen by cross-validation (docs/bank.md)."""
 Recipe.presets = PRESETS
 
 

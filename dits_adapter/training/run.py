@@ -27,6 +27,7 @@ from dits_adapter.evaluation.metrics import (
     bootstrap,
     paired_bootstrap,
 )
+from dits_adapter.training._gentle import fit_gently, is_gentle
 from dits_adapter.training._initial import fit_closed_form, initialize
 from dits_adapter.training._loop import evaluate, train
 from dits_adapter.training._state import Epoch, best_epoch
@@ -53,7 +54,7 @@ class TrainingReport:
 
     Attributes:
         artifact: the trained adapter.
-        history: epochs of the training; empty for adapters in closed form.
+        history: epochs of the training; empty for adapters that are fitted at once.
         metrics: metrics of the trained adapter on the test pairs.
         incumbent: name of the adapter to compare with: `plain CLIP`, or the artifact at `out`.
         differences: metric by metric, the trained adapter minus the incumbent on the same queries.
@@ -84,6 +85,8 @@ def fit(
         The adapter, and the epochs of its training: none for an adapter that is not trained by gradient.
     """
     entry = adapter_entry(recipe.adapter)
+    if is_gentle(recipe):
+        return fit_gently(recipe, pairs)[0], []
     if entry.closed_form is not None:
         return fit_closed_form(recipe.adapter, pairs, validation), []
     torch.manual_seed(recipe.training.seed)
@@ -148,7 +151,10 @@ def train_artifact(
     if test is None:
         rest, test = pairs.split(test_fraction, recipe.training.seed)
     pairs.space.require(test.space, mine="the training pairs", theirs="the test pairs")
-    if adapter_entry(recipe.adapter).closed_form is None and recipe.build_adapter(pairs.space.width).needs_norm:
+    gentle = is_gentle(recipe)
+    if recipe.bank == "scores":
+        raise InputError("a score bias belongs to the searched videos, not to an adapter; take bank=queries.")
+    if adapter_entry(recipe.adapter).trained and recipe.build_adapter(pairs.space.width).needs_norm:
         _require_norms(pairs.text)
     incumbent = Artifact.load(target) if is_artifact(target) else None
     if incumbent is not None:
@@ -156,9 +162,14 @@ def train_artifact(
     warn_if_few(test, "differences below that mean nothing. Hold out more videos, or take the simplest adapter.")
     kept, validation = rest.split(recipe.training.validation, recipe.training.seed)
     checkpoints = target.with_name(f"{target.name}.checkpoints")
-    adapter, history = fit(
-        recipe, kept, validation, device=device, checkpoints=checkpoints, log_dir=log_dir, progress=progress
-    )
+    history: Sequence[Epoch] = []
+    choice: dict[str, float] = {}
+    if gentle:
+        adapter, choice = fit_gently(recipe, kept)
+    else:
+        adapter, history = fit(
+            recipe, kept, validation, device=device, checkpoints=checkpoints, log_dir=log_dir, progress=progress
+        )
     best = best_epoch(history) if history else None
     ranks = evaluate(adapter, test)
     if incumbent is not None:
@@ -177,6 +188,7 @@ def train_artifact(
             "recipe": recipe.model_dump(mode="json"),
             "best_epoch": best and best.number,
             "best_learning_rate": best and best.learning_rate,
+            "choice": choice,
         },
         metrics={"test": describe(ranks, test.labels)},
         calibration=calibrate(adapter, validation),

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dits_adapter.errors import InputError
 
-__all__ = ["interval_middles", "segment_spans"]
+__all__ = ["count_segments", "interval_middles", "segment_spans"]
 
 
 def interval_middles(start: float, end: float, n: int) -> npt.NDArray[np.float64]:
@@ -67,13 +67,23 @@ def segment_spans(
         raise InputError(f"expected a positive duration in seconds, got {duration}.")
     if seconds is None:
         return iter([(0.0, duration)])
+    _require_segments(seconds, overlap)
+    return _spans(duration, seconds, seconds - overlap, count_segments(duration, seconds, overlap) - 1, starts)
+
+
+def count_segments(duration: float, seconds: float | None = None, overlap: float = 0.0) -> int:
+    """Count the segments of a video in which frames begin everywhere: see `segment_spans`."""
+    if seconds is None:
+        return 1
+    _require_segments(seconds, overlap)
+    return max(0, math.floor((duration - seconds) / (seconds - overlap) - 0.5) + 1) + 1
+
+
+def _require_segments(seconds: float, overlap: float) -> None:
     if not 0 < seconds < math.inf:
         raise InputError(f"expected a positive segment length in seconds, got {seconds}.")
     if not 0 <= overlap < seconds:
         raise InputError(f"expected an overlap of at least 0 and less than {seconds} seconds, got {overlap}.")
-    step = seconds - overlap
-    last = max(0, math.floor((duration - seconds) / step - 0.5) + 1)
-    return _spans(duration, seconds, step, last, starts)
 
 
 def _spans(

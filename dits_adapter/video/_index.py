@@ -10,6 +10,7 @@ import time
 import uuid
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from dits_adapter.video._clock import Gaps, find_gaps, read_clock
 from dits_adapter.video._packages import error_line, load_package
 from dits_adapter.video.limits import DecodeLimits
 
-__all__ = ["FrameIndex", "read_frame_index", "require_size"]
+__all__ = ["FrameIndex", "read_duration", "read_frame_index", "require_size"]
 
 _NOT_VIDEO = frozenset({"adf", "bin", "concat", "dash", "hls", "ico", "idf", "image2", "sdp", "tty", "xbin"})
 """Formats that FFmpeg reads as video and that are none: pictures, text, and lists of other files."""
@@ -109,50 +110,35 @@ def read_frame_index(path: str, limits: DecodeLimits) -> FrameIndex:
         VideoError: the file is not a readable video, ends before its header says that it should, or goes beyond
             the limits.
     """
-    av = load_package("pyav")
-    size = _require_regular(path)
-    allowed = limits.seconds_for(size)
-    try:
-        # An absolute path, as "a:b.mp4" reads like a protocol; broken tags are no reason to refuse a video.
-        with av.open(os.path.abspath(path), metadata_errors="replace", timeout=allowed) as container:
-            name = container.format.name
-            stream = container.streams.best("video")
-            if stream is None or stream.disposition & av.stream.Disposition.attached_pic:  # an audio cover
-                raise VideoError(path, "holds no video stream")
-            if name.endswith("_pipe") or name in _NOT_VIDEO:
-                raise VideoError(path, f"is no video ({container.format.long_name})")
-            _require_frames(path, stream.frames, size, limits)
-            packets, first, reached = _read_packets(path, container, size, limits)
-            # A still may come first: the cover of a song, the photo of a motion photo.
-            number = stream.index
-            if len(packets[number]) <= 1:
-                number = max(packets, key=lambda track: (len(packets[track]), track == stream.index))
-            stream, frames = container.streams[number], packets[number]
-            if stream.codec_context is None:
-                raise VideoError(path, "is in a video codec that is not known here")
-            if frames.encrypted:
-                raise VideoError(path, "is encrypted")
-            if not frames:
-                if frames.untimed:
-                    raise VideoError(
-                        path,
-                        f"is a raw {name} stream without times; put it into a container: "
-                        f"ffmpeg -i {os.path.basename(path)} -c copy video.mp4",
-                    )
-                raise VideoError(path, "has a video stream without frames")
-            promised = (container.duration or 0) / av.time_base
-            rate = float(stream.guessed_rate or 25)
-            if name == "avi":  # its duration is scaled down to the size of the file, its frame count is not
-                promised = max(promised, stream.frames / rate)
-            time_base = float(stream.time_base)
-            untimed = name == "avi" and stream.codec_context.has_b_frames
-            require_size(path, stream.codec_context.width, stream.codec_context.height, limits)
-    except av.error.ExitError:
-        raise VideoError(path, f"takes more than {allowed:.0f} s to open") from None
-    except av.error.FFmpegError as error:
-        raise VideoError(
-            path, f"is not a video, or is cut off before its end (FFmpeg: {error_line(error)})"
-        ) from None
+    av, size = load_package("pyav"), _require_regular(path)
+    with _opened(path, limits.seconds_for(size)) as (container, stream):
+        name = container.format.name
+        _require_frames(path, stream.frames, size, limits)
+        packets, first, reached = _read_packets(path, container, size, limits)
+        # A still may come first: the cover of a song, the photo of a motion photo.
+        number = stream.index
+        if len(packets[number]) <= 1:
+            number = max(packets, key=lambda track: (len(packets[track]), track == stream.index))
+        stream, frames = container.streams[number], packets[number]
+        if stream.codec_context is None:
+            raise VideoError(path, "is in a video codec that is not known here")
+        if frames.encrypted:
+            raise VideoError(path, "is encrypted")
+        if not frames:
+            if frames.untimed:
+                raise VideoError(
+                    path,
+                    f"is a raw {name} stream without times; put it into a container: "
+                    f"ffmpeg -i {os.path.basename(path)} -c copy video.mp4",
+                )
+            raise VideoError(path, "has a video stream without frames")
+        promised = (container.duration or 0) / av.time_base
+        rate = float(stream.guessed_rate or 25)
+        if name == "avi":  # its duration is scaled down to the size of the file, its frame count is not
+            promised = max(promised, stream.frames / rate)
+        time_base = float(stream.time_base)
+        untimed = name == "avi" and stream.codec_context.has_b_frames
+        require_size(path, stream.codec_context.width, stream.codec_context.height, limits)
     if name == "asf" and not promised:  # FFmpeg leaves out the duration where the size is another one
         _require_whole_asf(path, size)
     if first > 0:
@@ -166,6 +152,38 @@ def read_frame_index(path: str, limits: DecodeLimits) -> FrameIndex:
     if not whole and promised - reached > max(0.5, 0.1 * promised):
         raise VideoError(path, f"is truncated: {promised:.2f} s long by its header, data for {reached:.2f} s")
     return index
+
+
+def read_duration(path: str, limits: DecodeLimits) -> float | None:
+    """Return the seconds that a video lasts by its header, None where that says nothing; no packet is read.
+
+    Raises:
+        VideoError: the file is not a video, as far as its header tells.
+    """
+    av, size = load_package("pyav"), _require_regular(path)
+    with _opened(path, limits.seconds_for(size)) as (container, _):
+        return container.duration / av.time_base if container.duration else None
+
+
+@contextmanager
+def _opened(path: str, seconds: float) -> Iterator[tuple[Any, Any]]:
+    """Open a file and find its main video stream; what FFmpeg raises meanwhile is the file's error."""
+    av = load_package("pyav")
+    try:
+        # An absolute path, as "a:b.mp4" reads like a protocol; broken tags are no reason to refuse a video.
+        with av.open(os.path.abspath(path), metadata_errors="replace", timeout=seconds) as container:
+            stream = container.streams.best("video")
+            if stream is None or stream.disposition & av.stream.Disposition.attached_pic:  # an audio cover
+                raise VideoError(path, "holds no video stream")
+            if container.format.name.endswith("_pipe") or container.format.name in _NOT_VIDEO:
+                raise VideoError(path, f"is no video ({container.format.long_name})")
+            yield container, stream
+    except av.error.ExitError:
+        raise VideoError(path, f"takes more than {seconds:.0f} s to open") from None
+    except av.error.FFmpegError as error:
+        raise VideoError(
+            path, f"is not a video, or is cut off before its end (FFmpeg: {error_line(error)})"
+        ) from None
 
 
 def _index_of(

@@ -25,13 +25,13 @@ import numpy.typing as npt
 
 from dits_adapter.errors import DITSError, VideoError
 from dits_adapter.video._frames import interval_middles, segment_spans
-from dits_adapter.video._index import read_frame_index
+from dits_adapter.video._index import read_duration, read_frame_index
 from dits_adapter.video._packages import error_line
 from dits_adapter.video._reader import Decoder, Frame, FrameReader
 from dits_adapter.video._readers import READERS, usable_decoders
 from dits_adapter.video.limits import DecodeLimits
 
-__all__ = ["DecodedFrames", "Decoder", "Frame", "Video", "VideoInfo", "decode_frames", "probe"]
+__all__ = ["DecodedFrames", "Decoder", "Frame", "Video", "VideoInfo", "decode_frames", "probe", "stated_duration"]
 
 
 _DEFAULT_LIMITS = DecodeLimits()
@@ -90,6 +90,16 @@ def probe(
         first = video.frames_at([0.0])
         height, width = first.frames.shape[1:3]
         return VideoInfo(video.path, video.duration, video.fps, width, height, first.decoder, video.remark)
+
+
+def stated_duration(path: str | PathLike[str], limits: DecodeLimits = _DEFAULT_LIMITS) -> float | None:
+    """Return the seconds that a video lasts by its header, None where that says nothing; no frame is read.
+
+    Raises:
+        VideoError: the file is not a video, as far as its header tells.
+    """
+    with _blaming(fspath(path)):
+        return read_duration(fspath(path), limits)
 
 
 def decode_frames(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice
 from os import PathLike, fspath
+from threading import Event
 from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
@@ -255,7 +256,7 @@ class VideoEncoder:
         on_error: OnError = "raise",
         skip: Callable[[str], int] | None = None,
         suspect: Callable[[str], bool] | None = None,
-    ) -> Iterator[EncodedSegment]:
+    ) -> Generator[EncodedSegment, None, None]:
         """Embed the segments of videos, one after the other, while worker threads decode ahead.
 
         The order is that of the paths, whatever the number of workers; so are the vectors. `paths` is read as
@@ -296,7 +297,7 @@ class VideoEncoder:
         on_error: OnError,
         skip: Callable[[str], int] | None,
         suspect: Callable[[str], bool] | None,
-    ) -> Iterator[EncodedSegment]:
+    ) -> Generator[EncodedSegment, None, None]:
         reading = Reading(self.frames, seconds, overlap, self.limit, self.decoder, self.limits)
 
         def plan(numbered: tuple[int, _Path]) -> Iterator[_Task]:
@@ -311,11 +312,13 @@ class VideoEncoder:
             spans = islice(video.spans(seconds, overlap, self.limit), first, None)
             return (_Task(number, video, few) for few in _in_groups(spans, _SPANS_PER_TASK))
 
+        stopped = Event()
+        decode = partial(self._decode, stopped=stopped)
         per_batch = max(1, batch_frames // self.frames)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         try:
             tasks = chain.from_iterable(_in_order(pool, plan, enumerate(paths), workers))
-            decoded = _in_order(pool, self._decode, tasks, workers + per_batch)
+            decoded = _in_order(pool, decode, tasks, workers + per_batch)
             batch: list[_Decoded | VideoError] = []
             failed = -1
             for number, items in decoded:
@@ -331,9 +334,10 @@ class VideoEncoder:
                         batch = []
             yield from self._run(batch, batch_frames, on_error)
         finally:
+            stopped.set()  # whoever interrupts waits for one segment a worker, not for the rest of the film
             pool.shutdown(cancel_futures=True)
 
-    def _decode(self, task: _Task) -> tuple[int, list[_Decoded | VideoError]]:
+    def _decode(self, task: _Task, stopped: Event) -> tuple[int, list[_Decoded | VideoError]]:
         """Decode and preprocess the segments of a task, up to the first that fails."""
         if isinstance(task.source, VideoError):
             return task.number, [task.source]
@@ -341,6 +345,8 @@ class VideoEncoder:
         with task.source.another() as video:
             try:
                 for start, end in task.spans:
+                    if stopped.is_set():
+                        break
                     content = video.frames(self.frames, start, end, transform=self._preprocess)
                     items.append(_Decoded(video, (start, end), content))
             except VideoError as error:

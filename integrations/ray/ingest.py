@@ -22,10 +22,11 @@ from dits_adapter.cli import add_ingest_options, decode_limits, ingest_options
 from dits_adapter.errors import MissingExtraError, VideoError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._discover import identify
-from dits_adapter.stores.ingest import IngestSession, ingesting
+from dits_adapter.stores.ingest import ingesting
 from dits_adapter.stores.open import open_store
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.rows import VideoFile
+from dits_adapter.stores.session import IngestSession
 from dits_adapter.video.encoder import EncodedSegment
 
 try:

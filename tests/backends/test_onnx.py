@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +33,7 @@ from dits_adapter.adapters import (
     adapter_entries,
     fit_query_bank,
 )
+from dits_adapter.artifact._find import find_artifact
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.backends import _onnx_export as export
 from dits_adapter.backends._onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend
@@ -41,6 +45,7 @@ from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.rows import CollectionMetadata
+from tests.crash import ENDED, KILLED, REFUSED, at_every_change
 from tests.no_texts import DIRTY
 
 TEXTS = ["a dog", "two dogs chase a ball across a wet street", "x", "naïve 日本語 🎬", "abc " * 40]
@@ -275,6 +280,58 @@ def test_the_artifact_still_is_one(trained, exported):
         DITSQueryEncoder.from_pretrained(trained).encode_query("a dog"),
     )
     assert [path.name for path in exported.parent.iterdir()] == [exported.name]
+
+
+@pytest.fixture
+def quick_exports(exported, monkeypatch):
+    """Exports that take their graphs from an earlier one of the same adapter and encoder."""
+
+    def copy(pattern, out):
+        for file in (exported / "onnx").glob(pattern):
+            (out / file.name).write_bytes(file.read_bytes())
+
+    monkeypatch.setattr(export, "export_adapter", lambda adapter, path: copy(ADAPTER, path.parent))
+    monkeypatch.setattr(export, "export_tower", lambda encoder, files: copy("t*", files))
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.parametrize("fault", [None, errno.ENOSPC], ids=["killed", "full disk"])
+def test_a_stopped_export_leaves_the_old_one_or_the_new_one_whole(trained, tmp_path, quick_exports, fault):
+    def files(folder):
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    encoder = DITSQueryEncoder.from_pretrained(trained, backend="torch")
+    old = encoder.export_onnx(tmp_path / "old" / "dits")
+    encoder.artifact.training = {"dataset": "new"}
+    whole = [files(old), files(encoder.export_onnx(tmp_path / "new" / "dits"))]
+    folder = Path(shutil.copytree(old, tmp_path / "dits"))
+    seen = []
+    for ended in at_every_change(lambda: encoder.export_onnx(folder), fault, lasting=True):
+        assert ended in ((REFUSED, ENDED) if fault else (KILLED,))
+        find_artifact(folder)
+        seen.append(whole.index(files(folder)))
+        shutil.rmtree(folder)
+        shutil.copytree(old, folder)
+    assert seen == sorted(seen)
+    assert set(seen) == {0, 1}
+    encoder.export_onnx(folder)
+    assert sorted(os.listdir(tmp_path)) == ["dits", "new", "old"]
+
+
+def test_an_export_that_computes_something_else_leaves_the_old_one(
+    space, trained, exported, tmp_path, quick_exports
+):
+    folder = Path(shutil.copytree(exported, tmp_path / "dits"))
+    another = Artifact(randomized(DITSAdapter(SamplerConfig(width=WIDTH, depth=2)), seed=1, std=0.3), space)
+    encoder = DITSQueryEncoder.from_pretrained(
+        another.save(tmp_path / "another"), encoder=trained.parent / "tiny-clip"
+    )
+    with pytest.raises(ArtifactError, match="computes something else"):
+        encoder.export_onnx(folder)
+    assert (folder / "config.json").read_bytes() == (exported / "config.json").read_bytes()
+    assert load(folder).encode_query("a dog").shape == (WIDTH,)
+    assert sorted(os.listdir(tmp_path)) == ["another", "dits"]
 
 
 def test_no_path_of_this_machine_is_in_the_files(exported):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.result import Result
+from tests.walk import run_commands
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
@@ -20,16 +18,11 @@ COMMANDS = sorted(set(re.findall(r"python -m (benchmarks[a-z.]*) ?([a-z]*)", REA
 
 
 @pytest.mark.slow
-def test_the_rehearsal(tmp_path):
+def test_the_rehearsal(tmp_path, monkeypatch, capsys):
     (walk,) = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
-    for command in walk.splitlines():
-        done = subprocess.run(
-            command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
-    assert "MSR-VTT test, demo-clip: 1 seed, recommended" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    run_commands(walk)
+    assert "MSR-VTT test, demo-clip: 1 seed, recommended" in capsys.readouterr().out
     results = tmp_path / "results" / "benchmarks" / "msrvtt"
     sizes = {path.stem: Result.read(path).comparison.sizes["test"] for path in results.glob("*.json")}
     assert sizes == {"result": (12, 12), "result-test-deduplicated": (11, 11), "gap": (12, 12)}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter
 
-from benchmarks import throughput
+from benchmarks import latency, throughput
+from tests.serve.conftest import save_adapter
 
 
 @pytest.fixture(autouse=True)
@@ -17,11 +20,31 @@ def short_videos(monkeypatch):
     monkeypatch.setattr(throughput, "SECONDS", 1)
     monkeypatch.setattr(throughput, "SIZE", (64, 48))
     monkeypatch.setattr(throughput, "WIDTH", 64)
+    monkeypatch.setattr(latency, "ROUNDS", 2)
 
 
-def test_every_way_is_in_the_tables(tmp_path, capsys):
-    arguments = ["--clips", "2", "--texts", "3", "--threads", "1", "--seconds", "0", "--out", str(tmp_path)]
-    assert throughput.main(arguments) == 0
+@pytest.fixture
+def started(monkeypatch):
+    """Programs that are started; those that import something run in this process, which has imported it."""
+    programs, run = [], subprocess.run
+
+    def start(command, **options):
+        if command[:2] != [sys.executable, "-c"]:
+            return run(command, **options)
+        programs.append(command[2])
+        return run(command, **options) if command[2] == "pass" else exec(command[2], {})
+
+    monkeypatch.setattr(throughput.subprocess, "run", start)
+    return programs
+
+
+def test_every_way_is_in_the_tables(tiny_clip, started, tmp_path, capsys, monkeypatch):
+    adapter = save_adapter(tiny_clip, tmp_path / "tiny-dits", steps=2)
+    monkeypatch.setattr(throughput, "ADAPTER", str(adapter))
+    short = ("a red ball", "a blue box", "a green cone")  # its CLIP spells
+    monkeypatch.setattr(throughput, "video_captions", lambda scene: short)
+    options = {"clips": 2, "texts": 3, "encoder": tiny_clip, "threads": 1, "seconds": 0, "out": tmp_path}
+    assert throughput.main([word for name, value in options.items() for word in (f"--{name}", str(value))]) == 0
     found = TypeAdapter(throughput.Throughput).validate_json((tmp_path / "throughput.json").read_bytes())
     assert [rate.name for rate in found.videos[:2]] == [
         "plain script (decord, transformers, mean)",
@@ -39,6 +62,8 @@ def test_every_way_is_in_the_tables(tmp_path, capsys):
         *(f'first query, backend="{b}"' for b in ("torch", "onnx")),
     ]
     assert all(seconds > 0 for seconds in found.starts.values())
+    assert started == list(dict.fromkeys(started)) * (1 + latency.ROUNDS)
+    assert len(set(started)) == len(found.starts)
     assert found.agreement > 0.9999  # the same twelve frames, the same vectors
     assert capsys.readouterr().out == (tmp_path / "throughput.md").read_text()
     assert json.loads((tmp_path / "throughput.json").read_text())["version"] == 2

@@ -247,14 +247,14 @@ def test_the_traceback_is_a_matter_of_debugging(way, monkeypatch, capsys):
     assert "dits-adapter: nowhere.npy: cannot be read (No such file or directory)" in printed
 
 
-@pytest.mark.parametrize(("command", "after"), [("train", "; the same command goes on from there"), ("gap", "")])
+@pytest.mark.parametrize(("command", "after"), [("train", " The same command goes on from there."), ("gap", "")])
 def test_an_interruption_says_what_becomes_of_the_work(command, after, workplace, monkeypatch, capsys):
     from dits_adapter import cli
 
     monkeypatch.setattr(cli, "_execute", lambda args: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     assert main([command, *LINES[command].split()]) == 130
-    assert capsys.readouterr().err == f"dits-adapter: interrupted{after}\n"
+    assert capsys.readouterr().err == f"dits-adapter: stopped.{after}\n"
     assert signal.getsignal(signal.SIGTERM) is before
 
 

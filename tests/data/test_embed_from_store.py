@@ -183,6 +183,15 @@ class TestQdrant:
         )
         assert (report.videos, report.failures) == (5, [])
 
+    def test_the_cleaning_is_the_texts_encoders(self, ingested, tmp_path, tiny_clip):
+        store, _, clips = ingested
+        pairs = write_pairs(tmp_path / "a.jsonl", [{"id": str(clips[0]), "text": "a dog\u2019s ball"}])
+        texts = load_encoder(tiny_clip, text_cleaning="clip")
+        embed_from_store(pairs, tmp_path / "cache", texts, store, id_field="path", progress=False)
+        cached = load_pairs(tmp_path / "cache")
+        assert (store.open().text_cleaning, cached.space.text_cleaning) == ("none", "clip")
+        np.testing.assert_allclose(cached.text, texts.embed_texts(["a dog's ball"]), atol=1e-5)
+
     def test_failures_are_remembered_by_field(self, ingested, tmp_path):
         store, encoder, clips = ingested
         ids = {record.path: record.video_id for record in store.records()}

@@ -231,6 +231,13 @@ class TestImport:
         with pytest.raises(InputError, match=message):
             import_vectors(VectorFiles(**files), tmp_path / "cache", clip, progress=False)
 
+    @pytest.mark.parametrize("form", ["numpy", "parquet"])
+    def test_captions_that_are_no_texts(self, own, clip, tmp_path, small_blocks, form):
+        own.captions[52] = "a\0b"
+        files = own.save() if form == "numpy" else own.save_parquet()
+        with pytest.raises(InputError, match=r"text 52 holds a NUL \('a\\x00b'\)"):
+            import_vectors(VectorFiles(**files), tmp_path / "cache", clip, progress=False)
+
     @pytest.mark.parametrize(
         ("name", "row", "value", "message"),
         [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from dits_adapter import (
     EncoderFamily,
     MemoryStore,
     Pairs,
+    QdrantStore,
     VideoEncoder,
     load_encoder,
     register_family,
@@ -89,10 +91,14 @@ class TestSpace:
         with pytest.raises(SpaceMismatchError, match=r"Embed the texts again.*videos can stay"):
             ours.require(theirs, mine="the adapter", theirs="the pairs")
 
-    def test_cleaned_queries_search_any_collection_of_its_videos(self, plain, cleaning):
-        store = MemoryStore(space=EmbeddingSpace.of(cleaning))
-        store.create(CollectionMetadata(space=EmbeddingSpace.of(plain)))
-        assert store.open().text_cleaning == "none"
+    @pytest.mark.parametrize("kind", [MemoryStore, partial(QdrantStore, ":memory:")])
+    def test_collections_serve_queries_and_take_videos_of_either(self, plain, cleaning, adapter, kind):
+        ours, theirs = (CollectionMetadata(space=EmbeddingSpace.of(encoder)) for encoder in (cleaning, plain))
+        store = kind(space=ours.space)
+        store.create(theirs)
+        store.create(ours)
+        assert store.open().fingerprint == ours.space.fingerprint
+        DITSQueryEncoder.from_pretrained(adapter).check(store)
 
     def test_an_adapter_of_cleaned_texts_refuses_pairs_of_others(self, plain, adapter, tmp_path, capsys):
         rows = np.eye(32, dtype=np.float32)
@@ -121,6 +127,16 @@ class TestFollowTheSpace:
         assert encoder.space.text_cleaning == "clip"
         np.testing.assert_allclose(cosines(encoder.encode_query(WRITTEN), plain.embed_texts(MEANT)), 1, atol=1e-5)
         assert pickle.loads(pickle.dumps(encoder)).space == encoder.space
+
+    def test_bank(self, tiny_clip, tmp_path):
+        (tmp_path / "queries.txt").write_text("\n".join([*WRITTEN, *(f"scene {n}" for n in range(9))]), "utf-8")
+        command = ["bank", str(tmp_path / "queries.txt"), "--adapter", str(tiny_clip), "--text-cleaning", "clip"]
+        assert main([*command, "--out", str(tmp_path / "bank")]) == 0
+        bank = Artifact.load(tmp_path / "bank")
+        assert bank.space.text_cleaning == "clip"
+        encoder = DITSQueryEncoder.from_pretrained(tmp_path / "bank", encoder=tiny_clip)
+        found = encoder.encode_document(MEANT) @ bank.adapter.bank.numpy().T
+        np.testing.assert_allclose(found.max(axis=1), 1, atol=1e-5)  # the bank holds what is meant
 
     def test_encoder_of_videos(self, adapter, tiny_clip):
         encoder = VideoEncoder.from_pretrained(adapter)

@@ -25,7 +25,7 @@ from qdrant_client import QdrantClient
 
 from dits_adapter import QdrantStore
 from dits_adapter.cli import main as dits_adapter
-from dits_adapter.stores.ingest import IngestSession
+from dits_adapter.stores.session import IngestSession
 from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import re
@@ -10,7 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import uuid
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -22,12 +26,16 @@ from qdrant_client import QdrantClient, models
 
 from dits_adapter import QdrantStore, VideoEncoder
 from dits_adapter.cli import main
+from dits_adapter.errors import InputError
 from dits_adapter.serve import _app as app_module
+from dits_adapter.serve import _frames as frames_module
+from dits_adapter.serve import _server as server_module
 from dits_adapter.serve._app import create_app
 from dits_adapter.serve._searcher import CompareOptions, Searcher
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant.aliases import switch
 from dits_adapter.stores.rows import CollectionMetadata
+from dits_adapter.video import decode as decode_module
 from tests.serve.conftest import QUERY
 
 HOME = "http://localhost"
@@ -115,6 +123,22 @@ def test_a_dead_server_is_a_sentence(encoder, qdrant_process):
         answer = http.get(path)
         assert answer.status_code == 503
         assert "no usable answer" in answer.json()["detail"]
+
+
+def test_a_deleted_collection_is_not_found(encoder, qdrant_server, hits):
+    name = f"deleted-{uuid.uuid4().hex}"
+    with QdrantStore(qdrant_server, name, space=encoder.space) as store:
+        store.create(CollectionMetadata(space=encoder.space))
+        searcher = Searcher(store, encoder)
+        searcher.load()
+        http = TestClient(create_app(searcher), base_url=HOME)
+        assert http.get("/api/about").status_code == 200
+        store.client.delete_collection(name)
+        video = hits[0]["video"]
+        for path in ("/api/about", f"/api/search?query={QUERY}", f"/{video}", f"/{video}/frame"):
+            answer = http.get(path)
+            assert answer.status_code == 404
+            assert f"has no collection '{name}'" in answer.json()["detail"]
 
 
 def test_an_alias_is_followed_when_its_collection_is_gone(client, searcher, encoder, qdrant_server):
@@ -220,9 +244,57 @@ class TestVideos:
                 assert answer.content != b"secret"
             assert http.get(url).status_code == status
 
+    def test_more_frames_than_can_wait_are_refused_and_nothing_else_waits(self, searcher, hits, monkeypatch):
+        """A hundred requests hold their places while no frame is decoded; the page is answered all the same."""
+        may_decode = threading.Event()
+
+        def decode(self, find, at):
+            assert may_decode.wait(60)
+            return b"jpeg"
+
+        monkeypatch.setattr(frames_module.FrameDecoder, "_jpeg", decode)
+        app = create_app(searcher)
+        url = f"/{hits[0]['video']}/frame"
+
+        async def ask():
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url=HOME) as http:
+                waiting = [asyncio.create_task(http.get(url)) for _ in range(frames_module._MOST_REQUESTS)]
+                await asyncio.sleep(0)
+                refused = await http.get(url)
+                others = [await http.get(path) for path in ("/api/about", f"/api/search?query={QUERY}")]
+                may_decode.set()
+                return refused, others, [await request for request in waiting], await http.get(url)
+
+        refused, others, waited, after = asyncio.run(asyncio.wait_for(ask(), 60))
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "too many frames" in refused.json()["detail"]
+        assert {answer.status_code for answer in (*others, *waited, after)} == {200}
+
+    def test_the_packets_of_a_file_are_listed_once(self, searcher, hits, tmp_path, monkeypatch):
+        listed = []
+        read = decode_module.read_frame_index
+        monkeypatch.setattr(
+            decode_module, "read_frame_index", lambda path, *rest: (listed.append(path), read(path, *rest))[1]
+        )
+        http = TestClient(create_app(searcher), base_url=HOME)
+        one, other = (next(hit for hit in hits if name in hit["path"]) for name in ("clip-1", "clip-2"))
+        for hit in (one, other, one, one, other):
+            assert http.get(f"{hit['video']}/frame", params={"at": 1}).status_code == 200
+        assert listed == [one["path"], other["path"]]
+
+        copy = shutil.copy(one["path"], tmp_path / "video.mp4")
+        decoder = frames_module.FrameDecoder()
+        monkeypatch.setattr(frames_module, "_CACHED_FRAMES", 79)  # one of these videos has 40
+        for mtime in (1, 2, 2, 1):
+            decoder._jpeg(partial(frames_module.FileVersion, str(copy), 10, mtime), 1.0)
+        assert listed[2:] == [str(copy)] * 3
+        decoder.close()
+
     def test_a_file_without_pictures_is_a_sentence(self, http, hits, monkeypatch, tmp_path):
         (tmp_path / "no.mp4").write_text("no video")
-        monkeypatch.setattr(app_module, "_ingested_file", lambda *_: (str(tmp_path / "no.mp4"), None))
+        file = frames_module.FileVersion(str(tmp_path / "no.mp4"), 8, 0)
+        monkeypatch.setattr(app_module, "_ingested_file", lambda *_: (file, None))
         answer = http.get(f"{hits[0]['video']}/frame")
         assert answer.status_code == 422
         assert "no.mp4: " in answer.json()["detail"]
@@ -285,8 +357,38 @@ class TestWhoMayAsk:
                 assert "dits-adapter serve" in answer.json()["detail"]
             assert guarded.get(path, headers={"cookie": "dits_adapter_token=open"}).status_code == 401
 
+    @pytest.mark.parametrize(
+        "value",
+        [
+            b"",
+            b" ",
+            b"Bearer",
+            b"Bearer ",
+            b"open-sesame",
+            b"Basic b3Blbi1zZXNhbWU=",
+            b"Basic open-sesame",
+            b"Bearer open-sesame x",
+            b"Bearer,open-sesame",
+            b"Bearer \xf6\xff\x80",
+            b"\xff" * 9000,
+            b"Bearer " * 999,
+        ],
+    )
+    def test_odd_headers(self, guarded, value):
+        for name in ("authorization", "cookie"):
+            answer = guarded.get("/api/about", headers=[(name.encode(), value)])
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert guarded.get("/api/about", params={"token": value}).status_code == 401
+
+    @pytest.mark.parametrize("token", ["zwei Worte", "schlüssel", "tab\there", "🎬"])
+    def test_a_token_that_no_header_carries(self, searcher, token):
+        with pytest.raises(InputError, match="an HTTP header carries neither"):
+            create_app(searcher, token=token)
+
     def test_with_the_token(self, guarded):
-        assert guarded.get("/api/about", headers={"authorization": "Bearer open-sesame"}).status_code == 200
+        for scheme in ("Bearer ", "bearer ", "BEARER ", "Bearer   "):
+            headers = {"authorization": f"{scheme}open-sesame"}
+            assert guarded.get("/api/about", headers=headers).status_code == 200
         assert guarded.get("/api/about").status_code == 401
         entered = guarded.get("/", params={"token": "open-sesame", "query": "a dog"})
         assert (entered.status_code, entered.headers["location"]) == (303, "./?query=a+dog")
@@ -294,6 +396,52 @@ class TestWhoMayAsk:
         assert "HttpOnly" in cookie
         assert "SameSite=lax" in cookie
         assert guarded.get("/").status_code == guarded.get("/api/about").status_code == 200
+
+
+class TestConnections:
+    @pytest.fixture
+    def address(self, searcher, monkeypatch):
+        monkeypatch.setattr(server_module, "_HEAD_SECONDS", 0.5)
+        server = server_module.make_server(create_app(searcher))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+            yield listener.getsockname()
+            server.should_exit = True
+            thread.join(20)
+        assert not thread.is_alive()
+
+    HEAD = b"GET /api/about HTTP/1.1\r\nhost: localhost\r\n"
+
+    @pytest.mark.parametrize("begun", [b"", b"G", HEAD, HEAD + b"\r\n" + HEAD])
+    def test_a_head_that_does_not_end_is_not_waited_for(self, address, begun):
+        """One byte at a time keeps no connection open: neither the first request on it nor a later one."""
+        with socket.create_connection(address) as client:
+            client.settimeout(0.05)
+            client.sendall(begun)
+            received = b""
+            while True:
+                try:
+                    if not (data := client.recv(1 << 16)):
+                        break
+                    received += data
+                except TimeoutError:
+                    if begun:
+                        client.sendall(b"x")
+                except ConnectionError:
+                    break
+        assert received.count(b"HTTP/1.1 200") == begun.count(b"\r\n\r\n")
+        assert httpx.get(f"http://{address[0]}:{address[1]}/api/about").status_code == 200
+
+    def test_a_long_answer_is_not_cut(self, address, monkeypatch):
+        about = Searcher.about
+        monkeypatch.setattr(Searcher, "about", lambda self: (time.sleep(1), about(self))[1])
+        assert httpx.get(f"http://{address[0]}:{address[1]}/api/about").status_code == 200
+
+    def test_a_head_without_end_is_refused(self, address):
+        with socket.create_connection(address, timeout=20) as client:
+            client.sendall(b"GET /" + b"x" * 20_000)
+            assert client.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
 class TestCommand:
@@ -335,5 +483,6 @@ class TestCommand:
 
     def test_missing_packages(self, index, monkeypatch, capsys):
         monkeypatch.setitem(sys.modules, "uvicorn", None)
+        monkeypatch.delitem(sys.modules, "dits_adapter.serve._server")
         assert main(index) == 1
         assert 'pip install "dits-adapter[serve]"' in capsys.readouterr().err

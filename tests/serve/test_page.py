@@ -35,6 +35,7 @@ def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("no browser: install chromium")
+    expect.set_options(timeout=60_000)  # a busy machine takes more than the five seconds that are the default
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=QUIET)
         yield browser

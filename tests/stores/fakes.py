@@ -101,10 +101,10 @@ class FakeEncoder:
 
 def ingest_when_told(location: str, collection: str, folder: str) -> None:
     """For a line on stdin, start an ingestion in a process and print its number; for the next, its end."""
-    from dits_adapter.stores import ingest
+    from dits_adapter.stores import ingest, session
     from dits_adapter.stores.qdrant.store import QdrantStore
 
-    ingest.BATCH = 3
+    session.BATCH = 3
     for _ in sys.stdin:
         process = os.fork()  # imports take longer than what is to be killed
         if process == 0:

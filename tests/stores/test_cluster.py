@@ -17,7 +17,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from benchmarks.server import QdrantProcess
 from dits_adapter.errors import StoreError
-from dits_adapter.stores import ingest as ingest_module
+from dits_adapter.stores import session
 from dits_adapter.stores.qdrant import _retry as retry
 from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.qdrant.store import QdrantStore
@@ -44,7 +44,7 @@ def running() -> Iterator[QdrantCluster]:
 def nodes(running: QdrantCluster, monkeypatch: pytest.MonkeyPatch) -> list[QdrantProcess]:
     """All of them there, with short pauses between requests and many of these."""
     monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(ingest_module, "BATCH", 4)
+    monkeypatch.setattr(session, "BATCH", 4)
     for node in running.nodes:
         node.start()
     return running.nodes

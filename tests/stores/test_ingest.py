@@ -23,11 +23,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
+from tqdm import tqdm
 
 from benchmarks.server import QdrantProcess
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import ingest as ingest_module
+from dits_adapter.stores import session
 from dits_adapter.stores._discover import find_videos
 from dits_adapter.stores.qdrant import _retry as retry
 from dits_adapter.stores.qdrant.store import QdrantStore
@@ -121,11 +123,11 @@ def test_a_second_run_decodes_nothing_and_changes_nothing(storage: Storage, libr
     assert_same(contents(storage.open()), before)
 
 
-@pytest.mark.parametrize("batch", [1, ingest_module.BATCH])
+@pytest.mark.parametrize("batch", [1, session.BATCH])
 def test_stopped_before_or_after_any_write_the_next_run_completes_it(
     library: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr(ingest_module, "BATCH", batch)
+    monkeypatch.setattr(session, "BATCH", batch)
     clean = fresh()
     run(clean, library)
     expected = contents(clean)
@@ -182,14 +184,14 @@ def test_an_interrupted_long_video_goes_on_where_it_ended(
         patched.setattr(QdrantStore, "write", stopping)
         with suppress(KeyboardInterrupt):
             run(store, path.parent)
-    assert len(contents(store)) == 5 * ingest_module.BATCH
+    assert len(contents(store)) == 5 * session.BATCH
     if kind == "touched":
         os.utime(path, ns=(1, 1))
     if kind == "changed":
         write_video(path, seed=2, segments=120)
     encoder = FakeEncoder()
     run(store, path.parent, encoder)
-    assert encoder.segments == (120 if kind == "changed" else 120 - 4 * ingest_module.BATCH)
+    assert encoder.segments == (120 if kind == "changed" else 120 - 4 * session.BATCH)
     rows = {point: row for point, row in contents(store).items() if "failure" not in row[0]}
     assert len(rows) == stored
     if stored:
@@ -234,6 +236,52 @@ def test_a_run_that_ends_by_itself_leaves_no_suspects(tmp_path: Path, monkeypatc
             run(fresh(), video.parent, encoder)
         assert not encoder.suspects
     assert not list((tmp_path / "cache" / "dits-adapter" / "reading").iterdir())
+
+
+def test_an_interruption_says_how_much_is_stored(library: Path) -> None:
+    store, encoder = fresh(), FakeEncoder()
+
+    def interrupt(path: str) -> None:
+        if len(encoder.decoded) == 6:
+            raise KeyboardInterrupt
+
+    encoder.before = interrupt
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(store, library, encoder, segment_seconds=2.0)
+    stored = len(contents(store))
+    assert (
+        str(caught.value)
+        == f"{stored} segments were stored by this run, and stay; the same command goes on from there."
+    )
+    clean = fresh()
+    run(clean, library, segment_seconds=2.0)
+    run(store, library, segment_seconds=2.0)
+    assert_same(contents(store), contents(clean))
+
+
+def test_the_bar_moves_inside_a_file_and_only_on_a_terminal(
+    library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[float, str]] = []
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        def update(self, n: float = 1) -> None:
+            super().update(n)
+            if not self.disable:
+                steps.append((round(self.n, 6), str(self.postfix or "")))
+
+    monkeypatch.setattr(ingest_module, "tqdm", Bar)
+    ingest_module.ingest(fresh(), library / "good 3.mp4", FakeEncoder())  # type: ignore[arg-type]
+    assert steps == []
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    ingest_module.ingest(fresh(), library / "good 3.mp4", FakeEncoder())  # type: ignore[arg-type]
+    shares = [n for n, _ in steps]
+    assert shares == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert steps[1][1] == "good 3.mp4: 00:04 of 00:08"
+    steps.clear()
+    report = ingest_module.ingest(fresh(), library, FakeEncoder())  # type: ignore[arg-type]
+    assert [n for n, _ in steps] == sorted(n for n, _ in steps)
+    assert steps[-1][0] == report.videos + len(report.failed)
 
 
 @pytest.mark.slow
@@ -283,7 +331,7 @@ def test_killed_a_hundred_times_it_ends_as_one_clean_run(storage: Storage, tmp_p
 def test_killed_server_is_named_and_after_its_restart_the_next_run_completes(
     qdrant_process: Callable[..., QdrantProcess], library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "BATCH", 1)
+    monkeypatch.setattr(session, "BATCH", 1)
     clean = fresh()
     run(clean, library)
     server = qdrant_process()
@@ -303,7 +351,7 @@ def test_a_server_that_restarts_is_outlasted(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(ingest_module, "BATCH", 1)
+    monkeypatch.setattr(session, "BATCH", 1)
     monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.05)
     clean = fresh()
     run(clean, library)
@@ -418,7 +466,7 @@ def test_sync_takes_an_empty_folder_for_a_disk_that_is_not_there(library: Path) 
 def test_full_disk_is_said_and_what_was_stored_stays(
     tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "BATCH", 3)
+    monkeypatch.setattr(session, "BATCH", 3)
     clean = fresh()
     run(clean, library)
     with QdrantStore(tmp_path / "store") as store, monkeypatch.context() as patched:

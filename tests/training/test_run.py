@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from dits_adapter.training._initial import LEARNING_RATES
 from dits_adapter.training._loop import evaluate
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.run import calibrate, fit, train_artifact
+from tests.crash import kill_between_the_renames
 from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore:the .* test videos fix R@1")
@@ -101,6 +103,15 @@ class TestPromotion:
         assert run(cache, tmp_path / "a", "--promote-if-better") == 4
         assert "nothing written" in capsys.readouterr().out
         assert (tmp_path / "a" / "adapter.safetensors").read_bytes() == before
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+    def test_an_incumbent_whose_save_was_killed_is_the_one_to_beat(self, cache, tmp_path, capsys):
+        run(cache, tmp_path / "a")
+        incumbent = Artifact.load(tmp_path / "a")
+        kill_between_the_renames(lambda: incumbent.save(tmp_path / "a"), tmp_path / "a")
+        assert run(cache, tmp_path / "a", "--promote-if-better") == 4
+        assert f"not better than {tmp_path / 'a'}" in capsys.readouterr().out
+        assert (tmp_path / "a" / "adapter.safetensors").exists()
 
     def test_without_a_gap_plain_clip_stays(self, tmp_path):
         rng = np.random.default_rng(0)

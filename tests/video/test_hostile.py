@@ -24,17 +24,21 @@ from dits_adapter.video.decode import Video, decode_frames, probe
 from dits_adapter.video.limits import DecodeLimits
 from tests.video.clips import cut, number_of, picture, write_clip
 from tests.video.conftest import PICTURES
+from tests.video.hostile import (
+    add_stream_midway,
+    claim_frames,
+    end_in_null_chunks,
+    patched,
+    set_lengths,
+    shift_clock,
+    write_equal_times,
+    write_joined,
+    write_motion_photo,
+)
 
 
 def numbers(path: Path, n: int = 100) -> list[int]:
     return [number_of(frame) for frame in decode_frames(path, n).frames]
-
-
-def patched(source: Path, target: Path, old: bytes, new: bytes) -> Path:
-    content = source.read_bytes()
-    assert old in content
-    target.write_bytes(content.replace(old, new))
-    return target
 
 
 # One file never ends the run
@@ -43,6 +47,13 @@ def patched(source: Path, target: Path, old: bytes, new: bytes) -> Path:
 def test_an_unknown_codec(clips, tmp_path):
     path = patched(clips / "mpeg4.avi", tmp_path / "unknown.avi", b"FMP4", b"QQQQ")
     with pytest.raises(VideoError, match="is in a video codec that is not known here"):
+        decode_frames(path)
+
+
+def test_a_stream_that_appears_midway(clips, tmp_path):
+    path = Path(shutil.copy(clips / "stream.ts", tmp_path))
+    add_stream_midway(path)
+    with pytest.raises(VideoError, match=r"gains a stream on its way.*ffmpeg -i stream.ts -map 0:v -c copy"):
         decode_frames(path)
 
 
@@ -137,13 +148,8 @@ def test_a_crash_of_a_fallback_is_the_files_error(clips, monkeypatch):
 
 
 def test_more_frames_than_bytes(clips, tmp_path):
-    content = bytearray((clips / "one.mp4").read_bytes())
-    place = content.index(b"stts") + 8
-    struct.pack_into(">II", content, place + 4, 5_000_000, 1)
-    sizes = content.index(b"stsz") + 8
-    struct.pack_into(">II", content, sizes, 1, 5_000_000)
-    path = tmp_path / "many.mp4"
-    path.write_bytes(content)
+    path = Path(shutil.copy(clips / "one.mp4", tmp_path))
+    claim_frames(path, 5_000_000)
     with pytest.raises(VideoError, match=r"claims 5,000,000 frames in [\d,]+ bytes"):
         decode_frames(path)
 
@@ -191,18 +197,6 @@ def test_spans_take_as_long_as_there_are_frames():
     spans = list(segment_spans(2.6e10, 10.0, starts=starts))
     assert spans == [(0.0, 10.0), (20.0, 30.0), (2.6e10 - 10.0, 2.6e10)]
     assert list(segment_spans(100.0, 10.0, 4.0, starts=np.array([50.0]))) == [(42.0, 52.0), (48.0, 58.0)]
-
-
-def set_lengths(path: Path, *runs: tuple[int, int]) -> None:
-    """Rewrite the index at the end of an mp4 to list runs of (frames, milliseconds each)."""
-    content = bytearray(path.read_bytes())
-    table = content.index(b"stts") + 8
-    (old,) = struct.unpack_from(">I", content, table)
-    content[table : table + 4 + 8 * old] = struct.pack(f">{1 + 2 * len(runs)}I", len(runs), *sum(runs, ()))
-    for box in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts"):
-        place = content.index(box) - 4
-        struct.pack_into(">I", content, place, struct.unpack_from(">I", content, place)[0] + 8 * (len(runs) - old))
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("claim", [130_000_000, 70_000])
@@ -254,14 +248,7 @@ def test_a_header_that_promises_centuries(tmp_path):
     ],
 )
 def test_recordings_joined_byte_by_byte(tmp_path, suffix, codec, options):
-    parts = [
-        write_clip(
-            tmp_path / f"{start}{suffix}", PICTURES[start : start + 50], codec, options=options
-        ).read_bytes()
-        for start in (0, 50)
-    ]
-    path = tmp_path / f"joined{suffix}"
-    path.write_bytes(b"".join(parts))
+    path = write_joined(tmp_path / f"joined{suffix}", codec, options)
     info = probe(path)
     assert info.duration == pytest.approx(4.0, abs=0.05)
     assert "its clock starts again (1 ×)" in info.remark
@@ -284,13 +271,7 @@ def test_a_jump_of_ten_hours(tmp_path):
 
 
 def test_frames_that_share_one_time(tmp_path):
-    path = write_clip(tmp_path / "a.mkv", PICTURES[:20], "mpeg4", options={"g": "99"})
-    content = path.read_bytes()
-    for number in range(1, 20):
-        block, same = (struct.pack(">Bh", 0x81, ms) + b"\0\0\0\1\xb6" for ms in (40 * number, 0))
-        assert content.count(block) == 1
-        content = content.replace(block, same)
-    path.write_bytes(content)
+    path = write_equal_times(tmp_path / "a.mkv")
     assert "share their times" in probe(path).remark
     assert numbers(path, 20) == list(range(20))
 
@@ -302,45 +283,14 @@ def test_frames_without_a_length(tmp_path):
 
 
 def test_an_avi_that_ends_in_null_chunks_is_not_truncated(clips, tmp_path):
-    content = (clips / "mpeg4.avi").read_bytes()
-    start, index = content.index(b"movi") + 4, content.rindex(b"idx1")
-    place, null = start, b"00dc" + bytes(4)
-    for _ in range(60):
-        size = struct.unpack_from("<I", content, place + 4)[0]
-        place += 8 + size + size % 2
-    movi = b"movi" + content[start:place] + 40 * null
-    entries = content[index + 8 : index + 8 + 60 * 16]
-    entries += b"".join(b"00dc" + struct.pack("<III", 0, place + 8 * n - start + 4, 0) for n in range(40))
-    riff = content[8 : start - 12] + b"LIST" + struct.pack("<I", len(movi)) + movi
-    riff += b"idx1" + struct.pack("<I", len(entries)) + entries
-    path = tmp_path / "dropped.avi"
-    path.write_bytes(b"RIFF" + struct.pack("<I", len(riff)) + riff)
+    path = Path(shutil.copy(clips / "mpeg4.avi", tmp_path))
+    end_in_null_chunks(path)
     assert numbers(path, 4)[0] == 7
-    path.write_bytes(path.read_bytes()[: place * 2 // 3])
+    content = path.read_bytes()
+    movi = content.index(b"movi")
+    path.write_bytes(content[: (movi + content.index(b"00dc" + bytes(4), movi)) // 2])
     with pytest.raises(VideoError, match=r"truncated: 4.00 s long by its header"):
         decode_frames(path)
-
-
-def shift_clock(path: Path, seconds: float) -> None:
-    """Move the clock of a transport stream, in which it wraps after 2**33 ticks of 90 kHz."""
-    content, shift = bytearray(path.read_bytes()), round(seconds * 90000)
-    for packet in range(0, len(content), 188):
-        place, kind = packet + 4, content[packet + 3] >> 4 & 3
-        if kind & 2:  # an adaptation field, which may hold the clock itself
-            if content[place] and content[place + 1] & 0x10:
-                clock = int.from_bytes(content[place + 2 : place + 8], "big")
-                clock = ((clock >> 15) + shift) % (1 << 33) << 15 | clock & 0x7FFF
-                content[place + 2 : place + 8] = clock.to_bytes(6, "big")
-            place += 1 + content[place]
-        if kind & 1 and content[place : place + 4] == b"\0\0\1\xe0":  # the start of a frame, with its times
-            for at in range(place + 9, place + 9 + content[place + 8], 5):
-                bits = int.from_bytes(content[at : at + 5], "big")
-                ticks = (bits >> 33 & 7) << 30 | (bits >> 17 & 0x7FFF) << 15 | bits >> 1 & 0x7FFF
-                ticks = (ticks + shift) % (1 << 33)
-                marks = bits & ~(7 << 33 | 0x7FFF << 17 | 0x7FFF << 1)
-                bits = marks | (ticks >> 30) << 33 | (ticks >> 15 & 0x7FFF) << 17 | (ticks & 0x7FFF) << 1
-                content[at : at + 5] = bits.to_bytes(5, "big")
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("after", [0.1, 2.0, 3.9])
@@ -415,20 +365,4 @@ def test_a_zip_of_pictures(tmp_path):
 
 @pytest.mark.parametrize("cover", [False, True])
 def test_a_still_beside_a_video_is_not_the_video(tmp_path, cover):
-    path = tmp_path / "motion.mp4"
-    with av.open(str(path), "w") as container:
-        tracks = []
-        for frames, codec, pixels in ((1, "mjpeg", "yuvj420p"), (50, "mpeg4", "yuv420p")):
-            stream = container.add_stream(codec, rate=25)
-            scale = 4 if frames == 1 else 1
-            stream.height, stream.width, stream.pix_fmt = 64 * scale, 96 * scale, pixels
-            if cover and frames == 1:
-                stream.disposition = av.stream.Disposition.attached_pic.value
-            tracks.append((stream, [picture(n, 64 * scale, 96 * scale) for n in range(frames)]))
-        for stream, pictures in tracks:
-            for number, pixels in enumerate(pictures):
-                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-                frame.pts = number
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-    assert numbers(path, 50) == list(range(50))
+    assert numbers(write_motion_photo(tmp_path / "motion.mp4", cover), 50) == list(range(50))

@@ -15,7 +15,7 @@ from qdrant_client import models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from dits_adapter._wording import validated
-from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
+from dits_adapter.errors import InputError, MissingCollectionError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.qdrant._requests import (
     CollectionExists,
@@ -109,7 +109,7 @@ class QdrantCollection:
         """Read a collection's metadata; see `QdrantStore.metadata`."""
         if not (yield from CollectionExists(collection_name=target)):
             names = sorted(c.name for c in (yield from GetCollections()).collections)
-            raise StoreError(
+            raise MissingCollectionError(
                 f"{self.location} has no collection {target!r}; "
                 + (f"it has {', '.join(names)}." if names else "it has none at all.")
             )
@@ -198,11 +198,15 @@ class QdrantCollection:
         self._tenant_checked = True
 
     def following(self, plan: Callable[[], RequestPlan[T]]) -> RequestPlan[T]:
-        """Run a plan, and repeat it where the alias has moved to another collection meanwhile."""
+        """Run a plan, and repeat it where the alias has moved to another collection meanwhile.
+
+        Raises:
+            MissingCollectionError: the collection is gone.
+        """
         try:
             return (yield from plan())
         except (UnexpectedResponse, grpc.RpcError) as error:
-            if self.target == self.name or not _not_found(error):
+            if not _not_found(error):
                 raise
             self.opened = None
             yield from self.opening()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from qdrant_client import models
 from typing_extensions import Unpack
 
-from dits_adapter.errors import InputError, StoreError
+from dits_adapter.errors import InputError, MissingCollectionError, StoreError
 from dits_adapter.stores._discover import absolute, lies_in
 from dits_adapter.stores.ingest import IngestKeywords, IngestOptions, Paths, ingest
 from dits_adapter.stores.qdrant._requests import CollectionExists, DeleteCollection, UpdateAliases
@@ -127,7 +127,9 @@ def switch(store: QdrantStore, collection: str) -> None:
     if old == store.name:
         raise StoreError(f"{old!r} is a collection; only an alias can be switched to another one.")
     if not store.send(CollectionExists(collection_name=collection)):
-        raise StoreError(f"{store.location} has no collection {collection!r}; {store.name!r} was left as it was.")
+        raise MissingCollectionError(
+            f"{store.location} has no collection {collection!r}; {store.name!r} was left as it was."
+        )
     if old is not None:
         operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=store.name)))
     create = models.CreateAlias(collection_name=collection, alias_name=store.name)

@@ -185,6 +185,10 @@ def test_adapters_that_are_for_frozen_mode(settings, tiny_clip, tmp_path):
 
 
 def test_an_encoder_that_is_no_clip(tmp_path, monkeypatch):
-    monkeypatch.setattr(joint, "load_encoder", lambda *_, **__: SimpleNamespace(name="some-siglip"))
+    options = {}
+    monkeypatch.setattr(
+        joint, "load_encoder", lambda *_, **given: options.update(given) or SimpleNamespace(name="some-siglip")
+    )
     with pytest.raises(InputError, match="some-siglip is no CLIP; joint training trains CLIPs alone"):
-        train(Clips(20), tmp_path / "out", "some-siglip")
+        train(Clips(20), tmp_path / "out", "some-siglip", text_cleaning="clip")
+    assert options["text_cleaning"] == "clip"

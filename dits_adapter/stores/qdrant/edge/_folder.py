@@ -24,7 +24,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from dits_adapter._files import sync_folder
-from dits_adapter.errors import DITSError, InputError, StoreError
+from dits_adapter.errors import DITSError, InputError, MissingCollectionError, StoreError
 from dits_adapter.stores.qdrant.edge import _convert as convert
 from dits_adapter.stores.qdrant.edge._collection import (
     COLLECTION,
@@ -154,7 +154,7 @@ class EdgeFolder:
                     raise StoreError(f"{self.path} is closed.")
                 if (collection := self._open.get(name)) is None:
                     if not self.exists(name):
-                        raise StoreError(f"{self.path} has no collection {name!r}.")
+                        raise MissingCollectionError(f"{self.path} has no collection {name!r}.")
                     collection = self._open[name] = EdgeCollection(self.path / name)
             with collection.inside(alone=alone):
                 yield collection

@@ -1,0 +1,138 @@
+"""Estimate of an ingestion: what the collection holds, and what the headers of the other files say."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+from dits_adapter.errors import StoreError, VideoError
+from dits_adapter.stores._discover import absolute, find_videos, stat_video
+from dits_adapter.stores.base import VideoStore
+from dits_adapter.stores.ingest import IngestOptions, Paths
+from dits_adapter.stores.report import IngestReport
+from dits_adapter.stores.rows import VideoRecord
+from dits_adapter.video._frames import count_segments
+from dits_adapter.video.decode import stated_duration
+from dits_adapter.video.limits import DecodeLimits
+
+__all__ = ["Estimate", "estimate"]
+
+
+@dataclass
+class Estimate:
+    """Estimate of an ingestion.
+
+    Attributes:
+        new: number of files that would be read.
+        present: number of files whose videos are stored, by name, size and modification time.
+        seconds: duration of the new videos, as far as their headers state it.
+        segments: number of segments of the new videos; one for each whose header states no duration.
+        untimed: number of the new videos whose headers state no duration.
+        failed: files that gave no frames in an earlier run and would not be tried again, and files whose header
+            cannot be read, with the reason.
+        vectors: bytes of the vectors of the new segments, None where their width is not known.
+        note: remark on the collection; empty where nothing is to be said.
+    """
+
+    new: int = 0
+    present: int = 0
+    seconds: float = 0.0
+    segments: int = 0
+    untimed: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    vectors: int | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        size = "" if self.vectors is None else f": about {math.ceil(self.vectors / 1e6):,} MB of vectors"
+        untimed = f" and {self.untimed} of unknown length" if self.untimed else ""
+        hours = f"{self.seconds / 3600:.1f} hours" if self.seconds > 3600 else f"{self.seconds / 60:.1f} minutes"
+        lines = [
+            f"to read  {self.new} videos, {hours}{untimed}, {self.segments} segments{size}",
+            f"present  {self.present}",
+        ]
+        if self.failed:
+            lines.append(f"failed   {len(self.failed)}, by an earlier run or by the header")
+            lines += [f"  {path}: {reason}" for path, reason in self.failed.items()]
+        if self.note:
+            lines.append(self.note)
+        return "\n".join(lines)
+
+
+def estimate(
+    store: VideoStore,
+    paths: Paths,
+    options: IngestOptions,
+    *,
+    limits: DecodeLimits,
+    frames: int,
+    width: int | None,
+    progress: bool = True,
+) -> Estimate:
+    """Estimate an ingestion: nothing is created, decoded or written.
+
+    A file that was moved or copied counts as new here: only its content, which is not read, tells.
+
+    Args:
+        store: where the videos would be stored.
+        paths: folders and files, or one of them.
+        options: options of the ingestion.
+        limits: what reading a header may cost.
+        frames: frames of a segment.
+        width: width d of the vectors, None where it is not known.
+        progress: show a progress bar on a terminal.
+
+    Raises:
+        InputError: a path that does not exist, or impossible segments.
+        StoreError: the collection is cut in other segments, foreign, or keeps tenants otherwise.
+    """
+    result = Estimate()
+    records = _records(store, options, result)
+    report = IngestReport()
+    files = find_videos(absolute(paths), report)
+    result.failed |= report.failed
+    seconds, overlap = options.segment_seconds, options.overlap
+    count_segments(1.0, seconds, overlap)  # refuses impossible ones
+    for path in tqdm(files, desc="headers", unit="file", disable=not (progress and sys.stderr.isatty())):
+        try:
+            file = stat_video(path)
+            record = records.get(path)
+            if record is not None and record.is_of(file) and (record.complete or record.failure):
+                if not record.failure:
+                    result.present += 1
+                    continue
+                if not options.retry_failed:
+                    result.failed[path] = record.failure
+                    continue
+            duration = stated_duration(path, limits)
+        except VideoError as error:
+            result.failed[error.path] = error.reason
+            continue
+        result.new += 1
+        result.seconds += duration or 0.0
+        result.untimed += duration is None
+        result.segments += count_segments(duration, seconds, overlap) if duration else 1
+    if width is not None:
+        result.vectors = result.segments * width * 4 * (1 + frames * store.capabilities.frames)
+    return result
+
+
+def _records(store: VideoStore, options: IngestOptions, result: Estimate) -> dict[str, VideoRecord]:
+    """Return what the collection holds, by path; refuse one that the ingestion would refuse."""
+    try:
+        existing = store.metadata()
+    except StoreError as error:
+        result.note = f"nothing is stored yet ({error})"
+        return {}
+    if existing is None:
+        raise StoreError(f"the collection {store.name!r} was made by something else than dits_adapter.")
+    asked = {
+        "segment_seconds": options.segment_seconds,
+        "overlap": options.overlap,
+        "tenants": store.tenant is not None,
+    }
+    existing.model_copy(update=asked).require_same(existing, store.name, store.tenant)
+    return {record.path: record for record in store.records()}

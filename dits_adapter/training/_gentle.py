@@ -1,0 +1,44 @@
+"""Fits that need no validation pairs: cross-validated adapters, and banks of the texts of the pairs."""
+
+from __future__ import annotations
+
+from dits_adapter.adapters import Adapter, adapter_entry, fit_query_bank
+from dits_adapter.data.pairs import Pairs
+from dits_adapter.errors import InputError
+from dits_adapter.evaluation.comparison import PLAIN
+from dits_adapter.training.config import Recipe
+
+__all__ = ["fit_gently", "is_gentle"]
+
+
+def is_gentle(recipe: Recipe) -> bool:
+    """Return True for a recipe that `fit_gently` takes.
+
+    Raises:
+        InputError: an unknown adapter, or a bank behind one that is not fitted out of fold.
+    """
+    gentle = adapter_entry(recipe.adapter).cross_validated is not None
+    if recipe.bank != "none" and not gentle and recipe.adapter != PLAIN:
+        raise InputError(
+            f"a bank of the training texts cannot stand behind {recipe.adapter!r}: it needs each text adapted by "
+            "one that has not seen its video, as gentle-linear, gentle-mlp and gentle-dits give them. Make a "
+            "bank of other queries: dits-adapter bank QUERIES --adapter FOLDER."
+        )
+    if gentle and (recipe.options or recipe.sampler):
+        raise InputError(f"adapter {recipe.adapter!r} takes no options; cross-validation chooses for it.")
+    return gentle or recipe.bank != "none"
+
+
+def fit_gently(recipe: Recipe, pairs: Pairs) -> tuple[Adapter, dict[str, float]]:
+    """Fit an adapter to all pairs.
+
+    Returns:
+        The adapter, a `QueryBankAdapter` where the recipe has a bank; and the choice of its cross-validation.
+    """
+    entry = adapter_entry(recipe.adapter)
+    if entry.cross_validated is None:
+        return fit_query_bank(pairs.text), {}
+    fit = entry.cross_validated(pairs.text, pairs.video[pairs.labels])
+    if recipe.bank == "none":
+        return fit.adapter, fit.choice()
+    return fit_query_bank(pairs.text[fit.rows], inner=fit.adapter, adapted=fit.out_of_fold), fit.choice()
