@@ -153,6 +153,7 @@ class Artifact:
             _check_bundle(folder, config)
             artifact.encoder = folder / ENCODER
             if XPOOL in config.bundle_sha256:
+                _require_claimed(folder / XPOOL, lambda: XPool(config.space.width))
                 artifact.xpool = XPool(config.space.width).eval()
                 load_weights(folder / XPOOL, artifact.xpool)
         return artifact

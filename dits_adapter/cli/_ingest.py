@@ -165,7 +165,7 @@ def _vectors_of(args: argparse.Namespace) -> tuple[int, int | None]:
     adapter = find_adapter(args.encoder)
     if adapter is not None:
         space = read_config(adapter).space
-        return args.frames or space.frames, space.width
+        return args.frames or space.frames or 12, space.width
     folder = resolve(args.encoder)
     try:
         config = download_file(args.encoder, CONFIG) if folder is None else folder / CONFIG
