@@ -82,7 +82,8 @@ def rebuild(
     if store.tenant is not None or (existing is not None and existing.tenants):
         raise InputError(
             f"{alias!r} keeps tenants apart, and an alias is switched for all of them at once. Ingest each "
-            "tenant's videos into a new collection, and then have the alias mean it: dits-adapter switch."
+            "tenant's videos into a new collection, and then have the alias mean it: dits-adapter "
+            f"switch COLLECTION --collection {alias}"
         )
     if old is not None:
         is_done = existing is not None and existing.layout is None and _digest(existing) == _digest(metadata)
