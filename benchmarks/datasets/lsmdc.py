@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.datasets.dataset import Dataset, File, Layout, Query, Split
 from benchmarks.datasets.reading import UserFileError, lines
+from dits_adapter.texts import text_fault
 
 __all__ = ["LSMDC", "SKIPPED_CLIP"]
 
@@ -25,8 +26,9 @@ def _read(split: str, files: Mapping[str, Path]) -> Iterator[Query]:
         clip_id, sentence = fields[0].strip(), fields[-1].strip()
         if clip_id.startswith('"'):  # a copy re-saved by a program that quotes whole lines
             clip_id, sentence = clip_id[1:], sentence.removesuffix('"').replace('""', '"')
-        if not clip_id or not sentence:
-            raise UserFileError(path, number, "clip id or sentence is empty")
+        for column, text in (("clip id", clip_id), ("sentence", sentence)):
+            if fault := text_fault(text):
+                raise UserFileError(path, number, f"{column} {fault}")
         if split != "test-999" or clip_id != SKIPPED_CLIP:
             yield Query(sentence, clip_id)
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dits_adapter._user_files import LONGEST_LINE, UserFileError, entries, numbered_lines, read_json
+from dits_adapter._user_files import UserFileError, entries, numbered_lines, read_json
+from dits_adapter.texts import text_fault
 
 __all__ = ["UserFileError", "csv_rows", "entries", "json_records", "lines", "read_json"]
 
@@ -35,7 +36,7 @@ def csv_rows(path: Path, id: str, *columns: str) -> Iterator[tuple[int, list[str
 
     Raises:
         UserFileError: a column is missing from the header, a row has more or fewer fields than the header,
-            a field asked for is empty, or the file is no text or no CSV.
+            a field asked for is no text, or the file is no text or no CSV.
     """
     wanted = (id, *columns)
     first, head = next(lines(path), (1, ""))
@@ -59,8 +60,8 @@ def csv_rows(path: Path, id: str, *columns: str) -> Iterator[tuple[int, list[str
             if len(row) != len(header):
                 raise UserFileError(path, rows.line_num, f"{len(row)} fields where the header has {len(header)}")
             for column, index in zip(wanted, positions, strict=True):
-                if not row[index].strip():
-                    raise UserFileError(path, rows.line_num, f"{column!r} is empty")
+                if fault := text_fault(row[index]):
+                    raise UserFileError(path, rows.line_num, f"{column!r} {fault}")
             name, *values = (row[index] for index in positions)
             yield rows.line_num, [name.strip(), *values]
     except csv.Error as error:
@@ -77,7 +78,7 @@ def json_records(path: Path, records: Any, **fields: type) -> Iterator[list[Any]
     Strings, and strings in lists, must hold text. A record's position counts from 0.
 
     Raises:
-        UserFileError: not a list, a field is missing, of another type, empty, or too long.
+        UserFileError: not a list, a field is missing, of another type, or no text.
     """
     if not isinstance(records, list):
         raise UserFileError(path, None, f"expected a list of records, found {type(records).__name__}")
@@ -85,21 +86,11 @@ def json_records(path: Path, records: Any, **fields: type) -> Iterator[list[Any]
         values = []
         for name, kind in fields.items():
             value = record.get(name) if isinstance(record, dict) else None
-            texts = value if isinstance(value, list) else [value]
-            if not isinstance(value, kind) or not all(map(_is_text, texts)):
-                found = f"{value!r:.60}"
-                raise UserFileError(
-                    path,
-                    None,
-                    f"record {position} needs {name!r}, {kind.__name__} of text of at most {LONGEST_LINE:,} "
-                    f"characters, found {found}",
-                )
+            if not isinstance(value, kind):
+                reason = f"record {position} needs {name!r}, {kind.__name__} of text, found {value!r:.60}"
+                raise UserFileError(path, None, reason)
+            for text in value if isinstance(value, list) else [value]:
+                if fault := text_fault(text):
+                    raise UserFileError(path, None, f"record {position}: {name!r} {fault}")
             values.append(value)
         yield [values[0].strip(), *values[1:]]
-
-
-def _is_text(value: Any) -> bool:
-    """Tell whether a value is a string that an encoder takes: no blank one, and no half of a character in it."""
-    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_LINE:
-        return False
-    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)

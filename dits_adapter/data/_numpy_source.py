@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dits_adapter._user_files import entries, map_array
+from dits_adapter._user_files import UserFileError, entries, map_array
 from dits_adapter.data._vector_source import BLOCK_ROWS, TextBlock, VectorFiles, VideoBlock
 from dits_adapter.errors import InputError
+from dits_adapter.texts import text_fault
 
 __all__ = ["NumPySource"]
 
@@ -48,6 +49,10 @@ class NumPySource:
                 f"{files.texts} has {self.texts} rows, {files.videos} {self.videos}; say with labels which video "
                 "each text describes."
             )
+        if files.captions is not None:
+            for number, text in entries(files.captions):
+                if fault := text_fault(text):
+                    raise UserFileError(files.captions, number, f"the text {fault}")
         for path, expected in ((files.ids, self.videos), (files.captions, self.texts)):
             if path is not None and (count := sum(1 for _ in entries(path))) != expected:
                 raise InputError(f"{path}: has {count} lines that are not blank; {expected} are expected.")

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dits_adapter._extras import name_missing_extra
-from dits_adapter._user_files import LONGEST_LINE
 from dits_adapter.data._ids import did_you_mean, id_digest, without_suffix
 from dits_adapter.data._vector_source import BLOCK_ROWS, TextBlock, VectorFiles, VideoBlock
 from dits_adapter.errors import InputError
+from dits_adapter.texts import text_fault
 
 __all__ = ["ParquetSource"]
 
@@ -58,9 +58,9 @@ class ParquetSource:
             ids = _strings(names, path, "video_id", first)
             places, known = self._places(ids)
             if not known.all():  # which may name files
-                again, found = self._places([without_suffix(name) or name for name in ids])
-                places = np.where(known, places, again)
-                known |= found
+                bare_places, bare_known = self._places([without_suffix(name) or name for name in ids])
+                places = np.where(known, places, bare_places)
+                known |= bare_known
             if not known.all():
                 row = int(np.argmin(known))
                 meant = did_you_mean(ids[row], list(islice(self.ids(), BLOCK_ROWS))) or "."
@@ -124,8 +124,8 @@ def _strings(column: Any, path: Path, name: str, first: int) -> list[str]:
     for row, value in enumerate(values):
         if not isinstance(value, str | int):
             raise InputError(f"{path}, row {first + row}: {name} is {value!r}; a string is expected.")
-        if len(str(value)) > LONGEST_LINE:
-            raise InputError(f"{path}, row {first + row}: {name} is longer than {LONGEST_LINE:,} characters.")
+        if name == "text" and (fault := text_fault(str(value))):
+            raise InputError(f"{path}, row {first + row}: text {fault}.")
     return [str(value).strip() if name == "video_id" else str(value) for value in values]
 
 

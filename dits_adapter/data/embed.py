@@ -174,12 +174,13 @@ class _IdReader:
         self, ids: Sequence[str], *, vectors: bool = False, frames: bool = False
     ) -> dict[str, list[StoredSegment]]:
         """Read the segments of some videos, by the ids of the pairs; an id without segments is left out."""
-        found = self._exactly(ids, vectors, frames)
-        stems = {name: stem for name in ids if name not in found and (stem := self.file.stem(name)) is not None}
+        segments = self._exactly(ids, vectors, frames)
+        others = (name for name in ids if name not in segments)
+        stems = {name: stem for name in others if (stem := self.file.stem(name)) is not None}
         if stems:
             by_stem = self._exactly(list(stems.values()), vectors, frames)
-            found |= {name: by_stem[stem] for name, stem in stems.items() if stem in by_stem}
-        return found
+            segments |= {name: by_stem[stem] for name, stem in stems.items() if stem in by_stem}
+        return segments
 
     def _exactly(self, values: Sequence[str], vectors: bool, frames: bool) -> dict[str, list[StoredSegment]]:
         request = ReadRequest(field=self.id_field, values=values, vectors=vectors, frames=frames)

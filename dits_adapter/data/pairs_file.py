@@ -67,6 +67,8 @@ class PairsFile:
         files: True where videos are files; otherwise a line needs no more than an `id`.
 
     Attributes:
+        path: the JSONL file.
+        folder: folder that relative videos are relative to.
         sha256: SHA-256 of the file's bytes.
         videos, texts: numbers of videos and of texts.
         id_bytes: length of the longest id in UTF-8.

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import wait
+from threading import Event
 from typing import Any, TypeVar
 
 from dits_adapter.errors import DITSError
@@ -77,18 +78,22 @@ class ChildReader(FrameReader):
 
 
 def call_in_child(
-    seconds: float, function: Callable[..., _Result], *arguments: object, memory: float = math.inf
+    seconds: float,
+    function: Callable[..., _Result],
+    *arguments: object,
+    memory: float = math.inf,
+    stopped: Event | None = None,
 ) -> _Result:
-    """Call a function of a module in a child process.
+    """Call a function of a module in a child process; `stopped`, when it is set, ends the call.
 
     Raises:
         DITSError: as the function raises it.
-        RuntimeError: the function raises anything else, takes more than `seconds` or `memory` bytes, or ends its
-            process.
+        RuntimeError: the function raises anything else, takes more than `seconds` or `memory` bytes, ends its
+            process, or is ended.
     """
     child = _take()
     try:
-        return child.call(seconds, memory, function, *arguments)
+        return child.call(seconds, memory, function, *arguments, stopped=stopped)
     finally:
         _give_back(child)
 
@@ -109,14 +114,21 @@ class _Child:
         assert self._process.stdout is not None
         self._requests, self._replies = self._process.stdin, self._process.stdout
 
-    def call(self, seconds: float, memory: float, function: Callable[..., _Result], *arguments: object) -> _Result:
+    def call(
+        self,
+        seconds: float,
+        memory: float,
+        function: Callable[..., _Result],
+        *arguments: object,
+        stopped: Event | None = None,
+    ) -> _Result:
         if not self.alive:
             raise RuntimeError("its process has ended")
         started = time.monotonic()
         try:
             pickle.dump((seconds, function, arguments), self._requests)
             self._requests.flush()
-            self._wait(memory)
+            self._wait(memory, stopped)
             error, result = pickle.load(self._replies)
         except BaseException as failure:  # an interrupted call leaves a reply that is nobody's
             code = self.end()
@@ -127,15 +139,18 @@ class _Child:
             raise error
         return result
 
-    def _wait(self, memory: float) -> None:
+    def _wait(self, memory: float, stopped: Event | None) -> None:
         """Wait for the reply to a call.
 
         Raises:
-            RuntimeError: the process takes more than `memory` bytes beside its libraries.
+            RuntimeError: the process takes more than `memory` bytes beside its libraries, or is to stop.
         """
         if not os.path.exists(f"/proc/{self._process.pid}/statm"):
             return
         while not wait([self._replies.fileno()], _GLANCE):
+            if stopped is not None and stopped.is_set():
+                self._process.kill()
+                raise RuntimeError("was stopped")
             with open(f"/proc/{self._process.pid}/statm") as statm:
                 _, resident, shared = (int(pages) for pages in statm.read().split()[:3])
             if (resident - shared) * _PAGE > _LIBRARIES + memory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Event
 
 from dits_adapter.errors import VideoError
 from dits_adapter.video._child import call_in_child
@@ -37,8 +38,8 @@ class Reading:
     limits: DecodeLimits
 
 
-def read_apart(path: str, reading: Reading) -> None:
-    """Decode the frames of all segments in a child process and drop them.
+def read_apart(path: str, reading: Reading, stopped: Event) -> None:
+    """Decode the frames of all segments in a child process and drop them; `stopped`, when it is set, ends it.
 
     Raises:
         VideoError: the child process did not live to its end. Ordinary errors of the file are left to its reader.
@@ -49,7 +50,7 @@ def read_apart(path: str, reading: Reading) -> None:
         return
     try:
         seconds = _PATIENCE * reading.limits.seconds_for(size)
-        call_in_child(seconds, _read_through, path, reading, memory=reading.limits.memory)
+        call_in_child(seconds, _read_through, path, reading, memory=reading.limits.memory, stopped=stopped)
     except RuntimeError as error:
         raise VideoError(path, f"cannot be decoded: in a process of its own, a decoder {error}") from None
 

@@ -298,13 +298,14 @@ class VideoEncoder:
         skip: Callable[[str], int] | None,
         suspect: Callable[[str], bool] | None,
     ) -> Generator[EncodedSegment, None, None]:
+        stopped = Event()
         reading = Reading(self.frames, seconds, overlap, self.limit, self.decoder, self.limits)
 
         def plan(numbered: tuple[int, _Path]) -> Iterator[_Task]:
             number, path = numbered
             try:
                 if suspect is not None and suspect(fspath(path)):
-                    read_apart(fspath(path), reading)
+                    read_apart(fspath(path), reading, stopped)
                 video = Video(path, self.decoder, self.limits)
             except VideoError as error:
                 return iter([_Task(number, error, [])])
@@ -312,7 +313,6 @@ class VideoEncoder:
             spans = islice(video.spans(seconds, overlap, self.limit), first, None)
             return (_Task(number, video, few) for few in _in_groups(spans, _SPANS_PER_TASK))
 
-        stopped = Event()
         decode = partial(self._decode, stopped=stopped)
         per_batch = max(1, batch_frames // self.frames)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")

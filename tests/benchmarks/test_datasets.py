@@ -345,7 +345,7 @@ MSRVTT_JSON = {"videos": [], "sentences": [{"video_id": "video0", "caption": "a 
             "lsmdc",
             "test",
             {"LSMDC16_challenge_1000_publictect.csv": "a\tb\tc\td\te\t \n"},
-            "line 1: clip id or sentence",
+            "line 1: sentence is empty or blank",
         ),
         (
             "lsmdc",
@@ -369,7 +369,7 @@ MSRVTT_JSON = {"videos": [], "sentences": [{"video_id": "video0", "caption": "a 
             "vatex",
             "test",
             {"test_list.txt": "a\n", "vatex_validation_v1.0.json": '[{"videoID": "a", "enCap": ["x", ""]}]'},
-            "record 0 needs 'enCap'",
+            "record 0: 'enCap' is empty or blank",
         ),
         (
             "vatex",
@@ -378,13 +378,13 @@ MSRVTT_JSON = {"videos": [], "sentences": [{"video_id": "video0", "caption": "a 
                 "test_list.txt": "a\n",
                 "vatex_validation_v1.0.json": json.dumps([{"videoID": "a", "enCap": ["x" * 2**21]}]),
             },
-            "record 0 needs 'enCap', list of text of at most 1,048,576 characters",
+            "record 0: 'enCap' has 2,097,152 characters",
         ),
         (
             "vatex",
             "test",
             {"test_list.txt": "a\n", "vatex_validation_v1.0.json": '[{"videoID": "a", "enCap": ["\\ud800"]}]'},
-            "record 0 needs 'enCap'",
+            "record 0: 'enCap' holds",
         ),
         (
             "vatex",

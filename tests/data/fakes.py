@@ -59,6 +59,7 @@ class FakeEncoder:
 
     def __init__(self, seed: int = 0) -> None:
         self.space = fake_space(seed)
+        self.frames = FRAMES
         self.encoder = FakeTexts()
         self.decoded: list[str] = []
 

@@ -63,6 +63,7 @@ class TestPairsFile:
             ('{"video": "a.mp4", "text": []}', '"text" must be'),
             ('{"video": "a.mp4", "text": ["a", 3]}', '"text" is of type int'),
             ('{"video": "a.mp4", "text": ["a", " "]}', '"text" is empty'),
+            ('{"video": "a.mp4", "text": "' + "a" * 200_000 + '"}', '"text" has 200,000 characters'),
             ('{"video": "a.mp4", "text": "\\ud800"}', "is no character"),
             ('{"video": "a.mp4", "id": "", "text": "a"}', "the id '' is empty"),
             ('{"video": "' + "a" * 2000 + '", "text": "a"}', "longer than 1024 bytes"),

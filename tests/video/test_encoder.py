@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders import load_encoder
 from dits_adapter.encoders.clip import Clip
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError, VideoError
+from dits_adapter.video import _child
 from dits_adapter.video import _suspect as suspect
 from dits_adapter.video._frames import segment_spans
 from dits_adapter.video.decode import decode_frames
@@ -122,6 +124,28 @@ def test_a_suspect_is_read_in_another_process_first(encoder, clips, monkeypatch)
     assert [str(error) for error in errors] == [
         f"{paths[0]}: cannot be decoded: in a process of its own, a decoder crashes (SIGKILL)"
     ]
+
+
+def sleep(*_):
+    time.sleep(60)
+
+
+def test_an_interruption_does_not_wait_for_a_suspect(encoder, clips, monkeypatch):
+    ended = []
+
+    def interrupted(*call, **options):
+        os.kill(os.getpid(), signal.SIGINT)  # for the main thread, which waits for this one
+        try:
+            return _child.call_in_child(*call, **options)
+        except RuntimeError as error:
+            ended.append(str(error))
+            raise
+
+    monkeypatch.setattr(suspect, "_read_through", sleep)
+    monkeypatch.setattr(suspect, "call_in_child", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(encoder.iter_segments(clips / "one.mp4", suspect=lambda path: True))
+    assert ended == ["was stopped"]
 
 
 def test_segments_of_a_long_video(encoder, clips):
