@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_pairs
-from dits_adapter.errors import InputError
 
 __all__ = ["add_compare"]
 
@@ -43,22 +43,19 @@ def add_compare(commands: Any) -> None:
     )
     compare.add_argument("--epochs", type=int, default=30, help="of training at most (default: %(default)s)")
     add_device(compare)
-    compare.set_defaults(run=_compare)
+    compare.set_defaults(run=_compare, needs=("scipy", "sklearn", "yaml"))
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from pydantic import ValidationError
-
+    from dits_adapter._wording import validated
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.training._initial import LEARNING_RATES
     from dits_adapter.training.compare import compare
     from dits_adapter.training.config import TrainingConfig
     from dits_adapter.training.rows import selected_rows, standard_rows
 
-    try:
-        training = TrainingConfig(seed=args.seed, epochs=args.epochs, learning_rate=LEARNING_RATES)
-    except ValidationError as error:
-        raise InputError(f"--seed or --epochs: {error}") from None
+    given = {"seed": args.seed, "epochs": args.epochs}
+    training = validated(TrainingConfig, {**given, "learning_rate": LEARNING_RATES}, at="--")
     rows = selected_rows(args.rows, args.steps, training) if args.rows else standard_rows(args.steps, training)
     rest, test = load_pairs(args.pairs).split(args.test_fraction, args.seed)
     pairs, validation = rest.split(training.validation, args.seed)
@@ -66,5 +63,5 @@ def _compare(args: argparse.Namespace) -> int:
     if args.out is not None:
         (args.out / "comparison.json").write_text(comparison.to_json() + "\n", "utf-8")
         (args.out / "comparison.md").write_text(comparison.markdown() + "\n", "utf-8")
-    print(comparison.markdown())
+    show(comparison.markdown())
     return 0

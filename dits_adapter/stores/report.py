@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from dits_adapter._wording import printable
+
 __all__ = ["IngestReport"]
 
 
@@ -45,15 +47,18 @@ class IngestReport:
             lines.append(f"moved    {self.moved}")
         if self.removed:
             lines.append(f"removed  {len(self.removed)}")
-            lines += [f"  {path}: is gone" for path in self.removed]
+            lines += [f"  {printable(path)}: is gone" for path in self.removed]
         if self.duplicates:
             lines.append(f"copies   {len(self.duplicates)}")
-            lines += [f"  {path}: same content as {other}" for path, other in self.duplicates.items()]
+            lines += [
+                f"  {printable(path)}: same content as {printable(other)}"
+                for path, other in self.duplicates.items()
+            ]
         if self.ignored:
             kinds = ", ".join(f"{n} × {reason}" for reason, n in Counter(self.ignored.values()).most_common())
             lines.append(f"ignored  {len(self.ignored)} ({kinds})")
         if self.failed:
             known = f", {self.known} of them in an earlier run and not tried again" if self.known else ""
             lines.append(f"failed   {len(self.failed)}{known}")
-            lines += [f"  {path}: {reason}" for path, reason in self.failed.items()]
+            lines += [f"  {printable(path)}: {printable(reason)}" for path, reason in self.failed.items()]
         return "\n".join(lines)

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dits_adapter._wording import printable
 from dits_adapter.errors import InputError
 from dits_adapter.stores.rows import PointLayout, payload_value
 
@@ -88,7 +89,7 @@ class Hit:
     def __str__(self) -> str:
         span = "" if self.start is None or self.end is None else f"  {self.start:.1f}-{self.end:.1f} s"
         best = "" if self.timestamp is None else f" (best at {self.timestamp:.1f} s)"
-        return f"{self.score:.3f}  {self.title or self.path or self.video_id}{span}{best}"
+        return f"{self.score:.3f}  {printable(self.title or self.path or self.video_id)}{span}{best}"
 
 
 def _text(value: Any) -> str | None:

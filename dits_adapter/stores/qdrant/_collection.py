@@ -11,10 +11,10 @@ from typing import TypeVar, overload
 
 import grpc  # type: ignore[import-untyped]
 import numpy as np
-from pydantic import ValidationError
 from qdrant_client import models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
+from dits_adapter._wording import validated
 from dits_adapter.errors import InputError, MissingCollectionError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.qdrant._requests import (
@@ -118,8 +118,8 @@ class QdrantCollection:
         if METADATA_KEY not in metadata:
             return None
         try:
-            return CollectionMetadata.model_validate(metadata[METADATA_KEY])
-        except ValidationError as error:
+            return validated(CollectionMetadata, metadata[METADATA_KEY])
+        except InputError as error:
             raise StoreError(
                 f"the metadata of the collection {self.name!r} cannot be understood; a newer dits_adapter may "
                 f"have written it. {error}"
