@@ -106,7 +106,7 @@ NEEDED_BY = {
     "torch": set(COMMANDS) - {"switch", "adopt", "copy", "evaluate"},
     "video": {"ingest", "embed", "train-joint"},
     "qdrant": {"ingest", "rebuild", "switch", "adopt", "search", "recall", "copy", "serve"},
-    "training": {"embed", "import", "train", "compare", "calibrate", "serve"},
+    "training": {"train", "compare", "calibrate", "serve"},
 }
 """The commands that answer with an extra's pip line where its packages are missing."""
 
