@@ -27,7 +27,7 @@ def pick_device(device: str | torch.device) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen).tolist()  # names alone are not looked up, and "meta" holds no values
+        torch.zeros(1, device=chosen)  # a name alone is not looked up
     except (RuntimeError, AssertionError, NotImplementedError):  # each kind of device has its own
         usable = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
         if torch.backends.mps.is_available():

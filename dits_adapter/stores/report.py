@@ -20,6 +20,7 @@ class IngestReport:
         moved: number of videos that were stored before under a path where they no longer are.
         removed: files that are gone, of which all was deleted (`sync`).
         duplicates: files with the content of another one, which they are mapped to.
+        mended: stored files with times that cannot be believed, and how that was made up for.
         failed: files that gave no frames, and why.
         known: number of failed files that failed in an earlier run and were not tried again.
         ignored: files that were not taken for videos, and why.
@@ -32,6 +33,7 @@ class IngestReport:
     moved: int = 0
     removed: list[str] = field(default_factory=list)
     duplicates: dict[str, str] = field(default_factory=dict)
+    mended: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     known: int = 0
     ignored: dict[str, str] = field(default_factory=dict)
@@ -57,6 +59,9 @@ class IngestReport:
         if self.ignored:
             kinds = ", ".join(f"{n} × {reason}" for reason, n in Counter(self.ignored.values()).most_common())
             lines.append(f"ignored  {len(self.ignored)} ({kinds})")
+        if self.mended:
+            lines.append(f"mended   {len(self.mended)}")
+            lines += [f"  {printable(path)}: {printable(remark)}" for path, remark in self.mended.items()]
         if self.failed:
             known = f", {self.known} of them in an earlier run and not tried again" if self.known else ""
             lines.append(f"failed   {len(self.failed)}{known}")

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 import dits_adapter
+from dits_adapter import EmbeddingSpace, load_encoder
 from dits_adapter.cli import main
+from dits_adapter.stores.memory import MemoryStore
+from dits_adapter.stores.open import register_store
+from dits_adapter.stores.rows import CollectionMetadata
 
 PACKAGE = Path(dits_adapter.__file__).parent
 ADVICE = re.compile(r"dits-adapter ([a-z]+(?:-[a-z]+)*)((?: (?:--[a-z-]+|[A-Z]+(?:\.[a-z]+)?\b|‹›))*)")
@@ -75,3 +79,16 @@ def test_advice_is_found():
     assert ("calibrate", "CACHE x --out FOLDER") in found
     assert ("export", "x --out FOLDER") in found
     assert len(found) >= 8
+
+
+def test_probabilities_of_an_encoder_are_not_to_be_calibrated(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    store = MemoryStore("videos")
+    store.create(CollectionMetadata(space=EmbeddingSpace.of(load_encoder("demo-clip"))))
+    register_store("advised", lambda location, collection, **_: store)
+    line = ["search", "a dog", "--adapter", "demo-clip", "--store", "advised://x", "--min-probability", "0.5"]
+    with pytest.warns(UserWarning, match="encoder without an adapter"):
+        assert main(line) == 1
+    printed = capsys.readouterr().err
+    assert "demo-clip is a CLIP without an adapter" in printed
+    assert "calibrate" not in printed

@@ -259,7 +259,7 @@ def test_an_interruption_says_what_becomes_of_the_work(command, after, workplace
 
 
 def test_a_device_that_is_not_there(run, workplace, capsys):
-    for device in ("cuda:77", "nonsense", "meta"):
+    for device in ("cuda:77", "nonsense"):
         assert main(["train", str(workplace / "nowhere"), "--out", "out", "--device", device]) == 1
         assert f"the device '{device}' cannot be used here; auto, cpu" in capsys.readouterr().err
 
