@@ -21,6 +21,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from benchmarks.clips.train_adapters import embed_split
 from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.cli import guarded
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation._tables import markdown_table
@@ -42,6 +43,7 @@ Probabilities = Callable[[Floats, float], Floats]
 """Function from cosines and the size of a collection to probabilities."""
 
 
+@guarded("benchmarks.calibration")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print one row for each collection size, share of absent videos and method."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__.split("\n\n")[0])

@@ -22,6 +22,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from benchmarks.clips.dataset import DatasetItem, make_split
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
+from dits_adapter._extras import require_modules
+from dits_adapter.cli import guarded
 from dits_adapter.evaluation._figures import gap_picture
 from dits_adapter.evaluation._tables import signed
 from dits_adapter.evaluation.metrics import (
@@ -43,11 +45,13 @@ PAIRED = {"r1": "R@1", "r5": "R@5", "r10": "R@10"}
 THUMBNAIL = (224, 168)
 
 
+@guarded("benchmarks.demo")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; see the module's docstring."""
     parser = argparse.ArgumentParser(description="The whole job on generated clips, offline.")
     parser.add_argument("--out", type=Path, default=Path("results/demo"), help="default: %(default)s")
     out: Path = parser.parse_args(argv).out
+    require_modules("benchmarks.demo", "matplotlib")
     started = time.monotonic()
 
     records = make_split("test", out / "clips")

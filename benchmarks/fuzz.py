@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dits_adapter.cli import guarded
 from dits_adapter.errors import VideoError
 from dits_adapter.video._child import call_in_child
 from dits_adapter.video.decode import Video
@@ -131,6 +132,7 @@ _SIGNS = {
 }
 
 
+@guarded("benchmarks.fuzz")
 def main(arguments: list[str] | None = None) -> int:
     """Fuzz, print the figures; return 1 if a mutant ended badly."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__)

@@ -27,7 +27,8 @@ from benchmarks.generated import made_up_space
 from dits_adapter import DotProducts, Pairs, QueryBankAdapter, fit_query_bank, load_pairs, mean_shift, ranks
 from dits_adapter._user_files import map_array
 from dits_adapter.adapters import Adapter, GentleFit, gentle_dits, gentle_linear, gentle_mlp
-from dits_adapter.errors import DITSError, InputError
+from dits_adapter.cli import guarded
+from dits_adapter.errors import InputError
 from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.evaluation.metrics import Scores
@@ -115,6 +116,7 @@ class Figures:
         return cls(*(100 * float(np.mean(place <= hits)) for hits in (1, 5, 10)))
 
 
+@guarded("benchmarks.halvings")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; return the exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
     parser = argparse.ArgumentParser(
@@ -134,13 +136,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     names = ("gentle-dits-1", "gentle-dits") if args.dits else ()
     rows = {**ROWS, **{row: score for name in names for row, score in gentle_rows(name).items()}}
-    try:
-        if args.halvings < 2:
-            raise InputError(f"--halvings {args.halvings}: a standard error needs at least 2.")
-        print(report(read(args.vectors), args.halvings, rows))
-    except DITSError as error:
-        print(f"benchmarks.halvings: {error}", file=sys.stderr)
-        return 1
+    if args.halvings < 2:
+        raise InputError(f"--halvings {args.halvings}: a standard error needs at least 2.")
+    print(report(read(args.vectors), args.halvings, rows))
     return 0
 
 

@@ -46,6 +46,7 @@ from dits_adapter.adapters import (
 )
 from dits_adapter.backends._onnx_export import export_adapter, quantize
 from dits_adapter.backends._onnx_runtime import open_session
+from dits_adapter.cli import guarded
 from dits_adapter.evaluation._environment import environment
 from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.sampler import SamplerConfig
@@ -266,6 +267,7 @@ class Latency:
         return "\n\n".join(parts)
 
 
+@guarded("benchmarks.latency")
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write latency.json and latency.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__.split("\n\n")[0])

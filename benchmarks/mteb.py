@@ -24,6 +24,7 @@ import numpy.typing as npt
 from benchmarks.datasets import DATASETS, RetrievalSplit
 from benchmarks.vectors import MADE
 from dits_adapter import DITSQueryEncoder, VideoEncoder
+from dits_adapter.cli import guarded
 from dits_adapter.errors import DITSError, MissingExtraError
 from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.evaluation.comparison import PLAIN
@@ -47,6 +48,7 @@ SUBSET, SPLIT = "default", "test"
 CUTOFFS = (1, 5, 10)
 
 
+@guarded("benchmarks.mteb")
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate an encoder by mteb; return the exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mteb", description=__doc__.split("\n\n")[0])
@@ -67,21 +69,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"mteb has no task for {args.dataset}; it has {', '.join(HUB)}")
     if not args.hub and args.root is None and dataset.make is None:
         parser.error("say where the data is, with --root or --hub")
-    try:
-        queries = DITSQueryEncoder.from_pretrained(args.encoder, backend="torch", device=args.device)
-        videos = VideoEncoder.from_pretrained(args.encoder, device=args.device)
-        if args.hub:
-            task = hub_task(HUB[args.dataset])
-        else:
-            if args.root is None and dataset.make is not None:
-                dataset.make(SPLIT, MADE)
-            task = local_task(dataset.load(args.root or MADE, SPLIT))
-            if dataset.span is not None:
-                videos.limit = dataset.span[1]
-        print(f"{task.metadata.name}, text to video, mteb {mteb.__version__}\n\n{judge(task, queries, videos)}")
-    except DITSError as error:
-        print(f"benchmarks.mteb: {error}", file=sys.stderr)
-        return 1
+    queries = DITSQueryEncoder.from_pretrained(args.encoder, backend="torch", device=args.device)
+    videos = VideoEncoder.from_pretrained(args.encoder, device=args.device)
+    if args.hub:
+        task = hub_task(HUB[args.dataset])
+    else:
+        if args.root is None and dataset.make is not None:
+            dataset.make(SPLIT, MADE)
+        task = local_task(dataset.load(args.root or MADE, SPLIT))
+        if dataset.span is not None:
+            videos.limit = dataset.span[1]
+    print(f"{task.metadata.name}, text to video, mteb {mteb.__version__}\n\n{judge(task, queries, videos)}")
     return 0
 
 

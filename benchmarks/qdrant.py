@@ -16,7 +16,7 @@ from tqdm import tqdm
 from benchmarks.scorers import SHORT_LIST
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError, StoreError
-from dits_adapter.stores.qdrant.options import QUANTIZATIONS, RESCORED
+from dits_adapter.stores.qdrant.options import QUANTIZATIONS, rescored
 from dits_adapter.stores.qdrant.store import FRAMES, POOLED, QdrantStore
 from dits_adapter.stores.rows import CollectionMetadata
 
@@ -56,8 +56,8 @@ SERVER = (
     *(replace(mode, params=_EXACT) for mode in LOCAL),
     Mode("Qdrant, HNSW", models.SearchParams(exact=False)),
     Mode("Qdrant, HNSW, int8", _ROUGH, _INT8),
-    Mode("Qdrant, HNSW, int8, rescored", RESCORED, _INT8),
-    Mode("Qdrant, HNSW, binary, rescored", RESCORED, _BINARY),
+    Mode("Qdrant, HNSW, int8, rescored", rescored(), _INT8),
+    Mode("Qdrant, HNSW, binary, rescored", rescored(), _BINARY),
 )
 
 

@@ -27,8 +27,9 @@ from tqdm import tqdm
 from benchmarks.datasets import DATASETS
 from benchmarks.generated import made_up_space
 from dits_adapter._user_files import map_array
+from dits_adapter.cli import guarded
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.errors import DITSError, InputError, MissingExtraError
+from dits_adapter.errors import InputError, MissingExtraError
 from dits_adapter.vectors import unit
 
 FOLDS = 5
@@ -40,6 +41,7 @@ Matrix = NDArray[np.float32]
 Encode = Callable[[Sequence[str]], Matrix]
 
 
+@guarded("benchmarks.real_vectors")
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the splits; return the exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
     parser = argparse.ArgumentParser(
@@ -51,11 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fold", type=int, choices=range(FOLDS), default=0, help="of coco (default: 0)")
     parser.add_argument("--same-encoder", action="store_true", help="of captions: no gap")
     args = parser.parse_args(argv)
-    try:
-        splits = coco(args.source, args.fold) if args.kind == "coco" else captions(args.source, args.same_encoder)
-    except DITSError as error:
-        print(f"benchmarks.real_vectors: {error}", file=sys.stderr)
-        return 1
+    splits = coco(args.source, args.fold) if args.kind == "coco" else captions(args.source, args.same_encoder)
     args.out.mkdir(parents=True, exist_ok=True)
     for name, pairs in splits.items():
         pairs.save(args.out / f"{name}.safetensors")

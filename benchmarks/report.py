@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.result import Result
+from dits_adapter.cli import guarded
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.evaluation._tables import markdown_table, signed
 from dits_adapter.evaluation.metrics import paired_bootstrap
@@ -23,17 +24,14 @@ from dits_adapter.evaluation.metrics import paired_bootstrap
 RECALLS = ("r1", "r5", "r10")
 
 
+@guarded("benchmarks.report")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the merged table; return the exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.split("\n\n")[0])
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULT.json", help="result of benchmarks.run")
     parser.add_argument("--pair", nargs=2, metavar="ROW", help="add the gain of the first row over the second")
     args = parser.parse_args(argv)
-    try:
-        print(report(args.results, args.pair))
-    except DITSError as error:
-        print(f"benchmarks.report: {error}", file=sys.stderr)
-        return 1
+    print(report(args.results, args.pair))
     return 0
 
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from benchmarks import figures, paper
 from benchmarks.costs import Cost
 from benchmarks.scoring import ScorerRow, scorer_table
-from dits_adapter.errors import DITSError
+from dits_adapter._wording import validated
+from dits_adapter.errors import DITSError, InputError
 from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.evaluation.comparison import Comparison
 
@@ -52,10 +53,10 @@ class Result:
             DITSError: the file is missing, something else, or of another version.
         """
         try:
-            return TypeAdapter(Result).validate_json(path.read_bytes())
+            return validated(Result, path.read_bytes())
         except OSError as error:
             raise DITSError(f"{path}: cannot be read ({error.strerror})") from None
-        except ValidationError as error:
+        except InputError as error:
             raise DITSError(f"{path}: is no result of layout version 1: {error}") from None
 
     def write(self, folder: Path, name: str) -> None:

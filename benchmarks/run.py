@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from benchmarks import qdrant
 from benchmarks.ablations import ABLATIONS, noisy_at_inference, rows_of
 from benchmarks.costs import Costs
@@ -21,11 +19,14 @@ from benchmarks.datasets import DATASETS
 from benchmarks.result import Result
 from benchmarks.scoring import score_all
 from benchmarks.vectors import MADE, TOY, embed_splits, has_split, open_splits
+from dits_adapter._extras import require_modules
+from dits_adapter._wording import validated
 from dits_adapter.artifact._find import find_adapter
 from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.cli import guarded
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.encoders._torch import pick_device
-from dits_adapter.errors import DITSError, InputError
+from dits_adapter.errors import InputError
 from dits_adapter.evaluation.comparison import PLAIN
 from dits_adapter.training._initial import LEARNING_RATES
 from dits_adapter.training.compare import check_splits, fit_all, tabulate
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@guarded("benchmarks.run")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one benchmark; return its exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
     parser = _parser()
@@ -101,29 +103,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("say where the data is, with --root or --vectors")
     if args.ablation and args.qdrant:
         parser.error("--qdrant belongs to the main table, not to an ablation")
-    try:
-        if args.check:
-            print(DATASETS[args.dataset].check(args.root, args.videos))
-        else:
-            out = args.out or Path("results/benchmarks") / args.dataset
-            result = run(args, out)
-            name = (args.ablation or "result") + (f"-{args.test}" if args.test != "test" else "")
-            result.write(out, name)
-            print(f"{result.markdown()}\n\nwritten to {out / name}.json, .md and .png")
-    except DITSError as error:
-        print(f"benchmarks.run: {error}", file=sys.stderr)
-        return 1
+    if args.check:
+        print(DATASETS[args.dataset].check(args.root, args.videos))
+    else:
+        require_modules("benchmarks.run", "matplotlib")
+        out = args.out or Path("results/benchmarks") / args.dataset
+        result = run(args, out)
+        name = (args.ablation or "result") + (f"-{args.test}" if args.test != "test" else "")
+        result.write(out, name)
+        print(f"{result.markdown()}\n\nwritten to {out / name}.json, .md and .png")
     return 0
 
 
 def run(args: argparse.Namespace, out: Path) -> Result:
     """Run the benchmark of the parsed arguments."""
-    try:
-        training = TrainingConfig(
-            epochs=args.epochs, learning_rate=tuple(args.learning_rates), bf16=args.bf16, seed=args.seed
-        )
-    except ValidationError as error:
-        raise InputError(f"--epochs, --learning-rates or --seed: {error}") from None
+    given = {"epochs": args.epochs, "learning_rate": args.learning_rates, "bf16": args.bf16, "seed": args.seed}
+    training = validated(TrainingConfig, given, at="--")
     rows = rows_of(args.ablation, training) if args.ablation else standard_rows(args.steps, training)
     if args.only:
         if unknown := [name for name in args.only if name not in rows]:

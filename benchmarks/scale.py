@@ -42,8 +42,9 @@ from benchmarks.generated import CHUNK, PER_VIDEO, PairModel, Stream, Vectors
 from benchmarks.qdrant import require
 from benchmarks.server import QdrantProcess
 from dits_adapter.adapters import Adapter
+from dits_adapter.cli import guarded
 from dits_adapter.data.pairs import load_pairs
-from dits_adapter.errors import DITSError, InputError, StoreError
+from dits_adapter.errors import InputError, StoreError
 from dits_adapter.evaluation._environment import environment
 from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.evaluation.metrics import RetrievalMetrics
@@ -212,6 +213,7 @@ class Ingest:
         )
 
 
+@guarded("benchmarks.scale")
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write; return the exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.split("\n\n")[0])
@@ -237,11 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_argument("--out", type=Path, default=Path("results/scale"), metavar="DIR", help="%(default)s")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    try:
-        args.run(args)
-    except DITSError as error:
-        print(f"benchmarks.scale: {error}", file=sys.stderr)
-        return 1
+    args.run(args)
     return 0
 
 

@@ -31,6 +31,7 @@ from benchmarks.clips.captions import video_captions
 from benchmarks.clips.scenes import scenes
 from benchmarks.latency import CPU, TOKENS, build_text_encoder, rounds
 from dits_adapter import DITSQueryEncoder, VideoEncoder
+from dits_adapter.cli import guarded
 from dits_adapter.encoders.clip import Clip
 from dits_adapter.evaluation._environment import environment
 from dits_adapter.evaluation._tables import markdown_table
@@ -108,6 +109,7 @@ class Throughput:
         return "\n\n".join(parts)
 
 
+@guarded("benchmarks.throughput")
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write throughput.json and throughput.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__.split("\n\n")[0])

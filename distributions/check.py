@@ -6,7 +6,8 @@
 3. `dits-adapter` ingests a video and searches it. To save the download of torch, its third-party packages are
    those of the environment that runs this script, seen through a path file; `--full` installs them anew.
 
-Each environment installs the wheels from a folder, everything else in the versions of constraints.txt.
+Each environment installs the wheels from a folder, everything else in the versions of constraints.txt. All three
+are filled at once; what they are tried on is made meanwhile.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ import sysconfig
 import tempfile
 import time
 import venv
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from build import ROOT, SLIM, WHOLE, build
 
@@ -48,11 +52,19 @@ assert not loaded, f"encoding a query imported {{loaded}}"
 """
 
 
+class Inputs(NamedTuple):
+    """Exported adapter, folder of videos, and the index of these videos."""
+
+    adapter: Path
+    videos: Path
+    index: Path
+
+
 class Environment:
-    """A fresh virtual environment beside nothing of the checkout's."""
+    """A fresh virtual environment beside nothing of the checkout's, which the pip of this one fills."""
 
     def __init__(self, folder: Path) -> None:
-        venv.create(folder, with_pip=True)
+        venv.create(folder, with_pip=False)
         self.bin = folder / "bin"
         self.packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
         self._env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -64,7 +76,9 @@ class Environment:
         Raises:
             SystemExit: it exits with another code.
         """
-        command = [str(self.bin / program), *map(str, arguments)]
+        return self._run([str(self.bin / program), *map(str, arguments)], code)
+
+    def _run(self, command: list[str], code: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             command, cwd=self.bin.parent, env=self._env, capture_output=True, text=True, check=False
         )
@@ -74,44 +88,34 @@ class Environment:
 
     def install(self, wheels: Path, *requirements: str) -> None:
         """Install by name, our own from the folder of wheels, and see that the metadata agree."""
-        pip = ("-m", "pip", "--disable-pip-version-check")
-        self.run(
-            "python",
-            *pip,
-            "install",
-            "-q",
-            "--no-compile",
-            "-c",
-            ROOT / "constraints.txt",
-            "-f",
-            wheels,
-            *requirements,
-        )
-        self.run("python", *pip, "check")
+        self.pip("install", "-c", ROOT / "constraints.txt", "-f", wheels, *requirements)
+        self.pip("check")
+
+    def pip(self, command: str, *arguments: object) -> None:
+        """Run a command of pip on the environment; what is imported there is compiled when it is."""
+        options = ("--quiet", "--no-compile") if command == "install" else ()
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", self.bin / "python")
+        self._run([*map(str, pip), command, *options, *map(str, arguments)])
 
 
-def prepare(folder: Path) -> tuple[Path, Path, Path]:
-    """Export the bundled adapter, generate a video and ingest it, in the environment that runs this script.
-
-    Returns:
-        The exported adapter, the folder of videos, the index.
-    """
-    adapter, videos, index = folder / "adapter", folder / "videos", folder / "index"
-    videos.mkdir()
+def prepare(folder: Path) -> Inputs:
+    """Export the bundled adapter, generate a video and ingest it, in the environment that runs this script."""
+    inputs = Inputs(folder / "adapter", folder / "videos", folder / "index")
+    inputs.videos.mkdir()
     sys.path.insert(0, str(ROOT))
     from benchmarks.clips.dataset import write_clip
     from benchmarks.clips.scenes import scenes
     from dits_adapter.cli import main
 
     scene = scenes("test")[0]
-    write_clip(scene, videos / f"{scene.name}.mp4")
+    write_clip(scene, inputs.videos / f"{scene.name}.mp4")
     for command in (
-        ["export", "demo-dits", "--out", str(adapter)],
-        ["ingest", str(videos), "--encoder", "demo-clip", "--store", str(index)],
+        ["export", "demo-dits", "--out", str(inputs.adapter)],
+        ["ingest", str(inputs.videos), "--encoder", "demo-clip", "--store", str(inputs.index)],
     ):
         if main(command):
             raise SystemExit(f"dits-adapter {' '.join(command)} failed")
-    return adapter, videos, index
+    return inputs
 
 
 def search(environment: Environment, adapter: Path | str, index: Path) -> None:
@@ -121,39 +125,42 @@ def search(environment: Environment, adapter: Path | str, index: Path) -> None:
     assert len(hits) == 1, hits
 
 
-def check_slim(folder: Path, wheels: Path, adapter: Path, index: Path) -> None:
+def check_slim(folder: Path, wheels: Path, prepared: Future[Inputs]) -> None:
     """Encode with the exported adapter; see that a search names its extra."""
     slim = Environment(folder / "slim")
     slim.install(wheels, SLIM)
+    adapter, _, index = prepared.result()
     slim.run("python", "-c", ENCODE, adapter)
     error = slim.run("dits-adapter", "search", TEXT, "--adapter", adapter, "--store", index, code=1).stderr
     assert error.count("\n") == 1, error
     assert error.endswith(f'pip install "{WHOLE}[qdrant]"\n'), error
 
 
-def check_qdrant(folder: Path, wheels: Path, adapter: Path, index: Path) -> None:
+def check_qdrant(folder: Path, wheels: Path, prepared: Future[Inputs]) -> None:
     """Search without torch in the environment."""
     qdrant = Environment(folder / "qdrant")
     qdrant.install(wheels, f"{SLIM}[qdrant]")
+    adapter, _, index = prepared.result()
     search(qdrant, adapter, index)
     qdrant.run("python", "-c", "import torch", code=1)
 
 
-def check_whole(folder: Path, wheels: Path, videos: Path, *, full: bool) -> None:
+def check_whole(folder: Path, wheels: Path, prepared: Future[Inputs], *, full: bool) -> None:
     """Ingest and search, with the trained adapter on torch."""
     whole = Environment(folder / "whole")
     if full:
-        whole.run("python", "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", "torch==2.13.0")
+        whole.pip("install", "-c", ROOT / "constraints.txt", "torch==2.13.0")
         whole.install(wheels, WHOLE)
     else:
         path_file = whole.packages / "third_party.pth"
         path_file.write_text(f"{sysconfig.get_path('purelib')}\n", "utf-8")
         offline = ("--no-index", "--no-deps", "--ignore-installed", "-f", wheels)
-        whole.run("python", "-m", "pip", "--disable-pip-version-check", "install", "-q", *offline, WHOLE, SLIM)
+        whole.pip("install", *offline, WHOLE, SLIM)
     home = whole.run("python", "-c", "import dits_adapter; print(dits_adapter.__file__)").stdout
     assert home.startswith(str(whole.packages)), home
     whole.run("python", "-c", "from dits_adapter import *")
     whole.run("dits-adapter", "--help")
+    videos = prepared.result().videos
     whole.run("dits-adapter", "ingest", videos, "--encoder", "demo-clip", "--store", folder / "new")
     search(whole, "demo-dits", folder / "new")
 
@@ -170,17 +177,25 @@ def main() -> None:
     def done(text: str) -> None:
         print(f"{time.perf_counter() - start:6.1f} s  {text}", flush=True)
 
-    with tempfile.TemporaryDirectory() as scratch:
+    checks = {
+        check_slim: f"{SLIM}: encodes queries",
+        check_qdrant: f"{SLIM}[qdrant]: searches",
+        partial(check_whole, full=options.full): f"{WHOLE}: ingests and searches",
+    }
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(len(checks)) as pool:
         folder = Path(scratch)
         build(wheels)
-        adapter, videos, index = prepare(folder)
-        done("built; adapter exported, video ingested")
-        check_slim(folder, wheels, adapter, index)
-        done(f"{SLIM}: encodes queries")
-        check_qdrant(folder, wheels, adapter, index)
-        done(f"{SLIM}[qdrant]: searches")
-        check_whole(folder, wheels, videos, full=options.full)
-        done(f"{WHOLE}: ingests and searches")
+        done("built")
+        prepared: Future[Inputs] = Future()
+        running = {pool.submit(check, folder, wheels, prepared): text for check, text in checks.items()}
+        try:
+            prepared.set_result(prepare(folder))
+            done("adapter exported, video ingested")
+        except BaseException as error:
+            prepared.set_exception(error)
+        for check in as_completed(running):
+            check.result()
+            done(running[check])
 
 
 if __name__ == "__main__":

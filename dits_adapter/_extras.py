@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from dits_adapter.errors import MissingExtraError
 
-__all__ = ["PACKAGES", "name_missing_extra"]
+__all__ = ["PACKAGES", "name_missing_extra", "require_modules"]
 
 PACKAGES = {
     "PIL": ("pillow", "torch"),
@@ -41,6 +42,21 @@ PACKAGES = {
     "yaml": ("pyyaml", "training"),
 }
 """Package and extra of each module that an installation may lack."""
+
+
+def require_modules(purpose: str, *modules: str) -> None:
+    """Refuse at once what would fail for a missing package at its end; nothing is imported.
+
+    Args:
+        purpose: subject of the sentence, what needs the packages.
+        modules: keys of `PACKAGES`.
+
+    Raises:
+        MissingExtraError: one of the packages is not installed.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise MissingExtraError(*PACKAGES[module], purpose)
 
 
 @contextmanager

@@ -82,9 +82,13 @@ def require_sha256(path: Path, expected: str) -> None:
     """Refuse a file that is not, byte for byte, the one that was saved.
 
     Raises:
-        ArtifactError: the file has another digest.
+        ArtifactError: the file has another digest, or cannot be read.
     """
-    if sha256(path) != expected:
+    try:
+        digest = sha256(path)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}).") from None
+    if digest != expected:
         raise ArtifactError(f"{path}: was changed or damaged after it was saved.")
 
 

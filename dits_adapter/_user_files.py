@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 LONGEST_LINE = 2**20
-"""Characters that a line, and so a text, may have. CLIP reads 77 tokens of it."""
+"""Characters that a line may have; a text has fewer (`dits_adapter.texts`)."""
 
 _LARGEST_JSON = 2**28
 _LARGEST_YAML = 2**20

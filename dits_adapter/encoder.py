@@ -451,7 +451,7 @@ def _plain(source: EncoderSource, device: str) -> Backend:
 
     warnings.warn(
         f"{source.name} is an encoder without an adapter: its queries are encoded as plain CLIP. "
-        "Train an adapter for it with: dits-adapter train",
+        "Train an adapter for it with: dits-adapter train CACHE --out FOLDER",
         stacklevel=5,  # _backend, from_pretrained and its decorator lie between
     )
     encoder = source.load(device)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tomlkit
 
+import dits_adapter
 from dits_adapter import DITSQueryEncoder
 from dits_adapter._extras import PACKAGES
 from dits_adapter.data.pairs import Pairs
@@ -105,7 +106,7 @@ NEEDED_BY = {
     "torch": set(COMMANDS) - {"switch", "adopt", "copy", "evaluate"},
     "video": {"ingest", "embed", "train-joint"},
     "qdrant": {"ingest", "rebuild", "switch", "adopt", "search", "recall", "copy", "serve"},
-    "training": {"embed", "import", "train", "compare", "calibrate", "serve"},
+    "training": {"train", "compare", "calibrate", "serve"},
 }
 """The commands that answer with an extra's pip line where its packages are missing."""
 
@@ -195,3 +196,10 @@ def test_the_library_names_the_extras_that_slim_lacks():
     assert not {"DITSQueryEncoder", "EmbeddingSpace", "DITSError", "open_store"} & messages.keys()
     for name, message in messages.items():
         assert re.search(r'pip install "dits-adapter\[(torch|video|qdrant|training)\]"$', message), name
+
+
+def test_errors_of_pydantic_are_worded_in_one_place():
+    pattern = re.compile(r"^\s*from pydantic.* import .*\bValidationError\b", re.MULTILINE)
+    package = Path(dits_adapter.__file__).parent
+    found = {file.name for file in package.rglob("*.py") if pattern.search(file.read_text("utf-8"))}
+    assert found == {"_wording.py", "_entry.py"}  # the second has what nobody caught

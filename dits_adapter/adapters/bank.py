@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from dits_adapter._wording import validated
 from dits_adapter.adapters.base import Adapter, Family
 from dits_adapter.adapters.registry import AdapterEntry, adapter_class, register_entry
 from dits_adapter.errors import InputError
@@ -106,7 +107,7 @@ class QueryBankAdapter(Adapter):
         if inner is None and config.inner is not None:
             _check_kind(config.inner.kind)
             kind: Any = adapter_class(config.inner.kind)
-            inner = kind(kind.Config.model_validate(config.inner.config))
+            inner = kind(validated(kind.Config, config.inner.config, at="inner.config."))
         if inner is not None:
             _check_inner(inner, config.width)
         self.inner = inner
@@ -282,7 +283,7 @@ def _spread(bank: FloatArray) -> float:
 def _refuse(text: NDArray[np.floating], video: NDArray[np.floating]) -> Sequence[Adapter]:
     raise InputError(
         "a query bank is made of other queries than those of the pairs, whose videos it would push down: "
-        "dits-adapter bank QUERIES."
+        "dits-adapter bank QUERIES --adapter ID --out FOLDER."
     )
 
 

@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
+from dits_adapter._wording import validated
 from dits_adapter.adapters._fit import GentleFit
 from dits_adapter.adapters.base import Adapter
 from dits_adapter.errors import InputError
@@ -177,7 +177,7 @@ def fresh_adapter(name: str, width: int, options: Mapping[str, Any] | None = Non
             f"options of {name}: there is no {min(unknown)!r}; there are {', '.join(sorted(known)) or 'none'}."
         )
     try:
-        config = entry.adapter.Config.model_validate({**(options or {}), **entry.fixed, "width": width})
-    except ValidationError as error:
+        config = validated(entry.adapter.Config, {**(options or {}), **entry.fixed, "width": width})
+    except InputError as error:
         raise InputError(f"options of {name}: {error}") from None
     return entry.adapter(config)

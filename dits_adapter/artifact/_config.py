@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from dits_adapter._user_files import UserFileError, read_json
-from dits_adapter.errors import ArtifactError
+from dits_adapter._wording import validated
+from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.space import EmbeddingSpace
 
@@ -95,9 +96,9 @@ def read_config(folder: Path) -> ArtifactConfig:
             f"{FORMAT_VERSION}. Upgrade with: pip install -U dits-adapter"
         )
     try:
-        config = ArtifactConfig.model_validate(raw)
-    except ValidationError as error:
-        raise ArtifactError(f"{folder / CONFIG}: is invalid. {error}") from None
+        config = validated(ArtifactConfig, raw)
+    except InputError as error:
+        raise ArtifactError(f"{folder / CONFIG}: is invalid; {error}") from None
     if config.checksum != config.expected_checksum():
         raise ArtifactError(f"{folder / CONFIG}: was changed or damaged after it was saved.")
     return config

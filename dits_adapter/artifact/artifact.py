@@ -16,9 +16,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
-
 from dits_adapter._files import read_whole, replace_folder, require_sha256, sha256
+from dits_adapter._wording import validated
 from dits_adapter.artifact._card import model_card
 from dits_adapter.artifact._config import CONFIG, ENCODER, WEIGHTS, XPOOL, ArtifactConfig, read_config
 from dits_adapter.artifact._find import BUNDLED_FILES, find_artifact, require_free
@@ -138,14 +137,12 @@ class Artifact:
         config = read_config(folder)
         try:
             kind: Any = adapter_class(config.adapter)
-            definition = kind.Config.model_validate(config.config)
+            definition = validated(kind.Config, config.config, at="config.")
             _require_claimed(folder / WEIGHTS, lambda: kind(definition))
             require_sha256(folder / WEIGHTS, config.weights_sha256)
             adapter: Adapter = kind(definition)
         except InputError as error:
-            raise ArtifactError(f"{folder}: {error}") from None
-        except ValidationError as error:
-            raise ArtifactError(f"{folder / CONFIG}: the adapter's config is invalid. {error}") from None
+            raise ArtifactError(f"{folder / CONFIG}: the adapter's config is invalid; {error}") from None
         if adapter.width != config.space.width:
             raise ArtifactError(
                 f"{folder}: the adapter has width {adapter.width}, but its space has {config.space.width}."

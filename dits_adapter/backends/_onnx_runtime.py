@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dits_adapter._files import read_whole, require_sha256
+from dits_adapter._wording import validated
 from dits_adapter.artifact._config import CONFIG, ONNX, read_config
 from dits_adapter.artifact._find import is_exported
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError
@@ -59,6 +60,17 @@ class OnnxConfig(BaseModel):
     quality: dict[str, Any] = Field(default_factory=dict)
     sha256: dict[str, str]
 
+    @model_validator(mode="after")
+    def _whole(self) -> OnnxConfig:
+        widths = {len(row) for row in (*self.probes, *self.adapted)}
+        if len(widths) != 1 or len(self.probes) != len(self.adapted):
+            raise ValueError("probes and adapted are not of one shape")
+        if missing := {TOWER, TOKENIZER} - self.sha256.keys():
+            raise ValueError(f"sha256 names no {min(missing)}")
+        if elsewhere := [name for name in self.sha256 if name != Path(name).name]:
+            raise ValueError(f"sha256 names {elsewhere[0]!r}, which is no file of the folder")
+        return self
+
 
 class OnnxBackend:
     """Backend on the CPU, on as many threads as `OMP_NUM_THREADS` says; by default one for each core.
@@ -82,7 +94,7 @@ class OnnxBackend:
         self.calibration = artifact.calibration
         self._folder = folder / ONNX
         self._lock = threading.Lock()
-        self._config = _read(folder, artifact.checksum)
+        self._config = _read(folder, artifact.checksum, artifact.space.width)
         self._adapter = self._open(ADAPTER) if ADAPTER in self._config.sha256 else None
         self._probe()
 
@@ -90,7 +102,7 @@ class OnnxBackend:
         for file, digest in self._config.sha256.items():
             if file.startswith(name):  # its weights may lie beside it
                 require_sha256(self._folder / file, digest)
-        return open_session(self._folder / name, int(os.environ.get("OMP_NUM_THREADS", 0)))
+        return open_session(self._folder / name, _threads())
 
     def _probe(self) -> None:
         adapted = unit(self.adapt(np.array(self._config.probes, np.float32), strength=1.0))
@@ -122,7 +134,10 @@ class OnnxBackend:
 
         def read() -> Tokenizer:
             require_sha256(path, self._config.sha256[TOKENIZER])
-            return Tokenizer.from_file(str(path))
+            try:
+                return Tokenizer.from_file(str(path))
+            except Exception as error:  # tokenizers has no class of its own for it
+                raise ArtifactError(f"{path}: is no tokenizer ({error}). Export the adapter again.") from None
 
         return read_whole(self._folder.parent, read)
 
@@ -188,6 +203,7 @@ def open_session(path: Path, threads: int) -> InferenceSession:
     """Open an ONNX file on the CPU; with 0 threads ONNX Runtime decides how many.
 
     Raises:
+        ArtifactError: ONNX Runtime cannot open the file.
         MissingExtraError: ONNX Runtime is not installed.
     """
     try:
@@ -198,10 +214,21 @@ def open_session(path: Path, threads: int) -> InferenceSession:
     options.intra_op_num_threads = threads
     # A thread that spins while it waits for work takes the CPU from those that have some.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of many classes, whose base is Exception
+        raise ArtifactError(
+            f"{path}: ONNX Runtime {onnxruntime.__version__} cannot open it ({error}). Export the adapter again."
+        ) from None
 
 
-def _read(folder: Path, checksum: str) -> OnnxConfig:
+def _threads() -> int:
+    """Return the threads that OMP_NUM_THREADS asks for, of nested levels (`2,1`) the outer one; 0 for none."""
+    outer = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(outer) if outer.isdecimal() else 0
+
+
+def _read(folder: Path, checksum: str, width: int) -> OnnxConfig:
     path = folder / ONNX / CONFIG
     if not is_exported(folder):
         raise ArtifactError(
@@ -209,9 +236,11 @@ def _read(folder: Path, checksum: str) -> OnnxConfig:
             f"dits-adapter export {folder} --out FOLDER"
         )
     try:
-        config = OnnxConfig.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ArtifactError(f"{path}: is invalid, or of another release. {error}") from None
+        config = validated(OnnxConfig, path.read_bytes())
+    except InputError as error:
+        raise ArtifactError(f"{path}: is invalid, or of another release; {error}") from None
+    if len(config.probes[0]) != width:
+        raise ArtifactError(f"{path}: has vectors of width {len(config.probes[0])}; its adapter has {width}.")
     if config.artifact != checksum:
         raise ArtifactError(f"{path.parent}: was exported from another adapter than lies here. Export it again.")
     return config

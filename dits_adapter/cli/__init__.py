@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from dits_adapter._extras import name_missing_extra
+from dits_adapter import __version__
+from dits_adapter._extras import name_missing_extra, require_modules
 from dits_adapter.cli._adopt import add_adopt
 from dits_adapter.cli._bank import add_bank
 from dits_adapter.cli._calibrate import add_calibrate
@@ -14,6 +16,7 @@ from dits_adapter.cli._compare import add_compare
 from dits_adapter.cli._copy import add_copy
 from dits_adapter.cli._distill import add_distill
 from dits_adapter.cli._embed import add_embed
+from dits_adapter.cli._entry import EXIT_CODES, guard, guarded
 from dits_adapter.cli._evaluate import add_evaluate
 from dits_adapter.cli._export import add_export
 from dits_adapter.cli._gap import add_gap
@@ -26,9 +29,8 @@ from dits_adapter.cli._serve import add_serve
 from dits_adapter.cli._switch import add_switch
 from dits_adapter.cli._train import add_train
 from dits_adapter.cli._train_joint import add_train_joint
-from dits_adapter.errors import DITSError
 
-__all__ = ["add_ingest_options", "decode_limits", "ingest_options", "main"]
+__all__ = ["EXIT_CODES", "add_ingest_options", "decode_limits", "guarded", "ingest_options", "main"]
 
 _COMMANDS = (
     add_ingest,
@@ -53,29 +55,54 @@ _COMMANDS = (
 )
 
 
+_CONTINUED = ("ingest", "rebuild", "copy", "embed", "import", "train", "train-joint", "compare", "distill")
+"""Commands whose work is kept when they are interrupted."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        print(message, end="", file=file or sys.stderr)  # argparse is silent where the output cannot be written
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="dits-adapter", description="Text finds video across CLIP's modality gap."
+    codes = "\n".join(f"  {code:<5} {meaning}" for code, meaning in EXIT_CODES.items())
+    parser = _Parser(
+        prog="dits-adapter",
+        description="Text finds video across CLIP's modality gap.",
+        epilog=f"exit codes:\n{codes}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in _COMMANDS:
         add(commands)
+    for command in commands.choices.values():
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit code.
+    """Run one subcommand and return its exit code, a key of `EXIT_CODES`; errors are one sentence on stderr."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return guard("dits-adapter", lambda: _run(arguments), debug="--debug" in arguments)
 
-    0: success. 1: a DITSError. 2: wrong usage. 3: done, but not with all files. 4: nothing better was trained, so
-    nothing was written. 130: interrupted.
-    """
-    args = _parser().parse_args(argv)
+
+def _run(arguments: Sequence[str]) -> int:
+    args = _parser().parse_args(arguments)
     try:
         with name_missing_extra(f"dits-adapter {args.command}"):
-            return int(args.run(args))
-    except DITSError as error:
-        print(f"dits-adapter: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("dits-adapter: interrupted", file=sys.stderr)
-        return 130
+            return _execute(args)
+    except KeyboardInterrupt as interruption:
+        if args.command in _CONTINUED and not interruption.args:  # ingestion says how far it came
+            raise KeyboardInterrupt("The same command goes on from there.") from None
+        raise
+
+
+def _execute(args: argparse.Namespace) -> int:
+    require_modules(f"dits-adapter {args.command}", *getattr(args, "needs", ()))
+    if getattr(args, "device", "auto") not in ("auto", "cpu"):
+        from dits_adapter.encoders._torch import pick_device
+
+        pick_device(args.device)  # before anything is loaded
+    return int(args.run(args))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_encoder, add_store, qdrant_store, video_encoder
 
 __all__ = ["add_adopt"]
@@ -58,7 +59,7 @@ def _adopt(args: argparse.Namespace) -> int:
         store.metadata()  # before the model is loaded: a wrong store is refused at once
         space = video_encoder(args).space.model_copy(update={"frames": args.frames})
         adopt_collection(store, space, layout)
-    print(
+    show(
         f"{args.collection} is described. Search it: "
         f"dits-adapter search TEXT --store {args.store} --collection {args.collection}"
     )

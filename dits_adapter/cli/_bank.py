@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter._user_files import entries, map_array
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_text_cleaning
 from dits_adapter.errors import InputError
 from dits_adapter.vectors import check_directions, check_vectors
@@ -95,11 +96,11 @@ def _bank(args: argparse.Namespace) -> int:
         "inner": None if bank.inner is None else artifact.training,
     }
     made = replace(artifact, adapter=bank, training=training, metrics={}, calibration=None)
-    print(
+    show(
         f"a bank of {config.size:,} of {len(queries):,} queries, sharpness {config.sharpness:.1f}, weight "
         f"{config.weight:g}, behind {'plain queries' if bank.inner is None else args.adapter}"
     )
-    print(f"written to {made.save(args.out)}")
+    show(f"written to {made.save(args.out)}")
     return 0
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_pairs
 from dits_adapter.errors import InputError
 
@@ -24,7 +25,7 @@ def add_calibrate(commands: Any) -> None:
         description="Fit the probability that a hit of a given score is the right video on held-out pairs, write "
         "the fit into the adapter's artifact, and print its reliability on pairs that it has not seen.",
     )
-    add_pairs(calibrate, "pairs that the adapter was not trained on: dits-adapter embed")
+    add_pairs(calibrate, "pairs that the adapter was not trained on: `dits-adapter embed`")
     calibrate.add_argument(
         "adapter", metavar="ADAPTER", help="folder, bundled name or hub id of a trained adapter"
     )
@@ -37,7 +38,7 @@ def add_calibrate(commands: Any) -> None:
         metavar="FILE.png",
         help="diagram of predicted probability and observed accuracy",
     )
-    calibrate.set_defaults(run=_calibrate)
+    calibrate.set_defaults(run=_calibrate, needs=("sklearn",))
 
 
 def _calibrate(args: argparse.Namespace) -> int:
@@ -46,11 +47,13 @@ def _calibrate(args: argparse.Namespace) -> int:
     from dits_adapter.artifact._find import require_free
     from dits_adapter.artifact.artifact import Artifact
     from dits_adapter.data.pairs import load_pairs
-    from dits_adapter.evaluation._figures import reliability_plot
+    from dits_adapter.evaluation._figures import check_figure, reliability_plot
     from dits_adapter.evaluation._scores import cosine_scores
     from dits_adapter.evaluation._tables import markdown_table
     from dits_adapter.evaluation.calibration import HITS, fit_calibration
 
+    if args.plot:
+        check_figure(args.plot, "--plot")
     target = args.out or Path(args.adapter)
     require_free(target.absolute())
     if args.out is None and (bundled(args.adapter) or not target.is_dir()):
@@ -72,7 +75,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     scores = cosine_scores(artifact.adapter.for_inference(), pairs.text, pairs.video)
     fit = fit_calibration(scores, pairs.labels)
     calibration = fit.calibration
-    print(
+    show(
         f"{calibration.queries:,} queries, {calibration.videos:,} videos. Of the {HITS} best hits of each query "
         f"{fit.hits.total_accuracy:.1%} are right.\nHeld out: log loss {calibration.log_loss:.4f}, "
         f"expected calibration error {calibration.ece:.4f}.\n"
@@ -80,14 +83,13 @@ def _calibrate(args: argparse.Namespace) -> int:
     rows = [
         [f"{videos:,}", *(_score(calibration.score_of(p, videos=videos)) for p in (0.5, 0.9))] for videos in _SIZES
     ]
-    print(markdown_table(["videos", "score of 50 %", "of 90 %"], rows))
+    show(markdown_table(["videos", "score of 50 %", "of 90 %"], rows))
     if args.plot:
-        args.plot.parent.mkdir(parents=True, exist_ok=True)
         reliability_plot(
             fit, args.plot, caption=f"{args.adapter} on {args.pairs}, {calibration.queries:,} queries"
         )
-        print(f"\nreliability: {args.plot}")
-    print(f"written to {replace(artifact, calibration=calibration).save(target)}")
+        show(f"\nreliability: {args.plot}")
+    show(f"written to {replace(artifact, calibration=calibration).save(target)}")
     return 0
 
 

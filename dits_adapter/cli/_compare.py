@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_pairs
-from dits_adapter.errors import InputError, MissingExtraError
+from dits_adapter.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from dits_adapter.evaluation.comparison import Comparison
@@ -61,12 +62,11 @@ def add_compare(commands: Any) -> None:
     )
     compare.add_argument("--epochs", type=int, default=30, help="of training at most (default: %(default)s)")
     add_device(compare)
-    compare.set_defaults(run=_compare)
+    compare.set_defaults(run=_compare, needs=("scipy", "sklearn", "yaml"))
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from pydantic import ValidationError
-
+    from dits_adapter._wording import validated
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.training._initial import LEARNING_RATES
     from dits_adapter.training._learning_curve import with_curve
@@ -74,10 +74,8 @@ def _compare(args: argparse.Namespace) -> int:
     from dits_adapter.training.config import TrainingConfig
     from dits_adapter.training.rows import few_pairs_rows, selected_rows, standard_rows
 
-    try:
-        training = TrainingConfig(seed=args.seed, epochs=args.epochs, learning_rate=LEARNING_RATES)
-    except ValidationError as error:
-        raise InputError(f"--seed or --epochs: {error}") from None
+    given = {"seed": args.seed, "epochs": args.epochs}
+    training = validated(TrainingConfig, {**given, "learning_rate": LEARNING_RATES}, at="--")
     if args.rows:
         rows = selected_rows(args.rows, args.steps, training)
     else:
@@ -96,7 +94,10 @@ def _compare(args: argparse.Namespace) -> int:
     if args.out is not None:
         (args.out / "comparison.json").write_text(comparison.to_json() + "\n", "utf-8")
         (args.out / "comparison.md").write_text(comparison.markdown() + "\n", "utf-8")
-    print(comparison.to_json() if args.json else comparison.markdown())
+    if args.json:
+        print(comparison.to_json())
+    else:
+        show(comparison.markdown())
     return 0
 
 

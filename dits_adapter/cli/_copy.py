@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from dits_adapter.cli._entry import show
 from dits_adapter.errors import InputError
 
 __all__ = ["add_copy"]
@@ -42,5 +43,5 @@ def _copy(args: argparse.Namespace) -> int:
         QdrantStore(args.destination, args.to or args.collection) as destination,
     ):
         written = copy_collection(source, destination)
-        print(f"copied {written:,} points; {destination.collection} in {destination.location} is complete")
+        show(f"copied {written:,} points; {destination.collection} in {destination.location} is complete")
     return 0

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_pairs, add_settings, assignments
 
 __all__ = ["add_distill"]
@@ -38,7 +39,7 @@ def add_distill(commands: Any) -> None:
         "--test-fraction", type=float, default=0.1, metavar="F", help="of the videos (default: %(default)s)"
     )
     add_device(distill)
-    distill.set_defaults(run=_distill)
+    distill.set_defaults(run=_distill, needs=("scipy", "sklearn", "yaml"))
 
 
 def _distill(args: argparse.Namespace) -> int:
@@ -62,12 +63,12 @@ def _distill(args: argparse.Namespace) -> int:
         device=args.device,
     )
     gain = result.differences["r1"]
-    print(
+    show(
         f"student, T' = {args.steps}: R@1 {result.metrics.r1:.1f}; teacher {result.teacher.r1:.1f}, on "
         f"{result.metrics.n} held-out queries; R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
     )
     if result.written is None:
-        print("below the teacher by more than noise: nothing written. Try more steps, epochs or blocks.")
+        show("below the teacher by more than noise: nothing written. Try more steps, epochs or blocks.")
         return 4
-    print(f"written to {result.written}")
+    show(f"written to {result.written}")
     return 0

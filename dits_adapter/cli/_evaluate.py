@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dits_adapter._user_files import entries, map_array
+from dits_adapter.cli._entry import show
 from dits_adapter.errors import InputError
 
 __all__ = ["add_evaluate"]
@@ -62,9 +63,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result, indent=2))
         return 0
-    print(f"{args.similarity}: {args.ties} ties, 95 % bootstrap intervals")
+    show(f"{args.similarity}: {args.ties} ties, 95 % bootstrap intervals")
     for direction in ("text_to_video", "video_to_text"):
-        print(f"\n{direction.replace('_', ' ')}, {result[direction]['n']} queries")
+        show(f"\n{direction.replace('_', ' ')}, {result[direction]['n']} queries")
         for name, title, digits in (
             ("r1", "R@1", 1),
             ("r5", "R@5", 1),
@@ -74,7 +75,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             ("mrr", "MRR", 3),
         ):
             value, low, high = result[direction][name].values()
-            print(f"  {title:<4} {value:>8.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+            show(f"  {title:<4} {value:>8.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
     return 0
 
 

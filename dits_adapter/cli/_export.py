@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli._entry import show
+
 __all__ = ["add_export"]
 
 
@@ -31,10 +33,11 @@ def add_export(commands: Any) -> None:
         help="int8 weights in the adapter, calibrated on one half of these held-out pairs, measured on the other, "
         "and refused if they cost too much",
     )
-    export.set_defaults(run=_export)
+    export.set_defaults(run=_export, needs=("onnx", "onnxscript"))
 
 
 def _export(args: argparse.Namespace) -> int:
+    from dits_adapter._wording import validated
     from dits_adapter.backends._onnx_runtime import ADAPTER, TOWER, OnnxConfig
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.encoder import DITSQueryEncoder
@@ -42,15 +45,15 @@ def _export(args: argparse.Namespace) -> int:
     pairs = load_pairs(args.int8) if args.int8 else None
     encoder = DITSQueryEncoder.from_pretrained(args.adapter, backend="torch", encoder=args.encoder, device="cpu")
     folder = encoder.export_onnx(args.out, int8=pairs) / "onnx"
-    quality = OnnxConfig.model_validate_json((folder / "config.json").read_bytes()).quality
+    quality = validated(OnnxConfig, (folder / "config.json").read_bytes()).quality
     for name in (ADAPTER, TOWER):
         if files := list(folder.glob(f"{name}*")):
-            print(f"{name}: {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
+            show(f"{name}: {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
     if quality:
-        print(
+        show(
             f"int8: R@1 {quality['r1_int8']:.1f}, with float32 {quality['r1_float32']:.1f}, on "
             f"{quality['queries']} held-out queries; cosine to float32 {quality['cosine_mean']:.5f}, at least "
             f"{quality['cosine_lowest']:.5f}"
         )
-    print(f"written to {args.out}")
+    show(f"written to {args.out}")
     return 0

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_pairs
 
 __all__ = ["add_gap"]
@@ -31,7 +32,7 @@ def add_gap(commands: Any) -> None:
     gap.add_argument(
         "--queries", type=int, default=12, metavar="N", help="trajectories to plot (default: %(default)s)"
     )
-    gap.set_defaults(run=_gap)
+    gap.set_defaults(run=_gap, needs=("matplotlib", "sklearn"))
 
 
 def _gap(args: argparse.Namespace) -> int:
@@ -43,16 +44,16 @@ def _gap(args: argparse.Namespace) -> int:
     from dits_adapter.evaluation.gap import GapStatistics
     from dits_adapter.vectors import unit
 
+    args.out.mkdir(parents=True, exist_ok=True)
     artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)
     artifact.space.require(pairs.space, mine=f"the adapter {args.adapter}", theirs=f"the pairs {args.pairs}")
     adapter = artifact.adapter.for_inference()
     text, video = unit(pairs.text), unit(pairs.video)[pairs.labels]
     adapted = unit(adapter.adapt(pairs.text))
     statistics = {"plain CLIP": GapStatistics.of(text, video), "adapted": GapStatistics.of(adapted, video)}
-    print(f"{'':12}{'means apart':>12}{'L2':>8}{'L1':>8}{'cosine':>8}   ({len(pairs)} pairs)")
+    show(f"{'':12}{'means apart':>12}{'L2':>8}{'L1':>8}{'cosine':>8}   ({len(pairs)} pairs)")
     for name, s in statistics.items():
-        print(f"{name:12}{s.means_apart:12.3f}{s.l2:8.3f}{s.l1:8.2f}{s.cosine:8.3f}")
-    args.out.mkdir(parents=True, exist_ok=True)
+        show(f"{name:12}{s.means_apart:12.3f}{s.l2:8.3f}{s.l1:8.2f}{s.cosine:8.3f}")
     gap_picture(text, adapted, video, args.out / "plane.png", caption=str(args.pairs))
     gap_histograms(text, adapted, video, args.out / "histograms.png")
     if adapter.has_trajectory:
@@ -63,5 +64,5 @@ def _gap(args: argparse.Namespace) -> int:
         trajectories(torch.stack(path).numpy(), text, unit(pairs.video), args.out / "trajectories.png")
     written = {name: asdict(s) for name, s in statistics.items()}
     (args.out / "statistics.json").write_text(json.dumps(written, indent=1) + "\n", "utf-8")
-    print(f"pictures and figures in {args.out}")
+    show(f"pictures and figures in {args.out}")
     return 0

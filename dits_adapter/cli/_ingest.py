@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter.cli._options import add_encoder, add_store, assignments, chosen_store, video_encoder
-from dits_adapter.errors import ArtifactError, InputError
+from dits_adapter.errors import ArtifactError
 from dits_adapter.video.limits import DecodeLimits
 
 if TYPE_CHECKING:
@@ -24,8 +19,6 @@ __all__ = [
     "add_videos",
     "decode_limits",
     "ingest_options",
-    "stoppable",
-    "stopped",
 ]
 
 
@@ -121,18 +114,14 @@ def ingest_options(args: argparse.Namespace) -> IngestOptions:
     Raises:
         InputError: an unknown `--option`, or a value that it cannot have.
     """
-    from pydantic import ValidationError
-
+    from dits_adapter._wording import validated
     from dits_adapter.stores.ingest import IngestOptions
 
     store_options = None
     if args.option:
         from dits_adapter.stores.qdrant.options import CollectionOptions
 
-        try:
-            store_options = CollectionOptions.model_validate(assignments("--option", args.option))
-        except ValidationError as error:
-            raise InputError(f"--option: {error}") from None
+        store_options = validated(CollectionOptions, assignments("--option", args.option), at="--option ")
     return IngestOptions(
         segment_seconds=args.segment_seconds,
         overlap=args.overlap,
@@ -143,43 +132,15 @@ def ingest_options(args: argparse.Namespace) -> IngestOptions:
     )
 
 
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Let SIGTERM, by which machines end programs, stop an ingestion as Ctrl-C does."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def stopped(interruption: KeyboardInterrupt) -> int:
-    """Say how far an ingestion came that was stopped; return the exit code."""
-    words = str(interruption) or "nothing was stored by this run; the same command starts again."
-    print(f"dits-adapter: stopped. {words}", file=sys.stderr)
-    return 130
-
-
 def _ingest(args: argparse.Namespace) -> int:
     from dits_adapter.stores.ingest import ingest
 
     limits, options = decode_limits(args), ingest_options(args)  # refused before a model is loaded
     if args.dry_run:
         return _dry_run(args, limits, options)
-    try:
-        with stoppable():
-            encoder = video_encoder(args, limits)
-            with chosen_store(args) as store:
-                report = ingest(store, args.paths, encoder, options)
-    except KeyboardInterrupt as interruption:
-        return stopped(interruption)
+    encoder = video_encoder(args, limits)
+    with chosen_store(args) as store:
+        report = ingest(store, args.paths, encoder, options)
     print(report)
     return 3 if report.failed else 0
 

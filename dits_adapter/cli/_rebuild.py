@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dits_adapter.cli._ingest import add_videos, decode_limits, ingest_options, stoppable, stopped
+from dits_adapter.cli._entry import show
+from dits_adapter.cli._ingest import add_videos, decode_limits, ingest_options
 from dits_adapter.cli._options import qdrant_store, video_encoder
 
 __all__ = ["add_rebuild"]
@@ -29,14 +30,10 @@ def _rebuild(args: argparse.Namespace) -> int:
     from dits_adapter.stores.qdrant.aliases import rebuild
 
     limits, options = decode_limits(args), ingest_options(args)  # refused before a model is loaded
-    try:
-        with stoppable():
-            encoder = video_encoder(args, limits)
-            with qdrant_store(args) as store:
-                old = store.resolve()
-                report, new = rebuild(store, args.paths, encoder, options, drop_old=args.drop_old)
-    except KeyboardInterrupt as interruption:
-        return stopped(interruption)
-    print(report)
-    print(f"{args.collection} is now {new}" + (f"; it was {old}" if old else ""))
+    encoder = video_encoder(args, limits)
+    with qdrant_store(args) as store:
+        old = store.resolve()
+        report, new = rebuild(store, args.paths, encoder, options, drop_old=args.drop_old)
+    show(report)
+    show(f"{args.collection} is now {new}" + (f"; it was {old}" if old else ""))
     return 3 if report.failed else 0

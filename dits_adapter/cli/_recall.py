@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dits_adapter._user_files import entries
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_query, add_store, qdrant_store
 from dits_adapter.errors import InputError
 
@@ -49,5 +50,5 @@ def _recall(args: argparse.Namespace) -> int:
                 [row.search, f"{row.recall:.4f}", f"{row.p50:.1f}", f"{row.p99:.1f}"]
                 for row in measure_recall(store, vectors, limit=args.limit)
             ]
-            print(f"\n{name}: {len(texts):,} queries, {store.count():,} segments\n\n{markdown_table(head, rows)}")
+            show(f"\n{name}: {len(texts):,} queries, {store.count():,} segments\n\n{markdown_table(head, rows)}")
     return 0

@@ -8,6 +8,7 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_query, add_store, chosen_store
 from dits_adapter.errors import InputError
 
@@ -107,19 +108,26 @@ def _search(args: argparse.Namespace) -> int:
         print(json.dumps([{**asdict(hit), "probability": probability} for hit, probability in pairs], indent=2))
     elif hits:
         for hit, probability in zip(hits, probabilities, strict=True):
-            print(hit if probability is None else f"{probability:6.1%}  {hit}")
+            show(hit if probability is None else f"{probability:6.1%}  {hit}")
     else:
-        print("nothing was found" if min_score is None else "no video is that likely")
+        show("nothing was found" if min_score is None else "no video is that likely")
     return 0
 
 
 def _why_no_probability(args: argparse.Namespace, store: VideoStore) -> str:
+    from dits_adapter.artifact._find import find_adapter
+
     if args.plain:
         return "--min-probability: probabilities are calibrated for adapted queries; leave out --plain."
     if not store.cosine:
         return (
             f"--min-probability: the scores of the collection {args.collection!r} are no cosines, and "
             "probabilities are known of cosines alone."
+        )
+    if find_adapter(args.adapter) is None:
+        return (
+            f"--min-probability: {args.adapter} is a CLIP without an adapter, and probabilities are of trained "
+            "adapters; `dits-adapter train` makes one, with its probabilities."
         )
     return (
         f"--min-probability: the adapter {args.adapter} was not calibrated. Calibrate it on pairs that it was not "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_store, qdrant_store
 from dits_adapter.errors import InputError
 
@@ -31,5 +32,5 @@ def _switch(args: argparse.Namespace) -> int:
         raise InputError("--tenant: an alias is switched for all tenants at once.")
     with qdrant_store(args) as store:
         switch(store, args.to)
-    print(f"{args.collection} is now {args.to}")
+    show(f"{args.collection} is now {args.to}")
     return 0

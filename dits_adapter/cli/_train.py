@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter._extras import require_modules
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_pairs, add_recipe, read_recipe
 
 __all__ = ["add_train"]
@@ -42,11 +44,12 @@ def add_train(commands: Any) -> None:
     add_device(train)
     train.add_argument("--log-dir", type=Path, metavar="FOLDER", help="TensorBoard event files")
     train.add_argument("--curve", type=Path, metavar="FILE.png", help="plot of loss and held-out recall")
-    train.set_defaults(run=_train)
+    train.set_defaults(run=_train, needs=("scipy", "sklearn", "yaml"))
 
 
 def _train(args: argparse.Namespace) -> int:
     from dits_adapter.data.pairs import load_pairs
+    from dits_adapter.evaluation._figures import check_figure
     from dits_adapter.training._curve import training_curve
     from dits_adapter.training.config import Recipe
     from dits_adapter.training.run import train_artifact
@@ -54,6 +57,10 @@ def _train(args: argparse.Namespace) -> int:
     if args.bank:
         args.set.append("bank=queries")
     recipe = read_recipe(Recipe, args)
+    if args.curve:
+        check_figure(args.curve, "--curve")
+    if args.log_dir:
+        require_modules("--log-dir", "tensorboard")
     report = train_artifact(
         load_pairs(args.pairs),
         recipe,
@@ -66,7 +73,7 @@ def _train(args: argparse.Namespace) -> int:
         log_dir=args.log_dir,
     )
     gain = report.differences["r1"]
-    print(
+    show(
         f"{recipe.adapter}: R@1 {report.metrics.r1:.1f}, R@5 {report.metrics.r5:.1f}, "
         f"R@10 {report.metrics.r10:.1f} on {report.metrics.n} held-out queries; R@1 {gain.difference:+.1f} "
         f"[{gain.low:+.1f}, {gain.high:+.1f}] against {report.incumbent}"
@@ -79,9 +86,9 @@ def _train(args: argparse.Namespace) -> int:
         )
     if args.curve and report.history:
         training_curve(report.history, args.curve)
-        print(f"training curve: {args.curve}")
+        show(f"training curve: {args.curve}")
     if report.written is None:
-        print(f"not better than {report.incumbent} by more than noise: nothing written")
+        show(f"not better than {report.incumbent} by more than noise: nothing written")
         return 4
-    print(f"written to {report.written}")
+    show(f"written to {report.written}")
     return 0

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter._extras import require_modules
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_recipe, read_recipe
 
 __all__ = ["add_train_joint"]
@@ -32,7 +34,7 @@ def add_train_joint(commands: Any) -> None:
     )
     add_recipe(joint, "deterministic", example="epochs=10, bf16=true, sampler.steps=5")
     joint.add_argument("--log-dir", type=Path, metavar="FOLDER", help="TensorBoard event files")
-    joint.set_defaults(run=_train_joint)
+    joint.set_defaults(run=_train_joint, needs=("accelerate", "scipy", "sklearn", "yaml"))
 
 
 def _train_joint(args: argparse.Namespace) -> int:
@@ -43,6 +45,8 @@ def _train_joint(args: argparse.Namespace) -> int:
     from dits_adapter.training.joint.captions import Captions
     from dits_adapter.training.joint.train import train_joint
 
+    if args.log_dir:
+        require_modules("--log-dir", "tensorboard")
     try:
         written = train_joint(
             Captions.read(args.pairs),
@@ -58,6 +62,6 @@ def _train_joint(args: argparse.Namespace) -> int:
             distributed.destroy_process_group()
     if written is not None:
         for name, metrics in read_config(written).metrics.items():
-            print(f"{name}: R@1 {metrics['xpool_r1']:.1f} under X-Pool, {metrics['mean_r1']:.1f} from an index")
-        print(f"written to {written}")
+            show(f"{name}: R@1 {metrics['xpool_r1']:.1f} under X-Pool, {metrics['mean_r1']:.1f} from an index")
+        show(f"written to {written}")
     return 0

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dits_adapter._user_files import UserFileError, read_json
+from dits_adapter._wording import validated
 from dits_adapter.data._ids import MOST_ID_BYTES
-from dits_adapter.errors import DITSError
+from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 
 __all__ = [
@@ -174,9 +175,9 @@ def read_index(folder: Path) -> CacheIndex:
             f"{_FORMAT_VERSION}. Upgrade with: pip install -U dits-adapter"
         )
     try:
-        index = CacheIndex.model_validate(raw)
-    except ValidationError as error:
-        raise DITSError(f"{path}: is invalid. {error}") from None
+        index = validated(CacheIndex, raw)
+    except InputError as error:
+        raise DITSError(f"{path}: is invalid; {error}") from None
     if index.checksum != index.expected_checksum():
         raise DITSError(f"{path}: was changed or damaged after it was written.")
     return index

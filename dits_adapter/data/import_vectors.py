@@ -38,7 +38,7 @@ from dits_adapter.data.report import EmbedReport
 from dits_adapter.encoders.base import Encoder
 from dits_adapter.errors import InputError, SpaceMismatchError
 from dits_adapter.space import CANARY_COSINE, CANARY_TEXTS, EmbeddingSpace
-from dits_adapter.texts import shown, text_fault
+from dits_adapter.texts import shown
 from dits_adapter.vectors import unit
 
 __all__ = ["VectorFiles", "check_files", "import_vectors"]
@@ -203,9 +203,6 @@ def _require_same_texts(source: VectorSource, encoder: Encoder) -> None:
     """Embed some of the texts again; refuse vectors that point elsewhere."""
     first = 0
     for vectors, texts in source.caption_blocks():
-        for row, text in enumerate(texts):
-            if fault := text_fault(text):
-                raise InputError(f"{source.files[0]}: text {first + row} {fault}.")
         unclean = [row for row, text in enumerate(texts) if not text.isascii() or "&" in text]
         spread = np.linspace(0, len(texts) - 1, _CHECKED_TEXTS).astype(int)
         rows = np.unique([*spread.tolist(), *unclean[:_CHECKED_TEXTS]])

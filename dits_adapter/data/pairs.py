@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dits_adapter._user_files import parse_json
+from dits_adapter._wording import validated
 from dits_adapter.data._ids import VideoIds
 from dits_adapter.data._sharded_array import ShardedArray
 from dits_adapter.data.cache import EmbeddingCache
@@ -174,7 +175,7 @@ class Pairs:
                 metadata = file.metadata() or {}
                 text, video, labels = (file.get_tensor(name) for name in ("text", "video", "labels"))
                 frames = file.get_tensor("frames") if "frames" in file.keys() else None  # noqa: SIM118
-            space = EmbeddingSpace.model_validate_json(metadata["space"])
+            space = validated(EmbeddingSpace, metadata["space"])
             ids = tuple(map(str, parse_json(metadata["video_ids"], path)))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise DITSError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from dits_adapter._wording import printable
 from dits_adapter.data.cache import EmbeddingCache, FailedVideo
 
 __all__ = ["EmbedReport"]
@@ -59,5 +60,5 @@ class EmbedReport:
                 f"failed  {len(self.failures):,} videos, with {self.skipped_texts:,} texts; once they are "
                 "repaired, --retry-failed adds them"
             )
-            lines += [f"  {failed.id}: {failed.reason}" for failed in self.failures]
+            lines += [f"  {printable(failed.id)}: {printable(failed.reason)}" for failed in self.failures]
         return "\n".join(lines)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from safetensors import SafetensorError
 
+from dits_adapter.errors import InputError
+
 __all__ = ["LOADING_ERRORS", "no_loading_bars", "pick_device", "weights_digest"]
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
@@ -16,10 +18,24 @@ LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """Return the torch device of a name; `"auto"` is the first CUDA device, or the CPU where there is none."""
+    """Return the torch device of a name; `"auto"` is the first CUDA device, or the CPU where there is none.
+
+    Raises:
+        InputError: this torch knows no such device, or this machine has none.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen)  # a name alone is not looked up
+    except (RuntimeError, AssertionError, NotImplementedError):  # each kind of device has its own
+        usable = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        if torch.backends.mps.is_available():
+            usable.append("mps")
+        raise InputError(
+            f"the device {str(device)!r} cannot be used here; auto, {', '.join(usable)} can."
+        ) from None
+    return chosen
 
 
 def weights_digest(model: torch.nn.Module) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dits_adapter.errors import MissingExtraError
+from dits_adapter._extras import require_modules
+from dits_adapter.errors import InputError, MissingExtraError
 from dits_adapter.evaluation._learning_curve import LearningCurve
 from dits_adapter.evaluation.calibration import HITS, CalibrationFit
 
@@ -16,6 +19,7 @@ __all__ = [
     "ADAPTED",
     "TEXT",
     "VIDEO",
+    "check_figure",
     "gap_histograms",
     "gap_picture",
     "learning_curve_plot",
@@ -25,6 +29,28 @@ __all__ = [
 ]
 
 TEXT, VIDEO, ADAPTED = "#c2571a", "#1f6f8b", "#4a8f29"
+
+
+def check_figure(path: str | PathLike[str], option: str) -> None:
+    """Refuse a figure that could not be drawn or written, before what it shows is computed.
+
+    Args:
+        path: picture to write; folders above it are made.
+        option: option that asks for it, which begins the error.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        InputError: a kind of file that matplotlib does not write, or a folder that may not be written.
+    """
+    require_modules(option, "matplotlib")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    picture, kinds = Path(path), FigureCanvasBase.get_supported_filetypes()
+    if picture.suffix[1:].lower() not in kinds:
+        raise InputError(f"{option} {picture}: no kind of picture; name it FILE.png ({', '.join(sorted(kinds))}).")
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    if picture.is_dir() or not os.access(picture.parent, os.W_OK):
+        raise InputError(f"{option} {picture}: cannot be written there; choose another place.")
 
 
 def new_axes(rows: int, columns: int, size: tuple[float, float], *, sharey: bool = False) -> tuple[Any, Any]:
@@ -65,7 +91,7 @@ def gap_picture(
         caption: origin of the vectors; stands in the picture.
     """
     across = video.mean(0) - text.mean(0)
-    across = across / np.linalg.norm(across)
+    across = across / (np.linalg.norm(across) or 1.0)  # there may be no gap
     centered = np.concatenate([text, video]) - np.concatenate([text, video]).mean(0)
     centered = centered - np.outer(centered @ across, across)
     along = np.linalg.svd(centered, full_matrices=False)[2][0]

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from dits_adapter._wording import validated
 from dits_adapter.adapters.base import Family
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation._learning_curve import LearningCurve
@@ -138,8 +139,8 @@ class Comparison:
             InputError: the text is something else, or of another version.
         """
         try:
-            return TypeAdapter(Comparison).validate_json(text)
-        except ValidationError as error:
+            return validated(Comparison, text)
+        except InputError as error:
             raise InputError(f"this is no comparison of layout version 2: {error}") from None
 
     def markdown(self, quoted: Mapping[str, Sequence[float]] | None = None) -> str:

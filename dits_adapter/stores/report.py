@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from dits_adapter._wording import printable
+
 __all__ = ["IngestReport"]
 
 
@@ -18,6 +20,7 @@ class IngestReport:
         moved: number of videos that were stored before under a path where they no longer are.
         removed: files that are gone, of which all was deleted (`sync`).
         duplicates: files with the content of another one, which they are mapped to.
+        mended: stored files with times that cannot be believed, and how that was made up for.
         failed: files that gave no frames, and why.
         known: number of failed files that failed in an earlier run and were not tried again.
         ignored: files that were not taken for videos, and why.
@@ -30,6 +33,7 @@ class IngestReport:
     moved: int = 0
     removed: list[str] = field(default_factory=list)
     duplicates: dict[str, str] = field(default_factory=dict)
+    mended: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     known: int = 0
     ignored: dict[str, str] = field(default_factory=dict)
@@ -45,15 +49,21 @@ class IngestReport:
             lines.append(f"moved    {self.moved}")
         if self.removed:
             lines.append(f"removed  {len(self.removed)}")
-            lines += [f"  {path}: is gone" for path in self.removed]
+            lines += [f"  {printable(path)}: is gone" for path in self.removed]
         if self.duplicates:
             lines.append(f"copies   {len(self.duplicates)}")
-            lines += [f"  {path}: same content as {other}" for path, other in self.duplicates.items()]
+            lines += [
+                f"  {printable(path)}: same content as {printable(other)}"
+                for path, other in self.duplicates.items()
+            ]
         if self.ignored:
             kinds = ", ".join(f"{n} × {reason}" for reason, n in Counter(self.ignored.values()).most_common())
             lines.append(f"ignored  {len(self.ignored)} ({kinds})")
+        if self.mended:
+            lines.append(f"mended   {len(self.mended)}")
+            lines += [f"  {printable(path)}: {printable(remark)}" for path, remark in self.mended.items()]
         if self.failed:
             known = f", {self.known} of them in an earlier run and not tried again" if self.known else ""
             lines.append(f"failed   {len(self.failed)}{known}")
-            lines += [f"  {path}: {reason}" for path, reason in self.failed.items()]
+            lines += [f"  {printable(path)}: {printable(reason)}" for path, reason in self.failed.items()]
         return "\n".join(lines)

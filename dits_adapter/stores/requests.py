@@ -10,7 +10,9 @@ from typing import Any, Literal, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dits_adapter._wording import printable
 from dits_adapter.errors import InputError
+from dits_adapter.stores._words import words_of
 from dits_adapter.stores.rows import PointLayout, payload_value
 
 __all__ = [
@@ -88,7 +90,7 @@ class Hit:
     def __str__(self) -> str:
         span = "" if self.start is None or self.end is None else f"  {self.start:.1f}-{self.end:.1f} s"
         best = "" if self.timestamp is None else f" (best at {self.timestamp:.1f} s)"
-        return f"{self.score:.3f}  {self.title or self.path or self.video_id}{span}{best}"
+        return f"{self.score:.3f}  {printable(self.title or self.path or self.video_id)}{span}{best}"
 
 
 def _text(value: Any) -> str | None:
@@ -104,7 +106,10 @@ class VideoFilter:
     """Condition on the videos to search, in terms that every store understands.
 
     Attributes:
-        words: words that the path has, all of them, separated by blanks.
+        words: words that the path has, all of them, in any order. Case, punctuation and how accents are composed
+            do not matter, and a word is met by the whole of it (`words_of`). In a collection of another program
+            each, as it is typed, has to be in one of the texts of its layout: as Qdrant's text index cuts these
+            into words, or without one anywhere in them, with the same case.
         min_duration, max_duration: bounds on the duration of the whole video, in seconds.
     """
 
@@ -117,7 +122,7 @@ class VideoFilter:
 
     def admits(self, payload: Mapping[str, Any]) -> bool:
         """Return whether a segment with this payload (`path`, `duration`) is of such a video."""
-        if not all(word in payload.get("path", "") for word in self.words.split()):
+        if not set(words_of(self.words)) <= set(words_of(payload.get("path") or "")):
             return False
         if self.min_duration is None and self.max_duration is None:
             return True

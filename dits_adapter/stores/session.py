@@ -216,6 +216,8 @@ class IngestSession:
         self._remember(record)
         self.report.videos += 1
         self.report.segments += record.found
+        if pending.remark:
+            self.report.mended[path] = pending.remark
 
     def _read(self, path: str) -> VideoFile | None:
         """Mark a file as read; return its description, or None if it was read already."""

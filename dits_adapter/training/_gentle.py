@@ -24,7 +24,7 @@ def is_gentle(recipe: Recipe) -> bool:
         raise InputError(
             f"a bank of the training texts cannot stand behind {recipe.adapter!r}: it needs each text adapted by "
             "one that has not seen its video, as gentle-linear, gentle-mlp and gentle-dits give them. Make a "
-            "bank of other queries: dits-adapter bank QUERIES --adapter FOLDER."
+            "bank of other queries: dits-adapter bank QUERIES --adapter FOLDER --out FOLDER."
         )
     if gentle and (recipe.options or recipe.sampler):
         raise InputError(f"adapter {recipe.adapter!r} takes no options; cross-validation chooses for it.")

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator
 
 from dits_adapter._user_files import parse_yaml, read_yaml
+from dits_adapter._wording import field_names, validated
 from dits_adapter.adapters import Adapter, adapter_entry, fresh_adapter
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
@@ -17,6 +18,8 @@ from dits_adapter.texts import TextCleaning
 __all__ = ["JOINT_PRESETS", "PAPER_SAMPLER", "PRESETS", "BaseRecipe", "JointRecipe", "Recipe", "TrainingConfig"]
 
 R = TypeVar("R", bound="BaseRecipe")
+
+_SAMPLER_FIELDS = tuple(name for name in field_names(SamplerConfig) if name != "width")
 
 
 class TrainingConfig(BaseModel):
@@ -87,12 +90,12 @@ class BaseRecipe(BaseModel):
     @field_validator("sampler")
     @classmethod
     def _known_fields(cls, sampler: dict[str, Any]) -> dict[str, Any]:
-        SamplerConfig.model_validate({**sampler, "width": 1})
+        validated(SamplerConfig, {**sampler, "width": 1}, at="sampler.", names=_SAMPLER_FIELDS)
         return sampler
 
     def sampler_config(self, width: int) -> SamplerConfig:
         """Return the definition of the sampler at a width."""
-        return SamplerConfig.model_validate({**self.sampler, "width": width})
+        return validated(SamplerConfig, {**self.sampler, "width": width})
 
     def build_adapter(self, width: int) -> Adapter:
         """Build the untrained adapter; `torch.manual_seed` decides its initial weights.
@@ -130,22 +133,44 @@ class BaseRecipe(BaseModel):
         if preset not in cls.presets:
             raise InputError(f"preset {preset!r} is unknown; there are {', '.join(cls.presets)}.")
         fields = cls.presets[preset].model_dump()
-        overrides = (read_yaml(file) if file else None) or {}
-        if not isinstance(overrides, dict) or not all(isinstance(key, str) for key in overrides):
-            raise InputError(f"{file}: expected any of the keys {', '.join(cls.model_fields)}.")
-        for dotted, value in (settings or {}).items():
-            section, _, name = dotted.rpartition(".")
-            target = overrides.setdefault(section, {}) if section else overrides
-            if not isinstance(target, dict):
-                raise InputError(f"{file}: {section} is {target!r:.60}, not fields: {section}: {{{name}: …}}.")
-            target[name] = parse_yaml(value, f"--set {dotted}={value}")
-        for key, value in overrides.items():
-            known = fields.get(key)
-            fields[key] = {**known, **value} if isinstance(value, dict) and isinstance(known, dict) else value
+        overrides = [] if file is None else [_read_file(file, cls)]
+        overrides += [_nested(name, value) for name, value in (settings or {}).items()]
+        for given in overrides:
+            for key, value in given.items():
+                known = fields.get(key)
+                if isinstance(known, dict) and not isinstance(value, dict):
+                    raise InputError(f"{file or 'the settings'}: {key} is {value!r:.60}, not fields: {key}.NAME.")
+                fields[key] = {**known, **value} if isinstance(known, dict) else value
+        names = [*field_names(cls), *(f"sampler.{name}" for name in _SAMPLER_FIELDS)]
         try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            raise InputError(f"{file or 'the settings'}: {error}") from None
+            return validated(cls, fields, names=names)
+        except InputError as error:
+            sources = [*([] if file is None else [str(file)]), *(["the settings"] if settings else [])]
+            raise InputError(f"{' and '.join(sources)}: {error}") from None
+
+
+def _read_file(file: str | PathLike[str], recipe: type[BaseRecipe]) -> dict[str, Any]:
+    """Read a YAML file with fields of a recipe.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    fields = read_yaml(file) or {}
+    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
+        raise InputError(f"{file}: expected any of the keys {', '.join(recipe.model_fields)}.")
+    return fields
+
+
+def _nested(dotted: str, value: str) -> dict[str, Any]:
+    """Return a setting as a recipe has it: `training.epochs` and "3" to `{"training": {"epochs": 3}}`.
+
+    Raises:
+        InputError: the value is no YAML.
+    """
+    nested = parse_yaml(value, f"--set {dotted}={value}")
+    for name in reversed(dotted.split(".")):
+        nested = {name: nested}
+    return nested
 
 
 class Recipe(BaseRecipe):

@@ -16,9 +16,9 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError
 from torch import Tensor
 
+from dits_adapter._wording import validated
 from dits_adapter.adapters import Adapter, DITSAdapter
 from dits_adapter.adapters.base import cosines
 from dits_adapter.artifact._find import require_free
@@ -83,8 +83,8 @@ def student_of(
     chosen = {"steps": steps, "depth": depth, "mlp_ratio": mlp_ratio, "noise_scale": 0.0}
     fields = {**config.model_dump(), **{name: value for name, value in chosen.items() if value is not None}}
     try:
-        student = DITSAdapter(SamplerConfig.model_validate(fields))
-    except ValidationError as error:
+        student = DITSAdapter(validated(SamplerConfig, fields))
+    except InputError as error:
         raise InputError(f"the student: {error}") from None
     own, most = student.config.matrices, config.matrices
     if own >= most:

@@ -89,14 +89,21 @@ def read_clock(shown: _Ticks, decoded: _Ticks, *, frame: float, unit: float, tim
     return Clock(shown, not remark, remark)
 
 
-def find_gaps(times: npt.NDArray[np.float64], end: float) -> tuple[Gaps, float]:
-    """Return the gaps between ascending times of frames, and the end of the last, or a likelier one."""
+def find_gaps(times: npt.NDArray[np.float64], end: float) -> tuple[Gaps, float, str]:
+    """Return the gaps between ascending times of frames, the end of the last or a likelier one, and a remark."""
     if len(times) < 2:
-        return Gaps(times[:0], times[:0]), end
+        return Gaps(times[:0], times[:0]), end, ""
     lengths = np.diff(times)
     pace = float(np.median(lengths))
     longest = max(_PAUSE, _PACES * pace)
     after = np.flatnonzero(lengths > longest)
+    gaps = Gaps(times[after] + pace, times[after + 1])
+    remarks = (
+        [f"nothing was recorded for {float((gaps.ends - gaps.starts).sum()):.0f} s of it"] if len(after) else []
+    )
     if end - times[-1] > longest:
+        remarks.append(
+            f"its last frame claims to last for {end - times[-1]:,.0f} s: it is given the length of the others"
+        )
         end = float(times[-1]) + pace
-    return Gaps(times[after] + pace, times[after + 1]), end
+    return gaps, end, "; ".join(remarks)

@@ -207,12 +207,9 @@ def _index_of(
     keys = np.flatnonzero(is_key[first])
     length = lengths if lengths.any() else math.ceil(usual)
     times = (pts - pts[0]) * time_base
-    gaps, duration = find_gaps(times, float((shown + length).max() - pts[0]) * time_base)
+    gaps, duration, remark = find_gaps(times, float((shown + length).max() - pts[0]) * time_base)
     if not 0 < duration < math.inf:
         raise VideoError(path, "has timestamps that no clock can have had")
-    remark = clock.remark
-    if not remark and len(gaps.starts):
-        remark = f"nothing was recorded for {float((gaps.ends - gaps.starts).sum()):.0f} s of it"
     return FrameIndex(
         container=container,
         stream=stream,
@@ -224,7 +221,7 @@ def _index_of(
         times=times,
         duration=duration,
         gaps=gaps,
-        remark=remark,
+        remark=clock.remark or remark,
     )
 
 

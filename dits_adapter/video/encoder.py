@@ -59,6 +59,7 @@ class EncodedSegment:
         frame_vectors: (n, d) float32, each of unit norm; (0, d) from an encoder that sees clips as a whole.
         timestamps: (n,) float64, when each frame appears on screen, in seconds.
         decoder: the decoder that was used.
+        remark: what is wrong with the file's own times and was made up for; empty where nothing is.
     """
 
     path: str
@@ -70,6 +71,7 @@ class EncodedSegment:
     frame_vectors: FloatArray
     timestamps: NDArray[np.float64]
     decoder: str
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -378,6 +380,7 @@ class VideoEncoder:
                     frame_vectors=frame_vectors,
                     timestamps=item.content.timestamps,
                     decoder=item.content.decoder,
+                    remark=item.video.remark,
                 )
             elif on_error == "raise":
                 raise item

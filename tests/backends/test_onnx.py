@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -365,6 +366,58 @@ class TestRefuses:
             with pytest.raises(ArtifactError, match=message):
                 load(copied)
             (path / "config.json").write_text(content)
+
+    @pytest.mark.parametrize("name", [ADAPTER, TOWER, f"{TOWER}.data", TOKENIZER])
+    @pytest.mark.parametrize("damage", ["missing", "empty", "a folder"])
+    def test_a_file_that_is_gone(self, copied, name, damage):
+        path = copied / "onnx" / name
+        path.unlink()
+        if damage == "empty":
+            path.touch()
+        elif damage == "a folder":
+            path.mkdir()
+        with pytest.raises(ArtifactError, match=rf"{name}: (was changed or damaged|cannot be read)"):
+            load(copied).encode_query("a dog")
+
+    @pytest.mark.parametrize("name", [ADAPTER, TOWER, TOKENIZER])
+    def test_a_file_that_is_something_else_and_signed(self, copied, name):
+        """As one of another release of the library is: its digest is right, and nothing opens it."""
+        (copied / "onnx" / name).write_bytes(b"{}")
+        config = json.loads((copied / "onnx" / "config.json").read_text())
+        config["sha256"][name] = hashlib.sha256(b"{}").hexdigest()
+        (copied / "onnx" / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ArtifactError, match=rf"{name}: (is no tokenizer|ONNX Runtime .* cannot open it)"):
+            load(copied).encode_query("a dog")
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda config: config["sha256"].pop(TOWER), f"sha256 names no {TOWER}"),
+            (lambda config: config["sha256"].update({"../../x": "0"}), "is no file of the folder"),
+            (lambda config: config["adapted"].pop(), "not of one shape"),
+            (lambda config: [row.pop() for row in (*config["probes"], *config["adapted"])], "vectors of width 31"),
+            (lambda config: config.update(cosine="much"), "cosine is 'much'; it has to be a number"),
+        ],
+    )
+    def test_a_config_that_claims_something_else(self, copied, change, message):
+        config = json.loads((copied / "onnx" / "config.json").read_text())
+        change(config)
+        (copied / "onnx" / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ArtifactError, match=message):
+            load(copied)
+
+    @pytest.mark.parametrize(("setting", "threads"), [("2,1", 2), (" 3", 3), ("many", 0), ("", 0)])
+    def test_threads_as_openmp_allows_them(self, exported, monkeypatch, setting, threads):
+        from dits_adapter.backends import _onnx_runtime
+
+        asked = []
+        monkeypatch.delenv("OMP_NUM_THREADS") if setting is None else monkeypatch.setenv(
+            "OMP_NUM_THREADS", setting
+        )
+        opened = _onnx_runtime.open_session
+        monkeypatch.setattr(_onnx_runtime, "open_session", lambda path, n: asked.append(n) or opened(path, 1))
+        load(exported)
+        assert set(asked) == {threads}
 
     def test_an_artifact_whose_config_was_changed(self, copied):
         content = (copied / "config.json").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -133,7 +134,14 @@ def test_an_index_is_waited_for(place):
         assert kept.disk > 25_000 * 256 * 4 / 2**20
 
 
-def test_ingest_stores_distinct_clips_and_finds_them_again(served, tmp_path, capsys):
+def test_ingest_stores_distinct_clips_and_finds_them_again(served, tmp_path, monkeypatch, capsys):
+    processes = iter([ProcessPoolExecutor] * 2)  # the first size in processes of its own, the other without
+
+    def pool(workers, context):
+        of_processes = next(processes, None)
+        return of_processes(workers, context) if of_processes else ThreadPoolExecutor(workers)
+
+    monkeypatch.setattr(scale, "ProcessPoolExecutor", pool)
     arguments = ["ingest", "--clips", "5", "3", "--store", served.location, "--out", str(tmp_path)]
     assert scale.main(arguments) == 0
     found = TypeAdapter(scale.Ingest).validate_json((tmp_path / "ingest.json").read_bytes())

@@ -56,6 +56,13 @@ def test_a_hostile_folder_is_ingested_to_its_end(
 
     assert main(command) == 3
     lines = capsys.readouterr().out.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("mended"))
+    remarks = dict(
+        line.strip().split(": ", 1) for line in lines[place + 1 : place + 1 + int(lines[place].split()[1])]
+    )
+    assert {Path(name).name for name in remarks} == {
+        *("last.mp4", "joined.ts", "joined.mpg", "joined.vob", "equal.mkv", "jump.mkv")
+    }
     reasons = dict(line.strip().split(": ", 1) for line in lines[lines.index(f"failed   {len(REFUSED)}") + 1 :])
     assert sorted(reasons) == sorted(str(hostile / name) for name in REFUSED)
     for name, (words, _) in REFUSED.items():

@@ -467,7 +467,7 @@ class TestCommand:
                     assert "<title>Video search" in opened.text
             finally:
                 server.send_signal(signal.SIGINT)
-            assert server.wait(20) == 0
+            assert server.wait(120) == 0
 
     def test_what_does_not_work_is_said_at_once(self, index, capsys):
         with socket.create_server(("127.0.0.1", 0)) as taken:

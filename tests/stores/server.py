@@ -96,11 +96,18 @@ class FlakyProxy:
     Args:
         server: URL of the server.
         fault: from the method and the path of a request what happens to it.
+
+    Attributes:
+        requests: method and path of all requests.
+        most: bytes of a request beyond which it is refused; None for any.
+        largest: bytes of the largest request that was not.
     """
 
     def __init__(self, server: str, fault: Callable[[str, str], Fault]) -> None:
         self.fault = fault
         self.requests: list[str] = []
+        self.largest = 0
+        self.most: int | None = None
         self.closing = threading.Event()
         proxy = self
 
@@ -110,6 +117,10 @@ class FlakyProxy:
                 proxy.requests.append(f"{self.command} {path}")
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 fault = proxy.fault(self.command, path)
+                if proxy.most is not None and len(body) > proxy.most:
+                    fault = Reply(413, "<html>Request Entity Too Large</html>")
+                else:
+                    proxy.largest = max(proxy.largest, len(body))
                 if fault == "silence":
                     proxy.closing.wait(30)
                 if fault in ("before", "silence"):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -593,6 +596,57 @@ class TestRebuild:
             report, _ = rebuild(store, folder, encoder, progress=False)  # type: ignore[arg-type]
             assert report.present > 0
             assert store.search(queries(1)[0])
+
+    def test_killed_at_any_request_it_leaves_one_whole_collection(
+        self, qdrant_server: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Kill before each request that changes something; then search, and run the same command to its end."""
+
+        class Killed(BaseException):
+            pass
+
+        folder = library(tmp_path, 2)
+        send = httpx.Client.send
+        changes = left = 0
+
+        def count_down(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+            nonlocal changes, left
+            if request.method != "GET" and not re.search("/(query|scroll|count|batch)", request.url.path):
+                changes += 1
+                left -= 1
+            if left <= 0:  # a dead process sends nothing any more
+                raise Killed
+            return send(self, request, **options)
+
+        def build(seed: int) -> str:
+            with QdrantStore(qdrant_server, name) as store:
+                encoder = FakeEncoder(fake_space(seed))
+                return rebuild(store, folder, encoder, drop_old=True, progress=False)[1]  # type: ignore[arg-type]
+
+        old, seen = build(0), set()
+        step = 0
+        while True:
+            step += 1
+            left, changes = step + 1, 0
+            with monkeypatch.context() as patch, suppress(Killed):
+                patch.setattr(httpx.Client, "send", count_down)
+                build(step % 2)
+            was_killed = left <= 0
+            with QdrantStore(qdrant_server, name) as store:
+                current = store.resolve()
+                seen.add(current == old)
+                assert store.count() == 3
+                assert len(store.search(queries(1)[0])) == 2
+                if was_killed:
+                    new = build(step % 2)
+                    assert store.resolve() == new != old
+                collections = [c.name for c in store.client.get_collections().collections]
+                assert [other for other in collections if other.startswith(name)] == [store.resolve()]
+                old = store.resolve()
+            if not was_killed:
+                break
+        assert changes > 5
+        assert seen == {True, False}
 
     def test_what_needs_no_rebuild_or_cannot_have_one(self, qdrant_server: str, name: str, tmp_path: Path) -> None:
         folder = library(tmp_path / "library", 3)

@@ -386,8 +386,8 @@ class TestRecipe:
             ("1: 2\n", "expected any of the keys"),
             ("training: 5\n", "training is 5, not fields"),
             ("training:\n\tepochs: 3\n", "line 2: is not YAML"),
-            ("sampler: {depth: 400000}\n", "less than or equal to 256"),
-            ("sampler: {timesteps: 100000000}\n", "less than or equal to 10000"),
+            ("sampler: {depth: 400000}\n", "sampler.depth is 400000; it has to be at most 256"),
+            ("sampler: {timesteps: 100000000}\n", "it has to be at most 10000"),
             ("adapter: \u00e9".encode("latin-1"), "line 1: its byte 10"),
         ],
     )

@@ -207,6 +207,7 @@ def test_a_last_frame_that_claims_to_last_for_weeks(tmp_path, claim):
     with Video(path) as video:
         assert video.duration == pytest.approx(0.48)
         assert len(list(video.spans(10.0))) == 1
+        assert video.remark.startswith(f"its last frame claims to last for {claim / 1000:,.0f} s")
     assert numbers(path, 12) == list(range(12))
 
 

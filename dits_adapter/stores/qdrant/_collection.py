@@ -6,17 +6,25 @@ Its methods are plans (`_requests`), which `QdrantStore` and `AsyncQdrantStore` 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, overload
 
 import grpc  # type: ignore[import-untyped]
 import numpy as np
-from pydantic import ValidationError
 from qdrant_client import models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
+from dits_adapter._wording import validated
 from dits_adapter.errors import InputError, MissingCollectionError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.qdrant._limits import (
+    NUMBER_BYTES,
+    PAYLOAD_BYTES,
+    Limits,
+    batches_of_points,
+    fitting,
+    refuses_size,
+)
 from dits_adapter.stores.qdrant._requests import (
     CollectionExists,
     Count,
@@ -26,20 +34,30 @@ from dits_adapter.stores.qdrant._requests import (
     GetCollections,
     RequestPlan,
     Scroll,
+    Upsert,
 )
-from dits_adapter.stores.qdrant._schema import FRAMES, METADATA_KEY, OURS, TENANT, plain_id, read_filter
-from dits_adapter.stores.requests import ReadRequest
+from dits_adapter.stores.qdrant._schema import (
+    FRAMES,
+    METADATA_KEY,
+    OURS,
+    TENANT,
+    WORDS,
+    native_filter,
+    plain_id,
+    read_filter,
+)
+from dits_adapter.stores.requests import ReadRequest, SearchRequest, VideoFilter
 from dits_adapter.stores.rows import CollectionMetadata, PointLayout, StoredSegment, check_tenant
 
-__all__ = ["PAGE", "QdrantCollection", "creating"]
+__all__ = ["PAGE", "VECTORS_PAGE", "QdrantCollection", "creating", "storing"]
 
 T = TypeVar("T")
 
 PAGE = 1000
 """Payloads that one request reads."""
 
-_VECTORS_PAGE = 64
-"""Segments that one request reads with their vectors: 8 MB with frames."""
+VECTORS_PAGE = 64
+"""Segments that one request reads with their vectors, at most: fewer where they have many or long ones."""
 
 
 class QdrantCollection:
@@ -59,6 +77,8 @@ class QdrantCollection:
         layout: names of the vector and the payload fields; likewise.
         ours: True where this package made the collection; likewise.
         has_frames: True where the collection has frame vectors; likewise.
+        has_words: True where segments have the words of their paths; likewise.
+        limits: what one request may ask for; likewise.
         quantized: True where searches use quantized vectors; likewise.
     """
 
@@ -90,6 +110,8 @@ class QdrantCollection:
         self.cosine = False
         self.descending = True
         self.ours = self.has_frames = self.quantized = False
+        self.has_words = True
+        self.limits = Limits()
         self._first: EmbeddingSpace | None = None
         self._tenant_checked = False
 
@@ -118,8 +140,8 @@ class QdrantCollection:
         if METADATA_KEY not in metadata:
             return None
         try:
-            return CollectionMetadata.model_validate(metadata[METADATA_KEY])
-        except ValidationError as error:
+            return validated(CollectionMetadata, metadata[METADATA_KEY])
+        except InputError as error:
             raise StoreError(
                 f"the metadata of the collection {self.name!r} cannot be understood; a newer dits_adapter may "
                 f"have written it. {error}"
@@ -156,7 +178,8 @@ class QdrantCollection:
         self._check_tenant(metadata)
         ours = metadata is not None and metadata.layout is None
         layout = self._layout or (OURS if ours else metadata and metadata.layout) or PointLayout()
-        config = (yield from GetCollection(collection_name=target)).config
+        info = yield from GetCollection(collection_name=target)
+        config = info.config
         named = config.params.vectors
         vectors = named if isinstance(named, dict) else {"": named}
         params = vectors.get(layout.vector)
@@ -184,6 +207,8 @@ class QdrantCollection:
         self.cosine = params.distance == models.Distance.COSINE
         self.descending = params.distance not in (models.Distance.EUCLID, models.Distance.MANHATTAN)
         self.has_frames = FRAMES in vectors
+        self.has_words = WORDS in info.payload_schema or not info.payload_schema  # memory has no indexes
+        self.limits = Limits.of(info)
         self.quantized = (params.quantization_config or config.quantization_config) is not None
         self.opened = space
         return space
@@ -226,7 +251,7 @@ class QdrantCollection:
         names = [self.layout.vector] if request.vectors else []
         if request.frames and self.has_frames:
             names.append(FRAMES)
-        size = _VECTORS_PAGE if names else PAGE
+        size = self.page(pooled=request.vectors, frames=FRAMES in names)
 
         def plan() -> RequestPlan[tuple[list[models.Record], models.ExtendedPointId | None]]:
             condition = read_filter(request, self.layout.vector, failures=self.ours)
@@ -244,6 +269,28 @@ class QdrantCollection:
         if request.limit is not None and read + len(records) >= request.limit:
             following = None
         return [self._segment(record, request) for record in records], following
+
+    def page(self, *, pooled: bool = False, frames: bool = False) -> int:
+        """Return how many segments one request of an opened collection reads, with these of their vectors."""
+        most = min(self.limits.hits, VECTORS_PAGE if pooled or frames else PAGE)
+        assert self.opened is not None
+        vectors = (1 if pooled else 0) + ((self.opened.frames or 12) if frames and self.has_frames else 0)
+        return fitting(PAYLOAD_BYTES + NUMBER_BYTES * self.opened.width * vectors, most)
+
+    def filter(self, request: SearchRequest) -> models.Filter | None:
+        """Return the filter of a search as Qdrant takes it.
+
+        Raises:
+            InputError: a filter of something else.
+            StoreError: words, of which the collection keeps none.
+        """
+        condition = request.filter
+        if self.ours and not self.has_words and isinstance(condition, VideoFilter) and condition.words:
+            raise StoreError(
+                f"the collection {self.name!r} keeps no words of its paths: an earlier dits_adapter made it. "
+                "Ingest into another one, or leave out the words."
+            )
+        return native_filter(condition, self.layout, ours=self.ours)
 
     def _segment(self, record: models.Record, request: ReadRequest) -> StoredSegment:
         vectors = record.vector if isinstance(record.vector, dict) else {"": record.vector}
@@ -272,7 +319,8 @@ class QdrantCollection:
         chosen = self.scoped(models.Filter(must=[condition]))
 
         def plan() -> RequestPlan[models.CountResult]:
-            return (yield from Count(collection_name=self.target, count_filter=chosen))
+            exact = self.limits.exact
+            return (yield from Count(collection_name=self.target, count_filter=chosen, exact=exact))
 
         return int((yield from self.following(plan)).count)
 
@@ -288,6 +336,29 @@ def creating(request: CreateCollection) -> RequestPlan[bool]:
         if not _conflicts(error):
             raise
         return False
+
+
+def storing(collection: str, points: Sequence[models.PointStruct]) -> RequestPlan[None]:
+    """Store points in as many requests as their bytes, and the server, ask for."""
+    for batch in batches_of_points(points):
+        yield from _storing(collection, batch)
+
+
+def _storing(collection: str, points: list[models.PointStruct]) -> RequestPlan[None]:
+    try:
+        yield from Upsert(collection_name=collection, points=points)
+    except UnexpectedResponse as error:
+        if not refuses_size(error):
+            raise
+        if len(points) == 1:
+            raise StoreError(
+                "the server, or a proxy before it, refuses a single segment for its size. Let it take more "
+                "(service.max_request_size_mb of Qdrant, client_max_body_size of nginx), or give a segment fewer "
+                f"frames. It answers {error.status_code}: {error.content.decode('utf-8', 'replace')[:200].strip()}"
+            ) from error
+        half = len(points) // 2
+        yield from _storing(collection, points[:half])
+        yield from _storing(collection, points[half:])
 
 
 def _conflicts(error: UnexpectedResponse | grpc.RpcError) -> bool:

@@ -7,6 +7,7 @@ and `frames` (one vector a frame, MaxSim, not indexed: for locating and re-ranki
 |---------------------|--------------------------------------------------------------------------------|
 | `video_id`          | UUID made from the file's content: a renamed file keeps its id                 |
 | `path`              | where that content was last seen, absolute                                     |
+| `words`             | words of the path, as filters compare them                                     |
 | `start`, `end`      | the segment, in seconds                                                        |
 | `timestamps`        | of the frames, in seconds                                                      |
 | `duration`, `fps`   | of the whole video                                                             |
@@ -30,6 +31,7 @@ from typing import Any
 from qdrant_client import models
 
 from dits_adapter.errors import InputError
+from dits_adapter.stores._words import words_of
 from dits_adapter.stores.requests import ReadRequest, VideoFilter
 from dits_adapter.stores.rows import FailureRow, PointLayout, SegmentRow, failure_id, payload_value
 
@@ -40,6 +42,7 @@ __all__ = [
     "OURS",
     "POOLED",
     "TENANT",
+    "WORDS",
     "failure_point",
     "group_values",
     "is_failure",
@@ -59,8 +62,8 @@ POOLED, FRAMES = "video", "frames"
 OURS = PointLayout(vector=POOLED, video="video_id")
 """Layout of the points of our own collections."""
 
-TENANT, FAILURE = "tenant", "failure"
-"""Payload fields: the tenant that a segment belongs to, and the reason why a file gave no frames."""
+TENANT, FAILURE, WORDS = "tenant", "failure", "words"
+"""Payload fields: the tenant that a segment belongs to, the reason why a file gave no frames, a path's words."""
 
 
 def segment_point(row: SegmentRow, *, tenant: str | None = None) -> models.PointStruct:
@@ -68,7 +71,8 @@ def segment_point(row: SegmentRow, *, tenant: str | None = None) -> models.Point
     vectors: dict[str, Any] = {POOLED: row.vector.tolist()}
     if len(row.frame_vectors):
         vectors[FRAMES] = row.frame_vectors.tolist()
-    return models.PointStruct(id=row.id, vector=vectors, payload=row.payload() | _of_tenant(tenant))
+    payload = row.payload() | {WORDS: words_of(row.path)} | _of_tenant(tenant)
+    return models.PointStruct(id=row.id, vector=vectors, payload=payload)
 
 
 def failure_point(row: FailureRow, *, tenant: str | None = None) -> models.PointStruct:
@@ -86,8 +90,15 @@ def is_failure() -> models.Filter:
     return models.Filter(must_not=[models.IsEmptyCondition(is_empty=models.PayloadField(key=FAILURE))])
 
 
-def native_filter(condition: VideoFilter | models.Filter | None) -> models.Filter | None:
+def native_filter(
+    condition: VideoFilter | models.Filter | None, layout: PointLayout, *, ours: bool
+) -> models.Filter | None:
     """Return a search's filter as Qdrant takes it; None where it admits every segment.
+
+    Args:
+        condition: the filter.
+        layout: names of the payload fields.
+        ours: True in a collection made here, whose points have the words of their path.
 
     Raises:
         InputError: a filter of something else.
@@ -96,13 +107,25 @@ def native_filter(condition: VideoFilter | models.Filter | None) -> models.Filte
         return condition
     if not isinstance(condition, VideoFilter):
         raise InputError(f"filter is a {type(condition).__name__}; it is a VideoFilter or Qdrant's models.Filter.")
-    conditions: list[models.Condition] = [
-        models.FieldCondition(key="path", match=models.MatchText(text=word)) for word in condition.words.split()
-    ]
+    conditions: list[models.Condition]
+    if ours:
+        conditions = [
+            models.FieldCondition(key=WORDS, match=models.MatchValue(value=word))
+            for word in words_of(condition.words)
+        ]
+    else:
+        conditions = [
+            models.Filter(should=[_has_text(field, word) for field in layout.searched_texts])
+            for word in condition.words.split()
+        ]
     if condition.min_duration is not None or condition.max_duration is not None:
         span = models.Range(gte=condition.min_duration, lte=condition.max_duration)
         conditions.append(models.FieldCondition(key="duration", range=span))
     return models.Filter(must=conditions) if conditions else None
+
+
+def _has_text(field: str, word: str) -> models.FieldCondition:
+    return models.FieldCondition(key=field, match=models.MatchText(text=word))
 
 
 def read_filter(request: ReadRequest, vector: str, *, failures: bool) -> models.Filter:
@@ -148,13 +171,12 @@ def group_values(payload: Mapping[str, Any] | None, key: str) -> list[str | int]
     return [v for v in dict.fromkeys(values) if isinstance(v, str | int) and not isinstance(v, bool)]
 
 
-def matching(key: str, values: Iterable[str | int], *, but: bool = False) -> list[models.Condition]:
-    """Match a field with values, or with any `but` these; a condition takes those of one type."""
+def matching(key: str, values: Iterable[str | int]) -> list[models.Condition]:
+    """Match a field with any of these values; a condition takes those of one type."""
     conditions: list[models.Condition] = []
     values = list(values)
     for kind in (str, int):
         of_kind: list[Any] = [value for value in values if isinstance(value, kind)]
         if of_kind:
-            match = models.MatchExcept(**{"except": of_kind}) if but else models.MatchAny(any=of_kind)
-            conditions.append(models.FieldCondition(key=key, match=match))
+            conditions.append(models.FieldCondition(key=key, match=models.MatchAny(any=of_kind)))
     return conditions

@@ -12,9 +12,10 @@ from qdrant_client import models
 
 from dits_adapter.errors import StoreError
 from dits_adapter.stores.qdrant._collection import QdrantCollection
+from dits_adapter.stores.qdrant._limits import NUMBER_BYTES, PAYLOAD_BYTES, fitting
 from dits_adapter.stores.qdrant._requests import QueryBatch, QueryGroups, RequestPlan, Retrieve
-from dits_adapter.stores.qdrant._schema import FRAMES, group_values, matching, native_filter, plain_id
-from dits_adapter.stores.qdrant.options import RESCORED
+from dits_adapter.stores.qdrant._schema import FRAMES, group_values, matching, plain_id
+from dits_adapter.stores.qdrant.options import rescored
 from dits_adapter.stores.ranking import (
     best_timestamp,
     candidate_request,
@@ -27,7 +28,7 @@ from dits_adapter.stores.requests import Hit, Reranker, SearchRequest, check_que
 __all__ = ["BATCH", "finding", "searching", "searching_one"]
 
 BATCH = 64
-"""Queries sent in one request, 0.7 MB of JSON at d = 512, and segments whose frames are read by one, 8 MB."""
+"""Queries sent in one request, at most: fewer where they, or what they find, are large."""
 
 _Query = NDArray[np.floating]
 
@@ -52,10 +53,11 @@ def finding(collection: QdrantCollection, queries: _Query, request: SearchReques
     yield from collection.opening()
     if request.rerank is not None and not collection.has_frames:
         raise StoreError(f"the collection {collection.name!r} has no frame vectors to re-rank with.")
-    search = _Search(collection, native_filter(request.filter))
+    search = _Search(collection, collection.filter(request))
     hits: list[list[Hit]] = []
-    for start in range(0, len(queries), BATCH):
-        batch = queries[start : start + BATCH]
+    size = search.batch(queries, request)
+    for start in range(0, len(queries), size):
+        batch = queries[start : start + size]
         points = yield from collection.following(partial(search.points, batch, request))
         frames: dict[models.ExtendedPointId, Any] = {}
         if request.locate:
@@ -83,7 +85,7 @@ class _Search:
             return [(yield from self._grouped(queries[0], request))]
         # A batch cannot be grouped by the server. Most queries have enough videos among a few times as many
         # segments; the others are searched again.
-        reach = 2 * (request.offset + request.limit) * request.per_video + 10
+        reach = self._reach(request)
         rows = []
         for query, points in zip(queries, (yield from self._nearest(queries, request, reach)), strict=True):
             videos = group_by_video(points, self._videos, request)
@@ -94,25 +96,39 @@ class _Search:
                 rows.append((yield from self._grouped(query, request)))
         return rows
 
+    def batch(self, queries: _Query, request: SearchRequest) -> int:
+        """Return how many queries one request takes."""
+        found = request if request.rerank is None else candidate_request(request)
+        return fitting(NUMBER_BYTES * queries.shape[1] + PAYLOAD_BYTES * self._reach(found), BATCH)
+
+    def _reach(self, request: SearchRequest) -> int:
+        """Return how many segments of a query are looked at for its videos, in a batch."""
+        return min(2 * (request.offset + request.limit) * request.per_video + 10, self.collection.limits.hits)
+
     def _nearest(
         self, queries: _Query, request: SearchRequest, limit: int, offset: int = 0
     ) -> RequestPlan[list[list[models.ScoredPoint]]]:
-        """Find the segments nearest to each query."""
-        requests = [
-            models.QueryRequest(
-                query=query.tolist(),
-                using=self.collection.layout.vector or None,
-                limit=limit,
-                offset=offset,
-                filter=self.collection.scoped(self.condition),
-                score_threshold=request.min_score,
-                params=self._search_params(request),
-                with_payload=True,
-            )
-            for query in queries
-        ]
-        answers = yield from QueryBatch(collection_name=self.collection.target, requests=requests)
-        return [answer.points for answer in answers]
+        """Find the segments nearest to each query, in as many requests as the server's limit of hits makes."""
+        rows: list[list[models.ScoredPoint]] = [[] for _ in queries]
+        most = self.collection.limits.hits
+        for start in range(0, limit, most):
+            requests = [
+                models.QueryRequest(
+                    query=query.tolist(),
+                    using=self.collection.layout.vector or None,
+                    limit=min(most, limit - start),
+                    offset=offset + start,
+                    filter=self.collection.scoped(self.condition),
+                    score_threshold=request.min_score,
+                    params=self._search_params(request),
+                    with_payload=True,
+                )
+                for query in queries
+            ]
+            answers = yield from QueryBatch(collection_name=self.collection.target, requests=requests)
+            for row, answer in zip(rows, answers, strict=True):
+                row += answer.points
+        return rows
 
     def _grouped(self, query: _Query, request: SearchRequest) -> RequestPlan[list[models.ScoredPoint]]:
         """Find the best videos.
@@ -126,15 +142,14 @@ class _Search:
         scope = self.collection.scoped(self.condition)
         groups: dict[str | int, models.PointGroup] = {}
         while len(groups) < needed:
-            others = [*matching(field, groups, but=True), *([] if scope is None else [scope])]
             answer = yield from QueryGroups(
                 collection_name=self.collection.target,
                 group_by=field,
                 group_size=request.per_video,
                 query=query.tolist(),
                 using=self.collection.layout.vector or None,
-                limit=needed - len(groups),
-                query_filter=models.Filter(must=others) if groups else scope,
+                limit=max(1, min(needed - len(groups), self.collection.limits.hits // request.per_video)),
+                query_filter=models.Filter(must=scope, must_not=matching(field, groups)) if groups else scope,
                 score_threshold=request.min_score,
                 search_params=self._search_params(request),
             )
@@ -151,8 +166,10 @@ class _Search:
         self, queries: _Query, request: SearchRequest, rerank: Literal["maxsim"] | Reranker
     ) -> RequestPlan[list[list[models.ScoredPoint]]]:
         rows = yield from self._candidates(queries, request)
-        if callable(rerank):
-            scores = [(yield from self._scored(queries[0], rows[0], rerank))]
+        if callable(rerank) or not self.collection.limits.exact:  # frames have no index
+            scores = []
+            for query, row in zip(queries, rows, strict=True):
+                scores.append((yield from self._scored(query, row, rerank)))
         else:
             scores = yield from self._maxsim(queries, rows)
         if any(rows) and not any(scores):
@@ -179,23 +196,33 @@ class _Search:
         self, queries: _Query, rows: Sequence[Sequence[models.ScoredPoint]]
     ) -> RequestPlan[list[dict[models.ExtendedPointId, float]]]:
         """Score segments by their frame that is nearest to the query, in the server; best first."""
+        most = min(self.collection.limits.hits, self.collection.limits.values)
+        pieces = [
+            (n, [point.id for point in row[start : start + most]])
+            for n, row in enumerate(rows)
+            for start in range(0, len(row), most)
+        ]
         requests = [
             models.QueryRequest(
-                query=[query.tolist()],
+                query=[queries[n].tolist()],
                 using=FRAMES,
-                filter=models.Filter(must=[models.HasIdCondition(has_id=[point.id for point in row])]),
-                limit=max(1, len(row)),
+                filter=models.Filter(must=[models.HasIdCondition(has_id=ids)]),
+                limit=len(ids),
                 with_payload=False,
             )
-            for query, row in zip(queries, rows, strict=True)
+            for n, ids in pieces
         ]
-        answers = yield from QueryBatch(collection_name=self.collection.target, requests=requests)
-        return [{point.id: point.score for point in answer.points} for answer in answers]
+        scores: list[dict[models.ExtendedPointId, float]] = [{} for _ in rows]
+        if requests:
+            answers = yield from QueryBatch(collection_name=self.collection.target, requests=requests)
+            for (n, _), answer in zip(pieces, answers, strict=True):
+                scores[n] |= {point.id: point.score for point in answer.points}
+        return [dict(sorted(row.items(), key=lambda item: -item[1])) for row in scores]
 
     def _scored(
-        self, query: _Query, points: Sequence[models.ScoredPoint], rerank: Reranker
+        self, query: _Query, points: Sequence[models.ScoredPoint], rerank: Literal["maxsim"] | Reranker
     ) -> RequestPlan[dict[models.ExtendedPointId, float]]:
-        """Score segments by a function of their frame vectors; best first."""
+        """Score segments by their frame vectors, which are read; best first."""
         frames = yield from self.frames(points)
         scores = frame_scores(rerank, query, [np.asarray(vectors, np.float32) for vectors in frames.values()])
         ids = list(frames)
@@ -210,7 +237,7 @@ class _Search:
             return None
         if request.exact:
             return models.SearchParams(exact=True)
-        return RESCORED if self.collection.quantized else None
+        return rescored(self.collection.limits.oversampling) if self.collection.quantized else None
 
     def frames(self, points: Iterable[models.ScoredPoint]) -> RequestPlan[dict[models.ExtendedPointId, Any]]:
         """Read the frame vectors of hits only: read by the search itself, memory copies everybody's."""
@@ -218,9 +245,10 @@ class _Search:
         if not self.collection.has_frames:
             return {}
         frames: dict[models.ExtendedPointId, Any] = {}
-        for start in range(0, len(ids), BATCH):
+        size = self.collection.page(frames=True)
+        for start in range(0, len(ids), size):
             records = yield from Retrieve(
-                collection_name=self.collection.target, ids=ids[start : start + BATCH], with_vectors=[FRAMES]
+                collection_name=self.collection.target, ids=ids[start : start + size], with_vectors=[FRAMES]
             )
             vectors = {r.id: r.vector for r in records if isinstance(r.vector, dict)}
             frames |= {id_: named[FRAMES] for id_, named in vectors.items() if FRAMES in named}

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["rebuild", "switch"]
 
+_REPLACED = "-replaced"
+"""Suffix of the alias under which the next run finds the old collection, should this one be killed before it
+deletes it; the alias goes with it."""
+
 
 def rebuild(
     store: QdrantStore,
@@ -70,16 +74,20 @@ def rebuild(
     metadata = CollectionMetadata(
         space=encoder.space, segment_seconds=options.segment_seconds, overlap=options.overlap
     )
+    new = f"{alias}-{_digest(metadata)}"
     old = store.resolve()
+    unfinished = QdrantStore(store.client, f"{new}{_REPLACED}").resolve() if drop_old else None
     previous = None if old is None else QdrantStore(store.client, old)
     existing = None if previous is None else previous.metadata()
     if store.tenant is not None or (existing is not None and existing.tenants):
         raise InputError(
             f"{alias!r} keeps tenants apart, and an alias is switched for all of them at once. Ingest each "
-            "tenant's videos into a new collection, and then have the alias mean it: dits-adapter switch."
+            "tenant's videos into a new collection, and then have the alias mean it: dits-adapter "
+            f"switch COLLECTION --collection {alias}"
         )
     if old is not None:
-        if existing is not None and existing.layout is None and _digest(existing) == _digest(metadata):
+        is_done = existing is not None and existing.layout is None and _digest(existing) == _digest(metadata)
+        if is_done and unfinished is None:
             raise InputError(
                 f"{alias!r} is of this embedding space and cut like this already. `dits-adapter ingest` brings it "
                 "up to date; another adapter for the same CLIP needs no new index."
@@ -90,7 +98,6 @@ def rebuild(
                 "say so with --drop-old, or rebuild under another name."
             )
     roots = absolute(paths)
-    new = f"{alias}-{_digest(metadata)}"
     fresh = QdrantStore(store.client, new)
     # an earlier rebuild may have left the collection, with files that are gone by now
     report = ingest(fresh, roots, encoder, replace(options, sync=True, bulk=True), progress=progress)
@@ -107,11 +114,14 @@ def rebuild(
             f"as it was, and nothing was deleted. {new!r} is there; name those folders, too, or leave out "
             "--drop-old."
         )
+    if unfinished is not None and unfinished != old:
+        store.send(DeleteCollection(collection_name=unfinished))
     if old == alias:
         store.send(DeleteCollection(collection_name=old))
-    switch(store, new)
-    if drop_old and old is not None and old != alias:
-        store.send(DeleteCollection(collection_name=old))
+    replaced = old if drop_old and old not in (alias, new) else None
+    _switch(store, new, replaced)
+    if replaced is not None:
+        store.send(DeleteCollection(collection_name=replaced))
     return report, new
 
 
@@ -121,6 +131,11 @@ def switch(store: QdrantStore, collection: str) -> None:
     Raises:
         StoreError: there is no such collection, or the server cannot be reached.
     """
+    _switch(store, collection)
+
+
+def _switch(store: QdrantStore, collection: str, replaced: str | None = None) -> None:
+    """Switch as `switch`, and in the same step remember the collection that is to be deleted."""
     operations: list[models.AliasOperations] = []
     old = store.resolve()
     if old == store.name:
@@ -131,8 +146,12 @@ def switch(store: QdrantStore, collection: str) -> None:
         )
     if old is not None:
         operations.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=store.name)))
-    create = models.CreateAlias(collection_name=collection, alias_name=store.name)
-    operations.append(models.CreateAliasOperation(create_alias=create))
+    aliases = {store.name: collection}
+    if replaced is not None:
+        aliases[f"{collection}{_REPLACED}"] = replaced
+    for alias, meaning in aliases.items():
+        create = models.CreateAlias(collection_name=meaning, alias_name=alias)
+        operations.append(models.CreateAliasOperation(create_alias=create))
     store.send(UpdateAliases(change_aliases_operations=operations))
 
 

@@ -11,6 +11,7 @@ from qdrant_client import models
 from tqdm import tqdm
 
 from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores.qdrant._limits import NUMBER_BYTES, PAYLOAD_BYTES, fitting
 from dits_adapter.stores.qdrant._requests import (
     Count,
     CreatePayloadIndex,
@@ -25,7 +26,7 @@ from dits_adapter.stores.qdrant.store import QdrantStore
 __all__ = ["BATCH", "copy_collection"]
 
 BATCH = 64
-"""Points read and written at once: 5 MB of JSON for 12 frames of width 512, where a server accepts 32."""
+"""Points read at once, at most: fewer where their vectors are large."""
 
 
 def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: bool = True) -> int:
@@ -74,6 +75,8 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
             schema = index.params or index.data_type
             destination.send(CreatePayloadIndex(collection_name=copied_to, field_name=field, field_schema=schema))
     written = 0
+    frames = 1 + (metadata.space.frames or 12)
+    size = fitting(PAYLOAD_BYTES + NUMBER_BYTES * metadata.space.width * frames, BATCH)
     total = _count(source)
     with (
         destination.bulk_load(progress=progress),
@@ -84,7 +87,7 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
             missing = [r.id for r in records if r.id not in copied or not _same(r.payload, copied[r.id].payload)]
             bar.update(len(records) - len(missing))
             queue = iter(missing)
-            while ids := list(islice(queue, BATCH)):
+            while ids := list(islice(queue, size)):
                 points = [_point(record) for record in _fetch(source, ids, payload=True, vectors=True)]
                 destination.write_points(points)
                 written += len(points)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -10,10 +11,18 @@ from qdrant_client import models
 
 from dits_adapter.errors import InputError
 
-__all__ = ["CLUSTER", "QUANTIZATIONS", "RESCORED", "CollectionOptions"]
+__all__ = ["CLUSTER", "QUANTIZATIONS", "CollectionOptions", "rescored"]
 
-RESCORED = models.SearchParams(quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0))
-"""Search parameters for a quantized collection: hits are ordered by their full vectors."""
+
+def rescored(most: float = math.inf) -> models.SearchParams:
+    """Return search parameters for a quantized collection: hits are ordered by their full vectors.
+
+    Args:
+        most: factor by which the server lets a search oversample.
+    """
+    quantization = models.QuantizationSearchParams(rescore=True, oversampling=min(2.0, most))
+    return models.SearchParams(quantization=quantization)
+
 
 CLUSTER = ("shards", "replicas", "write_consistency")
 """Options that only a server has."""

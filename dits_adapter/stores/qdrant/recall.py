@@ -12,7 +12,7 @@ from qdrant_client import models
 
 from dits_adapter.errors import InputError
 from dits_adapter.stores.qdrant._requests import GetCollection
-from dits_adapter.stores.qdrant.options import RESCORED
+from dits_adapter.stores.qdrant.options import rescored
 from dits_adapter.stores.qdrant.store import QdrantStore
 
 __all__ = ["EFS", "Recall", "measure_recall"]
@@ -68,9 +68,9 @@ def measure_recall(store: QdrantStore, queries: NDArray[np.floating], *, limit: 
 
 
 def _ways(quantized: bool) -> Iterator[tuple[str, models.SearchParams]]:
-    yield "index", RESCORED
+    yield "index", rescored()
     for ef in EFS:
-        yield f"index, ef {ef}", RESCORED.model_copy(update={"hnsw_ef": ef})
+        yield f"index, ef {ef}", rescored().model_copy(update={"hnsw_ef": ef})
     if quantized:
         rough = models.QuantizationSearchParams(rescore=False)
         yield "index, not rescored", models.SearchParams(quantization=rough)

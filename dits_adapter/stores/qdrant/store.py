@@ -19,9 +19,11 @@ from tqdm import tqdm
 
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores._words import words_of
 from dits_adapter.stores.base import Capabilities, VideoStore
-from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection, creating
+from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection, creating, storing
 from dits_adapter.stores.qdrant._connection import Connection
+from dits_adapter.stores.qdrant._limits import Limits
 from dits_adapter.stores.qdrant._requests import (
     CollectionExists,
     CreateCollection,
@@ -33,7 +35,6 @@ from dits_adapter.stores.qdrant._requests import (
     Scroll,
     SetPayload,
     UpdateCollection,
-    Upsert,
 )
 from dits_adapter.stores.qdrant._schema import (
     FAILURE,
@@ -41,6 +42,7 @@ from dits_adapter.stores.qdrant._schema import (
     METADATA_KEY,
     POOLED,
     TENANT,
+    WORDS,
     failure_point,
     is_failure,
     segment_point,
@@ -200,6 +202,7 @@ class QdrantStore(VideoStore):
 
     def scroll(self, request: Scroll) -> Iterator[list[models.Record]]:
         """Read all points of a request, a page at a time, as long as a write waits for a server that is away."""
+        request = replace(request, limit=min(request.limit, Limits.of(self._info()).hits))
         while True:
             records, offset = self.send(request)
             yield records
@@ -320,6 +323,7 @@ class QdrantStore(VideoStore):
     def _index_payload(self, metadata: CollectionMetadata) -> None:
         """Create the missing payload indexes of ingestion and filters."""
         fields: dict[str, Any] = {"video_id": models.UuidIndexParams(type=models.UuidIndexType.UUID)}
+        fields[WORDS] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)
         fields["path"] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)
         fields[FAILURE] = fields["path"]
         fields["duration"] = models.FloatIndexParams(type=models.FloatIndexType.FLOAT)
@@ -411,7 +415,7 @@ class QdrantStore(VideoStore):
                 return
 
     def count(self) -> int:
-        """Return the number of segments in the collection."""
+        """Return the number of segments in the collection, about that where strict mode forbids exact counts."""
         return self._connection.run(self._collection.counting(), hurried=True)
 
     def count_videos(self) -> int:
@@ -446,17 +450,19 @@ class QdrantStore(VideoStore):
         self.write_points([failure_point(row, tenant=self.tenant) for row in rows])
 
     def write_points(self, points: Sequence[models.PointStruct]) -> None:
-        """Store points of your own making, as `write` does."""
-        if points:
-            self.send(Upsert(collection_name=self.collection, points=list(points)))
+        """Store points of your own making, as `write` does, in requests that the server takes for their size."""
+        self._connection.run(storing(self.collection, points))
 
     def delete(self, records: Sequence[VideoRecord]) -> None:
         """Delete all points of these videos and failures."""
         self._require_tenant()
         videos = [record.video_id for record in records if not record.failure]
         failures = [record.path for record in records if record.failure]
-        conditions = [models.Filter(must=[_is_any("video_id", ids)]) for ids in _chunks(videos)]
-        conditions += [models.Filter(must=[_is_any("path", paths), is_failure()]) for paths in _chunks(failures)]
+        most = min(_DELETE, Limits.of(self._info()).values)
+        conditions = [models.Filter(must=[_is_any("video_id", ids)]) for ids in _chunks(videos, most)]
+        conditions += [
+            models.Filter(must=[_is_any("path", paths), is_failure()]) for paths in _chunks(failures, most)
+        ]
         for condition in conditions:
             selector = models.FilterSelector(filter=self._collection.scoped(condition))
             self.send(Delete(collection_name=self.collection, points_selector=selector))
@@ -464,14 +470,14 @@ class QdrantStore(VideoStore):
     def update_path(self, file: VideoFile) -> None:
         """Write down that the stored video `file.video_id` now lies at `file.path`, with its size and time."""
         self._require_tenant()
-        payload = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns}
+        payload = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns, WORDS: words_of(file.path)}
         video = self._collection.scoped(models.Filter(must=[_is_any("video_id", [file.video_id])]))
         self.send(SetPayload(collection_name=self.collection, payload=payload, points=video))
 
 
-def _chunks(values: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(values), _DELETE):
-        yield values[start : start + _DELETE]
+def _chunks(values: list[str], most: int) -> Iterator[list[str]]:
+    for start in range(0, len(values), most):
+        yield values[start : start + most]
 
 
 def _is_any(field: str, values: list[str]) -> models.FieldCondition:

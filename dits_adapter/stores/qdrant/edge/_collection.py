@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import qdrant_edge as edge
-from pydantic import ValidationError
 from qdrant_client import models
 
 from dits_adapter._files import write_atomically
 from dits_adapter._user_files import read_json
+from dits_adapter._wording import validated
 from dits_adapter.errors import StoreError
 from dits_adapter.stores.qdrant.edge import _convert as convert
 
@@ -110,8 +110,8 @@ def _read_config(folder: Path) -> models.CollectionConfig:
         stored = read_json(folder / COLLECTION)
         if stored.get("format") != _FORMAT:
             raise ValueError(f"format {stored.get('format')!r}, where this version knows {_FORMAT}")
-        return models.CollectionConfig.model_validate(stored["config"])
-    except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
+        return validated(models.CollectionConfig, stored["config"])
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise StoreError(
             f"{folder / COLLECTION} cannot be understood ({error}). A newer dits_adapter may have written it; "
             f"else take it from a backup, or delete {folder} and ingest again."

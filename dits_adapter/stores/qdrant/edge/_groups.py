@@ -46,7 +46,7 @@ def find_groups(
     groups: Groups = {}
     ungrouped = models.IsEmptyCondition(is_empty=models.PayloadField(key=group_by))
     while True:
-        others = models.Filter(must=matching(group_by, groups, but=True), must_not=[ungrouped])
+        others = models.Filter(must_not=[ungrouped, *matching(group_by, groups)])
         (answer,) = query([narrowed(others)])
         fresh: Groups = {}
         for point in answer.points:

@@ -1,0 +1,364 @@
+"""Every command in a bad place: one sentence on stderr, the right exit code, no traceback."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from dits_adapter import Artifact, EmbeddingSpace, load_encoder
+from dits_adapter.adapters import AffineAdapter, AffineConfig
+from dits_adapter.cli import main
+from dits_adapter.cli._entry import EXIT_CODES, guard
+from dits_adapter.data.pairs import Pairs
+from dits_adapter.errors import StoreError
+from tests.serve.conftest import write_clip
+
+WIDTH = 32
+LINES = {
+    "adopt": "--encoder IN --store http://127.0.0.1:1 --patience 0.1",
+    "ingest": "IN --encoder CLIP --store OUT",
+    "rebuild": "IN --encoder CLIP --store http://127.0.0.1:1 --patience 0.1",
+    "switch": "new --store IN",
+    "search": "dog --adapter ADAPTER --store IN",
+    "recall": "IN --adapter ADAPTER --store OUT",
+    "copy": "IN OUT",
+    "serve": "--adapter IN --port 0 --no-browser",
+    "embed": "IN --encoder CLIP --out OUT",
+    "import": "IN IN --encoder CLIP --out OUT",
+    "bank": "IN --adapter CLIP --out OUT",
+    "train": "IN --out OUT --preset deterministic --set adapter=mean-shift",
+    "train-joint": "IN --encoder CLIP --out OUT",
+    "compare": "IN --out OUT --rows mean-shift",
+    "distill": "IN ADAPTER --out OUT",
+    "calibrate": "IN ADAPTER --out OUT",
+    "gap": "IN ADAPTER --out OUT",
+    "export": "IN --out OUT",
+    "evaluate": "--similarity IN",
+}
+"""Least arguments of each command: IN is read, OUT written."""
+
+INPUTS = {
+    "ingest": "videos",
+    "embed": "pairs.jsonl",
+    "import": "vectors.npy",
+    "bank": "queries.txt",
+    "export": "adapter",
+    **dict.fromkeys(("train", "compare", "calibrate", "gap"), "cache.safetensors"),
+}
+"""Input of each command that writes and gets as far as that here."""
+
+
+@pytest.fixture(scope="module")
+def workplace(tiny_clip, tmp_path_factory):
+    """A folder with an input for each command."""
+    folder = tmp_path_factory.mktemp("workplace")
+    space = EmbeddingSpace.of(load_encoder(tiny_clip))
+    Artifact(AffineAdapter(AffineConfig(width=WIDTH)).eval(), space).save(folder / "adapter")
+    (folder / "tiny-clip").symlink_to(tiny_clip)
+    vectors = np.random.default_rng(0).normal(size=(120, WIDTH)).astype(np.float32)
+    Pairs(vectors, vectors, np.arange(len(vectors)), space).save(folder / "cache.safetensors")
+    np.save(folder / "vectors.npy", vectors)
+    (folder / "queries.txt").write_text("".join(f"a dog {n}\n" for n in range(12)))
+    (folder / "videos").mkdir()
+    write_clip(folder / "videos" / "clip.mp4", 0, seconds=1)
+    (folder / "pairs.jsonl").write_text(json.dumps({"video": "videos/clip.mp4", "text": "a dog"}))
+    return folder
+
+
+@pytest.fixture
+def run(workplace, tmp_path, monkeypatch, capsys):
+    """Run a command with something in the place of IN and OUT; return exit code, stdout and what stderr says."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(command, given=None, out="out"):
+        source = str(workplace / INPUTS.get(command, "adapter")) if given is None else given
+        filled = {"IN": source, "OUT": out, "CLIP": str(workplace / "tiny-clip")}
+        filled["ADAPTER"] = str(workplace / "adapter")
+        code = main([command, *(filled.get(word, word) for word in LINES[command].split())])
+        printed = capsys.readouterr()
+        said = [line for line in printed.err.splitlines() if line.startswith("dits-adapter")]
+        assert "Traceback" not in printed.err
+        return code, printed.out, said
+
+    return run
+
+
+def broken_stream(code):
+    class Broken(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, data):
+            raise OSError(code, os.strerror(code))
+
+    return io.TextIOWrapper(io.BufferedWriter(Broken()), encoding="utf-8")
+
+
+def test_the_matrix_has_every_command():
+    from dits_adapter.cli import _parser
+
+    commands = next(a.choices for a in _parser()._actions if a.dest == "command")
+    assert LINES.keys() == commands.keys()
+
+
+@pytest.mark.parametrize(
+    "given", ["nowhere", "empty", "folder", "file/inside", "n" * 300, "dög\udce9.jsonl", "tab\t\x1b[31m"]
+)
+@pytest.mark.parametrize("command", LINES)
+def test_what_is_read_is_not_there_or_something_else(run, tmp_path, command, given):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").touch()
+    # An absolute path: others with one slash are looked up on the hub.
+    code, _, said = run(command, str(tmp_path / given) if "/" in given else given)
+    if command == "ingest" and given in ("folder", "empty"):
+        assert code == {"folder": 0, "empty": 3}[given]  # no videos, and a video that cannot be read
+        return
+    assert code == 1
+    assert len(said) == 1
+    assert "unexpected" not in said[0]
+    assert said[0].isprintable()
+
+
+@pytest.mark.parametrize("out", ["/proc/self/nowhere/out", "file/out", "n" * 300])
+@pytest.mark.parametrize("command", INPUTS)
+def test_what_is_written_cannot_be_made(run, tmp_path, command, out):
+    (tmp_path / "file").touch()
+    code, _, said = run(command, out=out)
+    assert code == 1
+    assert "unexpected" not in said[-1]
+    assert out.split("/")[-1] in said[-1] or out.split("/")[0] in said[-1]
+
+
+@pytest.mark.parametrize("command", sorted(INPUTS.keys() - {"ingest", "gap", "export"}))
+def test_the_disk_is_full(run, monkeypatch, command):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, said = run(command)
+    assert (code, said[-1]) == (1, "dits-adapter: the disk is full.")
+
+
+@pytest.mark.parametrize("command", LINES)
+def test_the_working_directory_is_gone(run, tmp_path, monkeypatch, command):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    try:
+        assert run(command) == (1, "", ["dits-adapter: the working directory was deleted; change to another one."])
+    finally:
+        os.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [(errno.EPIPE, 141, ""), (errno.ENOSPC, 1, "dits-adapter: the output cannot be written: the disk is full.\n")],
+)
+@pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in LINES), ["--version"]])
+def test_the_output_cannot_be_written(monkeypatch, capsys, arguments, number, code, message):
+    monkeypatch.setattr(sys, "stdout", broken_stream(number))
+    assert main(arguments) == code
+    assert capsys.readouterr().err == message
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("charset", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in LINES)])
+def test_help_in_any_charset(monkeypatch, arguments, charset):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=charset))
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 0
+    assert written.getvalue().startswith(b"usage: dits-adapter")
+    monkeypatch.undo()
+
+
+def test_exit_codes_and_version_are_told(capsys):
+    for argument in ("--help", "--version"):
+        with pytest.raises(SystemExit):
+            main([argument])
+    printed = capsys.readouterr().out
+    assert all(f"  {code:<5} {meaning}\n" in printed for code, meaning in EXIT_CODES.items())
+    assert printed.endswith("dits-adapter 0.1.0\n")
+
+
+class Recipe(BaseModel):
+    epochs: int
+
+
+def invalid():
+    Recipe(epochs="many")
+
+
+def fail(error):
+    def run():
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "sentence"),
+    [
+        (fail(StoreError("the store is\naway \x1b[31m")), r"the store is\naway \x1b[31m"),
+        (fail(OSError(errno.EROFS, "", "a\nb")), r"a\nb: the file system is read-only."),
+        (
+            fail(OSError(errno.EXDEV, "Other device", "a", None, "b")),
+            "a → b: Other device.",
+        ),
+        (fail(TimeoutError("the read timed out")), "the read timed out."),
+        (fail(MemoryError()), "the memory does not suffice. Give it less at once."),
+        (fail(RecursionError()), "an input is nested too deeply to be read."),
+        (fail(RuntimeError("I/O error: No space left on device (os error 28)")), "the disk is full."),
+        (fail(ModuleNotFoundError(name="matplotlib")), 'name needs the package "matplotlib"'),
+        (
+            fail(KeyError("x")),
+            "unexpected KeyError: 'x'. This is a mistake in the program, not in your command;",
+        ),
+        (invalid, "unexpected ValidationError: epochs is 'many'; it has to be a whole number. This is"),
+    ],
+)
+def test_errors_are_one_sentence(run, sentence, capsys):
+    assert guard("name", run) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"name: {sentence}")
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("way", ["before", "after", "environment"])
+def test_the_traceback_is_a_matter_of_debugging(way, monkeypatch, capsys):
+    debug = {"before": (["--debug"], []), "after": ([], ["--debug"]), "environment": ([], [])}[way]
+    monkeypatch.setenv("DITS_ADAPTER_DEBUG", str(int(way == "environment")))
+    assert main([*debug[0], "evaluate", "--similarity", "nowhere.npy", *debug[1]]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("Traceback")
+    assert "dits-adapter: nowhere.npy: cannot be read (No such file or directory)" in printed
+
+
+@pytest.mark.parametrize(("command", "after"), [("train", " The same command goes on from there."), ("gap", "")])
+def test_an_interruption_says_what_becomes_of_the_work(command, after, workplace, monkeypatch, capsys):
+    from dits_adapter import cli
+
+    monkeypatch.setattr(cli, "_execute", lambda args: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert main([command, *LINES[command].split()]) == 130
+    assert capsys.readouterr().err == f"dits-adapter: stopped.{after}\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_device_that_is_not_there(run, workplace, capsys):
+    for device in ("cuda:77", "nonsense"):
+        assert main(["train", str(workplace / "nowhere"), "--out", "out", "--device", device]) == 1
+        assert f"the device '{device}' cannot be used here; auto, cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "module", "needed"),
+    [
+        ("train CACHE --out OUT --curve c.png", "matplotlib", "dits-adapter[figures]"),
+        ("train CACHE --out OUT --log-dir logs", "tensorboard", "dits-adapter[tensorboard]"),
+        ("train CACHE --out OUT", "sklearn", "dits-adapter[training]"),
+        ("train-joint IN --encoder X --out OUT --log-dir logs", "tensorboard", "dits-adapter[tensorboard]"),
+        ("compare CACHE", "scipy", "dits-adapter[training]"),
+        ("calibrate CACHE X --out OUT --plot c.png", "matplotlib", "dits-adapter[figures]"),
+        ("gap CACHE X", "matplotlib", "dits-adapter[figures]"),
+        ("export X --out OUT", "onnxscript", "dits-adapter[export]"),
+        ("serve", "uvicorn", "dits-adapter[serve]"),
+    ],
+)
+def test_a_missing_package_is_said_before_anything_is_read(line, module, needed, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(line.split()) == 1
+    assert needed in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_first(tmp_path, capsys):
+    assert main(["train", "nowhere", "--out", str(tmp_path / "out"), "--curve", str(tmp_path / "c.txt")]) == 1
+    assert "c.txt: no kind of picture; name it FILE.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        (
+            "training.epoch=3",
+            "there is no field training.epoch; did you mean training.epochs? Fields of training are epochs,",
+        ),
+        ("epochs=3", "there is no field epochs; did you mean training.epochs?"),
+        ("sampler.stepz=3", "there is no field sampler.stepz; did you mean sampler.steps?"),
+        ("steps=3", "there is no field steps; did you mean sampler.steps?"),
+        ("training.epochs=0", "training.epochs is 0; it has to be at least 1."),
+        ("training.learning_rate=-1", "training.learning_rate[0] is -1; it has to be above 0.0."),
+        ("sampler.steps=30", "steps T'=30 exceeds timesteps T=10."),
+        ("training.bf16=maybe", "training.bf16 is 'maybe'; it has to be true or false."),
+        ("training=3", "training is 3, not fields: training.NAME."),
+        ("adapter.depth=3", "adapter is {'depth': 3}; it has to be a text."),
+        ("training.epochs=[", "training.epochs=[, line 1: is not YAML"),
+    ],
+)
+def test_settings_are_refused_in_words(setting, sentence, tmp_path, capsys):
+    assert main(["train", "nowhere", "--out", str(tmp_path / "out"), "--set", setting]) == 1
+    printed = capsys.readouterr().err
+    assert sentence in printed
+    assert "pydantic" not in printed
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"training:\n  epoch: 3\n", "did you mean training.epochs?"),
+        (b"- a\n- b\n", "expected any of the keys adapter, options, sampler, training"),
+        (b"training: {epochs: 2", "is not YAML"),
+    ],
+)
+def test_recipe_files_are_refused_in_words(content, sentence, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_bytes(content)
+    line = ["train", "nowhere", "--out", str(tmp_path / "out"), "--config", str(tmp_path / "recipe.yaml")]
+    assert main(line) == 1
+    printed = capsys.readouterr().err
+    assert sentence in printed
+    assert printed.startswith(f"dits-adapter: {tmp_path / 'recipe.yaml'}")
+    assert printed.count("\n") == 1
+
+
+def test_options_of_a_collection_are_refused_in_words(run, workplace, capsys):
+    line = ["ingest", str(workplace / "videos"), "--encoder", str(workplace / "tiny-clip"), "--store", "out"]
+    for option, sentence in (
+        ("quantisation=scalar", "there is no field --option quantisation; did you mean --option quantization?"),
+        ("shards=0", "--option shards is '0'; it has to be at least 1."),
+    ):
+        assert main([*line, "--option", option]) == 1
+        assert sentence in capsys.readouterr().err
+
+
+def test_in_a_process_of_its_own(tmp_path):
+    """Through a pipe whose reader has left, with closed streams, with OpenMP's threads, and with a warning."""
+    script = f"{sys.executable} -m dits_adapter.cli"
+    environment = {**os.environ, "OMP_NUM_THREADS": "2,1", "PYTHONIOENCODING": "ascii"}
+
+    def shell(line):
+        return subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True)
+
+    left = shell(f"{script} ingest --help | true; echo ${{PIPESTATUS[0]}}")
+    assert (left.stdout, left.stderr) == (b"141\n", b"")
+    closed = shell(f"{script} evaluate --similarity nowhere >&- 2>&-")
+    assert (closed.returncode, closed.stdout, closed.stderr) == (1, b"", b"")
+    warning = "import warnings; from dits_adapter.cli._entry import guard; "
+    warning += "guard('name', lambda: warnings.warn('two\\nlines \\x07 ö') or 0)"
+    warned = subprocess.run([sys.executable, "-c", warning], env=environment, capture_output=True)
+    assert (warned.returncode, warned.stderr) == (0, b"name: warning: two lines \\x07 \\xf6\n")
