@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_pairs
-from dits_adapter.errors import MissingExtraError
+from dits_adapter.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from dits_adapter.evaluation.comparison import Comparison
@@ -69,7 +69,7 @@ def _compare(args: argparse.Namespace) -> int:
     from dits_adapter._wording import validated
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.training._initial import LEARNING_RATES
-    from dits_adapter.training._learning_curve import with_curve
+    from dits_adapter.training._learning_curve import curve_rows, with_curve
     from dits_adapter.training.compare import compare, compare_folds, fold_splits
     from dits_adapter.training.config import TrainingConfig
     from dits_adapter.training.rows import few_pairs_rows, selected_rows, standard_rows
@@ -84,9 +84,15 @@ def _compare(args: argparse.Namespace) -> int:
     if args.folds is None:
         rest, test = everything.split(args.test_fraction, args.seed)
         splits = [(*rest.split(training.validation, args.seed), test)]
-        comparison = compare(*splits[0], rows=rows, out=args.out, device=args.device)
     else:
         splits = fold_splits(everything, args.folds, training.validation, args.seed)
+    if args.curve is not None:
+        curve_rows(rows, splits)
+        if not args.curve.absolute().parent.is_dir():
+            raise InputError(f"--curve {args.curve}: there is no folder {args.curve.parent}; make it first.")
+    if args.folds is None:
+        comparison = compare(*splits[0], rows=rows, out=args.out, device=args.device)
+    else:
         comparison = compare_folds(splits, rows=rows, out=args.out, device=args.device)
     if args.curve is not None:
         comparison = with_curve(comparison, splits, rows=rows, seed=args.seed, device=args.device)

@@ -18,9 +18,9 @@ from dits_adapter.training._table import measure, tabulate_folds
 from dits_adapter.training.compare import fit_all
 from dits_adapter.training.rows import GENTLE, Recipes
 
-__all__ = ["CURVE_ROWS", "with_curve"]
+__all__ = ["curve_rows", "with_curve"]
 
-CURVE_ROWS = (PLAIN, "query-bank", *GENTLE)
+_CURVE_ROWS = (PLAIN, "query-bank", *GENTLE)
 """Rows of a learning curve."""
 
 
@@ -39,19 +39,15 @@ def with_curve(
         comparison: of the same splits and rows, which has the figures with all pairs.
         splits: training, validation and test pairs, one for each fold. A quarter, where that is enough, and a half
             of the videos of the first two are taken.
-        rows: recipes of the comparison; the curve is that of `CURVE_ROWS` among them.
+        rows: recipes of the comparison; the curve is that of `_CURVE_ROWS` among them.
         seed: decides which videos are taken.
         device, progress: as for `compare`.
 
     Raises:
         InputError: no row but plain CLIP is left for a curve, or half of the training videos are too few.
     """
-    chosen = {name: recipe for name, recipe in rows.items() if name in CURVE_ROWS}
-    if len(chosen) < 2:
-        raise InputError(f"a curve is drawn of the rows {', '.join(CURVE_ROWS)}; compare {PLAIN} and one more.")
+    chosen = curve_rows(rows, splits)
     least = min(len(train.video) for train, _, _ in splits)
-    if least < 2 * LEAST_VIDEOS:
-        raise InputError(f"half of {least} training videos is too few for a curve; it takes {2 * LEAST_VIDEOS}.")
     fewer = []
     for fraction in (0.25, 0.5) if least >= 4 * LEAST_VIDEOS else (0.5,):
         parts = [(_part(train, fraction, seed), _part(held, fraction, seed), test) for train, held, test in splits]
@@ -76,6 +72,17 @@ def with_curve(
     half, whole = (table[name].text_to_video.ranks for table in (fewer[-1][1], comparison))
     doubling = paired_bootstrap(half, whole, comparison.labels)["mrr"]
     return replace(comparison, curve=LearningCurve(tuple(points), name, doubling))
+
+
+def curve_rows(rows: Recipes, splits: Sequence[tuple[Pairs, Pairs, Pairs]]) -> Recipes:
+    """Return the rows that a curve is drawn of; arguments and errors as for `with_curve`."""
+    chosen = {name: recipe for name, recipe in rows.items() if name in _CURVE_ROWS}
+    if len(chosen) < 2:
+        raise InputError(f"a curve is drawn of the rows {', '.join(_CURVE_ROWS)}; compare {PLAIN} and one more.")
+    least = min(len(train.video) for train, _, _ in splits)
+    if least < 2 * LEAST_VIDEOS:
+        raise InputError(f"half of {least} training videos is too few for a curve; it takes {2 * LEAST_VIDEOS}.")
+    return chosen
 
 
 def _part(pairs: Pairs, fraction: float, seed: int) -> Pairs:

@@ -31,14 +31,14 @@ from dits_adapter.training.config import Recipe
 from dits_adapter.training.rows import Recipes
 from dits_adapter.vectors import unit
 
-__all__ = ["Measured", "measure", "row_ranks", "tabulate_folds"]
+__all__ = ["measure", "row_ranks", "tabulate_folds"]
 
 _TIMING_ROUNDS = 100
 """Timed queries of each adapter."""
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class _Measured:
     """Row of one fold.
 
     Attributes:
@@ -58,7 +58,7 @@ class Measured:
 
 def measure(
     adapters: Mapping[str, Adapter], validation: Pairs, test: Pairs, *, rows: Recipes, progress: bool
-) -> dict[str, Measured]:
+) -> dict[str, _Measured]:
     """Evaluate the adapters of one fold and time them side by side, plain CLIP first."""
     if PLAIN not in adapters:
         raise InputError(f"a comparison needs the row {PLAIN!r}, plain CLIP; there are {', '.join(adapters)}.")
@@ -67,8 +67,8 @@ def measure(
     names = sorted(ready, key=lambda name: name != PLAIN)
     measured = {}
     for name in tqdm(names, desc="evaluating", unit="adapter", disable=not progress):
-        scores = row_scores(rows[name], ready[name], test)
-        measured[name] = Measured(
+        scores = _row_scores(rows[name], ready[name], test)
+        measured[name] = _Measured(
             ready[name],
             ranks(scores, test.labels),
             video_to_text_ranks(scores, test.labels),
@@ -78,7 +78,7 @@ def measure(
     return measured
 
 
-def row_scores(recipe: Recipe, adapter: Adapter, pairs: Pairs) -> Scores:
+def _row_scores(recipe: Recipe, adapter: Adapter, pairs: Pairs) -> Scores:
     """Return the scores (texts, videos) of a row's adapter in the form for inference.
 
     With the bank `scores` the adapter is a query bank, whose queries give the bias of the videos instead.
@@ -93,11 +93,11 @@ def row_scores(recipe: Recipe, adapter: Adapter, pairs: Pairs) -> Scores:
 
 
 def row_ranks(recipe: Recipe, adapter: Adapter, pairs: Pairs) -> NDArray[np.floating]:
-    return ranks(row_scores(recipe, adapter, pairs), pairs.labels)
+    return ranks(_row_scores(recipe, adapter, pairs), pairs.labels)
 
 
 def tabulate_folds(
-    folds: Sequence[Mapping[str, Measured]], splits: Sequence[tuple[Pairs, Pairs, Pairs]], rows: Recipes
+    folds: Sequence[Mapping[str, _Measured]], splits: Sequence[tuple[Pairs, Pairs, Pairs]], rows: Recipes
 ) -> Comparison:
     """Put the ranks of all folds together, and recommend a row."""
     offsets = np.cumsum([0, *(len(test.video) for _, _, test in splits)])

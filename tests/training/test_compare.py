@@ -450,6 +450,25 @@ def test_the_command_cross_validates_for_programs(tmp_path, capsys):
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--curve", "nowhere/curve.json"], "there is no folder nowhere"),
+        (["--curve", "curve.json", "--rows", "ridge"], "a curve is drawn of the rows identity, query-bank"),
+        (["--curve", "curve.json", "--test-fraction", "0.8"], "is too few for a curve; it takes 20"),
+        (["--folds", "1"], "1 folds of 60 videos"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_anything_is_fitted(
+    options, message, tmp_path, capsys, monkeypatch
+):
+    rotated_pairs(videos=60).save(tmp_path / "cache.safetensors")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dits_adapter.training.compare.fit", None)
+    assert main(["compare", "cache.safetensors", *options]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_the_command_prints_the_table_and_keeps_everything(tmp_path, capsys):
     rotated_pairs(videos=60).save(tmp_path / "cache.safetensors")
     out = tmp_path / "out"
