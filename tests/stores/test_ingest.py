@@ -100,6 +100,7 @@ def test_a_mixed_folder_is_ingested_to_the_end_and_each_bad_file_reported(storag
     assert payload | {"video_id": None} == {
         "video_id": None,
         "path": str(library / "good 0.mp4"),
+        "words": words_of(str(library / "good 0.mp4")),
         "start": 0.0,
         "end": 2.0,
         "timestamps": [0.25, 0.75, 1.25, 1.75],
