@@ -31,6 +31,7 @@ from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import ingest as ingest_module
 from dits_adapter.stores import session
 from dits_adapter.stores._discover import find_videos
+from dits_adapter.stores._words import words_of
 from dits_adapter.stores.qdrant import _retry as retry
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.report import IngestReport
