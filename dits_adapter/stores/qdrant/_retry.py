@@ -22,6 +22,7 @@ import httpx
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
+from dits_adapter._wording import printable
 from dits_adapter.errors import InputError, StoreError
 
 __all__ = [
@@ -237,7 +238,7 @@ def _answer(error: UnexpectedResponse) -> str:
         answer = error.structured()["status"]["error"]
     except (ValueError, LookupError, TypeError):
         answer = error.content.decode("utf-8", "replace")
-    return "".join(letter for letter in " ".join(str(answer).split()) if letter.isprintable())
+    return printable(" ".join(str(answer).split()))
 
 
 @contextmanager
