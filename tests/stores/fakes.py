@@ -94,6 +94,7 @@ class FakeEncoder:
                     frame_vectors=frames,
                     timestamps=2 * n + (np.arange(FRAMES) + 0.5) / 2,
                     decoder="fake",
+                    remark="",
                 )
             if kind == "half":
                 on_error(VideoError(path, "it ends early"))

@@ -31,6 +31,7 @@ from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import ingest as ingest_module
 from dits_adapter.stores import session
 from dits_adapter.stores._discover import find_videos
+from dits_adapter.stores._words import words_of
 from dits_adapter.stores.qdrant import _retry as retry
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.report import IngestReport
@@ -100,6 +101,7 @@ def test_a_mixed_folder_is_ingested_to_the_end_and_each_bad_file_reported(storag
     assert payload | {"video_id": None} == {
         "video_id": None,
         "path": str(library / "good 0.mp4"),
+        "words": words_of(str(library / "good 0.mp4")),
         "start": 0.0,
         "end": 2.0,
         "timestamps": [0.25, 0.75, 1.25, 1.75],
