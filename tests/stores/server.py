@@ -87,7 +87,7 @@ class Reply(NamedTuple):
 
 
 Fault = Reply | str | None
-"""Fate of a request: None (nothing), an answer, "before" or "after" (the connection breaks), "silence", or "drip"."""
+"""Fate of a request: nothing (None), an answer, "before" or "after" (it breaks), "silence", or "drip"."""
 
 
 class FlakyProxy:
