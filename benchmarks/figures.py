@@ -8,7 +8,7 @@ from pathlib import Path
 from dits_adapter.evaluation._figures import new_axes
 from dits_adapter.evaluation.comparison import Comparison
 
-COLORS = {"plain": "#777777", "linear": "#1f6f8b", "network": "#c2571a", "paired": "#8a5aa8"}
+COLORS = {"plain": "#777777", "bank": "#4a8f29", "linear": "#1f6f8b", "network": "#c2571a", "paired": "#8a5aa8"}
 
 
 def recall(comparison: Comparison, quoted: Mapping[str, Sequence[float]], title: str, path: Path) -> None:

@@ -26,7 +26,7 @@ settings.load_profile("project")
 def few_timed_queries() -> Iterator[None]:
     """Time two queries of each row of a comparison: no test asserts a time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("dits_adapter.training.compare"), "_TIMING_ROUNDS", 2)
+        patch.setattr(import_module("dits_adapter.training._table"), "_TIMING_ROUNDS", 2)
         yield
 
 

@@ -136,10 +136,10 @@ class QueryBankAdapter(Adapter):
 
     @property
     def family(self) -> Family:
-        """Family of the inner adapter; without one a bank costs about what a linear map does."""
+        """Family of the inner adapter; without one `bank`, or `plain` with weight 0."""
         if self.inner is not None:
             return self.inner.family
-        return "plain" if self.is_plain else "linear"
+        return "plain" if self.is_plain else "bank"
 
     def for_inference(self) -> QueryBankAdapter:
         """Return this bank behind the form of its inner adapter that queries should run on."""

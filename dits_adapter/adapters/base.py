@@ -20,8 +20,9 @@ __all__ = ["Adapter", "Family", "Initializer", "PairLoss", "cosines", "interpola
 
 Vectors = TypeVar("Vectors", np.ndarray, Tensor)
 
-Family = Literal["plain", "linear", "network", "paired"]
-"""Cost class of an adapter, from cheap to dear; `paired` runs on pairs of text and video and searches no index."""
+Family = Literal["plain", "bank", "linear", "network", "paired"]
+"""Cost class of an adapter, from cheap to dear; `bank` needs no pairs, `paired` runs on pairs and searches no
+index."""
 
 PairLoss = Callable[[Any, Tensor, Tensor], Tensor]
 """Loss of matching pairs: (adapter, text (n, d), their videos (n, d)) -> scalar."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_pairs
+from dits_adapter.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from dits_adapter.evaluation.comparison import Comparison
 
 __all__ = ["add_compare"]
 
@@ -18,7 +23,8 @@ def add_compare(commands: Any) -> None:
         "compare",
         help="train every adapter on cached (text, video) vectors and recommend one",
         description="Train every adapter on one part of the cached pairs, choose epochs and settings on a second, "
-        "compare with plain CLIP on a third; print a table and a recommendation.",
+        "compare with plain CLIP on a third; print a table and a recommendation. Rows marked with * use other "
+        "queries: a bank of the training texts.",
     )
     add_pairs(compare)
     compare.add_argument(
@@ -31,6 +37,19 @@ def add_compare(commands: Any) -> None:
     compare.add_argument(
         "--test-fraction", type=float, default=0.2, metavar="F", help="of the videos (default: %(default)s)"
     )
+    compare.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="cross-validate instead: each of K parts of the videos is searched once; for few pairs",
+    )
+    compare.add_argument(
+        "--curve",
+        type=Path,
+        metavar="FILE.json",
+        help="R@1 against the number of pairs, and whether more would help; FILE.png beside, with matplotlib",
+    )
+    compare.add_argument("--json", action="store_true", help="print rows, intervals and recommendation as JSON")
     compare.add_argument("--seed", type=int, default=24, help="of splits and training (default: %(default)s)")
     compare.add_argument(
         "--steps", type=int, nargs="+", default=[1, 5, 10], metavar="T'", help="of the DITS rows (default: 1 5 10)"
@@ -50,18 +69,55 @@ def _compare(args: argparse.Namespace) -> int:
     from dits_adapter._wording import validated
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.training._initial import LEARNING_RATES
-    from dits_adapter.training.compare import compare
+    from dits_adapter.training._learning_curve import curve_rows, with_curve
+    from dits_adapter.training.compare import compare, compare_folds, fold_splits
     from dits_adapter.training.config import TrainingConfig
-    from dits_adapter.training.rows import selected_rows, standard_rows
+    from dits_adapter.training.rows import few_pairs_rows, selected_rows, standard_rows
 
     given = {"seed": args.seed, "epochs": args.epochs}
     training = validated(TrainingConfig, {**given, "learning_rate": LEARNING_RATES}, at="--")
-    rows = selected_rows(args.rows, args.steps, training) if args.rows else standard_rows(args.steps, training)
-    rest, test = load_pairs(args.pairs).split(args.test_fraction, args.seed)
-    pairs, validation = rest.split(training.validation, args.seed)
-    comparison = compare(pairs, validation, test, rows=rows, out=args.out, device=args.device)
+    if args.rows:
+        rows = selected_rows(args.rows, args.steps, training)
+    else:
+        rows = standard_rows(args.steps, training) | few_pairs_rows()
+    everything = load_pairs(args.pairs)
+    if args.folds is None:
+        rest, test = everything.split(args.test_fraction, args.seed)
+        splits = [(*rest.split(training.validation, args.seed), test)]
+    else:
+        splits = fold_splits(everything, args.folds, training.validation, args.seed)
+    if args.curve is not None:
+        curve_rows(rows, splits)
+        if not args.curve.absolute().parent.is_dir():
+            raise InputError(f"--curve {args.curve}: there is no folder {args.curve.parent}; make it first.")
+    if args.folds is None:
+        comparison = compare(*splits[0], rows=rows, out=args.out, device=args.device)
+    else:
+        comparison = compare_folds(splits, rows=rows, out=args.out, device=args.device)
+    if args.curve is not None:
+        comparison = with_curve(comparison, splits, rows=rows, seed=args.seed, device=args.device)
+        _write_curve(comparison, args.curve)
     if args.out is not None:
         (args.out / "comparison.json").write_text(comparison.to_json() + "\n", "utf-8")
         (args.out / "comparison.md").write_text(comparison.markdown() + "\n", "utf-8")
-    show(comparison.markdown())
+    if args.json:
+        print(comparison.to_json())
+    else:
+        show(comparison.markdown())
     return 0
+
+
+def _write_curve(comparison: Comparison, path: Path) -> None:
+    """Write the learning curve as JSON, and as a picture beside it where matplotlib is installed."""
+    import json
+    from dataclasses import asdict
+
+    from dits_adapter.evaluation._figures import learning_curve_plot
+
+    assert comparison.curve is not None
+    curve = {**asdict(comparison.curve), "more_would_help": comparison.curve.more_would_help}
+    path.write_text(json.dumps(curve, indent=1) + "\n", "utf-8")
+    try:
+        learning_curve_plot(comparison.curve, path.with_suffix(".png"), caption=comparison.space)
+    except MissingExtraError as error:
+        print(f"{path}: without a picture ({error})", file=sys.stderr)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dits_adapter._extras import require_modules
 from dits_adapter.errors import InputError, MissingExtraError
+from dits_adapter.evaluation._learning_curve import LearningCurve
 from dits_adapter.evaluation.calibration import HITS, CalibrationFit
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "check_figure",
     "gap_histograms",
     "gap_picture",
+    "learning_curve_plot",
     "new_axes",
     "reliability_plot",
     "trajectories",
@@ -173,6 +175,25 @@ def trajectories(
         axes[0, 0].plot(*steps[-1], color=ADAPTED, marker="o", markersize=6)
     axes[0, 0].set(xlabel="first principal component", ylabel="second", title="from the query, step by step")
     axes[0, 0].legend(frameon=False, markerscale=2)
+    figure.savefig(path, dpi=120)
+
+
+def learning_curve_plot(curve: LearningCurve, path: str | PathLike[str], *, caption: str) -> None:
+    """Draw R@1 over the number of pairs.
+
+    Args:
+        curve: of `compare --curve`.
+        path: PNG to write.
+        caption: origin of the pairs; stands in the picture.
+    """
+    figure, axes = new_axes(1, 1, (6.4, 4.2))
+    pairs = [point.pairs for point in curve.points]
+    for name in curve.points[-1].r1:
+        axes[0, 0].plot(pairs, [point.r1[name] for point in curve.points], marker="o", markersize=4, label=name)
+    axes[0, 0].set(xlabel="pairs", ylabel="R@1, %", xscale="log", xticks=pairs, xticklabels=pairs)
+    axes[0, 0].minorticks_off()
+    axes[0, 0].legend(frameon=False)
+    figure.suptitle(caption, fontsize=9, color="#555555")
     figure.savefig(path, dpi=120)
 
 

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from dits_adapter._wording import validated
 from dits_adapter.adapters.base import Family
 from dits_adapter.errors import InputError
+from dits_adapter.evaluation._learning_curve import LearningCurve
 from dits_adapter.evaluation._tables import markdown_table, signed
 from dits_adapter.evaluation.metrics import (
     Difference,
@@ -62,8 +63,8 @@ class Row:
 
     Attributes:
         name: name of the row.
-        family: `plain`, `linear` or `network`, from cheap to dear; or `paired`, an adapter that needs the video,
-            which scores pairs and cannot search an index.
+        family: `plain`, `bank`, `linear` or `network`, from cheap to dear; or `paired`, an adapter that needs the
+            video, which scores pairs and cannot search an index.
         text_to_video: the texts search the videos.
         video_to_text: the videos search the texts; the best of a video's captions counts.
         over_plain: text to video, this row minus plain CLIP, by metric, on the same queries.
@@ -71,6 +72,7 @@ class Row:
         weights: number of values that the adapter holds when it runs.
         microseconds: median time that one query takes to adapt, alone, on one thread of the CPU; None for the
             family `paired`, which adapts no queries.
+        uses_queries: True for a row that uses other queries: a bank of the texts of the training pairs.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Row:
     validation: RetrievalMetrics
     weights: int
     microseconds: float | None
+    uses_queries: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,10 +102,13 @@ class Comparison:
         rows: plain CLIP first.
         recommendation: see `recommend`.
         labels: video of each test text.
-        sizes: (texts, videos) of `train`, `validation` and `test`.
+        sizes: (texts, videos) of `train`, `validation` and `test`; of several folds, of the first.
         space: the embedding space in words.
         recipes: recipe of each row, as plain JSON.
         environment: versions of packages, processor, see `environment`.
+        folds: number of folds, each of which was searched once by adapters that were made of the others; 1 for a
+            split.
+        curve: what fewer pairs would have given; None where it was not asked for.
         version: version of this layout.
     """
 
@@ -113,7 +119,9 @@ class Comparison:
     space: str
     recipes: dict[str, dict[str, Any]]
     environment: dict[str, str]
-    version: Literal[1] = 1
+    folds: int = 1
+    curve: LearningCurve | None = None
+    version: Literal[2] = 2
 
     def __getitem__(self, name: str) -> Row:
         """Return the row of a name."""
@@ -133,7 +141,7 @@ class Comparison:
         try:
             return validated(Comparison, text)
         except InputError as error:
-            raise InputError(f"this is no comparison of layout version 1: {error}") from None
+            raise InputError(f"this is no comparison of layout version 2: {error}") from None
 
     def markdown(self, quoted: Mapping[str, Sequence[float]] | None = None) -> str:
         """Write both directions as tables, and the recommendation.
@@ -143,25 +151,43 @@ class Comparison:
                 of these.
         """
         texts, videos = self.sizes["test"]
-        forward = [[row.name, *row.text_to_video.cells(), *_costs(row)] for row in self.rows]
+        forward = [[_label(row), *row.text_to_video.cells(), *_costs(row)] for row in self.rows]
         for name, values in (quoted or {}).items():
             cells = [name, *(f"{value:g}" for value in values)]
             forward.append(cells + ["–"] * (len(forward[0]) - len(cells)))
-        backward = [[row.name, *row.video_to_text.cells()] for row in self.rows]
+        backward = [[_label(row), *row.video_to_text.cells()] for row in self.rows]
         head = ["adapter", "R@1", "R@5", "R@10", "MdR", "MnR"]
         trained, chosen = (
             "{:,} texts of {:,} videos".format(*self.sizes[split]) for split in ("train", "validation")
         )
+        if self.folds > 1:
+            searched = (
+                f"{len(self.labels):,} queries, each in one of {self.folds} folds of about {videos:,} videos"
+            )
+        else:
+            searched = f"{texts:,} queries, {videos:,} videos"
         return "\n\n".join(
             [
                 f"Trained on {trained}, chosen on {chosen}.",
-                f"**Text to video**: {texts:,} queries, {videos:,} videos, {self.space}; 95 % intervals.",
+                f"**Text to video**: {searched}, {self.space}; 95 % intervals.",
                 markdown_table([*head, "R@1 over plain", "weights", "µs a query"], forward),
                 f"**Video to text**: {len(self.rows[0].video_to_text.ranks):,} queries, {texts:,} texts.",
                 markdown_table(head, backward),
+                *([_NOTE] if any(row.uses_queries for row in self.rows) else []),
                 f"**Recommendation: {self.recommendation.name}.** {self.recommendation.reason}",
+                *([] if self.curve is None else [self.curve.markdown()]),
             ]
         )
+
+
+_NOTE = (
+    "\\* uses other queries: a bank of the texts of the training pairs, whose videos are not searched here. In a "
+    "collection that holds those videos, take other queries (`dits-adapter bank`)."
+)
+
+
+def _label(row: Row) -> str:
+    return row.name + (" \\*" if row.uses_queries else "")
 
 
 def _costs(row: Row) -> list[str]:
@@ -172,13 +198,13 @@ def _costs(row: Row) -> list[str]:
 def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
     """Choose a row: the cheapest family that nothing dearer beats by more than noise.
 
-    The families, from cheap to dear, are plain CLIP, linear maps and networks. A family is
+    The families, from cheap to dear, are plain CLIP, banks of queries, linear maps and networks. A family is
     represented by its row with the highest mean reciprocal rank on the VALIDATION pairs. Plain CLIP stands first;
-    the linear map challenges plain CLIP, then the network challenges the standing row. A challenger replaces the
-    standing row if, on the test pairs, its mean reciprocal rank is higher and the 95 % paired bootstrap interval
-    of the difference lies above 0. The test pairs thus decide two duels and choose between no rows. So "keep plain
-    CLIP" is the answer where nothing is better by more than noise, and "a linear map is enough" where no network
-    improves on it. The family `paired` takes no part.
+    the bank challenges plain CLIP, then the linear map and the network challenge the standing row. A challenger
+    replaces the standing row if, on the test pairs, its mean reciprocal rank is higher and the 95 % paired
+    bootstrap interval of the difference lies above 0. The test pairs thus decide three duels and choose between no
+    rows. So "keep plain CLIP" is the answer where nothing is better by more than noise, "a bank is enough" where
+    no map improves on it, and "a linear map is enough" where no network does. The family `paired` takes no part.
 
     Args:
         rows: plain CLIP first.
@@ -186,7 +212,7 @@ def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
     """
     standing, won = rows[0], ""
     lost: list[str] = []
-    for family in ("linear", "network"):
+    for family in ("bank", "linear", "network"):
         members = [row for row in rows if row.family == family]
         if not members:
             continue
@@ -205,7 +231,8 @@ def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
     networks = "no network than it" if tried else "and no network was tried"
     answer = {
         "plain": "Keep plain CLIP: no adapter was better by more than noise",
-        "linear": "A linear map is enough: it was better than plain CLIP by more than noise, " + networks,
+        "bank": "A bank of queries is enough: it was better than plain CLIP by more than noise, no map than it",
+        "linear": "A linear map is enough: it was better than what is cheaper by more than noise, " + networks,
         "network": "The network is worth it: it was better than what is cheaper by more than noise",
     }[standing.family]
     duels = ". ".join(filter(None, [won, *lost]))

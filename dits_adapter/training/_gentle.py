@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dits_adapter.adapters import Adapter, adapter_entry, fit_query_bank
+from functools import lru_cache
+
+from dits_adapter.adapters import Adapter, GentleFit, adapter_entry, fit_query_bank
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.comparison import PLAIN
@@ -38,7 +40,15 @@ def fit_gently(recipe: Recipe, pairs: Pairs) -> tuple[Adapter, dict[str, float]]
     entry = adapter_entry(recipe.adapter)
     if entry.cross_validated is None:
         return fit_query_bank(pairs.text), {}
-    fit = entry.cross_validated(pairs.text, pairs.video[pairs.labels])
+    fit = _cross_validated(recipe.adapter, pairs)
     if recipe.bank == "none":
         return fit.adapter, fit.choice()
     return fit_query_bank(pairs.text[fit.rows], inner=fit.adapter, adapted=fit.out_of_fold), fit.choice()
+
+
+@lru_cache(maxsize=3)
+def _cross_validated(name: str, pairs: Pairs) -> GentleFit:
+    """Fit an adapter once for all recipes that differ in the bank behind it."""
+    fit = adapter_entry(name).cross_validated
+    assert fit is not None
+    return fit(pairs.text, pairs.video[pairs.labels])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import statistics
-import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from os import PathLike
@@ -22,19 +20,23 @@ from dits_adapter.artifact._find import is_artifact
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError, InputError
-from dits_adapter.evaluation._environment import environment
-from dits_adapter.evaluation._scores import cosine_scores
-from dits_adapter.evaluation.comparison import PLAIN, Comparison, Retrieval, Row, recommend
-from dits_adapter.evaluation.metrics import RetrievalMetrics, paired_bootstrap, ranks, video_to_text_ranks
-from dits_adapter.training._loop import evaluate
+from dits_adapter.evaluation.comparison import Comparison
+from dits_adapter.evaluation.metrics import (
+    RetrievalMetrics,
+)
 from dits_adapter.training._state import best_epoch
-from dits_adapter.training.rows import Recipes, standard_rows
+from dits_adapter.training._table import measure, row_ranks, tabulate_folds
+from dits_adapter.training.rows import Recipes, few_pairs_rows, standard_rows
 from dits_adapter.training.run import fit
 
-__all__ = ["check_splits", "compare", "fit_all", "tabulate"]
-
-_TIMING_ROUNDS = 100
-"""Timed queries of each adapter."""
+__all__ = [
+    "check_splits",
+    "compare",
+    "compare_folds",
+    "fit_all",
+    "fold_splits",
+    "tabulate",
+]
 
 
 def compare(
@@ -53,7 +55,7 @@ def compare(
         pairs: training pairs.
         validation: pairs of other videos, for all choices: epochs, penalties, recipes, rows.
         test: pairs of yet other videos, for the metrics.
-        rows: recipes by the name of their row; by default `standard_rows()`.
+        rows: recipes by the name of their row; by default `standard_rows()` and `few_pairs_rows()`.
         out: folder that keeps each finished adapter as an artifact, from which the same call resumes.
         device: device of the training; queries are timed on the CPU.
         progress: show progress bars.
@@ -62,10 +64,65 @@ def compare(
         SpaceMismatchError: the pairs are of different embedding spaces.
         DITSError: `out` holds adapters made from other pairs or recipes.
     """
+    rows = standard_rows() | few_pairs_rows() if rows is None else rows
     check_splits(pairs, validation, test)
-    rows = standard_rows() if rows is None else rows
+    _warn_of_known_texts(rows, pairs, test)
     adapters = fit_all(rows, pairs, validation, out=out, device=device, progress=progress)
     return tabulate(adapters, pairs, validation, test, rows=rows, progress=progress)
+
+
+def compare_folds(
+    splits: Sequence[tuple[Pairs, Pairs, Pairs]],
+    *,
+    rows: Recipes | None = None,
+    out: str | PathLike[str] | None = None,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> Comparison:
+    """Compare adapters by cross-validation: each fold of the videos is searched once by what the others give.
+
+    The ranks of all folds together make the metrics, so that every text of the pairs counts. Each text searches
+    the videos of its own fold alone.
+
+    Args:
+        splits: of `fold_splits`.
+        rows, out, device, progress: as for `compare`; `out` holds a folder for each fold.
+
+    Raises:
+        DITSError: `out` holds adapters made from other pairs or recipes.
+    """
+    rows = standard_rows() | few_pairs_rows() if rows is None else rows
+    measured = []
+    for number, (train, validation, test) in enumerate(splits):
+        check_splits(train, validation, test)
+        _warn_of_known_texts(rows, train, test)
+        folder = None if out is None else Path(out) / f"fold-{number}"
+        adapters = fit_all(rows, train, validation, out=folder, device=device, progress=progress)
+        measured.append(measure(adapters, validation, test, rows=rows, progress=progress))
+    return tabulate_folds(measured, splits, rows)
+
+
+def fold_splits(pairs: Pairs, folds: int, validation: float, seed: int) -> list[tuple[Pairs, Pairs, Pairs]]:
+    """Part the videos into folds, each of which is the test once: training, validation and test pairs.
+
+    Args:
+        pairs: all pairs.
+        folds: number of folds, at least 2, of at least 10 videos each.
+        validation: share of the videos of the other folds that is held out for all choices.
+        seed: seed of folds and splits.
+
+    Raises:
+        InputError: folds too few or too many.
+    """
+    count = len(pairs.video)
+    if not 2 <= folds <= count // 10:
+        raise InputError(f"{folds} folds of {count} videos: it takes 2 folds or more, of 10 videos or more each.")
+    order = np.random.default_rng(seed).permutation(count)
+    splits = []
+    for number in range(folds):
+        rest = pairs.of_videos(np.sort(np.delete(order, np.s_[number::folds])))
+        splits.append((*rest.split(validation, seed), pairs.of_videos(np.sort(order[number::folds]))))
+    return splits
 
 
 def check_splits(pairs: Pairs, validation: Pairs, test: Pairs) -> None:
@@ -81,6 +138,20 @@ def check_splits(pairs: Pairs, validation: Pairs, test: Pairs) -> None:
         warnings.warn(
             f"{len(shared)} of {len(test.video)} test videos have exactly the vector of a training or validation "
             "video: the figures flatter every trained adapter.",
+            stacklevel=3,
+        )
+
+
+def _warn_of_known_texts(rows: Recipes, pairs: Pairs, test: Pairs) -> None:
+    """Warn where a bank of the training texts holds queries of the test, or texts of its videos."""
+    banks = [name for name, recipe in rows.items() if recipe.bank != "none"]
+    videos = _distinct(pairs.video[np.unique(pairs.labels)]) & _distinct(test.video)
+    texts = _distinct(pairs.text) & _distinct(test.text)
+    if banks and (videos or texts):
+        warnings.warn(
+            f"leak: the bank of {', '.join(banks)} holds texts of {len(videos)} test videos, and {len(texts)} "
+            "test queries word for word. A bank pushes down the videos that its texts describe, here others than "
+            "those that are asked for: do not believe these rows.",
             stacklevel=3,
         )
 
@@ -120,7 +191,7 @@ def fit_all(
                 validation_metrics = (
                     best_epoch(history).validation
                     if history
-                    else RetrievalMetrics.from_ranks(evaluate(adapter, validation))
+                    else RetrievalMetrics.from_ranks(row_ranks(recipe, adapter.for_inference(), validation))
                 )
                 metrics = {"validation": asdict(validation_metrics)}
                 Artifact(adapter, pairs.space, training=made_from, metrics=metrics).save(folder)
@@ -150,56 +221,9 @@ def tabulate(
     Raises:
         InputError: plain CLIP is not among the adapters.
     """
-    if PLAIN not in adapters:
-        raise InputError(f"a comparison needs the row {PLAIN!r}, plain CLIP; there are {', '.join(adapters)}.")
-    ready = {name: adapter.for_inference() for name, adapter in adapters.items()}
-    microseconds = _time({name: a for name, a in ready.items() if not a.needs_video}, test.text)
-    names = sorted(ready, key=lambda name: name != PLAIN)
-    finished: list[Row] = []
-    for name in tqdm(names, desc="evaluating", unit="adapter", disable=not progress):
-        adapter = ready[name]
-        scores = cosine_scores(adapter, test.text, test.video)
-        forward = Retrieval.of(ranks(scores, test.labels), test.labels)
-        plain = finished[0].text_to_video.ranks if finished else forward.ranks
-        finished.append(
-            Row(
-                name=name,
-                family=adapter.family,
-                text_to_video=forward,
-                video_to_text=Retrieval.of(video_to_text_ranks(scores, test.labels)),
-                over_plain=paired_bootstrap(plain, forward.ranks, test.labels),
-                validation=RetrievalMetrics.from_ranks(evaluate(adapter, validation)),
-                weights=0 if adapter.is_plain else sum(t.numel() for t in adapter.state_dict().values()),
-                microseconds=microseconds.get(name),
-            )
-        )
-    splits = {"train": pairs, "validation": validation, "test": test}
-    return Comparison(
-        rows=tuple(finished),
-        recommendation=recommend(finished, test.labels),
-        labels=tuple(test.labels.tolist()),
-        sizes={name: (len(split.text), len(split.video)) for name, split in splits.items()},
-        space=str(test.space),
-        recipes={name: recipe.model_dump(mode="json") for name, recipe in rows.items()},
-        environment=environment(),
+    return tabulate_folds(
+        [measure(adapters, validation, test, rows=rows, progress=progress)], [(pairs, validation, test)], rows
     )
-
-
-def _time(adapters: Mapping[str, Adapter], texts: NDArray[np.float32]) -> dict[str, float]:
-    """Return the median microseconds that adapting one query takes, all adapters in turn, round by round."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        taken: dict[str, list[float]] = {name: [] for name in adapters}
-        for round_ in range(_TIMING_ROUNDS + 1):
-            query = texts[round_ % len(texts)][None]
-            for name, adapter in adapters.items():
-                start = time.perf_counter()
-                adapter.adapt(query)
-                taken[name].append(time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(threads)
-    return {name: 1e6 * statistics.median(times[1:]) for name, times in taken.items()}  # the first warms up
 
 
 def _distinct(vectors: NDArray[np.float32]) -> set[bytes]:

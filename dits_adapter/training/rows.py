@@ -12,15 +12,20 @@ from dits_adapter.training._initial import LEARNING_RATES
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 
 __all__ = [
+    "GENTLE",
     "STEPS",
     "Recipes",
     "best_mlp_recipe",
     "best_recipe",
     "equal_cost_depth",
+    "few_pairs_rows",
     "schedule",
     "selected_rows",
     "standard_rows",
 ]
+
+GENTLE = ("gentle-linear", "gentle-mlp", "gentle-dits")
+"""Adapters for few pairs."""
 
 STEPS = (1, 5, 10)
 """Truncated timesteps T' of the DITS rows."""
@@ -64,20 +69,38 @@ def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None 
     return rows | {"mlp-best": best_mlp_recipe(training), "dits-best": best_recipe(training)}
 
 
+def few_pairs_rows() -> dict[str, Recipe]:
+    """Return the recipes of banks and of the adapters for few pairs, alone and with a bank behind.
+
+    `query-bank` and `NAME-bank` are query banks (`QueryBankAdapter`), `score-bias` and `NAME-bias` score biases of
+    the searched videos (`score_bias`). The queries are the texts of the training pairs, adapted out of fold.
+    """
+    rows = {
+        "query-bank": Recipe(adapter=PLAIN, bank="queries"),
+        "score-bias": Recipe(adapter=PLAIN, bank="scores"),
+    }
+    for name in GENTLE:
+        rows[name] = Recipe(adapter=name)
+        rows[f"{name}-bank"] = Recipe(adapter=name, bank="queries")
+        rows[f"{name}-bias"] = Recipe(adapter=name, bank="scores")
+    return rows
+
+
 def selected_rows(
     names: Sequence[str], steps: Sequence[int] = STEPS, training: TrainingConfig | None = None
 ) -> dict[str, Recipe]:
-    """Return plain CLIP and the rows of the names: rows of `standard_rows`, or any other registered adapters.
+    """Return plain CLIP and the rows of the names, which may be those of any registered adapters.
 
     Args:
-        names: rows, or adapters, which are trained as their recipes have them by default.
+        names: rows of `standard_rows` and `few_pairs_rows`, or adapters, which are trained as their recipes have
+            them by default.
         steps, training: as for `standard_rows`.
 
     Raises:
         InputError: neither a row nor a registered adapter.
     """
     training = TrainingConfig(learning_rate=LEARNING_RATES) if training is None else training
-    rows = standard_rows(steps, training)
+    rows = standard_rows(steps, training) | few_pairs_rows()
     others = {
         name: Recipe(adapter=adapter_entry(name).name, training=training) for name in names if name not in rows
     }

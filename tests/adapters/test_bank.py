@@ -172,7 +172,7 @@ def test_strength_and_weight() -> None:
     assert nothing.is_plain
     assert nothing.family == "plain"
     assert np.array_equal(nothing.adapt(queries), queries)
-    assert adapter.family == "linear"
+    assert adapter.family == "bank"
 
 
 def test_sharp_banks_and_large_cosines_do_not_overflow() -> None:

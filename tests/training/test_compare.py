@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from dits_adapter.adapters import DITSAdapter, LowRankAdapter, LowRankConfig, MLPAdapter, MLPConfig
+from dits_adapter.adapters import (
+    DITSAdapter,
+    LowRankAdapter,
+    LowRankConfig,
+    MLPAdapter,
+    MLPConfig,
+    fit_query_bank,
+    gentle_linear,
+)
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
 from dits_adapter.data.pairs import Pairs
@@ -21,9 +30,10 @@ from dits_adapter.evaluation.comparison import Comparison, Retrieval, Row, recom
 from dits_adapter.evaluation.metrics import RetrievalMetrics, ranks
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.training.compare import compare
+from dits_adapter.training._learning_curve import with_curve
+from dits_adapter.training.compare import compare, compare_folds, fold_splits
 from dits_adapter.training.config import Recipe, TrainingConfig
-from dits_adapter.training.rows import equal_cost_depth, schedule, standard_rows
+from dits_adapter.training.rows import equal_cost_depth, few_pairs_rows, schedule, standard_rows
 from dits_adapter.training.run import fit
 
 WIDTH = 8
@@ -56,17 +66,18 @@ def three(pairs: Pairs) -> tuple[Pairs, Pairs, Pairs]:
 
 
 def quick_rows(*names):
-    rows = standard_rows((1, 2), QUICK)
+    rows = standard_rows((1, 2), QUICK) | few_pairs_rows()
     return {name: rows[name] for name in names or rows}
 
 
 @pytest.fixture(scope="module")
 def rotated() -> Comparison:
-    return compare(*three(rotated_pairs()), rows=quick_rows(), progress=False)
+    rows = {name: row for name, row in quick_rows().items() if row.adapter not in ("gentle-mlp", "gentle-dits")}
+    return compare(*three(rotated_pairs()), rows=rows, progress=False)
 
 
 def test_every_adapter_has_its_row_in_order(rotated):
-    assert [row.name for row in rotated.rows] == [
+    assert list(standard_rows((1, 2)) | few_pairs_rows()) == [
         "identity",
         "mean-shift",
         "procrustes",
@@ -79,8 +90,22 @@ def test_every_adapter_has_its_row_in_order(rotated):
         "dits-2",
         "mlp-best",
         "dits-best",
+        "query-bank",
+        "score-bias",
+        "gentle-linear",
+        "gentle-linear-bank",
+        "gentle-linear-bias",
+        "gentle-mlp",
+        "gentle-mlp-bank",
+        "gentle-mlp-bias",
+        "gentle-dits",
+        "gentle-dits-bank",
+        "gentle-dits-bias",
     ]
-    assert [row.family for row in rotated.rows] == ["plain"] + 5 * ["linear"] + 6 * ["network"]
+    families = ["plain"] + 5 * ["linear"] + 6 * ["network"] + 2 * ["bank"] + 3 * ["linear"]
+    assert [row.family for row in rotated.rows] == families
+    banks = [row.name for row in rotated.rows if row.uses_queries]
+    assert banks == [row.name for row in rotated.rows if row.name.endswith(("-bank", "-bias"))]
     assert rotated.sizes == {"train": (116, 58), "validation": (28, 14), "test": (96, 48)}
 
 
@@ -124,8 +149,8 @@ def test_the_order_of_the_rows_does_not_matter(rotated):
 def test_json_reads_back_equal_and_refuses_another_version(rotated):
     text = rotated.to_json()
     assert Comparison.from_json(text) == rotated
-    with pytest.raises(DITSError, match="layout version 1"):
-        Comparison.from_json(json.dumps({**json.loads(text), "version": 2}))
+    with pytest.raises(DITSError, match="layout version 2"):
+        Comparison.from_json(json.dumps({**json.loads(text), "version": 1}))
 
 
 def test_the_table_has_all_rows_quoted_ones_and_the_answer(rotated):
@@ -145,7 +170,7 @@ def test_no_row_of_plain_clip_is_refused():
 
 def test_splits_of_different_spaces_are_refused_before_anything_is_trained(tmp_path):
     train, validation, test = three(rotated_pairs())
-    other = space_of().model_copy(update={"frames": 3})
+    other = space_of(digest="1").model_copy(update={"canary_texts": np.eye(4, WIDTH)[::-1].tolist()})
     foreign = Pairs(test.text, test.video, test.labels, other)
     with pytest.raises(SpaceMismatchError, match=r"the training pairs .* the test pairs"):
         compare(train, validation, foreign, rows=quick_rows("identity"), out=tmp_path / "out", progress=False)
@@ -158,6 +183,96 @@ def test_test_videos_that_were_trained_on_are_noticed():
     leaky.video[3] = train.video[0]
     with pytest.warns(UserWarning, match="1 of 48 test videos have exactly the vector of a training"):
         compare(train, validation, leaky, rows=quick_rows("identity"), progress=False)
+
+
+def test_rows_of_banks_are_what_their_formulas_say():
+    """The bank is the texts of the training pairs, which no searched video has."""
+    train, validation, test = three(rotated_pairs())
+    rows = quick_rows("identity", "query-bank", "score-bias", "gentle-linear-bias")
+    found = compare(train, validation, test, rows=rows, progress=False)
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
+    text, bank, video = unit(test.text), unit(train.text), unit(test.video)
+    expected = ranks(fit_query_bank(train.text).adapt(text) @ video.T, test.labels)
+    assert list(found["query-bank"].text_to_video.ranks) == expected.tolist()
+    gentle = gentle_linear(train.text, train.video[train.labels])
+    for name, queries, others in (
+        ("score-bias", text, bank),
+        ("gentle-linear-bias", gentle.adapter.adapt(test.text), gentle.out_of_fold),
+    ):
+        cosines = others @ video.T
+        sharpness = 2.5 / cosines.std(0).mean()
+        bias = np.log(np.exp(sharpness * cosines).mean(0)) / sharpness
+        expected = ranks(queries @ video.T - 0.5 * bias, test.labels)
+        assert np.mean(np.array(found[name].text_to_video.ranks) == expected) > 0.98  # but for roundings
+    text = found.markdown()
+    assert "| query-bank \\*" in text
+    assert "uses other queries" in text
+    assert "| identity  " in text
+
+
+def test_a_bank_that_holds_captions_of_the_gallery_is_reported_as_a_leak():
+    train, validation, test = three(rotated_pairs())
+    leaky = Pairs(test.text.copy(), test.video.copy(), test.labels, test.space)
+    leaky.text[5] = train.text[0]
+    leaky.video[3] = train.video[0]
+    with pytest.warns(UserWarning, match=r"leak: the bank of query-bank holds texts of 1 test videos, and 1 test"):
+        compare(train, validation, leaky, rows=quick_rows("identity", "query-bank"), progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compare(train, validation, test, rows=quick_rows("identity", "query-bank"), progress=False)
+
+
+def test_every_text_of_every_fold_counts_once():
+    pairs = rotated_pairs()
+    splits = fold_splits(pairs, 3, 0.2, 0)
+    assert sorted(row.tobytes() for *_, test in splits for row in test.video) == sorted(
+        row.tobytes() for row in pairs.video
+    )
+    for train, validation, test in splits:
+        sets = [{row.tobytes() for row in split.video} for split in (train, validation, test)]
+        assert len(set.union(*sets)) == sum(map(len, sets)) == len(pairs.video)
+    rows = quick_rows("identity", "procrustes")
+    found = compare_folds(splits, rows=rows, progress=False)
+    apart = [compare(*split, rows=rows, progress=False) for split in splits]
+    for name in rows:
+        together = [rank for one in apart for rank in one[name].text_to_video.ranks]
+        assert list(found[name].text_to_video.ranks) == together
+    assert len(found.labels) == len(pairs)
+    assert len(set(found.labels)) == len(pairs.video)
+    assert found.folds == 3
+    assert "each in one of 3 folds of about 40 videos" in found.markdown()
+    assert found.recommendation.name == "procrustes"
+
+
+@pytest.mark.parametrize("folds", [1, 13])
+def test_folds_that_cannot_be(folds):
+    with pytest.raises(InputError, match="of 120 videos: it takes 2 folds or more, of 10 videos or more each"):
+        fold_splits(rotated_pairs(), folds, 0.1, 0)
+
+
+def test_the_curve_has_the_figures_of_comparisons_with_fewer_pairs():
+    splits = [three(rotated_pairs())]
+    rows = quick_rows("identity", "query-bank", "gentle-linear", "ridge")
+    whole = compare(*splits[0], rows=rows, progress=False)
+    curve = with_curve(whole, splits, rows=rows, progress=False).curve
+    assert [point.videos for point in curve.points] == [14 + 4, 29 + 7, 58 + 14][-len(curve.points) :]
+    train, validation, test = splits[0]
+    half = [pairs.of_videos(order(len(pairs.video))[: len(pairs.video) // 2]) for pairs in (train, validation)]
+    apart = compare(*half, test, rows=quick_rows("identity", "query-bank", "gentle-linear"), progress=False)
+    assert curve.points[-2].r1 == {row.name: row.text_to_video.metrics.r1 for row in apart.rows}
+    assert curve.points[-2].recommendation == apart.recommendation.name
+    assert curve.points[-1].r1["gentle-linear"] == whole["gentle-linear"].text_to_video.metrics.r1
+    gained = whole[curve.row].text_to_video.metrics.mrr - apart[curve.row].text_to_video.metrics.mrr
+    assert curve.doubling.difference == pytest.approx(gained)
+    text = dataclasses.replace(whole, curve=curve).markdown()
+    assert f"With half of the pairs: {apart.recommendation.name}." in text
+    assert ("More pairs would help" in text) == (curve.doubling.low > 0)
+    with pytest.raises(InputError, match="a curve is drawn of the rows identity, query-bank"):
+        with_curve(whole, splits, rows=quick_rows("identity", "ridge"), progress=False)
+
+
+def order(count):
+    return np.random.default_rng(24).permutation(count)
 
 
 def row(name, family, test_ranks, validation_mrr):
@@ -191,6 +306,13 @@ LABELS = np.arange(200)
         ([("mlp", "network", 120, 0.9), ("dits", "network", 160, 0.8)], "mlp", "The network is worth it"),
         ([("dits-video", "paired", 200, 0.99)], "identity", "Keep plain CLIP"),
         ([], "identity", "Keep plain CLIP"),
+        (
+            [("query-bank", "bank", 100, 0.9), ("ridge", "linear", 101, 0.9)],
+            "query-bank",
+            "A bank of queries is enough",
+        ),
+        ([("query-bank", "bank", 100, 0.9), ("ridge", "linear", 140, 0.9)], "ridge", "A linear map is enough"),
+        ([("query-bank", "bank", 61, 0.9), ("dits", "network", 61, 0.9)], "identity", "Keep plain CLIP"),
     ],
 )
 def test_the_rule(others, expected, words):
@@ -216,22 +338,23 @@ def test_a_killed_comparison_goes_on_where_it_was(tmp_path, rotated, monkeypatch
 
     monkeypatch.setattr("dits_adapter.training.compare.fit", watched)
     splits, killed = three(rotated_pairs()), True
+    rows = {name: recipe for name, recipe in quick_rows().items() if recipe.adapter != "low-rank-affine"}
+    rows = {name: recipe for name, recipe in rows.items() if not name.startswith(("gentle", "query", "score"))}
     with pytest.raises(KeyboardInterrupt):
-        compare(*splits, rows=quick_rows(), out=tmp_path, progress=False)
+        compare(*splits, rows=rows, out=tmp_path, progress=False)
     assert list(dict.fromkeys(made)) == [
         "identity",
         "mean-shift",
         "procrustes",
         "ridge",
-        "low-rank-affine",
         "contrastive-linear",
     ]
     made.clear()
     killed = False
-    resumed = compare(*splits, rows=quick_rows(), out=tmp_path, progress=False)
+    resumed = compare(*splits, rows=rows, out=tmp_path, progress=False)
     assert list(dict.fromkeys(made)) == ["mlp", "dits"]
     assert [dataclasses.replace(r, microseconds=0) for r in resumed.rows] == [
-        dataclasses.replace(r, microseconds=0) for r in rotated.rows
+        dataclasses.replace(rotated[name], microseconds=0) for name in rows
     ]
 
 
@@ -311,6 +434,39 @@ def test_a_low_rank_map_starts_as_the_identity_and_moves_in_few_directions():
         adapter.up.normal_()
     moved = adapter(torch.tensor(unit)).detach().numpy() - unit
     assert np.linalg.matrix_rank(moved, tol=1e-5) == 2
+
+
+def test_the_command_cross_validates_for_programs(tmp_path, capsys):
+    rotated_pairs(videos=60).save(tmp_path / "cache.safetensors")
+    command = ["compare", str(tmp_path / "cache.safetensors"), "--folds", "2", "--json"]
+    command += ["--rows", "gentle-linear", "query-bank", "--curve", str(tmp_path / "curve.json")]
+    assert main(command) == 0
+    found = Comparison.from_json(capsys.readouterr().out)
+    assert [row.name for row in found.rows] == ["identity", "gentle-linear", "query-bank"]
+    assert (found.folds, len(found.labels)) == (2, 120)
+    curve = json.loads((tmp_path / "curve.json").read_text())
+    assert curve["points"][-1]["r1"]["query-bank"] == found["query-bank"].text_to_video.metrics.r1
+    assert curve["more_would_help"] == (found.curve.doubling.low > 0)
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--curve", "nowhere/curve.json"], "there is no folder nowhere"),
+        (["--curve", "curve.json", "--rows", "ridge"], "a curve is drawn of the rows identity, query-bank"),
+        (["--curve", "curve.json", "--test-fraction", "0.8"], "is too few for a curve; it takes 20"),
+        (["--folds", "1"], "1 folds of 60 videos"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_anything_is_fitted(
+    options, message, tmp_path, capsys, monkeypatch
+):
+    rotated_pairs(videos=60).save(tmp_path / "cache.safetensors")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dits_adapter.training.compare.fit", None)
+    assert main(["compare", "cache.safetensors", *options]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_the_command_prints_the_table_and_keeps_everything(tmp_path, capsys):

@@ -18,7 +18,7 @@ from dits_adapter.training.config import TrainingConfig
 from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
 
 RATE = 3e-2
-TRAINED = [entry.name for entry in adapter_entries() if entry.closed_form is None and entry.name != "fixed-prior"]
+TRAINED = [entry.name for entry in adapter_entries() if entry.trained and entry.name != "fixed-prior"]
 
 
 @pytest.fixture(autouse=True)
