@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from qdrant_client import models
 
 from dits_adapter.errors import StoreError
-from dits_adapter.stores.qdrant._collection import QdrantCollection
+from dits_adapter.stores.qdrant._collection import QdrantCollection, divided
 from dits_adapter.stores.qdrant._limits import NUMBER_BYTES, PAYLOAD_BYTES, fitting
 from dits_adapter.stores.qdrant._requests import QueryBatch, QueryGroups, RequestPlan, Retrieve
 from dits_adapter.stores.qdrant._schema import FRAMES, group_values, matching, plain_id
@@ -125,10 +125,22 @@ class _Search:
                 )
                 for query in queries
             ]
-            answers = yield from QueryBatch(collection_name=self.collection.target, requests=requests)
-            for row, answer in zip(rows, answers, strict=True):
+            for row, answer in zip(rows, (yield from self._answers(requests)), strict=True):
                 row += answer.points
         return rows
+
+    def _answers(self, requests: Sequence[models.QueryRequest]) -> RequestPlan[list[models.QueryResponse]]:
+        """Make several searches, in as many requests as the size of their vectors, and the server, ask for."""
+        assert self.collection.opened is not None
+        size = fitting(NUMBER_BYTES * self.collection.opened.width, max(1, len(requests)))
+        answers: list[models.QueryResponse] = []
+        for start in range(0, len(requests), size):
+            for part in (yield from divided(requests[start : start + size], self._query_batch)):
+                answers += part
+        return answers
+
+    def _query_batch(self, requests: Sequence[models.QueryRequest]) -> QueryBatch:
+        return QueryBatch(collection_name=self.collection.target, requests=requests)
 
     def _grouped(self, query: _Query, request: SearchRequest) -> RequestPlan[list[models.ScoredPoint]]:
         """Find the best videos.
@@ -141,15 +153,17 @@ class _Search:
         needed = request.offset + request.limit
         scope = self.collection.scoped(self.condition)
         groups: dict[str | int, models.PointGroup] = {}
+        limits = self.collection.limits
         while len(groups) < needed:
+            others = matching(field, groups, limits.values)
             answer = yield from QueryGroups(
                 collection_name=self.collection.target,
                 group_by=field,
                 group_size=request.per_video,
                 query=query.tolist(),
                 using=self.collection.layout.vector or None,
-                limit=max(1, min(needed - len(groups), self.collection.limits.hits // request.per_video)),
-                query_filter=models.Filter(must=scope, must_not=matching(field, groups)) if groups else scope,
+                limit=max(1, min(needed - len(groups), limits.hits // request.per_video)),
+                query_filter=models.Filter(must=scope, must_not=others) if groups else scope,
                 score_threshold=request.min_score,
                 search_params=self._search_params(request),
             )
@@ -213,10 +227,8 @@ class _Search:
             for n, ids in pieces
         ]
         scores: list[dict[models.ExtendedPointId, float]] = [{} for _ in rows]
-        if requests:
-            answers = yield from QueryBatch(collection_name=self.collection.target, requests=requests)
-            for (n, _), answer in zip(pieces, answers, strict=True):
-                scores[n] |= {point.id: point.score for point in answer.points}
+        for (n, _), answer in zip(pieces, (yield from self._answers(requests)), strict=True):
+            scores[n] |= {point.id: point.score for point in answer.points}
         return [dict(sorted(row.items(), key=lambda item: -item[1])) for row in scores]
 
     def _scored(
