@@ -44,9 +44,9 @@ def _gap(args: argparse.Namespace) -> int:
     from dits_adapter.evaluation.gap import GapStatistics
     from dits_adapter.vectors import unit
 
-    args.out.mkdir(parents=True, exist_ok=True)
     artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)
     artifact.space.require(pairs.space, mine=f"the adapter {args.adapter}", theirs=f"the pairs {args.pairs}")
+    args.out.mkdir(parents=True, exist_ok=True)
     adapter = artifact.adapter.for_inference()
     text, video = unit(pairs.text), unit(pairs.video)[pairs.labels]
     adapted = unit(adapter.adapt(pairs.text))

@@ -51,7 +51,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, QdrantProcess]]
     binary = os.environ.get("QDRANT_BIN")
     if binary is None:
         pytest.skip("no Qdrant servers that may be killed: set QDRANT_BIN to Qdrant's binary")
-    monkeypatch.setenv("QDRANT_API_KEY", "a secret")
+    monkeypatch.setenv("QDRANT_API_KEY", "a-secret")
     inner = {name: free_port() for name in PORTS}
     started: dict[str, QdrantProcess] = {}
     try:

@@ -236,7 +236,8 @@ def test_only_what_passes_is_asked_again(
     if (status, answer) in LASTING:
         with pytest.raises(StoreError, match=f"answers {status}: {answer}"):
             act()
-        assert asked == 1
+        # a search looks once more, as an alias may have moved to another collection
+        assert asked == (2 if status == 404 and request_ == "query_points_groups" else 1)
     else:
         assert act()
         assert asked >= 3

@@ -231,7 +231,8 @@ def test_segments_are_read_by_ids_by_a_field_and_the_first_few(opened: Open, vid
     assert len(everything) == 10
     (first, (payload, vector)), *_ = everything.items()
     (read,) = store.read(ReadRequest(ids=[first], vectors=True, frames=True))
-    assert (dict(read.payload), np.round(read.vector, 5).tolist()) == (payload, vector)  # type: ignore[arg-type]
+    kept = {name: value for name, value in read.payload.items() if name != "words"}  # of the path, for filters
+    assert (kept, np.round(read.vector, 5).tolist()) == (payload, vector)  # type: ignore[arg-type]
     assert read.frame_vectors is not None
     assert read.frame_vectors.shape == (FRAMES, 8)
     assert read.vector is not None
