@@ -200,7 +200,11 @@ class VideoStore(ABC):
         raise StoreError(f"the store at {self.location} keeps no score bias.")
 
     def write_biases(self, biases: Mapping[str | int, float]) -> None:
-        """Keep b(v) beside the segments with these ids, in the payload field `score_bias`; errors as `set_bias`."""
+        """Keep b(v) beside the segments with these ids, as the payload field `score_bias`.
+
+        Raises:
+            StoreError: as `set_bias`.
+        """
         raise StoreError(f"the store at {self.location} keeps no score bias.")
 
     def bulk_load(self, *, progress: bool = True) -> AbstractContextManager[None]:

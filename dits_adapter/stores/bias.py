@@ -1,7 +1,8 @@
 """Score bias of a collection: the record of it, and the bank of other queries that it is computed with.
 
-Beside each segment lies one number, b(v) of `score_bias`: how near its vector is to the queries of a bank. A search
-takes w · b(v) from the score, so that videos near to every query stand less in the way. Vectors stay as they are.
+Beside each segment lies one number, b(v) of `score_bias`: how near its vector is to the queries of a bank. A
+search takes w · b(v) from the score, so that videos near to every query stand less in the way. Vectors stay as
+they are.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class ScoreBias(BaseModel):
 
     Attributes:
         bank: digest of the bank (`BiasBank.digest`).
-        queries: the canary texts of the space as queries of the bank's kind, unit vectors (4, d): plain, or adapted
-            by the adapter whose queries the bank holds. They show which queries the bias is for.
+        queries: the canary texts of the space as queries of the bank's kind, unit vectors (4, d): plain, or
+            adapted by the adapter whose queries the bank holds. They show which queries the bias is for.
         sharpness: τ of `score_bias`, the same for all segments, of later ones too.
         weight: w, which a search takes by default.
         mean: mean of b(v) over the segments, which stands in for that of a segment without one; None while the

@@ -44,8 +44,8 @@ def apply_bias(store: VideoStore, bank: BiasBank, *, weight: float = BIAS_WEIGHT
         How many segments got a bias.
 
     Raises:
-        InputError: a store that keeps no bias, scores that are no cosines, a weight outside 0 to 1, no segments, or
-            a bank whose cosines with them are all alike.
+        InputError: a store that keeps no bias, scores that are no cosines, a weight outside 0 to 1, no segments,
+            or a bank whose cosines with them are all alike.
         SpaceMismatchError: the bank is of another space.
         StoreError: as `VideoStore.open`.
     """

@@ -122,9 +122,8 @@ def ingest(
             to `sync` that has no video in it, while videos are stored from there: it looks like a disk that is not
             mounted; or a bank for a collection without a score bias.
         SpaceMismatchError: the collection is of another embedding space than the encoder.
-        StoreError: the collection's score bias is of another bank; or the store cannot be reached, read or written,
-            or fails on the way. What was stored stays, and
-            the next run goes on from there.
+        StoreError: the collection's score bias is of another bank; or the store cannot be reached, read or
+            written, or fails on the way. What was stored stays, and the next run goes on from there.
         KeyboardInterrupt: likewise; its message says how much this run has stored.
     """
     options = from_keywords(IngestOptions, options, keywords)

@@ -51,8 +51,7 @@ class Hit:
         timestamp: seconds of the frame that matches best; None without frame vectors.
         payload: everything that the collection keeps about the segment.
         title: title of the video; None in a collection without titles.
-        bias: part that the collection's score bias has taken from the score; the cosine, of which probabilities are
-            known, is `score + bias`.
+        bias: part that the collection's score bias has taken from the score.
     """
 
     id: str | int
@@ -92,6 +91,11 @@ class Hit:
             title=title,
             bias=bias,
         )
+
+    @property
+    def cosine(self) -> float:
+        """Score before the bias, of which alone probabilities are known (`Calibration`)."""
+        return self.score + self.bias
 
     def __str__(self) -> str:
         span = "" if self.start is None or self.end is None else f"  {self.start:.1f}-{self.end:.1f} s"
@@ -157,10 +161,10 @@ class SearchRequest:
             or more of each where there are fewer videos. Videos of fewer segments leave places empty.
         locate: find the moment that matches best (`Hit.timestamp`), for which the hits' frame vectors are read: a
             dozen times what a hit takes otherwise.
-        bias: weight of the collection's score bias (`apply_bias`), 0 to 1: w · b(v) is taken from the score of each
-            segment. 0 is without. None for the weight that the collection says, without a look at which adapter
-            made the query: one that the bias is not for wants 0 (`ScoreBias.fits`). Before a re-ranking the
-            bias decides the candidates alone.
+        bias: weight w of the collection's score bias (`apply_bias`), 0 to 1: w · b(v) is taken from the score of
+            each segment. 0 is without. None is the weight that the collection says; the store cannot see which
+            adapter made the query, and one that the bias is not for wants 0 (`ScoreBias.fits`). Where hits are
+            re-ranked, the bias has a part in choosing the candidates alone.
 
     Raises:
         InputError: an option outside its range.

@@ -161,8 +161,9 @@ class _Search:
     def _biased(self, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[models.ScoredPoint]]]:
         """Find the best videos by cosine less bias.
 
-        The `CANDIDATES` segments of the best cosines are ordered anew. Where they are of too few videos, as many of
-        other videos follow behind them, and so on: every page is of one order, and one query is answered as many are.
+        The `CANDIDATES` segments of the best cosines are ordered anew. Where they are of too few videos, as many
+        of other videos follow behind them, and so on: every page is of one order, and one query is answered as
+        many are.
         """
         field = self.collection.layout.video
         fields = [BIAS] if field is None else [BIAS, field]

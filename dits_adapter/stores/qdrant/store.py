@@ -483,7 +483,7 @@ class QdrantStore(VideoStore):
         metadata = self.metadata()
         if metadata is None:
             raise StoreError(
-                f"the collection {self.name!r} was made by another program; describe it first (dits-adapter adopt)."
+                f"the collection {self.name!r} is of another program; describe it first (dits-adapter adopt)."
             )
         described = {METADATA_KEY: metadata.model_copy(update={"bias": bias}).model_dump(mode="json")}
         self.send(UpdateCollection(collection_name=self.collection, metadata=described))
