@@ -34,7 +34,7 @@ class GentleFit:
 
     Attributes:
         adapter: fitted to all pairs; the affine map of the start where no step helped.
-        rows: texts that were held out, ascending, (k,): all of them up to 1,000 videos, a fifth above.
+        rows: texts that were held out, ascending, (k,): all of them up to 5,000, about a thousand above.
         out_of_fold: these texts, each adapted by an adapter that was fitted without its video, unit vectors
             (k, d): the queries for a bank behind the adapter.
         start: the ridge that training began at.

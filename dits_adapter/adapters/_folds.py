@@ -18,8 +18,10 @@ __all__ = ["FOLDS", "Fold", "Problem", "Ridge", "choose_start", "folds", "mean_a
 FOLDS = 5
 """Parts of the videos, each held out once."""
 
-_CROSS_VALIDATED = 1000
-"""Videos up to which every part is held out once; of more, one part is."""
+_CROSS_VALIDATED = 5000
+"""Texts up to which every part is held out once; of more, one part of about `_HELD_OUT` texts is."""
+
+_HELD_OUT = 1000
 
 _PENALTIES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
 _CENTERINGS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -88,11 +90,14 @@ class Fold:
 
 
 def folds(problem: Problem, seed: int) -> Iterator[Fold]:
-    """Part the videos at random; yield each part as held out, or the first alone where videos are many."""
-    count = len(problem.videos)
+    """Part the videos at random; yield each part as held out, or the first alone where texts are many."""
+    count, texts = len(problem.videos), len(problem.texts)
+    few = texts <= _CROSS_VALIDATED
     number = np.empty(count, np.int64)
-    number[np.random.default_rng(seed).permutation(count)] = np.arange(count) % FOLDS
-    for fold in range(FOLDS if count <= _CROSS_VALIDATED else 1):
+    number[np.random.default_rng(seed).permutation(count)] = np.arange(count) % (
+        FOLDS if few else max(FOLDS, texts // _HELD_OUT)
+    )
+    for fold in range(FOLDS if few else 1):
         rows = np.flatnonzero(number == fold)
         place = np.full(count, -1)
         place[rows] = np.arange(len(rows))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dits_adapter.adapters._fit import GentleFit, Start
 from dits_adapter.adapters._folds import FOLDS, Problem, Ridge, choose_start, folds, mean_and_error
 from dits_adapter.adapters.affine import AffineAdapter, fitted_affine
+from dits_adapter.adapters.bank import draw
 from dits_adapter.adapters.base import Adapter
 from dits_adapter.adapters.dits import DITSAdapter
 from dits_adapter.adapters.mlp import MLPAdapter, MLPConfig
@@ -45,6 +46,9 @@ _GAIN = 8.0
 _FLOW_DOSE = 2e-5
 """Learning rate of a flow times Σ χ: what one step of AdamW may move a query, since every ε is multiplied by χ."""
 
+_MOST_PAIRS = 20_000
+"""Pairs that are learnt from; of more, as many are drawn."""
+
 _PAIRS_A_STEP = 1024
 """Pairs that one step compares all with all; of more, as many are drawn for each step."""
 
@@ -53,7 +57,7 @@ def gentle_linear(text: NDArray[np.floating], video: NDArray[np.floating]) -> Ge
     """Fit an affine map that leaves the identity only as far as held-out videos bear it.
 
     Args:
-        text: text embeddings, (n, d).
+        text: text embeddings, (n, d); of more than 20,000 as many are drawn.
         video: embeddings of the matching videos, row by row, (n, d); equal rows are one video.
 
     Raises:
@@ -115,7 +119,8 @@ class _Recipe:
 
 
 def _fit(text: NDArray[np.floating], video: NDArray[np.floating], recipe: _Recipe) -> GentleFit:
-    problem = Problem.of(text, video)
+    drawn = draw(len(text), _MOST_PAIRS, seed=0)
+    problem = Problem.of(np.asarray(text)[drawn], np.asarray(video)[drawn])
     if len(problem.videos) < LEAST_VIDEOS:
         raise InputError(
             f"there are pairs of {len(problem.videos)} distinct videos; the gentle adapters need {LEAST_VIDEOS}."
@@ -123,28 +128,35 @@ def _fit(text: NDArray[np.floating], video: NDArray[np.floating], recipe: _Recip
     start = choose_start(problem)
     count = len(problem.texts)
     scores = np.zeros((recipe.most_steps + 1, count))
-    plain = np.zeros(count)
-    adapted = np.empty((recipe.most_steps + 1, *problem.texts.shape), np.float32)
+    plain, measured = np.zeros(count), np.zeros(count)
+    adapted: list[FloatArray] = []
     held = np.zeros(count, bool)
+    rows: list[NDArray[np.int64]] = []
     for seed in range(recipe.rounds):
         for fold in folds(problem, seed):
             texts = problem.texts[fold.held]
             plain[fold.held] += fold.reciprocal_ranks(texts)
+            measured[fold.held] += 1
+            if seed == 0:
+                held |= fold.held
+                rows.append(np.flatnonzero(fold.held))
+                adapted.append(np.empty((recipe.most_steps + 1, *texts.shape), np.float32))
             for step, module in enumerate(_descend(problem.part(fold.seen), start, recipe)):
                 queries = _adapt(module, texts)
                 scores[step, fold.held] += fold.reciprocal_ranks(queries.astype(np.float64))
                 if seed == 0:
-                    adapted[step, fold.held] = queries
-            if seed == 0:
-                held |= fold.held
+                    adapted[-1][step] = queries
     steps = int(scores.sum(1).argmax())
-    gain, error = mean_and_error((scores[steps] - plain)[held] / recipe.rounds, problem.labels[held])
+    known = measured > 0
+    gain, error = mean_and_error((scores[steps] - plain)[known] / measured[known], problem.labels[known])
     module = next(islice(_descend(problem, start, recipe), steps, None))
     if steps == 0:
         adapter: Adapter = Ridge(problem).affine(start)
     else:
         adapter = module.adapter() if isinstance(module, _Linear) else module  # type: ignore[assignment]
-    return GentleFit(adapter.eval(), np.flatnonzero(held), adapted[steps][held], start, steps, gain, error)
+    order = np.argsort(np.concatenate(rows))
+    out_of_fold = np.concatenate([fold[steps] for fold in adapted])[order]
+    return GentleFit(adapter.eval(), drawn[held], out_of_fold, start, steps, gain, error)
 
 
 def _descend(problem: Problem, start: Start, recipe: _Recipe) -> Iterator[nn.Module]:

@@ -164,7 +164,7 @@ def test_no_text_is_adapted_by_a_map_that_saw_its_video() -> None:
     assert (before.start, before.steps) == (after.start, after.steps)
     change = np.abs(before.out_of_fold - after.out_of_fold).max(axis=1)
     assert change[:2].max() < 1e-7
-    assert np.mean(change > 1e-7) == pytest.approx(1 - 1 / FOLDS)
+    assert np.mean(change > 1e-7) == pytest.approx(1 - 1 / FOLDS, abs=0.05)
 
 
 def test_it_is_deterministic() -> None:
@@ -241,11 +241,23 @@ def test_the_registry_fits_it(name: str) -> None:
 
 
 def test_of_many_videos_a_part_is_held_out(monkeypatch) -> None:
-    monkeypatch.setattr(_folds, "_CROSS_VALIDATED", 20)
-    text, video = pairs(25, 2, 0)
+    monkeypatch.setattr(_folds, "_CROSS_VALIDATED", 40)
+    monkeypatch.setattr(_folds, "_HELD_OUT", 8)
+    text, video = pairs(60, 2, 0)
     fit = gentle_linear(text, video)
-    assert len(fit.rows) == len(fit.out_of_fold) == 10  # two texts of a fifth of the videos
+    assert len(fit.rows) == len(fit.out_of_fold) == 8  # two texts of a fifteenth of the videos
     assert fit.error > 0
+
+
+def test_of_very_many_pairs_some_are_drawn(monkeypatch) -> None:
+    text, video = pairs(60, 2, 0)
+    monkeypatch.setattr(_gentle, "_MOST_PAIRS", 50)
+    fit = gentle_linear(text, video)
+    assert np.all(np.diff(fit.rows) > 0)
+    assert len(fit.rows) == len(fit.out_of_fold) == 50
+    again = gentle_linear(text[fit.rows], video[fit.rows])
+    assert np.array_equal(fit.out_of_fold, again.out_of_fold)
+    assert np.array_equal(fit.adapter.adapt(text), again.adapter.adapt(text))
 
 
 @pytest.mark.parametrize(
