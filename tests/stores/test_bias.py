@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qdrant_client import QdrantClient, models
 
 from dits_adapter import AsyncQdrantStore, BiasBank, MemoryStore, VideoStore, apply_bias, remove_bias
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
@@ -16,8 +17,10 @@ from dits_adapter.stores import biasing
 from dits_adapter.stores.bias import BIAS
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant import _search
+from dits_adapter.stores.qdrant.adopt import adopt_collection
+from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit, ReadRequest
-from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, segment_id
+from dits_adapter.stores.rows import CollectionMetadata, PointLayout, SegmentRow, segment_id
 from tests.stores.fakes import FakeEncoder, fake_space, unit, write_video
 
 VIDEOS = 60
@@ -66,10 +69,6 @@ def queries(n: int, seed: int = 1) -> np.ndarray:
 @pytest.fixture(params=["own", "memory", "folder", "server"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VideoStore]:
     """Each kind of store in turn, with the same videos."""
-    from qdrant_client import QdrantClient
-
-    from dits_adapter.stores.qdrant.store import QdrantStore
-
     name = f"bias-{uuid.uuid4().hex}"
     if request.param == "own":
         opened: VideoStore = MemoryStore()
@@ -267,6 +266,32 @@ def test_what_cannot_be_is_refused(store: VideoStore) -> None:
     empty.create(CollectionMetadata(space=fake_space()))
     with pytest.raises(InputError, match="has no segments"):
         apply_bias(empty, bank())
+
+
+@pytest.mark.parametrize("video", ["clip", None])
+def test_a_collection_of_another_program(video: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its points may lack the field of their video; without such a field each is a video."""
+    monkeypatch.setattr(_search, "CANDIDATES", 8)
+    client = QdrantClient(":memory:")
+    client.create_collection("videos", vectors_config=models.VectorParams(size=8, distance=models.Distance.COSINE))
+    vectors = unit(np.random.default_rng(0).normal(size=(40, 8)) + 0.5)
+    points = [
+        models.PointStruct(id=n, vector=row.tolist(), payload={"clip": f"{n % 9}"} if n % 4 else {})
+        for n, row in enumerate(vectors)
+    ]
+    client.upsert("videos", points)
+    store = QdrantStore(client, "videos", space=fake_space())
+    adopt_collection(store, fake_space(), PointLayout(vector="", video=video))
+    assert apply_bias(store, bank(), progress=False) == 40
+    record = store.metadata().bias  # type: ignore[union-attr]
+    query = queries(1)[0]
+    scores = vectors @ query / np.linalg.norm(query) - 0.5 * np.array(bank().biases(vectors, record))  # type: ignore[arg-type]
+    hits = store.search(query, limit=40)
+    assert all(hit.score == pytest.approx(scores[int(hit.id)], abs=1e-5) for hit in hits)
+    if video is None:
+        assert sorted(int(hit.id) for hit in hits) == list(range(40))
+    else:
+        assert sorted(hit.video_id for hit in hits) == [str(n) for n in range(9)]
 
 
 @pytest.mark.parametrize("store", ["server"], indirect=True)

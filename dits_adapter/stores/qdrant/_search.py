@@ -173,17 +173,15 @@ class _Search:
             ranked = self._corrected(block)
             page = group_by_video(ranked, self._videos, request)
             while len(block) == CANDIDATES and len(page) < request.limit:
-                seen = [] if field is None else [video for point in ranked for video in self._videos(point)]
-                offset = len(ranked) if field is None else 0
-                blocks = yield from self._nearest(
+                named = [self._videos(point) if field else [] for point in ranked]
+                (block,) = yield from self._nearest(
                     queries[n : n + 1],
                     request,
                     CANDIDATES,
-                    offset,
+                    named.count([]),  # which no filter leaves out
                     payload=fields,
-                    beyond=list(dict.fromkeys(seen)),
+                    beyond={video for names in named for video in names},
                 )
-                block = blocks[0]
                 ranked += self._corrected(block)
                 page = group_by_video(ranked, self._videos, request)
             videos.append(page)
