@@ -20,7 +20,7 @@ from dits_adapter.training.rows import GENTLE, Recipes
 
 __all__ = ["curve_rows", "with_curve"]
 
-_CURVE_ROWS = (PLAIN, "query-bank", *GENTLE)
+_CURVE_ROWS = (PLAIN, "query-bank", "score-bias", *GENTLE)
 """Rows of a learning curve."""
 
 

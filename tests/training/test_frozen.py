@@ -34,6 +34,9 @@ SPACE = EmbeddingSpace(
 ).model_copy(update={"canary_texts": ((1.0,) + (0.0,) * 15,)})
 
 
+ELSEWHERE = SPACE.model_copy(update={"weights_sha256": "1" * 64, "canary_texts": ((0.0,) * (WIDTH - 1) + (1.0,),)})
+
+
 def gap_pairs(videos: int, texts_a_video: int = 1, seed: int = 0) -> Pairs:
     """Videos, and texts that a curved map and a shift keep apart from them."""
     rng = np.random.default_rng(seed)
@@ -263,8 +266,8 @@ def test_refuses_pairs_that_cannot_be_contrasted():
         train(fresh_adapter("dits", WIDTH), pairs.of_videos(np.array([3])), pairs, TrainingConfig())
     with pytest.raises(InputError, match="width 8"):
         train(fresh_adapter("dits", 8), pairs, pairs, TrainingConfig())
-    other = Pairs(pairs.text, pairs.video, pairs.labels, SPACE.model_copy(update={"frames": 3}))
-    with pytest.raises(SpaceMismatchError, match="frames"):
+    other = Pairs(pairs.text, pairs.video, pairs.labels, ELSEWHERE)
+    with pytest.raises(SpaceMismatchError, match="the training pairs"):
         train(fresh_adapter("dits", WIDTH), pairs, other, TrainingConfig())
 
 

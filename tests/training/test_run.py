@@ -20,7 +20,7 @@ from dits_adapter.training._loop import evaluate
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.run import calibrate, fit, train_artifact
 from tests.crash import kill_between_the_renames
-from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
+from tests.training.test_frozen import ELSEWHERE, SPACE, WIDTH, gap_pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore:the .* test videos fix R@1")
 QUICK = {
@@ -158,8 +158,8 @@ def test_what_is_refused(cache, tmp_path, capsys):
     with pytest.raises(ArtifactError, match="not empty"):
         train_artifact(Pairs.load(cache), Recipe(adapter="mean-shift"), tmp_path / "full", dataset="x")
     other = gap_pairs(40)
-    other = Pairs(other.text, other.video, other.labels, SPACE.model_copy(update={"frames": 3}))
-    with pytest.raises(SpaceMismatchError, match="frames"):
+    other = Pairs(other.text, other.video, other.labels, ELSEWHERE)
+    with pytest.raises(SpaceMismatchError, match="the training pairs"):
         train_artifact(Pairs.load(cache), Recipe(adapter="mean-shift"), tmp_path / "b", dataset="x", test=other)
 
 
