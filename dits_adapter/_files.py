@@ -350,7 +350,7 @@ def _discard(scratch: Path, lock: IO[bytes], target: Path) -> None:
 def _opened(folder: Path) -> Iterator[Callable[[], bool]]:
     """Open a folder, and yield a function that tells whether its path still names it."""
     handle = None
-    with suppress(OSError):  # no such folder, or a system that opens none
+    with suppress(OSError, ValueError):  # no such folder, no path at all, or a system that opens none
         handle = os.open(folder, os.O_RDONLY)  # while it is open, its inode number is of no other folder
     before = _identity(folder) if handle is None else _identity(handle)
     try:
@@ -363,6 +363,6 @@ def _opened(folder: Path) -> Iterator[Callable[[], bool]]:
 def _identity(folder: Path | int) -> tuple[int, int] | None:
     try:
         status = os.stat(folder)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino

@@ -6,7 +6,7 @@ from importlib.resources import files
 from os import PathLike, fspath
 from pathlib import Path
 
-from dits_adapter._files import recover_folder
+from dits_adapter._files import read_whole
 from dits_adapter.errors import ArtifactError
 
 __all__ = ["absolute_name", "bundled", "download", "download_file", "resolve"]
@@ -28,8 +28,7 @@ def resolve(id_or_path: str | PathLike[str]) -> Path | None:
     """
     name = fspath(id_or_path)
     path = bundled(name) or Path(name)
-    recover_folder(path)
-    if path.is_dir():
+    if read_whole(path, path.is_dir):
         return path
     if path.exists() or path.is_absolute() or name.count("/") != 1 or name.startswith((".", "~")):
         raise ArtifactError(f"{name}: no such folder. Give a folder, a bundled name or a hub id (owner/name).")

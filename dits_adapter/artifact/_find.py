@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import PathLike, fspath
 from pathlib import Path
 
-from dits_adapter._files import recover_folder
+from dits_adapter._files import read_whole
 from dits_adapter._hub import bundled, download, download_file, resolve
 from dits_adapter._user_files import read_json
 from dits_adapter.artifact._config import CONFIG, ENCODER, ONNX, WEIGHTS
@@ -32,8 +32,12 @@ def require_free(target: Path) -> None:
     Raises:
         ArtifactError: the folder exists and holds something else than an artifact, or is a file.
     """
-    if not is_artifact(target) and (target.is_file() or (target.is_dir() and any(target.iterdir()))):
+    if read_whole(target, lambda: _is_occupied(target)) and not is_artifact(target):
         raise ArtifactError(f"{target}: is not empty and holds no adapter. Choose another folder.")
+
+
+def _is_occupied(target: Path) -> bool:
+    return target.is_file() or (target.is_dir() and any(target.iterdir()))
 
 
 def is_artifact(folder: Path) -> bool:
@@ -44,9 +48,8 @@ def is_artifact(folder: Path) -> bool:
     Raises:
         ArtifactError: that cannot be done.
     """
-    recover_folder(folder)
     try:
-        return bool(read_json(folder / CONFIG).get("format") == "dits_adapter")
+        return read_whole(folder, lambda: bool(read_json(folder / CONFIG).get("format") == "dits_adapter"))
     except (InputError, AttributeError):
         return False
 

@@ -99,8 +99,9 @@ def match_id(name: str, known: Collection[str]) -> str | None:
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
     """Return the question that names the known id most like a name that is not among them; "" where none is."""
-    nearest = get_close_matches(name, known, n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+    by_stem = {without_suffix(other) or other: other for other in known}  # suffixes alone make short names alike
+    nearest = get_close_matches(without_suffix(name) or name, by_stem, n=1)
+    return f"; did you mean {by_stem[nearest[0]]!r}?" if nearest else ""
 
 
 def id_digest(name: str) -> bytes:

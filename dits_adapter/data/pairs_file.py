@@ -118,7 +118,7 @@ class PairsFile:
                 f"{self.path}: lines that are no pairs, {len(bad)} of them; nothing was done. A line is a JSON "
                 f"object such as {_EXAMPLES[files]}.{table}"
             )
-            raise InputError("\n".join([head, *bad[:_LISTED], *more]))
+            raise InputError(f"{head} {'; '.join([*bad[:_LISTED], *more])}.")
         if not names:
             raise InputError(f"{self.path}: holds no pairs.")
         self._numbers = number_ids(videos)

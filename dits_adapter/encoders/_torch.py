@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 
 from dits_adapter.errors import InputError
 
-__all__ = ["LOADING_ERRORS", "no_loading_bars", "pick_device", "weights_digest"]
+__all__ = ["LOADING_ERRORS", "loading_reason", "no_loading_bars", "pick_device", "weights_digest"]
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
 """Errors of transformers for a checkpoint that is missing, damaged or of other shapes."""
+
+
+def loading_reason(error: Exception, location: str | PathLike[str]) -> str:
+    """Word an error of transformers, for whom weights that this user may not read do not exist.
+
+    safetensors writes its files for their owner alone.
+    """
+    files = sorted(path for path in Path(location).glob("*") if path.is_file())
+    closed = [path for path in files if not os.access(path, os.R_OK)]
+    return f"{closed[0]}: permission is denied." if closed else str(error)
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -27,7 +40,7 @@ def pick_device(device: str | torch.device) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen)  # a name alone is not looked up
+        torch.zeros(1, device=chosen).cpu()  # a name alone is not looked up, and "meta" holds no numbers
     except (RuntimeError, AssertionError, NotImplementedError):  # each kind of device has its own
         usable = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
         if torch.backends.mps.is_available():

@@ -11,7 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dits_adapter.encoders._torch import LOADING_ERRORS, no_loading_bars, pick_device, weights_digest
+from dits_adapter.encoders._torch import (
+    LOADING_ERRORS,
+    loading_reason,
+    no_loading_bars,
+    pick_device,
+    weights_digest,
+)
 from dits_adapter.encoders.base import EncoderSource, TextTower
 from dits_adapter.errors import ArtifactError
 from dits_adapter.texts import TextCleaning, clean_texts
@@ -183,7 +189,8 @@ def load_clip(source: EncoderSource, device: str | torch.device = "auto") -> Cli
         # The PIL backend is the one that exists with and without torchvision: same pixels on every machine.
         image_processor = CLIPImageProcessorPil.from_pretrained(source.location, **where)
     except LOADING_ERRORS as error:
-        raise ArtifactError(f"{source.location}: cannot load a CLIP from here. {error}") from error
+        reason = loading_reason(error, source.location)
+        raise ArtifactError(f"{source.location}: cannot load a CLIP from here. {reason}") from error
     model, report = loaded
     if report["missing_keys"]:  # transformers would leave them at random values
         first = sorted(report["missing_keys"])[0]

@@ -15,7 +15,7 @@ from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.rows import VideoFile, VideoRecord, video_id_of
 from dits_adapter.video._formats import VIDEO_SUFFIXES
 
-__all__ = ["absolute", "find_videos", "identify", "is_gone", "is_unchanged", "lies_in", "printable", "stat_video"]
+__all__ = ["absolute", "find_videos", "identify", "is_gone", "is_unchanged", "lies_in", "stat_video"]
 
 
 def find_videos(paths: Iterable[str | PathLike[str]], report: IngestReport) -> list[str]:
@@ -40,7 +40,7 @@ def find_videos(paths: Iterable[str | PathLike[str]], report: IngestReport) -> l
 
 def _walk(root: str, report: IngestReport) -> Iterator[str]:
     def unreadable(error: OSError) -> None:
-        report.failed[printable(str(error.filename))] = f"cannot be read, nor what is in it ({error.strerror})"
+        report.failed[_storable(str(error.filename))] = f"cannot be read, nor what is in it ({error.strerror})"
 
     entered = set()
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=unreadable):
@@ -53,17 +53,17 @@ def _walk(root: str, report: IngestReport) -> Iterator[str]:
             path = os.path.join(folder, name)
             suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
-                report.ignored[printable(path)] = "hidden"
+                report.ignored[_storable(path)] = "hidden"
             elif suffix not in VIDEO_SUFFIXES:
-                report.ignored[printable(path)] = f"no video extension ({printable(suffix) or 'none'})"
+                report.ignored[_storable(path)] = f"no video extension ({_storable(suffix) or 'none'})"
             else:
                 yield path
         hidden = [name for name in subfolders if name.startswith(".")]
-        report.ignored.update({printable(os.path.join(folder, name)): "hidden" for name in hidden})
+        report.ignored.update({_storable(os.path.join(folder, name)): "hidden" for name in hidden})
         subfolders[:] = sorted(set(subfolders) - set(hidden))
 
 
-def printable(path: str) -> str:
+def _storable(path: str) -> str:
     """Spell bytes that are no UTF-8, which file names may hold and JSON may not, as escapes."""
     return path.encode("utf-8", "backslashreplace").decode()
 
@@ -84,8 +84,8 @@ def identify(path: str) -> VideoFile:
 
 def stat_video(path: str) -> VideoFile:
     """Return a file's size and time, not yet its content; raises as `identify`."""
-    if printable(path) != path:
-        raise VideoError(printable(path), "has a name that is not valid UTF-8; rename it")
+    if _storable(path) != path:
+        raise VideoError(_storable(path), "has a name that is not valid UTF-8; rename it")
     try:
         status = os.stat(path)
     except OSError as error:

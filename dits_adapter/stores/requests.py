@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypedDict, TypeVar
 
 import numpy as np
@@ -297,6 +297,18 @@ class ReadRequest:
             raise InputError("segments to read are chosen by ids, or by the values of a field.")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit is {self.limit}; it is at least 1.")
+
+    def parts(self, most: int) -> Iterator[ReadRequest]:
+        """Divide a request into those of at most this many ids or values each; one with a `limit` stays whole."""
+        number = len(self.values if self.ids is None else self.ids)
+        if self.limit is not None or number <= most:
+            yield self
+        elif self.ids is None:
+            values = list(dict.fromkeys(self.values))
+            yield from (replace(self, values=values[n : n + most]) for n in range(0, len(values), most))
+        else:
+            ids = list(dict.fromkeys(self.ids))
+            yield from (replace(self, ids=ids[n : n + most]) for n in range(0, len(ids), most))
 
     def chooses(self, id: str | int, payload: Mapping[str, Any]) -> bool:
         """Return whether a segment is chosen; callers keep the `limit`."""

@@ -13,10 +13,11 @@ import torch
 
 from dits_adapter import _files
 from dits_adapter.adapters import DITSAdapter
+from dits_adapter.artifact import _find
 from dits_adapter.artifact._find import is_artifact, require_free
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders import load_encoder
-from dits_adapter.errors import ArtifactError
+from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 from tests.crash import ENDED, KILLED, REFUSED, at_every_change, fork, kill_between_the_renames
@@ -147,6 +148,21 @@ class TestSeveralAtOnce:
                     assert ended[1] == 0
                     running.remove(process)
         assert os.listdir(folder.parent) == ["adapter"]
+
+    def test_a_folder_that_is_replaced_while_it_is_looked_at(self, steps, folder, new, monkeypatch):
+        """It is away for a moment where folders cannot be exchanged; it is an artifact all the same."""
+
+        read = _find.read_json
+
+        def replaced_meanwhile(path):
+            monkeypatch.setattr(_find, "read_json", read)
+            new.save(folder)
+            raise InputError(f"{path}: no such file")
+
+        for look in (require_free, is_artifact):
+            monkeypatch.setattr(_find, "read_json", replaced_meanwhile)
+            assert look(folder) in (None, True)
+            assert seed_in(folder) == 1
 
     def test_a_living_writer_keeps_its_files(self, folder, old, new):
         with old.saving(folder) as fresh:

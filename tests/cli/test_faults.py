@@ -258,8 +258,26 @@ def test_an_interruption_says_what_becomes_of_the_work(command, after, workplace
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_bad_lines_are_listed_in_one_line(run, workplace, tmp_path):
+    (tmp_path / "pairs.csv").write_text("video,text\nclip.mp4,a dog\n")
+    code, _, said = run("embed", "pairs.csv")
+    assert (code, len(said)) == (1, 1)
+    assert "as CSV. line 1: is not JSON (Expecting value, column 1); line 2: is not JSON" in said[0]
+
+
+def test_weights_of_another_user(run, workplace, monkeypatch):
+    def closed(*_, **__):
+        raise FileNotFoundError("No such file or directory: model.safetensors")  # as safetensors says it
+
+    monkeypatch.setattr("transformers.CLIPModel.from_pretrained", closed)
+    monkeypatch.setattr(os, "access", lambda path, _: not str(path).endswith("model.safetensors"))
+    code, _, said = run("embed")
+    assert code == 1
+    assert said[0].endswith("tiny-clip/model.safetensors: permission is denied.")
+
+
 def test_a_device_that_is_not_there(run, workplace, capsys):
-    for device in ("cuda:77", "nonsense"):
+    for device in ("cuda:77", "nonsense", "meta"):
         assert main(["train", str(workplace / "nowhere"), "--out", "out", "--device", device]) == 1
         assert f"the device '{device}' cannot be used here; auto, cpu" in capsys.readouterr().err
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dits_adapter.data._ids import did_you_mean
 from dits_adapter.data.pairs_file import PairsFile
 from dits_adapter.errors import (
     InputError,
@@ -74,17 +76,20 @@ class TestPairsFile:
         path.write_text('{"video": "a.mp4", "text": "fine"}\n' + line + "\n")
         with pytest.raises(InputError) as caught:
             PairsFile(path)
-        found = str(caught.value).splitlines()[1]
-        assert found.startswith("line 2: ")
-        assert reason in found
+        _, number, fault = str(caught.value).partition(" line 2: ")
+        assert number
+        assert reason in fault
 
     def test_lists_the_first_bad_lines_and_counts_the_others(self, tmp_path):
         (tmp_path / "pairs.jsonl").write_bytes(b"nonsense\n" * 8)
         with pytest.raises(InputError) as caught:
             PairsFile(tmp_path / "pairs.jsonl")
-        lines = str(caught.value).splitlines()
-        assert "8 of them" in lines[0]
-        assert [line.split(":")[0] for line in lines[1:]] == [*(f"line {n}" for n in range(1, 6)), "… and 3 more"]
+        assert "8 of them" in str(caught.value)
+        assert re.findall(r"line \d(?=:)|… and . more\.$", str(caught.value)) == [
+            *(f"line {n}" for n in range(1, 6)),
+            "… and 3 more.",
+        ]
+        assert "\n" not in str(caught.value)
 
     def test_every_encoding_and_line_end_reads_alike(self, tmp_path):
         lines = [{"video": "é.mp4", "text": ["a dog", "猫"]}, {"video": "b.mp4", "id": " b ", "text": "two"}]
@@ -145,3 +150,8 @@ class TestPairsFile:
         write_pairs(tmp_path / "pairs.jsonl", [{"video": "b", "text": "other"}])
         with pytest.raises(InputError, match="was changed"):
             next(file.iter_texts())
+
+
+def test_a_suffix_alone_makes_no_names_alike():
+    assert did_you_mean("c0.mp4", ["éé.mp4", "notes.txt"]) == ""
+    assert did_you_mean("dog_run.mp4", ["éé.mp4", "dog_runs.mp4"]) == "; did you mean 'dog_runs.mp4'?"

@@ -87,7 +87,7 @@ class Reply(NamedTuple):
 
 
 Fault = Reply | str | None
-"""Fate of a request: None (nothing), an answer, "before" or "after" (the connection breaks), or "silence"."""
+"""Fate of a request: nothing (None), an answer, "before" or "after" (it breaks), "silence", or "drip"."""
 
 
 class FlakyProxy:
@@ -123,7 +123,9 @@ class FlakyProxy:
                     proxy.largest = max(proxy.largest, len(body))
                 if fault == "silence":
                     proxy.closing.wait(30)
-                if fault in ("before", "silence"):
+                if fault == "drip":
+                    self.drip()
+                if fault in ("before", "silence", "drip"):
                     return
                 reply = fault if isinstance(fault, Reply) else self.pass_on(body)
                 if fault == "after":
@@ -134,6 +136,14 @@ class FlakyProxy:
                         self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(reply.body.encode())
+
+            def drip(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", "1000000")
+                self.end_headers()
+                with suppress(OSError):
+                    while not proxy.closing.wait(0.02):
+                        self.wfile.write(b" ")
 
             def pass_on(self, body: bytes) -> Reply:
                 kept = {

@@ -40,12 +40,16 @@ FAULTS: dict[str, Callable[[], Fault]] = {
     "silence": lambda: "silence",
     "busy, in seconds": lambda: Reply(429, headers={"Retry-After": "2"}),
     "busy, until a date": lambda: Reply(429, headers={"Retry-After": in_seconds(100)}),
+    "busy, until no date": lambda: Reply(429, headers={"Retry-After": f"Wed, 21 Oct {10**20} 07:28:00 GMT"}),
+    "busy, for ever": lambda: Reply(429, headers={"Retry-After": "inf"}),
     "busy": lambda: Reply(429),
     "unavailable, until a date": lambda: Reply(503, "<h1>back soon</h1>", {"Retry-After": in_seconds(100)}),
     "bad gateway": lambda: Reply(502, "<html>nginx</html>"),
     "empty object": lambda: Reply(200, "{}"),
     "page": lambda: Reply(200, "<html>welcome</html>"),
     "null": lambda: Reply(200, "null"),
+    "nested": lambda: Reply(200, "[" * 100_000),
+    "drip": lambda: "drip",
 }
 
 
@@ -96,7 +100,19 @@ def first_of_each(fault: Fault) -> Callable[[str, str], Fault]:
     return happen
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FAULTS if kind not in ("busy", "null")])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "broken before",
+        "broken after",
+        "silence",
+        "busy, in seconds",
+        "busy, until a date",
+        "unavailable, until a date",
+        "bad gateway",
+        "empty object",
+    ],
+)
 def test_every_request_of_an_ingestion_outlasts_a_fault(
     qdrant_server: str,
     name: str,
@@ -182,6 +198,10 @@ def test_copies_and_switches_outlast_faults(
         ("bad gateway", "answers 502: <html>nginx</html>"),
         ("empty object", "gives no usable answer .*none of Qdrant's.*is the address right"),
         ("page", "gives no usable answer .*none of Qdrant's.*is the address right"),
+        ("nested", "gives no usable answer .*none of Qdrant's.*is the address right"),
+        ("busy, until no date", r"is overloaded .*; try again later"),
+        ("busy, for ever", r"is overloaded .*; try again later"),
+        ("drip", "does not answer in time.*--patience"),
         ("null", "gives no usable answer .*none of Qdrant's.*is the address right"),
         ("silence", "does not answer in time.*--patience"),
         ("broken before", "gives no usable answer .*disconnected"),
@@ -191,7 +211,7 @@ def test_copies_and_switches_outlast_faults(
 def test_what_lasts_is_said_in_a_sentence_within_the_patience(
     library: Path, waits: list[float], way: str, kind: str, message: str
 ) -> None:
-    patience = 0.3 if kind == "silence" else 50
+    patience = 0.3 if kind in ("silence", "drip") else 50
     with (
         FlakyProxy("http://nowhere", lambda *_: FAULTS[kind]()) as proxy,
         QdrantStore(proxy.url, patience=patience) as store,

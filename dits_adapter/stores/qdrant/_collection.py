@@ -33,6 +33,7 @@ from dits_adapter.stores.qdrant._requests import (
     GetAliases,
     GetCollection,
     GetCollections,
+    Request,
     RequestPlan,
     Scroll,
     Upsert,
@@ -50,9 +51,10 @@ from dits_adapter.stores.qdrant._schema import (
 from dits_adapter.stores.requests import ReadRequest, SearchRequest, VideoFilter
 from dits_adapter.stores.rows import CollectionMetadata, PointLayout, StoredSegment, check_tenant
 
-__all__ = ["PAGE", "VECTORS_PAGE", "QdrantCollection", "creating", "storing"]
+__all__ = ["PAGE", "VECTORS_PAGE", "QdrantCollection", "creating", "divided", "storing"]
 
 T = TypeVar("T")
+Answer = TypeVar("Answer")
 
 PAGE = 1000
 """Payloads that one request reads."""
@@ -345,24 +347,35 @@ def creating(request: CreateCollection) -> RequestPlan[bool]:
 def storing(collection: str, points: Sequence[models.PointStruct]) -> RequestPlan[None]:
     """Store points in as many requests as their bytes, and the server, ask for."""
     for batch in batches_of_points(points):
-        yield from _storing(collection, batch)
-
-
-def _storing(collection: str, points: list[models.PointStruct]) -> RequestPlan[None]:
-    try:
-        yield from Upsert(collection_name=collection, points=points)
-    except UnexpectedResponse as error:
-        if not refuses_size(error):
-            raise
-        if len(points) == 1:
+        try:
+            yield from divided(batch, lambda part: Upsert(collection_name=collection, points=part))
+        except UnexpectedResponse as error:
+            if not refuses_size(error):
+                raise
             raise StoreError(
                 "the server, or a proxy before it, refuses a single segment for its size. Let it take more "
                 "(service.max_request_size_mb of Qdrant, client_max_body_size of nginx), or give a segment fewer "
                 f"frames. It answers {error.status_code}: {error.content.decode('utf-8', 'replace')[:200].strip()}"
             ) from error
-        half = len(points) // 2
-        yield from _storing(collection, points[:half])
-        yield from _storing(collection, points[half:])
+
+
+def divided(items: Sequence[T], request: Callable[[Sequence[T]], Request[Answer]]) -> RequestPlan[list[Answer]]:
+    """Make a request of many items, of half of them where the server refuses it for its size, and so on.
+
+    Returns:
+        The answers, in the order of the items.
+
+    Raises:
+        UnexpectedResponse: that of a single item, or one that is not about the size.
+    """
+    try:
+        return [(yield from request(items))]
+    except UnexpectedResponse as error:
+        if len(items) == 1 or not refuses_size(error):
+            raise
+    half = len(items) // 2
+    first = yield from divided(items[:half], request)
+    return first + (yield from divided(items[half:], request))
 
 
 def _conflicts(error: UnexpectedResponse | grpc.RpcError) -> bool:

@@ -22,7 +22,8 @@ from dits_adapter.stores.qdrant._retry import (
     TIMEOUT,
     Patience,
     RetryPolicy,
-    limit_attempt,
+    limit_answer,
+    limit_request,
     repeat_request,
     translate_errors,
 )
@@ -135,9 +136,14 @@ class Connection:
             return QdrantClient(":memory:")
         if self.folder is None:
             # The store itself checks what it needs of a server: that the collection's metadata were kept.
-            client = QdrantClient(url=self.location, api_key=self._key, timeout=TIMEOUT, check_compatibility=False)
-            client.http.client.add_middleware(limit_attempt)
-            return client
+            hooks = {"request": [limit_request], "response": [limit_answer]}
+            return QdrantClient(
+                url=self.location,
+                api_key=self._key,
+                timeout=TIMEOUT,
+                check_compatibility=False,
+                event_hooks=hooks,
+            )
         from dits_adapter.stores.qdrant.edge._client import EdgeClient
 
         return EdgeClient(self.folder)

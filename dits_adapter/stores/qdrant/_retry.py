@@ -22,14 +22,16 @@ import httpx
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
+from dits_adapter._wording import printable
 from dits_adapter.errors import InputError, StoreError
 
 __all__ = [
     "TIMEOUT",
     "Patience",
     "RetryPolicy",
-    "limit_attempt",
-    "limit_attempt_async",
+    "limit_answer",
+    "limit_request",
+    "limit_request_async",
     "repeat_request",
     "repeat_request_async",
     "translate_errors",
@@ -50,6 +52,9 @@ _BRIEF = 3.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 """Seconds before the first repetition, doubled from one to the next, up to the longest."""
+
+_DAY = 86_400
+"""Seconds; a server that asks to be left alone for longer means something else."""
 
 _OVERLOADED = (408, 429, 502, 503, 504)
 """HTTP statuses of a server, or of a proxy before it, that may pass within a moment."""
@@ -107,20 +112,20 @@ class RetryPolicy:
 
     @contextmanager
     def attempt(self, *, remote: bool) -> Iterator[None]:
-        """Make one attempt within the time that is left; see `limit_attempt`.
+        """Make one attempt within the time that is left; see `limit_request`.
 
         Args:
             remote: True for a server: whatever its client stumbles over is an answer that Qdrant does not give.
         """
-        token = _seconds_left.set(max(0.01, min(TIMEOUT, self._end - _now())))
+        token = _end.set(self._end)
         try:
             yield
-        except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except (AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             if not remote or isinstance(error, InputError):
                 raise
             raise ResponseHandlingException(error) from error
         finally:
-            _seconds_left.reset(token)
+            _end.reset(token)
 
     def wait(self, error: Exception) -> float:
         """Return for how many seconds to wait after this error; raise it where waiting will not help."""
@@ -167,28 +172,52 @@ _now: Callable[[], float] = time.monotonic
 _sleep: Callable[[float], None] = time.sleep
 _sleep_async: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-_seconds_left: ContextVar[float | None] = ContextVar("seconds_left", default=None)
+_end: ContextVar[float | None] = ContextVar("end", default=None)
+"""Time at which the request under way is given up; None for a caller's own, which keeps the client's timeout."""
 
 
-def limit_attempt(request: httpx.Request, send: Callable[[httpx.Request], httpx.Response]) -> httpx.Response:
-    """Send a request within the time of its attempt, as a middleware of qdrant_client.
+def limit_request(request: httpx.Request) -> None:
+    """Let no step of a request take longer than is left for all; a hook of httpx.
 
     The client itself has one timeout for all requests.
     """
-    _set_timeout(request)
-    return send(request)
-
-
-async def limit_attempt_async(request: httpx.Request, send: Callable[[httpx.Request], Any]) -> httpx.Response:
-    """Do what `limit_attempt` does, for an asynchronous client."""
-    _set_timeout(request)
-    response: httpx.Response = await send(request)
-    return response
-
-
-def _set_timeout(request: httpx.Request) -> None:
-    if (seconds := _seconds_left.get()) is not None:  # a caller's own request keeps the client's timeout
+    if (end := _end.get()) is not None:
+        seconds = max(0.01, min(TIMEOUT, end - _now()))
         request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), seconds)
+
+
+def limit_answer(response: httpx.Response) -> None:
+    """Give up an answer that comes without a pause and has no end; a hook of httpx, beside `limit_request`."""
+    if (end := _end.get()) is not None and isinstance(response.stream, httpx.SyncByteStream):
+        response.stream = _TimedStream(response.stream, end)
+
+
+class _TimedStream(httpx.SyncByteStream):
+    """Body of an answer that has to be whole by a certain time."""
+
+    def __init__(self, stream: httpx.SyncByteStream, end: float) -> None:
+        self._stream = stream
+        self._end = end
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._stream:
+            if _now() > self._end:
+                raise httpx.ReadTimeout("the answer has no end")
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+async def limit_request_async(request: httpx.Request, send: Callable[[httpx.Request], Any]) -> httpx.Response:
+    """Do what `limit_request` and `limit_answer` do, as a middleware of an asynchronous qdrant_client."""
+    limit_request(request)
+    end = _end.get()
+    try:
+        response: httpx.Response = await asyncio.wait_for(send(request), None if end is None else end - _now())
+    except asyncio.TimeoutError:
+        raise ResponseHandlingException(httpx.ReadTimeout("the answer has no end")) from None
+    return response
 
 
 def _retry_after(error: Exception) -> float:
@@ -203,7 +232,7 @@ def _retry_after(error: Exception) -> float:
         pass
     try:
         date = parsedate_to_datetime(str(asked))
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return max(0.0, (date - datetime.now(date.tzinfo and timezone.utc)).total_seconds())
 
@@ -237,7 +266,7 @@ def _answer(error: UnexpectedResponse) -> str:
         answer = error.structured()["status"]["error"]
     except (ValueError, LookupError, TypeError):
         answer = error.content.decode("utf-8", "replace")
-    return "".join(letter for letter in " ".join(str(answer).split()) if letter.isprintable())
+    return printable(" ".join(str(answer).split()))
 
 
 @contextmanager
@@ -259,8 +288,9 @@ def translate_errors(location: str) -> Iterator[None]:
         ) from error
     except QdrantException as error:
         after = _retry_after(error)
+        when = f"in {after:.0f} s" if 0 < after < _DAY else "later"
         message = error.message if isinstance(error, ResourceExhaustedResponse) else "Too many requests"
-        raise StoreError(f"{location} is overloaded ({message}); try again in {after:.0f} s.") from error
+        raise StoreError(f"{location} is overloaded ({message}); try again {when}.") from error
     except grpc.RpcError as error:
         if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
             raise StoreError(_refused(location)) from error

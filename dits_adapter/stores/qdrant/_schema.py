@@ -172,12 +172,13 @@ def group_values(payload: Mapping[str, Any] | None, key: str) -> list[str | int]
     return [v for v in dict.fromkeys(values) if isinstance(v, str | int) and not isinstance(v, bool)]
 
 
-def matching(key: str, values: Iterable[str | int]) -> list[models.Condition]:
-    """Match a field with any of these values; a condition takes those of one type."""
+def matching(key: str, values: Iterable[str | int], most: int = 1 << 31) -> list[models.Condition]:
+    """Match a field with any of these values; a condition takes those of one type, and at most this many."""
     conditions: list[models.Condition] = []
     values = list(values)
     for kind in (str, int):
         of_kind: list[Any] = [value for value in values if isinstance(value, kind)]
-        if of_kind:
-            conditions.append(models.FieldCondition(key=key, match=models.MatchAny(any=of_kind)))
+        for start in range(0, len(of_kind), most):
+            match = models.MatchAny(any=of_kind[start : start + most])
+            conditions.append(models.FieldCondition(key=key, match=match))
     return conditions

@@ -12,7 +12,7 @@ from qdrant_client import models
 
 from dits_adapter.errors import StoreError
 from dits_adapter.stores.bias import BIAS
-from dits_adapter.stores.qdrant._collection import QdrantCollection
+from dits_adapter.stores.qdrant._collection import QdrantCollection, divided
 from dits_adapter.stores.qdrant._limits import NUMBER_BYTES, PAYLOAD_BYTES, fitting
 from dits_adapter.stores.qdrant._requests import QueryBatch, QueryGroups, RequestPlan, Retrieve
 from dits_adapter.stores.qdrant._schema import FRAMES, group_values, matching, plain_id
@@ -148,15 +148,29 @@ class _Search:
                 )
                 for query in queries
             ]
-            answers = yield from QueryBatch(collection_name=self.collection.target, requests=requests)
-            for row, answer in zip(rows, answers, strict=True):
+            for row, answer in zip(rows, (yield from self._answers(requests)), strict=True):
                 row += answer.points
         return rows
+
+    def _answers(self, requests: Sequence[models.QueryRequest]) -> RequestPlan[list[models.QueryResponse]]:
+        """Make several searches, in as many requests as the size of their vectors, and the server, ask for."""
+        assert self.collection.opened is not None
+        size = fitting(NUMBER_BYTES * self.collection.opened.width, max(1, len(requests)))
+        answers: list[models.QueryResponse] = []
+        for start in range(0, len(requests), size):
+            for part in (yield from divided(requests[start : start + size], self._query_batch)):
+                answers += part
+        return answers
+
+    def _query_batch(self, requests: Sequence[models.QueryRequest]) -> QueryBatch:
+        return QueryBatch(collection_name=self.collection.target, requests=requests)
 
     def _scope(self, beyond: Collection[str | int] = ()) -> models.Filter | None:
         """Return the filter of the searches, which leaves these videos out."""
         scope, field = self.collection.scoped(self.condition), self.collection.layout.video
-        return models.Filter(must=scope, must_not=matching(field, beyond)) if beyond and field else scope
+        if not beyond or field is None:
+            return scope
+        return models.Filter(must=scope, must_not=matching(field, beyond, self.collection.limits.values))
 
     def _biased(self, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[models.ScoredPoint]]]:
         """Find the best videos by cosine less bias.
@@ -298,10 +312,8 @@ class _Search:
             for n, ids in pieces
         ]
         scores: list[dict[models.ExtendedPointId, float]] = [{} for _ in rows]
-        if requests:
-            answers = yield from QueryBatch(collection_name=self.collection.target, requests=requests)
-            for (n, _), answer in zip(pieces, answers, strict=True):
-                scores[n] |= {point.id: point.score for point in answer.points}
+        for (n, _), answer in zip(pieces, (yield from self._answers(requests)), strict=True):
+            scores[n] |= {point.id: point.score for point in answer.points}
         return [dict(sorted(row.items(), key=lambda item: -item[1])) for row in scores]
 
     def _scored(

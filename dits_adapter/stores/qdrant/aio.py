@@ -19,7 +19,7 @@ from dits_adapter.stores.qdrant._retry import (
     TIMEOUT,
     Patience,
     RetryPolicy,
-    limit_attempt_async,
+    limit_request_async,
     repeat_request_async,
     translate_errors,
 )
@@ -73,7 +73,7 @@ class AsyncQdrantStore:
             self.client = AsyncQdrantClient(
                 url=self.location, api_key=api_key(), timeout=TIMEOUT, check_compatibility=False
             )
-            self.client.http.client.add_middleware(limit_attempt_async)
+            self.client.http.client.add_middleware(limit_request_async)
         else:
             raise InputError(
                 f"location is {location!r}; it is a server's URL (http://…) or an AsyncQdrantClient. A folder is "

@@ -11,7 +11,7 @@ from qdrant_client import models
 from tqdm import tqdm
 
 from dits_adapter.errors import InputError, StoreError
-from dits_adapter.stores.qdrant._limits import NUMBER_BYTES, PAYLOAD_BYTES, fitting
+from dits_adapter.stores.qdrant._limits import NUMBER_BYTES, PAYLOAD_BYTES, Limits, fitting
 from dits_adapter.stores.qdrant._requests import (
     Count,
     CreatePayloadIndex,
@@ -133,7 +133,10 @@ def _fetch(
 
 
 def _count(store: QdrantStore) -> int:
-    return store.send(Count(collection_name=store.collection)).count
+    info = store.send(GetCollection(collection_name=store.collection))
+    if Limits.of(info).exact:
+        return store.send(Count(collection_name=store.collection)).count
+    return sum(map(len, _pages(store, payload=False)))
 
 
 def _point(record: models.Record) -> models.PointStruct:

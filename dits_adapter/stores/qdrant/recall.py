@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qdrant_client import models
 
 from dits_adapter.errors import InputError
-from dits_adapter.stores.qdrant._requests import GetCollection
+from dits_adapter.stores.qdrant._requests import GetCollection, QueryBatch
 from dits_adapter.stores.qdrant.options import rescored
 from dits_adapter.stores.qdrant.store import QdrantStore
 
@@ -84,18 +84,17 @@ def _search(
     hits, milliseconds = [], []
     for query in queries.tolist():
         started = time.perf_counter()
-        with store.translate_errors():
-            points = store.client.query_points(
-                store.collection,
-                query,
-                using=store.vector or None,
-                query_filter=store.scoped(),
-                search_params=params,
-                limit=limit,
-                with_payload=False,
-            ).points
+        request = models.QueryRequest(
+            query=query,
+            using=store.vector or None,
+            filter=store.scoped(),
+            params=params,
+            limit=limit,
+            with_payload=False,
+        )
+        answer = store.send(QueryBatch(collection_name=store.collection, requests=[request]))[0]
         milliseconds.append(1e3 * (time.perf_counter() - started))
-        hits.append({point.id for point in points})
+        hits.append({point.id for point in answer.points})
     return hits, milliseconds
 
 

@@ -325,9 +325,13 @@ class QdrantStore(VideoStore):
         return self.send(GetCollection(collection_name=self.collection))
 
     def _index_payload(self, metadata: CollectionMetadata) -> None:
-        """Create the missing payload indexes of ingestion and filters."""
-        fields: dict[str, Any] = {"video_id": models.UuidIndexParams(type=models.UuidIndexType.UUID)}
-        fields[WORDS] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)
+        """Create the missing payload indexes of ingestion and filters, that of the words first.
+
+        Where others are there and that of the words is not, an earlier version has stored videos without words;
+        with the index they would be searched as if they had none.
+        """
+        fields: dict[str, Any] = {WORDS: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)}
+        fields["video_id"] = models.UuidIndexParams(type=models.UuidIndexType.UUID)
         fields["path"] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)
         fields[FAILURE] = fields["path"]
         fields["duration"] = models.FloatIndexParams(type=models.FloatIndexType.FLOAT)
@@ -336,6 +340,8 @@ class QdrantStore(VideoStore):
             kind = models.KeywordIndexType.KEYWORD
             fields[TENANT] = models.KeywordIndexParams(type=kind, is_tenant=True)
         indexed = self._info().payload_schema
+        if indexed and WORDS not in indexed:
+            del fields[WORDS]
         with warnings.catch_warnings():  # memory warns that it has no use for indexes
             warnings.simplefilter("ignore")
             for name, params in fields.items():
@@ -408,15 +414,17 @@ class QdrantStore(VideoStore):
         first few, as long as a search, since somebody waits for them.
         """
         hurried = request.ids is not None or request.limit is not None
-        offset, read = None, 0
-        while True:
-            segments, offset = self._connection.run(
-                self._collection.reading(request, offset, read), hurried=hurried
-            )
-            yield from segments
-            read += len(segments)
-            if offset is None:
-                return
+        self._connection.run(self._collection.opening(), hurried=hurried)
+        for part in request.parts(self._collection.limits.values):
+            offset, read = None, 0
+            while True:
+                segments, offset = self._connection.run(
+                    self._collection.reading(part, offset, read), hurried=hurried
+                )
+                yield from segments
+                read += len(segments)
+                if offset is None:
+                    break
 
     def count(self) -> int:
         """Return the number of segments in the collection, about that where strict mode forbids exact counts."""

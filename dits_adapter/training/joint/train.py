@@ -226,9 +226,9 @@ def _without_failures(
     if not failures:
         return captions
     if state.is_main_process:
-        reasons = "\n".join(str(error) for error in failures.values())
+        reasons = " ".join(str(error) for error in failures.values())
         warnings.warn(
-            f"{len(failures)} of {len(captions.videos)} videos cannot be decoded and are left out:\n{reasons}",
+            f"{len(failures)} of {len(captions.videos)} videos cannot be decoded and are left out: {reasons}",
             stacklevel=3,
         )
     return captions.of_videos(row for row, video in enumerate(captions.videos) if video not in failures)
