@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import re
 import runpy
 import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import uuid
 from collections.abc import Callable
 from contextlib import closing
@@ -215,13 +220,15 @@ def test_the_command_killed_in_the_middle_ends_as_one_clean_run(
     arguments = ["ingest", "videos", "--encoder", "tiny-clip", "--segment-seconds", "1"]
     assert main([*arguments, "--store", "clean"]) == 0
     command = [sys.executable, "-m", "dits_adapter.cli", *arguments]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert child.stderr is not None
+    screen, terminal = pty.openpty()  # the bar is shown on a terminal only
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    child = subprocess.Popen(command, stderr=terminal)
+    os.close(terminal)
     shown = ""
-    while not re.search(r"(1[6-9]|[23]\d)/40", shown):  # until some of it is stored
-        shown += child.stderr.read(1)
+    while not re.search(r"(1[6-9]|[23]\d)(\.\d+)?/40", shown):  # until some of it is stored
+        shown += os.read(screen, 1024).decode()  # an OSError once the child has ended
     child.send_signal(signal.SIGKILL)
-    child.stderr.close()
+    os.close(screen)
     assert child.wait() == -signal.SIGKILL
     with QdrantStore("video-index") as store:
         assert 0 < store.count() < 92
