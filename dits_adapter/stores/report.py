@@ -70,7 +70,7 @@ class IngestReport:
             lines.append(f"mended   {len(self.mended)}")
             lines += [f"  {printable(path)}: {printable(remark)}" for path, remark in self.mended.items()]
         if self.failed:
-            known = f", {self.known} of them in an earlier run and not tried again" if self.known else ""
-            lines.append(f"failed   {len(self.failed)}{known}")
+            again = "in an earlier run and not tried again without --retry-failed"
+            lines.append(f"failed   {len(self.failed)}{f', {self.known} of them {again}' if self.known else ''}")
             lines += [f"  {printable(path)}: {printable(reason)}" for path, reason in self.failed.items()]
         return "\n".join(lines)
