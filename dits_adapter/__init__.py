@@ -47,6 +47,8 @@ _PUBLIC = {
     "xpool": ("XPool", "XPoolReranker", "XPoolScores"),
     "artifact.artifact": ("Artifact",),
     "stores.base": ("Capabilities", "VideoStore"),
+    "stores.bias": ("BiasBank", "ScoreBias"),
+    "stores.biasing": ("apply_bias", "remove_bias"),
     "stores.requests": ("Hit", "ReadRequest", "SearchRequest", "VideoFilter"),
     "stores.rows": (
         "CollectionMetadata",
@@ -171,6 +173,10 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.space import EmbeddingSpace as EmbeddingSpace
     from dits_adapter.stores.base import Capabilities as Capabilities
     from dits_adapter.stores.base import VideoStore as VideoStore
+    from dits_adapter.stores.bias import BiasBank as BiasBank
+    from dits_adapter.stores.bias import ScoreBias as ScoreBias
+    from dits_adapter.stores.biasing import apply_bias as apply_bias
+    from dits_adapter.stores.biasing import remove_bias as remove_bias
     from dits_adapter.stores.ingest import IngestOptions as IngestOptions
     from dits_adapter.stores.ingest import ingest as ingest
     from dits_adapter.stores.ingest import ingesting as ingesting

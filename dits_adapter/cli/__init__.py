@@ -11,6 +11,7 @@ from dits_adapter import __version__
 from dits_adapter._extras import name_missing_extra, require_modules
 from dits_adapter.cli._adopt import add_adopt
 from dits_adapter.cli._bank import add_bank
+from dits_adapter.cli._bias import add_bias
 from dits_adapter.cli._calibrate import add_calibrate
 from dits_adapter.cli._compare import add_compare
 from dits_adapter.cli._copy import add_copy
@@ -44,6 +45,7 @@ _COMMANDS = (
     add_embed,
     add_import,
     add_bank,
+    add_bias,
     add_train,
     add_train_joint,
     add_compare,
@@ -55,7 +57,7 @@ _COMMANDS = (
 )
 
 
-_CONTINUED = ("ingest", "rebuild", "copy", "embed", "import", "train", "train-joint", "compare", "distill")
+_CONTINUED = ("ingest", "rebuild", "copy", "embed", "import", "bias", "train", "train-joint", "compare", "distill")
 """Commands whose work is kept when they are interrupted."""
 
 

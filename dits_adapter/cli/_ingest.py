@@ -48,6 +48,11 @@ def add_ingest_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--bulk", action="store_true", help="have a server build its index at the end: for a first, large run"
     )
+    command.add_argument(
+        "--bias",
+        metavar="BANK",
+        help="the bank of the collection's score bias (`dits-adapter bias`), for the new segments",
+    )
 
 
 def add_videos(command: Any) -> None:
@@ -112,12 +117,14 @@ def ingest_options(args: argparse.Namespace) -> IngestOptions:
     """Return the options of ingestion that the options of `add_ingest_options` or `add_videos` describe.
 
     Raises:
-        InputError: an unknown `--option`, or a value that it cannot have.
+        ArtifactError: `--bias` names no artifact.
+        InputError: an unknown `--option`, a value that it cannot have, or an artifact without a bank.
     """
     from dits_adapter._wording import validated
+    from dits_adapter.stores.bias import BiasBank
     from dits_adapter.stores.ingest import IngestOptions
 
-    store_options = None
+    store_options, bank = None, getattr(args, "bias", None)
     if args.option:
         from dits_adapter.stores.qdrant.options import CollectionOptions
 
@@ -128,6 +135,7 @@ def ingest_options(args: argparse.Namespace) -> IngestOptions:
         retry_failed=args.retry_failed,
         sync=getattr(args, "sync", False),
         bulk=getattr(args, "bulk", False),
+        bias=None if bank is None else BiasBank.from_pretrained(bank),
         store_options=store_options,
     )
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_query, add_store, chosen_store
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
+    from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.stores.base import VideoStore
 
 __all__ = ["add_search"]
@@ -48,6 +52,13 @@ def add_search(commands: Any) -> None:
         type=_probability,
         metavar="P",
         help="least probability that a video is the right one (see `dits-adapter calibrate`)",
+    )
+    search.add_argument(
+        "--bias",
+        type=float,
+        metavar="W",
+        help="weight of the collection's score bias, 0 for none (default: as the collection says, for queries of "
+        "the adapter that the bias is for)",
     )
     search.add_argument("--exact", action="store_true", help="compare with every segment, without the index")
     search.add_argument("--json", action="store_true", help="print JSON instead of lines")
@@ -98,11 +109,12 @@ def _search(args: argparse.Namespace) -> int:
             exact=args.exact,
             rerank=encoder.xpool_reranker(args.query, vector) if xpool else args.rerank,
             candidates=SearchRequest.candidates if args.candidates is None else args.candidates,
+            bias=_bias(args, store, encoder),
         )
         hits = store.search(vector, request)
     if args.rerank:  # whose scores are no cosines of pooled vectors
         calibration = None
-    probabilities = [calibration.probability(hit.score, videos=videos) if calibration else None for hit in hits]
+    probabilities = [calibration.probability(hit.cosine, videos=videos) if calibration else None for hit in hits]
     if args.json:
         pairs = zip(hits, probabilities, strict=True)
         print(json.dumps([{**asdict(hit), "probability": probability} for hit, probability in pairs], indent=2))
@@ -112,6 +124,22 @@ def _search(args: argparse.Namespace) -> int:
     else:
         show("nothing was found" if min_score is None else "no video is that likely")
     return 0
+
+
+def _bias(args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder) -> float | None:
+    """Return the weight of the score bias; 0, with a remark, where it is for other queries than these."""
+    metadata = store.metadata()
+    if args.bias is not None or metadata is None or metadata.bias is None:
+        return None if args.bias is None else float(args.bias)
+    canaries = np.array(encoder.space.canary_texts, np.float32)
+    if metadata.bias.fits(canaries if args.plain else encoder.adapt(canaries)):
+        return None
+    print(
+        f"the score bias of the collection {store.name!r} is for queries of another adapter, and is left out; "
+        "--bias W takes it nevertheless.",
+        file=sys.stderr,
+    )
+    return 0.0
 
 
 def _why_no_probability(args: argparse.Namespace, store: VideoStore) -> str:

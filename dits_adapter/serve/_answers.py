@@ -17,7 +17,7 @@ class SearchResult(BaseModel):
         video: URL of the file; None unless ingestion recorded it, since no other file may be read.
         frame: URL of the frame at `timestamp`, as JPEG, likewise.
         start, end, timestamp: the segment and the frame that matches best, in seconds.
-        score: cosine of query and segment.
+        score: cosine of query and segment, less the part that the collection's score bias takes.
         probability: that the video is the right one; None where it is not known (`DITSQueryEncoder.calibration`).
         position: on the map.
     """

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dits_adapter.adapters import Adapter
     from dits_adapter.evaluation.calibration import Calibration
     from dits_adapter.stores.base import VideoStore
+    from dits_adapter.stores.bias import ScoreBias
     from dits_adapter.stores.requests import Hit
 
 __all__ = ["INGESTED", "CompareOptions", "Searcher"]
@@ -78,6 +79,7 @@ class Searcher:
         self._embed = lru_cache(maxsize=64)(Batcher(self._embed_texts))
         self._adapter = lru_cache(maxsize=64)(self._load_adapter)
         self._cloud = lru_cache(maxsize=1)(self._read_cloud)
+        self._read_bias = lru_cache(maxsize=1)(self._load_bias)
         self._count_videos = lru_cache(maxsize=1)(lambda period: store.count_videos())
 
     def load(self) -> None:
@@ -129,13 +131,14 @@ class Searcher:
         text = self._embed(query)
         plain = normalize(text, dim=1)
         adapted = normalize(adapter.adapt(text, strength=strength), dim=1)
-        plain_hits = self._search(plain, options, min_score=None)
-        adapted_hits = self._search(adapted, options, min_score=min_score)
+        plain_hits = self._search(plain, options, min_score=None, bias=self._bias(None, 0.0))
+        bias = self._bias(adapter, strength)
+        adapted_hits = self._search(adapted, options, min_score=min_score, bias=bias)
         hits = plain_hits + adapted_hits
         path = torch.cat([plain, *_path(adapter, text)])
         drawing, positions = self._draw(normalize(path, dim=1), adapted, hits)
         probabilities = [
-            calibration.probability(hit.score, videos=videos) if calibration else None for hit in adapted_hits
+            calibration.probability(hit.cosine, videos=videos) if calibration else None for hit in adapted_hits
         ]
         cosine = float((plain * adapted).sum().clamp(-1, 1))
         return SideBySide(
@@ -152,12 +155,24 @@ class Searcher:
             seconds=time.monotonic() - started,
         )
 
-    def _search(self, query: torch.Tensor, options: CompareOptions, min_score: float | None) -> list[Hit]:
+    def _bias(self, adapter: Adapter | None, strength: float) -> float | None:
+        """Return the weight of the score bias: 0 if it is for other queries than the adapter's (None: plain)."""
+        bias = self._read_bias(self.store.collection)
+        if bias is None:
+            return None
+        queries = torch.tensor(self.encoder.space.canary_texts)
+        adapted = queries if adapter is None else adapter.adapt(queries, strength=strength)
+        return None if bias.fits(adapted.cpu().numpy()) else 0.0
+
+    def _search(
+        self, query: torch.Tensor, options: CompareOptions, *, min_score: float | None, bias: float | None
+    ) -> list[Hit]:
         request = SearchRequest(
             limit=options.limit,
             per_video=options.per_video,
             filter=options.filter or None,
             min_score=min_score,
+            bias=bias,
         )
         return self.store.search(query[0].cpu().numpy(), request)
 
@@ -165,6 +180,10 @@ class Searcher:
         """Return the calibration of queries adapted with these options; None where there is none."""
         as_calibrated = strength == 1 and steps in (None, self.encoder.artifact.adapter.steps)
         return self.encoder.calibration if as_calibrated and self.store.cosine else None
+
+    def _load_bias(self, collection: str) -> ScoreBias | None:
+        metadata = self.store.metadata()
+        return None if metadata is None else metadata.bias
 
     def _load_adapter(self, steps: int | None) -> Adapter:
         adapter = self.encoder.artifact.adapter

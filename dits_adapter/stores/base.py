@@ -9,7 +9,7 @@ never the type.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from typing_extensions import Self, Unpack
 
 from dits_adapter.errors import StoreError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.bias import ScoreBias
 from dits_adapter.stores.requests import (
     Hit,
     ReadRequest,
@@ -53,6 +54,7 @@ class Capabilities:
         aliases: a name can be switched from one collection to another.
         index: searches follow an approximate index, which `VideoStore.finish` completes; otherwise they are exact.
         options: a new collection takes options (`VideoStore.create`).
+        bias: the store keeps a number beside each segment, which searches take from its score (`apply_bias`).
     """
 
     remote: bool = False
@@ -61,6 +63,7 @@ class Capabilities:
     aliases: bool = False
     index: bool = False
     options: bool = False
+    bias: bool = False
 
 
 class VideoStore(ABC):
@@ -187,6 +190,22 @@ class VideoStore(ABC):
     @abstractmethod
     def count_videos(self) -> int:
         """Return the number of whole videos; in a foreign collection each segment counts as one."""
+
+    def set_bias(self, bias: ScoreBias | None) -> None:
+        """Write down the record of the score bias; None takes it away, with the biases of all segments.
+
+        Raises:
+            StoreError: there is no such collection, or the store keeps no bias (`Capabilities.bias`).
+        """
+        raise StoreError(f"the store at {self.location} keeps no score bias.")
+
+    def write_biases(self, biases: Mapping[str | int, float]) -> None:
+        """Keep b(v) beside the segments with these ids, as the payload field `score_bias`.
+
+        Raises:
+            StoreError: as `set_bias`.
+        """
+        raise StoreError(f"the store at {self.location} keeps no score bias.")
 
     def bulk_load(self, *, progress: bool = True) -> AbstractContextManager[None]:
         """Put off indexing while much is stored, where the database indexes while it is written to."""

@@ -34,6 +34,8 @@ from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._discover import absolute, find_videos
 from dits_adapter.stores.base import VideoStore
+from dits_adapter.stores.bias import BiasBank
+from dits_adapter.stores.biasing import bias_of_new
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.requests import from_keywords
 from dits_adapter.stores.rows import CollectionMetadata, require_segments
@@ -62,6 +64,8 @@ class IngestOptions:
             always does.
         store_options: how the store keeps a new collection; a model of its own, such as Qdrant's
             `CollectionOptions`.
+        bias: the bank of the collection's score bias, so that new segments have one, too. Without it they count as
+            of mean bias, and the report says how many they are.
 
     Raises:
         InputError: segments that cannot be cut.
@@ -73,6 +77,7 @@ class IngestOptions:
     sync: bool = False
     bulk: bool = False
     store_options: BaseModel | None = None
+    bias: BiasBank | None = None
 
     def __post_init__(self) -> None:
         require_segments(self.segment_seconds, self.overlap)
@@ -87,6 +92,7 @@ class IngestKeywords(TypedDict, total=False):
     sync: bool
     bulk: bool
     store_options: BaseModel | None
+    bias: BiasBank | None
 
 
 def ingest(
@@ -114,10 +120,10 @@ def ingest(
     Raises:
         InputError: a path that does not exist, impossible segments, options for a store that has none, or a folder
             to `sync` that has no video in it, while videos are stored from there: it looks like a disk that is not
-            mounted.
+            mounted; or a bank for a collection without a score bias.
         SpaceMismatchError: the collection is of another embedding space than the encoder.
-        StoreError: the store cannot be reached, read or written, or fails on the way. What was stored stays, and
-            the next run goes on from there.
+        StoreError: the collection's score bias is of another bank; or the store cannot be reached, read or
+            written, or fails on the way. What was stored stays, and the next run goes on from there.
         KeyboardInterrupt: likewise; its message says how much this run has stored.
     """
     options = from_keywords(IngestOptions, options, keywords)
@@ -167,6 +173,7 @@ def ingesting(
         tenants=store.tenant is not None,
     )
     store.create(metadata, options.store_options)
+    biased = bias_of_new(store, options.bias)
     session: IngestSession | None = None
     try:
         with (
@@ -174,7 +181,7 @@ def ingesting(
             tqdm(total=len(files), desc=store.collection, bar_format=_BAR, disable=not progress) as bar,
             ThreadPoolExecutor(1) as uploader,
         ):
-            session = IngestSession(store, files, report, bar, uploader, options.retry_failed)
+            session = IngestSession(store, files, report, bar, uploader, options.retry_failed, biased)
             try:
                 if options.sync:
                     session.check_folders(folders)
@@ -195,7 +202,14 @@ def ingesting(
         raise KeyboardInterrupt(
             f"{written} segments were stored by this run, and stay; the same command goes on from there."
         ) from None
+    if options.bias is None and _has_bias(store):
+        report.unbiased = session.written
     report.seconds = time.monotonic() - started
+
+
+def _has_bias(store: VideoStore) -> bool:
+    metadata = store.metadata()
+    return metadata is not None and metadata.bias is not None
 
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} videos [{elapsed}<{remaining}{postfix}]"

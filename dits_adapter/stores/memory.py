@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import Capabilities, VideoStore
+from dits_adapter.stores.bias import ScoreBias
 from dits_adapter.stores.ranking import exact_search
 from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest
 from dits_adapter.stores.rows import (
@@ -36,7 +37,7 @@ class MemoryStore(VideoStore):
         space: the embedding space of the queries; if given, videos of another one are refused.
     """
 
-    capabilities = Capabilities(frames=True)
+    capabilities = Capabilities(frames=True, bias=True)
     location = "memory"
 
     def __init__(self, name: str = "videos", *, space: EmbeddingSpace | None = None) -> None:
@@ -60,7 +61,7 @@ class MemoryStore(VideoStore):
         if self.space is not None:
             self.space.require(metadata.space, mine="the query", theirs="the videos to be stored", texts=False)
         metadata.require_same(self._metadata or metadata, self.name)
-        self._metadata = metadata
+        self._metadata = self._metadata or metadata
 
     def records(self) -> list[VideoRecord]:
         """List the state of each video and of each file that failed."""
@@ -91,12 +92,22 @@ class MemoryStore(VideoStore):
     def find(self, queries: NDArray[np.float32], request: SearchRequest) -> list[list[Hit]]:
         """Compare each query with every segment."""
         segments = list(self.read(ReadRequest(vectors=True, frames=True)))
-        return [exact_search(query, segments, request) for query in queries]
+        return [exact_search(query, segments, request, self.metadata().bias) for query in queries]
 
     def read(self, request: ReadRequest) -> Iterator[StoredSegment]:
         """Read stored segments, vectors included, in the order in which they were stored."""
         stored = (StoredSegment(r.id, r.payload(), r.vector, r.frame_vectors) for r in self._rows.values())
         return islice((s for s in stored if request.chooses(s.id, s.payload)), request.limit)
+
+    def set_bias(self, bias: ScoreBias | None) -> None:
+        """Write down the score bias, or take it away."""
+        self._metadata = self.metadata().model_copy(update={"bias": bias})
+        if bias is None:
+            self.write([replace(row, bias=None) for row in self._rows.values()])
+
+    def write_biases(self, biases: Mapping[str | int, float]) -> None:
+        """Keep the biases of segments."""
+        self.write([replace(row, bias=biases[id]) for id, row in self._rows.items() if id in biases])
 
     def count(self) -> int:
         """Return the number of segments."""

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores.bias import ScoreBias
 from dits_adapter.stores.requests import Hit, Reranker, SearchRequest, VideoFilter
 from dits_adapter.stores.rows import StoredSegment
 
 __all__ = [
     "best_timestamp",
+    "bias_weight",
     "candidate_request",
     "exact_search",
     "frame_scores",
@@ -29,7 +31,10 @@ T = TypeVar("T")
 
 
 def exact_search(
-    query: NDArray[np.float32], segments: Iterable[StoredSegment], request: SearchRequest
+    query: NDArray[np.float32],
+    segments: Iterable[StoredSegment],
+    request: SearchRequest,
+    bias: ScoreBias | None = None,
 ) -> list[Hit]:
     """Search by comparing the query with every segment.
 
@@ -38,15 +43,17 @@ def exact_search(
         segments: all segments of the collection, with their vectors of unit norm; frame vectors are needed to
             re-rank and to locate.
         request: request whose filter is a `VideoFilter` or None.
+        bias: record of the collection's score bias; None without one.
 
     Returns:
         Best video first, and its best segment first.
 
     Raises:
         InputError: a filter of some database, or a `rerank` function that returns another shape than (m,).
-        StoreError: no frame vectors to re-rank with.
+        StoreError: no frame vectors to re-rank with, or a weight for a bias that is not there.
     """
     condition = request.filter
+    weight = bias_weight(request, bias)
     if condition is not None and not isinstance(condition, VideoFilter):
         raise InputError(f"filter is a {type(condition).__name__}; this store takes a VideoFilter.")
     unit = query / np.linalg.norm(query)
@@ -55,9 +62,10 @@ def exact_search(
         for segment in segments
         if segment.vector is not None and (condition is None or condition.admits(segment.payload))
     ]
-    ranked = sorted(scored, key=_score, reverse=True)
     if request.min_score is not None:
-        ranked = [item for item in ranked if item[0] >= request.min_score]
+        scored = [item for item in scored if item[0] >= request.min_score]
+    taken = {s.id: weight * bias.of(s.payload) for _, s in scored} if weight and bias else {}
+    ranked = sorted(((score - taken.get(s.id, 0.0), s) for score, s in scored), key=_score, reverse=True)
     if request.rerank is not None:
         ranked = _reranked(ranked, unit, request, request.rerank)
     return [
@@ -67,10 +75,27 @@ def exact_search(
             score,
             video_id=segment.payload.get("video_id"),
             timestamp=_moment(segment, unit) if request.locate else None,
+            bias=0.0 if request.rerank else taken.get(segment.id, 0.0),
         )
         for video in group_by_video(ranked, _videos, request)
         for score, segment in video
     ]
+
+
+def bias_weight(request: SearchRequest, bias: ScoreBias | None) -> float:
+    """Return the weight of the score bias in a search; 0 without one.
+
+    Raises:
+        StoreError: the request wants a bias that the collection has not, or not yet for all segments.
+    """
+    if bias is not None and bias.mean is not None:
+        return bias.weight if request.bias is None else request.bias
+    if request.bias:
+        raise StoreError(
+            "the collection has no score bias, or one that was interrupted while it was computed; apply it with "
+            "dits-adapter bias BANK, or leave the weight out."
+        )
+    return 0.0
 
 
 _Scored = tuple[float, StoredSegment]

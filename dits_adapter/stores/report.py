@@ -24,6 +24,7 @@ class IngestReport:
         failed: files that gave no frames, and why.
         known: number of failed files that failed in an earlier run and were not tried again.
         ignored: files that were not taken for videos, and why.
+        unbiased: number of segments that were stored without a score bias, in a collection that has one.
         seconds: duration of the run.
     """
 
@@ -37,6 +38,7 @@ class IngestReport:
     failed: dict[str, str] = field(default_factory=dict)
     known: int = 0
     ignored: dict[str, str] = field(default_factory=dict)
+    unbiased: int = 0
     seconds: float = 0.0
 
     def __str__(self) -> str:
@@ -45,6 +47,11 @@ class IngestReport:
             f"stored   {self.videos} videos, {self.segments} segments, {self.seconds:.1f} s ({rate:.1f} videos/s)",
             f"present  {self.present}",
         ]
+        if self.unbiased:
+            lines.append(
+                f"unbiased {self.unbiased} segments: searched with the mean bias of the collection until "
+                "`dits-adapter bias` is given its bank again"
+            )
         if self.moved:
             lines.append(f"moved    {self.moved}")
         if self.removed:
@@ -63,7 +70,7 @@ class IngestReport:
             lines.append(f"mended   {len(self.mended)}")
             lines += [f"  {printable(path)}: {printable(remark)}" for path, remark in self.mended.items()]
         if self.failed:
-            known = f", {self.known} of them in an earlier run and not tried again" if self.known else ""
-            lines.append(f"failed   {len(self.failed)}{known}")
+            again = "in an earlier run and not tried again without --retry-failed"
+            lines.append(f"failed   {len(self.failed)}{f', {self.known} of them {again}' if self.known else ''}")
             lines += [f"  {printable(path)}: {printable(reason)}" for path, reason in self.failed.items()]
         return "\n".join(lines)

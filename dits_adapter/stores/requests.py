@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from dits_adapter._wording import printable
 from dits_adapter.errors import InputError
 from dits_adapter.stores._words import words_of
+from dits_adapter.stores.bias import check_weight
 from dits_adapter.stores.rows import PointLayout, payload_value
 
 __all__ = [
@@ -46,10 +47,11 @@ class Hit:
         video_id: id of its video; in a foreign collection the value of `PointLayout.video`, or the segment's id.
         path: the video file or its address, if the collection says.
         start, end: the segment, in seconds, likewise.
-        score: similarity of query and pooled vector, in the collection's own distance (cosine).
+        score: similarity of query and pooled vector, in the collection's own distance (cosine), less `bias`.
         timestamp: seconds of the frame that matches best; None without frame vectors.
         payload: everything that the collection keeps about the segment.
         title: title of the video; None in a collection without titles.
+        bias: part that the collection's score bias has taken from the score.
     """
 
     id: str | int
@@ -61,6 +63,7 @@ class Hit:
     timestamp: float | None
     payload: Mapping[str, Any] = field(repr=False, hash=False)
     title: str | None = None
+    bias: float = 0.0
 
     @classmethod
     def of(
@@ -72,6 +75,7 @@ class Hit:
         video_id: str | int | None = None,
         timestamp: float | None = None,
         layout: PointLayout = _OURS,
+        bias: float = 0.0,
     ) -> Hit:
         """Describe a segment by its payload; without a `video_id`, it is a video of its own."""
         title = None if layout.title is None else _text(payload_value(payload, layout.title))
@@ -85,7 +89,13 @@ class Hit:
             timestamp=timestamp,
             payload=payload,
             title=title,
+            bias=bias,
         )
+
+    @property
+    def cosine(self) -> float:
+        """Score before the bias, of which alone probabilities are known (`Calibration`)."""
+        return self.score + self.bias
 
     def __str__(self) -> str:
         span = "" if self.start is None or self.end is None else f"  {self.start:.1f}-{self.end:.1f} s"
@@ -141,8 +151,8 @@ class SearchRequest:
             cost.
         filter: condition on the videos to search: a `VideoFilter`, or a filter of the database's own (in Qdrant a
             `models.Filter`).
-        min_score: similarity of query and pooled vector that a segment must have; `Calibration.score_of` gives
-            that of a probability.
+        min_score: similarity of query and pooled vector that a segment must have, before any bias;
+            `Calibration.score_of` gives that of a probability.
         exact: compare the query with every segment instead of following the index.
         rerank: order the best segments anew by their frames. "maxsim": by the frame nearest to the query. A
             function, such as `DITSQueryEncoder.xpool_reranker` returns: by what it makes of their frame vectors,
@@ -151,6 +161,10 @@ class SearchRequest:
             or more of each where there are fewer videos. Videos of fewer segments leave places empty.
         locate: find the moment that matches best (`Hit.timestamp`), for which the hits' frame vectors are read: a
             dozen times what a hit takes otherwise.
+        bias: weight w of the collection's score bias (`apply_bias`), 0 to 1: w · b(v) is taken from the score of
+            each segment. 0 is without. None is the weight that the collection says; the store cannot see which
+            adapter made the query, and one that the bias is not for wants 0 (`ScoreBias.fits`). Where hits are
+            re-ranked, the bias has a part in choosing the candidates alone.
 
     Raises:
         InputError: an option outside its range.
@@ -165,6 +179,7 @@ class SearchRequest:
     rerank: Literal["maxsim"] | Reranker | None = None
     candidates: int = 100
     locate: bool = True
+    bias: float | None = None
 
     def __post_init__(self) -> None:
         if self.limit < 1 or self.per_video < 1 or self.offset < 0:
@@ -176,6 +191,8 @@ class SearchRequest:
             raise InputError(f"min_score is {self.min_score}; it is a number.")
         if not (self.rerank is None or self.rerank == "maxsim" or callable(self.rerank)):
             raise InputError(f'rerank is {self.rerank!r}; it is "maxsim", a function or None.')
+        if self.bias is not None:
+            check_weight(self.bias)
         if self.rerank is not None and self.candidates < (self.offset + self.limit) * self.per_video:
             raise InputError(
                 f"candidates is {self.candidates}; to re-rank, it is at least (offset + limit) · per_video."
@@ -194,6 +211,7 @@ class SearchOptions(TypedDict, total=False):
     rerank: Literal["maxsim"] | Reranker | None
     candidates: int
     locate: bool
+    bias: float | None
 
 
 def from_keywords(kind: type[T], whole: T | None, keywords: Mapping[str, Any]) -> T:

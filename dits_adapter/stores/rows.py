@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.bias import BIAS, ScoreBias
 
 if TYPE_CHECKING:
     from dits_adapter.video.encoder import EncodedSegment
@@ -105,6 +106,7 @@ class CollectionMetadata(BaseModel):
         overlap: seconds that neighboring segments share.
         tenants: True where the collection keeps tenants apart.
         layout: names of vector and fields in a collection that another program made; None in one of ours.
+        bias: record of its score bias; None in a collection without.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -115,6 +117,7 @@ class CollectionMetadata(BaseModel):
     overlap: float = 0.0
     tenants: bool = False
     layout: PointLayout | None = None
+    bias: ScoreBias | None = None
 
     def require_possible(self) -> None:
         """Refuse segments that cannot be cut.
@@ -233,6 +236,7 @@ class SegmentRow:
         segments: number of segments of the video, on the last segment; None on the others.
         vector: pooled vector, (d,) float32 of unit norm.
         frame_vectors: (n, d) float32 of unit norm.
+        bias: b(v) of the collection's score bias; None without one.
     """
 
     id: str
@@ -249,6 +253,7 @@ class SegmentRow:
     segments: int | None
     vector: NDArray[np.float32] = field(repr=False)
     frame_vectors: NDArray[np.float32] = field(repr=False)
+    bias: float | None = None
 
     @classmethod
     def of(
@@ -274,15 +279,20 @@ class SegmentRow:
         )
 
     def payload(self) -> dict[str, Any]:
-        """Return all fields but the id and the vectors, ready for JSON; `segments` only on the last segment."""
+        """Return all fields but the id and the vectors, ready for JSON.
+
+        `segments` is there only on the last segment, and the bias only where there is one.
+        """
         payload = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_PAYLOAD}
         payload["timestamps"] = list(self.timestamps)
         if self.segments is None:
             del payload["segments"]
+        if self.bias is not None:
+            payload[BIAS] = self.bias
         return payload
 
 
-_NOT_PAYLOAD = ("id", "vector", "frame_vectors")
+_NOT_PAYLOAD = ("id", "vector", "frame_vectors", "bias")
 
 
 @dataclass(frozen=True, slots=True)

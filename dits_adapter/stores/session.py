@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,7 @@ class IngestSession:
         bar: tqdm,
         uploader: Executor,
         retry_failed: bool,
+        biased: Callable[[Sequence[SegmentRow]], list[SegmentRow]] | None = None,
     ) -> None:
         self.store = store
         self.files = files
@@ -50,6 +51,7 @@ class IngestSession:
         self.bar = bar
         self.uploader = uploader
         self.retry_failed = retry_failed
+        self.biased = biased
         self.by_path: defaultdict[str, list[VideoRecord]] = defaultdict(list)
         self.by_video: dict[str, VideoRecord] = {}
         self.encoding: dict[str, VideoFile] = {}
@@ -256,7 +258,7 @@ class IngestSession:
 
     def _write(self, batch: Sequence[SegmentRow | FailureRow]) -> None:
         if rows := [row for row in batch if isinstance(row, SegmentRow)]:
-            self.store.write(rows)
+            self.store.write(self.biased(rows) if self.biased else rows)
             self.written += len(rows)
         if failures := [row for row in batch if isinstance(row, FailureRow)]:
             self.store.write_failures(failures)

@@ -80,7 +80,8 @@ def test_a_hostile_folder_is_ingested_to_its_end(
         assert all(record.complete for record in stored.values())
 
     assert main(command) == 3
-    assert f"failed   {len(REFUSED)}, {len(REFUSED)} of them in an earlier run" in capsys.readouterr().out
+    remembered = f"failed   {len(REFUSED)}, {len(REFUSED)} of them in an earlier run and not tried again without"
+    assert f"{remembered} --retry-failed\n" in capsys.readouterr().out
     assert main([*command, "--dry-run"]) == 3
     assert f"present  {len(stored)}" in capsys.readouterr().out
 

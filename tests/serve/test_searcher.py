@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from dits_adapter import DITSQueryEncoder, QdrantStore
+from dits_adapter import BiasBank, DITSQueryEncoder, QdrantStore, apply_bias
 from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.errors import InputError
@@ -20,6 +20,7 @@ from dits_adapter.serve._searcher import CompareOptions, Searcher
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.requests import VideoFilter
 from dits_adapter.stores.rows import CollectionMetadata, PointLayout, SegmentRow, video_id_of
+from dits_adapter.vectors import unit
 from tests.serve.conftest import CALIBRATION, QUERY, save_adapter
 
 
@@ -46,6 +47,36 @@ def row(n: int, vector: np.ndarray) -> SegmentRow:
         vector=vector,
         frame_vectors=vector[None],
     )
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_score_bias_is_taken_from_the_queries_that_it_is_for(encoder, adapted):
+    rng = np.random.default_rng(0)
+    texts = encoder.encode_query([QUERY, "a dog", "blue"]) if adapted else encoder.encode_document([QUERY, "blue"])
+    canaries = np.array(encoder.space.canary_texts, np.float32)
+    queries = unit(encoder.adapt(canaries)) if adapted else canaries
+    with MemoryStore(space=encoder.space) as store:
+        store.create(CollectionMetadata(space=encoder.space))
+        store.write([row(n, unit(vector)) for n, vector in enumerate(rng.normal(size=(30, 32)))])
+        apply_bias(store, BiasBank(unit(texts), encoder.space, tuple(map(tuple, queries.tolist()))))
+        comparison = Searcher(store, encoder).compare(QUERY)
+        for results, vector, biased in (
+            (comparison.plain, encoder.encode_document(QUERY), not adapted),
+            (comparison.adapted, encoder.encode_query(QUERY), adapted),
+        ):
+            hits = store.search(vector, bias=None if biased else 0.0)
+            assert found(results) == [(hit.video_id, hit.start) for hit in hits]
+            assert any(hit.bias for hit in hits) == biased
+        chances = [encoder.calibration.probability(hit.cosine, videos=30) for hit in hits]
+        assert [result.probability for result in comparison.adapted] == pytest.approx(chances)
+        half = Searcher(store, encoder).compare(QUERY, CompareOptions(strength=0.5)).adapted
+        assert [r.score for r in half] == pytest.approx(
+            [h.score for h in store.search(halfway(encoder), bias=0.0)], abs=1e-5
+        )
+
+
+def halfway(encoder):
+    return DITSQueryEncoder.from_pretrained(encoder.name_or_path, strength=0.5).encode_query(QUERY)
 
 
 def assert_as_encoder(searcher, encoder, **options):

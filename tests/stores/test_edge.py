@@ -323,6 +323,14 @@ def test_writes_do_what_they_do_in_memory(client: EdgeClient) -> None:
         one.delete("videos", models.PointIdsList(points=[101, str(uuid.UUID(int=102))]))
         one.set_payload("videos", {"group": "new", "more": 1.5}, FILTERS["any"], wait=True)
         one.set_payload("videos", {"group": "one"}, [103])
+        changes = [
+            models.SetPayload(payload={"x": 2.5}, points=[103, 105]),
+            models.SetPayload(payload={"x": 3, "y": 4}, points=[105]),
+            models.SetPayload(payload={"z": 5}, filter=FILTERS["any"]),
+        ]
+        one.batch_update_points("videos", [models.SetPayloadOperation(set_payload=change) for change in changes])
+        one.delete_payload("videos", ["y", "missing"], models.Filter())
+        one.delete_payload("videos", ["x"], [103])
         one.upsert("videos", [models.PointStruct(id=105, vector={"video": [1.0] * WIDTH}, payload={"x": "ä"})])
     folder, expected = (
         {r.id: (r.payload, sorted(r.vector)) for r in one.scroll("videos", limit=999, with_vectors=True)[0]}

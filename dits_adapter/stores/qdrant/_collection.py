@@ -17,6 +17,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from dits_adapter._wording import validated
 from dits_adapter.errors import InputError, MissingCollectionError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.bias import ScoreBias
 from dits_adapter.stores.qdrant._limits import (
     NUMBER_BYTES,
     PAYLOAD_BYTES,
@@ -82,6 +83,7 @@ class QdrantCollection:
         has_words: True where segments have the words of their paths; likewise.
         limits: what one request may ask for; likewise.
         quantized: True where searches use quantized vectors; likewise.
+        bias: record of the score bias; None without one; likewise.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class QdrantCollection:
         self.ours = self.has_frames = self.quantized = False
         self.has_words = True
         self.limits = Limits()
+        self.bias: ScoreBias | None = None
         self._first: EmbeddingSpace | None = None
         self._tenant_checked = False
 
@@ -212,6 +215,7 @@ class QdrantCollection:
         self.has_words = WORDS in info.payload_schema or not info.payload_schema  # memory has no indexes
         self.limits = Limits.of(info)
         self.quantized = (params.quantization_config or config.quantization_config) is not None
+        self.bias = None if metadata is None else metadata.bias
         self.opened = space
         return space
 

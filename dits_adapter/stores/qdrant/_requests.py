@@ -16,12 +16,14 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.client_base import QdrantBase
 
 __all__ = [
+    "BatchUpdate",
     "CollectionExists",
     "Count",
     "CreateCollection",
     "CreatePayloadIndex",
     "Delete",
     "DeleteCollection",
+    "DeletePayload",
     "GetAliases",
     "GetCollection",
     "GetCollections",
@@ -209,6 +211,23 @@ class SetPayload(_OfCollection[models.UpdateResult]):
     method = "set_payload"
     payload: Mapping[str, Any]
     points: models.Filter
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeletePayload(_OfCollection[models.UpdateResult]):
+    """Delete payload fields of points."""
+
+    method = "delete_payload"
+    keys: Sequence[str]
+    points: models.Filter
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchUpdate(_OfCollection[list[models.UpdateResult]]):
+    """Make several changes of points, in their order."""
+
+    method = "batch_update_points"
+    update_operations: Sequence[models.UpdateOperation]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ and `frames` (one vector a frame, MaxSim, not indexed: for locating and re-ranki
 | `decoder`           | which decoder read it                                                          |
 | `size`, `mtime_ns`  | of the file when it was read: an unchanged file is recognized without reading  |
 | `tenant`            | whose it is, in a collection that keeps tenants apart                          |
+| `score_bias`        | number b(v) of the collection's score bias, where it has one                   |
 | `segments`          | on a video's last segment only: how many there are; a video with fewer, or     |
 |                     | without this number, was interrupted and is done again                         |
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from qdrant_client import models
 
 from dits_adapter.errors import StoreError
+from dits_adapter.stores.bias import BIAS
 from dits_adapter.stores.qdrant._collection import QdrantCollection, divided
 from dits_adapter.stores.qdrant._limits import NUMBER_BYTES, PAYLOAD_BYTES, fitting
 from dits_adapter.stores.qdrant._requests import QueryBatch, QueryGroups, RequestPlan, Retrieve
@@ -18,6 +19,7 @@ from dits_adapter.stores.qdrant._schema import FRAMES, group_values, matching, p
 from dits_adapter.stores.qdrant.options import rescored
 from dits_adapter.stores.ranking import (
     best_timestamp,
+    bias_weight,
     candidate_request,
     frame_scores,
     group_by_video,
@@ -25,10 +27,13 @@ from dits_adapter.stores.ranking import (
 )
 from dits_adapter.stores.requests import Hit, Reranker, SearchRequest, check_queries, check_query
 
-__all__ = ["BATCH", "finding", "searching", "searching_one"]
+__all__ = ["BATCH", "CANDIDATES", "finding", "searching", "searching_one"]
 
 BATCH = 64
 """Queries sent in one request, at most: fewer where they, or what they find, are large."""
+
+CANDIDATES = 500
+"""Segments of the best cosines that a score bias orders at a time (docs/bank.md has what that misses)."""
 
 _Query = NDArray[np.floating]
 
@@ -53,7 +58,7 @@ def finding(collection: QdrantCollection, queries: _Query, request: SearchReques
     yield from collection.opening()
     if request.rerank is not None and not collection.has_frames:
         raise StoreError(f"the collection {collection.name!r} has no frame vectors to re-rank with.")
-    search = _Search(collection, collection.filter(request))
+    search = _Search(collection, collection.filter(request), bias_weight(request, collection.bias))
     hits: list[list[Hit]] = []
     size = search.batch(queries, request)
     for start in range(0, len(queries), size):
@@ -63,22 +68,25 @@ def finding(collection: QdrantCollection, queries: _Query, request: SearchReques
         if request.locate:
             frames = yield from search.frames(point for row in points for point in row)
         hits += [
-            [search.hit(point, frames.get(point.id), query) for point in row]
+            [search.hit(point, frames.get(point.id), query, biased=request.rerank is None) for point in row]
             for query, row in zip(batch, points, strict=True)
         ]
     return hits
 
 
 class _Search:
-    """Searches of an opened collection that share a filter."""
+    """Searches of an opened collection that share a filter and the weight of the score bias."""
 
-    def __init__(self, collection: QdrantCollection, condition: models.Filter | None) -> None:
+    def __init__(self, collection: QdrantCollection, condition: models.Filter | None, weight: float) -> None:
         self.collection = collection
         self.condition = condition
+        self.weight = weight
 
     def points(self, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[models.ScoredPoint]]]:
         if request.rerank is not None:
             return (yield from self._reranked(queries, request, request.rerank))
+        if self.weight:
+            return (yield from self._biased(queries, request))
         if self.collection.layout.video is None:
             return (yield from self._nearest(queries, request, request.limit, request.offset))
         if len(queries) == 1:
@@ -103,12 +111,27 @@ class _Search:
 
     def _reach(self, request: SearchRequest) -> int:
         """Return how many segments of a query are looked at for its videos, in a batch."""
+        if self.weight:
+            return CANDIDATES
         return min(2 * (request.offset + request.limit) * request.per_video + 10, self.collection.limits.hits)
 
     def _nearest(
-        self, queries: _Query, request: SearchRequest, limit: int, offset: int = 0
+        self,
+        queries: _Query,
+        request: SearchRequest,
+        limit: int,
+        offset: int = 0,
+        payload: bool | list[str] = True,
+        beyond: Collection[str | int] = (),
     ) -> RequestPlan[list[list[models.ScoredPoint]]]:
-        """Find the segments nearest to each query, in as many requests as the server's limit of hits makes."""
+        """Find the segments nearest to each query, in as many requests as the server's limit of hits makes.
+
+        Args:
+            queries, request, limit, offset: as for a search.
+            payload: all fields, or these.
+            beyond: videos to leave out.
+        """
+        scope = self._scope(beyond)
         rows: list[list[models.ScoredPoint]] = [[] for _ in queries]
         most = self.collection.limits.hits
         for start in range(0, limit, most):
@@ -118,10 +141,10 @@ class _Search:
                     using=self.collection.layout.vector or None,
                     limit=min(most, limit - start),
                     offset=offset + start,
-                    filter=self.collection.scoped(self.condition),
+                    filter=scope,
                     score_threshold=request.min_score,
                     params=self._search_params(request),
-                    with_payload=True,
+                    with_payload=payload,
                 )
                 for query in queries
             ]
@@ -142,6 +165,67 @@ class _Search:
     def _query_batch(self, requests: Sequence[models.QueryRequest]) -> QueryBatch:
         return QueryBatch(collection_name=self.collection.target, requests=requests)
 
+    def _scope(self, beyond: Collection[str | int] = ()) -> models.Filter | None:
+        """Return the filter of the searches, which leaves these videos out."""
+        scope, field = self.collection.scoped(self.condition), self.collection.layout.video
+        if not beyond or field is None:
+            return scope
+        return models.Filter(must=scope, must_not=matching(field, beyond, self.collection.limits.values))
+
+    def _biased(self, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[models.ScoredPoint]]]:
+        """Find the best videos by cosine less bias.
+
+        The `CANDIDATES` segments of the best cosines are ordered anew. Where they are of too few videos, as many
+        of other videos follow behind them, and so on: every page is of one order, and one query is answered as
+        many are.
+        """
+        field = self.collection.layout.video
+        fields = [BIAS] if field is None else [BIAS, field]
+        first = yield from self._nearest(queries, request, CANDIDATES, payload=fields)
+        videos = []
+        for n, block in enumerate(first):
+            ranked = self._corrected(block)
+            page = group_by_video(ranked, self._videos, request)
+            while len(block) == CANDIDATES and len(page) < request.limit:
+                named = [self._videos(point) if field else [] for point in ranked]
+                (block,) = yield from self._nearest(
+                    queries[n : n + 1],
+                    request,
+                    CANDIDATES,
+                    named.count([]),  # which no filter leaves out
+                    payload=fields,
+                    beyond={video for names in named for video in names},
+                )
+                ranked += self._corrected(block)
+                page = group_by_video(ranked, self._videos, request)
+            videos.append(page)
+        rows = [[point for hits in page for point in hits] for page in videos]
+        payloads = yield from self._payloads(point.id for row in rows for point in row)
+        return [
+            [point.model_copy(update={"payload": payloads[point.id]}) for point in row if point.id in payloads]
+            for row in rows
+        ]
+
+    def _corrected(self, points: Sequence[models.ScoredPoint]) -> list[models.ScoredPoint]:
+        corrected = [p.model_copy(update={"score": p.score - self._bias(p.payload)}) for p in points]
+        return sorted(corrected, key=lambda point: -point.score)
+
+    def _bias(self, payload: Mapping[str, Any] | None) -> float:
+        bias = self.collection.bias
+        return self.weight * bias.of(payload) if self.weight and bias is not None else 0.0
+
+    def _payloads(
+        self, ids: Iterable[models.ExtendedPointId]
+    ) -> RequestPlan[dict[models.ExtendedPointId, models.Payload | None]]:
+        distinct = list(dict.fromkeys(ids))
+        payloads: dict[models.ExtendedPointId, models.Payload | None] = {}
+        size = self.collection.page()
+        for start in range(0, len(distinct), size):
+            chosen = distinct[start : start + size]
+            records = yield from Retrieve(collection_name=self.collection.target, ids=chosen, with_payload=True)
+            payloads |= {record.id: record.payload for record in records}
+        return payloads
+
     def _grouped(self, query: _Query, request: SearchRequest) -> RequestPlan[list[models.ScoredPoint]]:
         """Find the best videos.
 
@@ -151,19 +235,16 @@ class _Search:
         field = self.collection.layout.video
         assert field is not None
         needed = request.offset + request.limit
-        scope = self.collection.scoped(self.condition)
         groups: dict[str | int, models.PointGroup] = {}
-        limits = self.collection.limits
         while len(groups) < needed:
-            others = matching(field, groups, limits.values)
             answer = yield from QueryGroups(
                 collection_name=self.collection.target,
                 group_by=field,
                 group_size=request.per_video,
                 query=query.tolist(),
                 using=self.collection.layout.vector or None,
-                limit=max(1, min(needed - len(groups), limits.hits // request.per_video)),
-                query_filter=models.Filter(must=scope, must_not=others) if groups else scope,
+                limit=max(1, min(needed - len(groups), self.collection.limits.hits // request.per_video)),
+                query_filter=self._scope(groups),
                 score_threshold=request.min_score,
                 search_params=self._search_params(request),
             )
@@ -202,7 +283,11 @@ class _Search:
         if self.collection.layout.video is not None:
             for n, row in enumerate(rows):
                 videos = len({video for point in row for video in self._videos(point)})
-                if (wider := wider_candidate_request(request, videos)) is not None:
+                if (wider := wider_candidate_request(request, videos)) is None:
+                    continue
+                if self.weight:
+                    rows[n] = (yield from self._biased(queries[n : n + 1], wider))[0]
+                else:
                     rows[n] = yield from self._grouped(queries[n], wider)
         return rows
 
@@ -266,7 +351,7 @@ class _Search:
             frames |= {id_: named[FRAMES] for id_, named in vectors.items() if FRAMES in named}
         return frames
 
-    def hit(self, point: models.ScoredPoint, frames: Any, query: _Query) -> Hit:
+    def hit(self, point: models.ScoredPoint, frames: Any, query: _Query, *, biased: bool) -> Hit:
         payload = point.payload or {}
         return Hit.of(
             plain_id(point.id),
@@ -275,4 +360,5 @@ class _Search:
             video_id=next(iter(self._videos(point)), None),
             timestamp=best_timestamp(frames, payload.get("timestamps"), query),
             layout=self.collection.layout,
+            bias=self._bias(payload) if biased else 0.0,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from os import PathLike
@@ -21,15 +21,18 @@ from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._words import words_of
 from dits_adapter.stores.base import Capabilities, VideoStore
+from dits_adapter.stores.bias import BIAS, ScoreBias
 from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection, creating, storing
 from dits_adapter.stores.qdrant._connection import Connection
 from dits_adapter.stores.qdrant._limits import Limits
 from dits_adapter.stores.qdrant._requests import (
+    BatchUpdate,
     CollectionExists,
     CreateCollection,
     CreatePayloadIndex,
     Delete,
     DeleteCollection,
+    DeletePayload,
     GetCollection,
     Request,
     Scroll,
@@ -155,6 +158,7 @@ class QdrantStore(VideoStore):
             aliases=self._connection.remote,
             index=indexed,
             options=indexed,
+            bias=True,
         )
 
     @property
@@ -481,6 +485,28 @@ class QdrantStore(VideoStore):
         payload = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns, WORDS: words_of(file.path)}
         video = self._collection.scoped(models.Filter(must=[_is_any("video_id", [file.video_id])]))
         self.send(SetPayload(collection_name=self.collection, payload=payload, points=video))
+
+    def set_bias(self, bias: ScoreBias | None) -> None:
+        """Write down the record of the score bias; None takes it away, with the biases of all segments."""
+        metadata = self.metadata()
+        if metadata is None:
+            raise StoreError(
+                f"the collection {self.name!r} is of another program; describe it first (dits-adapter adopt)."
+            )
+        described = {METADATA_KEY: metadata.model_copy(update={"bias": bias}).model_dump(mode="json")}
+        self.send(UpdateCollection(collection_name=self.collection, metadata=described))
+        if bias is None:
+            self.send(DeletePayload(collection_name=self.collection, keys=[BIAS], points=models.Filter()))
+        self._collection.opened = None
+
+    def write_biases(self, biases: Mapping[str | int, float]) -> None:
+        """Keep b(v) beside the segments with these ids."""
+        operations = [
+            models.SetPayloadOperation(set_payload=models.SetPayload(payload={BIAS: value}, points=[id_]))
+            for id_, value in biases.items()
+        ]
+        if operations:
+            self.send(BatchUpdate(collection_name=self.collection, update_operations=operations))
 
 
 def _chunks(values: list[str], most: int) -> Iterator[list[str]]:

@@ -230,12 +230,35 @@ class EdgeClient(QdrantBase):
     ) -> models.UpdateResult:
         """Set some payload fields of points, chosen by a filter or by their ids."""
         _reject_options(kwargs)
-        chosen, fields = _chosen(points), dict(payload)
+        return self._write(collection_name, _setting(payload, points, key))
+
+    def delete_payload(
+        self, collection_name: str, keys: Sequence[str], points: Any, **kwargs: Any
+    ) -> models.UpdateResult:
+        """Delete some payload fields of points, chosen by a filter or by their ids."""
+        _reject_options(kwargs)
+        chosen = _chosen(points)
         if isinstance(chosen, edge.Filter):
-            return self._write(
-                collection_name, edge.UpdateOperation.set_payload_by_filter(chosen, fields, key=key)
-            )
-        return self._write(collection_name, edge.UpdateOperation.set_payload(chosen, fields, key=key))
+            return self._write(collection_name, edge.UpdateOperation.delete_payload_by_filter(chosen, list(keys)))
+        return self._write(collection_name, edge.UpdateOperation.delete_payload(chosen, list(keys)))
+
+    def batch_update_points(
+        self, collection_name: str, update_operations: Sequence[models.UpdateOperation], **kwargs: Any
+    ) -> list[models.UpdateResult]:
+        """Make several changes of payload in one go, in their order.
+
+        Raises:
+            InputError: a change of something else.
+        """
+        _reject_options(kwargs)
+        changes = []
+        for operation in update_operations:
+            if not isinstance(operation, models.SetPayloadOperation):
+                raise InputError(f"a folder takes no {type(operation).__name__} in a batch; make it by itself.")
+            change = operation.set_payload
+            chosen = change.filter if change.points is None else change.points
+            changes.append(_setting(change.payload, chosen, change.key))
+        return [self._write(collection_name, *changes)] * len(changes)
 
     def retrieve(
         self,
@@ -403,8 +426,8 @@ class EdgeClient(QdrantBase):
         params = vectors.get(using or "") if isinstance(vectors, dict) else vectors
         return params.distance if params else None
 
-    def _write(self, collection_name: str, operation: edge.UpdateOperation) -> models.UpdateResult:
-        self._folder.write(collection_name, operation)
+    def _write(self, collection_name: str, *operations: edge.UpdateOperation) -> models.UpdateResult:
+        self._folder.write(collection_name, operations)
         return _DONE
 
 
@@ -431,6 +454,13 @@ def _chosen(selector: Any) -> edge.Filter | list[edge.PointId]:
     if not isinstance(selector, list | tuple):
         selector = [selector]
     return [convert.point_id(id_) for id_ in selector]
+
+
+def _setting(payload: Mapping[str, Any], points: Any, key: str | None) -> edge.UpdateOperation:
+    chosen, fields = _chosen(points), dict(payload)
+    if isinstance(chosen, edge.Filter):
+        return edge.UpdateOperation.set_payload_by_filter(chosen, fields, key=key)
+    return edge.UpdateOperation.set_payload(chosen, fields, key=key)
 
 
 def _changed(now: Any, change: Any) -> Any:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -159,12 +159,13 @@ class EdgeFolder:
             with collection.inside(alone=alone):
                 yield collection
 
-    def write(self, name: str, operation: edge.UpdateOperation) -> None:
-        """Write to a collection, durably."""
+    def write(self, name: str, operations: Iterable[edge.UpdateOperation]) -> None:
+        """Write to a collection, in the order of the operations; at the end all of them are durable."""
         with self.use(name) as collection:
             self.require_space()
             collection.unmark()
-            collection.shard.update(operation)
+            for operation in operations:
+                collection.shard.update(operation)
             collection.shard.flush()
 
     def require_space(self, more: int = 0, purpose: str = "") -> None:
