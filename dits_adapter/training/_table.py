@@ -67,23 +67,24 @@ def measure(
     names = sorted(ready, key=lambda name: name != PLAIN)
     measured = {}
     for name in tqdm(names, desc="evaluating", unit="adapter", disable=not progress):
-        scores = _row_scores(rows[name], ready[name], test)
+        recipe = rows.get(name)
+        scores = _row_scores(recipe, ready[name], test)
         measured[name] = _Measured(
             ready[name],
             ranks(scores, test.labels),
             video_to_text_ranks(scores, test.labels),
-            row_ranks(rows[name], ready[name], validation),
+            row_ranks(recipe, ready[name], validation),
             microseconds.get(name),
         )
     return measured
 
 
-def _row_scores(recipe: Recipe, adapter: Adapter, pairs: Pairs) -> Scores:
-    """Return the scores (texts, videos) of a row's adapter in the form for inference.
+def _row_scores(recipe: Recipe | None, adapter: Adapter, pairs: Pairs) -> Scores:
+    """Return the scores (texts, videos) of a row's adapter in the form for inference; None: it was made elsewhere.
 
     With the bank `scores` the adapter is a query bank, whose queries give the bias of the videos instead.
     """
-    if recipe.bank != "scores":
+    if recipe is None or recipe.bank != "scores":
         return cosine_scores(adapter, pairs.text, pairs.video)
     assert isinstance(adapter, QueryBankAdapter)
     bank, inner = adapter.bank.numpy(), adapter.inner
@@ -92,7 +93,7 @@ def _row_scores(recipe: Recipe, adapter: Adapter, pairs: Pairs) -> Scores:
     return BiasedScores(cosines, score_bias(video, bank, sharpness=bias_sharpness(video, bank)))
 
 
-def row_ranks(recipe: Recipe, adapter: Adapter, pairs: Pairs) -> NDArray[np.floating]:
+def row_ranks(recipe: Recipe | None, adapter: Adapter, pairs: Pairs) -> NDArray[np.floating]:
     return ranks(_row_scores(recipe, adapter, pairs), pairs.labels)
 
 
@@ -117,7 +118,7 @@ def tabulate_folds(
                 validation=RetrievalMetrics.from_ranks(np.concatenate([fold[name].validation for fold in folds])),
                 weights=_weights(first.adapter),
                 microseconds=None if None in times else statistics.median(filter(None, times)),
-                uses_queries=rows[name].bank != "none",
+                uses_queries=isinstance(first.adapter, QueryBankAdapter),
             )
         )
     train, validation, test = splits[0]
