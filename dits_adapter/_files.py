@@ -30,7 +30,7 @@ from typing import IO, TypeVar
 
 import portalocker
 
-from dits_adapter.errors import ArtifactError, DITSError
+from dits_adapter.errors import ArtifactError, DITSError, InputError
 
 __all__ = [
     "PART",
@@ -39,6 +39,7 @@ __all__ = [
     "recover_folder",
     "replace_folder",
     "require_sha256",
+    "require_writable",
     "sha256",
     "sync_folder",
     "write_atomically",
@@ -76,6 +77,24 @@ def file_identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     except (OSError, ValueError):  # a NUL, which no path holds
         return None
     return status.st_dev, status.st_ino
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that may not be written to, before the work whose result is to lie there.
+
+    Args:
+        folder: a missing one is judged by the nearest one above it.
+
+    Raises:
+        InputError: a file is in its way, or its rights forbid it.
+    """
+    existing = folder.absolute()
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        raise InputError(
+            f"{folder}: cannot be written, as {existing} forbids it or is no folder. Choose another place."
+        )
 
 
 def require_sha256(path: Path, expected: str) -> None:

@@ -7,7 +7,22 @@ import stat
 
 import pytest
 
-from dits_adapter._files import replace_folder, write_atomically
+from dits_adapter._files import replace_folder, require_writable, write_atomically
+from dits_adapter.errors import InputError
+
+
+class TestPlace:
+    def test_a_missing_folder_is_judged_by_the_one_above_it(self, tmp_path, monkeypatch):
+        require_writable(tmp_path / "new" / "deep")
+        assert not (tmp_path / "new").exists()
+        monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write anywhere
+        with pytest.raises(InputError, match=f"cannot be written, as {tmp_path} forbids it"):
+            require_writable(tmp_path / "new" / "deep")
+
+    def test_a_file_in_the_way(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(InputError, match="is no folder"):
+            require_writable(tmp_path / "file" / "out")
 
 
 class TestFile:

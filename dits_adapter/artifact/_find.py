@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import PathLike, fspath
 from pathlib import Path
 
-from dits_adapter._files import read_whole
+from dits_adapter._files import read_whole, require_writable
 from dits_adapter._hub import bundled, download, download_file, resolve
 from dits_adapter._user_files import read_json
 from dits_adapter.artifact._config import CONFIG, ENCODER, ONNX, WEIGHTS
@@ -31,9 +31,11 @@ def require_free(target: Path) -> None:
 
     Raises:
         ArtifactError: the folder exists and holds something else than an artifact, or is a file.
+        InputError: the folder that it lies in may not be written to.
     """
     if read_whole(target, lambda: _is_occupied(target)) and not is_artifact(target):
         raise ArtifactError(f"{target}: is not empty and holds no adapter. Choose another folder.")
+    require_writable(target.resolve().parent)  # a link is followed when the artifact is saved
 
 
 def _is_occupied(target: Path) -> bool:

@@ -66,6 +66,7 @@ def add_compare(commands: Any) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
+    from dits_adapter._files import require_writable
     from dits_adapter._wording import validated
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.training._initial import LEARNING_RATES
@@ -74,6 +75,8 @@ def _compare(args: argparse.Namespace) -> int:
     from dits_adapter.training.config import TrainingConfig
     from dits_adapter.training.rows import few_pairs_rows, selected_rows, standard_rows
 
+    if args.out is not None:
+        require_writable(args.out)
     given = {"seed": args.seed, "epochs": args.epochs}
     training = validated(TrainingConfig, {**given, "learning_rate": LEARNING_RATES}, at="--")
     if args.rows:
