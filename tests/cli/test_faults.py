@@ -35,6 +35,7 @@ LINES = {
     "embed": "IN --encoder CLIP --out OUT",
     "import": "IN IN --encoder CLIP --out OUT",
     "bank": "IN --adapter CLIP --out OUT",
+    "bias": "IN --store OUT",
     "train": "IN --out OUT --preset deterministic --set adapter=mean-shift",
     "train-joint": "IN --encoder CLIP --out OUT",
     "compare": "IN --out OUT --rows mean-shift",
