@@ -51,7 +51,7 @@ class Estimate:
         untimed = f" and {self.untimed} of unknown length" if self.untimed else ""
         hours = f"{self.seconds / 3600:.1f} hours" if self.seconds > 3600 else f"{self.seconds / 60:.1f} minutes"
         lines = [
-            f"to read  {self.new} videos, {hours}{untimed}, {self.segments} segments{size}",
+            f"to read  {self.new} videos, {hours}{untimed}, {self.segments:,} segments{size}",
             f"present  {self.present}",
         ]
         if self.failed:

@@ -155,14 +155,19 @@ def read_frame_index(path: str, limits: DecodeLimits) -> FrameIndex:
 
 
 def read_duration(path: str, limits: DecodeLimits) -> float | None:
-    """Return the seconds that a video lasts by its header, None where that says nothing; no packet is read.
+    """Return the seconds that a video lasts by its header; no packet is read.
+
+    Returns:
+        The seconds; None where the header says nothing, or claims more seconds than the file has bytes.
 
     Raises:
         VideoError: the file is not a video, as far as its header tells.
     """
     av, size = load_package("pyav"), _require_regular(path)
-    with _opened(path, limits.seconds_for(size)) as (container, _):
-        return container.duration / av.time_base if container.duration else None
+    with _opened(path, limits.seconds_for(size)) as (container, stream):
+        _require_frames(path, stream.frames, size, limits)
+        seconds = float(container.duration / av.time_base) if container.duration else 0.0
+    return seconds if 0 < seconds <= size else None
 
 
 @contextmanager

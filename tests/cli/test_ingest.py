@@ -91,10 +91,12 @@ def test_an_estimate_before_the_start(tmp_path: Path, capsys: pytest.CaptureFixt
     videos.mkdir()
     for number, frames in enumerate((100, 50)):
         write_clip(videos / f"{number}.mp4", PICTURES[:frames])
+    MENDED["centuries.mkv"][1](videos / "2.mkv")  # nobody needs to store the 2.6e9 segments that it claims
     store = str(tmp_path / "store")
     assert main(["ingest", str(videos), "--store", store, "--segment-seconds", "1", "--dry-run"]) == 0
     output = capsys.readouterr().out
-    assert "to read  2 videos, 0.1 minutes, 6 segments: about 1 MB of vectors\npresent  0\n" in output
+    assert "to read  3 videos, 0.1 minutes and 1 of unknown length, 7 segments: about 1 MB of" in output
+    assert "present  0\n" in output
     assert "nothing is stored yet" in output
     assert not Path(store).exists()
 
