@@ -243,14 +243,32 @@ def test_the_command_killed_in_the_middle_ends_as_one_clean_run(
             np.testing.assert_allclose(found[point][1][name], vector, atol=1e-5)
 
 
+def write_foreign_collection(url: str, name: str) -> None:
+    """Write the collection of another program that the README describes."""
+    with closing(QdrantClient(url=url, check_compatibility=False)) as client:
+        vectors = {"clip": models.VectorParams(size=32, distance=models.Distance.COSINE)}
+        client.create_collection(name, vectors_config=vectors)
+        points = [
+            models.PointStruct(
+                id=number,
+                vector={"clip": np.eye(32)[number].tolist()},
+                payload={"film": {"id": number, "name": f"Film {number}"}, "url": "", "from": 0.0, "to": 2.0},
+            )
+            for number in range(4)
+        ]
+        client.upsert(name, points)
+
+
 def test_the_readme_does_what_it_says(
     workplace: Path, qdrant_process: Callable[..., QdrantProcess], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for model in ("clip", "dits"):  # of the bundled models' names, which come first once they are there
         shutil.copytree(f"tiny-{model}", f"demo-{model}")
     url = qdrant_process().url
-    readme = (HERE / "README.md").read_text("utf-8").replace("http://localhost:6333", url)
+    readme = (HERE / "README.md").read_text("utf-8").replace("http://localhost:6333", url).replace("\\\n", "")
+    write_foreign_collection(url, "my_clips")
     for command in re.findall(r"^dits-adapter (.*)$", readme, re.MULTILINE):
+        command = command.replace("openai/clip-vit-base-patch32", "tiny-clip").replace("my-adapter", "tiny-dits")
         assert main(shlex.split(command)) == 0, command
     output = capsys.readouterr().out
     assert output.count("(best at") == 3

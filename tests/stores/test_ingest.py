@@ -339,7 +339,7 @@ def test_killed_server_is_named_and_after_its_restart_the_next_run_completes(
     server = qdrant_process()
     encoder = FakeEncoder()
     encoder.before = lambda path: server.kill() if len(encoder.decoded) == 4 else None
-    with QdrantStore(server.url, patience=0.5) as store:
+    with QdrantStore(server.url, patience=3) as store:
         with pytest.raises(StoreError, match=rf"{server.url} gives no usable answer.*the same command goes on"):
             run(store, library, encoder)
         server.start()

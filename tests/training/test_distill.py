@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from benchmarks.generated import made_up_space
 from dits_adapter.adapters import DITSAdapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
@@ -225,7 +226,7 @@ def test_other_adapters_and_spaces_are_refused(cache, tmp_path):
     linear = Artifact(AffineAdapter(AffineConfig(width=WIDTH)), SPACE)
     with pytest.raises(InputError, match="kind affine has no steps"):
         distill(linear, pairs, tmp_path / "out", dataset="x")
-    elsewhere = SPACE.model_copy(update={"frames": 5})
+    elsewhere = made_up_space("elsewhere", WIDTH)
     with pytest.raises(SpaceMismatchError, match="the teacher belongs"):
         distill(Artifact(randomized(), elsewhere), pairs, tmp_path / "out", dataset="x")
 
