@@ -137,7 +137,7 @@ def test_an_interruption_does_not_wait_for_a_suspect(encoder, clips, monkeypatch
     ended = []
 
     def interrupted(*call, **options):
-        sleep(0.2)  # until the main thread has started this one, and waits for it
+        time.sleep(0.2)  # until the main thread has started this one, and waits for it
         os.kill(os.getpid(), signal.SIGINT)
         try:
             return _child.call_in_child(*call, **options)
