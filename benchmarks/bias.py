@@ -103,7 +103,7 @@ def milliseconds(store: VideoStore, queries: NDArray[np.float32], bias: float | 
     return 1000 * float(np.median(times))
 
 
-@guarded("python -m benchmarks.bias")
+@guarded("benchmarks.bias")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, and the times where there is a store."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bias", description=__doc__)

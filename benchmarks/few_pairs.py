@@ -21,7 +21,8 @@ from tqdm import tqdm
 from benchmarks.halvings import read
 from dits_adapter import Pairs, fit_query_bank, ranks
 from dits_adapter.adapters import GentleFit, gentle_dits, gentle_linear, gentle_mlp
-from dits_adapter.errors import DITSError, InputError
+from dits_adapter.cli import guarded
+from dits_adapter.errors import InputError
 from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.evaluation.metrics import DotProducts, Scores
 from dits_adapter.evaluation.score_bias import BiasedScores, bias_sharpness, score_bias
@@ -43,6 +44,7 @@ BANKS = ("", " + query bank", " + score bias")
 Matrix = NDArray[np.float32]
 
 
+@guarded("benchmarks.few_pairs")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables; return the exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
     parser = argparse.ArgumentParser(
@@ -55,15 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="at least 2 (default: %(default)s)")
     parser.add_argument("--blocks", action="store_true", help="T' = 10 with the paper's four blocks, too: minutes")
     args = parser.parse_args(argv)
-    try:
-        if args.seeds < 2:
-            raise InputError(f"--seeds {args.seeds}: a standard error needs at least 2.")
-        pairs = read(args.vectors)
-        for count in args.videos:
-            print(report(pairs, count, args.seeds, {**ADAPTERS, **(BLOCKS if args.blocks else {})}) + "\n")
-    except DITSError as error:
-        print(f"benchmarks.few_pairs: {error}", file=sys.stderr)
-        return 1
+    if args.seeds < 2:
+        raise InputError(f"--seeds {args.seeds}: a standard error needs at least 2.")
+    pairs = read(args.vectors)
+    for count in args.videos:
+        print(report(pairs, count, args.seeds, {**ADAPTERS, **(BLOCKS if args.blocks else {})}) + "\n")
     return 0
 
 

@@ -56,7 +56,7 @@ def shown(text: str) -> str:
 
 
 def text_fault(text: object) -> str | None:
-    """Say in a clause why a value is no text that can be embedded; None for one that can.
+    """Return the reason, a clause, why a value is no text that can be embedded; None for one that can.
 
     >>> text_fault("a dog"), text_fault(3)
     (None, 'is of type int; only strings are accepted')

@@ -1,4 +1,4 @@
-"""What is a text, and the ways in: whatever is none is refused by its row before anything is loaded."""
+"""Texts and the ways in: other values are refused by their row before anything is loaded."""
 
 from __future__ import annotations
 

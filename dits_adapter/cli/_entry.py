@@ -95,7 +95,7 @@ def guard(name: str, run: Callable[[], int], *, debug: bool = False) -> int:
 
 
 def _report(name: str, error: BaseException, unwritten: OSError | None, debug: bool) -> int:
-    """Say what ended a command, and return the exit code; `unwritten` is the error of stdout, if it has one."""
+    """Print the error that ended a command, and return the exit code; `unwritten` is that of stdout."""
     if isinstance(error, BrokenPipeError) and (isinstance(unwritten, BrokenPipeError) or _reader_left()):
         return 141
     if debug:
@@ -127,7 +127,7 @@ def show(text: object) -> None:
 
 
 def _sentence(error: BaseException) -> str:
-    """Say what went wrong, and what helps."""
+    """Word an error, with its remedy, as a sentence."""
     if isinstance(error, DITSError):
         return str(error)
     if isinstance(error, OSError):
@@ -217,7 +217,7 @@ def _warnings_as_sentences(name: str) -> Iterator[None]:
 
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the process as Ctrl-C does: work is finished or undone, and the exit code is 130."""
+    """Handle SIGTERM as Ctrl-C: work is finished or undone, and the exit code is 130."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread has signals
         return

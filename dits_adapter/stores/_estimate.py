@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
+from dits_adapter._wording import printable
 from dits_adapter.errors import StoreError, VideoError
 from dits_adapter.stores._discover import absolute, find_videos, stat_video
 from dits_adapter.stores.base import VideoStore
@@ -56,9 +57,9 @@ class Estimate:
         ]
         if self.failed:
             lines.append(f"failed   {len(self.failed)}, by an earlier run or by the header")
-            lines += [f"  {path}: {reason}" for path, reason in self.failed.items()]
+            lines += [f"  {printable(path)}: {printable(reason)}" for path, reason in self.failed.items()]
         if self.note:
-            lines.append(self.note)
+            lines.append(printable(self.note))
         return "\n".join(lines)
 
 
@@ -100,13 +101,12 @@ def estimate(
         try:
             file = stat_video(path)
             record = records.get(path)
-            if record is not None and record.is_of(file) and (record.complete or record.failure):
-                if not record.failure:
-                    result.present += 1
-                    continue
-                if not options.retry_failed:
+            if record is not None and record.settles(file, retry_failed=options.retry_failed):
+                if record.failure:
                     result.failed[path] = record.failure
-                    continue
+                else:
+                    result.present += 1
+                continue
             duration = stated_duration(path, limits)
         except VideoError as error:
             result.failed[error.path] = error.reason

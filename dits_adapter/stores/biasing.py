@@ -89,7 +89,7 @@ def apply_bias(store: VideoStore, bank: BiasBank, *, weight: float = BIAS_WEIGHT
 
 
 def remove_bias(store: VideoStore) -> bool:
-    """Take the score bias away from a collection, of all tenants; return whether there was one.
+    """Remove the score bias of a collection, of all tenants; return whether there was one.
 
     Raises:
         InputError: a store that keeps no bias.

@@ -217,6 +217,10 @@ class VideoRecord:
         """Return whether the record is of `file`, by its name, size and modification time."""
         return (self.path, self.size, self.mtime_ns) == (file.path, file.size, file.mtime_ns)
 
+    def settles(self, file: VideoFile, *, retry_failed: bool) -> bool:
+        """Return whether `file` need not be read: it is stored whole, or failed and is not to be tried again."""
+        return self.is_of(file) and (not retry_failed if self.failure else self.complete)
+
 
 @dataclass(frozen=True, eq=False)
 class SegmentRow:

@@ -153,17 +153,13 @@ class IngestSession:
     def _settle_unchanged(self, file: VideoFile) -> bool:
         """Report a file that has not changed since it was recorded; False if it has to be read."""
         records = self.by_path[file.path]
-        if len(records) != 1 or not records[0].is_of(file):
+        if len(records) != 1 or not records[0].settles(file, retry_failed=self.retry_failed):
             return False
         if records[0].failure:
-            if self.retry_failed:
-                return False
             self.report.failed[file.path] = records[0].failure
             self.report.known += 1
-        elif records[0].complete:
-            self.report.present += 1
         else:
-            return False
+            self.report.present += 1
         self._skip()
         return True
 

@@ -101,6 +101,14 @@ def test_an_estimate_before_the_start(tmp_path: Path, capsys: pytest.CaptureFixt
     assert not Path(store).exists()
 
 
+def test_an_estimate_escapes_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "\x1b[2J.mp4").write_text("no video")
+    assert main(["ingest", str(tmp_path), "--store", str(tmp_path / "store"), "--dry-run"]) == 3
+    output = capsys.readouterr().out
+    assert r"\x1b[2J.mp4: is not a video" in output
+    assert "\x1b" not in output
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_a_signal_it_says_that_the_same_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals

@@ -1,4 +1,4 @@
-"""What is no text is refused at every bridge, in the words of the query encoder."""
+"""Values that are no texts are refused at every bridge, in the words of the query encoder."""
 
 from __future__ import annotations
 

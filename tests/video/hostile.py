@@ -81,7 +81,7 @@ def end_in_null_chunks(path: Path) -> None:
 
 
 def claim_frames(path: Path, number: int) -> None:
-    """Have an mp4 of one frame claim so many."""
+    """Change the number of frames that an mp4 of one frame claims."""
     content = bytearray(path.read_bytes())
     struct.pack_into(">II", content, content.index(b"stts") + 12, number, 1)
     struct.pack_into(">II", content, content.index(b"stsz") + 8, 1, number)

@@ -44,6 +44,7 @@ from dits_adapter.stores.qdrant._schema import (
     OURS,
     TENANT,
     WORDS,
+    named_vectors,
     native_filter,
     plain_id,
     read_filter,
@@ -185,11 +186,10 @@ class QdrantCollection:
         layout = self._layout or (OURS if ours else metadata and metadata.layout) or PointLayout()
         info = yield from GetCollection(collection_name=target)
         config = info.config
-        named = config.params.vectors
-        vectors = named if isinstance(named, dict) else {"": named}
+        vectors = named_vectors(config.params)
         params = vectors.get(layout.vector)
         if params is None:
-            names = ", ".join(repr(name) for name in vectors)
+            names = ", ".join(repr(name) for name in vectors) or "none"
             raise StoreError(f"the collection {self.name!r} has no vector {layout.vector!r}; it has {names}.")
         if params.size != space.width:
             raise SpaceMismatchError(

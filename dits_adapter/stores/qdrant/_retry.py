@@ -177,7 +177,7 @@ _end: ContextVar[float | None] = ContextVar("end", default=None)
 
 
 def limit_request(request: httpx.Request) -> None:
-    """Let no step of a request take longer than is left for all; a hook of httpx.
+    """Limit each step of a request to the time that is left for all of it; a hook of httpx.
 
     The client itself has one timeout for all requests.
     """

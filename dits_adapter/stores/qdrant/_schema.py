@@ -48,6 +48,7 @@ __all__ = [
     "group_values",
     "is_failure",
     "matching",
+    "named_vectors",
     "native_filter",
     "plain_id",
     "read_filter",
@@ -65,6 +66,12 @@ OURS = PointLayout(vector=POOLED, video="video_id")
 
 TENANT, FAILURE, WORDS = "tenant", "failure", "words"
 """Payload fields: the tenant that a segment belongs to, the reason why a file gave no frames, a path's words."""
+
+
+def named_vectors(params: models.CollectionParams) -> dict[str, models.VectorParams]:
+    """Return the parameters of a collection's vectors by name; an unnamed vector is named ""."""
+    vectors = params.vectors
+    return vectors if isinstance(vectors, dict) else {"": vectors} if vectors else {}
 
 
 def segment_point(row: SegmentRow, *, tenant: str | None = None) -> models.PointStruct:

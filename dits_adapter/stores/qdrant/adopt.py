@@ -5,7 +5,7 @@ from __future__ import annotations
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.qdrant._requests import GetCollection, Scroll, UpdateCollection
-from dits_adapter.stores.qdrant._schema import METADATA_KEY, group_values
+from dits_adapter.stores.qdrant._schema import METADATA_KEY, group_values, named_vectors
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.rows import CollectionMetadata, PointLayout, payload_value
 
@@ -55,11 +55,10 @@ def adopt_collection(store: QdrantStore, space: EmbeddingSpace, layout: PointLay
 
 
 def _require_vector(store: QdrantStore, name: str, space: EmbeddingSpace, vector: str) -> None:
-    named = store.send(GetCollection(collection_name=name)).config.params.vectors
-    vectors = named if isinstance(named, dict) else {"": named}
+    vectors = named_vectors(store.send(GetCollection(collection_name=name)).config.params)
     params = vectors.get(vector)
     if params is None:
-        names = ", ".join(repr(name) for name in vectors)
+        names = ", ".join(repr(name) for name in vectors) or "none"
         raise InputError(f"the collection {store.name!r} has no vector {vector!r}; it has {names}.")
     if params.size != space.width:
         raise SpaceMismatchError(

@@ -17,6 +17,7 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.conversions.common_types import QueryResponse
 
 from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores.qdrant._schema import named_vectors
 from dits_adapter.stores.qdrant.edge import _convert as convert
 from dits_adapter.stores.qdrant.edge._collection import size_on_disk
 from dits_adapter.stores.qdrant.edge._folder import EdgeFolder
@@ -132,13 +133,12 @@ class EdgeClient(QdrantBase):
         _reject_options(kwargs)
         with self._folder.use(collection_name, alone=True) as collection:
             config = collection.config.model_copy(deep=True)
-            vectors = config.params.vectors
-            named = vectors if isinstance(vectors, dict) else {"": vectors}
+            named = named_vectors(config.params)
             for name, change in (vectors_config or {}).items():
                 if named.get(name) is None:
                     raise InputError(f"the collection {collection_name!r} has no vector {name!r}.")
                 named[name] = _changed(named[name], change)
-            if not isinstance(vectors, dict):
+            if not isinstance(config.params.vectors, dict):
                 config.params.vectors = named[""]
             config.hnsw_config = _changed(config.hnsw_config, hnsw_config)
             config.optimizer_config = _changed(config.optimizer_config, optimizers_config)

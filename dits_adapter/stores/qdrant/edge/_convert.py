@@ -11,6 +11,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from dits_adapter.errors import InputError
+from dits_adapter.stores.qdrant._schema import named_vectors
 
 __all__ = [
     "HNSW",
@@ -38,9 +39,8 @@ def config(collection: models.CollectionConfig) -> edge.EdgeConfig:
         InputError: something that only a server has.
     """
     params, optimizers = collection.params, collection.optimizer_config
-    vectors = params.vectors if isinstance(params.vectors, dict) else {"": params.vectors}
     return edge.EdgeConfig(
-        vectors={name: _vector_params(name, kept, collection) for name, kept in vectors.items() if kept},
+        vectors={name: _vector_params(name, kept, collection) for name, kept in named_vectors(params).items()},
         hnsw_config=_hnsw(collection.hnsw_config),
         optimizers=edge.EdgeOptimizersConfig(
             deleted_threshold=optimizers.deleted_threshold,
