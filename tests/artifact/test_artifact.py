@@ -17,7 +17,7 @@ from dits_adapter.artifact._config import ArtifactConfig
 from dits_adapter.artifact._find import find_artifact
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders import load_encoder
-from dits_adapter.errors import ArtifactError
+from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 
@@ -116,6 +116,12 @@ def test_other_folders_are_not_overwritten(tmp_path, space):
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(ArtifactError, match="not empty"):
         Artifact(random_adapter(), space).save(tmp_path)
+
+
+def test_a_place_that_may_not_be_written_is_refused_before_anything_is_made(tmp_path, space):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file: cannot be written, .* Choose another place"):
+        Artifact(random_adapter(), space).save(tmp_path / "file" / "adapter")
 
 
 @pytest.mark.parametrize("name", ["adapter.safetensors", "config.json"])

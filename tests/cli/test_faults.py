@@ -140,6 +140,13 @@ def test_what_is_written_cannot_be_made(run, tmp_path, command, out):
     assert out.split("/")[-1] in said[-1] or out.split("/")[0] in said[-1]
 
 
+def test_a_place_that_may_not_be_written_is_refused_before_pairs_are_read(run, tmp_path):
+    (tmp_path / "file").touch()
+    code, _, said = run("compare", str(tmp_path / "nowhere"), "file/out")
+    assert code == 1
+    assert "file/out: cannot be written" in said[-1]
+
+
 @pytest.mark.parametrize("command", sorted(INPUTS.keys() - {"ingest", "gap", "export"}))
 def test_the_disk_is_full(run, monkeypatch, command):
     def full(*_):
