@@ -93,12 +93,20 @@ def _search(args: argparse.Namespace) -> int:
         )
     with chosen_store(args, encoder.space) as store:
         store.open()  # before the model is loaded: a wrong store is refused at once
+        single, bias = encoder, args.bias
+        if bias is None:
+            encoder, bias = _beside_bias(args, store, encoder)
         vector = encoder.encode_document(args.query) if args.plain else encoder.encode_query(args.query)
         calibration = encoder.calibration if store.cosine and not args.plain else None
         videos = store.count_videos() if calibration else 0
         min_score = None
         if args.min_probability is not None:
             if calibration is None:
+                if encoder is not single and single.calibration is not None:
+                    raise InputError(
+                        "--min-probability: beside the collection's score bias the bank has half of its weight, "
+                        "for which no probabilities are known; --bias 0 searches with the bank alone."
+                    )
                 raise InputError(_why_no_probability(args, store))
             min_score = calibration.score_of(args.min_probability, videos=videos)
         request = SearchRequest(
@@ -109,7 +117,7 @@ def _search(args: argparse.Namespace) -> int:
             exact=args.exact,
             rerank=encoder.xpool_reranker(args.query, vector) if xpool else args.rerank,
             candidates=SearchRequest.candidates if args.candidates is None else args.candidates,
-            bias=_bias(args, store, encoder),
+            bias=bias,
         )
         hits = store.search(vector, request)
     if args.rerank:  # whose scores are no cosines of pooled vectors
@@ -126,20 +134,25 @@ def _search(args: argparse.Namespace) -> int:
     return 0
 
 
-def _bias(args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder) -> float | None:
-    """Return the weight of the score bias; 0, with a remark, where it is for other queries than these."""
+def _beside_bias(
+    args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder
+) -> tuple[DITSQueryEncoder, float | None]:
+    """Return the encoder to search with, and the weight of the score bias: 0, with a remark, for other queries."""
     metadata = store.metadata()
-    if args.bias is not None or metadata is None or metadata.bias is None:
-        return None if args.bias is None else float(args.bias)
-    canaries = np.array(encoder.space.canary_texts, np.float32)
-    if metadata.bias.fits(canaries if args.plain else encoder.adapt(canaries)):
-        return None
+    if metadata is None or metadata.bias is None:
+        return encoder, None
+    if not args.plain:
+        beside, weight = encoder.beside(metadata.bias)
+        if weight or not metadata.bias.weight:
+            return beside, weight
+    elif metadata.bias.fits(np.array(encoder.space.canary_texts, np.float32)):
+        return encoder, None
     print(
         f"the score bias of the collection {store.name!r} is for queries of another adapter, and is left out; "
         "--bias W takes it nevertheless.",
         file=sys.stderr,
     )
-    return 0.0
+    return encoder, 0.0
 
 
 def _why_no_probability(args: argparse.Namespace, store: VideoStore) -> str:

@@ -116,23 +116,24 @@ class Searcher:
         options = options or CompareOptions()
         check_queries(query)
         strength = self.encoder.query_strength if options.strength is None else options.strength
-        adapter = self._adapter(options.steps)
-        calibration = self._calibration(options.steps, strength)
+        own = self._adapter(options.steps)
+        adapter, bias = self._beside_bias(own, strength)
+        calibration = self._calibration(options.steps, strength) if adapter is own else None
         videos = self._count_videos(started // _COUNT_SECONDS) if calibration else 0
         min_score = None
         if options.min_probability is not None:
             if calibration is None:
                 raise InputError(
                     "no probabilities are known: the adapter was not calibrated (dits-adapter calibrate), or not "
-                    "for this strength and these steps, or the scores of this collection are no cosines."
+                    "for this strength, these steps and a score bias beside a bank, or the scores of this "
+                    "collection are no cosines."
                 )
             min_score = calibration.score_of(options.min_probability, videos=videos)
 
         text = self._embed(query)
         plain = normalize(text, dim=1)
         adapted = normalize(adapter.adapt(text, strength=strength), dim=1)
-        plain_hits = self._search(plain, options, min_score=None, bias=self._bias(None, 0.0))
-        bias = self._bias(adapter, strength)
+        plain_hits = self._search(plain, options, min_score=None, bias=self._plain_bias())
         adapted_hits = self._search(adapted, options, min_score=min_score, bias=bias)
         hits = plain_hits + adapted_hits
         path = torch.cat([plain, *_path(adapter, text)])
@@ -155,14 +156,17 @@ class Searcher:
             seconds=time.monotonic() - started,
         )
 
-    def _bias(self, adapter: Adapter | None, strength: float) -> float | None:
-        """Return the weight of the score bias: 0 if it is for other queries than the adapter's (None: plain)."""
+    def _beside_bias(self, adapter: Adapter, strength: float) -> tuple[Adapter, float | None]:
+        """Return the adapter and the weight of the score bias that are taken together (`ScoreBias.beside`)."""
         bias = self._read_bias(self.store.collection)
         if bias is None:
-            return None
-        queries = torch.tensor(self.encoder.space.canary_texts)
-        adapted = queries if adapter is None else adapter.adapt(queries, strength=strength)
-        return None if bias.fits(adapted.cpu().numpy()) else 0.0
+            return adapter, None
+        return bias.beside(adapter, np.array(self.encoder.space.canary_texts, np.float32), strength)
+
+    def _plain_bias(self) -> float | None:
+        """Return the weight of the score bias for plain queries: 0 if it is for others."""
+        bias = self._read_bias(self.store.collection)
+        return None if bias is None or bias.fits(self.encoder.space.canary_texts) else 0.0
 
     def _search(
         self, query: torch.Tensor, options: CompareOptions, *, min_score: float | None, bias: float | None
