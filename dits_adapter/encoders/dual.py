@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dits_adapter._extras import require_modules
 from dits_adapter.encoders._families import DualFamily
 from dits_adapter.encoders._inputs import FrameInputs, TextInputs, prepare_tokenizer
 from dits_adapter.encoders._torch import (
@@ -233,6 +234,12 @@ def load_dual(source: EncoderSource, device: Device, family: DualFamily) -> Dual
     where = _loading(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.location, **where)
+    except ImportError:
+        require_modules(f"the tokenizer of {source.name}", "sentencepiece")
+        raise
+    except LOADING_ERRORS as error:
+        raise _unloadable(source, family, error) from error
+    try:
         with no_loading_bars():
             loaded: Any = AutoModel.from_pretrained(
                 source.location,
@@ -245,8 +252,7 @@ def load_dual(source: EncoderSource, device: Device, family: DualFamily) -> Dual
         model, report = loaded
         image_processor = _image_processor(source, family, model.config)
     except LOADING_ERRORS as error:
-        reason = loading_reason(error, source.location)
-        raise ArtifactError(f"{source.location}: cannot load a {family.model_type} from here. {reason}") from error
+        raise _unloadable(source, family, error) from error
     if report["missing_keys"]:  # transformers would leave them at random values
         first = sorted(report["missing_keys"])[0]
         raise ArtifactError(
@@ -261,6 +267,11 @@ def load_dual(source: EncoderSource, device: Device, family: DualFamily) -> Dual
         FrameInputs(image_processor, family.pixels, family.patches),
         source,
     )
+
+
+def _unloadable(source: EncoderSource, family: DualFamily, error: Exception) -> ArtifactError:
+    reason = loading_reason(error, source.location)
+    return ArtifactError(f"{source.location}: cannot load a {family.model_type} from here. {reason}")
 
 
 def _image_processor(source: EncoderSource, family: DualFamily, config: Any) -> Any:
