@@ -316,7 +316,7 @@ class TableStore(VideoStore):
             raise StoreError(
                 f"the collection {self.name!r} has no column {table.key!r} of ids, which hits are named by."
             )
-        require_vector(table, self.name, layout.vector, space, whose="the queries have")
+        _require_vector(table, self.name, layout.vector, space, whose="the queries have")
         if metadata is None:
             warnings.warn(
                 f"the collection {self.name!r} does not say which embedding space it is of; it is taken to be "
@@ -487,7 +487,7 @@ class TableStore(VideoStore):
             self._assign(BIAS, biases)
 
 
-def require_vector(table: Table, name: str, vector: str, space: EmbeddingSpace, *, whose: str) -> None:
+def _require_vector(table: Table, name: str, vector: str, space: EmbeddingSpace, *, whose: str) -> None:
     """Refuse a table without this column of vectors, or with one of another width.
 
     Raises:
