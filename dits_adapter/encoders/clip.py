@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -71,9 +72,25 @@ class Clip:
         return self.tokenizer.model_max_length
 
     @property
-    def digest(self) -> str:
-        """SHA-256 of all weights, computed anew: joint training changes them."""
-        return weights_digest(self.model)
+    def text_digest(self) -> str:
+        """SHA-256 of the text tower's weights, computed anew: joint training changes them."""
+        return weights_digest(self.model.text_model, self.model.text_projection)
+
+    @property
+    def video_digest(self) -> str:
+        """SHA-256 of the image tower's weights, computed anew."""
+        return weights_digest(self.model.vision_model, self.model.visual_projection)
+
+    @property
+    def prompt(self) -> str:
+        """Words before each text: none."""
+        return ""
+
+    @property
+    def preprocessing(self) -> str:
+        """Class of the image processor, and a digest of its settings."""
+        settings = self.image_processor.to_json_string().encode()
+        return f"{type(self.image_processor).__name__} {hashlib.sha256(settings).hexdigest()[:8]}"
 
     @property
     def text_cleaning(self) -> TextCleaning:

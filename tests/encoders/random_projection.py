@@ -22,14 +22,20 @@ class RandomProjection:
     color: np.ndarray
     max_tokens: int = 20
     text_cleaning: str = "none"
+    prompt: str = ""
+    preprocessing: str = "mean color"
 
     @property
     def width(self):
         return self.text.shape[1]
 
     @property
-    def digest(self):
-        return hashlib.sha256(self.text.tobytes() + self.color.tobytes()).hexdigest()
+    def text_digest(self):
+        return hashlib.sha256(self.text.tobytes()).hexdigest()
+
+    @property
+    def video_digest(self):
+        return hashlib.sha256(self.color.tobytes()).hexdigest()
 
     def count_tokens(self, texts):
         return [len(text) for text in texts]
