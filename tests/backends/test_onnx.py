@@ -591,4 +591,4 @@ class TestInt8:
 def test_the_backend_states_its_space(exported, space):
     backend = OnnxBackend(exported)
     assert backend.space == space
-    assert backend.space.differences(backend.load()) == []
+    assert backend.space.text.differences(backend.load()) == []
