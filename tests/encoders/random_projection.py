@@ -22,6 +22,7 @@ class RandomProjection:
     color: np.ndarray
     max_tokens: int = 20
     text_cleaning: str = "none"
+    clip_frames: int | None = None
 
     @property
     def width(self):
