@@ -90,6 +90,10 @@ class VideoEmbedder(Protocol):
     def preprocessing(self) -> str:
         """Name of what `preprocess` does, another one for other settings; for people."""
 
+    @property
+    def clip_frames(self) -> int | None:
+        """Number of frames that each clip of `embed` must have; None for any number."""
+
     def preprocess(self, frames: Sequence[NDArray[np.uint8]]) -> FloatArray:
         """Turn (h, w, 3) RGB frames, each for itself, into the input of `embed`: (n, …) float32."""
 
@@ -348,7 +352,8 @@ class VideoSide(_Side):
     @classmethod
     def of(cls, encoder: VideoEmbedder, *, frames: int | None = 12) -> VideoSide:
         """Describe the videos of a loaded encoder; embeds the canaries, which takes a few milliseconds."""
-        embedded = encoder.embed([encoder.preprocess([image]) for image in canary_images()])
+        still = encoder.clip_frames or 1
+        embedded = encoder.embed([encoder.preprocess([image] * still) for image in canary_images()])
         pooled = embedded.pooled if embedded.frames is None else embedded.frames[:, 0]
         assert pooled is not None
         return cls(

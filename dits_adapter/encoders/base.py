@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 
 from dits_adapter._hub import download_file, resolve
 from dits_adapter._user_files import read_json
+from dits_adapter.encoders._families import REFUSED
 from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.space import Embedder
 from dits_adapter.texts import TextCleaning, require_cleaning
@@ -42,8 +43,9 @@ class Encoder(Embedder, Protocol):
     """Loaded encoder of texts and frames into one space. Arrays are float32, embeddings are not normalized.
 
     `Embedder` lists the rest: `name`, `revision`, `width`, `text_digest`, `video_digest`, `text_cleaning`,
-    `prompt`, `preprocessing`, `embed_texts`, `preprocess` and `embed`. `count_tokens` and `embed_texts` clean
-    texts as `text_cleaning` says. `preprocess` is called from several threads at a time, the others are not.
+    `prompt`, `preprocessing`, `clip_frames`, `embed_texts`, `preprocess` and `embed`. `count_tokens` and
+    `embed_texts` clean texts as `text_cleaning` says. `preprocess` is called from several threads at a time, the
+    others are not.
     """
 
     @property
@@ -155,9 +157,11 @@ class EncoderSource:
         source = cls(location, _model_type(config), revision, subfolder, text_cleaning)
         place = f"{location}/{subfolder}".rstrip("/")
         if source.model_type not in _FAMILIES:
+            reason = REFUSED.get(source.model_type)
             raise ArtifactError(
-                f"{place}: a model of type {source.model_type!r}, which no encoder family loads; known are "
-                f"{', '.join(_FAMILIES)}."
+                f"{place}: a model of type {source.model_type!r}, which no encoder family loads"
+                + (f": {reason}. Known are " if reason else "; known are ")
+                + f"{', '.join(_FAMILIES)}."
             )
         if folder is not None and not any(config.parent.glob("*.safetensors")):
             raise ArtifactError(

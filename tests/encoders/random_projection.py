@@ -24,6 +24,7 @@ class RandomProjection:
     text_cleaning: str = "none"
     prompt: str = ""
     preprocessing: str = "mean color"
+    clip_frames: int | None = None
 
     @property
     def width(self):

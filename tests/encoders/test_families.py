@@ -90,7 +90,7 @@ class TestFamilyDefinedHere:
 class TestChoice:
     def test_unknown_families_are_refused_by_name(self, tmp_path):
         (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-        with pytest.raises(ArtifactError, match=r"'bert'.*known are clip, random-projection"):
+        with pytest.raises(ArtifactError, match=r"'bert'.*known are clip, .*random-projection"):
             load_encoder(tmp_path)
 
     @pytest.mark.parametrize("config", ["{", "[]", '{"architectures": []}'])
@@ -141,8 +141,8 @@ class TestHub:
     )
     def test_unknown_families_are_refused_before_any_weight_is_downloaded(self, hub, load):
         files, downloads = hub
-        files["config.json"] = '{"model_type": "metaclip_2"}'
-        with pytest.raises(ArtifactError, match=r"owner/model: a model of type 'metaclip_2'.*known are clip"):
+        files["config.json"] = '{"model_type": "jina_clip"}'
+        with pytest.raises(ArtifactError, match=r"owner/model: .* 'jina_clip'.*code.* Known are clip"):
             load("owner/model")
         assert {name.rpartition("/")[2] for name in downloads} == {"config.json"}
 
