@@ -22,4 +22,14 @@ def _load_clip(source: EncoderSource, device: Device) -> Encoder:
         return load_clip(source, device)
 
 
-register_family(EncoderFamily("clip", _load_clip, subfolder="0_CLIPModel"))
+register_family(
+    EncoderFamily(
+        "clip",
+        _load_clip,
+        examples=(
+            "sentence-transformers/clip-ViT-B-32",
+            "openai/clip-vit-large-patch14",
+            "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+        ),
+    )
+)

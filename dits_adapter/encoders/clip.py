@@ -57,7 +57,7 @@ class Clip:
 
     @property
     def revision(self) -> str | None:
-        """Revision of the hub that was asked for."""
+        """Commit of the hub; None for a folder."""
         return self.source.revision
 
     @property
@@ -141,13 +141,12 @@ class Clip:
         """Return the module of sentence-transformers around the loaded model, which is shared."""
         from dits_adapter.encoders._text_transformer import TextTransformer
 
-        where = _loading(self.source)
         module: Any = TextTransformer.__new__(TextTransformer)
         module._load_model = lambda *_, **__: self.model  # loaded already
         module.__init__(
-            self.source.location,
-            processor_kwargs={"backend": "pil", **where},
-            config_kwargs=where,
+            str(self.source.folder),
+            processor_kwargs={"backend": "pil", "trust_remote_code": False},
+            config_kwargs={"trust_remote_code": False},
             modality_config=_TOWERS,
             text_cleaning=self.text_cleaning,
             module_output_name="sentence_embedding",
@@ -179,30 +178,26 @@ def load_clip(source: EncoderSource, device: str | torch.device = "auto") -> Cli
     from transformers import AutoTokenizer, CLIPModel
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    where = _loading(source)
     try:
         with no_loading_bars():
             loaded: Any = CLIPModel.from_pretrained(
-                source.location, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **where
+                source.folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
-        tokenizer = AutoTokenizer.from_pretrained(source.location, **where)
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
         # The PIL backend is the one that exists with and without torchvision: same pixels on every machine.
-        image_processor = CLIPImageProcessorPil.from_pretrained(source.location, **where)
+        image_processor = CLIPImageProcessorPil.from_pretrained(source.folder, trust_remote_code=False)
     except LOADING_ERRORS as error:
-        reason = loading_reason(error, source.location)
-        raise ArtifactError(f"{source.location}: cannot load a CLIP from here. {reason}") from error
+        reason = loading_reason(error, source.folder)
+        raise ArtifactError(f"{source.name}: cannot load a CLIP from here. {reason}") from error
     model, report = loaded
     if report["missing_keys"]:  # transformers would leave them at random values
         first = sorted(report["missing_keys"])[0]
-        raise ArtifactError(
-            f"{source.location}: the weights lack {len(report['missing_keys'])} tensors ({first}, …)."
-        )
+        raise ArtifactError(f"{source.name}: the weights lack {len(report['missing_keys'])} tensors ({first}, …).")
     positions = model.text_model.embeddings.position_embedding.num_embeddings
     tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     model.requires_grad_(False).eval()
     return Clip(model.to(pick_device(device)), tokenizer, image_processor, source)
-
-
-def _loading(source: EncoderSource) -> dict[str, Any]:
-    """Return the keyword arguments of every `from_pretrained`."""
-    return {"revision": source.revision or "main", "subfolder": source.subfolder, "trust_remote_code": False}
