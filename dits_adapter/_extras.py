@@ -31,6 +31,7 @@ PACKAGES = {
     "qdrant_edge": ("qdrant-edge-py", "qdrant"),
     "safetensors": ("safetensors", "torch"),
     "scipy": ("scipy", "training"),
+    "sentencepiece": ("sentencepiece", "sentencepiece"),
     "sentence_transformers": ("sentence-transformers", "torch"),
     "sklearn": ("scikit-learn", "training"),
     "starlette": ("fastapi", "serve"),

@@ -53,6 +53,10 @@ class Embedder(Protocol):
     def text_cleaning(self) -> TextCleaning:
         """Cleaning that `embed_texts` does first (`dits_adapter.texts`)."""
 
+    @property
+    def clip_frames(self) -> int | None:
+        """Number of frames that each clip of `embed` must have; None for any number."""
+
     def embed_texts(self, texts: Sequence[str], batch_size: int = 64) -> FloatArray:
         """Embed texts, `batch_size` a forward pass: (n, d) float32, not normalized."""
 
@@ -130,7 +134,8 @@ class EmbeddingSpace(BaseModel):
     @classmethod
     def of(cls, encoder: Embedder, *, frames: int | None = 12) -> EmbeddingSpace:
         """Describe the space of a loaded encoder; embeds the canaries, which takes a few milliseconds."""
-        embedded = encoder.embed([encoder.preprocess([image]) for image in canary_images()])
+        still = encoder.clip_frames or 1
+        embedded = encoder.embed([encoder.preprocess([image] * still) for image in canary_images()])
         pooled = embedded.pooled if embedded.frames is None else embedded.frames[:, 0]
         assert pooled is not None
         return cls(

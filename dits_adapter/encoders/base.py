@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 from dits_adapter._hub import Repository, open_repository
 from dits_adapter._user_files import read_json
 from dits_adapter._wording import printable
+from dits_adapter.encoders._families import REFUSED
 from dits_adapter.encoders._modules import MODULES, ModuleFolder, read_modules
 from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.space import Embedder
@@ -45,8 +46,8 @@ Device: TypeAlias = "str | torch.device"
 class Encoder(Embedder, Protocol):
     """Loaded encoder of texts and frames into one space. Arrays are float32, embeddings are not normalized.
 
-    `Embedder` lists the rest: `name`, `revision`, `width`, `digest`, `text_cleaning`, `embed_texts`, `preprocess`
-    and `embed`. `count_tokens` and `embed_texts` clean texts as `text_cleaning` says.
+    `Embedder` lists the rest: `name`, `revision`, `width`, `digest`, `text_cleaning`, `clip_frames`,
+    `embed_texts`, `preprocess` and `embed`. `count_tokens` and `embed_texts` clean texts as `text_cleaning` says.
     `preprocess` is called from several threads at a time; the other methods are not.
     """
 
@@ -185,9 +186,11 @@ class EncoderSource:
         repository = open_repository(id_or_path, revision)
         model_type, modules = _identify(repository)
         if model_type not in _FAMILIES:
+            reason = REFUSED.get(model_type)
             raise ArtifactError(
-                f"{id_or_path}: a model of type {printable(model_type)!r}, which no encoder family loads; known "
-                f"are {', '.join(_FAMILIES)}."
+                f"{id_or_path}: a model of type {printable(model_type)!r}, which no encoder family loads"
+                + (f": {reason}. Known are " if reason else "; known are ")
+                + f"{', '.join(_FAMILIES)}."
             )
         return cls(
             repository.name, str(repository.folder), model_type, repository.commit, tuple(modules), text_cleaning

@@ -100,13 +100,13 @@ class VideoEncoder:
 
     Args:
         encoder: a loaded encoder (`dits_adapter.encoders.load_encoder`).
-        frames: frames sampled a segment, part of the embedding space.
+        frames: frames sampled a segment, part of the embedding space; None for the encoder's own number, or 12.
         decoder: the video decoder (see `decode.decode_frames`).
         limit: seconds from the start of a video after which the rest of it does not count.
         limits: what one file may cost, None for the defaults; a file beyond them is refused as a damaged one is.
 
     Raises:
-        InputError: frames < 1, or a limit that is not positive.
+        InputError: frames < 1, or others than the encoder sees as one clip; or a limit that is not positive.
 
     Example:
         >>> encoder = VideoEncoder.from_pretrained("demo-clip")
@@ -118,11 +118,14 @@ class VideoEncoder:
         self,
         encoder: Encoder,
         *,
-        frames: int = 12,
+        frames: int | None = None,
         decoder: Decoder = "auto",
         limit: float = math.inf,
         limits: DecodeLimits | None = None,
     ) -> None:
+        frames = (encoder.clip_frames or 12) if frames is None else frames
+        if frames != (encoder.clip_frames or frames):
+            raise InputError(f"frames is {frames}; {encoder.name} sees clips of {encoder.clip_frames} frames.")
         if frames < 1:
             raise InputError(f"frames is {frames}; a segment needs at least one frame.")
         if not limit > 0:
@@ -154,7 +157,8 @@ class VideoEncoder:
             id_or_path: an encoder or a trained adapter: folder, bundled name (`demo-clip`, `demo-dits`) or hub id.
             revision: hub revision of what is named; `options` then names it by its commit.
             device: a torch device or `"auto"`.
-            frames: frames sampled a segment, part of the embedding space; None for the adapter's, or 12.
+            frames: frames sampled a segment, part of the embedding space; None for the adapter's, those that the
+                encoder sees as one clip, or 12.
             decoder: the video decoder (see `decode.decode_frames`).
             limit: seconds from the start of a video after which the rest of it does not count.
             limits: what one file may cost; None for the defaults.
@@ -172,7 +176,6 @@ class VideoEncoder:
             loaded = load_encoder(
                 id_or_path, revision=revision, device=device, text_cleaning=text_cleaning or "none"
             )
-            frames = 12 if frames is None else frames
             made = cls(loaded, frames=frames, decoder=decoder, limit=limit, limits=limits)
         else:
             space = read_config(adapter).space
@@ -182,7 +185,7 @@ class VideoEncoder:
                 device=device,
                 text_cleaning=text_cleaning or space.text_cleaning,
             )
-            frames = (space.frames or 12) if frames is None else frames
+            frames = space.frames if frames is None else frames
             made = cls(loaded, frames=frames, decoder=decoder, limit=limit, limits=limits)
             space.require(made.space, mine=f"the adapter {fspath(id_or_path)}", theirs="this encoder of videos")
             if made.space.fingerprint == space.fingerprint:

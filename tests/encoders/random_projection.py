@@ -22,6 +22,7 @@ class RandomProjection:
     color: np.ndarray
     max_tokens: int = 20
     text_cleaning: str = "none"
+    clip_frames: int | None = None
 
     @property
     def width(self):
@@ -55,7 +56,7 @@ def save(folder: Path, *, seed: int = 0, width: int = 32) -> Path:
 
 
 def _load(source: EncoderSource, device: object) -> RandomProjection:
-    return RandomProjection(source.name, source.revision, **load_file(f"{source.location}/model.safetensors"))
+    return RandomProjection(source.name, source.revision, **load_file(source.folder / "model.safetensors"))
 
 
 FAMILY = EncoderFamily("random-projection", _load)

@@ -19,9 +19,11 @@ from dits_adapter._hub import open_repository
 from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders import EncoderSource, load_encoder
+from dits_adapter.encoders._families import DUAL_FAMILIES
 from dits_adapter.encoders.base import CHECKPOINT_FILES
 from dits_adapter.errors import ArtifactError
 from dits_adapter.space import EmbeddingSpace
+from tests.encoders import checkpoints
 from tests.encoders.repositories import clip_files, hub_repositories, with_code
 from tests.hub import FakeHub, running_hub
 
@@ -32,7 +34,8 @@ PAGES = [
     *ROOT.glob("*/README.md"),
     *ROOT.glob("integrations/**/*.md"),
 ]
-NAMED = r"\b(?:openai|laion|sentence-transformers|google|facebook|apple|timm|Qwen)/[\w.-]*\w"
+OWNERS = {name.partition("/")[0] for family in DUAL_FAMILIES.values() for name in family.examples}
+NAMED = rf"\b(?:{'|'.join({*OWNERS, 'sentence-transformers', 'timm', 'Qwen'})})/[\w.-]*\w"
 SAFE = "openai/clip-vit-large-patch14"
 PICKLED = "openai/clip-vit-base-patch32"
 LOADERS = [load_encoder, VideoEncoder.from_pretrained, DITSQueryEncoder.from_pretrained]
@@ -322,14 +325,21 @@ class TestCodeOfARepository:
 class TestNamesInOurTexts:
     """Hub ids that a reader may type."""
 
-    def test_each_works_online_offline_pinned_and_mirrored(self, hub, monkeypatch):
+    def test_each_works_online_offline_pinned_and_mirrored(self, hub, monkeypatch, tmp_path):
         texts = [*PAGES, *(ROOT / "dits_adapter").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
         named = {name for text in texts for name in re.findall(NAMED, text.read_text("utf-8"))}
-        assert named
+        for family in DUAL_FAMILIES.values():
+            for name in set(family.examples) - hub.repositories.keys():
+                kind = family.model_type if family.model_type != "siglip" else "siglip (Gemma)"
+                folder = checkpoints.save(tmp_path / name, kind)
+                hub.add(name, {path.name: path.read_bytes() for path in folder.iterdir()})
+                named.add(name)
+        assert SAFE in named
         assert named <= hub.repositories.keys()
-        hub.api = False
-        loaded = {name: load_encoder(name) for name in sorted(named)}
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        for name, online in loaded.items():
-            for revision in (None, online.revision):
-                assert load_encoder(name, revision=revision).digest == online.digest
+        for name in sorted(named):
+            hub.api = not hub.api  # every other from a mirror
+            online = load_encoder(name)
+            monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+            assert EncoderSource.find(name).revision == online.revision
+            assert load_encoder(name, revision=online.revision).digest == online.digest
+            monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)

@@ -156,11 +156,11 @@ class TestFollowTheSpace:
             with pytest.warns(UserWarning, match=r"a text has 122 tokens; the encoder reads the first 77"):
                 one.encode(["a dog", "abc " * 40])
 
-    def test_joint_training(self, plain):
+    def test_joint_training(self, plain, cleaning):
         pixels = torch.zeros(1)
         batches = [
-            collate(plain.tokenizer, kind, [{"text": text, "pixels": pixels, "video": 0} for text in texts])
-            for kind, texts in (("clip", WRITTEN), ("none", MEANT), ("none", WRITTEN))
+            collate(encoder.texts, [{"text": text, "pixels": pixels, "video": 0} for text in texts])
+            for encoder, texts in ((cleaning, WRITTEN), (plain, MEANT), (plain, WRITTEN))
         ]
         assert torch.equal(batches[0]["input_ids"], batches[1]["input_ids"])
         assert batches[2]["input_ids"].shape != batches[1]["input_ids"].shape

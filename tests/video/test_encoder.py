@@ -17,7 +17,7 @@ from dits_adapter import VideoEncoder
 from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders import load_encoder
-from dits_adapter.encoders.clip import Clip
+from dits_adapter.encoders.dual import DualEncoder
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError, VideoError
 from dits_adapter.video import _child
 from dits_adapter.video import _suspect as suspect
@@ -252,7 +252,7 @@ def test_errors_do_not_wait_for_a_batch(encoder, bad_files):
 def test_batches_go_across_videos_and_stay_in_their_bound(encoder, clips):
     sizes = []
 
-    class Recording(Clip):
+    class Recording(DualEncoder):
         def embed_pixels(self, pixels):
             sizes.append(len(pixels))
             return super().embed_pixels(pixels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from qdrant_client import QdrantClient
 from dits_adapter import QdrantStore
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
-from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.ingest import IngestOptions, ingest
 from dits_adapter.stores.memory import MemoryStore
@@ -35,43 +34,16 @@ from dits_adapter.stores.rows import (
 )
 from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
 from tests.stores.own_store import SqliteStore
+from tests.stores.places import PLACES, Open, place
 
 QUERY = np.array([1.0, 0.1, 0.5, 0, 0, 0, 0, 0], np.float32)
-Open = Callable[..., VideoStore]
 
 
-@pytest.fixture
-def sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dits_adapter.stores.open._openers", dict(_openers))
-    register_store("sqlite", SqliteStore)
-
-
-@pytest.fixture(params=["MemoryStore", "Qdrant memory", "folder", "own store"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+@pytest.fixture(params=PLACES)
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Return a function that opens one collection, empty at first, again and again as other programs would."""
-    if request.param == "own store":
-        request.getfixturevalue("sqlite")
-        return lambda **options: open_store(f"sqlite://{tmp_path}/rows.db", **options)
-    if request.param == "folder":
-        stores: list[QdrantStore] = []
-
-        def open_folder(**options: Any) -> VideoStore:
-            while stores:
-                stores.pop().close()
-            stores.append(QdrantStore(tmp_path / "store", **options))
-            return stores[-1]
-
-        return open_folder
-    if request.param == "Qdrant memory":
-        client = QdrantClient(":memory:")
-        return lambda **options: QdrantStore(client, **options)
-    memory = MemoryStore()
-
-    def open_memory(space: EmbeddingSpace | None = None) -> VideoStore:
-        memory.space = space
-        return memory
-
-    return open_memory
+    with place(request.param, request, tmp_path) as open_again:
+        yield open_again
 
 
 def run(store: VideoStore, folder: Path, encoder: FakeEncoder | None = None, **options: Any) -> IngestReport:
@@ -275,6 +247,11 @@ def test_writing_a_segment_twice_stores_it_once(opened: Open, tmp_path: Path) ->
 
 
 class TestOpenStore:
+    @pytest.fixture
+    def sqlite(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("dits_adapter.stores.open._openers", dict(_openers))
+        register_store("sqlite", SqliteStore)
+
     def test_an_own_scheme_opens_an_own_store(self, sqlite: None, tmp_path: Path) -> None:
         store = open_store(f"SQLite://{tmp_path}/rows.db", "mine", space=fake_space())
         assert isinstance(store, SqliteStore)
