@@ -172,7 +172,7 @@ def _vectors_of(args: argparse.Namespace) -> tuple[int, int | None]:
     adapter = find_adapter(args.encoder)
     if adapter is not None:
         space = read_config(adapter).space
-        return args.frames or space.frames or 12, space.width
+        return args.frames or space.video.frames or 12, space.video.width
     config = EncoderSource.find(args.encoder).folder / CONFIG
     width = read_json(config).get("projection_dim") if config.is_file() else None
     return args.frames or 12, width if isinstance(width, int) else None
