@@ -63,6 +63,7 @@ def test_each_package_is_imported_and_brought_by_the_extra_named_for_it():
     imported = {name for _, name in imports()} | {
         "av",
         "decord",
+        "milvus_lite",
         "sentencepiece",
         "torchcodec",
         "tensorboard",
@@ -79,6 +80,7 @@ def test_each_package_is_imported_and_brought_by_the_extra_named_for_it():
         ("qdrant/", LAYERS["qdrant"]),
         ("lancedb.py", ("lancedb",)),
         ("pgvector.py", ("psycopg", "pgvector")),
+        ("milvus.py", ("pymilvus",)),
     ],
 )
 def test_only_the_store_of_a_database_imports_its_client(home, clients):
