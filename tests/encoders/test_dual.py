@@ -10,7 +10,10 @@ import pytest
 import torch
 import transformers as hf
 from PIL import Image
+from tokenizers import Tokenizer
 
+from dits_adapter.backends._onnx_export import export_tower
+from dits_adapter.backends._onnx_runtime import TOKENIZER, TOWER, open_session, token_inputs
 from dits_adapter.encoders import load_encoder
 from dits_adapter.encoders._families import DUAL_FAMILIES
 from dits_adapter.vectors import unit
@@ -120,3 +123,22 @@ def test_pictures(case):
     else:
         assert ours.frames is None
         assert_same(ours.pooled, model.get_video_features(**theirs).pooler_output.reshape(5, -1))
+
+
+# The exporter takes seconds a model: one with a mask, and the one whose tokenizer is converted, stand for the others.
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(name, marks=() if name in ("altclip", "siglip") else pytest.mark.slow) for name in ROWS],
+    indirect=True,
+)
+def test_text_tower_on_onnx_runtime(case, tmp_path):
+    pytest.importorskip("onnxscript", reason='needs pip install "dits-adapter[export]"')
+    encoder = case[2]
+    export_tower(encoder, tmp_path)
+    session = open_session(tmp_path / TOWER, threads=1)
+    tokenizer = Tokenizer.from_file(str(tmp_path / TOKENIZER))
+    expected = encoder.embed_texts(TEXTS)
+    for rows in (slice(0, 1), slice(0, None)):
+        tokens = token_inputs(tokenizer, TEXTS[rows])
+        found = session.run(None, {node.name: tokens[node.name] for node in session.get_inputs()})[0]
+        np.testing.assert_allclose(unit(found), unit(expected[rows]), atol=1e-4)
