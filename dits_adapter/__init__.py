@@ -61,11 +61,13 @@ _PUBLIC = {
         "video_records",
     ),
     "stores.ingest": ("IngestOptions", "ingest", "ingesting"),
+    "stores.lancedb": ("LanceDBStore",),
     "stores.memory": ("MemoryStore",),
     "stores.open": ("open_store", "register_store"),
     "stores.ranking": ("exact_search",),
     "stores.report": ("IngestReport",),
     "stores.session": ("IngestSession",),
+    "stores.pgvector": ("PgVectorStore",),
     "stores.qdrant.adopt": ("adopt_collection",),
     "stores.qdrant.aio": ("AsyncQdrantStore",),
     "stores.qdrant.aliases": ("rebuild", "switch"),
@@ -180,9 +182,11 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.ingest import IngestOptions as IngestOptions
     from dits_adapter.stores.ingest import ingest as ingest
     from dits_adapter.stores.ingest import ingesting as ingesting
+    from dits_adapter.stores.lancedb import LanceDBStore as LanceDBStore
     from dits_adapter.stores.memory import MemoryStore as MemoryStore
     from dits_adapter.stores.open import open_store as open_store
     from dits_adapter.stores.open import register_store as register_store
+    from dits_adapter.stores.pgvector import PgVectorStore as PgVectorStore
     from dits_adapter.stores.qdrant.adopt import adopt_collection as adopt_collection
     from dits_adapter.stores.qdrant.aio import AsyncQdrantStore as AsyncQdrantStore
     from dits_adapter.stores.qdrant.aliases import rebuild as rebuild

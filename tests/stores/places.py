@@ -15,6 +15,7 @@ from dits_adapter import QdrantStore
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.memory import MemoryStore
+from dits_adapter.stores.open import open_store
 from tests.stores.own_store import SqliteStore
 
 __all__ = ["PLACES", "Open", "place"]
@@ -60,12 +61,25 @@ def _qdrant_server(request: pytest.FixtureRequest, folder: Path, name: str) -> I
         QdrantStore(url, name).client.delete_collection(name)
 
 
+def _lancedb(request: pytest.FixtureRequest, folder: Path, name: str) -> Iterator[Open]:
+    pytest.importorskip("lancedb")
+    yield lambda **options: open_store(f"lancedb://{folder}/lance", name, **options)
+
+
+def _pgvector(request: pytest.FixtureRequest, folder: Path, name: str) -> Iterator[Open]:
+    url = request.getfixturevalue("postgres_server")
+    with ExitStack() as opened:
+        yield lambda **options: opened.enter_context(open_store(url, name, **options))
+
+
 _KINDS = {
     "MemoryStore": _memory,
     "own store": _own,
     "Qdrant memory": _qdrant_memory,
     "Qdrant folder": _qdrant_folder,
     "Qdrant server": _qdrant_server,
+    "LanceDB": _lancedb,
+    "pgvector": _pgvector,
 }
 
 PLACES = list(_KINDS)
