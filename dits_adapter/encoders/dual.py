@@ -132,6 +132,9 @@ class DualEncoder:
         Raises:
             InputError: frames that were not prepared, or another number of them than `clip_frames`.
         """
+        for row, clip in enumerate(clips):
+            if clip.dtype != np.float32:
+                raise InputError(f"clip {row} holds {clip.dtype}, not the float32 frames that preprocess returns.")
         if self.clip_frames is not None:
             return self._embed_whole(clips, self.clip_frames, batch_size)
         if not len(clips):
