@@ -25,7 +25,7 @@ _PUBLIC = {
         "StoreError",
         "VideoError",
     ),
-    "space": ("EmbeddingSpace",),
+    "space": ("EmbeddingSpace", "TextSide", "VideoSide"),
     "texts": ("clean_texts",),
     "vectors": ("EmbeddedClips",),
     "encoders": ("Encoder", "EncoderFamily", "EncoderSource", "load_encoder", "register_family"),
@@ -173,6 +173,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.sampler.sampler import TruncatedSampler as TruncatedSampler
     from dits_adapter.sampler.schedule import NoiseSchedule as NoiseSchedule
     from dits_adapter.space import EmbeddingSpace as EmbeddingSpace
+    from dits_adapter.space import TextSide as TextSide
+    from dits_adapter.space import VideoSide as VideoSide
     from dits_adapter.stores.base import Capabilities as Capabilities
     from dits_adapter.stores.base import VideoStore as VideoStore
     from dits_adapter.stores.bias import BiasBank as BiasBank

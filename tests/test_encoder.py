@@ -174,7 +174,7 @@ class TestCalibration:
     @pytest.mark.parametrize("policy", ["warn", "bypass"])
     def test_not_in_another_space(self, saved, other_clip, policy):
         encoder = DITSQueryEncoder.from_pretrained(saved, encoder=other_clip, on_mismatch=policy)
-        with pytest.warns(UserWarning, match="belongs to the embedding space"):
+        with pytest.warns(UserWarning, match="goes with texts of"):
             encoder.encode_query("a dog")
         assert encoder.calibration is None
 

@@ -10,7 +10,7 @@ from dits_adapter._hub import bundled, download, download_file, resolve
 from dits_adapter._user_files import read_json
 from dits_adapter.artifact._config import CONFIG, ENCODER, ONNX, WEIGHTS
 from dits_adapter.errors import ArtifactError, InputError
-from dits_adapter.space import EmbeddingSpace
+from dits_adapter.space import TextSide, VideoSide
 
 __all__ = [
     "BUNDLED_FILES",
@@ -97,18 +97,18 @@ def find_adapter(
     return None
 
 
-def find_encoder(folder: Path, space: EmbeddingSpace) -> str:
-    """Return the place of an adapter's encoder: in the artifact or beside it, in the package, or on the hub.
+def find_encoder(folder: Path, side: TextSide | VideoSide) -> str:
+    """Return the place of the encoder of one side: in the artifact or beside it, in the package, or on the hub.
 
     Raises:
         ArtifactError: no place has the encoder; pass the encoder's folder as `encoder=`.
     """
-    for candidate in (folder / ENCODER, bundled(space.encoder), folder.parent / space.encoder):
+    for candidate in (folder / ENCODER, bundled(side.encoder), folder.parent / side.encoder):
         if candidate is not None and (candidate / CONFIG).is_file():
             return str(candidate)
-    if "/" in space.encoder:
-        return space.encoder
+    if "/" in side.encoder:
+        return side.encoder
     raise ArtifactError(
-        f"{folder}: was trained for the encoder {space.encoder!r}, a folder that is neither inside nor beside it. "
+        f"{folder}: was trained for the encoder {side.encoder!r}, a folder that is neither inside nor beside it. "
         "Say where that encoder is with encoder=PATH."
     )

@@ -79,10 +79,10 @@ def _bank(args: argparse.Namespace) -> int:
         vectors = encoder.embed([queries[row] for row in draw(len(queries), args.size, seed=0)])
     else:
         vectors = queries
-        if vectors.shape[1] != encoder.space.width:
+        if vectors.shape[1] != encoder.space.text.width:
             raise InputError(
                 f"{args.queries}: holds vectors of width {vectors.shape[1]}; {args.adapter} has "
-                f"{encoder.space.width}."
+                f"{encoder.space.text.width}."
             )
     bank = fit_query_bank(vectors, size=args.size, weight=args.weight, inner=artifact.adapter)
     config = bank.config

@@ -173,7 +173,7 @@ def _vectors_of(args: argparse.Namespace) -> tuple[int, int | None]:
     adapter = find_adapter(args.encoder)
     if adapter is not None:
         space = read_config(adapter).space
-        return args.frames or space.frames or 12, space.width
+        return args.frames or space.video.frames or 12, space.video.width
     folder = resolve(args.encoder)
     try:
         config = download_file(args.encoder, CONFIG) if folder is None else folder / CONFIG

@@ -15,7 +15,7 @@ from dits_adapter.data.pairs_file import NamedVideo, PairsFile
 from dits_adapter.data.report import EmbedReport
 from dits_adapter.encoders.base import Encoder, count_frame_vectors
 from dits_adapter.errors import InputError, StoreError, VideoError
-from dits_adapter.space import EmbeddingSpace
+from dits_adapter.space import TextSide, VideoSide
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.requests import ReadRequest
 from dits_adapter.stores.rows import StoredSegment
@@ -129,16 +129,15 @@ def embed_from_store(
     """
     file = pairs if isinstance(pairs, PairsFile) else PairsFile(pairs, files=False)
     space = store.open()
-    space.require(
-        EmbeddingSpace.of(encoder, frames=space.frames),
+    space.video.require(
+        VideoSide.of(encoder, frames=space.video.frames),
         mine=f"the collection {store.collection!r}",
         theirs="the encoder of the texts",
-        texts=False,
     )
-    space = space.model_copy(update={"text_cleaning": encoder.text_cleaning})
+    space = space.model_copy(update={"text": TextSide.of(encoder)})
     frames = 0
-    if store.capabilities.frames and space.frames is not None:
-        frames = count_frame_vectors(encoder, space.frames)
+    if store.capabilities.frames and space.video.frames is not None:
+        frames = count_frame_vectors(encoder, space.video.frames)
 
     ids = _IdReader(store, id_field, file)
 

@@ -5,6 +5,7 @@ They can be pickled, for processes that prepare batches and have no use for the 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -74,6 +75,12 @@ class FrameInputs:
     image_processor: Any
     argument: str = "pixel_values"
     patches: bool = False
+
+    @property
+    def name(self) -> str:
+        """Class of the image processor, and a digest of its settings."""
+        settings = self.image_processor.to_json_string().encode()
+        return f"{type(self.image_processor).__name__} {hashlib.sha256(settings).hexdigest()[:8]}"
 
     def __call__(self, frames: Sequence[NDArray[np.uint8]]) -> FloatArray:
         """Prepare frames, each for itself: (n, 3, h, w) float32, or (n, p + 1, c) of patches.

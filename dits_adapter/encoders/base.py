@@ -45,9 +45,10 @@ Device: TypeAlias = "str | torch.device"
 class Encoder(Embedder, Protocol):
     """Loaded encoder of texts and frames into one space. Arrays are float32, embeddings are not normalized.
 
-    `Embedder` lists the rest: `name`, `revision`, `width`, `digest`, `text_cleaning`, `clip_frames`,
-    `embed_texts`, `preprocess` and `embed`. `count_tokens` and `embed_texts` clean texts as `text_cleaning` says.
-    `preprocess` is called from several threads at a time; the other methods are not.
+    `Embedder` lists the rest: `name`, `revision`, `width`, `text_digest`, `video_digest`, `text_cleaning`,
+    `prompt`, `preprocessing`, `clip_frames`, `embed_texts`, `preprocess` and `embed`. `count_tokens` and
+    `embed_texts` clean texts as `text_cleaning` says. `preprocess` is called from several threads at a time, the
+    others are not.
     """
 
     @property

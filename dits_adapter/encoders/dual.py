@@ -86,9 +86,27 @@ class DualEncoder:
         return self.texts.tokenizer.model_max_length
 
     @property
-    def digest(self) -> str:
-        """SHA-256 of all weights, computed anew: joint training changes them."""
-        return weights_digest(self.model)
+    def text_digest(self) -> str:
+        """SHA-256 of the weights that texts go through, computed anew: joint training changes them."""
+        return weights_digest(*self._towers(text=True))
+
+    @property
+    def video_digest(self) -> str:
+        """SHA-256 of the weights that frames go through, computed anew."""
+        return weights_digest(*self._towers(text=False))
+
+    def _towers(self, *, text: bool) -> list[nn.Module]:
+        return [module for name, module in self.model.named_children() if name.startswith("text_") == text]
+
+    @property
+    def prompt(self) -> str:
+        """Words before each text: none."""
+        return ""
+
+    @property
+    def preprocessing(self) -> str:
+        """Class of the image processor, and a digest of its settings."""
+        return self.frames.name
 
     @property
     def text_cleaning(self) -> TextCleaning:

@@ -160,7 +160,7 @@ class Searcher:
         bias = self._read_bias(self.store.collection)
         if bias is None:
             return None
-        queries = torch.tensor(self.encoder.space.canary_texts)
+        queries = torch.tensor(self.encoder.space.text.probes)
         adapted = queries if adapter is None else adapter.adapt(queries, strength=strength)
         return None if bias.fits(adapted.cpu().numpy()) else 0.0
 

@@ -149,7 +149,7 @@ class Opened:
 
     def frames(self, vectors: Any) -> NDArray[np.float32] | None:
         """Give frame vectors their shape, (n, d)."""
-        return None if vectors is None else np.reshape(vectors, (-1, self.space.width))
+        return None if vectors is None else np.reshape(vectors, (-1, self.space.video.width))
 
 
 class TableStore(VideoStore):
@@ -286,7 +286,7 @@ class TableStore(VideoStore):
                 f"a collection for the tenant {self.tenant!r} keeps tenants apart: its metadata say tenants=True."
             )
         if self.space is not None:
-            self.space.require(metadata.space, mine="the query", theirs="the videos to be stored", texts=False)
+            self.space.video.require(metadata.space.video, mine="the query", theirs="the videos to be stored")
         if self._describe(self.name) is None:
             self._create(metadata)
         metadata.require_same(self.metadata(), self.name, self.tenant)
@@ -304,7 +304,7 @@ class TableStore(VideoStore):
             return super().open()  # type: ignore[return-value]  # which refuses it
         if metadata is not None and self.space is not None:
             theirs = f"the collection {self.name!r}"
-            self.space.require(metadata.space, mine="the query", theirs=theirs, texts=False)
+            self.space.video.require(metadata.space.video, mine="the query", theirs=theirs)
         check_tenant(metadata, self.tenant, self.name)
         ours = metadata is not None and metadata.layout is None
         layout = self._layout or (_OURS if ours else metadata and metadata.layout) or PointLayout()
@@ -320,7 +320,7 @@ class TableStore(VideoStore):
         if metadata is None:
             warnings.warn(
                 f"the collection {self.name!r} does not say which embedding space it is of; it is taken to be "
-                f"{space}, as you said. Only its width ({space.width}) could be checked.",
+                f"{space}, as you said. Only its width ({space.video.width}) could be checked.",
                 stacklevel=4,
             )
         self._opened = Opened(table, layout, space, ours, None if metadata is None else metadata.bias)
@@ -497,10 +497,10 @@ def _require_vector(table: Table, name: str, vector: str, space: EmbeddingSpace,
     if vector not in table.widths:
         names = ", ".join(repr(column) for column in table.widths) or "none"
         raise StoreError(f"the collection {name!r} has no vector {vector!r}; it has {names}.")
-    if table.widths[vector] != space.width:
+    if table.widths[vector] != space.video.width:
         raise SpaceMismatchError(
             f"the vector {vector!r} of the collection {name!r} has width {table.widths[vector]}; {whose} "
-            f"{space.width} ({space})."
+            f"{space.video.width} ({space})."
         )
 
 

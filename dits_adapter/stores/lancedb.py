@@ -108,7 +108,7 @@ class LanceDBStore(TableStore):
 
     def _create(self, metadata: CollectionMetadata) -> None:
         key = pa.field(KEY, pa.string(), nullable=False)
-        vector = pa.list_(pa.float32(), metadata.space.width)
+        vector = pa.list_(pa.float32(), metadata.space.video.width)
         described = {_METADATA: metadata.model_dump_json().encode()}
         segments = [
             key,

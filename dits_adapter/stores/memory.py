@@ -59,7 +59,7 @@ class MemoryStore(VideoStore):
             raise InputError("a collection in memory has no options.")
         metadata.require_possible()
         if self.space is not None:
-            self.space.require(metadata.space, mine="the query", theirs="the videos to be stored", texts=False)
+            self.space.video.require(metadata.space.video, mine="the query", theirs="the videos to be stored")
         metadata.require_same(self._metadata or metadata, self.name)
         self._metadata = self._metadata or metadata
 

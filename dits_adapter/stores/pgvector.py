@@ -170,7 +170,7 @@ class PgVectorStore(TableStore):
         )
 
     def _create(self, metadata: CollectionMetadata) -> None:
-        vector = SQL("vector({})").format(SQL(str(int(metadata.space.width))))
+        vector = SQL("vector({})").format(SQL(str(int(metadata.space.video.width))))
         segments = [*_columns(SEGMENTS), _column(FRAMES, SQL("bytea")), _column(VECTOR, vector)]
         create = SQL("CREATE TABLE IF NOT EXISTS {} ({})")
         key = _column(KEY, SQL("text PRIMARY KEY"))
@@ -287,7 +287,7 @@ class PgVectorStore(TableStore):
 
     def finish(self) -> None:
         """Index the segments, once they are many; PostgreSQL keeps the index up to date from then on."""
-        width = self._open().space.width
+        width = self._open().space.video.width
         if width <= _WIDEST and self._count(Condition()) >= _INDEXED and not self._indexed():
             self._execute(
                 SQL("CREATE INDEX ON {} USING hnsw ({} vector_cosine_ops)").format(

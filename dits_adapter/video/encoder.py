@@ -110,7 +110,7 @@ class VideoEncoder:
 
     Example:
         >>> encoder = VideoEncoder.from_pretrained("demo-clip")
-        >>> encoder.space.pooling, encoder.frames
+        >>> encoder.space.video.pooling, encoder.frames
         ('mean', 12)
     """
 
@@ -179,14 +179,16 @@ class VideoEncoder:
         else:
             space = read_config(adapter).space
             loaded = load_encoder(
-                find_encoder(adapter, space),
-                revision=space.revision,
+                find_encoder(adapter, space.video),
+                revision=space.video.revision,
                 device=device,
-                text_cleaning=text_cleaning or space.text_cleaning,
+                text_cleaning=text_cleaning or space.text.text_cleaning,
             )
-            frames = space.frames if frames is None else frames
+            frames = space.video.frames if frames is None else frames
             made = cls(loaded, frames=frames, decoder=decoder, limit=limit, limits=limits)
-            space.require(made.space, mine=f"the adapter {fspath(id_or_path)}", theirs="this encoder of videos")
+            space.video.require(
+                made.space.video, mine=f"the adapter {fspath(id_or_path)}", theirs="this encoder of videos"
+            )
             if made.space.fingerprint == space.fingerprint:
                 made.space = space  # by the name that people know, not that of the folder inside a joint adapter
         made._name = absolute_name(id_or_path)

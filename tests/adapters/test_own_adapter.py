@@ -85,7 +85,7 @@ def space():
 def pairs(space):
     """Texts of one's own beside videos that a shift keeps apart from them."""
     rng = np.random.default_rng(0)
-    video = rng.normal(size=(400, space.width))
+    video = rng.normal(size=(400, space.video.width))
     text = video + 0.3 * rng.normal(size=video.shape) + 1
     unit = video / np.linalg.norm(video, axis=1, keepdims=True)
     return Pairs(text.astype(np.float32), unit.astype(np.float32), np.arange(400), space)

@@ -205,7 +205,7 @@ def test_the_kinds_above_are_all_that_serve():
 
 def test_a_bank_behind_dits_is_exported_with_its_encoder_and_its_cleaning(space, trained, tmp_path, monkeypatch):
     adapter = fit_query_bank(QUERIES, inner=random_dits())
-    cleaned = space.model_copy(update={"text_cleaning": "clip"})
+    cleaned = space.model_copy(update={"text": space.text.model_copy(update={"text_cleaning": "clip"})})
     folder = Artifact(adapter, cleaned).save(tmp_path / "bank")
     slow = DITSQueryEncoder.from_pretrained(folder, encoder=trained.parent / "tiny-clip")
     slow.export_onnx(tmp_path / "fast")
@@ -601,4 +601,4 @@ class TestInt8:
 def test_the_backend_states_its_space(exported, space):
     backend = OnnxBackend(exported)
     assert backend.space == space
-    assert backend.space.differences(backend.load()) == []
+    assert backend.space.text.differences(backend.load()) == []

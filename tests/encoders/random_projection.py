@@ -22,6 +22,8 @@ class RandomProjection:
     color: np.ndarray
     max_tokens: int = 20
     text_cleaning: str = "none"
+    prompt: str = ""
+    preprocessing: str = "mean color"
     clip_frames: int | None = None
 
     @property
@@ -29,8 +31,12 @@ class RandomProjection:
         return self.text.shape[1]
 
     @property
-    def digest(self):
-        return hashlib.sha256(self.text.tobytes() + self.color.tobytes()).hexdigest()
+    def text_digest(self):
+        return hashlib.sha256(self.text.tobytes()).hexdigest()
+
+    @property
+    def video_digest(self):
+        return hashlib.sha256(self.color.tobytes()).hexdigest()
 
     def count_tokens(self, texts):
         return [len(text) for text in texts]

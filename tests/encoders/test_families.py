@@ -44,8 +44,8 @@ class TestFamilyDefinedHere:
         encoder = VideoEncoder.from_pretrained(checkpoint, frames=3)
         segment = encoder.encode_video(film)
         assert segment.frame_vectors.shape == (3, 32)
-        assert encoder.space.encoder == "projection"
-        assert encoder.space.width == 32
+        assert encoder.space.text.encoder == "projection"
+        assert encoder.space.video.width == 32
 
     def test_has_a_space_that_another_checkpoint_is_told_from(self, checkpoint, tmp_path):
         other = random_projection.save(tmp_path / "other", seed=1)

@@ -180,7 +180,7 @@ def test_a_search_by_probability_that_cannot_be_is_refused(
     assert "dits-adapter calibrate CACHE tiny-dits --out FOLDER" in refusal("tiny-dits")
     assert "leave out --plain" in refusal("calibrated", "--plain")
     with closing(EdgeClient(Path("mine"))) as client:
-        vectors = models.VectorParams(size=encoder.space.width, distance=models.Distance.EUCLID)
+        vectors = models.VectorParams(size=encoder.space.video.width, distance=models.Distance.EUCLID)
         client.create_collection("mine", vectors_config={"video": vectors})
     with pytest.warns(UserWarning, match="does not say which embedding space"):
         no_cosines = refusal("calibrated", "--store", "mine", "--collection", "mine", "--trust-foreign")

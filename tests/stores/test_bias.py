@@ -60,7 +60,7 @@ def rows(videos: range, width: int = 8) -> list[SegmentRow]:
 def bank(seed: int = 0, n: int = 40) -> BiasBank:
     space = fake_space()
     vectors = unit(np.random.default_rng([seed, 9]).normal(size=(n, 8)) + 0.8)
-    return BiasBank(vectors, space, space.canary_texts)
+    return BiasBank(vectors, space, space.text.canaries)
 
 
 def queries(n: int, seed: int = 1) -> np.ndarray:
@@ -249,7 +249,7 @@ def test_what_cannot_be_is_refused(store: VideoStore) -> None:
         store.search(queries(1)[0], bias=2)
     with pytest.raises(InputError, match=r"is nan; it goes"):
         apply_bias(store, bank(), weight=float("nan"))
-    other = BiasBank(bank().vectors, fake_space(3), fake_space(3).canary_texts)
+    other = BiasBank(bank().vectors, fake_space(3), fake_space(3).text.canaries)
     with pytest.raises(SpaceMismatchError):
         apply_bias(store, other)
     empty = MemoryStore()
@@ -296,7 +296,7 @@ def test_a_search_on_asyncio_is_the_same(store: VideoStore, qdrant_server: str) 
 
 
 def test_an_adapter_is_known_by_what_it_makes_of_the_canary_texts() -> None:
-    canaries = np.array(fake_space().canary_texts)
+    canaries = fake_space().text.probes
     record = bank().record(np.array([row.vector for row in rows(range(20))]))
     assert record.fits(3 * canaries)
     turned = unit(canaries + 0.3 * np.roll(canaries, 1, axis=1))

@@ -293,7 +293,7 @@ def test_frames_and_decoder(tiny_clip, clips):
     segment = encoder.encode_video(clips / "closed.mp4")
     assert segment.frame_vectors.shape == (5, 32)
     assert segment.decoder == "decord"
-    assert encoder.space.frames == 5
+    assert encoder.space.video.frames == 5
     with pytest.raises(VideoError, match=r"open.mp4: cannot be decoded.*\(decord: "):
         encoder.encode_video(clips / "open.mp4")
     with pytest.raises(InputError, match="at least one frame"):
