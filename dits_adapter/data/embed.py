@@ -13,7 +13,7 @@ from dits_adapter.data._fill import CacheFiller, VideoVectors
 from dits_adapter.data._ids import did_you_mean
 from dits_adapter.data.pairs_file import NamedVideo, PairsFile
 from dits_adapter.data.report import EmbedReport
-from dits_adapter.encoders.base import Encoder, count_frame_vectors
+from dits_adapter.encoders.base import Encoder
 from dits_adapter.errors import InputError, StoreError, VideoError
 from dits_adapter.space import TextSide, VideoSide
 from dits_adapter.stores.base import VideoStore
@@ -59,7 +59,7 @@ def embed(
             written stays.
     """
 
-    frames = count_frame_vectors(encoder.encoder, encoder.frames)
+    frames = encoder.frames if encoder.space.video.pooling == "mean" else 0
 
     def fetch(batch: Sequence[NamedVideo]) -> Iterator[VideoVectors]:
         by_path = {video.path: video for video in batch}
@@ -135,9 +135,7 @@ def embed_from_store(
         theirs="the encoder of the texts",
     )
     space = space.model_copy(update={"text": TextSide.of(encoder)})
-    frames = 0
-    if store.capabilities.frames and space.video.frames is not None:
-        frames = count_frame_vectors(encoder, space.video.frames)
+    frames = (space.video.frames or 0) if store.capabilities.frames and space.video.pooling == "mean" else 0
 
     ids = _IdReader(store, id_field, file)
 

@@ -12,8 +12,6 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-import numpy as np
-
 from dits_adapter._hub import download_file, resolve
 from dits_adapter._user_files import read_json
 from dits_adapter.encoders._families import REFUSED
@@ -33,7 +31,6 @@ __all__ = [
     "EncoderSource",
     "TextTower",
     "TransformersEncoder",
-    "count_frame_vectors",
     "load_encoder",
     "register_family",
 ]
@@ -189,13 +186,6 @@ class EncoderSource:
                 f"{encoder.text_cleaning!r} alone."
             )
         return encoder
-
-
-def count_frame_vectors(encoder: Encoder, frames: int) -> int:
-    """Return how many vectors of frames `embed` gives of a clip of so many frames: all or, seen as a whole, 0."""
-    blank = np.zeros((64, 64, 3), np.uint8)
-    embedded = encoder.embed([encoder.preprocess([blank] * frames)])
-    return 0 if embedded.frames is None else frames
 
 
 def load_encoder(
