@@ -29,7 +29,7 @@ class DualFamily:
             where transformers' own processor needs torchvision; None for the processor of the checkpoint.
         attention: implementation of attention in transformers; empty for its default.
         joint: the model holds a `logit_scale`, the temperature that joint training needs.
-        subfolder: folder of such a checkpoint inside one of sentence-transformers, if there is one.
+        with_safetensors: hub ids that are known to keep safetensors on main, for whom has one that does not.
     """
 
     model_type: str
@@ -44,7 +44,7 @@ class DualFamily:
     resample: int | None = None
     attention: str = ""
     joint: bool = True
-    subfolder: str = ""
+    with_safetensors: tuple[str, ...] = ()
 
 
 DUAL_FAMILIES = {
@@ -54,7 +54,11 @@ DUAL_FAMILIES = {
             "clip",
             ("openai/clip-vit-large-patch14", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"),
             mask=False,
-            subfolder="0_CLIPModel",
+            with_safetensors=(
+                "sentence-transformers/clip-ViT-B-32",
+                "openai/clip-vit-large-patch14",
+                "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+            ),
         ),
         DualFamily("metaclip_2", ("facebook/metaclip-2-worldwide-huge-quickgelu",), mask=False),
         DualFamily("altclip", ("BAAI/AltCLIP",)),

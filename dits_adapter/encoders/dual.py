@@ -59,7 +59,7 @@ class DualEncoder:
 
     @property
     def revision(self) -> str | None:
-        """Revision of the hub that was asked for."""
+        """Commit of the hub; None for a folder."""
         return self.source.revision
 
     @property
@@ -221,15 +221,14 @@ class DualEncoder:
                 f"{self.name} has no sentence-transformers form: transformers prepares the pictures of a "
                 f"{self.family.model_type} on torchvision alone. DITSQueryEncoder encodes its queries."
             )
-        where = _loading(self.source)
         module: Any = TextTransformer.__new__(TextTransformer)
         module._load_model = lambda *_, **__: self.model  # loaded already
         towers = ["text"] if self.family.clip_frames else ["text", "image"]
         whole = {"padding": "max_length", "max_length": self.max_tokens} if self.family.padding == "whole" else {}
         module.__init__(
-            self.source.location,
-            processor_kwargs={"backend": "pil", **where},
-            config_kwargs=where,
+            str(self.source.folder),
+            processor_kwargs={"backend": "pil", "trust_remote_code": False},
+            config_kwargs={"trust_remote_code": False},
             processing_kwargs={"text": {**whole, "return_attention_mask": self.family.mask}},
             # Stated, because sentence-transformers cannot infer them for CLIP where torchvision is absent.
             modality_config={
@@ -261,9 +260,8 @@ def load_dual(source: EncoderSource, device: Device, family: DualFamily) -> Dual
     """
     from transformers import AutoModel, AutoTokenizer
 
-    where = _loading(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.location, **where)
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
     except ImportError:
         require_modules(f"the tokenizer of {source.name}", "sentencepiece")
         raise
@@ -272,12 +270,12 @@ def load_dual(source: EncoderSource, device: Device, family: DualFamily) -> Dual
     try:
         with no_loading_bars():
             loaded: Any = AutoModel.from_pretrained(
-                source.location,
+                source.folder,
                 dtype=torch.float32,
                 use_safetensors=True,
                 output_loading_info=True,
                 attn_implementation=family.attention or None,
-                **where,
+                trust_remote_code=False,
             )
         model, report = loaded
         image_processor = _image_processor(source, family, model.config)
@@ -285,9 +283,7 @@ def load_dual(source: EncoderSource, device: Device, family: DualFamily) -> Dual
         raise _unloadable(source, family, error) from error
     if report["missing_keys"]:  # transformers would leave them at random values
         first = sorted(report["missing_keys"])[0]
-        raise ArtifactError(
-            f"{source.location}: the weights lack {len(report['missing_keys'])} tensors ({first}, …)."
-        )
+        raise ArtifactError(f"{source.name}: the weights lack {len(report['missing_keys'])} tensors ({first}, …).")
     model.requires_grad_(False).eval()
     prepare_tokenizer(tokenizer, model, family)
     return DualEncoder(
@@ -300,8 +296,8 @@ def load_dual(source: EncoderSource, device: Device, family: DualFamily) -> Dual
 
 
 def _unloadable(source: EncoderSource, family: DualFamily, error: Exception) -> ArtifactError:
-    reason = loading_reason(error, source.location)
-    return ArtifactError(f"{source.location}: cannot load a {family.model_type} from here. {reason}")
+    reason = loading_reason(error, source.folder)
+    return ArtifactError(f"{source.name}: cannot load a {family.model_type} from here. {reason}")
 
 
 def _image_processor(source: EncoderSource, family: DualFamily, config: Any) -> Any:
@@ -309,7 +305,7 @@ def _image_processor(source: EncoderSource, family: DualFamily, config: Any) -> 
     from transformers import AutoImageProcessor
 
     if family.resample is None:
-        return AutoImageProcessor.from_pretrained(source.location, backend="pil", **_loading(source))
+        return AutoImageProcessor.from_pretrained(source.folder, backend="pil", trust_remote_code=False)
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     side = config.vision_config.image_size
@@ -317,8 +313,3 @@ def _image_processor(source: EncoderSource, family: DualFamily, config: Any) -> 
     return ViTImageProcessorPil(
         size={"height": height, "width": width}, resample=family.resample, do_normalize=False
     )
-
-
-def _loading(source: EncoderSource) -> dict[str, Any]:
-    """Return the keyword arguments of every `from_pretrained`."""
-    return {"revision": source.revision or "main", "subfolder": source.subfolder, "trust_remote_code": False}
