@@ -61,6 +61,7 @@ _PUBLIC = {
         "video_records",
     ),
     "stores.ingest": ("IngestOptions", "ingest", "ingesting"),
+    "stores.copying": ("copy_segments",),
     "stores.lancedb": ("LanceDBStore",),
     "stores.memory": ("MemoryStore",),
     "stores.open": ("open_store", "register_store"),
@@ -181,6 +182,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.bias import ScoreBias as ScoreBias
     from dits_adapter.stores.biasing import apply_bias as apply_bias
     from dits_adapter.stores.biasing import remove_bias as remove_bias
+    from dits_adapter.stores.copying import copy_segments as copy_segments
     from dits_adapter.stores.ingest import IngestOptions as IngestOptions
     from dits_adapter.stores.ingest import ingest as ingest
     from dits_adapter.stores.ingest import ingesting as ingesting

@@ -60,13 +60,7 @@ def test_each_import_is_declared():
 
 
 def test_each_package_is_imported_and_brought_by_the_extra_named_for_it():
-    imported = {name for _, name in imports()} | {
-        "av",
-        "decord",
-        "sentencepiece",
-        "torchcodec",
-        "tensorboard",
-    }  # by their names
+    imported = {name for _, name in imports()} | {"av", "decord", "torchcodec", "tensorboard"}  # by their names
     brought = {"langchain-core": "langchain-qdrant"}  # by which it comes
     for module, (package, extra) in PACKAGES.items():
         assert module in imported, module
