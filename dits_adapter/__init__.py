@@ -25,7 +25,7 @@ _PUBLIC = {
         "StoreError",
         "VideoError",
     ),
-    "space": ("EmbeddingSpace",),
+    "space": ("EmbeddingSpace", "TextSide", "VideoSide"),
     "texts": ("clean_texts",),
     "vectors": ("EmbeddedClips",),
     "encoders": ("Encoder", "EncoderFamily", "EncoderSource", "load_encoder", "register_family"),
@@ -61,11 +61,14 @@ _PUBLIC = {
         "video_records",
     ),
     "stores.ingest": ("IngestOptions", "ingest", "ingesting"),
+    "stores.copying": ("copy_segments",),
+    "stores.lancedb": ("LanceDBStore",),
     "stores.memory": ("MemoryStore",),
     "stores.open": ("open_store", "register_store"),
     "stores.ranking": ("exact_search",),
     "stores.report": ("IngestReport",),
     "stores.session": ("IngestSession",),
+    "stores.pgvector": ("PgVectorStore",),
     "stores.qdrant.adopt": ("adopt_collection",),
     "stores.qdrant.aio": ("AsyncQdrantStore",),
     "stores.qdrant.aliases": ("rebuild", "switch"),
@@ -180,18 +183,23 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.sampler.sampler import TruncatedSampler as TruncatedSampler
     from dits_adapter.sampler.schedule import NoiseSchedule as NoiseSchedule
     from dits_adapter.space import EmbeddingSpace as EmbeddingSpace
+    from dits_adapter.space import TextSide as TextSide
+    from dits_adapter.space import VideoSide as VideoSide
     from dits_adapter.stores.base import Capabilities as Capabilities
     from dits_adapter.stores.base import VideoStore as VideoStore
     from dits_adapter.stores.bias import BiasBank as BiasBank
     from dits_adapter.stores.bias import ScoreBias as ScoreBias
     from dits_adapter.stores.biasing import apply_bias as apply_bias
     from dits_adapter.stores.biasing import remove_bias as remove_bias
+    from dits_adapter.stores.copying import copy_segments as copy_segments
     from dits_adapter.stores.ingest import IngestOptions as IngestOptions
     from dits_adapter.stores.ingest import ingest as ingest
     from dits_adapter.stores.ingest import ingesting as ingesting
+    from dits_adapter.stores.lancedb import LanceDBStore as LanceDBStore
     from dits_adapter.stores.memory import MemoryStore as MemoryStore
     from dits_adapter.stores.open import open_store as open_store
     from dits_adapter.stores.open import register_store as register_store
+    from dits_adapter.stores.pgvector import PgVectorStore as PgVectorStore
     from dits_adapter.stores.qdrant.adopt import adopt_collection as adopt_collection
     from dits_adapter.stores.qdrant.aio import AsyncQdrantStore as AsyncQdrantStore
     from dits_adapter.stores.qdrant.aliases import rebuild as rebuild

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from dits_adapter._extras import name_missing_extra
-from dits_adapter._hub import absolute_name
+from dits_adapter._hub import absolute_name, pin
 from dits_adapter.artifact._find import find_adapter, find_encoder, is_exported
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.backends._base import Backend
@@ -113,7 +113,7 @@ class DITSQueryEncoder:
                 artifact can, and which trajectories, saving and the sentence-transformers model need. `auto`
                 takes `onnx` where that was exported and is installed, and no option needs torch.
             encoder: folder or hub id of the encoder; by default the one that the artifact names (torch only).
-            revision: hub revision of the artifact.
+            revision: hub revision of the artifact, which `options` then names by its commit.
             device: a torch device or `"auto"`. One other than the CPU needs torch, and so decides for it.
             steps: truncated timesteps T' to run instead of the trained number; 0 is plain CLIP (torch only).
             strength: movement of queries on the sphere, 0 (plain CLIP) to 1.
@@ -133,7 +133,7 @@ class DITSQueryEncoder:
         options: dict[str, Any] = {
             "backend": backend,
             "encoder": None if encoder is None else absolute_name(encoder),
-            "revision": revision,
+            "revision": pin(id_or_path, revision),
             "device": str(device),
             "steps": steps,
             "text_cleaning": text_cleaning,
@@ -293,8 +293,8 @@ class DITSQueryEncoder:
                 f"{name} does not say which embedding space its vectors live in: something other than "
                 "dits_adapter made it."
             )
-        theirs = metadata.space
-        self._guard(lambda: self.space.require(theirs, mine="the adapter", theirs=name, texts=False))
+        theirs = metadata.space.video
+        self._guard(lambda: self.space.video.require(theirs, mine="the adapter", theirs=name))
 
     def save_pretrained(self, folder: str | PathLike[str]) -> Path:
         """Write the adapter as an artifact; see `Artifact.save`."""
@@ -356,7 +356,9 @@ class DITSQueryEncoder:
             if not self._checked:
                 actual = self._backend.load()
                 self._guard(
-                    lambda: self.space.require(actual, mine="the adapter", theirs="the encoder that was loaded")
+                    lambda: self.space.text.require(
+                        actual, mine="the adapter", theirs="the encoder that was loaded"
+                    )
                 )
                 self._checked = True
 
@@ -379,7 +381,7 @@ class DITSQueryEncoder:
         batch = check_queries(texts)
         self.load()
         if not batch:
-            return np.empty((0, self.space.width), np.float32)
+            return np.empty((0, self.space.video.width), np.float32)
         self._cut_warned = self._cut_warned or warn_if_cut(batch, self._backend, stacklevel=3)
         if task == "embedding":
             vectors = self._backend.embed(batch, batch_size=batch_size)
@@ -436,11 +438,12 @@ def _backend(
     artifact = Artifact.load(folder)
     if steps is not None and steps != artifact.adapter.steps:
         artifact.adapter, artifact.calibration = artifact.adapter.with_steps(steps), None
-    cleaning = text_cleaning or artifact.space.text_cleaning
+    texts = artifact.space.text
+    cleaning = text_cleaning or texts.text_cleaning
     if encoder is not None:
         source = EncoderSource.find(encoder, text_cleaning=cleaning)
     else:
-        source = EncoderSource.find(find_encoder(folder, artifact.space), artifact.space.revision, cleaning)
+        source = EncoderSource.find(find_encoder(folder, texts), texts.revision, cleaning)
     return TorchBackend(artifact, source, device=device)
 
 
@@ -456,5 +459,5 @@ def _plain(source: EncoderSource, device: str) -> Backend:
     )
     encoder = source.load(device)
     space = EmbeddingSpace.of(encoder, frames=None)
-    identity = AffineAdapter(AffineConfig(width=space.width)).eval()
+    identity = AffineAdapter(AffineConfig(width=space.text.width)).eval()
     return TorchBackend(Artifact(identity, space), source, device=device, encoder=encoder)

@@ -142,7 +142,7 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: HeldOutP
 def _require_equal(folder: Path) -> None:
     """Refuse an export that does not compute what the trained adapter and its encoder do."""
     written = OnnxBackend(folder)
-    written.space.require(written.load(), mine="the adapter", theirs="the exported text tower")
+    written.space.text.require(written.load(), mine="the adapter", theirs="the exported text tower")
 
 
 def export_adapter(adapter: Adapter, path: Path) -> None:

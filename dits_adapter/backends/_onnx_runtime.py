@@ -17,7 +17,7 @@ from dits_adapter._wording import validated
 from dits_adapter.artifact._config import CONFIG, ONNX, read_config
 from dits_adapter.artifact._find import is_exported
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError
-from dits_adapter.space import CANARY_TEXTS, Canaries, EmbeddingSpace
+from dits_adapter.space import CANARY_TEXTS, Canaries, TextSide
 from dits_adapter.texts import clean_texts, require_cleaning
 from dits_adapter.vectors import FloatArray, check_directions, check_vectors, unit
 
@@ -90,11 +90,11 @@ class OnnxBackend:
     def _read(self, folder: Path) -> None:
         artifact = read_config(folder)
         self.space = artifact.space
-        require_cleaning(self.space.text_cleaning)
+        require_cleaning(self.space.text.text_cleaning)
         self.calibration = artifact.calibration
         self._folder = folder / ONNX
         self._lock = threading.Lock()
-        self._config = _read(folder, artifact.checksum, artifact.space.width)
+        self._config = _read(folder, artifact.checksum, artifact.space.text.width)
         self._adapter = self._open(ADAPTER) if ADAPTER in self._config.sha256 else None
         self._probe()
 
@@ -114,11 +114,11 @@ class OnnxBackend:
                 'float32 weights, or use backend="torch".'
             )
 
-    def load(self) -> EmbeddingSpace:
+    def load(self) -> TextSide:
         """See `Backend.load`."""
         with self._lock:
             vectors = unit(self._embed(list(CANARY_TEXTS)))
-        return self.space.model_copy(update={"canary_texts": tuple(map(tuple, vectors.tolist()))})
+        return self.space.text.model_copy(update={"canaries": tuple(map(tuple, vectors.tolist()))})
 
     @cached_property
     def _tower(self) -> InferenceSession:
@@ -158,13 +158,13 @@ class OnnxBackend:
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         """See `Backend.count_tokens`."""
-        cleaned = clean_texts(texts, self.space.text_cleaning)
+        cleaned = clean_texts(texts, self.space.text.text_cleaning)
         return [len(encoding.ids) for encoding in self._counter.encode_batch(cleaned)]
 
     def embed(self, texts: list[str], *, batch_size: int) -> FloatArray:
         """See `Backend.embed`."""
-        texts = clean_texts(texts, self.space.text_cleaning)
-        vectors = np.empty((len(texts), self.space.width), np.float32)
+        texts = clean_texts(texts, self.space.text.text_cleaning)
+        vectors = np.empty((len(texts), self.space.text.width), np.float32)
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # little padding
         for start in range(0, len(texts), batch_size):
             rows = order[start : start + batch_size]
@@ -186,7 +186,7 @@ class OnnxBackend:
 
     def adapt(self, vectors: FloatArray, *, strength: float) -> FloatArray:
         """See `Backend.adapt`."""
-        check_vectors(vectors, self.space.width)
+        check_vectors(vectors, self.space.text.width)
         if strength == 0 or self._adapter is None or not len(vectors):
             return vectors
         check_directions(vectors)

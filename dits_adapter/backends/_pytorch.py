@@ -12,7 +12,7 @@ from dits_adapter.adapters.base import Adapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders._torch import pick_device
 from dits_adapter.encoders.base import Device, Encoder, EncoderSource
-from dits_adapter.space import EmbeddingSpace
+from dits_adapter.space import TextSide
 from dits_adapter.vectors import FloatArray
 
 __all__ = ["TorchBackend"]
@@ -53,10 +53,10 @@ class TorchBackend:
                 self._encoder = self._source.load(self.device)
             return self._encoder
 
-    def load(self) -> EmbeddingSpace:
+    def load(self) -> TextSide:
         """See `Backend.load`."""
         with self._lock:
-            return EmbeddingSpace.of(self.encoder, frames=self.space.frames)
+            return TextSide.of(self.encoder)
 
     @property
     def max_tokens(self) -> int:

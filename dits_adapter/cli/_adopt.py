@@ -57,7 +57,7 @@ def _adopt(args: argparse.Namespace) -> int:
     layout = PointLayout(vector=args.vector, texts=tuple(args.text_field), **chosen)
     with qdrant_store(args) as store:
         store.metadata()  # before the model is loaded: a wrong store is refused at once
-        space = video_encoder(args).space.model_copy(update={"frames": args.frames})
+        space = video_encoder(args).space.with_frames(args.frames)
         adopt_collection(store, space, layout)
     show(
         f"{args.collection} is described. Search it: "

@@ -71,7 +71,7 @@ def _bank(args: argparse.Namespace) -> int:
         vectors = encoder.embed([queries[row] for row in draw(len(queries), args.size, seed=0)])
     else:
         vectors = queries
-        require_width(vectors, encoder.space.width, args.queries, args.adapter)
+        require_width(vectors, encoder.space.text.width, args.queries, args.adapter)
     bank = fit_query_bank(vectors, size=args.size, weight=args.weight, inner=artifact.adapter)
     config = bank.config
     training = {

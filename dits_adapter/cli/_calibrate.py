@@ -173,7 +173,7 @@ def _texts(path: Path, name: str, artifact: Artifact) -> NDArray[np.floating]:
         raise InputError(f"{path}: holds no queries.")
     if isinstance(queries, list):
         return DITSQueryEncoder.from_pretrained(name, backend="torch").embed(queries)
-    require_width(queries, artifact.space.width, path, name)
+    require_width(queries, artifact.space.text.width, path, name)
     return queries
 
 
@@ -188,8 +188,7 @@ def _require_apart(bank: BiasBank, artifact: Artifact, pairs: Pairs, args: argpa
 
     bank.space.require(artifact.space, mine=f"the bank {args.bias}", theirs=f"the adapter {args.adapter}")
     adapter = artifact.adapter.for_inference()
-    canaries = np.array(artifact.space.canary_texts, np.float32)
-    if not bank.record(pairs.video).fits(adapter.adapt(canaries)):
+    if not bank.record(pairs.video).fits(adapter.adapt(artifact.space.text.probes)):
         raise InputError(
             f"{args.bias}: its bank holds queries of another adapter than {args.adapter}, and a bias is for "
             f"queries of one; make it with dits-adapter bank QUERIES --adapter {args.adapter} --out FOLDER."

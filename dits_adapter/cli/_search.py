@@ -9,8 +9,6 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_query, add_store, chosen_store
 from dits_adapter.errors import InputError
@@ -173,8 +171,8 @@ def _bias(args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder
     metadata = store.metadata()
     if args.bias is not None or metadata is None or metadata.bias is None:
         return None if args.bias is None else float(args.bias)
-    canaries = np.array(encoder.space.canary_texts, np.float32)
-    if metadata.bias.fits(canaries if args.plain else encoder.adapt(canaries)):
+    probes = encoder.space.text.probes
+    if metadata.bias.fits(probes if args.plain else encoder.adapt(probes)):
         return None
     print(
         f"the score bias of the collection {store.name!r} is for queries of another adapter, and is left out; "

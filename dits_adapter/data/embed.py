@@ -15,7 +15,7 @@ from dits_adapter.data.pairs_file import NamedVideo, PairsFile
 from dits_adapter.data.report import EmbedReport
 from dits_adapter.encoders.base import Encoder
 from dits_adapter.errors import InputError, StoreError, VideoError
-from dits_adapter.space import EmbeddingSpace
+from dits_adapter.space import TextSide, VideoSide
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.requests import ReadRequest
 from dits_adapter.stores.rows import StoredSegment
@@ -126,14 +126,13 @@ def embed_from_store(
     """
     file = pairs if isinstance(pairs, PairsFile) else PairsFile(pairs, files=False)
     space = store.open()
-    space.require(
-        EmbeddingSpace.of(encoder, frames=space.frames),
+    space.video.require(
+        VideoSide.of(encoder, frames=space.video.frames),
         mine=f"the collection {store.collection!r}",
         theirs="the encoder of the texts",
-        texts=False,
     )
-    space = space.model_copy(update={"text_cleaning": encoder.text_cleaning})
-    frames = (space.frames or 0) if store.capabilities.frames else 0
+    space = space.model_copy(update={"text": TextSide.of(encoder)})
+    frames = (space.video.frames or 0) if store.capabilities.frames else 0
 
     ids = _IdReader(store, id_field, file)
 

@@ -250,6 +250,6 @@ def _warn_if_unrelated(cache: EmbeddingCache, source: VectorSource) -> None:
     if not source.captions:
         warnings.warn(
             f"{source.files[0]}: without the texts themselves it cannot be checked that these vectors are of "
-            f"{cache.space.encoder}.",
+            f"{cache.space.text.encoder}.",
             stacklevel=3,
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from dits_adapter._extras import name_missing_extra
+from dits_adapter.encoders._families import DUAL_FAMILIES, DualFamily
 from dits_adapter.encoders.base import (
     Device,
     Encoder,
@@ -15,11 +18,14 @@ from dits_adapter.encoders.base import (
 __all__ = ["Encoder", "EncoderFamily", "EncoderSource", "load_encoder", "register_family"]
 
 
-def _load_clip(source: EncoderSource, device: Device) -> Encoder:
+def _load_dual(family: DualFamily, source: EncoderSource, device: Device) -> Encoder:
     with name_missing_extra(f"the encoder {source.name}"):
-        from dits_adapter.encoders.clip import load_clip
+        from dits_adapter.encoders.dual import load_dual
 
-        return load_clip(source, device)
+        return load_dual(source, device, family)
 
 
-register_family(EncoderFamily("clip", _load_clip, subfolder="0_CLIPModel"))
+for _family in DUAL_FAMILIES.values():
+    register_family(
+        EncoderFamily(_family.model_type, partial(_load_dual, _family), examples=_family.with_safetensors)
+    )

@@ -161,7 +161,7 @@ class Searcher:
         bias = self._read_bias(self.store.collection)
         if bias is None or bias.mean is None:
             return 0.0
-        queries = torch.tensor(self.encoder.space.canary_texts)
+        queries = torch.tensor(self.encoder.space.text.probes)
         adapted = queries if adapter is None else adapter.adapt(queries, strength=strength)
         return bias.weight if bias.fits(adapted.cpu().numpy()) else 0.0
 

@@ -6,10 +6,12 @@ import inspect
 import os
 import re
 from collections.abc import Callable
+from importlib import import_module
 from os import PathLike
 from typing import Any
 
 from dits_adapter._extras import name_missing_extra
+from dits_adapter._wording import without_password
 from dits_adapter.errors import InputError
 from dits_adapter.stores.base import VideoStore
 
@@ -50,17 +52,17 @@ def open_store(location: str | PathLike[str], collection: str = "videos", **opti
     """
     if not isinstance(location, (str, PathLike)):
         raise InputError(f"location is a {type(location).__name__}; it is an address or a folder.")
-    address = os.fspath(location)
+    address, shown = os.fspath(location), without_password(os.fspath(location))
     match = re.match(r"([a-z][a-z0-9+.-]*)://", address, re.IGNORECASE)
     opener = _openers.get(match[1].lower() if match else "")
     if opener is None:
         schemes = ", ".join(sorted(f"{scheme}://" for scheme in _openers if scheme))
-        raise InputError(f"location {address!r}: no store opens this; give a folder or an address with {schemes}.")
+        raise InputError(f"location {shown!r}: no store opens this; give a folder or an address with {schemes}.")
     parameters = inspect.signature(opener).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     if not takes_any and (unknown := sorted(options.keys() - parameters.keys())):
         known = ", ".join(list(parameters)[2:]) or "none"
-        raise InputError(f"the store at {address} has no option {unknown[0]!r}; its options are {known}.")
+        raise InputError(f"the store at {shown} has no option {unknown[0]!r}; its options are {known}.")
     return opener(location, collection, **options)
 
 
@@ -87,4 +89,52 @@ def _qdrant(
     )
 
 
-_openers: dict[str, Opener] = {"": _qdrant, "http": _qdrant, "https": _qdrant}
+def _table(module: str, name: str) -> Opener:
+    """Return a function that opens a store of a database of tables, whose client it imports then."""
+
+    def open_table(
+        location: str,
+        collection: str,
+        *,
+        space: Any = None,
+        layout: Any = None,
+        trust_foreign: bool = False,
+        tenant: str | None = None,
+    ) -> VideoStore:
+        store: Opener = getattr(import_module(f"dits_adapter.stores.{module}"), name)
+        return store(location, collection, space=space, layout=layout, trust_foreign=trust_foreign, tenant=tenant)
+
+    return open_table
+
+
+def _pgvector(
+    location: str,
+    collection: str,
+    *,
+    space: Any = None,
+    layout: Any = None,
+    trust_foreign: bool = False,
+    tenant: str | None = None,
+    patience: float | None = None,
+) -> VideoStore:
+    from dits_adapter.stores.pgvector import PgVectorStore
+
+    return PgVectorStore(
+        location,
+        collection,
+        space=space,
+        layout=layout,
+        trust_foreign=trust_foreign,
+        tenant=tenant,
+        patience=patience,
+    )
+
+
+_openers: dict[str, Opener] = {
+    "": _qdrant,
+    "http": _qdrant,
+    "https": _qdrant,
+    "lancedb": _table("lancedb", "LanceDBStore"),
+    "postgres": _pgvector,
+    "postgresql": _pgvector,
+}

@@ -121,4 +121,4 @@ def test_a_bank_holds_the_queries_of_the_inner_adapter(banks):
         DITSQueryEncoder.from_pretrained("demo-linear"),
     )
     np.testing.assert_allclose(bank.vectors, encoder.encode_query(TEXTS), atol=1e-5)
-    np.testing.assert_allclose(bank.queries, encoder.adapt(np.array(encoder.space.canary_texts)), atol=1e-5)
+    np.testing.assert_allclose(bank.queries, encoder.adapt(encoder.space.text.probes), atol=1e-5)

@@ -325,4 +325,4 @@ class TestImport:
         command = ["import", files["texts"], files["videos"], *options, "--encoder", tiny_clip, "--frames", FRAMES]
         assert main([str(part) for part in [*command, "--out", tmp_path / "cache"]]) == 0
         assert "videos  40, 40 of them new" in capsys.readouterr().out
-        assert load_pairs(tmp_path / "cache").space.frames == FRAMES
+        assert load_pairs(tmp_path / "cache").space.video.frames == FRAMES

@@ -191,7 +191,7 @@ def test_a_search_by_probability_that_cannot_be_is_refused(
     assert "leave out --plain" in refusal("calibrated", "--plain")
     assert "leave out --rerank" in refusal("calibrated", "--rerank", "maxsim")
     with closing(EdgeClient(Path("mine"))) as client:
-        vectors = models.VectorParams(size=encoder.space.width, distance=models.Distance.EUCLID)
+        vectors = models.VectorParams(size=encoder.space.video.width, distance=models.Distance.EUCLID)
         client.create_collection("mine", vectors_config={"video": vectors})
     with pytest.warns(UserWarning, match="does not say which embedding space"):
         no_cosines = refusal("calibrated", "--store", "mine", "--collection", "mine", "--trust-foreign")
@@ -279,7 +279,9 @@ def test_the_readme_does_what_it_says(
     readme = (HERE / "README.md").read_text("utf-8").replace("http://localhost:6333", url).replace("\\\n", "")
     write_foreign_collection(url, "my_clips")
     for command in re.findall(r"^dits-adapter (.*)$", readme, re.MULTILINE):
-        command = command.replace("openai/clip-vit-base-patch32", "tiny-clip").replace("my-adapter", "tiny-dits")
+        command = command.replace("sentence-transformers/clip-ViT-B-32", "tiny-clip").replace(
+            "my-adapter", "tiny-dits"
+        )
         assert main(shlex.split(command)) == 0, command
     output = capsys.readouterr().out
     assert output.count("(best at") == 3

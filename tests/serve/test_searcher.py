@@ -53,7 +53,7 @@ def row(n: int, vector: np.ndarray) -> SegmentRow:
 def test_a_score_bias_is_taken_from_the_queries_that_it_is_for(encoder, adapted):
     rng = np.random.default_rng(0)
     texts = encoder.encode_query([QUERY, "a dog", "blue"]) if adapted else encoder.encode_document([QUERY, "blue"])
-    canaries = np.array(encoder.space.canary_texts, np.float32)
+    canaries = encoder.space.text.probes
     queries = unit(encoder.adapt(canaries)) if adapted else canaries
     with MemoryStore(space=encoder.space) as store:
         store.create(CollectionMetadata(space=encoder.space))

@@ -133,7 +133,7 @@ def test_space_is_checked_on_every_open(storage: Storage, tmp_path: Path) -> Non
 
 def test_videos_of_other_frames_are_found_and_not_mixed(storage: Storage, tmp_path: Path) -> None:
     fill(storage.open(), tmp_path, videos=2)
-    more = fake_space().model_copy(update={"frames": 12})
+    more = fake_space().with_frames(12)
     with pytest.warns(
         UserWarning, match=rf"the query is for videos .*{storage.collection}.*: frames 12 against 4"
     ):

@@ -60,10 +60,10 @@ def _require_vector(store: QdrantStore, name: str, space: EmbeddingSpace, vector
     if params is None:
         names = ", ".join(repr(name) for name in vectors) or "none"
         raise InputError(f"the collection {store.name!r} has no vector {vector!r}; it has {names}.")
-    if params.size != space.width:
+    if params.size != space.video.width:
         raise SpaceMismatchError(
             f"the vector {vector!r} of the collection {store.name!r} has width {params.size}; the encoder has "
-            f"{space.width} ({space})."
+            f"{space.video.width} ({space})."
         )
     if params.multivector_config is not None:
         raise InputError(
