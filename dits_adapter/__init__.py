@@ -64,6 +64,7 @@ _PUBLIC = {
     "stores.copying": ("copy_segments",),
     "stores.lancedb": ("LanceDBStore",),
     "stores.memory": ("MemoryStore",),
+    "stores.milvus": ("MilvusStore",),
     "stores.open": ("open_store", "register_store"),
     "stores.ranking": ("exact_search",),
     "stores.report": ("IngestReport",),
@@ -197,6 +198,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.ingest import ingesting as ingesting
     from dits_adapter.stores.lancedb import LanceDBStore as LanceDBStore
     from dits_adapter.stores.memory import MemoryStore as MemoryStore
+    from dits_adapter.stores.milvus import MilvusStore as MilvusStore
     from dits_adapter.stores.open import open_store as open_store
     from dits_adapter.stores.open import register_store as register_store
     from dits_adapter.stores.pgvector import PgVectorStore as PgVectorStore
