@@ -29,6 +29,7 @@ PACKAGES = {
     "onnxscript": ("onnxscript", "export"),
     "pgvector": ("pgvector", "pgvector"),
     "psycopg": ("psycopg", "pgvector"),
+    "open_clip": ("open_clip_torch", "open-clip"),
     "pyarrow": ("pyarrow", "parquet"),
     "qdrant_client": ("qdrant-client", "qdrant"),
     "qdrant_edge": ("qdrant-edge-py", "qdrant"),
