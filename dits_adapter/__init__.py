@@ -72,6 +72,7 @@ _PUBLIC = {
     "stores.copying": ("copy_segments",),
     "stores.lancedb": ("LanceDBStore",),
     "stores.memory": ("MemoryStore",),
+    "stores.milvus": ("MilvusStore",),
     "stores.open": ("open_store", "register_store"),
     "stores.ranking": ("exact_search",),
     "stores.report": ("IngestReport",),
@@ -99,7 +100,14 @@ _PUBLIC = {
     "training.run": ("TrainingReport", "train_artifact"),
     "training.joint.captions": ("Captions",),
     "training.joint.train": ("train_joint",),
-    "evaluation.calibration": ("Calibration", "CalibrationFit", "Reliability", "fit_calibration"),
+    "evaluation.calibration": (
+        "Answerability",
+        "BiasedCalibration",
+        "Calibration",
+        "CalibrationFit",
+        "Reliability",
+        "fit_calibration",
+    ),
     "evaluation.gap": ("GapStatistics",),
     "evaluation.score_bias": ("bias_sharpness", "score_bias"),
     "evaluation.metrics": (
@@ -164,6 +172,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.errors import SpaceMismatchError as SpaceMismatchError
     from dits_adapter.errors import StoreError as StoreError
     from dits_adapter.errors import VideoError as VideoError
+    from dits_adapter.evaluation.calibration import Answerability as Answerability
+    from dits_adapter.evaluation.calibration import BiasedCalibration as BiasedCalibration
     from dits_adapter.evaluation.calibration import Calibration as Calibration
     from dits_adapter.evaluation.calibration import CalibrationFit as CalibrationFit
     from dits_adapter.evaluation.calibration import Reliability as Reliability
@@ -198,6 +208,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.ingest import ingesting as ingesting
     from dits_adapter.stores.lancedb import LanceDBStore as LanceDBStore
     from dits_adapter.stores.memory import MemoryStore as MemoryStore
+    from dits_adapter.stores.milvus import MilvusStore as MilvusStore
     from dits_adapter.stores.open import open_store as open_store
     from dits_adapter.stores.open import register_store as register_store
     from dits_adapter.stores.pgvector import PgVectorStore as PgVectorStore

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+from dits_adapter._user_files import entries, map_array
 from dits_adapter._wording import without_password
 from dits_adapter.errors import InputError
 from dits_adapter.texts import TextCleaning
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dits_adapter.space import EmbeddingSpace
     from dits_adapter.stores.base import VideoStore
     from dits_adapter.stores.qdrant.store import QdrantStore
@@ -32,7 +36,10 @@ __all__ = [
     "assignments",
     "chosen_store",
     "qdrant_store",
+    "read_queries",
     "read_recipe",
+    "require_qdrant",
+    "require_width",
     "video_encoder",
 ]
 
@@ -122,7 +129,15 @@ def qdrant_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) 
     Raises:
         InputError: `--store` is of another database.
     """
-    store = chosen_store(args, space)
+    return require_qdrant(args, chosen_store(args, space))
+
+
+def require_qdrant(args: argparse.Namespace, store: VideoStore) -> QdrantStore:
+    """Return the opened store as one of Qdrant.
+
+    Raises:
+        InputError: `--store` is of another database.
+    """
     from dits_adapter.stores.qdrant.store import QdrantStore
 
     if not isinstance(store, QdrantStore):
@@ -203,3 +218,42 @@ def assignments(option: str, values: Sequence[str]) -> dict[str, str]:
         if "=" not in assignment:
             raise InputError(f"{option} {assignment}: write NAME=VALUE.")
     return dict(assignment.split("=", 1) for assignment in values)
+
+
+def read_queries(path: Path) -> list[str] | NDArray[np.floating]:
+    """Read a file of queries: the distinct lines of a text, without blank ones, or text vectors (n, d) in .npy.
+
+    Raises:
+        InputError: it cannot be read, is no list of texts, or holds a NaN, infinite or zero vector.
+    """
+    if path.suffix == ".npy":
+        return _vectors(path)
+    from dits_adapter.encoder import check_queries
+
+    queries = list(dict.fromkeys(line for _, line in entries(path)))
+    check_queries(queries)
+    return queries
+
+
+def require_width(vectors: NDArray[np.floating], width: int, path: Path, adapter: str) -> None:
+    """Refuse text vectors of another width than an adapter's.
+
+    Raises:
+        InputError: naming both widths.
+    """
+    if vectors.shape[1] != width:
+        raise InputError(f"{path}: holds vectors of width {vectors.shape[1]}; {adapter} has {width}.")
+
+
+def _vectors(path: Path) -> NDArray[np.floating]:
+    from dits_adapter.vectors import check_directions, check_vectors
+
+    vectors = map_array(path)
+    if vectors.ndim != 2:
+        raise InputError(f"{path}: holds no array (n, d) of text vectors.")
+    try:
+        check_vectors(vectors, vectors.shape[1])
+        check_directions(vectors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return vectors

@@ -15,7 +15,9 @@ from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
     from dits_adapter.encoder import DITSQueryEncoder
+    from dits_adapter.evaluation.calibration import Calibration
     from dits_adapter.stores.base import VideoStore
+    from dits_adapter.stores.requests import SearchRequest
 
 __all__ = ["add_search"]
 
@@ -50,6 +52,14 @@ def add_search(commands: Any) -> None:
         type=_probability,
         metavar="P",
         help="least probability that a video is the right one (see `dits-adapter calibrate`)",
+    )
+    search.add_argument(
+        "--answerable",
+        type=_probability,
+        default=0.5,
+        metavar="SHARE",
+        help="share of all queries that have their video here, for the probability that any hit is right "
+        "(default: %(default)s)",
     )
     search.add_argument(
         "--bias",
@@ -92,36 +102,68 @@ def _search(args: argparse.Namespace) -> int:
     with chosen_store(args, encoder.space) as store:
         store.open()  # before the model is loaded: a wrong store is refused at once
         vector = encoder.encode_document(args.query) if args.plain else encoder.encode_query(args.query)
-        calibration = encoder.calibration if store.cosine and not args.plain else None
-        videos = store.count_videos() if calibration else 0
-        min_score = None
-        if args.min_probability is not None:
-            if calibration is None:
-                raise InputError(_why_no_probability(args, store))
-            min_score = calibration.score_of(args.min_probability, videos=videos)
         request = SearchRequest(
             limit=args.limit,
             per_video=args.per_video,
             offset=args.offset,
-            min_score=min_score,
             exact=args.exact,
             rerank=encoder.xpool_reranker(args.query, vector) if xpool else args.rerank,
             candidates=SearchRequest.candidates if args.candidates is None else args.candidates,
             bias=_bias(args, store, encoder),
         )
+        calibration = _calibration(args, store, encoder, request)
+        videos = store.count_videos() if calibration else 0
         hits = store.search(vector, request)
-    if args.rerank:  # whose scores are no cosines of pooled vectors
-        calibration = None
-    probabilities = [calibration.probability(hit.cosine, videos=videos) if calibration else None for hit in hits]
+    of_any = None
+    if calibration and hits and not args.offset:
+        of_any = calibration.probability_of_any(hits[0].score, videos=videos, share=args.answerable)
+    answers = [(hit, calibration.probability(hit.score, videos=videos) if calibration else None) for hit in hits]
+    if args.min_probability is not None:
+        answers = [(hit, p) for hit, p in answers if p is not None and p >= args.min_probability]
     if args.json:
-        pairs = zip(hits, probabilities, strict=True)
-        print(json.dumps([{**asdict(hit), "probability": probability} for hit, probability in pairs], indent=2))
-    elif hits:
-        for hit, probability in zip(hits, probabilities, strict=True):
-            show(hit if probability is None else f"{probability:6.1%}  {hit}")
-    else:
-        show("nothing was found" if min_score is None else "no video is that likely")
+        listed = [{**asdict(hit), "probability": probability} for hit, probability in answers]
+        print(json.dumps({"probability_of_any": of_any, "hits": listed}, indent=2))
+        return 0
+    for hit, probability in answers:
+        show(hit if probability is None else f"{probability:6.1%}  {hit}")
+    if not answers:
+        show("no video is that likely" if hits else "nothing was found")
+    if of_any is not None:
+        show(_of_any(of_any, args.answerable))
     return 0
+
+
+def _of_any(probability: float, share: float) -> str:
+    from dits_adapter.evaluation.calibration import HITS
+
+    doubt = "probably nothing here fits: " if probability < 0.5 else ""
+    return (
+        f"{doubt}{probability:.1%} that any of the {HITS} best hits is right, if {share:.0%} of all queries have "
+        "their video here"
+    )
+
+
+def _calibration(
+    args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder, request: SearchRequest
+) -> Calibration | None:
+    """Return the calibration of the scores of a search; None, with a remark, where the bias takes it away.
+
+    Raises:
+        InputError: probabilities are asked for, and there are none.
+    """
+    from dits_adapter.stores.ranking import bias_weight
+
+    calibration = encoder.calibration if store.cosine and not (args.plain or args.rerank) else None
+    metadata = store.metadata()
+    bias = None if metadata is None else metadata.bias
+    weight = bias_weight(request, bias)
+    if calibration is not None and bias is not None and weight:
+        calibration = calibration.less(bias.bank, weight)
+        if calibration is None and args.min_probability is None:
+            print(f"no probabilities: {_why_not_biased(args, weight)}", file=sys.stderr)
+    if calibration is None and args.min_probability is not None:
+        raise InputError(f"--min-probability: {_why_no_probability(args, store, encoder, weight)}")
+    return calibration
 
 
 def _bias(args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder) -> float | None:
@@ -140,22 +182,36 @@ def _bias(args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder
     return 0.0
 
 
-def _why_no_probability(args: argparse.Namespace, store: VideoStore) -> str:
+def _why_not_biased(args: argparse.Namespace, weight: float) -> str:
+    return (
+        f"the adapter {args.adapter} was not calibrated for the score bias of the collection {args.collection!r}. "
+        f"Calibrate it so: dits-adapter calibrate CACHE {args.adapter} --bias BANK --weight {weight:g} "
+        "--out FOLDER"
+    )
+
+
+def _why_no_probability(
+    args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder, weight: float
+) -> str:
     from dits_adapter.artifact._find import find_adapter
 
+    if args.rerank:
+        return "probabilities are of the scores before re-ranking; leave out --rerank."
     if args.plain:
-        return "--min-probability: probabilities are calibrated for adapted queries; leave out --plain."
+        return "probabilities are calibrated for adapted queries; leave out --plain."
     if not store.cosine:
         return (
-            f"--min-probability: the scores of the collection {args.collection!r} are no cosines, and "
+            f"the scores of the collection {args.collection!r} are no cosines, and "
             "probabilities are known of cosines alone."
         )
     if find_adapter(args.adapter) is None:
         return (
-            f"--min-probability: {args.adapter} is a CLIP without an adapter, and probabilities are of trained "
+            f"{args.adapter} is a CLIP without an adapter, and probabilities are of trained "
             "adapters; `dits-adapter train` makes one, with its probabilities."
         )
+    if weight and encoder.calibration is not None:
+        return _why_not_biased(args, weight)
     return (
-        f"--min-probability: the adapter {args.adapter} was not calibrated. Calibrate it on pairs that it was not "
+        f"the adapter {args.adapter} was not calibrated. Calibrate it on pairs that it was not "
         f"trained on: dits-adapter calibrate CACHE {args.adapter} --out FOLDER"
     )

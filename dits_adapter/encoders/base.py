@@ -75,14 +75,16 @@ class TextTower(NamedTuple):
     """Text side of an encoder, ready to be exported.
 
     Attributes:
-        module: maps token ids (n, l) to embeddings (n, d); ids of padding at the end change nothing.
-        tokenizer: truncates and pads.
+        module: maps token ids (n, l), and the mask of their padding where there is one, to embeddings (n, d).
+        tokenizer: truncates and pads, to the longest of a batch or always to `max_tokens`.
         max_tokens: the largest l.
+        mask: the module takes the mask of padding, too; otherwise padding changes nothing, or has to be seen.
     """
 
     module: torch.nn.Module
     tokenizer: Tokenizer
     max_tokens: int
+    mask: bool
 
 
 @runtime_checkable

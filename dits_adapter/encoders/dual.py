@@ -150,6 +150,9 @@ class DualEncoder:
         Raises:
             InputError: frames that were not prepared, or another number of them than `clip_frames`.
         """
+        for row, clip in enumerate(clips):
+            if clip.dtype != np.float32:
+                raise InputError(f"clip {row} holds {clip.dtype}, not the float32 frames that preprocess returns.")
         if self.clip_frames is not None:
             return self._embed_whole(clips, self.clip_frames, batch_size)
         if not len(clips):
@@ -183,18 +186,27 @@ class DualEncoder:
         return embedded
 
     def text_tower(self) -> TextTower:
-        """Return the text side."""
+        """Return the text side.
+
+        Raises:
+            InputError: a tokenizer that has no equal on `tokenizers`.
+        """
         from tokenizers import Tokenizer
 
         texts = self.texts
-        tokenizer = Tokenizer.from_str(texts.tokenizer.backend_tokenizer.to_str())
+        if texts.tokenizer.is_fast:
+            tokenizer = Tokenizer.from_str(texts.tokenizer.backend_tokenizer.to_str())
+        else:
+            from dits_adapter.encoders._sentencepiece import convert_siglip
+
+            tokenizer = convert_siglip(texts.tokenizer)
         tokenizer.enable_truncation(self.max_tokens)
         tokenizer.enable_padding(
             pad_id=texts.tokenizer.pad_token_id,
             pad_token=texts.tokenizer.pad_token,
             length=self.max_tokens if texts.padding == "whole" else None,
         )
-        return TextTower(_TextTower(self.model), tokenizer, self.max_tokens)
+        return TextTower(_TextTower(self.model), tokenizer, self.max_tokens, texts.mask)
 
     def as_transformer(self) -> Transformer:
         """Return the module of sentence-transformers around the loaded model, which is shared.

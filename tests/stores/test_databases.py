@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def indexed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def is_indexed(store: Any) -> bool:
-    return store._indexed(store._table(store.name)) if hasattr(store, "_table") else store._indexed()
+    return store._indexed(store._table(store.name), "vector") if hasattr(store, "_table") else store._indexed()
 
 
 def test_an_index_finds_nearly_what_a_comparison_with_all_finds(indexed: VideoStore) -> None:
@@ -103,6 +104,7 @@ def test_what_is_written_after_the_index_is_found(indexed: VideoStore) -> None:
 
 WRITER = """
 import sys
+from dataclasses import replace
 from tests.stores.test_databases import *
 store = open_store(sys.argv[1])
 store.create(CollectionMetadata(space=fake_space(), segment_seconds=1.0))
@@ -127,6 +129,20 @@ def test_what_was_written_before_a_kill_is_there(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(read[row.id], row.vector)
         store.write(rows(500))
         assert store.count() == 1000
+
+
+def test_frame_vectors_are_kept_as_far_as_milvus_has_room(tmp_path: Path) -> None:
+    pytest.importorskip("pymilvus")
+    frames = unit(np.random.default_rng(0).normal(size=(40, 512)))
+    with open_store(f"milvus://{tmp_path}/lite.db") as store:
+        store.create(CollectionMetadata(space=fake_space(width=512)))
+        for n, tolerance in ((20, 0), (40, 1e-3)):
+            (row, _) = rows(1, seed=n)
+            store.write([replace(row, vector=frames[0], frame_vectors=frames[:n])])
+            (read,) = store.read(ReadRequest(ids=[row.id], frames=True))
+            np.testing.assert_allclose(read.frame_vectors, frames[:n], atol=tolerance)
+        with pytest.raises(InputError, match="80 frames of width 512 are too long"):
+            store.write([replace(row, frame_vectors=np.concatenate([frames, frames]))])
 
 
 def test_a_lost_connection_is_made_anew(postgres_server: str) -> None:
@@ -157,6 +173,7 @@ SECRET = "pass-word"
 ADDRESSES = [
     f"postgresql://me:{SECRET}@127.0.0.1:9/videos",
     f"postgresql://me@127.0.0.1:9/videos?password={SECRET}",
+    f"milvus://me:{SECRET}@127.0.0.1:9/videos",
     f"nosuch://me:{SECRET}@host/videos",
 ]
 
@@ -183,6 +200,8 @@ def test_names_that_a_database_does_not_take_are_refused(tmp_path: Path, postgre
     metadata = CollectionMetadata(space=fake_space())
     with pytest.raises(InputError, match="made of letters, digits, dots"):
         open_store(f"lancedb://{tmp_path}/lance", "a/b").create(metadata)
+    with pytest.raises(InputError, match="does not begin with a digit"):
+        open_store(f"milvus://{tmp_path}/lite.db", "a-b").create(metadata)
     for name in ("", "x" * 51, "dits_adapter"):
         with pytest.raises(InputError, match="has 1 to 50 characters"):
             open_store(postgres_server, name).create(metadata)
@@ -192,7 +211,8 @@ def test_names_that_a_database_does_not_take_are_refused(tmp_path: Path, postgre
         assert store.search(np.ones(8))[0].id
 
 
-def test_looking_makes_no_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["lancedb://{}/lance", "milvus://{}/lite.db"])
+def test_looking_makes_nothing(address: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="has no collection"):
-        open_store(f"lancedb://{tmp_path}/lance").metadata()
+        open_store(address.format(tmp_path)).metadata()
     assert list(tmp_path.iterdir()) == []
