@@ -220,7 +220,11 @@ class DITSQueryEncoder:
         return self._encode(texts, batch_size, "query")
 
     def encode_document(self, texts: str | Iterable[str], *, batch_size: int = 64) -> FloatArray:
-        """Encode texts as plain CLIP, never adapted; otherwise as `encode_query`."""
+        """Encode texts as plain CLIP, never adapted; otherwise as `encode_query`.
+
+        Raises:
+            InputError: also where texts and videos lie in two spaces, and there are no plain queries.
+        """
         return self._encode(texts, batch_size, "document")
 
     def embed(self, texts: str | Iterable[str], *, batch_size: int = 64) -> FloatArray:
@@ -440,16 +444,16 @@ def _backend(
         artifact.adapter, artifact.calibration = artifact.adapter.with_steps(steps), None
     texts = artifact.space.text
     cleaning = text_cleaning or texts.text_cleaning
+    source: EncoderSource | None = None
     if encoder is not None:
         source = EncoderSource.find(encoder, text_cleaning=cleaning)
-    else:
+    elif not texts.declared:
         source = EncoderSource.find(find_encoder(folder, texts), texts.revision, cleaning)
     return TorchBackend(artifact, source, device=device)
 
 
 def _plain(source: EncoderSource, device: str) -> Backend:
     """Return a backend for an encoder whose adapter has not been trained yet."""
-    from dits_adapter.adapters import AffineAdapter, AffineConfig
     from dits_adapter.backends._pytorch import TorchBackend
 
     warnings.warn(
@@ -458,6 +462,5 @@ def _plain(source: EncoderSource, device: str) -> Backend:
         stacklevel=5,  # _backend, from_pretrained and its decorator lie between
     )
     encoder = source.load(device)
-    space = EmbeddingSpace.of(encoder, frames=None)
-    identity = AffineAdapter(AffineConfig(width=space.text.width)).eval()
-    return TorchBackend(Artifact(identity, space), source, device=device, encoder=encoder)
+    plain = Artifact.plain(EmbeddingSpace.of(encoder, frames=None))
+    return TorchBackend(plain, source, device=device, encoder=encoder)

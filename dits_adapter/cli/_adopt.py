@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._options import add_encoder, add_store, qdrant_store, video_encoder
+from dits_adapter.cli._options import add_encoder, add_store, declaration, qdrant_store, video_encoder
 
 __all__ = ["add_adopt"]
 
@@ -29,7 +29,7 @@ def add_adopt(commands: Any) -> None:
         "no point is changed. Only the vectors' width can be checked: that they are of the encoder is up to you.",
     )
     add_store(adopt, default="http://localhost:6333")
-    add_encoder(adopt)
+    add_encoder(adopt, declared=True)
     adopt.add_argument(
         "--vector", default="", metavar="NAME", help="the pooled vector of a video (default: the unnamed one)"
     )
@@ -49,7 +49,8 @@ def add_adopt(commands: Any) -> None:
 
 
 def _adopt(args: argparse.Namespace) -> int:
-    from dits_adapter.stores.qdrant.adopt import adopt_collection
+    from dits_adapter.space import EmbeddingSpace
+    from dits_adapter.stores.qdrant.adopt import adopt_collection, vector_width
     from dits_adapter.stores.rows import PointLayout
 
     fields = {field: getattr(args, f"{field}_field") for field in _FIELDS}
@@ -57,10 +58,15 @@ def _adopt(args: argparse.Namespace) -> int:
     layout = PointLayout(vector=args.vector, texts=tuple(args.text_field), **chosen)
     with qdrant_store(args) as store:
         store.metadata()  # before the model is loaded: a wrong store is refused at once
-        space = video_encoder(args).space.with_frames(args.frames)
+        declared = declaration(args.encoder)
+        if declared is None:
+            space = video_encoder(args).space.with_frames(args.frames)
+        else:
+            space = EmbeddingSpace.declare(declared, vector_width(store, args.vector), frames=args.frames)
         adopt_collection(store, space, layout)
+    query = "TEXT" if declared is None else "--vectors FILE.npy --adapter FOLDER"
     show(
         f"{args.collection} is described. Search it: "
-        f"dits-adapter search TEXT --store {args.store} --collection {args.collection}"
+        f"dits-adapter search {query} --store {args.store} --collection {args.collection}"
     )
     return 0

@@ -7,7 +7,10 @@ import json
 import math
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_query, add_store, chosen_store
@@ -16,6 +19,7 @@ from dits_adapter.errors import InputError
 if TYPE_CHECKING:
     from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.stores.base import VideoStore
+    from dits_adapter.vectors import FloatArray
 
 __all__ = ["add_search"]
 
@@ -27,7 +31,16 @@ def add_search(commands: Any) -> None:
         help="find the videos that a text describes",
         description="Find the videos that a text describes, with an adapter or with plain CLIP.",
     )
-    search.add_argument("query", metavar="TEXT")
+    search.add_argument("query", nargs="?", metavar="TEXT")
+    search.add_argument(
+        "--vectors",
+        type=Path,
+        metavar="FILE.npy",
+        help="in the place of TEXT: vectors of queries, (n, d), by the adapter's text encoder; it is not loaded",
+    )
+    search.add_argument(
+        "--queries", type=Path, metavar="FILE.txt", help="names of the vectors, one a line: their texts, or ids"
+    )
     add_store(search)
     add_query(search)
     search.add_argument("--plain", action="store_true", help="the adapter's CLIP without the adapter")
@@ -79,7 +92,15 @@ def _search(args: argparse.Namespace) -> int:
 
     if args.candidates is not None and args.rerank is None:
         raise InputError("--candidates: nothing is re-ranked; choose how to, with --rerank.")
-    check_queries(args.query)
+    if (args.query is None) == (args.vectors is None):
+        raise InputError("search: give a TEXT, or --vectors FILE.npy; one of them.")
+    if args.queries is not None and args.vectors is None:
+        raise InputError("--queries: names the rows of --vectors, which is not given.")
+    if args.vectors is None:
+        names, vectors = [args.query], None
+        check_queries(args.query)
+    else:
+        names, vectors = _read_queries(args.vectors, args.queries)
     xpool = args.rerank == "xpool"
     encoder = DITSQueryEncoder.from_pretrained(
         args.adapter, backend="torch" if xpool else "auto", text_cleaning=args.text_cleaning
@@ -89,9 +110,11 @@ def _search(args: argparse.Namespace) -> int:
             f"--rerank xpool: the adapter {args.adapter} has no X-Pool head, which comes with joint training "
             "(dits-adapter train-joint); --rerank maxsim needs none."
         )
+    if xpool and vectors is not None:
+        raise InputError("--rerank xpool: reads the text of the query, not its vector.")
     with chosen_store(args, encoder.space) as store:
         store.open()  # before the model is loaded: a wrong store is refused at once
-        vector = encoder.encode_document(args.query) if args.plain else encoder.encode_query(args.query)
+        queries = _encode(encoder, args.query, vectors, plain=args.plain)
         calibration = encoder.calibration if store.cosine and not args.plain else None
         videos = store.count_videos() if calibration else 0
         min_score = None
@@ -105,23 +128,69 @@ def _search(args: argparse.Namespace) -> int:
             offset=args.offset,
             min_score=min_score,
             exact=args.exact,
-            rerank=encoder.xpool_reranker(args.query, vector) if xpool else args.rerank,
+            rerank=encoder.xpool_reranker(args.query, queries[0]) if xpool else args.rerank,
             candidates=SearchRequest.candidates if args.candidates is None else args.candidates,
             bias=_bias(args, store, encoder),
         )
-        hits = store.search(vector, request)
+        found = store.search_batch(queries, request)
     if args.rerank:  # whose scores are no cosines of pooled vectors
         calibration = None
-    probabilities = [calibration.probability(hit.cosine, videos=videos) if calibration else None for hit in hits]
+    likely = [
+        [calibration.probability(hit.cosine, videos=videos) if calibration else None for hit in hits]
+        for hits in found
+    ]
     if args.json:
-        pairs = zip(hits, probabilities, strict=True)
-        print(json.dumps([{**asdict(hit), "probability": probability} for hit, probability in pairs], indent=2))
-    elif hits:
+        described = [
+            [{**asdict(hit), "probability": probability} for hit, probability in zip(*answer, strict=True)]
+            for answer in zip(found, likely, strict=True)
+        ]
+        named = [{"query": name, "hits": hits} for name, hits in zip(names, described, strict=True)]
+        print(json.dumps(described[0] if vectors is None else named, indent=2))
+        return 0
+    for name, hits, probabilities in zip(names, found, likely, strict=True):
+        if vectors is not None:
+            show(f"{name}:")
         for hit, probability in zip(hits, probabilities, strict=True):
             show(hit if probability is None else f"{probability:6.1%}  {hit}")
-    else:
-        show("nothing was found" if min_score is None else "no video is that likely")
+        if not hits:
+            show("nothing was found" if min_score is None else "no video is that likely")
     return 0
+
+
+def _read_queries(path: Path, names: Path | None) -> tuple[list[str], FloatArray]:
+    """Read vectors of queries, and their names, by default their rows.
+
+    Raises:
+        InputError: a file that cannot be read, no vectors, a row that is not finite or zero, or other names.
+    """
+    from dits_adapter._user_files import entries, map_array
+    from dits_adapter.vectors import check_directions, check_vectors
+
+    vectors = map_array(path)
+    if vectors.ndim != 2 or not len(vectors):
+        raise InputError(f"{path}: holds no array (n, d) of the vectors of queries.")
+    try:
+        check_vectors(vectors, vectors.shape[1])
+        check_directions(vectors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    rows = (f"row {row}" for row in range(len(vectors)))
+    lines = list(rows if names is None else (name for _, name in entries(names)))
+    if len(lines) != len(vectors):
+        raise InputError(f"{names}: has {len(lines)} lines; {path} has {len(vectors)} vectors.")
+    return lines, np.array(vectors, np.float32)
+
+
+def _encode(encoder: DITSQueryEncoder, text: str, vectors: FloatArray | None, *, plain: bool) -> FloatArray:
+    """Return the queries to search with, unit vectors (n, d)."""
+    from dits_adapter.vectors import unit
+
+    if vectors is None:
+        encoded = encoder.encode_document([text]) if plain else encoder.encode_query([text])
+        return encoded
+    if plain:
+        encoder.space.require_shared()
+    return unit(vectors if plain else encoder.adapt(vectors))
 
 
 def _bias(args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder) -> float | None:
