@@ -61,8 +61,10 @@ _PUBLIC = {
         "video_records",
     ),
     "stores.ingest": ("IngestOptions", "ingest", "ingesting"),
+    "stores.copying": ("copy_segments",),
     "stores.lancedb": ("LanceDBStore",),
     "stores.memory": ("MemoryStore",),
+    "stores.milvus": ("MilvusStore",),
     "stores.open": ("open_store", "register_store"),
     "stores.ranking": ("exact_search",),
     "stores.report": ("IngestReport",),
@@ -183,11 +185,13 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.bias import ScoreBias as ScoreBias
     from dits_adapter.stores.biasing import apply_bias as apply_bias
     from dits_adapter.stores.biasing import remove_bias as remove_bias
+    from dits_adapter.stores.copying import copy_segments as copy_segments
     from dits_adapter.stores.ingest import IngestOptions as IngestOptions
     from dits_adapter.stores.ingest import ingest as ingest
     from dits_adapter.stores.ingest import ingesting as ingesting
     from dits_adapter.stores.lancedb import LanceDBStore as LanceDBStore
     from dits_adapter.stores.memory import MemoryStore as MemoryStore
+    from dits_adapter.stores.milvus import MilvusStore as MilvusStore
     from dits_adapter.stores.open import open_store as open_store
     from dits_adapter.stores.open import register_store as register_store
     from dits_adapter.stores.pgvector import PgVectorStore as PgVectorStore

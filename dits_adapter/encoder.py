@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from dits_adapter._extras import name_missing_extra
-from dits_adapter._hub import absolute_name
+from dits_adapter._hub import absolute_name, pin
 from dits_adapter.artifact._find import find_adapter, find_encoder, is_exported
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.backends._base import Backend
@@ -113,7 +113,7 @@ class DITSQueryEncoder:
                 artifact can, and which trajectories, saving and the sentence-transformers model need. `auto`
                 takes `onnx` where that was exported and is installed, and no option needs torch.
             encoder: folder or hub id of the encoder; by default the one that the artifact names (torch only).
-            revision: hub revision of the artifact.
+            revision: hub revision of the artifact, which `options` then names by its commit.
             device: a torch device or `"auto"`. One other than the CPU needs torch, and so decides for it.
             steps: truncated timesteps T' to run instead of the trained number; 0 is plain CLIP (torch only).
             strength: movement of queries on the sphere, 0 (plain CLIP) to 1.
@@ -133,7 +133,7 @@ class DITSQueryEncoder:
         options: dict[str, Any] = {
             "backend": backend,
             "encoder": None if encoder is None else absolute_name(encoder),
-            "revision": revision,
+            "revision": pin(id_or_path, revision),
             "device": str(device),
             "steps": steps,
             "text_cleaning": text_cleaning,

@@ -60,13 +60,8 @@ def test_each_import_is_declared():
 
 
 def test_each_package_is_imported_and_brought_by_the_extra_named_for_it():
-    imported = {name for _, name in imports()} | {
-        "av",
-        "decord",
-        "sentencepiece",
-        "torchcodec",
-        "tensorboard",
-    }  # by their names
+    by_their_names = {"av", "decord", "milvus_lite", "torchcodec", "tensorboard"}
+    imported = {name for _, name in imports()} | by_their_names
     brought = {"langchain-core": "langchain-qdrant"}  # by which it comes
     for module, (package, extra) in PACKAGES.items():
         assert module in imported, module
@@ -79,6 +74,7 @@ def test_each_package_is_imported_and_brought_by_the_extra_named_for_it():
         ("qdrant/", LAYERS["qdrant"]),
         ("lancedb.py", ("lancedb",)),
         ("pgvector.py", ("psycopg", "pgvector")),
+        ("milvus.py", ("pymilvus",)),
     ],
 )
 def test_only_the_store_of_a_database_imports_its_client(home, clients):

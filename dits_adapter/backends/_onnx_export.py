@@ -25,7 +25,15 @@ from typing_extensions import Self
 from dits_adapter._files import sha256
 from dits_adapter.adapters.base import Adapter, interpolate_on_sphere
 from dits_adapter.artifact._config import CONFIG, ONNX, read_config
-from dits_adapter.backends._onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend, OnnxConfig, open_session
+from dits_adapter.backends._onnx_runtime import (
+    ADAPTER,
+    TOKENIZER,
+    TOWER,
+    OnnxBackend,
+    OnnxConfig,
+    open_session,
+    token_inputs,
+)
 from dits_adapter.backends._pytorch import TorchBackend
 from dits_adapter.encoders.base import Encoder, TransformersEncoder
 from dits_adapter.errors import DITSError, InputError, MissingExtraError
@@ -161,12 +169,16 @@ def export_tower(encoder: Encoder, files: Path) -> None:
     """
     if not isinstance(encoder, TransformersEncoder):
         raise InputError(f"{encoder.name} is of an encoder family that cannot be exported.")
-    module, tokenizer, limit = encoder.text_tower()
+    module, tokenizer, limit, mask = encoder.text_tower()
     tokenizer.save(str(files / TOKENIZER))
-    ids = torch.tensor([encoding.ids for encoding in tokenizer.encode_batch(list(CANARY_TEXTS))])
-    shapes = ({0: torch.export.Dim("n"), 1: torch.export.Dim("l", min=2, max=limit)},)
+    names = ["input_ids", "attention_mask"] if mask else ["input_ids"]
+    tokens = token_inputs(tokenizer, list(CANARY_TEXTS))
     device = next(module.parameters()).device
-    _export(module, (ids.to(device),), shapes, ["input_ids"], files / TOWER, external_data=True)
+    example = tuple(torch.from_numpy(tokens[name]).to(device) for name in names)
+    axes = {0: torch.export.Dim("n")}
+    if example[0].shape[1] < limit:  # else texts always are padded to the whole length
+        axes[1] = torch.export.Dim("l", min=2, max=limit)
+    _export(module, example, (axes,) * len(names), names, files / TOWER, external_data=True)
 
 
 def _export(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dits_adapter._files import read_whole, require_sha256
@@ -25,7 +26,16 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from tokenizers import Tokenizer
 
-__all__ = ["ADAPTER", "TOKENIZER", "TOWER", "OnnxBackend", "OnnxConfig", "onnx_installed", "open_session"]
+__all__ = [
+    "ADAPTER",
+    "TOKENIZER",
+    "TOWER",
+    "OnnxBackend",
+    "OnnxConfig",
+    "onnx_installed",
+    "open_session",
+    "token_inputs",
+]
 
 ADAPTER, TOWER, TOKENIZER = "adapter.onnx", "text.onnx", "tokenizer.json"
 
@@ -172,8 +182,9 @@ class OnnxBackend:
         return vectors
 
     def _embed(self, texts: list[str]) -> FloatArray:
-        ids = np.array([encoding.ids for encoding in self._tokenizer.encode_batch(texts)], np.int64)
-        vectors: FloatArray = self._tower.run(None, {"input_ids": ids})[0]
+        tokens = token_inputs(self._tokenizer, texts)
+        inputs = {node.name: tokens[node.name] for node in self._tower.get_inputs()}
+        vectors: FloatArray = self._tower.run(None, inputs)[0]
         return vectors
 
     def encode(self, texts: list[str], *, strength: float, batch_size: int) -> FloatArray:
@@ -197,6 +208,15 @@ class OnnxBackend:
     def trajectory(self, vectors: FloatArray) -> FloatArray:
         """See `Backend.trajectory`."""
         raise InputError('an exported adapter shows no trajectory; load it with backend="torch".')
+
+
+def token_inputs(tokenizer: Tokenizer, texts: list[str]) -> dict[str, NDArray[np.int64]]:
+    """Cut and pad texts: `input_ids` and `attention_mask`, of which a text tower takes what it needs, (n, l)."""
+    encoded = tokenizer.encode_batch(texts)
+    return {
+        "input_ids": np.array([encoding.ids for encoding in encoded], np.int64),
+        "attention_mask": np.array([encoding.attention_mask for encoding in encoded], np.int64),
+    }
 
 
 def open_session(path: Path, threads: int) -> InferenceSession:

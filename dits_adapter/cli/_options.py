@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+from dits_adapter._wording import without_password
 from dits_adapter.errors import InputError
 from dits_adapter.texts import TextCleaning
 
@@ -47,7 +48,8 @@ def add_store(command: Any, default: str | None = "video-index") -> None:
         "--store",
         default=default,
         metavar="STORE",
-        help="a folder, or a Qdrant server's URL (key: QDRANT_API_KEY in the environment)"
+        help="a folder, a Qdrant server's URL (key: QDRANT_API_KEY in the environment), or the address of another "
+        "database: lancedb://FOLDER, postgresql://USER@HOST/DATABASE"
         + (" (default: %(default)s)" if default else ""),
     )
     command.add_argument(
@@ -127,7 +129,9 @@ def qdrant_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) 
     from dits_adapter.stores.qdrant.store import QdrantStore
 
     if not isinstance(store, QdrantStore):
-        raise InputError(f"--store {args.store}: `dits-adapter {args.command}` works with Qdrant alone.")
+        raise InputError(
+            f"--store {without_password(args.store)}: `dits-adapter {args.command}` works with Qdrant alone."
+        )
     return store
 
 

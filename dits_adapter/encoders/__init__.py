@@ -26,4 +26,6 @@ def _load_dual(family: DualFamily, source: EncoderSource, device: Device) -> Enc
 
 
 for _family in DUAL_FAMILIES.values():
-    register_family(EncoderFamily(_family.model_type, partial(_load_dual, _family), subfolder=_family.subfolder))
+    register_family(
+        EncoderFamily(_family.model_type, partial(_load_dual, _family), examples=_family.with_safetensors)
+    )

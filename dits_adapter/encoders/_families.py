@@ -19,16 +19,17 @@ class DualFamily:
         padding: texts are padded to the `longest` of a batch, or always to the `whole` length, where the model
             reads its last position or was trained with padding that it saw.
         max_tokens: tokens of a text that its processor in transformers reads, where the model has more positions.
-        mask: padding is masked. False where the model was trained to see it.
+        mask: padding is masked. False where the model was trained to see it, or reads texts in one direction and
+            never comes to their padding.
         clip_frames: path, in the config, of the number of frames of a clip, which the model sees as a whole; empty
             for a model that sees one frame at a time.
         pixels: name of the argument that takes them.
         patches: pixels are patches of a picture of any shape (NaFlex).
         resample: Pillow's number of the filter that squeezes frames to the model's square, without normalization,
-            in families whose processor in transformers needs torchvision; None for the checkpoint's own processor.
+            where transformers' own processor needs torchvision; None for the processor of the checkpoint.
         attention: implementation of attention in transformers; empty for its default.
         joint: the model holds a `logit_scale`, the temperature that joint training needs.
-        subfolder: folder of such a checkpoint inside one of sentence-transformers, if there is one.
+        with_safetensors: hub ids that are known to keep safetensors on main, for whom has one that does not.
     """
 
     model_type: str
@@ -43,7 +44,7 @@ class DualFamily:
     resample: int | None = None
     attention: str = ""
     joint: bool = True
-    subfolder: str = ""
+    with_safetensors: tuple[str, ...] = ()
 
 
 DUAL_FAMILIES = {
@@ -52,13 +53,18 @@ DUAL_FAMILIES = {
         DualFamily(
             "clip",
             ("openai/clip-vit-large-patch14", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"),
-            subfolder="0_CLIPModel",
+            mask=False,
+            with_safetensors=(
+                "sentence-transformers/clip-ViT-B-32",
+                "openai/clip-vit-large-patch14",
+                "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+            ),
         ),
-        DualFamily("metaclip_2", ("facebook/metaclip-2-worldwide-huge-quickgelu",)),
+        DualFamily("metaclip_2", ("facebook/metaclip-2-worldwide-huge-quickgelu",), mask=False),
         DualFamily("altclip", ("BAAI/AltCLIP",)),
         DualFamily("chinese_clip", ("OFA-Sys/chinese-clip-vit-base-patch16",)),
         DualFamily("align", ("kakaobrain/align-base",), max_tokens=64, joint=False),
-        DualFamily("groupvit", ("nvidia/groupvit-gcc-yfcc",)),
+        DualFamily("groupvit", ("nvidia/groupvit-gcc-yfcc",), mask=False),
         # By default, transformers 5.23 lets a text look ahead where nothing is padded, and nowhere else.
         DualFamily("aimv2", ("apple/aimv2-large-patch14-224-lit",), attention="eager"),
         DualFamily("vision-text-dual-encoder", ("clip-italian/clip-italian",)),
@@ -88,6 +94,7 @@ DUAL_FAMILIES = {
         DualFamily(
             "xclip",
             ("microsoft/xclip-base-patch32",),
+            mask=False,
             clip_frames="vision_config.num_frames",
             joint=False,
         ),

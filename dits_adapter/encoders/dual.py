@@ -59,7 +59,7 @@ class DualEncoder:
 
     @property
     def revision(self) -> str | None:
-        """Revision of the hub that was asked for."""
+        """Commit of the hub; None for a folder."""
         return self.source.revision
 
     @property
@@ -150,6 +150,9 @@ class DualEncoder:
         Raises:
             InputError: frames that were not prepared, or another number of them than `clip_frames`.
         """
+        for row, clip in enumerate(clips):
+            if clip.dtype != np.float32:
+                raise InputError(f"clip {row} holds {clip.dtype}, not the float32 frames that preprocess returns.")
         if self.clip_frames is not None:
             return self._embed_whole(clips, self.clip_frames, batch_size)
         if not len(clips):
@@ -183,18 +186,27 @@ class DualEncoder:
         return embedded
 
     def text_tower(self) -> TextTower:
-        """Return the text side."""
+        """Return the text side.
+
+        Raises:
+            InputError: a tokenizer that has no equal on `tokenizers`.
+        """
         from tokenizers import Tokenizer
 
         texts = self.texts
-        tokenizer = Tokenizer.from_str(texts.tokenizer.backend_tokenizer.to_str())
+        if texts.tokenizer.is_fast:
+            tokenizer = Tokenizer.from_str(texts.tokenizer.backend_tokenizer.to_str())
+        else:
+            from dits_adapter.encoders._sentencepiece import convert_siglip
+
+            tokenizer = convert_siglip(texts.tokenizer)
         tokenizer.enable_truncation(self.max_tokens)
         tokenizer.enable_padding(
             pad_id=texts.tokenizer.pad_token_id,
             pad_token=texts.tokenizer.pad_token,
             length=self.max_tokens if texts.padding == "whole" else None,
         )
-        return TextTower(_TextTower(self.model), tokenizer, self.max_tokens)
+        return TextTower(_TextTower(self.model), tokenizer, self.max_tokens, texts.mask)
 
     def as_transformer(self) -> Transformer:
         """Return the module of sentence-transformers around the loaded model, which is shared.
@@ -209,15 +221,14 @@ class DualEncoder:
                 f"{self.name} has no sentence-transformers form: transformers prepares the pictures of a "
                 f"{self.family.model_type} on torchvision alone. DITSQueryEncoder encodes its queries."
             )
-        where = _loading(self.source)
         module: Any = TextTransformer.__new__(TextTransformer)
         module._load_model = lambda *_, **__: self.model  # loaded already
         towers = ["text"] if self.family.clip_frames else ["text", "image"]
         whole = {"padding": "max_length", "max_length": self.max_tokens} if self.family.padding == "whole" else {}
         module.__init__(
-            self.source.location,
-            processor_kwargs={"backend": "pil", **where},
-            config_kwargs=where,
+            str(self.source.folder),
+            processor_kwargs={"backend": "pil", "trust_remote_code": False},
+            config_kwargs={"trust_remote_code": False},
             processing_kwargs={"text": {**whole, "return_attention_mask": self.family.mask}},
             # Stated, because sentence-transformers cannot infer them for CLIP where torchvision is absent.
             modality_config={
@@ -249,9 +260,8 @@ def load_dual(source: EncoderSource, device: Device, family: DualFamily) -> Dual
     """
     from transformers import AutoModel, AutoTokenizer
 
-    where = _loading(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.location, **where)
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
     except ImportError:
         require_modules(f"the tokenizer of {source.name}", "sentencepiece")
         raise
@@ -260,12 +270,12 @@ def load_dual(source: EncoderSource, device: Device, family: DualFamily) -> Dual
     try:
         with no_loading_bars():
             loaded: Any = AutoModel.from_pretrained(
-                source.location,
+                source.folder,
                 dtype=torch.float32,
                 use_safetensors=True,
                 output_loading_info=True,
                 attn_implementation=family.attention or None,
-                **where,
+                trust_remote_code=False,
             )
         model, report = loaded
         image_processor = _image_processor(source, family, model.config)
@@ -273,9 +283,7 @@ def load_dual(source: EncoderSource, device: Device, family: DualFamily) -> Dual
         raise _unloadable(source, family, error) from error
     if report["missing_keys"]:  # transformers would leave them at random values
         first = sorted(report["missing_keys"])[0]
-        raise ArtifactError(
-            f"{source.location}: the weights lack {len(report['missing_keys'])} tensors ({first}, …)."
-        )
+        raise ArtifactError(f"{source.name}: the weights lack {len(report['missing_keys'])} tensors ({first}, …).")
     model.requires_grad_(False).eval()
     prepare_tokenizer(tokenizer, model, family)
     return DualEncoder(
@@ -288,8 +296,8 @@ def load_dual(source: EncoderSource, device: Device, family: DualFamily) -> Dual
 
 
 def _unloadable(source: EncoderSource, family: DualFamily, error: Exception) -> ArtifactError:
-    reason = loading_reason(error, source.location)
-    return ArtifactError(f"{source.location}: cannot load a {family.model_type} from here. {reason}")
+    reason = loading_reason(error, source.folder)
+    return ArtifactError(f"{source.name}: cannot load a {family.model_type} from here. {reason}")
 
 
 def _image_processor(source: EncoderSource, family: DualFamily, config: Any) -> Any:
@@ -297,7 +305,7 @@ def _image_processor(source: EncoderSource, family: DualFamily, config: Any) -> 
     from transformers import AutoImageProcessor
 
     if family.resample is None:
-        return AutoImageProcessor.from_pretrained(source.location, backend="pil", **_loading(source))
+        return AutoImageProcessor.from_pretrained(source.folder, backend="pil", trust_remote_code=False)
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     side = config.vision_config.image_size
@@ -305,8 +313,3 @@ def _image_processor(source: EncoderSource, family: DualFamily, config: Any) -> 
     return ViTImageProcessorPil(
         size={"height": height, "width": width}, resample=family.resample, do_normalize=False
     )
-
-
-def _loading(source: EncoderSource) -> dict[str, Any]:
-    """Return the keyword arguments of every `from_pretrained`."""
-    return {"revision": source.revision or "main", "subfolder": source.subfolder, "trust_remote_code": False}

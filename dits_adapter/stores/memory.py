@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from dits_adapter.errors import InputError, StoreError
+from dits_adapter.errors import InputError, MissingCollectionError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.bias import ScoreBias
@@ -50,7 +50,9 @@ class MemoryStore(VideoStore):
     def metadata(self) -> CollectionMetadata:
         """Return how the vectors were made."""
         if self._metadata is None:
-            raise StoreError(f"the collection {self.name!r} is not there. Ingest videos into it first.")
+            raise MissingCollectionError(
+                f"the collection {self.name!r} is not there. Ingest videos into it first."
+            )
         return self._metadata
 
     def create(self, metadata: CollectionMetadata, options: BaseModel | None = None) -> None:

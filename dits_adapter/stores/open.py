@@ -135,6 +135,8 @@ _openers: dict[str, Opener] = {
     "http": _qdrant,
     "https": _qdrant,
     "lancedb": _table("lancedb", "LanceDBStore"),
+    "milvus": _table("milvus", "MilvusStore"),
+    "milvus+https": _table("milvus", "MilvusStore"),
     "postgres": _pgvector,
     "postgresql": _pgvector,
 }

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dits_adapter._hub import absolute_name
+from dits_adapter._hub import absolute_name, pin
 from dits_adapter.artifact._config import read_config
 from dits_adapter.artifact._find import find_adapter, find_encoder
 from dits_adapter.encoders.base import Device, Encoder, load_encoder
@@ -155,7 +155,7 @@ class VideoEncoder:
 
         Args:
             id_or_path: an encoder or a trained adapter: folder, bundled name (`demo-clip`, `demo-dits`) or hub id.
-            revision: hub revision of what is named.
+            revision: hub revision of what is named; `options` then names it by its commit.
             device: a torch device or `"auto"`.
             frames: frames sampled a segment, part of the embedding space; None for the adapter's, those that the
                 encoder sees as one clip, or 12.
@@ -170,6 +170,7 @@ class VideoEncoder:
             SpaceMismatchError: the encoder is not the one that the adapter was trained with.
             InputError: frames < 1, or a limit that is not positive.
         """
+        revision = pin(id_or_path, revision)
         adapter = find_adapter(id_or_path, revision)
         if adapter is None:
             loaded = load_encoder(

@@ -22,9 +22,12 @@ ADVICE = re.compile(r"dits-adapter ([a-z]+(?:-[a-z]+)*)((?: (?:--[a-z-]+|[A-Z]+(
 
 
 def messages():
-    """Texts of the package as users read them, with ‹› for what is filled in; docstrings are left out."""
+    """Texts of modules with commands, as users read them: ‹› for what is filled in, and no docstrings."""
     for file in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(file.read_text("utf-8"))
+        source = file.read_text("utf-8")
+        if "dits-adapter" not in source:  # every process of the tests parses the others
+            continue
+        tree = ast.parse(source)
         inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
         for node in ast.walk(tree):
             if isinstance(node, ast.Expr):

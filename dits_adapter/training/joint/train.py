@@ -1,6 +1,6 @@
 """Joint mode: CLIP, X-Pool head and alignment network learn together from video files, on one or many processes.
 
-    dits-adapter train-joint PAIRS.jsonl --encoder openai/clip-vit-base-patch32 --out FOLDER
+    dits-adapter train-joint PAIRS.jsonl --encoder sentence-transformers/clip-ViT-B-32 --out FOLDER
     torchrun --nproc-per-node 2 -m dits_adapter.cli train-joint PAIRS.jsonl --encoder … --out FOLDER
 
 The result moves the embedding space: its artifact bundles the trained CLIP, and an index made with the original is
@@ -183,9 +183,8 @@ def train_joint(
             "pairs_per_second": result.metrics["train_samples_per_second"],
         }
         metrics = {"validation": after, "validation before training": before}
-        trained_clip = replace(
-            clip, source=replace(clip.source, location=target.name, revision=None, subfolder="")
-        )
+        place = replace(clip.source, name=target.name, location=str(target / ENCODER), revision=None, modules=())
+        trained_clip = replace(clip, source=place)
         artifact = Artifact(
             model.adapter,
             EmbeddingSpace.of(trained_clip, frames=recipe.frames),
