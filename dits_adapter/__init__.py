@@ -93,7 +93,14 @@ _PUBLIC = {
     "training.run": ("TrainingReport", "train_artifact"),
     "training.joint.captions": ("Captions",),
     "training.joint.train": ("train_joint",),
-    "evaluation.calibration": ("Calibration", "CalibrationFit", "Reliability", "fit_calibration"),
+    "evaluation.calibration": (
+        "Answerability",
+        "BiasedCalibration",
+        "Calibration",
+        "CalibrationFit",
+        "Reliability",
+        "fit_calibration",
+    ),
     "evaluation.gap": ("GapStatistics",),
     "evaluation.score_bias": ("bias_sharpness", "score_bias"),
     "evaluation.metrics": (
@@ -157,6 +164,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.errors import SpaceMismatchError as SpaceMismatchError
     from dits_adapter.errors import StoreError as StoreError
     from dits_adapter.errors import VideoError as VideoError
+    from dits_adapter.evaluation.calibration import Answerability as Answerability
+    from dits_adapter.evaluation.calibration import BiasedCalibration as BiasedCalibration
     from dits_adapter.evaluation.calibration import Calibration as Calibration
     from dits_adapter.evaluation.calibration import CalibrationFit as CalibrationFit
     from dits_adapter.evaluation.calibration import Reliability as Reliability

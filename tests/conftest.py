@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from dits_adapter.encoders import Encoder
+from dits_adapter.evaluation.calibration import Answerability
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -24,6 +25,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # These machines are noisy: no deadline. The same examples every run: a red test is red for everybody.
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
+
+
+ANSWER = Answerability(slope=0.7, offset=0.9, auroc=0.8, brier=0.18, ece=0.03)
 
 
 @pytest.fixture(scope="session", autouse=True)

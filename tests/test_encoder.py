@@ -20,9 +20,9 @@ from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from tests.conftest import embed_images
+from tests.conftest import ANSWER, embed_images
 
-CALIBRATION = Calibration(slope=16, offset=-10, videos=30, queries=60, log_loss=0.3, ece=0.02)
+CALIBRATION = Calibration(slope=16, offset=-10, videos=30, queries=60, log_loss=0.3, ece=0.02, answer=ANSWER)
 TEXTS = ["a dog", "two dogs chase a ball across a wet street", "x", "naïve 日本語 🎬"]
 
 

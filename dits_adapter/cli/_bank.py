@@ -6,17 +6,11 @@ import argparse
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dits_adapter._user_files import entries, map_array
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._options import add_device, add_text_cleaning, declaration
+from dits_adapter.cli._options import add_device, add_text_cleaning, declaration, read_queries, require_width
 from dits_adapter.errors import InputError
-from dits_adapter.vectors import check_directions, check_vectors
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = ["add_bank"]
 
@@ -59,14 +53,12 @@ def _bank(args: argparse.Namespace) -> int:
     from dits_adapter.adapters.bank import LEAST_QUERIES, check_bank_options, draw, fit_query_bank
     from dits_adapter.artifact._find import require_free
     from dits_adapter.artifact.artifact import Artifact
-    from dits_adapter.encoder import DITSQueryEncoder, check_queries
+    from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.space import EmbeddingSpace
 
     check_bank_options(args.size, args.weight)
     require_free(args.out.absolute())
-    queries = _vectors(args.queries) if args.queries.suffix == ".npy" else _lines(args.queries)
-    if isinstance(queries, list):
-        check_queries(queries)
+    queries = read_queries(args.queries)
     count = len(queries)
     if count < LEAST_QUERIES:
         raise InputError(
@@ -89,11 +81,7 @@ def _bank(args: argparse.Namespace) -> int:
         )
     else:
         artifact = Artifact.plain(EmbeddingSpace.declare(declared, queries.shape[1]))
-    if queries.shape[1] != artifact.space.text.width:
-        raise InputError(
-            f"{args.queries}: holds vectors of width {queries.shape[1]}; {args.adapter} has "
-            f"{artifact.space.text.width}."
-        )
+    require_width(queries, artifact.space.text.width, args.queries, args.adapter)
     bank = fit_query_bank(queries, size=args.size, weight=args.weight, inner=artifact.adapter)
     config = bank.config
     training = {
@@ -112,29 +100,3 @@ def _bank(args: argparse.Namespace) -> int:
     )
     show(f"written to {made.save(args.out)}")
     return 0
-
-
-def _lines(path: Path) -> list[str]:
-    """Read the distinct lines of a text file, without blank ones.
-
-    Raises:
-        InputError: it cannot be read, or is no list of texts.
-    """
-    return list(dict.fromkeys(line for _, line in entries(path)))
-
-
-def _vectors(path: Path) -> NDArray[np.floating]:
-    """Read text vectors (n, d) from a NumPy file.
-
-    Raises:
-        InputError: it cannot be read, holds something else, or a NaN, infinite or zero row.
-    """
-    vectors = map_array(path)
-    if vectors.ndim != 2:
-        raise InputError(f"{path}: holds no array (n, d) of text vectors.")
-    try:
-        check_vectors(vectors, vectors.shape[1])
-        check_directions(vectors)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    return vectors

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+from dits_adapter._user_files import entries, map_array
 from dits_adapter._wording import without_password
 from dits_adapter.errors import InputError
 from dits_adapter.texts import TextCleaning
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dits_adapter.space import EmbeddingSpace, TextEmbedder
     from dits_adapter.stores.base import VideoStore
     from dits_adapter.stores.qdrant.store import QdrantStore
@@ -35,7 +39,10 @@ __all__ = [
     "declaration",
     "described_space",
     "qdrant_store",
+    "read_queries",
     "read_recipe",
+    "read_vectors",
+    "require_width",
     "video_encoder",
 ]
 
@@ -271,3 +278,47 @@ def assignments(option: str, values: Sequence[str]) -> dict[str, str]:
         if "=" not in assignment:
             raise InputError(f"{option} {assignment}: write NAME=VALUE.")
     return dict(assignment.split("=", 1) for assignment in values)
+
+
+def read_queries(path: Path) -> list[str] | NDArray[np.floating]:
+    """Read a file of queries: the distinct lines of a text, without blank ones, or text vectors (n, d) in .npy.
+
+    Raises:
+        InputError: it cannot be read, is no list of texts, or holds a NaN, infinite or zero vector.
+    """
+    if path.suffix == ".npy":
+        return read_vectors(path)
+    from dits_adapter.encoder import check_queries
+
+    queries = list(dict.fromkeys(line for _, line in entries(path)))
+    check_queries(queries)
+    return queries
+
+
+def require_width(vectors: NDArray[np.floating], width: int, path: Path, adapter: str) -> None:
+    """Refuse text vectors of another width than an adapter's.
+
+    Raises:
+        InputError: naming both widths.
+    """
+    if vectors.shape[1] != width:
+        raise InputError(f"{path}: holds vectors of width {vectors.shape[1]}; {adapter} has {width}.")
+
+
+def read_vectors(path: Path) -> NDArray[np.floating]:
+    """Read text vectors (n, d) from a NumPy file.
+
+    Raises:
+        InputError: it cannot be read, holds something else, or a NaN, infinite or zero row.
+    """
+    from dits_adapter.vectors import check_directions, check_vectors
+
+    vectors = map_array(path)
+    if vectors.ndim != 2:
+        raise InputError(f"{path}: holds no array (n, d) of text vectors.")
+    try:
+        check_vectors(vectors, vectors.shape[1])
+        check_directions(vectors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return vectors

@@ -6,19 +6,22 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._options import add_query, add_store, chosen_store
+from dits_adapter.cli._options import add_query, add_store, chosen_store, read_vectors
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
     from dits_adapter.encoder import DITSQueryEncoder
+    from dits_adapter.evaluation.calibration import Calibration
     from dits_adapter.stores.base import VideoStore
+    from dits_adapter.stores.requests import Hit, SearchRequest
     from dits_adapter.vectors import FloatArray
 
 __all__ = ["add_search"]
@@ -63,6 +66,14 @@ def add_search(commands: Any) -> None:
         type=_probability,
         metavar="P",
         help="least probability that a video is the right one (see `dits-adapter calibrate`)",
+    )
+    search.add_argument(
+        "--answerable",
+        type=_probability,
+        default=0.5,
+        metavar="SHARE",
+        help="share of all queries that have their video here, for the probability that any hit is right "
+        "(default: %(default)s)",
     )
     search.add_argument(
         "--bias",
@@ -115,46 +126,64 @@ def _search(args: argparse.Namespace) -> int:
     with chosen_store(args, encoder.space) as store:
         store.open()  # before the model is loaded: a wrong store is refused at once
         queries = _encode(encoder, args.query, vectors, plain=args.plain)
-        calibration = encoder.calibration if store.cosine and not args.plain else None
-        videos = store.count_videos() if calibration else 0
-        min_score = None
-        if args.min_probability is not None:
-            if calibration is None:
-                raise InputError(_why_no_probability(args, store))
-            min_score = calibration.score_of(args.min_probability, videos=videos)
         request = SearchRequest(
             limit=args.limit,
             per_video=args.per_video,
             offset=args.offset,
-            min_score=min_score,
             exact=args.exact,
             rerank=encoder.xpool_reranker(args.query, queries[0]) if xpool else args.rerank,
             candidates=SearchRequest.candidates if args.candidates is None else args.candidates,
             bias=_bias(args, store, encoder),
         )
-        found = store.search_batch(queries, request)
-    if args.rerank:  # whose scores are no cosines of pooled vectors
-        calibration = None
-    likely = [
-        [calibration.probability(hit.cosine, videos=videos) if calibration else None for hit in hits]
-        for hits in found
-    ]
+        calibration = _calibration(args, store, encoder, request)
+        videos = store.count_videos() if calibration else 0
+        answers = [_judged(args, hits, calibration, videos) for hits in store.search_batch(queries, request)]
     if args.json:
-        described = [
-            [{**asdict(hit), "probability": probability} for hit, probability in zip(*answer, strict=True)]
-            for answer in zip(found, likely, strict=True)
-        ]
-        named = [{"query": name, "hits": hits} for name, hits in zip(names, described, strict=True)]
-        print(json.dumps(described[0] if vectors is None else named, indent=2))
+        listed = [answer.described() for answer in answers]
+        named = [{"query": name, **answer} for name, answer in zip(names, listed, strict=True)]
+        print(json.dumps(listed[0] if vectors is None else named, indent=2))
         return 0
-    for name, hits, probabilities in zip(names, found, likely, strict=True):
+    for name, answer in zip(names, answers, strict=True):
         if vectors is not None:
             show(f"{name}:")
-        for hit, probability in zip(hits, probabilities, strict=True):
+        for hit, probability in answer.hits:
             show(hit if probability is None else f"{probability:6.1%}  {hit}")
-        if not hits:
-            show("nothing was found" if min_score is None else "no video is that likely")
+        if not answer.hits:
+            show("no video is that likely" if answer.found else "nothing was found")
+        if answer.of_any is not None:
+            show(_of_any(answer.of_any, args.answerable))
     return 0
+
+
+class _Answer(NamedTuple):
+    """Answer to one query.
+
+    Attributes:
+        hits: hits with their probabilities, those of least probability or more.
+        found: number of hits before that.
+        of_any: probability that any of them is right; None where it is not known.
+    """
+
+    hits: list[tuple[Hit, float | None]]
+    found: int
+    of_any: float | None
+
+    def described(self) -> dict[str, Any]:
+        hits = [{**asdict(hit), "probability": probability} for hit, probability in self.hits]
+        return {"probability_of_any": self.of_any, "hits": hits}
+
+
+def _judged(
+    args: argparse.Namespace, hits: Sequence[Hit], calibration: Calibration | None, videos: int
+) -> _Answer:
+    """Give hits their probabilities, and leave out those below the least one asked for."""
+    of_any = None
+    if calibration and hits and not args.offset:
+        of_any = calibration.probability_of_any(hits[0].score, videos=videos, share=args.answerable)
+    judged = [(hit, calibration.probability(hit.score, videos=videos) if calibration else None) for hit in hits]
+    if args.min_probability is not None:
+        judged = [(hit, p) for hit, p in judged if p is not None and p >= args.min_probability]
+    return _Answer(judged, len(hits), of_any)
 
 
 def _read_queries(path: Path, names: Path | None) -> tuple[list[str], FloatArray]:
@@ -163,17 +192,9 @@ def _read_queries(path: Path, names: Path | None) -> tuple[list[str], FloatArray
     Raises:
         InputError: a file that cannot be read, no vectors, a row that is not finite or zero, or other names.
     """
-    from dits_adapter._user_files import entries, map_array
-    from dits_adapter.vectors import check_directions, check_vectors
+    from dits_adapter._user_files import entries
 
-    vectors = map_array(path)
-    if vectors.ndim != 2 or not len(vectors):
-        raise InputError(f"{path}: holds no array (n, d) of the vectors of queries.")
-    try:
-        check_vectors(vectors, vectors.shape[1])
-        check_directions(vectors)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    vectors = read_vectors(path)
     rows = (f"row {row}" for row in range(len(vectors)))
     lines = list(rows if names is None else (name for _, name in entries(names)))
     if len(lines) != len(vectors):
@@ -193,6 +214,39 @@ def _encode(encoder: DITSQueryEncoder, text: str, vectors: FloatArray | None, *,
     return unit(vectors if plain else encoder.adapt(vectors))
 
 
+def _of_any(probability: float, share: float) -> str:
+    from dits_adapter.evaluation.calibration import HITS
+
+    doubt = "probably nothing here fits: " if probability < 0.5 else ""
+    return (
+        f"{doubt}{probability:.1%} that any of the {HITS} best hits is right, if {share:.0%} of all queries have "
+        "their video here"
+    )
+
+
+def _calibration(
+    args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder, request: SearchRequest
+) -> Calibration | None:
+    """Return the calibration of the scores of a search; None, with a remark, where the bias takes it away.
+
+    Raises:
+        InputError: probabilities are asked for, and there are none.
+    """
+    from dits_adapter.stores.ranking import bias_weight
+
+    calibration = encoder.calibration if store.cosine and not (args.plain or args.rerank) else None
+    metadata = store.metadata()
+    bias = None if metadata is None else metadata.bias
+    weight = bias_weight(request, bias)
+    if calibration is not None and bias is not None and weight:
+        calibration = calibration.less(bias.bank, weight)
+        if calibration is None and args.min_probability is None:
+            print(f"no probabilities: {_why_not_biased(args, weight)}", file=sys.stderr)
+    if calibration is None and args.min_probability is not None:
+        raise InputError(f"--min-probability: {_why_no_probability(args, store, encoder, weight)}")
+    return calibration
+
+
 def _bias(args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder) -> float | None:
     """Return the weight of the score bias; 0, with a remark, where it is for other queries than these."""
     metadata = store.metadata()
@@ -209,22 +263,36 @@ def _bias(args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder
     return 0.0
 
 
-def _why_no_probability(args: argparse.Namespace, store: VideoStore) -> str:
+def _why_not_biased(args: argparse.Namespace, weight: float) -> str:
+    return (
+        f"the adapter {args.adapter} was not calibrated for the score bias of the collection {args.collection!r}. "
+        f"Calibrate it so: dits-adapter calibrate CACHE {args.adapter} --bias BANK --weight {weight:g} "
+        "--out FOLDER"
+    )
+
+
+def _why_no_probability(
+    args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder, weight: float
+) -> str:
     from dits_adapter.artifact._find import find_adapter
 
+    if args.rerank:
+        return "probabilities are of the scores before re-ranking; leave out --rerank."
     if args.plain:
-        return "--min-probability: probabilities are calibrated for adapted queries; leave out --plain."
+        return "probabilities are calibrated for adapted queries; leave out --plain."
     if not store.cosine:
         return (
-            f"--min-probability: the scores of the collection {args.collection!r} are no cosines, and "
+            f"the scores of the collection {args.collection!r} are no cosines, and "
             "probabilities are known of cosines alone."
         )
     if find_adapter(args.adapter) is None:
         return (
-            f"--min-probability: {args.adapter} is a CLIP without an adapter, and probabilities are of trained "
+            f"{args.adapter} is a CLIP without an adapter, and probabilities are of trained "
             "adapters; `dits-adapter train` makes one, with its probabilities."
         )
+    if weight and encoder.calibration is not None:
+        return _why_not_biased(args, weight)
     return (
-        f"--min-probability: the adapter {args.adapter} was not calibrated. Calibrate it on pairs that it was not "
+        f"the adapter {args.adapter} was not calibrated. Calibrate it on pairs that it was not "
         f"trained on: dits-adapter calibrate CACHE {args.adapter} --out FOLDER"
     )

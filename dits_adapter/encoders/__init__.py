@@ -5,8 +5,15 @@ from __future__ import annotations
 from functools import partial
 
 from dits_adapter._extras import name_missing_extra
-from dits_adapter.encoders._families import DUAL_FAMILIES, DualFamily
+from dits_adapter.encoders._families import (
+    DUAL_FAMILIES,
+    OPEN_CLIP_CONFIG,
+    OPEN_CLIP_EXAMPLES,
+    OPEN_CLIP_WEIGHTS,
+    DualFamily,
+)
 from dits_adapter.encoders.base import (
+    CHECKPOINT_FILES,
     Device,
     Encoder,
     EncoderFamily,
@@ -25,7 +32,24 @@ def _load_dual(family: DualFamily, source: EncoderSource, device: Device) -> Enc
         return load_dual(source, device, family)
 
 
+def _load_open_clip(source: EncoderSource, device: Device) -> Encoder:
+    with name_missing_extra(f"the encoder {source.name}"):
+        from dits_adapter.encoders.openclip import load_open_clip
+
+        return load_open_clip(source, device)
+
+
 for _family in DUAL_FAMILIES.values():
     register_family(
         EncoderFamily(_family.model_type, partial(_load_dual, _family), examples=_family.with_safetensors)
     )
+register_family(
+    EncoderFamily(
+        "open_clip",
+        _load_open_clip,
+        files=(OPEN_CLIP_CONFIG, *CHECKPOINT_FILES),
+        weights=OPEN_CLIP_WEIGHTS,
+        config=OPEN_CLIP_CONFIG,
+        examples=OPEN_CLIP_EXAMPLES,
+    )
+)

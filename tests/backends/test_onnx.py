@@ -47,13 +47,14 @@ from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.rows import CollectionMetadata
+from tests.conftest import ANSWER
 from tests.crash import ENDED, KILLED, REFUSED, at_every_change
 from tests.no_texts import DIRTY
 
 TEXTS = ["a dog", "two dogs chase a ball across a wet street", "x", "naïve 日本語 🎬", "abc " * 40]
 WIDTH = 32
 QUERIES = np.random.default_rng(7).normal(size=(40, WIDTH)).astype(np.float32)
-CALIBRATION = Calibration(slope=16, offset=-10, videos=30, queries=60, log_loss=0.3, ece=0.02)
+CALIBRATION = Calibration(slope=16, offset=-10, videos=30, queries=60, log_loss=0.3, ece=0.02, answer=ANSWER)
 
 
 def randomized(adapter, seed=0, std=0.06):

@@ -24,7 +24,7 @@ def ingested(stores, library, tiny_clip, tmp_path, monkeypatch, capsys):
 
 def search(capsys, adapter, store, *options):
     assert main(["search", QUERY, "--adapter", str(adapter), "--store", store, "--json", *options]) == 0
-    return json.loads(capsys.readouterr().out)
+    return json.loads(capsys.readouterr().out)["hits"]
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from dits_adapter.stores.rows import (
     video_records,
 )
 from dits_adapter.video.encoder import EncodedSegment
+from tests.conftest import ANSWER
 from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
 from tests.stores.own_store import SqliteStore
 from tests.stores.places import PLACES, Open, place
@@ -189,7 +190,7 @@ def test_a_collection_that_is_not_there_is_named(opened: Open) -> None:
 def test_a_least_probability_is_a_least_score(opened: Open, videos: Path, probability: float) -> None:
     run(opened(), videos)
     store = opened(space=fake_space())
-    calibration = Calibration(slope=8, offset=-2, videos=40, queries=80, log_loss=0.3, ece=0.02)
+    calibration = Calibration(slope=8, offset=-2, videos=40, queries=80, log_loss=0.3, ece=0.02, answer=ANSWER)
     count = store.count_videos()
     every = store.search(QUERY, limit=6, per_video=4)
     assert store.cosine
