@@ -204,7 +204,7 @@ def described_space(
     Returns:
         The space, and the encoder of its texts if it was loaded.
     """
-    from dits_adapter.encoders.base import load_encoder
+    from dits_adapter.encoders.base import load_text_encoder
     from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
 
     if args.shared_space and args.text_encoder is None:
@@ -218,7 +218,9 @@ def described_space(
     else:
         video = VideoSide.declare(declared, widths[1], pooling="encoder", frames=args.frames)
     if args.text_encoder is not None and of_texts is None:
-        texts = load_encoder(args.text_encoder, device=args.device, text_cleaning=args.text_cleaning or "none")
+        texts = load_text_encoder(
+            args.text_encoder, device=args.device, text_cleaning=args.text_cleaning or "none"
+        )
     if of_texts is not None:
         text, texts = TextSide.declare(of_texts, widths[0]), None
     else:
