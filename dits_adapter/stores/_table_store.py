@@ -270,17 +270,31 @@ class TableStore(VideoStore):
         assert table is not None
         if table.key not in table.columns:
             raise StoreError(f"the collection {self.name!r} has no column {table.key!r} of ids.")
-        only = next(iter(table.widths)) if len(table.widths) == 1 else ""
-        vector = layout.vector or only
-        if vector not in table.widths:
-            names = ", ".join(map(repr, table.widths)) or "none"
-            raise StoreError(f"the collection {self.name!r} has no vector {vector!r}; it has {names}.")
-        if table.widths[vector] != space.video.width:
+        width = self._width_of(table, layout.vector)
+        if width != space.video.width:
             raise SpaceMismatchError(
-                f"the vector {vector!r} of the collection {self.name!r} has width {table.widths[vector]}; {whose} "
+                f"the vector {layout.vector!r} of the collection {self.name!r} has width {width}; {whose} "
                 f"{space.video.width} ({space})."
             )
         return table
+
+    def vector_width(self, vector: str) -> int:
+        """Return the width of a vector of the table; "" is the only one that there is.
+
+        Raises:
+            StoreError: no such table, or no such vector.
+        """
+        self.metadata()
+        table = self._describe(self.name)
+        assert table is not None
+        return self._width_of(table, vector)
+
+    def _width_of(self, table: Table, vector: str) -> int:
+        vector = vector or (next(iter(table.widths)) if len(table.widths) == 1 else "")
+        if vector not in table.widths:
+            names = ", ".join(map(repr, table.widths)) or "none"
+            raise StoreError(f"the collection {self.name!r} has no vector {vector!r}; it has {names}.")
+        return table.widths[vector]
 
     def _scope(self) -> Condition:
         return Condition() if self.tenant is None else Condition(among={TENANT: [self.tenant]})
