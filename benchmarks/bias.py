@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     name = "vectors" if args.vectors is None else args.vectors.stem
     model = PairModel.standard(512) if args.vectors is None else PairModel.like(read(args.vectors), name)
-    bank = BiasBank(model.pairs("training", args.bank).text, model.space, model.space.canary_texts)
+    bank = BiasBank(model.pairs("training", args.bank).text, model.space, model.space.text.canaries)
     table = recalls(model, bank, args.segments, args.queries)
     print(f"{args.segments:,} segments, {args.queries} queries, a bank of {len(bank.vectors):,}; {model.source}\n")
     rows = [[f"{count:,}", f"{ten:.1f}", f"{one:.1f}"] for count, (ten, one) in table.items()]

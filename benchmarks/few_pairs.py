@@ -174,7 +174,7 @@ def report(pairs: Pairs, count: int, seeds: int, rows: Mapping[str, Callable[[Pa
         )
     head = ["", "R@1 / R@5", "R@1 over plain", "R@1 over gentle-linear alike", "steps"]
     return (
-        f"{pairs.space.encoder}: {count:,} videos to learn from, {len(searched.video):,} searched by "
+        f"{pairs.space.text.encoder}: {count:,} videos to learn from, {len(searched.video):,} searched by "
         f"{len(searched):,} queries; {seeds} seeds\n\n" + markdown_table(head, lines)
     )
 

@@ -16,7 +16,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.space import EmbeddingSpace
+from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
 from dits_adapter.vectors import unit
 
 CHUNK = 5_000
@@ -166,6 +166,7 @@ def made_up_space(name: str, width: int) -> EmbeddingSpace:
     """Make a space without a CLIP behind it, whose digest is that of the name."""
     canaries = tuple(map(tuple, np.eye(4, width).tolist()))
     digest = hashlib.sha256(name.encode()).hexdigest()
+    made_up: dict[str, Any] = {"encoder": name, "weights_sha256": digest, "width": width}
     return EmbeddingSpace(
-        encoder=name, weights_sha256=digest, width=width, canary_texts=canaries, canary_images=canaries[:2]
+        text=TextSide(**made_up, canaries=canaries), video=VideoSide(**made_up, canaries=canaries[:2], frames=12)
     )

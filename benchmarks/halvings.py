@@ -193,7 +193,7 @@ def report(pairs: Pairs, halvings: int, rows: Mapping[str, tuple[str, Score]] = 
         lines.append([name, rows[name][0], *cells])
     searched, other = halves(pairs, 0)
     return (
-        f"{pairs.space.encoder}: {len(searched):,} queries, {len(searched.video):,} videos searched; "
+        f"{pairs.space.text.encoder}: {len(searched):,} queries, {len(searched.video):,} videos searched; "
         f"{len(other):,} other queries; {halvings} halvings\n\n"
         + markdown_table(["", "made of other", "R@1", "R@5", "R@10"], lines)
     )

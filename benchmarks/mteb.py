@@ -186,7 +186,7 @@ class Videos:
     def __init__(self, encoder: VideoEncoder) -> None:
         self._encoder = encoder
         self._corpus: list[str] = []
-        self.vectors: Vectors = np.empty((0, encoder.space.width), np.float32)
+        self.vectors: Vectors = np.empty((0, encoder.space.video.width), np.float32)
 
     def encode(self, corpus: Dataset) -> Vectors:
         """Embed the files of the column `video`, which may lie on disk or in the table, with our own decoder."""

@@ -32,7 +32,7 @@ from benchmarks.clips.scenes import scenes
 from benchmarks.latency import CPU, TOKENS, build_text_encoder, rounds
 from dits_adapter import DITSQueryEncoder, VideoEncoder
 from dits_adapter.cli import guarded
-from dits_adapter.encoders.clip import Clip
+from dits_adapter.encoders.dual import DualEncoder
 from dits_adapter.evaluation._environment import environment
 from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.serve._batching import Batcher
@@ -170,7 +170,7 @@ def write_video(path: Path, seed: int) -> Path:
 def video_ways(paths: Sequence[Path], encoder: VideoEncoder) -> dict[str, Callable[[], np.ndarray]]:
     """Return the ways to embed videos, (n, d), the plain script first, then its parts alone."""
     clip = encoder.encoder
-    assert isinstance(clip, Clip)
+    assert isinstance(clip, DualEncoder)
     images = list(_frames(paths[0]))
     pixels = clip.preprocess(images)
 
@@ -187,11 +187,11 @@ def video_ways(paths: Sequence[Path], encoder: VideoEncoder) -> dict[str, Callab
     }
 
 
-def plain_video_script(paths: Sequence[Path], clip: Clip) -> np.ndarray:
+def plain_video_script(paths: Sequence[Path], clip: DualEncoder) -> np.ndarray:
     """Embed videos by a plain script, a file at a time: (n, d)."""
     vectors = []
     for path in paths:
-        inputs = clip.image_processor(images=list(_frames(path)), return_tensors="pt").to(clip.model.device)
+        inputs = clip.frames.image_processor(images=list(_frames(path)), return_tensors="pt").to(clip.model.device)
         with torch.no_grad():
             features = clip.model.get_image_features(**inputs).pooler_output
         features = features / features.norm(dim=1, keepdim=True)
@@ -212,10 +212,10 @@ def text_ways(count: int, folder: Path, device: torch.device) -> dict[str, Calla
     eager = DITSQueryEncoder.from_pretrained(ADAPTER, device=device)
     exported = DITSQueryEncoder.from_pretrained(eager.export_onnx(folder / EXPORTED), backend="onnx")
     clip = VideoEncoder.from_pretrained(ADAPTER, device=device).encoder
-    assert isinstance(clip, Clip)
+    assert isinstance(clip, DualEncoder)
 
     def plain() -> np.ndarray:
-        inputs = clip.tokenizer(texts, padding=True, return_tensors="pt").to(clip.model.device)
+        inputs = clip.texts.tokenizer(texts, padding=True, return_tensors="pt").to(clip.model.device)
         with torch.no_grad():
             return clip.model.get_text_features(**inputs).pooler_output.cpu().numpy()
 

@@ -46,7 +46,7 @@ import sys
 from dits_adapter import DITSQueryEncoder
 encoder = DITSQueryEncoder.from_pretrained(sys.argv[1])
 vector = encoder.encode_query({TEXT!r})
-assert vector.shape == (encoder.space.width,) and abs(float(vector @ vector) - 1) < 1e-5, vector
+assert vector.shape == (encoder.space.video.width,) and abs(float(vector @ vector) - 1) < 1e-5, vector
 loaded = sorted(set({NOT_IN_SLIM!r}) & set(sys.modules))
 assert not loaded, f"encoding a query imported {{loaded}}"
 """

@@ -25,10 +25,18 @@ _PUBLIC = {
         "StoreError",
         "VideoError",
     ),
-    "space": ("EmbeddingSpace",),
+    "space": ("EmbeddingSpace", "TextSide", "VideoSide"),
     "texts": ("clean_texts",),
     "vectors": ("EmbeddedClips",),
-    "encoders": ("Encoder", "EncoderFamily", "EncoderSource", "load_encoder", "register_family"),
+    "encoders": (
+        "Encoder",
+        "EncoderFamily",
+        "EncoderSource",
+        "TextEncoder",
+        "load_encoder",
+        "load_text_encoder",
+        "register_family",
+    ),
     "video.encoder": ("EncodedSegment", "VideoEncoder"),
     "video.limits": ("DecodeLimits",),
     "video.decode": ("DecodedFrames", "Video", "VideoInfo", "decode_frames", "probe"),
@@ -61,11 +69,15 @@ _PUBLIC = {
         "video_records",
     ),
     "stores.ingest": ("IngestOptions", "ingest", "ingesting"),
+    "stores.copying": ("copy_segments",),
+    "stores.lancedb": ("LanceDBStore",),
     "stores.memory": ("MemoryStore",),
+    "stores.milvus": ("MilvusStore",),
     "stores.open": ("open_store", "register_store"),
     "stores.ranking": ("exact_search",),
     "stores.report": ("IngestReport",),
     "stores.session": ("IngestSession",),
+    "stores.pgvector": ("PgVectorStore",),
     "stores.qdrant.adopt": ("adopt_collection",),
     "stores.qdrant.aio": ("AsyncQdrantStore",),
     "stores.qdrant.aliases": ("rebuild", "switch"),
@@ -77,6 +89,7 @@ _PUBLIC = {
     "data.cache_writer": ("CacheWriter",),
     "data.embed": ("embed", "embed_from_store"),
     "data.import_vectors": ("VectorFiles", "import_vectors"),
+    "data.put": ("put_videos",),
     "data.pairs": ("Pairs", "load_pairs"),
     "data.pairs_file": ("PairsFile",),
     "data.report": ("EmbedReport",),
@@ -88,7 +101,14 @@ _PUBLIC = {
     "training.run": ("TrainingReport", "train_artifact"),
     "training.joint.captions": ("Captions",),
     "training.joint.train": ("train_joint",),
-    "evaluation.calibration": ("Calibration", "CalibrationFit", "Reliability", "fit_calibration"),
+    "evaluation.calibration": (
+        "Answerability",
+        "BiasedCalibration",
+        "Calibration",
+        "CalibrationFit",
+        "Reliability",
+        "fit_calibration",
+    ),
     "evaluation.gap": ("GapStatistics",),
     "evaluation.score_bias": ("bias_sharpness", "score_bias"),
     "evaluation.metrics": (
@@ -136,12 +156,15 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.data.pairs import Pairs as Pairs
     from dits_adapter.data.pairs import load_pairs as load_pairs
     from dits_adapter.data.pairs_file import PairsFile as PairsFile
+    from dits_adapter.data.put import put_videos as put_videos
     from dits_adapter.data.report import EmbedReport as EmbedReport
     from dits_adapter.encoder import DITSQueryEncoder as DITSQueryEncoder
     from dits_adapter.encoders import Encoder as Encoder
     from dits_adapter.encoders import EncoderFamily as EncoderFamily
     from dits_adapter.encoders import EncoderSource as EncoderSource
+    from dits_adapter.encoders import TextEncoder as TextEncoder
     from dits_adapter.encoders import load_encoder as load_encoder
+    from dits_adapter.encoders import load_text_encoder as load_text_encoder
     from dits_adapter.encoders import register_family as register_family
     from dits_adapter.errors import ArtifactError as ArtifactError
     from dits_adapter.errors import DITSError as DITSError
@@ -151,6 +174,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.errors import SpaceMismatchError as SpaceMismatchError
     from dits_adapter.errors import StoreError as StoreError
     from dits_adapter.errors import VideoError as VideoError
+    from dits_adapter.evaluation.calibration import Answerability as Answerability
+    from dits_adapter.evaluation.calibration import BiasedCalibration as BiasedCalibration
     from dits_adapter.evaluation.calibration import Calibration as Calibration
     from dits_adapter.evaluation.calibration import CalibrationFit as CalibrationFit
     from dits_adapter.evaluation.calibration import Reliability as Reliability
@@ -171,18 +196,24 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.sampler.sampler import TruncatedSampler as TruncatedSampler
     from dits_adapter.sampler.schedule import NoiseSchedule as NoiseSchedule
     from dits_adapter.space import EmbeddingSpace as EmbeddingSpace
+    from dits_adapter.space import TextSide as TextSide
+    from dits_adapter.space import VideoSide as VideoSide
     from dits_adapter.stores.base import Capabilities as Capabilities
     from dits_adapter.stores.base import VideoStore as VideoStore
     from dits_adapter.stores.bias import BiasBank as BiasBank
     from dits_adapter.stores.bias import ScoreBias as ScoreBias
     from dits_adapter.stores.biasing import apply_bias as apply_bias
     from dits_adapter.stores.biasing import remove_bias as remove_bias
+    from dits_adapter.stores.copying import copy_segments as copy_segments
     from dits_adapter.stores.ingest import IngestOptions as IngestOptions
     from dits_adapter.stores.ingest import ingest as ingest
     from dits_adapter.stores.ingest import ingesting as ingesting
+    from dits_adapter.stores.lancedb import LanceDBStore as LanceDBStore
     from dits_adapter.stores.memory import MemoryStore as MemoryStore
+    from dits_adapter.stores.milvus import MilvusStore as MilvusStore
     from dits_adapter.stores.open import open_store as open_store
     from dits_adapter.stores.open import register_store as register_store
+    from dits_adapter.stores.pgvector import PgVectorStore as PgVectorStore
     from dits_adapter.stores.qdrant.adopt import adopt_collection as adopt_collection
     from dits_adapter.stores.qdrant.aio import AsyncQdrantStore as AsyncQdrantStore
     from dits_adapter.stores.qdrant.aliases import rebuild as rebuild

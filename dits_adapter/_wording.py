@@ -1,7 +1,9 @@
 """Words for users: text from outside made safe to print, and pydantic's errors as sentences.
 
-`printable(text)` escapes what a terminal would obey instead of show. `validated(model, fields)` builds a pydantic
-model, and `complaints(error, names)` words the error of one that was built elsewhere.
+`printable(text)` escapes what a terminal would obey instead of show.
+`without_password(address)` leaves out secrets.
+`validated(model, fields)` builds a pydantic model, and `complaints(error, names)` words the error of one that was
+built elsewhere.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dits_adapter.errors import InputError
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["complaints", "field_names", "printable", "validated"]
+__all__ = ["complaints", "field_names", "printable", "validated", "without_password"]
 
 _M = TypeVar("_M")
 
@@ -68,6 +70,19 @@ def printable(text: object) -> str:
         else character
         for character in shown
     )
+
+
+def without_password(address: str) -> str:
+    """Return the address of a server for messages: without a password, and without keys among its parameters.
+
+    Example:
+        >>> without_password("postgresql://me:secret@host/videos?sslmode=require&password=secret")
+        'postgresql://me@host/videos?sslmode=require&password=…'
+    """
+    scheme, mark, rest = address.rpartition("://")
+    credentials, at, place = rest.rpartition("@")
+    shown = f"{scheme}{mark}{credentials.partition(':')[0]}{at}{place}"
+    return re.sub(r"(?i)([?&][^=&]*(?:password|token|key|secret)[^=&]*=)[^&]*", r"\1…", shown)
 
 
 def validated(model: type[_M], fields: object, *, at: str = "", names: Collection[str] | None = None) -> _M:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from dits_adapter._extras import name_missing_extra
-from dits_adapter._hub import absolute_name
+from dits_adapter._hub import absolute_name, pin
 from dits_adapter.artifact._find import find_adapter, find_encoder, is_exported
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.backends._base import Backend
 from dits_adapter.backends._onnx_runtime import OnnxBackend, onnx_installed
-from dits_adapter.encoders.base import Device, EncoderSource
+from dits_adapter.encoders.base import Device, EncoderSource, TextEncoder, embeds_videos, load_encoder
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
-from dits_adapter.space import EmbeddingSpace
+from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
 from dits_adapter.texts import TextCleaning, check_texts, shown, warn_if_cut
 from dits_adapter.vectors import FloatArray
 from dits_adapter.video._formats import VIDEO_SUFFIXES
@@ -103,6 +103,7 @@ class DITSQueryEncoder:
         strength: float = 1.0,
         on_mismatch: OnMismatch = "raise",
         text_cleaning: TextCleaning | None = None,
+        videos: str | PathLike[str] | None = None,
     ) -> DITSQueryEncoder:
         """Load a trained adapter and the encoder that it was trained for.
 
@@ -114,7 +115,7 @@ class DITSQueryEncoder:
                 artifact can, and which trajectories, saving and the sentence-transformers model need. `auto`
                 takes `onnx` where that was exported and is installed, and no option needs torch.
             encoder: folder or hub id of the encoder; by default the one that the artifact names (torch only).
-            revision: hub revision of the artifact.
+            revision: hub revision of the artifact, which `options` then names by its commit.
             device: a torch device or `"auto"`. One other than the CPU needs torch, and so decides for it.
             steps: truncated timesteps T' to run instead of the trained number; 0 is plain CLIP (torch only).
             strength: movement of queries on the sphere, 0 (plain CLIP) to 1.
@@ -122,6 +123,8 @@ class DITSQueryEncoder:
                 adapter: `raise` refuses, `warn` goes on, `bypass` warns and encodes queries as plain CLIP.
             text_cleaning: cleaning of texts before they are tokenized, for a bare encoder (`load_encoder`). None
                 for that of the adapter's space; another one is another space (torch only).
+            videos: folder or hub id of the encoder of the videos, for a bare encoder of texts that lead into the
+                space of another one's videos, as those of `clip-ViT-B-32-multilingual-v1` do with `clip-ViT-B-32`.
 
         Raises:
             ArtifactError: the artifact or the encoder cannot be loaded.
@@ -134,10 +137,11 @@ class DITSQueryEncoder:
         options: dict[str, Any] = {
             "backend": backend,
             "encoder": None if encoder is None else absolute_name(encoder),
-            "revision": revision,
+            "revision": pin(id_or_path, revision),
             "device": str(device),
             "steps": steps,
             "text_cleaning": text_cleaning,
+            "videos": None if videos is None else absolute_name(videos),
         }
         name = absolute_name(id_or_path)
         made = cls(_backend(name, **options), strength=strength, on_mismatch=on_mismatch)
@@ -221,7 +225,11 @@ class DITSQueryEncoder:
         return self._encode(texts, batch_size, "query")
 
     def encode_document(self, texts: str | Iterable[str], *, batch_size: int = 64) -> FloatArray:
-        """Encode texts as plain CLIP, never adapted; otherwise as `encode_query`."""
+        """Encode texts as plain CLIP, never adapted; otherwise as `encode_query`.
+
+        Raises:
+            InputError: also where texts and videos lie in two spaces, and there are no plain queries.
+        """
         return self._encode(texts, batch_size, "document")
 
     def embed(self, texts: str | Iterable[str], *, batch_size: int = 64) -> FloatArray:
@@ -294,8 +302,8 @@ class DITSQueryEncoder:
                 f"{name} does not say which embedding space its vectors live in: something other than "
                 "dits_adapter made it."
             )
-        theirs = metadata.space
-        self._guard(lambda: self.space.require(theirs, mine="the adapter", theirs=name, texts=False))
+        theirs = metadata.space.video
+        self._guard(lambda: self.space.video.require(theirs, mine="the adapter", theirs=name))
 
     def beside(self, bias: ScoreBias) -> tuple[DITSQueryEncoder, float]:
         """Return the encoder and the weight of a collection's score bias that a search takes together.
@@ -307,7 +315,7 @@ class DITSQueryEncoder:
         Args:
             bias: `store.metadata().bias`.
         """
-        texts = np.array(self.space.canary_texts, np.float32)
+        texts = np.array(self.space.text.probes, np.float32)
         if not hasattr(self._backend, "artifact"):
             return self, bias.weight if bias.fits(self.adapt(texts)) else 0.0
         own = self._torch.adapter
@@ -377,7 +385,9 @@ class DITSQueryEncoder:
             if not self._checked:
                 actual = self._backend.load()
                 self._guard(
-                    lambda: self.space.require(actual, mine="the adapter", theirs="the encoder that was loaded")
+                    lambda: self.space.text.require(
+                        actual, mine="the adapter", theirs="the encoder that was loaded"
+                    )
                 )
                 self._checked = True
 
@@ -400,7 +410,7 @@ class DITSQueryEncoder:
         batch = check_queries(texts)
         self.load()
         if not batch:
-            return np.empty((0, self.space.width), np.float32)
+            return np.empty((0, self.space.video.width), np.float32)
         self._cut_warned = self._cut_warned or warn_if_cut(batch, self._backend, stacklevel=3)
         if task == "embedding":
             vectors = self._backend.embed(batch, batch_size=batch_size)
@@ -430,6 +440,7 @@ def _backend(
     device: str,
     steps: int | None,
     text_cleaning: TextCleaning | None,
+    videos: str | None,
 ) -> Backend:
     """Load the backend that the options choose; see `DITSQueryEncoder.from_pretrained`."""
     of_torch = {
@@ -444,7 +455,11 @@ def _backend(
     if folder is None:
         if backend == "onnx":
             raise ArtifactError(f'{name}: is no adapter; backend="onnx" runs those that were exported.')
-        return _plain(EncoderSource.find(name, revision, text_cleaning or "none"), device)
+        return _plain(EncoderSource.find(name, revision, text_cleaning or "none"), device, videos)
+    if videos is not None:
+        raise InputError(
+            f"videos is for an encoder without an adapter; {name} is an adapter, and names its videos."
+        )
     if backend == "onnx" or (onnx and is_exported(folder)):
         if needs_torch:
             raise InputError(
@@ -457,25 +472,44 @@ def _backend(
     artifact = Artifact.load(folder)
     if steps is not None and steps != artifact.adapter.steps:
         artifact.adapter, artifact.calibration = artifact.adapter.with_steps(steps), None
-    cleaning = text_cleaning or artifact.space.text_cleaning
+    texts = artifact.space.text
+    cleaning = text_cleaning or texts.text_cleaning
+    source: EncoderSource | None = None
     if encoder is not None:
         source = EncoderSource.find(encoder, text_cleaning=cleaning)
-    else:
-        source = EncoderSource.find(find_encoder(folder, artifact.space), artifact.space.revision, cleaning)
+    elif not texts.declared:
+        source = EncoderSource.find(find_encoder(folder, texts), texts.revision, cleaning)
     return TorchBackend(artifact, source, device=device)
 
 
-def _plain(source: EncoderSource, device: str) -> Backend:
+def _plain(source: EncoderSource, device: str, videos: str | None) -> Backend:
     """Return a backend for an encoder whose adapter has not been trained yet."""
-    from dits_adapter.adapters import AffineAdapter, AffineConfig
     from dits_adapter.backends._pytorch import TorchBackend
 
+    encoder = source.load(device)
+    space = _plain_space(encoder, device, videos)
     warnings.warn(
         f"{source.name} is an encoder without an adapter: its queries are encoded as plain CLIP. "
         "Train an adapter for it with: dits-adapter train CACHE --out FOLDER",
         stacklevel=5,  # _backend, from_pretrained and its decorator lie between
     )
-    encoder = source.load(device)
-    space = EmbeddingSpace.of(encoder, frames=None)
-    identity = AffineAdapter(AffineConfig(width=space.width)).eval()
-    return TorchBackend(Artifact(identity, space), source, device=device, encoder=encoder)
+    return TorchBackend(Artifact.plain(space), source, device=device, encoder=encoder)
+
+
+def _plain_space(encoder: TextEncoder, device: str, videos: str | None) -> EmbeddingSpace:
+    """Describe the texts of an encoder and the videos that they find without an adapter."""
+    if videos is not None:
+        video = VideoSide.of(load_encoder(videos, device=device), frames=None)
+    elif embeds_videos(encoder):
+        return EmbeddingSpace.of(encoder, frames=None)
+    else:
+        raise InputError(
+            f"{encoder.name} embeds texts alone. Where they lead into the space of another encoder's videos, name "
+            "that one with videos=ID; any other videos take an adapter that was trained for both."
+        )
+    if video.width != encoder.width:
+        raise InputError(
+            f"{encoder.name} embeds texts in {encoder.width} dimensions, and {video.encoder} videos in "
+            f"{video.width}: they share no space, and take an adapter that was trained for both."
+        )
+    return EmbeddingSpace(text=TextSide.of(encoder), video=video)

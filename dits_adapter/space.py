@@ -1,24 +1,28 @@
-"""Embedding spaces: the identity of the space a vector lives in, and the comparison of two of the same width.
+"""Embedding spaces: the identity of the vectors of texts and of videos, side by side, and its comparison.
 
 Two encoders of the same width give vectors that no dimension check can distinguish. An `EmbeddingSpace` travels
-with every adapter, cache and collection; opening one of another space is refused by name.
+with every adapter, cache and collection, and each is checked on the side that it holds: a collection by that of
+videos, a text encoder by that of texts, an adapter by both. A difference is refused by name.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import Self
 
-from dits_adapter.errors import SpaceMismatchError
-from dits_adapter.texts import TextCleaning
-from dits_adapter.vectors import EmbeddedClips, FloatArray
+from dits_adapter._wording import validated
+from dits_adapter.errors import InputError, SpaceMismatchError
+from dits_adapter.texts import TextCleaning, shown
+from dits_adapter.vectors import EmbeddedClips, FloatArray, unit
 
 __all__ = [
     "CANARY_COSINE",
@@ -26,12 +30,16 @@ __all__ = [
     "Canaries",
     "Embedder",
     "EmbeddingSpace",
+    "TextEmbedder",
+    "TextSide",
+    "VideoEmbedder",
+    "VideoSide",
     "canary_images",
 ]
 
 
-class Embedder(Protocol):
-    """Part of an encoder that describes its space; `dits_adapter.encoders.Encoder` is the whole."""
+class TextEmbedder(Protocol):
+    """Part of an encoder that describes and embeds texts."""
 
     @property
     def name(self) -> str:
@@ -43,18 +51,50 @@ class Embedder(Protocol):
 
     @property
     def width(self) -> int:
-        """Dimension d of the space."""
+        """Dimension d of the vectors."""
 
     @property
-    def digest(self) -> str:
-        """SHA-256 of all weights, 64 hex digits."""
+    def text_digest(self) -> str:
+        """SHA-256 of the weights that texts go through, 64 hex digits."""
 
     @property
     def text_cleaning(self) -> TextCleaning:
         """Cleaning that `embed_texts` does first (`dits_adapter.texts`)."""
 
+    @property
+    def prompt(self) -> str:
+        """Words that `embed_texts` puts before each text; empty for none."""
+
     def embed_texts(self, texts: Sequence[str], batch_size: int = 64) -> FloatArray:
         """Embed texts, `batch_size` a forward pass: (n, d) float32, not normalized."""
+
+
+class VideoEmbedder(Protocol):
+    """Part of an encoder that describes and embeds clips."""
+
+    @property
+    def name(self) -> str:
+        """Hub id, or name of the folder."""
+
+    @property
+    def revision(self) -> str | None:
+        """Revision of the hub; None in a folder."""
+
+    @property
+    def width(self) -> int:
+        """Dimension d of the vectors."""
+
+    @property
+    def video_digest(self) -> str:
+        """SHA-256 of the weights that frames go through, 64 hex digits."""
+
+    @property
+    def preprocessing(self) -> str:
+        """Name of what `preprocess` does, another one for other settings; for people."""
+
+    @property
+    def clip_frames(self) -> int | None:
+        """Number of frames that each clip of `embed` must have; None for any number."""
 
     def preprocess(self, frames: Sequence[NDArray[np.uint8]]) -> FloatArray:
         """Turn (h, w, 3) RGB frames, each for itself, into the input of `embed`: (n, …) float32."""
@@ -68,6 +108,10 @@ class Embedder(Protocol):
         """
 
 
+class Embedder(TextEmbedder, VideoEmbedder, Protocol):
+    """Part of an encoder that describes its space; `dits_adapter.encoders.Encoder` is the whole."""
+
+
 CANARY_TEXTS = (
     "a photo of a dog",
     "a red car drives past two people",
@@ -78,6 +122,8 @@ CANARY_COSINE = 0.999
 """Vectors of one canary that agree to this cosine are the same: half precision passes, another model fails."""
 
 Canaries = tuple[tuple[float, ...], ...]
+
+_DECLARED = re.compile(r"[^\s/@]+/[^\s@]+@[^\s@]+")
 
 
 def canary_images() -> list[np.ndarray]:
@@ -93,157 +139,398 @@ def _canaries(vectors: FloatArray) -> Canaries:
     return tuple(tuple(round(float(value), 6) for value in row) for row in scaled)
 
 
-class EmbeddingSpace(BaseModel):
-    """Embedding space: the encoder, the pooling and the normalization behind a set of vectors.
+class _Side(BaseModel):
+    """Side of an embedding space: the encoder of texts or of videos, and how it was used.
 
-    Encoder, width and normalization decide whether a text and a video can be compared. Pooling and frames say how
-    a video became a vector: they have to be the same within one collection or cache, while queries search any.
+    A *loaded* side was measured on an encoder: its canaries decide whether it is the same as another one. A
+    *declared* one was stated, for vectors whose encoder cannot be loaded: names and width decide.
 
     Attributes:
-        encoder: hub id or folder name of the encoder, for people; not part of the identity.
-        revision: hub revision of the encoder, likewise.
-        weights_sha256: digest of all its weights (`Embedder.digest`).
-        pooling: pooling of frame vectors to one video vector: `mean` of unit frame vectors, or by the `encoder`,
-            which sees clips as a whole.
-        frames: frames sampled a segment; None where it is not known, or of no matter, as for plain queries.
-        normalization: `l2`: stored vectors have unit norm.
+        encoder: hub id, folder name, or provider and model.
+        revision: revision of the hub, or version of the model.
+        weights_sha256: digest of the weights of this side; None where declared.
         width: dimension d.
-        text_cleaning: cleaning of texts before they are tokenized. Vectors of videos do not depend on it: it is no
-            part of the fingerprint, and spaces that differ in nothing else share their collections.
-        canary_texts: unit vectors of `CANARY_TEXTS`, (4, d).
-        canary_images: unit vectors of `canary_images()`, (2, d); they see the preprocessing too.
+        canaries: unit vectors of the test inputs, (n, d); None where declared.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    encoder: str
+    noun: ClassVar[str]
+    canary: ClassVar[str]
+    exact: ClassVar[tuple[str, ...]] = ()
+    """Fields that have to agree though the canaries do not depend on them."""
+    named: ClassVar[tuple[str, ...]] = ()
+    """Fields that the canaries depend on, which explain a difference."""
+
+    encoder: str = Field(min_length=1)
     revision: str | None = None
-    weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    pooling: Literal["mean", "encoder"] = "mean"
-    frames: int | None = Field(default=12, ge=1)
-    normalization: Literal["l2"] = "l2"
+    weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     width: int = Field(ge=1)
-    text_cleaning: TextCleaning = Field(default="none", exclude_if=lambda cleaning: cleaning == "none")
-    canary_texts: Canaries
-    canary_images: Canaries
+    canaries: Canaries | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.weights_sha256 is None) != (self.canaries is None):
+            raise ValueError("weights_sha256 and canaries are given together, or neither for a declared encoder")
+        if self.canaries is not None and {len(row) for row in self.canaries} != {self.width}:
+            raise ValueError(f"canaries are not vectors of width {self.width}")
+        return self
 
     @classmethod
-    def of(cls, encoder: Embedder, *, frames: int | None = 12) -> EmbeddingSpace:
-        """Describe the space of a loaded encoder; embeds the canaries, which takes a few milliseconds."""
-        embedded = encoder.embed([encoder.preprocess([image]) for image in canary_images()])
+    def declare(cls, name: str, width: int, **fields: Any) -> Self:
+        """Describe vectors by what is known of an encoder that cannot be loaded.
+
+        Args:
+            name: `provider/model@version`, as `twelvelabs/marengo@2.7`.
+            width: dimension d of the vectors.
+            fields: other fields of the side that are known.
+
+        Raises:
+            InputError: a name of another form, or an impossible width or field.
+        """
+        if not _DECLARED.fullmatch(name):
+            raise InputError(
+                f"{shown(name)} declares no encoder; write PROVIDER/MODEL@VERSION, as in twelvelabs/marengo@2.7. "
+                "The version is what tells its vectors from those of the next one."
+            )
+        encoder, _, version = name.partition("@")
+        return validated(cls, {"encoder": encoder, "revision": version, "width": width, **fields})
+
+    @property
+    def declared(self) -> bool:
+        """True where no encoder was loaded: the side was stated."""
+        return self.canaries is None
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that name the side in file names, payloads and messages."""
+        origin = [self.encoder, self.revision] if self.declared else [self.weights_sha256]
+        return _digest([*origin, self.width, *self._usage()])
+
+    def _usage(self) -> list[object]:
+        """List what of the encoder's use the vectors depend on."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        version = f"@{self.revision}" if self.declared and self.revision else ""
+        origin = "declared" if self.declared else self.fingerprint
+        return f"{self.encoder}{version} [{', '.join([f'{origin}; d={self.width}', *self._words()])}]"
+
+    def _words(self) -> list[str]:
+        raise NotImplementedError
+
+    def differences(self, other: Self) -> list[str]:
+        """List in words the differences that keep vectors of two sides from being compared; empty if none do.
+
+        Weights that differ in their bytes but not in what they compute (a half-precision copy) pass: the canaries
+        decide.
+        """
+        if self.width != other.width:
+            return self._unequal(other, ["width"])
+        if self.declared != other.declared:
+            declared = self if self.declared else other
+            return [f"{declared.encoder} was declared, and cannot be measured beside an encoder that was loaded"]
+        if self.declared:
+            return self._unequal(other, ["encoder", "revision", *self.named, *self.exact])
+        cosine = self._agreement(other)
+        if cosine < CANARY_COSINE:
+            apart = f"the encoders embed the same test {self.canary}s differently (cosine down to {cosine:.3f})"
+            return [apart, *self._unequal(other, [*self.named, *self.exact])]
+        return self._unequal(other, self.exact)
+
+    def _agreement(self, other: Self) -> float:
+        """Return the least cosine of two canaries; both sides are loaded and of one width."""
+        return float(np.min(np.sum(np.asarray(self.canaries) * np.asarray(other.canaries), axis=1)))
+
+    def _unequal(self, other: Self, fields: Sequence[str]) -> list[str]:
+        return [
+            f"{field} {getattr(self, field)!r} against {getattr(other, field)!r}"
+            for field in fields
+            if getattr(self, field) != getattr(other, field)
+        ]
+
+    def complaint(self, other: Self, mine: str, theirs: str) -> str:
+        """Word the differences from another side, owned by `theirs`; empty if there are none."""
+        differences = self.differences(other)
+        if not differences:
+            return ""
+        return (
+            f"{mine} goes with {self.noun}s of {self}, {theirs} with {self.noun}s of {other}: "
+            f"{'; '.join(differences)}."
+        )
+
+    def remedy(self, other: Self) -> str:
+        """Say what can be done about a complaint."""
+        if self.declared == other.declared or self.width != other.width:
+            return self._remedy(other)
+        loaded = other if self.declared else self
+        return (
+            "Declared vectors cannot be checked against an encoder; if they were made by "
+            f"{loaded.encoder}, import them again with it as --encoder, which embeds some texts to prove it."
+        )
+
+    def _remedy(self, other: Self) -> str:
+        raise NotImplementedError
+
+    def require(self, other: Self, *, mine: str, theirs: str) -> None:
+        """Refuse another side than this one.
+
+        Args:
+            other: the side to compare with.
+            mine: owner of this side, for the message ("the adapter demo-dits").
+            theirs: owner of the other side ("the encoder that was loaded").
+
+        Raises:
+            SpaceMismatchError: naming both and every difference.
+        """
+        if complaint := self.complaint(other, mine, theirs):
+            raise SpaceMismatchError(f"{complaint} {self.remedy(other)}")
+        if self.weights_sha256 != other.weights_sha256:
+            warnings.warn(
+                f"{self.encoder} and {other.encoder} have different weights but embed the test {self.canary}s "
+                f"alike (cosine of at least {self._agreement(other):.5f}); they are taken for one. A copy in "
+                "another precision is no matter, but an encoder trained further (train-joint) needs an index of "
+                "its own.",
+                stacklevel=3,
+            )
+
+
+class TextSide(_Side):
+    """Texts of an embedding space.
+
+    Attributes:
+        encoder, revision, weights_sha256, width: the encoder, and the dimension of its vectors. Digest and
+            canaries are None for a declared encoder.
+        canaries: unit vectors of `CANARY_TEXTS`, (4, d).
+        text_cleaning: cleaning of texts before they are tokenized.
+        prompt: words that the encoder puts before each text.
+    """
+
+    noun: ClassVar[str] = "text"
+    canary: ClassVar[str] = "text"
+    exact: ClassVar[tuple[str, ...]] = ("text_cleaning",)
+    named: ClassVar[tuple[str, ...]] = ("prompt",)
+
+    text_cleaning: TextCleaning = "none"
+    prompt: str = ""
+
+    @classmethod
+    def of(cls, encoder: TextEmbedder) -> TextSide:
+        """Describe the texts of a loaded encoder; embeds the canaries, which takes a few milliseconds."""
+        return cls(
+            encoder=encoder.name,
+            revision=encoder.revision,
+            weights_sha256=encoder.text_digest,
+            width=encoder.width,
+            canaries=_canaries(encoder.embed_texts(CANARY_TEXTS)),
+            text_cleaning=encoder.text_cleaning,
+            prompt=encoder.prompt,
+        )
+
+    @property
+    def probes(self) -> FloatArray:
+        """Unit vectors by whose adapted forms an adapter is known, (4, d): the canaries, or fixed random ones."""
+        rng = np.random.default_rng(0)
+        return unit(rng.normal(size=(4, self.width)) if self.canaries is None else self.canaries)
+
+    def _usage(self) -> list[object]:
+        return [self.text_cleaning, self.prompt]
+
+    def _words(self) -> list[str]:
+        cleaned = [] if self.text_cleaning == "none" else [f"texts cleaned: {self.text_cleaning}"]
+        return cleaned + ([f"prompt: {self.prompt!r}"] if self.prompt else [])
+
+    def _remedy(self, other: Self) -> str:
+        if self.differences(other) == self._unequal(other, self.exact):
+            return "Embed the texts again, cleaned as the other ones; the vectors of videos can stay."
+        return (
+            "An adapter moves vectors of the text encoder that it was trained with, and no other ones. Use that "
+            "encoder, or train an adapter for the other; the vectors of videos can stay."
+        )
+
+
+class VideoSide(_Side):
+    """Videos of an embedding space. Pooling and frames say how a video became a vector.
+
+    Vectors of other frames or another pooling are in the same space: queries find them. One collection or cache
+    holds one kind of them.
+
+    Attributes:
+        encoder, revision, weights_sha256, width: the encoder, and the dimension of its vectors. Digest and
+            canaries are None for a declared encoder.
+        canaries: unit vectors of `canary_images()`, (2, d); they see the preprocessing too.
+        preprocessing: name of what was done to frames first; empty where it is not known.
+        pooling: pooling of frame vectors to one video vector: `mean` of unit frame vectors, or by the `encoder`,
+            which sees clips as a whole.
+        frames: frames sampled a segment; None where it is not known, or of no matter, as for plain queries.
+    """
+
+    noun: ClassVar[str] = "video"
+    canary: ClassVar[str] = "image"
+    named: ClassVar[tuple[str, ...]] = ("preprocessing",)
+
+    preprocessing: str = ""
+    pooling: Literal["mean", "encoder"] = "mean"
+    frames: int | None = Field(default=None, ge=1)
+
+    @classmethod
+    def of(cls, encoder: VideoEmbedder, *, frames: int | None = 12) -> VideoSide:
+        """Describe the videos of a loaded encoder; embeds the canaries, which takes a few milliseconds."""
+        still = encoder.clip_frames or 1
+        embedded = encoder.embed([encoder.preprocess([image] * still) for image in canary_images()])
         pooled = embedded.pooled if embedded.frames is None else embedded.frames[:, 0]
         assert pooled is not None
         return cls(
             encoder=encoder.name,
             revision=encoder.revision,
-            weights_sha256=encoder.digest,
+            weights_sha256=encoder.video_digest,
+            width=encoder.width,
+            canaries=_canaries(pooled),
+            preprocessing=encoder.preprocessing,
             pooling="mean" if embedded.pooled is None else "encoder",
             frames=frames,
-            width=encoder.width,
-            text_cleaning=encoder.text_cleaning,
-            canary_texts=_canaries(encoder.embed_texts(CANARY_TEXTS)),
-            canary_images=_canaries(pooled),
+        )
+
+    def _usage(self) -> list[object]:
+        return [self.pooling, self.frames]
+
+    def _words(self) -> list[str]:
+        return [f"{'any number of' if self.frames is None else self.frames} frames", self.pooling]
+
+    def _remedy(self, other: Self) -> str:
+        return (
+            "Vectors of the two cannot be compared. Use an adapter trained for that encoder, or embed the videos "
+            "again with the encoder of this one."
+        )
+
+    def require(self, other: Self, *, mine: str, theirs: str, together: bool = False) -> None:
+        """Refuse another side than this one; other frames or another pooling give a warning.
+
+        Args:
+            other: the side to compare with.
+            mine: owner of this side, for the message ("the adapter demo-dits").
+            theirs: owner of the other side ("the collection videos").
+            together: the videos of both are to be kept together: other frames or another pooling are refused.
+
+        Raises:
+            SpaceMismatchError: naming both and every difference.
+        """
+        super().require(other, mine=mine, theirs=theirs)
+        known = ("pooling",) if None in (self.frames, other.frames) else ("frames", "pooling")
+        otherwise = self._unequal(other, known)
+        if otherwise and together:
+            raise SpaceMismatchError(
+                f"{mine} makes vectors of videos otherwise than {theirs}: {'; '.join(otherwise)}. They are of one "
+                "embedding space, but are not kept together: ask for the same (--frames), or choose another place."
+            )
+        if otherwise:
+            warnings.warn(
+                f"{mine} is for videos that were embedded otherwise than those of {theirs}: "
+                f"{'; '.join(otherwise)}. Texts find them, and an adapter may gain less than on those that it was "
+                "trained for.",
+                stacklevel=3,
+            )
+
+
+class EmbeddingSpace(BaseModel):
+    """Embedding space: the encoder of the texts and that of the videos behind a set of vectors.
+
+    An ordinary dual encoder is both. Where texts are embedded by an encoder of their own, `shared` says whether
+    that leads into the space of the videos.
+
+    Attributes:
+        text: the texts.
+        video: the videos.
+        normalization: `l2`: stored vectors of videos have unit norm.
+        shared: True where a text and a video can be compared as they are; False where only an adapter leads from
+            the one to the other.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: TextSide
+    video: VideoSide
+    normalization: Literal["l2"] = "l2"
+    shared: bool = True
+
+    @model_validator(mode="after")
+    def _comparable(self) -> Self:
+        if self.shared and self.text.width != self.video.width:
+            raise ValueError(
+                f"texts of width {self.text.width} and videos of width {self.video.width} share no space"
+            )
+        return self
+
+    @classmethod
+    def of(cls, encoder: Embedder, *, frames: int | None = 12) -> EmbeddingSpace:
+        """Describe the space of a loaded encoder; embeds the canaries, which takes a few milliseconds."""
+        return cls(text=TextSide.of(encoder), video=VideoSide.of(encoder, frames=frames))
+
+    @classmethod
+    def declare(cls, name: str, width: int, *, frames: int | None = None) -> EmbeddingSpace:
+        """Describe the space of a dual encoder that cannot be loaded, as one behind an API.
+
+        Caches, adapters and collections of a declared space are told apart by these words and the width; that
+        vectors are of the encoder cannot be checked.
+
+        Args:
+            name: `provider/model@version`, as `twelvelabs/marengo@2.7`.
+            width: dimension d of the vectors.
+            frames: frames that a video's vector was made from, where it is known.
+
+        Raises:
+            InputError: a name of another form, a width or a number of frames below 1.
+        """
+        return cls(
+            text=TextSide.declare(name, width),
+            video=VideoSide.declare(name, width, pooling="encoder", frames=frames),
         )
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that name the space in file names, payloads and messages."""
-        identity = [self.weights_sha256, self.pooling, self.frames, self.normalization, self.width]
-        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+        """Sixteen hex digits that name both sides."""
+        return _digest([self.text.fingerprint, self.video.fingerprint])
 
     def __str__(self) -> str:
-        frames = "any number of" if self.frames is None else self.frames
-        cleaned = "" if self.text_cleaning == "none" else f", texts cleaned: {self.text_cleaning}"
-        return f"{self.encoder} [{self.fingerprint}; d={self.width}, {frames} frames, {self.pooling}{cleaned}]"
+        if (self.text.encoder, self.text.revision) == (self.video.encoder, self.video.revision):
+            return str(self.video)[:-1] + "".join(f", {word}" for word in self.text._words()) + "]"
+        return f"texts of {self.text}, videos of {self.video}"
 
-    def differences(self, other: EmbeddingSpace, *, texts: bool = True) -> list[str]:
-        """List in words the differences that keep vectors of two spaces from being compared; empty if none do.
+    def with_frames(self, frames: int | None) -> EmbeddingSpace:
+        """Return the space of videos of another number of frames; None for any number."""
+        return self.model_copy(update={"video": self.video.model_copy(update={"frames": frames})})
 
-        Weights that differ in their bytes but not in what they compute (a half-precision copy) pass with a
-        warning: the canaries decide.
+    def require_shared(self) -> None:
+        """Refuse to compare texts with videos as they are where they lie in two spaces.
 
-        Args:
-            other: the space to compare with.
-            texts: compare the cleaning of texts, too. False where one of the two has vectors of videos alone, as
-                a collection has.
+        Raises:
+            InputError: naming both encoders.
         """
-        differences = [
-            f"{field} {getattr(self, field)!r} against {getattr(other, field)!r}"
-            for field in ("width", "normalization")
-            if getattr(self, field) != getattr(other, field)
-        ]
-        if self.width != other.width:
-            return differences
-        lowest = 1.0
-        for field, name in (("canary_texts", "text"), ("canary_images", "image")):
-            cosine = float(np.min(np.sum(np.asarray(getattr(self, field)) * getattr(other, field), axis=1)))
-            lowest = min(lowest, cosine)
-            if cosine < CANARY_COSINE:
-                differences.append(
-                    f"the encoders embed the same test {name}s differently (cosine down to {cosine:.3f})"
-                )
-        if not differences and self.weights_sha256 != other.weights_sha256:
-            warnings.warn(
-                f"{self.encoder} and {other.encoder} have different weights but embed the test texts and images "
-                f"alike (cosine of at least {lowest:.5f}); they are taken for one space. A copy in another "
-                "precision is no matter, but an encoder trained further (train-joint) needs an index of its own.",
-                stacklevel=3,
+        if not self.shared:
+            raise InputError(
+                f"texts of {self.text.encoder} and videos of {self.video.encoder} lie in two embedding spaces: "
+                "there are no plain queries, and a query moves all the way of its adapter (strength 1)."
             )
-        return differences + (self._differences_of_texts(other) if texts else [])
 
-    def _differences_of_texts(self, other: EmbeddingSpace) -> list[str]:
-        if self.text_cleaning == other.text_cleaning:
-            return []
-        return [f"text_cleaning {self.text_cleaning!r} against {other.text_cleaning!r}"]
-
-    def _differences_of_videos(self, other: EmbeddingSpace) -> list[str]:
-        """List in words what made the videos of two spaces vectors otherwise; unknown frames are no difference."""
-        return [
-            f"{field} {mine!r} against {theirs!r}"
-            for field in ("frames", "pooling")
-            if None not in (mine := getattr(self, field), theirs := getattr(other, field)) and mine != theirs
-        ]
-
-    def require(
-        self, other: EmbeddingSpace, *, mine: str, theirs: str, texts: bool = True, together: bool = False
-    ) -> None:
-        """Refuse another space than this one.
-
-        Videos of other frames or another pooling are in the same space: queries find them, with a warning, since
-        an adapter is trained for one kind of them.
+    def require(self, other: EmbeddingSpace, *, mine: str, theirs: str, together: bool = False) -> None:
+        """Refuse another space than this one, on either side: see `TextSide.require` and `VideoSide.require`.
 
         Args:
             other: the space to compare with.
             mine: owner of this space, for the message ("the adapter demo-dits").
-            theirs: owner of the other space ("the collection videos").
-            texts: see `differences`.
-            together: the videos of both are to be kept together: other frames or another pooling are refused.
+            theirs: owner of the other space ("the pairs").
+            together: the videos of both are to be kept together.
 
         Raises:
-            SpaceMismatchError: naming both sides and every difference.
+            SpaceMismatchError: naming each side that differs and every difference.
         """
-        differences = self.differences(other, texts=texts)
-        if differences and differences == self._differences_of_texts(other):
-            remedy = "Embed the texts again, cleaned as the other ones; the vectors of videos can stay."
-        else:
-            remedy = (
-                "Vectors of the two cannot be compared. Use an adapter trained for that encoder, or embed "
-                "the videos again with the encoder of this one."
-            )
-        if differences:
-            raise SpaceMismatchError(
-                f"{mine} belongs to the embedding space {self}, {theirs} to {other}: {'; '.join(differences)}. "
-                + remedy
-            )
-        sampled = self._differences_of_videos(other)
-        if sampled and together:
-            raise SpaceMismatchError(
-                f"{mine} makes vectors of videos otherwise than {theirs}: {'; '.join(sampled)}. They are of one "
-                "embedding space, but are not kept together: ask for the same (--frames), or choose another place."
-            )
-        if sampled:
-            warnings.warn(
-                f"{mine} is for videos that were embedded otherwise than those of {theirs}: {'; '.join(sampled)}. "
-                "Texts find them, and an adapter may gain less than on those that it was trained for.",
-                stacklevel=3,
-            )
+        texts = self.text.complaint(other.text, mine, theirs)
+        videos = self.video.complaint(other.video, mine, theirs)
+        if texts and videos:
+            raise SpaceMismatchError(f"{texts} {videos} {self.video.remedy(other.video)}")
+        self.text.require(other.text, mine=mine, theirs=theirs)
+        self.video.require(other.video, mine=mine, theirs=theirs, together=together)
+
+
+def _digest(content: list[object]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

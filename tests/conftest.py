@@ -6,12 +6,17 @@ import os
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
 from dits_adapter.encoders import Encoder
+from dits_adapter.evaluation.calibration import Answerability
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 # Tensors are tiny here: a second thread only waits for the first, on a busy machine ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,6 +27,9 @@ settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
 
 
+ANSWER = Answerability(slope=0.7, offset=0.9, auroc=0.8, brier=0.18, ece=0.03)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def few_timed_queries() -> Iterator[None]:
     """Time two queries of each row of a comparison: no test asserts a time."""
@@ -30,21 +38,33 @@ def few_timed_queries() -> Iterator[None]:
         yield
 
 
-def save_random_clip(folder: Path, *, seed: int = 0, width: int = 32) -> Path:
-    """Save a randomly initialized CLIPModel with a real CLIP tokenizer and image processor."""
-    import torch
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+def byte_level_tokenizer() -> CLIPTokenizer:
+    """Make a CLIP tokenizer whose tokens are bytes, alone and at a word's end; merges would only shorten texts."""
+    from transformers import CLIPTokenizer
 
-    # A byte-level alphabet, alone and at a word's end, encodes any text; merges would only shorten it.
     letters = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     alphabet = [chr(c) for c in letters] + [chr(256 + n) for n in range(256 - len(letters))]
     tokens = [*alphabet, *(c + "</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=[], model_max_length=77)
+    return CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=[], model_max_length=77)
+
+
+def save_random_clip(folder: Path, *, seed: int = 0, width: int = 32) -> Path:
+    """Save a randomly initialized CLIPModel with a real CLIP tokenizer and image processor."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    tokenizer = byte_level_tokenizer()
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ends = {"bos_token_id": len(tokens) - 2, "eos_token_id": len(tokens) - 1, "pad_token_id": len(tokens) - 1}
+    end = len(tokenizer) - 1
     config = CLIPConfig(
-        text_config={**tower, **ends, "vocab_size": len(tokens)},
+        text_config={
+            **tower,
+            "bos_token_id": end - 1,
+            "eos_token_id": end,
+            "pad_token_id": end,
+            "vocab_size": end + 1,
+        },
         vision_config={**tower, "image_size": 32, "patch_size": 8},
         projection_dim=width,
     )

@@ -20,9 +20,9 @@ from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from tests.conftest import embed_images
+from tests.conftest import ANSWER, embed_images
 
-CALIBRATION = Calibration(slope=16, offset=-10, videos=30, queries=60, log_loss=0.3, ece=0.02)
+CALIBRATION = Calibration(slope=16, offset=-10, videos=30, queries=60, log_loss=0.3, ece=0.02, answer=ANSWER)
 TEXTS = ["a dog", "two dogs chase a ball across a wet street", "x", "naïve 日本語 🎬"]
 
 
@@ -113,7 +113,8 @@ def test_long_texts_are_cut_as_clip_does_and_said_once(saved, tiny_clip):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.array_equal(encoder.encode_query(long), first)
-    cut = load_encoder(tiny_clip).tokenizer.decode(load_encoder(tiny_clip).tokenizer(long)["input_ids"][1:76])
+    tokenizer = load_encoder(tiny_clip).texts.tokenizer
+    cut = tokenizer.decode(tokenizer(long)["input_ids"][1:76])
     np.testing.assert_allclose(encoder.encode_query(cut), first, atol=1e-5)
 
 
@@ -173,7 +174,7 @@ class TestCalibration:
     @pytest.mark.parametrize("policy", ["warn", "bypass"])
     def test_not_in_another_space(self, saved, other_clip, policy):
         encoder = DITSQueryEncoder.from_pretrained(saved, encoder=other_clip, on_mismatch=policy)
-        with pytest.warns(UserWarning, match="belongs to the embedding space"):
+        with pytest.warns(UserWarning, match="goes with texts of"):
             encoder.encode_query("a dog")
         assert encoder.calibration is None
 

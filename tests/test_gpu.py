@@ -9,7 +9,6 @@ from pydantic import TypeAdapter
 
 from benchmarks import latency, throughput
 from dits_adapter import DITSQueryEncoder, VideoEncoder
-from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training._loop import evaluate
 from dits_adapter.training.config import Recipe, TrainingConfig
 from dits_adapter.training.run import fit
@@ -28,7 +27,7 @@ def test_queries_and_vectors():
     here, there = (DITSQueryEncoder.from_pretrained("demo-dits", device=device) for device in ("cpu", DEVICE))
     for name in ("encode_query", "encode_document"):
         np.testing.assert_allclose(getattr(there, name)(TEXTS), getattr(here, name)(TEXTS), atol=1e-4)
-    vectors = np.random.default_rng(0).normal(size=(9, here.space.width)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(9, here.space.video.width)).astype(np.float32)
     ours, path = there.adapt(vectors, return_trajectory=True)
     np.testing.assert_allclose(ours, here.adapt(vectors), atol=1e-4)
     assert path.shape == (11, *vectors.shape)
@@ -48,7 +47,7 @@ def test_videos(tmp_path):
 def test_training():
     pairs, validation = gap_pairs(300), gap_pairs(100, seed=1)
     recipe = Recipe(
-        sampler=SamplerConfig(width=pairs.space.width, depth=1, steps=2).model_dump(include={"depth", "steps"}),
+        sampler={"depth": 1, "steps": 2},
         training=TrainingConfig(epochs=5, batch_size=64),
     )
     found = []

@@ -60,17 +60,27 @@ def test_each_import_is_declared():
 
 
 def test_each_package_is_imported_and_brought_by_the_extra_named_for_it():
-    imported = {name for _, name in imports()} | {"av", "decord", "torchcodec", "tensorboard"}  # by their names
+    by_their_names = {"av", "decord", "milvus_lite", "torchcodec", "tensorboard"}
+    imported = {name for _, name in imports()} | by_their_names
     brought = {"langchain-core": "langchain-qdrant"}  # by which it comes
     for module, (package, extra) in PACKAGES.items():
         assert module in imported, module
         assert brought.get(package, package) in {name.lower() for name in distributions(EXTRAS[extra])}, module
 
 
-def test_only_the_wing_of_qdrant_imports_its_client():
-    importers = {path for path, name in imports() if name in LAYERS["qdrant"]}
+@pytest.mark.parametrize(
+    ("home", "clients"),
+    [
+        ("qdrant/", LAYERS["qdrant"]),
+        ("lancedb.py", ("lancedb",)),
+        ("pgvector.py", ("psycopg", "pgvector")),
+        ("milvus.py", ("pymilvus",)),
+    ],
+)
+def test_only_the_store_of_a_database_imports_its_client(home, clients):
+    importers = {path for path, name in imports() if name in clients}
     assert importers
-    assert all(path.startswith("dits_adapter/stores/qdrant/") for path in importers), importers
+    assert all(path.startswith(f"dits_adapter/stores/{home}") for path in importers), importers
 
 
 def test_no_two_files_import_each_other():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from torch.distributed.run import parse_args as parse_launch
 
 from dits_adapter.adapters import registry
 from dits_adapter.cli import main
@@ -29,6 +31,11 @@ def run_commands(block: str) -> None:
         words = [name for word in shlex.split(command) for name in sorted(glob.glob(word)) or [word]]
         if words[0] == "dits-adapter":
             assert main(words[1:]) == 0, command
+        elif words[0] == "torchrun":  # in one process: tests/training/joint has two
+            assert shutil.which("torchrun", path=path)
+            launched = parse_launch(words[1:])
+            assert (launched.module, launched.training_script) == (True, "dits_adapter.cli"), command
+            assert main(launched.training_script_args) == 0, command
         elif words[:2] == ["python", "-m"]:
             assert import_module(words[2]).main(words[3:]) == 0, command
         else:

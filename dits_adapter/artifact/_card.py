@@ -11,7 +11,7 @@ def model_card(config: ArtifactConfig, name: str) -> str:
     """Return the README.md of an artifact: description, use, training and measurements."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    base = str(config.training.get("base_model", config.space.encoder))
+    base = str(config.training.get("base_model", config.space.video.encoder))
     data = ModelCardData(
         library_name="dits_adapter",
         tags=["video-retrieval", "text-to-video", "modality-gap", "clip", config.adapter],
@@ -25,8 +25,9 @@ def model_card(config: ArtifactConfig, name: str) -> str:
 ---
 # {name}
 
-Moves text queries of the CLIP `{config.space.encoder}` to the video side of its embedding space before they
-search video vectors. Adapter `{config.adapter}`, kind `{config.kind}`: the index of videos {weights}.
+Moves text queries of the encoder `{config.space.text.encoder}` to the video side of the embedding space before
+they search video vectors of `{config.space.video.encoder}`. Adapter `{config.adapter}`, kind `{config.kind}`: the
+index of videos {weights}.
 
 ```python
 from dits_adapter import DITSQueryEncoder
@@ -35,7 +36,8 @@ encoder = DITSQueryEncoder.from_pretrained("{name}")
 vectors = encoder.encode_query(["a dog chases a ball"])
 ```
 
-Embedding space: {config.space}, weights {config.space.weights_sha256}.
+Texts: {config.space.text}, weights {config.space.text.weights_sha256 or "not known"}.
+Videos: {config.space.video}, weights {config.space.video.weights_sha256 or "not known"}.
 
 ## Training
 {facts}

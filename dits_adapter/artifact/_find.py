@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 
 from dits_adapter._files import read_whole, require_writable
-from dits_adapter._hub import bundled, download, download_file, resolve
+from dits_adapter._hub import Repository, bundled, open_repository
 from dits_adapter._user_files import read_json
 from dits_adapter.artifact._config import CONFIG, ENCODER, ONNX, WEIGHTS
 from dits_adapter.errors import ArtifactError, InputError
-from dits_adapter.space import EmbeddingSpace
+from dits_adapter.space import TextSide, VideoSide
 
 __all__ = [
     "BUNDLED_FILES",
@@ -62,7 +62,7 @@ def is_exported(folder: Path) -> bool:
 
 
 def find_artifact(id_or_path: str | PathLike[str], revision: str | None = None, *, onnx: bool = False) -> Path:
-    """Return the local folder of an artifact; of the hub, safetensors, JSON and text are downloaded.
+    """Return the local folder of an artifact; of the hub, the files that its config names are downloaded.
 
     Args:
         id_or_path: folder, bundled name or hub id.
@@ -72,8 +72,7 @@ def find_artifact(id_or_path: str | PathLike[str], revision: str | None = None, 
     Raises:
         ArtifactError: a path where no folder is, or a repository that cannot be reached.
     """
-    patterns = [f"*{suffix}" for suffix in BUNDLED_FILES] + [f"{ONNX}/*"] * onnx
-    return resolve(id_or_path) or download(fspath(id_or_path), patterns, revision)
+    return _complete(open_repository(id_or_path, revision), onnx)
 
 
 def find_adapter(
@@ -84,31 +83,49 @@ def find_adapter(
     Of a hub repository that holds something else, nothing but its config is downloaded.
 
     Raises:
-        ArtifactError: a path where no folder is, or an adapter that cannot be downloaded.
+        ArtifactError: as `find_artifact`.
     """
-    folder = resolve(id_or_path)
-    if folder is None:
-        try:
-            folder = download_file(fspath(id_or_path), CONFIG, revision).parent
-        except ArtifactError:  # no config, no such repository, no network: loading it as an encoder says which
-            return None
+    repository = open_repository(id_or_path, revision)
+    repository.find(CONFIG)
+    folder = repository.folder
     if is_artifact(folder) or (folder / WEIGHTS).is_file():  # with a damaged config, reading it says so
-        return find_artifact(id_or_path, revision, onnx=onnx)
+        return _complete(repository, onnx)
     return None
 
 
-def find_encoder(folder: Path, space: EmbeddingSpace) -> str:
-    """Return the place of an adapter's encoder: in the artifact or beside it, in the package, or on the hub.
+def _complete(repository: Repository, onnx: bool) -> Path:
+    """Download the files of an artifact that its configs name."""
+    repository.fetch([CONFIG, WEIGHTS, *[f"{ONNX}/{CONFIG}"] * onnx])
+    repository.fetch(_names(repository, CONFIG, "bundle_sha256"))
+    if onnx:
+        repository.fetch(f"{ONNX}/{name}" for name in _names(repository, f"{ONNX}/{CONFIG}", "sha256"))
+    return repository.folder
+
+
+def _names(repository: Repository, config: str, field: str) -> list[str]:
+    """List the files that a field of a config has digests of; none where it is damaged, as its reader will say."""
+    path = repository.find(config)
+    try:
+        names = [] if path is None else list(read_json(path)[field])
+    except (InputError, KeyError, TypeError):
+        return []
+    return [name for name in names if isinstance(name, str) and ".." not in name and not name.startswith("/")]
+
+
+def find_encoder(folder: Path, side: TextSide | VideoSide) -> str:
+    """Return the place of the encoder of one side: in the artifact or beside it, in the package, or on the hub.
 
     Raises:
-        ArtifactError: no place has the encoder; pass the encoder's folder as `encoder=`.
+        ArtifactError: no place has the encoder; pass the encoder's folder as `encoder=`. Or it was declared.
     """
-    for candidate in (folder / ENCODER, bundled(space.encoder), folder.parent / space.encoder):
+    if side.declared:
+        raise ArtifactError(f"{folder}: is for {side.noun}s of {side}, an encoder that cannot be loaded.")
+    for candidate in (folder / ENCODER, bundled(side.encoder), folder.parent / side.encoder):
         if candidate is not None and (candidate / CONFIG).is_file():
             return str(candidate)
-    if "/" in space.encoder:
-        return space.encoder
+    if "/" in side.encoder:
+        return side.encoder
     raise ArtifactError(
-        f"{folder}: was trained for the encoder {space.encoder!r}, a folder that is neither inside nor beside it. "
+        f"{folder}: was trained for the encoder {side.encoder!r}, a folder that is neither inside nor beside it. "
         "Say where that encoder is with encoder=PATH."
     )

@@ -57,6 +57,18 @@ class Artifact:
     encoder: Path | None = None
     xpool: XPool | None = None
 
+    @classmethod
+    def plain(cls, space: EmbeddingSpace) -> Artifact:
+        """Return the artifact of queries that do not move.
+
+        Raises:
+            InputError: texts and videos of the space lie in two spaces.
+        """
+        from dits_adapter.adapters import AffineAdapter, AffineConfig
+
+        space.require_shared()
+        return cls(AffineAdapter(AffineConfig(width=space.text.width)).eval(), space)
+
     @property
     def kind(self) -> Literal["frozen", "joint"]:
         """`frozen`, or `joint` where the encoder was trained along."""
@@ -143,9 +155,9 @@ class Artifact:
             adapter: Adapter = kind(definition)
         except InputError as error:
             raise ArtifactError(f"{folder / CONFIG}: the adapter's config is invalid; {error}") from None
-        if adapter.width != config.space.width:
+        if adapter.width != config.space.text.width:
             raise ArtifactError(
-                f"{folder}: the adapter has width {adapter.width}, but its space has {config.space.width}."
+                f"{folder}: the adapter has width {adapter.width}, but its texts have {config.space.text.width}."
             )
         load_weights(folder / WEIGHTS, adapter)
         artifact = cls(adapter.eval(), config.space, config.training, config.metrics, config.calibration)
@@ -153,8 +165,8 @@ class Artifact:
             _check_bundle(folder, config)
             artifact.encoder = folder / ENCODER
             if XPOOL in config.bundle_sha256:
-                _require_claimed(folder / XPOOL, lambda: XPool(config.space.width))
-                artifact.xpool = XPool(config.space.width).eval()
+                _require_claimed(folder / XPOOL, lambda: XPool(config.space.video.width))
+                artifact.xpool = XPool(config.space.video.width).eval()
                 load_weights(folder / XPOOL, artifact.xpool)
         return artifact
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from dits_adapter.evaluation.calibration import Calibration
-from dits_adapter.space import EmbeddingSpace
+from dits_adapter.space import EmbeddingSpace, TextSide
 from dits_adapter.vectors import FloatArray
 
 __all__ = ["Backend"]
@@ -22,8 +22,8 @@ class Backend(Protocol):
     space: EmbeddingSpace
     calibration: Calibration | None
 
-    def load(self) -> EmbeddingSpace:
-        """Load the text encoder, once, and return the space that it really embeds into.
+    def load(self) -> TextSide:
+        """Load the text encoder, once, and describe the texts that it really embeds.
 
         Raises:
             ArtifactError: the text encoder cannot be loaded.

@@ -25,9 +25,17 @@ from typing_extensions import Self
 from dits_adapter._files import sha256
 from dits_adapter.adapters.base import Adapter, interpolate_on_sphere
 from dits_adapter.artifact._config import CONFIG, ONNX, read_config
-from dits_adapter.backends._onnx_runtime import ADAPTER, TOKENIZER, TOWER, OnnxBackend, OnnxConfig, open_session
+from dits_adapter.backends._onnx_runtime import (
+    ADAPTER,
+    TOKENIZER,
+    TOWER,
+    OnnxBackend,
+    OnnxConfig,
+    open_session,
+    token_inputs,
+)
 from dits_adapter.backends._pytorch import TorchBackend
-from dits_adapter.encoders.base import Encoder, TransformersEncoder
+from dits_adapter.encoders.base import TextEncoder, TransformersEncoder
 from dits_adapter.errors import DITSError, InputError, MissingExtraError
 from dits_adapter.evaluation.metrics import DotProducts, RetrievalMetrics, ranks
 from dits_adapter.space import CANARY_TEXTS, EmbeddingSpace
@@ -142,7 +150,7 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: HeldOutP
 def _require_equal(folder: Path) -> None:
     """Refuse an export that does not compute what the trained adapter and its encoder do."""
     written = OnnxBackend(folder)
-    written.space.require(written.load(), mine="the adapter", theirs="the exported text tower")
+    written.space.text.require(written.load(), mine="the adapter", theirs="the exported text tower")
 
 
 def export_adapter(adapter: Adapter, path: Path) -> None:
@@ -153,7 +161,7 @@ def export_adapter(adapter: Adapter, path: Path) -> None:
     _export(ready, example, ({0: batch}, None), ["vectors", "strength"], path, external_data=False)
 
 
-def export_tower(encoder: Encoder, files: Path) -> None:
+def export_tower(encoder: TextEncoder, files: Path) -> None:
     """Write an encoder's tokenizer and text tower, token ids (n, l) to embeddings (n, d), into a folder.
 
     Raises:
@@ -161,12 +169,16 @@ def export_tower(encoder: Encoder, files: Path) -> None:
     """
     if not isinstance(encoder, TransformersEncoder):
         raise InputError(f"{encoder.name} is of an encoder family that cannot be exported.")
-    module, tokenizer, limit = encoder.text_tower()
+    module, tokenizer, limit, mask = encoder.text_tower()
     tokenizer.save(str(files / TOKENIZER))
-    ids = torch.tensor([encoding.ids for encoding in tokenizer.encode_batch(list(CANARY_TEXTS))])
-    shapes = ({0: torch.export.Dim("n"), 1: torch.export.Dim("l", min=2, max=limit)},)
+    names = ["input_ids", "attention_mask"] if mask else ["input_ids"]
+    tokens = token_inputs(tokenizer, list(CANARY_TEXTS))
     device = next(module.parameters()).device
-    _export(module, (ids.to(device),), shapes, ["input_ids"], files / TOWER, external_data=True)
+    example = tuple(torch.from_numpy(tokens[name]).to(device) for name in names)
+    axes = {0: torch.export.Dim("n")}
+    if example[0].shape[1] < limit:  # else texts always are padded to the whole length
+        axes[1] = torch.export.Dim("l", min=2, max=limit)
+    _export(module, example, (axes,) * len(names), names, files / TOWER, external_data=True)
 
 
 def _export(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dits_adapter._files import read_whole, require_sha256
@@ -17,7 +18,7 @@ from dits_adapter._wording import validated
 from dits_adapter.artifact._config import CONFIG, ONNX, read_config
 from dits_adapter.artifact._find import is_exported
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError
-from dits_adapter.space import CANARY_TEXTS, Canaries, EmbeddingSpace
+from dits_adapter.space import CANARY_TEXTS, Canaries, TextSide
 from dits_adapter.texts import clean_texts, require_cleaning
 from dits_adapter.vectors import FloatArray, check_directions, check_vectors, unit
 
@@ -25,7 +26,16 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from tokenizers import Tokenizer
 
-__all__ = ["ADAPTER", "TOKENIZER", "TOWER", "OnnxBackend", "OnnxConfig", "onnx_installed", "open_session"]
+__all__ = [
+    "ADAPTER",
+    "TOKENIZER",
+    "TOWER",
+    "OnnxBackend",
+    "OnnxConfig",
+    "onnx_installed",
+    "open_session",
+    "token_inputs",
+]
 
 ADAPTER, TOWER, TOKENIZER = "adapter.onnx", "text.onnx", "tokenizer.json"
 
@@ -90,11 +100,11 @@ class OnnxBackend:
     def _read(self, folder: Path) -> None:
         artifact = read_config(folder)
         self.space = artifact.space
-        require_cleaning(self.space.text_cleaning)
+        require_cleaning(self.space.text.text_cleaning)
         self.calibration = artifact.calibration
         self._folder = folder / ONNX
         self._lock = threading.Lock()
-        self._config = _read(folder, artifact.checksum, artifact.space.width)
+        self._config = _read(folder, artifact.checksum, artifact.space.text.width)
         self._adapter = self._open(ADAPTER) if ADAPTER in self._config.sha256 else None
         self._probe()
 
@@ -114,11 +124,11 @@ class OnnxBackend:
                 'float32 weights, or use backend="torch".'
             )
 
-    def load(self) -> EmbeddingSpace:
+    def load(self) -> TextSide:
         """See `Backend.load`."""
         with self._lock:
             vectors = unit(self._embed(list(CANARY_TEXTS)))
-        return self.space.model_copy(update={"canary_texts": tuple(map(tuple, vectors.tolist()))})
+        return self.space.text.model_copy(update={"canaries": tuple(map(tuple, vectors.tolist()))})
 
     @cached_property
     def _tower(self) -> InferenceSession:
@@ -158,13 +168,13 @@ class OnnxBackend:
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         """See `Backend.count_tokens`."""
-        cleaned = clean_texts(texts, self.space.text_cleaning)
+        cleaned = clean_texts(texts, self.space.text.text_cleaning)
         return [len(encoding.ids) for encoding in self._counter.encode_batch(cleaned)]
 
     def embed(self, texts: list[str], *, batch_size: int) -> FloatArray:
         """See `Backend.embed`."""
-        texts = clean_texts(texts, self.space.text_cleaning)
-        vectors = np.empty((len(texts), self.space.width), np.float32)
+        texts = clean_texts(texts, self.space.text.text_cleaning)
+        vectors = np.empty((len(texts), self.space.text.width), np.float32)
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # little padding
         for start in range(0, len(texts), batch_size):
             rows = order[start : start + batch_size]
@@ -172,8 +182,9 @@ class OnnxBackend:
         return vectors
 
     def _embed(self, texts: list[str]) -> FloatArray:
-        ids = np.array([encoding.ids for encoding in self._tokenizer.encode_batch(texts)], np.int64)
-        vectors: FloatArray = self._tower.run(None, {"input_ids": ids})[0]
+        tokens = token_inputs(self._tokenizer, texts)
+        inputs = {node.name: tokens[node.name] for node in self._tower.get_inputs()}
+        vectors: FloatArray = self._tower.run(None, inputs)[0]
         return vectors
 
     def encode(self, texts: list[str], *, strength: float, batch_size: int) -> FloatArray:
@@ -186,7 +197,7 @@ class OnnxBackend:
 
     def adapt(self, vectors: FloatArray, *, strength: float) -> FloatArray:
         """See `Backend.adapt`."""
-        check_vectors(vectors, self.space.width)
+        check_vectors(vectors, self.space.text.width)
         if strength == 0 or self._adapter is None or not len(vectors):
             return vectors
         check_directions(vectors)
@@ -197,6 +208,15 @@ class OnnxBackend:
     def trajectory(self, vectors: FloatArray) -> FloatArray:
         """See `Backend.trajectory`."""
         raise InputError('an exported adapter shows no trajectory; load it with backend="torch".')
+
+
+def token_inputs(tokenizer: Tokenizer, texts: list[str]) -> dict[str, NDArray[np.int64]]:
+    """Cut and pad texts: `input_ids` and `attention_mask`, of which a text tower takes what it needs, (n, l)."""
+    encoded = tokenizer.encode_batch(texts)
+    return {
+        "input_ids": np.array([encoding.ids for encoding in encoded], np.int64),
+        "attention_mask": np.array([encoding.attention_mask for encoding in encoded], np.int64),
+    }
 
 
 def open_session(path: Path, threads: int) -> InferenceSession:

@@ -1,12 +1,16 @@
-"""`dits-adapter copy`: a collection from a folder to a Qdrant server, back, or from one server to another."""
+"""`dits-adapter copy`: a collection from one store to another."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 from dits_adapter.cli._entry import show
 from dits_adapter.errors import InputError
+
+if TYPE_CHECKING:
+    from dits_adapter.stores.base import VideoStore
 
 __all__ = ["add_copy"]
 
@@ -15,33 +19,54 @@ def add_copy(commands: Any) -> None:
     """Add `copy`."""
     copy = commands.add_parser(
         "copy",
-        help="copy a collection from a folder to a Qdrant server, or back",
-        description="Copy a collection: points, vectors, payload, metadata and options. Nothing is embedded anew, "
-        "and the source is not changed. It can be stopped at any time and started again: points that the "
-        "destination has are compared and left. A destination of another embedding space, or with points that the "
-        "source lacks, is refused; at the end the numbers of points are compared. The key of servers is "
-        "QDRANT_API_KEY in the environment, the same for both.",
+        help="copy a collection from one store to another",
+        description="Copy a collection: segments, vectors, failures and metadata, and between Qdrant's folders "
+        "and servers its options, too. Nothing is embedded anew, and the source is not changed. It can be stopped "
+        "at any time and started again: what the destination has is compared and left. A destination of another "
+        "embedding space, or with segments that the source lacks, is refused; at the end numbers are compared. "
+        "The key of Qdrant servers is QDRANT_API_KEY in the environment, the same for both.",
     )
-    copy.add_argument("source", metavar="SOURCE", help="a folder or a Qdrant server's URL")
+    copy.add_argument("source", metavar="SOURCE", help="a store, as --store of other commands has it")
     copy.add_argument("destination", metavar="DESTINATION", help="likewise; a missing folder is made")
     copy.add_argument(
         "--collection", default="videos", metavar="NAME", help="in the source (default: %(default)s)"
     )
     copy.add_argument("--to", metavar="NAME", help="its name in the destination (default: the same)")
+    copy.add_argument(
+        "--tenant",
+        metavar="NAME",
+        help="whose videos, of a collection that keeps tenants apart (default: of all, between Qdrant's places)",
+    )
     copy.set_defaults(run=_copy)
 
 
 def _copy(args: argparse.Namespace) -> int:
-    for place in (args.source, args.destination):
-        if "://" in place and not place.lower().startswith(("http://", "https://")):
-            raise InputError(f"{place}: copy is between Qdrant's servers and folders; ingest into other stores.")
+    from dits_adapter.stores.open import open_store
+
+    tenant = {} if args.tenant is None else {"tenant": args.tenant}
+    with ExitStack() as opened:
+        source = opened.enter_context(open_store(args.source, args.collection, **tenant))
+        destination = opened.enter_context(open_store(args.destination, args.to or args.collection, **tenant))
+        written, what = _copied(source, destination, args.tenant)
+        show(f"copied {written:,} {what}; {destination.collection} in {destination.location} is complete")
+    return 0
+
+
+def _copied(source: VideoStore, destination: VideoStore, tenant: str | None) -> tuple[int, str]:
+    """Copy in Qdrant's own terms between two of its places; otherwise in those of all stores."""
+    if not (_is_qdrant(source) and _is_qdrant(destination)):
+        from dits_adapter.stores.copying import copy_segments
+
+        return copy_segments(source, destination), "segments"
     from dits_adapter.stores.qdrant.copy import copy_collection
     from dits_adapter.stores.qdrant.store import QdrantStore
 
-    with (
-        QdrantStore(args.source, args.collection) as source,
-        QdrantStore(args.destination, args.to or args.collection) as destination,
-    ):
-        written = copy_collection(source, destination)
-        show(f"copied {written:,} points; {destination.collection} in {destination.location} is complete")
-    return 0
+    if tenant is not None:
+        raise InputError("--tenant: between Qdrant's places a copy is of all tenants; leave it out.")
+    assert isinstance(source, QdrantStore)
+    assert isinstance(destination, QdrantStore)
+    return copy_collection(source, destination), "points"
+
+
+def _is_qdrant(store: VideoStore) -> bool:
+    return type(store).__module__.startswith("dits_adapter.stores.qdrant.")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter.cli._options import add_encoder, add_store, assignments, chosen_store, video_encoder
-from dits_adapter.errors import ArtifactError
 from dits_adapter.video.limits import DecodeLimits
 
 if TYPE_CHECKING:
@@ -166,18 +164,15 @@ def _dry_run(args: argparse.Namespace, limits: DecodeLimits, options: IngestOpti
 
 def _vectors_of(args: argparse.Namespace) -> tuple[int, int | None]:
     """Return the frames of a segment and the width of the vectors, by the encoder's config alone."""
-    from dits_adapter._hub import download_file, resolve
+    from dits_adapter._user_files import read_json
     from dits_adapter.artifact._config import CONFIG, read_config
     from dits_adapter.artifact._find import find_adapter
+    from dits_adapter.encoders import EncoderSource
 
     adapter = find_adapter(args.encoder)
     if adapter is not None:
         space = read_config(adapter).space
-        return args.frames or space.frames or 12, space.width
-    folder = resolve(args.encoder)
-    try:
-        config = download_file(args.encoder, CONFIG) if folder is None else folder / CONFIG
-        width = json.loads(config.read_text("utf-8")).get("projection_dim")
-    except (ArtifactError, OSError, ValueError, AttributeError):
-        width = None
+        return args.frames or space.video.frames or 12, space.video.width
+    config = EncoderSource.find(args.encoder).folder / CONFIG
+    width = read_json(config).get("projection_dim") if config.is_file() else None
     return args.frames or 12, width if isinstance(width, int) else None

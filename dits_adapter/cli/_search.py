@@ -6,18 +6,23 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._options import add_query, add_store, chosen_store
+from dits_adapter.cli._options import add_query, add_store, chosen_store, read_vectors
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
     from dits_adapter.encoder import DITSQueryEncoder
+    from dits_adapter.evaluation.calibration import Calibration
     from dits_adapter.stores.base import VideoStore
+    from dits_adapter.stores.requests import Hit, SearchRequest
+    from dits_adapter.vectors import FloatArray
 
 __all__ = ["add_search"]
 
@@ -29,7 +34,16 @@ def add_search(commands: Any) -> None:
         help="find the videos that a text describes",
         description="Find the videos that a text describes, with an adapter or with plain CLIP.",
     )
-    search.add_argument("query", metavar="TEXT")
+    search.add_argument("query", nargs="?", metavar="TEXT")
+    search.add_argument(
+        "--vectors",
+        type=Path,
+        metavar="FILE.npy",
+        help="in the place of TEXT: vectors of queries, (n, d), by the adapter's text encoder; it is not loaded",
+    )
+    search.add_argument(
+        "--queries", type=Path, metavar="FILE.txt", help="names of the vectors, one a line: their texts, or ids"
+    )
     add_store(search)
     add_query(search)
     search.add_argument("--plain", action="store_true", help="the adapter's CLIP without the adapter")
@@ -52,6 +66,14 @@ def add_search(commands: Any) -> None:
         type=_probability,
         metavar="P",
         help="least probability that a video is the right one (see `dits-adapter calibrate`)",
+    )
+    search.add_argument(
+        "--answerable",
+        type=_probability,
+        default=0.5,
+        metavar="SHARE",
+        help="share of all queries that have their video here, for the probability that any hit is right "
+        "(default: %(default)s)",
     )
     search.add_argument(
         "--bias",
@@ -81,7 +103,15 @@ def _search(args: argparse.Namespace) -> int:
 
     if args.candidates is not None and args.rerank is None:
         raise InputError("--candidates: nothing is re-ranked; choose how to, with --rerank.")
-    check_queries(args.query)
+    if (args.query is None) == (args.vectors is None):
+        raise InputError("search: give a TEXT, or --vectors FILE.npy; one of them.")
+    if args.queries is not None and args.vectors is None:
+        raise InputError("--queries: names the rows of --vectors, which is not given.")
+    if args.vectors is None:
+        names, vectors = [args.query], None
+        check_queries(args.query)
+    else:
+        names, vectors = _read_queries(args.vectors, args.queries)
     xpool = args.rerank == "xpool"
     encoder = DITSQueryEncoder.from_pretrained(
         args.adapter, backend="torch" if xpool else "auto", text_cleaning=args.text_cleaning
@@ -91,86 +121,195 @@ def _search(args: argparse.Namespace) -> int:
             f"--rerank xpool: the adapter {args.adapter} has no X-Pool head, which comes with joint training "
             "(dits-adapter train-joint); --rerank maxsim needs none."
         )
+    if xpool and vectors is not None:
+        raise InputError("--rerank xpool: reads the text of the query, not its vector.")
     with chosen_store(args, encoder.space) as store:
         store.open()  # before the model is loaded: a wrong store is refused at once
-        single, bias = encoder, args.bias
-        if bias is None:
-            encoder, bias = _beside_bias(args, store, encoder)
-        vector = encoder.encode_document(args.query) if args.plain else encoder.encode_query(args.query)
-        calibration = encoder.calibration if store.cosine and not args.plain else None
-        videos = store.count_videos() if calibration else 0
-        min_score = None
-        if args.min_probability is not None:
-            if calibration is None:
-                if encoder is not single and single.calibration is not None:
-                    raise InputError(
-                        "--min-probability: beside the collection's score bias the bank has half of its weight, "
-                        "for which no probabilities are known; --bias 0 searches with the bank alone."
-                    )
-                raise InputError(_why_no_probability(args, store))
-            min_score = calibration.score_of(args.min_probability, videos=videos)
+        encoder, bias = (encoder, args.bias) if args.bias is not None else _beside_bias(args, store, encoder)
+        queries = _encode(encoder, args.query, vectors, plain=args.plain)
         request = SearchRequest(
             limit=args.limit,
             per_video=args.per_video,
             offset=args.offset,
-            min_score=min_score,
             exact=args.exact,
-            rerank=encoder.xpool_reranker(args.query, vector) if xpool else args.rerank,
+            rerank=encoder.xpool_reranker(args.query, queries[0]) if xpool else args.rerank,
             candidates=SearchRequest.candidates if args.candidates is None else args.candidates,
             bias=bias,
         )
-        hits = store.search(vector, request)
-    if args.rerank:  # whose scores are no cosines of pooled vectors
-        calibration = None
-    probabilities = [calibration.probability(hit.cosine, videos=videos) if calibration else None for hit in hits]
+        calibration = _calibration(args, store, encoder, request)
+        videos = store.count_videos() if calibration else 0
+        answers = [_judged(args, hits, calibration, videos) for hits in store.search_batch(queries, request)]
     if args.json:
-        pairs = zip(hits, probabilities, strict=True)
-        print(json.dumps([{**asdict(hit), "probability": probability} for hit, probability in pairs], indent=2))
-    elif hits:
-        for hit, probability in zip(hits, probabilities, strict=True):
+        listed = [answer.described() for answer in answers]
+        named = [{"query": name, **answer} for name, answer in zip(names, listed, strict=True)]
+        print(json.dumps(listed[0] if vectors is None else named, indent=2))
+        return 0
+    for name, answer in zip(names, answers, strict=True):
+        if vectors is not None:
+            show(f"{name}:")
+        for hit, probability in answer.hits:
             show(hit if probability is None else f"{probability:6.1%}  {hit}")
-    else:
-        show("nothing was found" if min_score is None else "no video is that likely")
+        if not answer.hits:
+            show("no video is that likely" if answer.found else "nothing was found")
+        if answer.of_any is not None:
+            show(_of_any(answer.of_any, args.answerable))
     return 0
+
+
+class _Answer(NamedTuple):
+    """Answer to one query.
+
+    Attributes:
+        hits: hits with their probabilities, those of least probability or more.
+        found: number of hits before that.
+        of_any: probability that any of them is right; None where it is not known.
+    """
+
+    hits: list[tuple[Hit, float | None]]
+    found: int
+    of_any: float | None
+
+    def described(self) -> dict[str, Any]:
+        hits = [{**asdict(hit), "probability": probability} for hit, probability in self.hits]
+        return {"probability_of_any": self.of_any, "hits": hits}
+
+
+def _judged(
+    args: argparse.Namespace, hits: Sequence[Hit], calibration: Calibration | None, videos: int
+) -> _Answer:
+    """Give hits their probabilities, and leave out those below the least one asked for."""
+    of_any = None
+    if calibration and hits and not args.offset:
+        of_any = calibration.probability_of_any(hits[0].score, videos=videos, share=args.answerable)
+    judged = [(hit, calibration.probability(hit.score, videos=videos) if calibration else None) for hit in hits]
+    if args.min_probability is not None:
+        judged = [(hit, p) for hit, p in judged if p is not None and p >= args.min_probability]
+    return _Answer(judged, len(hits), of_any)
+
+
+def _read_queries(path: Path, names: Path | None) -> tuple[list[str], FloatArray]:
+    """Read vectors of queries, and their names, by default their rows.
+
+    Raises:
+        InputError: a file that cannot be read, no vectors, a row that is not finite or zero, or other names.
+    """
+    from dits_adapter._user_files import entries
+
+    vectors = read_vectors(path)
+    rows = (f"row {row}" for row in range(len(vectors)))
+    lines = list(rows if names is None else (name for _, name in entries(names)))
+    if len(lines) != len(vectors):
+        raise InputError(f"{names}: has {len(lines)} lines; {path} has {len(vectors)} vectors.")
+    return lines, np.array(vectors, np.float32)
+
+
+def _encode(encoder: DITSQueryEncoder, text: str, vectors: FloatArray | None, *, plain: bool) -> FloatArray:
+    """Return the queries to search with, unit vectors (n, d)."""
+    from dits_adapter.vectors import unit
+
+    if vectors is None:
+        encoded = encoder.encode_document([text]) if plain else encoder.encode_query([text])
+        return encoded
+    if plain:
+        encoder.space.require_shared()
+    return unit(vectors if plain else encoder.adapt(vectors))
+
+
+def _of_any(probability: float, share: float) -> str:
+    from dits_adapter.evaluation.calibration import HITS
+
+    doubt = "probably nothing here fits: " if probability < 0.5 else ""
+    return (
+        f"{doubt}{probability:.1%} that any of the {HITS} best hits is right, if {share:.0%} of all queries have "
+        "their video here"
+    )
+
+
+def _calibration(
+    args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder, request: SearchRequest
+) -> Calibration | None:
+    """Return the calibration of the scores of a search; None, with a remark, where the bias takes it away.
+
+    Raises:
+        InputError: probabilities are asked for, and there are none.
+    """
+    from dits_adapter.stores.ranking import bias_weight
+
+    calibration = encoder.calibration if store.cosine and not (args.plain or args.rerank) else None
+    metadata = store.metadata()
+    bias = None if metadata is None else metadata.bias
+    weight = bias_weight(request, bias)
+    if calibration is not None and bias is not None and weight:
+        calibration = calibration.less(bias.bank, weight)
+        if calibration is None and args.min_probability is None:
+            print(f"no probabilities: {_why_not_biased(args, weight)}", file=sys.stderr)
+    if calibration is None and args.min_probability is not None:
+        raise InputError(f"--min-probability: {_why_no_probability(args, store, encoder, weight)}")
+    return calibration
 
 
 def _beside_bias(
     args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder
 ) -> tuple[DITSQueryEncoder, float | None]:
-    """Return the encoder to search with, and the weight of the score bias: 0, with a remark, for other queries."""
+    """Return the encoder to search with, and the weight of the score bias: 0, with a remark, for other queries.
+
+    Raises:
+        InputError: probabilities are asked for, and the encoder loses them beside the bias.
+    """
     metadata = store.metadata()
-    if metadata is None or metadata.bias is None:
+    bias = None if metadata is None else metadata.bias
+    if bias is None or bias.mean is None:
         return encoder, None
-    if not args.plain:
-        beside, weight = encoder.beside(metadata.bias)
-        if weight or not metadata.bias.weight:
-            return beside, weight
-    elif metadata.bias.fits(np.array(encoder.space.canary_texts, np.float32)):
+    if args.plain and bias.fits(encoder.space.text.probes):
         return encoder, None
-    print(
-        f"the score bias of the collection {store.name!r} is for queries of another adapter, and is left out; "
-        "--bias W takes it nevertheless.",
-        file=sys.stderr,
+    beside, weight = (encoder, 0.0) if args.plain else encoder.beside(bias)
+    if not weight and bias.weight:
+        print(
+            f"the score bias of the collection {store.name!r} is for queries of another adapter, and is left out; "
+            "--bias W takes it nevertheless.",
+            file=sys.stderr,
+        )
+    if beside is not encoder and encoder.calibration is not None:
+        why = (
+            "beside the score bias the bank has half of its weight, and probabilities are of the whole; --bias 0 "
+            "searches with the bank alone."
+        )
+        if args.min_probability is not None:
+            raise InputError(f"--min-probability: {why}")
+        print(f"no probabilities: {why}", file=sys.stderr)
+    return beside, weight
+
+
+def _why_not_biased(args: argparse.Namespace, weight: float) -> str:
+    return (
+        f"the adapter {args.adapter} was not calibrated for the score bias of the collection {args.collection!r}. "
+        f"Calibrate it so: dits-adapter calibrate CACHE {args.adapter} --bias BANK --weight {weight:g} "
+        "--out FOLDER"
     )
-    return encoder, 0.0
 
 
-def _why_no_probability(args: argparse.Namespace, store: VideoStore) -> str:
+def _why_no_probability(
+    args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder, weight: float
+) -> str:
     from dits_adapter.artifact._find import find_adapter
 
+    if args.rerank:
+        return "probabilities are of the scores before re-ranking; leave out --rerank."
     if args.plain:
-        return "--min-probability: probabilities are calibrated for adapted queries; leave out --plain."
+        return "probabilities are calibrated for adapted queries; leave out --plain."
     if not store.cosine:
         return (
-            f"--min-probability: the scores of the collection {args.collection!r} are no cosines, and "
+            f"the scores of the collection {args.collection!r} are no cosines, and "
             "probabilities are known of cosines alone."
         )
     if find_adapter(args.adapter) is None:
         return (
-            f"--min-probability: {args.adapter} is a CLIP without an adapter, and probabilities are of trained "
+            f"{args.adapter} is a CLIP without an adapter, and probabilities are of trained "
             "adapters; `dits-adapter train` makes one, with its probabilities."
         )
+    if weight and encoder.calibration is not None:
+        return _why_not_biased(args, weight)
     return (
-        f"--min-probability: the adapter {args.adapter} was not calibrated. Calibrate it on pairs that it was not "
+        f"the adapter {args.adapter} was not calibrated. Calibrate it on pairs that it was not "
         f"trained on: dits-adapter calibrate CACHE {args.adapter} --out FOLDER"
     )

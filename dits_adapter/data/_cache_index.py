@@ -141,11 +141,12 @@ class CacheIndex(BaseModel):
 
     def columns(self, kind: Kind) -> dict[str, _Column]:
         """Return the tensors of a shard: dtype and shape of one row, by name."""
-        columns: dict[str, _Column] = {"vector": (np.float32, (self.space.width,))}
         if kind == "texts":
-            return columns | {"video": (np.int64, ())}
+            return {"vector": (np.float32, (self.space.text.width,)), "video": (np.int64, ())}
+        width = self.space.video.width
+        columns: dict[str, _Column] = {"vector": (np.float32, (width,))}
         if self.frames:
-            columns["frames"] = (np.float32, (self.frames, self.space.width))
+            columns["frames"] = (np.float32, (self.frames, width))
         return columns | {"number": (np.int64, ()), "id": (np.uint8, (self.id_bytes,))}
 
 

@@ -114,7 +114,7 @@ class CacheFiller:
         cut = False
         with tqdm(total=new, desc="texts", unit="text", disable=not progress) as bar:
             for span, texts in _chunks(self.file.iter_texts(), missing):
-                vectors = np.empty((len(span), self.space.width), np.float32)
+                vectors = np.empty((len(span), self.space.text.width), np.float32)
                 for start in range(0, len(span), _TEXTS_A_CALL):
                     batch = [text for text, _ in texts[start : start + _TEXTS_A_CALL]]
                     cut = cut or warn_if_cut(batch, self.encoder, stacklevel=4)

@@ -15,7 +15,7 @@ from dits_adapter.data.pairs_file import NamedVideo, PairsFile
 from dits_adapter.data.report import EmbedReport
 from dits_adapter.encoders.base import Encoder
 from dits_adapter.errors import InputError, StoreError, VideoError
-from dits_adapter.space import EmbeddingSpace
+from dits_adapter.space import TextSide, VideoSide
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.requests import ReadRequest
 from dits_adapter.stores.rows import StoredSegment
@@ -59,11 +59,14 @@ def embed(
             written stays.
     """
 
+    frames = encoder.frames if encoder.space.video.pooling == "mean" else 0
+
     def fetch(batch: Sequence[NamedVideo]) -> Iterator[VideoVectors]:
         by_path = {video.path: video for video in batch}
         errors: list[VideoError] = []
         for segment in encoder.iter_segments(list(by_path), on_error=errors.append):
-            yield VideoVectors(by_path[segment.path], segment.vector, segment.frame_vectors)
+            of_frames = segment.frame_vectors if frames else None
+            yield VideoVectors(by_path[segment.path], segment.vector, of_frames)
         for error in errors:
             yield VideoVectors(by_path[error.path], reason=error.reason)
 
@@ -76,7 +79,7 @@ def embed(
     def place(video: NamedVideo) -> str:
         return f"{'file' if os.path.lexists(video.path) else 'no file'} {os.path.abspath(video.path)}"
 
-    filler = CacheFiller(file, encoder.space, encoder.frames, encoder.encoder, fetch, require_some, place)
+    filler = CacheFiller(file, encoder.space, frames, encoder.encoder, fetch, require_some, place)
     return filler.fill(out, retry_failed=retry_failed, progress=progress)
 
 
@@ -126,14 +129,13 @@ def embed_from_store(
     """
     file = pairs if isinstance(pairs, PairsFile) else PairsFile(pairs, files=False)
     space = store.open()
-    space.require(
-        EmbeddingSpace.of(encoder, frames=space.frames),
+    space.video.require(
+        VideoSide.of(encoder, frames=space.video.frames),
         mine=f"the collection {store.collection!r}",
         theirs="the encoder of the texts",
-        texts=False,
     )
-    space = space.model_copy(update={"text_cleaning": encoder.text_cleaning})
-    frames = (space.frames or 0) if store.capabilities.frames else 0
+    space = space.model_copy(update={"text": TextSide.of(encoder)})
+    frames = (space.video.frames or 0) if store.capabilities.frames and space.video.pooling == "mean" else 0
 
     ids = _IdReader(store, id_field, file)
 

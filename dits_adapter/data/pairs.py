@@ -81,9 +81,9 @@ class Pairs:
         self.space = space
         self.video_ids = video_ids if len(video_ids) else tuple(map(str, range(len(video))))
         self.frames = frames
-        for name, vectors in (("text", text), ("video", video)):
+        for name, vectors, side in (("text", text, space.text), ("video", video, space.video)):
             try:
-                check_vectors(vectors if isinstance(vectors, np.ndarray) else vectors[:0], space.width)
+                check_vectors(vectors if isinstance(vectors, np.ndarray) else vectors[:0], side.width)
             except InputError as error:
                 raise InputError(f"{name} vectors: {error}") from None
         if frames is not None:
@@ -99,10 +99,9 @@ class Pairs:
             raise InputError(f"{len(self.video_ids)} video ids for {len(video)} videos.")
 
     def _check_frames(self, frames: _Vectors) -> None:
-        if len(frames.shape) != 3 or (frames.shape[0], frames.shape[2]) != (len(self._video), self.space.width):
-            raise InputError(
-                f"frame vectors have shape {frames.shape}, not ({len(self._video)}, k, {self.space.width})."
-            )
+        width = self.space.video.width
+        if len(frames.shape) != 3 or (frames.shape[0], frames.shape[2]) != (len(self._video), width):
+            raise InputError(f"frame vectors have shape {frames.shape}, not ({len(self._video)}, k, {width}).")
         if isinstance(frames, np.ndarray) and not np.isfinite(frames).all():
             row = int(np.flatnonzero(~np.isfinite(frames).all(axis=(1, 2)))[0])
             raise InputError(f"frame vectors: row {row} holds NaN or infinite values; remove or re-embed it.")

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from sentence_transformers.base.modality import infer_modality
 from sentence_transformers.base.modules import Transformer
 
+from dits_adapter.encoders._families import DUAL_FAMILIES
+from dits_adapter.encoders._inputs import prepare_tokenizer
 from dits_adapter.texts import TextCleaning, clean_texts, warn_if_cut
 
 __all__ = ["TextTransformer"]
@@ -25,6 +27,8 @@ class TextTransformer(Transformer):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, text_cleaning: TextCleaning = "none", **options: Any) -> None:
         super().__init__(*arguments, **options)
+        if family := DUAL_FAMILIES.get(self.config.model_type):
+            prepare_tokenizer(self.tokenizer, self.model, family)
         self.text_cleaning = text_cleaning
         self._cut_warned = False
 

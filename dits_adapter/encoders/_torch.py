@@ -51,13 +51,14 @@ def pick_device(device: str | torch.device) -> torch.device:
     return chosen
 
 
-def weights_digest(model: torch.nn.Module) -> str:
+def weights_digest(*modules: torch.nn.Module) -> str:
     """Return a SHA-256 over all weights as float32, independent of their names, order and file layout."""
     digests = sorted(
         hashlib.sha256(
             repr(tuple(w.shape)).encode() + w.detach().float().cpu().contiguous().numpy().tobytes()
         ).digest()
-        for w in model.state_dict().values()
+        for module in modules
+        for w in module.state_dict().values()
         if w.is_floating_point()
     )
     return hashlib.sha256(b"".join(digests)).hexdigest()

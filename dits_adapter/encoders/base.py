@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from dits_adapter._hub import download_file, resolve
+from typing_extensions import TypeIs
+
+from dits_adapter._hub import Repository, open_repository
 from dits_adapter._user_files import read_json
+from dits_adapter._wording import printable
+from dits_adapter.encoders._families import REFUSED
+from dits_adapter.encoders._modules import MODULES, ModuleFolder, read_modules
 from dits_adapter.errors import ArtifactError, InputError
-from dits_adapter.space import Embedder
+from dits_adapter.space import TextEmbedder, VideoEmbedder
 from dits_adapter.texts import TextCleaning, require_cleaning
 
 if TYPE_CHECKING:
@@ -24,13 +29,18 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 __all__ = [
+    "CHECKPOINT_FILES",
+    "SENTENCE_TRANSFORMERS",
     "Device",
     "Encoder",
     "EncoderFamily",
     "EncoderSource",
+    "TextEncoder",
     "TextTower",
     "TransformersEncoder",
+    "embeds_videos",
     "load_encoder",
+    "load_text_encoder",
     "register_family",
 ]
 
@@ -38,12 +48,11 @@ Device: TypeAlias = "str | torch.device"
 """Device of torch, or `"auto"`: the first CUDA device, or the CPU where there is none."""
 
 
-class Encoder(Embedder, Protocol):
-    """Loaded encoder of texts and frames into one space. Arrays are float32, embeddings are not normalized.
+class TextEncoder(TextEmbedder, Protocol):
+    """Loaded encoder of texts. Arrays are float32, embeddings are not normalized.
 
-    `Embedder` lists the rest: `name`, `revision`, `width`, `digest`, `text_cleaning`, `embed_texts`, `preprocess`
-    and `embed`. `count_tokens` and `embed_texts` clean texts as `text_cleaning` says.
-    `preprocess` is called from several threads at a time; the other methods are not.
+    `TextEmbedder` lists the rest: `name`, `revision`, `width`, `text_digest`, `text_cleaning`, `prompt` and
+    `embed_texts`. `count_tokens` and `embed_texts` clean texts as `text_cleaning` says.
     """
 
     @property
@@ -54,18 +63,28 @@ class Encoder(Embedder, Protocol):
         """Count the tokens of whole texts, start and end included."""
 
 
+class Encoder(TextEncoder, VideoEmbedder, Protocol):
+    """Loaded encoder of texts and frames into one space.
+
+    `TextEncoder` is its side of texts; `VideoEmbedder` lists `video_digest`, `preprocessing`, `clip_frames`,
+    `preprocess` and `embed`. `preprocess` is called from several threads at a time, the others are not.
+    """
+
+
 class TextTower(NamedTuple):
     """Text side of an encoder, ready to be exported.
 
     Attributes:
-        module: maps token ids (n, l) to embeddings (n, d); ids of padding at the end change nothing.
-        tokenizer: truncates and pads.
+        module: maps token ids (n, l), and the mask of their padding where there is one, to embeddings (n, d).
+        tokenizer: truncates and pads, to the longest of a batch or always to `max_tokens`.
         max_tokens: the largest l.
+        mask: the module takes the mask of padding, too; otherwise padding changes nothing, or has to be seen.
     """
 
     module: torch.nn.Module
     tokenizer: Tokenizer
     max_tokens: int
+    mask: bool
 
 
 @runtime_checkable
@@ -79,20 +98,54 @@ class TransformersEncoder(Encoder, Protocol):
         """Return the module of sentence-transformers around the loaded model, which is shared."""
 
 
+SENTENCE_TRANSFORMERS = "sentence-transformers"
+"""Model type of the family of repositories whose vectors go through several modules of sentence-transformers."""
+
+_CONFIG = "config.json"
+_PROMPTS = "config_sentence_transformers.json"
+
+CHECKPOINT_FILES = (
+    _CONFIG,
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+"""Files beside the weights in which models of transformers keep their config, tokenizer and processors."""
+
+
 @dataclass(frozen=True)
 class EncoderFamily:
     """Family of encoders, whose checkpoints one function loads.
 
     Attributes:
         model_type: value of `model_type` in their config.json.
-        load: function from a source and a device to the loaded encoder; it raises `ArtifactError` for what cannot
-            be loaded, reads safetensors only and runs no code of the checkpoint (`trust_remote_code=False`).
-        subfolder: folder of such a checkpoint inside one of sentence-transformers, if there is one.
+        load: function from a source, whose `folder` holds the checkpoint, and a device to the loaded encoder; to a
+            `TextEncoder`, where it embeds texts alone. It raises `ArtifactError` for what cannot be loaded, reads
+            safetensors only and runs no code of the checkpoint (`trust_remote_code=False`).
+        files: files of a checkpoint beside its weights, those that it may lack included; no other is downloaded.
+        weights: file of the weights, which may be split into several by `{weights}.index.json`.
+        config: file that only checkpoints of this family have, where they lack a config.json with a `model_type`.
+        examples: hub ids that keep safetensors on main, to be named to whom has one that does not.
     """
 
     model_type: str
-    load: Callable[[EncoderSource, Device], Encoder]
-    subfolder: str = ""
+    load: Callable[[EncoderSource, Device], TextEncoder]
+    files: Sequence[str] = CHECKPOINT_FILES
+    weights: str = "model.safetensors"
+    config: str = _CONFIG
+    examples: Sequence[str] = ()
 
 
 _FAMILIES: dict[str, EncoderFamily] = {}
@@ -113,17 +166,19 @@ class EncoderSource:
     """Place of a checkpoint that a family can load.
 
     Attributes:
-        location: local folder or hub id.
+        name: name of the checkpoint in messages and records: a hub id, or a folder's own name.
+        location: local folder; for a hub id that of the commit in the hub's cache.
         model_type: names its family.
-        revision: revision of the hub; None in a folder.
-        subfolder: folder of the checkpoint inside `location`.
+        revision: full hash of the hub's commit; None for a folder.
+        modules: modules of a repository of sentence-transformers; empty for any other.
         text_cleaning: cleaning of texts that the encoder shall do.
     """
 
+    name: str
     location: str
     model_type: str
     revision: str | None = None
-    subfolder: str = ""
+    modules: tuple[ModuleFolder, ...] = ()
     text_cleaning: TextCleaning = "none"
 
     @classmethod
@@ -135,51 +190,93 @@ class EncoderSource:
     ) -> EncoderSource:
         """Find a checkpoint by bundled name, local folder or hub id, in this order, and read its config.
 
-        Of a hub repository nothing but the config is downloaded.
+        Of a hub repository nothing but its configs is downloaded.
 
         Raises:
             InputError: an unknown cleaning.
             MissingExtraError: a cleaning whose package is not installed.
-            ArtifactError: no config there, one of an unknown family, or a local folder with pickled weights only.
+            ArtifactError: no config there, or one of an unknown family.
         """
         require_cleaning(text_cleaning)
-        name = fspath(id_or_path)
-        folder = resolve(name)
-        subfolders = list(dict.fromkeys([*(family.subfolder for family in _FAMILIES.values()), ""]))
-        if folder is None:
-            subfolder, config = _download_config(name, subfolders, revision)
-            location = name
-        else:
-            subfolder = next((s for s in subfolders if s and (folder / s / _CONFIG).is_file()), "")
-            config, location, revision = folder / subfolder / _CONFIG, str(folder), None
-        source = cls(location, _model_type(config), revision, subfolder, text_cleaning)
-        place = f"{location}/{subfolder}".rstrip("/")
-        if source.model_type not in _FAMILIES:
+        repository = open_repository(id_or_path, revision)
+        model_type, modules = _identify(repository)
+        if model_type not in _FAMILIES:
+            reason = REFUSED.get(model_type)
             raise ArtifactError(
-                f"{place}: a model of type {source.model_type!r}, which no encoder family loads; known are "
-                f"{', '.join(_FAMILIES)}."
+                f"{id_or_path}: a model of type {printable(model_type)!r}, which no encoder family loads"
+                + (f": {reason}. Known are " if reason else "; known are ")
+                + f"{', '.join(_FAMILIES)}."
             )
-        if folder is not None and not any(config.parent.glob("*.safetensors")):
-            raise ArtifactError(
-                f"{place}: holds no safetensors. Pickled weights (.bin, .pt) are refused because loading them "
-                "can run code; convert them with transformers' save_pretrained."
-            )
-        return source
+        return cls(
+            repository.name, str(repository.folder), model_type, repository.commit, tuple(modules), text_cleaning
+        )
 
     @property
-    def name(self) -> str:
-        """Name of the checkpoint in messages and records: a hub id, or a folder's own name."""
-        return Path(self.location).name if Path(self.location).is_dir() else self.location
+    def folder(self) -> Path:
+        """Folder of the checkpoint, which `load` completes before the family reads it.
 
-    def load(self, device: Device = "auto") -> Encoder:
-        """Load the encoder; raises as `load_encoder`."""
-        encoder = _FAMILIES[self.model_type].load(self, device)
+        In a repository of sentence-transformers that of the first module.
+        """
+        return Path(self.location, self.modules[0].folder if self.modules else "")
+
+    def load(self, device: Device = "auto") -> TextEncoder:
+        """Load the encoder; raises as `load_text_encoder`."""
+        family = _FAMILIES[self.model_type]
+        self._complete(family)
+        encoder = family.load(self, device)
         if encoder.text_cleaning != self.text_cleaning:
             raise InputError(
                 f"{self.name}: text_cleaning is {self.text_cleaning!r}; encoders of type {self.model_type!r} know "
                 f"{encoder.text_cleaning!r} alone."
             )
         return encoder
+
+    def _complete(self, family: EncoderFamily) -> None:
+        """Download the files that the family reads; weights last, so that a cache with these has the others."""
+        repository = open_repository(self.location if self.revision is None else self.name, self.revision)
+        modules = self.modules or (ModuleFolder("Transformer", ""),)
+        repository.fetch(
+            _inside(module.folder, file)
+            for module in modules
+            for file in (family.files if module.is_checkpoint else (_CONFIG,))
+        )
+        if self.modules:
+            repository.fetch([_PROMPTS])
+        for module in modules:
+            if module.has_weights and not _fetch_weights(repository, _inside(module.folder, family.weights)):
+                place = _inside(self.name, module.folder) if module.folder else self.name
+                raise ArtifactError(
+                    f"{place}: holds no safetensors. Pickled weights (.bin, .pt) are refused because loading them "
+                    f"can run code. {_ways_out(self, family)}"
+                )
+
+
+def _fetch_weights(repository: Repository, weights: str) -> bool:
+    """Download a file of weights, or those that it is split into; False where there is neither."""
+    if repository.find(weights) is not None:
+        return True
+    index = repository.find(f"{weights}.index.json")
+    if index is None:
+        repository.require_known(weights)
+        return False
+    try:
+        content: Any = read_json(index)
+        shards = {str(file) for file in content["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{index}: is no index of weight files ({error!r}).") from None
+    folder = weights.rpartition("/")[0]
+    repository.fetch(_inside(folder, shard) for shard in shards)
+    return True
+
+
+def _ways_out(source: EncoderSource, family: EncoderFamily) -> str:
+    if source.revision is None:
+        return "Convert them with transformers' save_pretrained."
+    ids = f"Of this family {', '.join(family.examples)} have safetensors. " if family.examples else ""
+    return (
+        f"{ids}Where a pull request of the repository adds them, and you have read it, name it as the revision "
+        f"(refs/pr/NUMBER)."
+    )
 
 
 def load_encoder(
@@ -189,34 +286,77 @@ def load_encoder(
     device: Device = "auto",
     text_cleaning: TextCleaning = "none",
 ) -> Encoder:
-    """Load an encoder of any registered family from safetensors, in float32.
+    """Load an encoder of texts and videos, of any registered family, from safetensors, in float32.
 
     Args:
         id_or_path: a folder, a bundled name (`demo-clip`) or a hub id (`openai/clip-vit-large-patch14`).
-        revision: branch, tag or commit of a hub repository.
+        revision: branch, tag, commit or pull request (`refs/pr/1`) of a hub repository.
         device: a torch device, or `"auto"`.
         text_cleaning: `clip` cleans texts as OpenAI's CLIP and open_clip do (`clean_texts`); `none` leaves them as
             transformers does. It is part of the space: adapters, caches and exports made with it follow it.
 
     Raises:
-        InputError: a cleaning that is unknown, or that the family does not do.
+        InputError: it embeds texts alone; or a cleaning that is unknown, or that the family does not do.
         ArtifactError: nothing loadable is there, only pickled weights, or a checkpoint of an unknown family, whose
             weights are not downloaded then.
         MissingExtraError: a package that the family or the cleaning runs on is not installed.
     """
+    encoder = EncoderSource.find(id_or_path, revision, text_cleaning).load(device)
+    if not embeds_videos(encoder):
+        raise InputError(
+            f"{encoder.name} embeds texts alone. Name the encoder that the videos are embedded with, and this one "
+            "as that of the texts."
+        )
+    return encoder
+
+
+def load_text_encoder(
+    id_or_path: str | PathLike[str],
+    *,
+    revision: str | None = None,
+    device: Device = "auto",
+    text_cleaning: TextCleaning = "none",
+) -> TextEncoder:
+    """Load an encoder of texts: any that `load_encoder` loads, or one of sentence-transformers for texts alone.
+
+    Arguments and errors are those of `load_encoder`.
+    """
     return EncoderSource.find(id_or_path, revision, text_cleaning).load(device)
 
 
-_CONFIG = "config.json"
+def embeds_videos(encoder: TextEncoder) -> TypeIs[Encoder]:
+    """Tell whether an encoder embeds videos, too."""
+    return hasattr(encoder, "embed")
 
 
-def _download_config(name: str, subfolders: Sequence[str], revision: str | None) -> tuple[str, Path]:
-    for subfolder in subfolders:
-        try:
-            return subfolder, download_file(name, f"{subfolder}/{_CONFIG}".lstrip("/"), revision)
-        except ArtifactError as error:  # of the last place, where most checkpoints have it, it says why
-            unavailable = error
-    raise unavailable
+def _identify(repository: Repository) -> tuple[str, list[ModuleFolder]]:
+    """Return the model type that a repository's configs name, and its modules of sentence-transformers.
+
+    Modules that leave the vectors of their first one as they are make no other encoder of it.
+    """
+    found = repository.find(MODULES)
+    modules = [] if found is None else read_modules(found)
+    others = [module for module in modules[1:] if module.kind != "Normalize"]
+    if others:
+        return SENTENCE_TRANSFORMERS, modules
+    checkpoint = modules[:1]
+    config = repository.find(_inside(checkpoint[0].folder if checkpoint else "", _CONFIG))
+    model_type = "" if config is None else _model_type(config)
+    if model_type in _FAMILIES:
+        return model_type, checkpoint
+    if modules:
+        return SENTENCE_TRANSFORMERS, modules
+    for family in _FAMILIES.values():
+        if family.config != _CONFIG and repository.find(family.config) is not None:
+            return family.model_type, []
+    if config is None:
+        repository.require_known(_CONFIG)
+        raise ArtifactError(f"{repository.folder}: holds no {_CONFIG} of an encoder.")
+    return model_type, []
+
+
+def _inside(subfolder: str, file: str) -> str:
+    return f"{subfolder}/{file}" if subfolder else file
 
 
 def _model_type(config: Path) -> str:

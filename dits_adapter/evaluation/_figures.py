@@ -213,11 +213,12 @@ def reliability_plot(fit: CalibrationFit, path: str | PathLike[str], *, caption:
     reliability, counts = axes[0]
     reliability.plot([0, 1], [0, 1], color="#999999", linewidth=1)
     for diagram, color, label in ((fit.hits, ADAPTED, f"{HITS} best hits"), (fit.best, VIDEO, "best hit alone")):
+        pairs = np.round(diagram.pairs).astype(int)
         matches = np.round(diagram.accuracy * diagram.pairs).astype(int)
         bounds = np.array(
             [
                 binomtest(k, n).proportion_ci(method="wilson")
-                for k, n in zip(matches.tolist(), diagram.pairs.tolist(), strict=True)
+                for k, n in zip(matches.tolist(), pairs.tolist(), strict=True)
             ]
         )
         off = np.abs(bounds.T - diagram.accuracy)

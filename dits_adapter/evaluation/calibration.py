@@ -7,6 +7,12 @@ however many there are: the odds fall as the collection grows. Among N videos in
     log odds = slope · cosine + offset − log((N − 1) / (m − 1)).
 
 The log odds rise with the cosine: a least probability is a least cosine, which the vector store applies.
+
+A query that no video fits gets hits too. A second regression, on the log odds of the best hit, gives the
+probability that any of the `HITS` best hits is right. It is fitted on each held-out query twice, with its video
+and with that video left out of the collection, or on queries that are known to have none.
+
+Scores that a score bias was taken from (`ScoreBias`) are others than cosines, and need a calibration of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +27,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import Scores, blocks, checked_labels
 
-__all__ = ["FOLDS", "HITS", "Calibration", "CalibrationFit", "Reliability", "fit_calibration"]
+__all__ = [
+    "FOLDS",
+    "HITS",
+    "Answerability",
+    "BiasedCalibration",
+    "Calibration",
+    "CalibrationFit",
+    "Reliability",
+    "answer_figures",
+    "fit_calibration",
+]
 
 HITS = 10
 """Number of best videos of each query that measure a calibration: nearly all other pairs are clear mismatches."""
@@ -41,6 +57,31 @@ _GRID = 2**16
 _Floats = npt.NDArray[np.float64]
 
 _Counts = npt.NDArray[np.int64]
+
+_Numbers = npt.NDArray[np.int64 | np.float64]
+
+
+class Answerability(BaseModel):
+    """Map of the best hit's log odds to those that any of the `HITS` best hits is right.
+
+    Half of the queries of the fit have no video in the collection (`Calibration.probability_of_any` has the
+    share). The figures are of fits without the query and all other texts of its video.
+
+    Attributes:
+        slope: slope over the log odds of the best hit; 0 where the best score tells nothing.
+        offset: log odds where the best hit has even odds.
+        auroc: chance that a query with a right hit gets a higher probability than one without, 0 to 1.
+        brier: mean squared distance of probability and truth (0 or 1).
+        ece: expected calibration error: mean distance of predicted probability and observed share, in ten bins.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slope: float = Field(ge=0, allow_inf_nan=False)
+    offset: float = Field(allow_inf_nan=False)
+    auroc: float = Field(ge=0, le=1)
+    brier: float = Field(ge=0, le=1)
+    ece: float = Field(ge=0, le=1)
 
 
 class Calibration(BaseModel):
@@ -62,13 +103,19 @@ class Calibration(BaseModel):
             all other texts of its video.
         ece: expected calibration error of the same videos: mean distance of predicted probability and observed
             accuracy, in ten bins of equal width.
+        answer: probability that any hit is right.
+        biased: calibration of the scores of a collection with a score bias, less that bias.
 
     Example:
-        >>> calibration = Calibration(slope=16, offset=-10, videos=150, queries=750, log_loss=0.2, ece=0.01)
+        >>> answer = Answerability(slope=0.7, offset=0.9, auroc=0.8, brier=0.18, ece=0.03)
+        >>> facts = dict(videos=150, queries=750, log_loss=0.2, ece=0.01)
+        >>> calibration = Calibration(slope=16, offset=-10, answer=answer, **facts)
         >>> round(calibration.probability(0.75, videos=300), 2)
         0.79
         >>> round(calibration.score_of(0.79, videos=300), 2)
         0.75
+        >>> round(calibration.probability_of_any(0.5, videos=300), 2)
+        0.27
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,6 +126,21 @@ class Calibration(BaseModel):
     queries: int = Field(ge=1)
     log_loss: float = Field(ge=0, allow_inf_nan=False)
     ece: float = Field(ge=0, le=1)
+    answer: Answerability
+    biased: BiasedCalibration | None = None
+
+    def less(self, bank: str, weight: float) -> Calibration | None:
+        """Return the calibration of scores less the score bias of a bank; None where it was not fitted.
+
+        Args:
+            bank: digest of the bank (`ScoreBias.bank`).
+            weight: part w of the bias that was taken from the scores; at 0 they are cosines.
+        """
+        if not weight:
+            return self
+        if self.biased is None or (self.biased.bank, self.biased.weight) != (bank, weight):
+            return None
+        return self.biased.calibration
 
     @overload
     def probability(self, score: float, *, videos: float) -> float: ...
@@ -93,9 +155,27 @@ class Calibration(BaseModel):
             videos: N, number of videos in the collection. Fewer than two count as two: the only video is not
                 certain to be the right one.
         """
-        log_odds = self.slope * score + self.offset - self._shift(videos)
-        probability: _Floats = np.exp(-np.logaddexp(0, -log_odds))
+        probability: _Floats = np.exp(-np.logaddexp(0, -self._log_odds(score, videos)))
         return float(probability) if np.ndim(score) == 0 else probability
+
+    def probability_of_any(self, best: float, *, videos: float, share: float = 0.5) -> float:
+        """Return the probability, 0 to 1, that any of a query's `HITS` best hits is the right video.
+
+        In collections some times larger than that of the fit it holds about; see the README for figures.
+
+        Args:
+            best: score of the best hit of the whole collection.
+            videos: N, number of videos in the collection.
+            share: share of all queries that have their video in the collection.
+
+        Raises:
+            InputError: a share that is not between 0 and 1.
+        """
+        if not 0 < share < 1:
+            raise InputError(f"the share of queries that have their video is {share:g}; it lies between 0 and 1.")
+        prior = np.log(share) - np.log1p(-share)
+        log_odds = self.answer.slope * self._log_odds(best, videos) + self.answer.offset + prior
+        return float(np.exp(-np.logaddexp(0, -log_odds)))
 
     def score_of(self, probability: float, *, videos: float) -> float:
         """Return the cosine of a probability in a collection of N videos; the cosine may lie above 1.
@@ -108,6 +188,14 @@ class Calibration(BaseModel):
         log_odds = float(np.log(probability) - np.log1p(-probability))
         return (log_odds - self.offset + self._shift(videos)) / self.slope
 
+    @overload
+    def _log_odds(self, score: float, videos: float) -> float: ...
+    @overload
+    def _log_odds(self, score: _Floats, videos: float) -> _Floats: ...
+
+    def _log_odds(self, score: float | _Floats, videos: float) -> float | _Floats:
+        return self.slope * score + self.offset - self._shift(videos)
+
     def _shift(self, videos: float) -> float:
         """Return the decrease of the log odds where one of N videos is right instead of one of m."""
         return float(np.log((max(videos, 2) - 1) / (self.videos - 1)))
@@ -116,8 +204,25 @@ class Calibration(BaseModel):
         return (
             f"log odds {self.slope:.4g} · cosine {self.offset:+.4g} among {self.videos:,} videos, fitted on "
             f"{self.queries:,} queries; held out, the {HITS} best hits of each have log loss {self.log_loss:.4f} "
-            f"and expected calibration error {self.ece:.4f}"
+            f"and expected calibration error {self.ece:.4f}; that any of them is right, where half of the queries "
+            f"have no video: AUROC {self.answer.auroc:.3f}, expected calibration error {self.answer.ece:.4f}"
         )
+
+
+class BiasedCalibration(BaseModel):
+    """Calibration of scores that a score bias was taken from.
+
+    Attributes:
+        bank: digest of the bank (`BiasBank.digest`).
+        weight: part w of the bias that was taken from the scores.
+        calibration: map of cosine − w · b(v) to probabilities.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bank: str
+    weight: float = Field(gt=0, le=1)
+    calibration: Calibration
 
 
 @dataclass(frozen=True)
@@ -127,28 +232,28 @@ class Reliability:
     Attributes:
         confidence: mean predicted probability of each bin, (bins,).
         accuracy: share of each bin's pairs that match, (bins,).
-        pairs: number of pairs in each bin, (bins,).
+        pairs: number of pairs in each bin, or their weight, (bins,).
     """
 
     confidence: _Floats
     accuracy: _Floats
-    pairs: _Counts
+    pairs: _Floats
 
     @classmethod
-    def of(cls, probability: _Floats, matches: _Counts, pairs: _Counts) -> Reliability:
+    def of(cls, probability: _Floats, matches: _Numbers, pairs: _Numbers) -> Reliability:
         """Sort groups of pairs into ten bins of equal width by their predicted probability.
 
         Args:
             probability: predicted probability of each group, (n,).
-            matches: number of each group's pairs that match, (n,).
-            pairs: number of each group's pairs, (n,).
+            matches: number of each group's pairs that match, or their weight, (n,).
+            pairs: number of each group's pairs, likewise, (n,).
         """
         rows = np.minimum((probability * _BINS).astype(np.int64), _BINS - 1)
         sums = (np.bincount(rows, weights, _BINS) for weights in (probability * pairs, matches, pairs))
         predicted, matching, total = sums
         filled = total > 0
         predicted, matching, total = predicted[filled], matching[filled], total[filled]
-        return cls(predicted / total, matching / total, total.astype(np.int64))
+        return cls(predicted / total, matching / total, total.astype(np.float64))
 
     @property
     def ece(self) -> float:
@@ -177,15 +282,20 @@ class CalibrationFit:
     best: Reliability
 
 
-def fit_calibration(scores: Scores, labels: npt.ArrayLike | None = None, *, seed: int = 0) -> CalibrationFit:
+def fit_calibration(
+    scores: Scores, labels: npt.ArrayLike | None = None, *, unanswerable: Scores | None = None, seed: int = 0
+) -> CalibrationFit:
     """Fit a calibration on the scores of held-out queries and videos, read once, a block at a time.
 
     The quality is measured by cross-fitting: the queries are split by video into `FOLDS` folds, and each fold is
     scored by a fit on the queries of the others. All queries are compared with all videos.
 
     Args:
-        scores: cosines (texts, videos) of adapted queries that the adapter was not trained on.
+        scores: cosines (texts, videos) of adapted queries that the adapter was not trained on; less the bias, for
+            a collection with a score bias.
         labels: as for `dits_adapter.evaluation.metrics.ranks`.
+        unanswerable: scores (queries, videos) of queries that none of the videos fits. None for the texts
+            themselves, each with its video left out.
         seed: seed of the folds.
 
     Raises:
@@ -198,9 +308,11 @@ def fit_calibration(scores: Scores, labels: npt.ArrayLike | None = None, *, seed
         raise InputError(
             f"{len(described)} held-out videos are too few to calibrate probabilities on; it takes {_MIN_VIDEOS}."
         )
+    rng = np.random.default_rng(seed)
     fold_of = np.zeros(scores.shape[1], np.int64)
-    fold_of[np.random.default_rng(seed).permutation(described)] = np.arange(len(described)) % FOLDS
+    fold_of[rng.permutation(described)] = np.arange(len(described)) % FOLDS
     everything, hits, best = (np.zeros((FOLDS, 2, _GRID + 1), np.int64) for _ in range(3))
+    answers = _Answers(fold_of[columns])
     for rows, block in blocks(scores):
         if np.abs(block).max() > 1.001:
             raise InputError(f"a score is {block.flat[np.abs(block).argmax()]:g}; cosines lie between -1 and 1.")
@@ -210,8 +322,12 @@ def fit_calibration(scores: Scores, labels: npt.ArrayLike | None = None, *, seed
         for table, number in ((hits, HITS), (best, 1)):
             chosen = np.argpartition(-block, number - 1, axis=1)[:, :number]
             _count(table, folds, np.take_along_axis(match, chosen, 1), np.take_along_axis(block, chosen, 1))
+        answers.add(rows, block, match)
+    if unanswerable is not None:
+        answers.replace_unanswerable(unanswerable, rng)
     total = everything.sum(axis=0)
-    predicted = np.stack([_probabilities(_platt(total - fold)) for fold in everything])
+    fits = [_platt(total - fold) for fold in everything]
+    predicted = np.stack([_probabilities(fit) for fit in fits])
     judged = hits.sum(axis=1) > 0
     losses = -np.where(judged, hits[:, 1] * np.log(predicted) + hits[:, 0] * np.log1p(-predicted), 0)
     reliability, reliability_of_best = (
@@ -230,8 +346,82 @@ def fit_calibration(scores: Scores, labels: npt.ArrayLike | None = None, *, seed
         queries=len(columns),
         log_loss=float(losses.sum() / hits.sum()),
         ece=reliability.ece,
+        answer=answers.fit((slope, offset), fits),
     )
     return CalibrationFit(calibration, reliability, reliability_of_best)
+
+
+class _Answers:
+    """Best scores of queries with a video in the collection and without, and their regression.
+
+    Args:
+        folds: fold of each query, (n,).
+    """
+
+    def __init__(self, folds: _Counts) -> None:
+        self._folds, self._folds_without = folds, folds
+        self._best, self._best_without = np.zeros(len(folds)), np.zeros(len(folds))
+        self._found = np.zeros(len(folds), dtype=bool)
+
+    def add(self, rows: slice, scores: npt.NDArray[np.floating], match: npt.NDArray[np.bool_]) -> None:
+        """Add queries by their scores (rows, videos), with their video and with it left out."""
+        right = scores[match]
+        others = np.where(match, -np.inf, scores)
+        self._found[rows] = (others > right[:, None]).sum(axis=1) < HITS
+        self._best_without[rows] = others.max(axis=1)
+        self._best[rows] = np.maximum(right, self._best_without[rows])
+
+    def replace_unanswerable(self, scores: Scores, rng: np.random.Generator) -> None:
+        """Take other queries as those without a video."""
+        self._best_without = np.concatenate([block.max(axis=1) for _, block in blocks(scores)])
+        self._folds_without = rng.permutation(len(self._best_without)) % FOLDS
+
+    def fit(self, whole: tuple[float, float], of_folds: list[tuple[float, float]]) -> Answerability:
+        """Fit the regression on log odds by the fit of all pairs, and judge it by those without a fold."""
+        best = np.concatenate([self._best, self._best_without])
+        right = np.concatenate([self._found, np.zeros(len(self._best_without), dtype=bool)])
+        folds = np.concatenate([self._folds, self._folds_without])
+        weight = np.ones(len(best))
+        weight[len(self._best) :] = len(self._best) / len(self._best_without)  # half of all
+
+        def regression(fit: tuple[float, float], rows: npt.NDArray[np.bool_]) -> tuple[float, float]:
+            slope, offset = fit
+            matches, others = (weight[rows] * (right[rows] == kind) for kind in (True, False))
+            scale, shift = _logistic(slope * best[rows] + offset, matches, others)
+            if scale > 0:
+                return scale, shift
+            return 0.0, float(np.log(matches.sum() + 1) - np.log(others.sum() + 1))
+
+        predicted = np.empty(len(best))
+        for fold, (slope, offset) in enumerate(of_folds):
+            rows = folds == fold
+            scale, shift = regression((slope, offset), ~rows)
+            predicted[rows] = np.exp(-np.logaddexp(0, -(scale * (slope * best[rows] + offset) + shift)))
+        scale, shift = regression(whole, np.ones(len(best), dtype=bool))
+        return Answerability(slope=scale, offset=shift, **answer_figures(predicted, right, weight))
+
+
+def answer_figures(
+    probability: _Floats, right: npt.NDArray[np.bool_], weight: _Floats | None = None
+) -> dict[str, float]:
+    """Measure probabilities that any hit is right.
+
+    Args:
+        probability: predicted probabilities, (n,).
+        right: True where any hit is right, (n,).
+        weight: weight of each query, (n,); None for one each.
+
+    Returns:
+        The figures of `Answerability` by name.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    weight = np.ones(len(probability)) if weight is None else weight
+    return {
+        "auroc": float(roc_auc_score(right, probability, sample_weight=weight)),
+        "brier": float(np.average((probability - right) ** 2, weights=weight)),
+        "ece": Reliability.of(probability, weight * right, weight).ece,
+    }
 
 
 def _count(table: _Counts, folds: _Counts, match: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> None:
@@ -256,25 +446,29 @@ def _probabilities(fitted: tuple[float, float]) -> _Floats:
 
 
 def _platt(counts: _Counts) -> tuple[float, float]:
-    """Fit slope and offset of the log odds to counts (no match or match, cosine on the grid).
+    """Fit slope and offset of the log odds to counts (no match or match, cosine on the grid)."""
+    occupied = np.flatnonzero(counts.sum(axis=0))
+    others, matches = counts[:, occupied]
+    return _logistic(_cosines()[occupied], matches, others)
+
+
+def _logistic(x: _Floats, matches: _Numbers, others: _Numbers) -> tuple[float, float]:
+    """Fit slope and offset of the log odds over x, (n,), to the numbers of matches and others there.
 
     The targets are Platt's, not 0 and 1: (matches + 1) / (matches + 2) and 1 / (others + 2). They keep the slope
-    finite where all matches score higher than all other pairs.
+    finite where all matches lie higher than all others.
     """
     from sklearn.linear_model import LogisticRegression
 
-    others, matches = counts.sum(axis=1)
-    of_match, of_others = (matches + 1) / (matches + 2), 1 / (others + 2)
-    yes = counts[1] * of_match + counts[0] * of_others
-    no = counts[1] * (1 - of_match) + counts[0] * (1 - of_others)
-    occupied = np.flatnonzero(counts.sum(axis=0))
-    cosines = np.tile(_cosines()[occupied], 2)
-    center, spread = np.average(cosines, weights=np.tile(counts.sum(axis=0)[occupied], 2)), cosines.std() or 1.0
+    of_match, of_others = (matches.sum() + 1) / (matches.sum() + 2), 1 / (others.sum() + 2)
+    yes = matches * of_match + others * of_others
+    no = matches * (1 - of_match) + others * (1 - of_others)
+    center, spread = np.average(x, weights=matches + others), x.std() or 1.0
     model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-12, max_iter=1000)
     model.fit(
-        (cosines[:, None] - center) / spread,
-        np.repeat([0, 1], len(occupied)),
-        sample_weight=np.concatenate([no[occupied], yes[occupied]]),
+        (np.tile(x, 2)[:, None] - center) / spread,
+        np.repeat([0, 1], len(x)),
+        sample_weight=np.concatenate([no, yes]),
     )
     slope = float(model.coef_[0, 0] / spread)
     return slope, float(model.intercept_[0] - slope * center)

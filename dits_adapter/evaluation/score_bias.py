@@ -92,12 +92,12 @@ def score_bias(items: NDArray[np.floating], bank: NDArray[np.floating], *, sharp
 
 
 class BiasedScores:
-    """Score matrix (texts, videos) minus a weight times the bias of each video, read in blocks of rows.
+    """Score matrix (texts, videos) minus a part of the bias of each video, read in blocks of rows.
 
     Args:
         scores: the matrix.
         bias: of `score_bias`, (videos,).
-        weight: w.
+        weight: w, the part that is taken.
     """
 
     def __init__(self, scores: Scores, bias: FloatArray, weight: float = BIAS_WEIGHT) -> None:

@@ -59,8 +59,8 @@ class DITSTextEmbedding(TextEmbeddingBase):
         return [
             DenseModelDescription(
                 model=name,
-                dim=encoder.space.width,
-                description=f"DITS on {encoder.space.encoder}, registered by this program",
+                dim=encoder.space.video.width,
+                description=f"DITS on {encoder.space.text.encoder}, registered by this program",
                 license="",
                 size_in_GB=0.0,
                 model_file="",

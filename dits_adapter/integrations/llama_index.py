@@ -52,7 +52,7 @@ class DITSEmbedding(BaseEmbedding):
     ) -> None:
         if encoder is None:
             encoder = DITSQueryEncoder.from_pretrained(model_name, **(encoder_options or {}))
-        name = encoder.name_or_path or f"DITS on {encoder.space.encoder}"
+        name = encoder.name_or_path or f"DITS on {encoder.space.text.encoder}"
         options.update(model_name=name, encoder_options=encoder.options)
         super().__init__(**options)
         self._encoder = encoder

@@ -58,6 +58,8 @@ class SideBySide(BaseModel):
         strength: movement of the query, 0 (plain CLIP) to 1.
         steps: truncated timesteps T' that were run; None for an adapter without steps.
         angle: between the plain and the adapted query, in degrees.
+        probability_of_any: that any of the ten best adapted hits is the right video, where half of all queries
+            have theirs in the collection; None where it is not known, or nothing was found.
         seconds: for encoding, searching and projecting.
     """
 
@@ -65,6 +67,7 @@ class SideBySide(BaseModel):
     strength: float
     steps: int | None
     angle: float
+    probability_of_any: float | None
     plain: list[SearchResult]
     adapted: list[SearchResult]
     map: Map
@@ -79,7 +82,8 @@ class About(BaseModel):
         strength: strength of the encoder, 0 to 1; the default of a search.
         trained_steps: T' of the adapter as it was loaded; None for an adapter without steps.
         max_steps: T, the largest number of steps; likewise.
-        calibrated: True where probabilities are known, at strength 1 and the trained steps.
+        calibrated: True where probabilities are known, at strength 1 and the trained steps; in a collection with
+            a score bias, where the adapter was calibrated for it.
     """
 
     collection: str

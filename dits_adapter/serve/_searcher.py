@@ -94,6 +94,7 @@ class Searcher:
     def about(self) -> About:
         """Describe the collection and the adapter."""
         adapter = self._adapter(None)
+        beside, weight = self._beside_bias(adapter, 1.0)
         return About(
             collection=self.store.collection,
             segments=self.store.count(),
@@ -102,7 +103,7 @@ class Searcher:
             strength=self.encoder.query_strength,
             trained_steps=adapter.steps,
             max_steps=adapter.max_steps,
-            calibrated=self.encoder.calibration is not None and self.store.cosine,
+            calibrated=beside is adapter and self._calibration(None, 1.0, weight) is not None,
         )
 
     def compare(self, query: str, options: CompareOptions | None = None) -> SideBySide:
@@ -117,73 +118,74 @@ class Searcher:
         check_queries(query)
         strength = self.encoder.query_strength if options.strength is None else options.strength
         own = self._adapter(options.steps)
-        adapter, bias = self._beside_bias(own, strength)
-        calibration = self._calibration(options.steps, strength) if adapter is own else None
+        adapter, weight = self._beside_bias(own, strength)
+        calibration = self._calibration(options.steps, strength, weight) if adapter is own else None
         videos = self._count_videos(started // _COUNT_SECONDS) if calibration else 0
-        min_score = None
-        if options.min_probability is not None:
-            if calibration is None:
-                raise InputError(
-                    "no probabilities are known: the adapter was not calibrated (dits-adapter calibrate), or not "
-                    "for this strength, these steps and a score bias beside a bank, or the scores of this "
-                    "collection are no cosines."
-                )
-            min_score = calibration.score_of(options.min_probability, videos=videos)
+        if options.min_probability is not None and calibration is None:
+            raise InputError(
+                "no probabilities are known: the adapter was not calibrated (dits-adapter calibrate), or not for "
+                "this strength, these steps and the score bias of this collection, or its scores are no cosines."
+            )
 
         text = self._embed(query)
         plain = normalize(text, dim=1)
         adapted = normalize(adapter.adapt(text, strength=strength), dim=1)
-        plain_hits = self._search(plain, options, min_score=None, bias=self._plain_bias())
-        adapted_hits = self._search(adapted, options, min_score=min_score, bias=bias)
-        hits = plain_hits + adapted_hits
+        plain_hits = self._search(plain, options, bias=self._plain_weight())
+        adapted_hits = self._search(adapted, options, bias=weight)
+        of_any = None
+        if calibration and adapted_hits:
+            of_any = calibration.probability_of_any(adapted_hits[0].score, videos=videos)
+        answers = [
+            (hit, calibration.probability(hit.score, videos=videos) if calibration else None)
+            for hit in adapted_hits
+        ]
+        if options.min_probability is not None:
+            answers = [(hit, p) for hit, p in answers if p is not None and p >= options.min_probability]
+        hits = plain_hits + [hit for hit, _ in answers]
         path = torch.cat([plain, *_path(adapter, text)])
         drawing, positions = self._draw(normalize(path, dim=1), adapted, hits)
-        probabilities = [
-            calibration.probability(hit.cosine, videos=videos) if calibration else None for hit in adapted_hits
-        ]
         cosine = float((plain * adapted).sum().clamp(-1, 1))
         return SideBySide(
             query=query,
             strength=strength,
             steps=adapter.steps,
             angle=float(np.degrees(np.arccos(cosine))),
+            probability_of_any=of_any,
             plain=[_result(hit, positions) for hit in plain_hits],
-            adapted=[
-                _result(hit, positions, probability)
-                for hit, probability in zip(adapted_hits, probabilities, strict=True)
-            ],
+            adapted=[_result(hit, positions, probability) for hit, probability in answers],
             map=drawing,
             seconds=time.monotonic() - started,
         )
 
-    def _beside_bias(self, adapter: Adapter, strength: float) -> tuple[Adapter, float | None]:
+    def _beside_bias(self, adapter: Adapter, strength: float) -> tuple[Adapter, float]:
         """Return the adapter and the weight of the score bias that are taken together (`ScoreBias.beside`)."""
         bias = self._read_bias(self.store.collection)
-        if bias is None:
-            return adapter, None
-        return bias.beside(adapter, np.array(self.encoder.space.canary_texts, np.float32), strength)
+        if bias is None or bias.mean is None:
+            return adapter, 0.0
+        return bias.beside(adapter, np.array(self.encoder.space.text.probes, np.float32), strength)
 
-    def _plain_bias(self) -> float | None:
+    def _plain_weight(self) -> float:
         """Return the weight of the score bias for plain queries: 0 if it is for others."""
         bias = self._read_bias(self.store.collection)
-        return None if bias is None or bias.fits(self.encoder.space.canary_texts) else 0.0
+        fits = bias is not None and bias.mean is not None and bias.fits(self.encoder.space.text.probes)
+        return bias.weight if bias is not None and fits else 0.0
 
-    def _search(
-        self, query: torch.Tensor, options: CompareOptions, *, min_score: float | None, bias: float | None
-    ) -> list[Hit]:
+    def _search(self, query: torch.Tensor, options: CompareOptions, *, bias: float) -> list[Hit]:
         request = SearchRequest(
             limit=options.limit,
             per_video=options.per_video,
             filter=options.filter or None,
-            min_score=min_score,
             bias=bias,
         )
         return self.store.search(query[0].cpu().numpy(), request)
 
-    def _calibration(self, steps: int | None, strength: float) -> Calibration | None:
+    def _calibration(self, steps: int | None, strength: float, weight: float) -> Calibration | None:
         """Return the calibration of queries adapted with these options; None where there is none."""
+        calibration, bias = self.encoder.calibration, self._read_bias(self.store.collection)
         as_calibrated = strength == 1 and steps in (None, self.encoder.artifact.adapter.steps)
-        return self.encoder.calibration if as_calibrated and self.store.cosine else None
+        if calibration is None or not as_calibrated or not self.store.cosine:
+            return None
+        return calibration if bias is None else calibration.less(bias.bank, weight)
 
     def _load_bias(self, collection: str) -> ScoreBias | None:
         metadata = self.store.metadata()

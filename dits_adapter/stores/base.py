@@ -141,8 +141,8 @@ class VideoStore(ABC):
                 "other than dits_adapter made it."
             )
         if self.space is not None:
-            self.space.require(
-                metadata.space, mine="the query", theirs=f"the collection {self.name!r}", texts=False
+            self.space.video.require(
+                metadata.space.video, mine="the query", theirs=f"the collection {self.name!r}"
             )
         check_tenant(metadata, self.tenant, self.name)
         return metadata.space
@@ -233,7 +233,7 @@ class VideoStore(ABC):
         """
         request = from_keywords(SearchRequest, request, options)
         query = check_query(query_vector)
-        return self.find(check_queries(query, self.open().width, request), request)[0]
+        return self.find(check_queries(query, self.open().video.width, request), request)[0]
 
     def search_batch(
         self, query_vectors: ArrayLike, request: SearchRequest | None = None, **options: Unpack[SearchOptions]
@@ -247,4 +247,4 @@ class VideoStore(ABC):
             InputError: also for a `rerank` function and several queries: it is of one query.
         """
         request = from_keywords(SearchRequest, request, options)
-        return self.find(check_queries(query_vectors, self.open().width, request), request)
+        return self.find(check_queries(query_vectors, self.open().video.width, request), request)

@@ -34,7 +34,7 @@ BIAS = "score_bias"
 """Payload field of b(v)."""
 
 _SAME_QUERIES = 0.995
-"""Least cosine of the canary texts of two adapters whose queries may share a bias."""
+"""Least cosine of the probes of two adapters whose queries may share a bias."""
 
 
 BESIDE_BANK = 0.7
@@ -46,7 +46,7 @@ class ScoreBias(BaseModel):
 
     Attributes:
         bank: digest of the bank (`BiasBank.digest`).
-        queries: the canary texts of the space as queries of the bank's kind, unit vectors (4, d): plain, or
+        queries: `TextSide.probes` of the space as queries of the bank's kind, unit vectors (4, d): plain, or
             adapted by the adapter whose queries the bank holds. They show which queries the bias is for.
         sharpness: τ of `score_bias`, the same for all segments, of later ones too.
         weight: w, which a search takes by default.
@@ -68,10 +68,10 @@ class ScoreBias(BaseModel):
         return float(self.mean or 0.0 if value is None else value)
 
     def fits(self, queries: ArrayLike) -> bool:
-        """Return whether the bias is for queries of an adapter, by what it makes of the canary texts.
+        """Return whether the bias is for queries of an adapter, by what it makes of the probes.
 
         Args:
-            queries: `EmbeddingSpace.canary_texts` as the adapter turns them into queries, (4, d), of any norm.
+            queries: `TextSide.probes` as the adapter turns them into queries, (4, d), of any norm.
         """
         adapted = unit(np.asarray(queries, np.float32))
         return bool(np.min(np.sum(adapted * np.asarray(self.queries), axis=1)) >= _SAME_QUERIES)
@@ -81,7 +81,7 @@ class ScoreBias(BaseModel):
 
         Args:
             adapter: an adapter.
-            texts: `EmbeddingSpace.canary_texts`, (4, d).
+            texts: probes of the text space (`Space.probes`), (4, d).
             strength: movement of its queries.
 
         Returns:
@@ -140,7 +140,7 @@ class BiasBank:
                 f"{name}: is an adapter of kind {adapter.kind}, without a bank of queries; make one with "
                 "dits-adapter bank QUERIES --adapter ID --out FOLDER."
             )
-        queries = np.array(artifact.space.canary_texts, np.float32)
+        queries = artifact.space.text.probes
         if adapter.inner is not None:
             queries = unit(adapter.inner.for_inference().adapt(queries))
         rounded = np.round(queries.astype(np.float64), 6).tolist()

@@ -52,7 +52,7 @@ def apply_bias(store: VideoStore, bank: BiasBank, *, weight: float = BIAS_WEIGHT
     check_weight(weight)
     _require_able(store)
     space = store.open()
-    bank.space.require(space, mine="the bank", theirs=f"the collection {store.name!r}", texts=False)
+    bank.space.video.require(space.video, mine="the bank", theirs=f"the collection {store.name!r}")
     if not store.cosine:
         raise InputError(f"the scores of the collection {store.name!r} are no cosines, and a bias is of cosines.")
     bias = _bias(store)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from dits_adapter.errors import InputError, StoreError
+from dits_adapter.errors import InputError, MissingCollectionError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.bias import ScoreBias
@@ -50,7 +50,9 @@ class MemoryStore(VideoStore):
     def metadata(self) -> CollectionMetadata:
         """Return how the vectors were made."""
         if self._metadata is None:
-            raise StoreError(f"the collection {self.name!r} is not there. Ingest videos into it first.")
+            raise MissingCollectionError(
+                f"the collection {self.name!r} is not there. Ingest videos into it first."
+            )
         return self._metadata
 
     def create(self, metadata: CollectionMetadata, options: BaseModel | None = None) -> None:
@@ -59,7 +61,7 @@ class MemoryStore(VideoStore):
             raise InputError("a collection in memory has no options.")
         metadata.require_possible()
         if self.space is not None:
-            self.space.require(metadata.space, mine="the query", theirs="the videos to be stored", texts=False)
+            self.space.video.require(metadata.space.video, mine="the query", theirs="the videos to be stored")
         metadata.require_same(self._metadata or metadata, self.name)
         self._metadata = self._metadata or metadata
 

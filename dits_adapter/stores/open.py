@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
+import pkgutil
 import re
 from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
 from dits_adapter._extras import name_missing_extra
+from dits_adapter._wording import without_password
 from dits_adapter.errors import InputError
 from dits_adapter.stores.base import VideoStore
 
@@ -39,8 +41,8 @@ def open_store(location: str | PathLike[str], collection: str = "videos", **opti
     """Open the store at an address; nothing is created or checked before it is needed.
 
     Args:
-        location: an address that begins with a registered scheme; Qdrant's are a server's URL (http, https), a
-            folder, and ":memory:".
+        location: an address that begins with a registered scheme (docs/stores.md lists ours); Qdrant's are a
+            server's URL (http, https), a folder, and ":memory:".
         collection: name of the collection.
         options: options of the store, such as `space` and `tenant`; of Qdrant those of `QdrantStore`.
 
@@ -50,41 +52,35 @@ def open_store(location: str | PathLike[str], collection: str = "videos", **opti
     """
     if not isinstance(location, (str, PathLike)):
         raise InputError(f"location is a {type(location).__name__}; it is an address or a folder.")
-    address = os.fspath(location)
+    address, shown = os.fspath(location), without_password(os.fspath(location))
     match = re.match(r"([a-z][a-z0-9+.-]*)://", address, re.IGNORECASE)
     opener = _openers.get(match[1].lower() if match else "")
     if opener is None:
         schemes = ", ".join(sorted(f"{scheme}://" for scheme in _openers if scheme))
-        raise InputError(f"location {address!r}: no store opens this; give a folder or an address with {schemes}.")
+        raise InputError(f"location {shown!r}: no store opens this; give a folder or an address with {schemes}.")
+    if isinstance(opener, str):
+        opener = pkgutil.resolve_name(opener)
     parameters = inspect.signature(opener).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     if not takes_any and (unknown := sorted(options.keys() - parameters.keys())):
         known = ", ".join(list(parameters)[2:]) or "none"
-        raise InputError(f"the store at {address} has no option {unknown[0]!r}; its options are {known}.")
+        raise InputError(f"the store at {shown} has no option {unknown[0]!r}; its options are {known}.")
     return opener(location, collection, **options)
 
 
-def _qdrant(
-    location: str | PathLike[str],
-    collection: str,
-    *,
-    space: Any = None,
-    layout: Any = None,
-    trust_foreign: bool = False,
-    tenant: str | None = None,
-    patience: float | None = None,
-) -> VideoStore:
-    from dits_adapter.stores.qdrant.store import QdrantStore
+_QDRANT = "dits_adapter.stores.qdrant.store:QdrantStore"
+_LANCEDB = "dits_adapter.stores.lancedb:LanceDBStore"
+_MILVUS = "dits_adapter.stores.milvus:MilvusStore"
+_PGVECTOR = "dits_adapter.stores.pgvector:PgVectorStore"
 
-    return QdrantStore(
-        location,
-        collection,
-        space=space,
-        layout=layout,
-        trust_foreign=trust_foreign,
-        tenant=tenant,
-        patience=patience,
-    )
-
-
-_openers: dict[str, Opener] = {"": _qdrant, "http": _qdrant, "https": _qdrant}
+_openers: dict[str, Opener | str] = {
+    "": _QDRANT,
+    "http": _QDRANT,
+    "https": _QDRANT,
+    "lancedb": _LANCEDB,
+    "milvus": _MILVUS,
+    "milvus+https": _MILVUS,
+    "postgres": _PGVECTOR,
+    "postgresql": _PGVECTOR,
+}
+"""Opener of each scheme, or its name, by which it is imported when it is needed."""

@@ -1,12 +1,13 @@
 """Exact ranking of segments and frames in memory, shared by stores.
 
-`exact_search` is the whole search of a database that has none of its own; a database with an index uses the parts.
+`exact_search` is the whole search of a database that has none of its own, `nearest_search` that of one which finds
+segments and does not group them; a database that groups uses the parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -15,19 +16,32 @@ from numpy.typing import NDArray
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.bias import ScoreBias
 from dits_adapter.stores.requests import Hit, Reranker, SearchRequest, VideoFilter
-from dits_adapter.stores.rows import StoredSegment
+from dits_adapter.stores.rows import PointLayout, StoredSegment, payload_value
 
 __all__ = [
+    "CANDIDATES",
+    "Nearest",
     "best_timestamp",
     "bias_weight",
     "candidate_request",
     "exact_search",
     "frame_scores",
     "group_by_video",
+    "nearest_search",
+    "video_filter",
     "wider_candidate_request",
 ]
 
 T = TypeVar("T")
+
+CANDIDATES = 500
+"""Segments of the best cosines that a score bias orders at a time (docs/bank.md has what that misses)."""
+
+Nearest = Callable[[int, Sequence[str | int] | None], tuple[Sequence[tuple[float, StoredSegment]], bool]]
+"""Function from a number n and videos, None for all, to the n nearest segments or more, with their cosines, best
+first, and whether there are no more."""
+
+_OURS = PointLayout(video="video_id")
 
 
 def exact_search(
@@ -52,34 +66,154 @@ def exact_search(
         InputError: a filter of some database, or a `rerank` function that returns another shape than (m,).
         StoreError: no frame vectors to re-rank with, or a weight for a bias that is not there.
     """
-    condition = request.filter
-    weight = bias_weight(request, bias)
-    if condition is not None and not isinstance(condition, VideoFilter):
-        raise InputError(f"filter is a {type(condition).__name__}; this store takes a VideoFilter.")
+    condition = video_filter(request)
     unit = query / np.linalg.norm(query)
     scored = [
         (float(segment.vector @ unit), segment)
         for segment in segments
         if segment.vector is not None and (condition is None or condition.admits(segment.payload))
     ]
-    if request.min_score is not None:
-        scored = [item for item in scored if item[0] >= request.min_score]
-    taken = {s.id: weight * bias.of(s.payload) for _, s in scored} if weight and bias else {}
-    ranked = sorted(((score - taken.get(s.id, 0.0), s) for score, s in scored), key=_score, reverse=True)
-    if request.rerank is not None:
-        ranked = _reranked(ranked, unit, request, request.rerank)
+    scored.sort(key=_score, reverse=True)
+    return nearest_search(unit, request, lambda number, videos: (scored, True), lambda chosen: chosen, bias=bias)
+
+
+def nearest_search(
+    query: NDArray[np.floating],
+    request: SearchRequest,
+    nearest: Nearest,
+    framed: Callable[[Sequence[StoredSegment]], Sequence[StoredSegment]],
+    *,
+    bias: ScoreBias | None = None,
+    layout: PointLayout = _OURS,
+) -> list[Hit]:
+    """Search a database that finds the nearest segments, and does not group them by video.
+
+    Args:
+        query: (d,), of unit norm.
+        request: request; its filter is `nearest`'s business.
+        nearest: the database.
+        framed: function from segments to the same with their frame vectors.
+        bias: record of the collection's score bias; None without one.
+        layout: names of the payload fields.
+
+    Returns:
+        As `exact_search`; with a bias the `CANDIDATES` segments of the best cosines are ordered by it, and come
+        before those beyond them.
+
+    Raises:
+        InputError: a `rerank` function that returns another shape than (m,).
+        StoreError: no frame vectors to re-rank with, or a weight for a bias that is not there.
+    """
+    grouping = _Grouping(nearest, layout, bias, bias_weight(request, bias))
+    if request.rerank is None:
+        videos = grouping.videos(request)
+    else:
+        first = candidate_request(request)
+        videos = grouping.videos(first)
+        if (wider := wider_candidate_request(request, len(videos))) is not None:
+            videos = grouping.videos(wider)
+        candidates = framed([hit.segment for video in videos for hit in video])
+        videos = group_by_video(_reranked(candidates, query, request.rerank), grouping.videos_of, request)
+    hits = [hit for video in videos for hit in video]
+    segments = [hit.segment for hit in hits]
+    if request.locate and request.rerank is None:
+        segments = list(framed(segments))
     return [
         Hit.of(
-            segment.id,
-            segment.payload,
-            score,
-            video_id=segment.payload.get("video_id"),
-            timestamp=_moment(segment, unit) if request.locate else None,
-            bias=0.0 if request.rerank else taken.get(segment.id, 0.0),
+            hit.segment.id,
+            hit.segment.payload,
+            hit.score,
+            video_id=grouping.videos_of(hit)[0],
+            timestamp=_moment(segment, query) if request.locate else None,
+            bias=hit.bias,
+            layout=layout,
         )
-        for video in group_by_video(ranked, _videos, request)
-        for score, segment in video
+        for hit, segment in zip(hits, segments, strict=True)
     ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """Segment with its score, from which `bias` has been taken."""
+
+    score: float
+    segment: StoredSegment
+    bias: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Grouping:
+    """Search for the best videos by their nearest segments, looking at more and more of these."""
+
+    nearest: Nearest
+    layout: PointLayout
+    bias: ScoreBias | None
+    weight: float
+
+    def videos_of(self, hit: _Scored) -> tuple[str | int]:
+        video = None if self.layout.video is None else payload_value(hit.segment.payload, self.layout.video)
+        return (hit.segment.id if video is None else video,)
+
+    def videos(self, request: SearchRequest) -> list[list[_Scored]]:
+        """Find the videos of the request's page, each with its best segments."""
+        number = CANDIDATES if self.weight else 2 * (request.offset + request.limit) + 10
+        ranked: dict[str | int, _Scored] = {}
+        while True:
+            complete = self._look(ranked, number, request)
+            videos = group_by_video(ranked.values(), self.videos_of, request)
+            if complete:
+                return videos
+            if len(videos) == request.limit:
+                break
+            number *= 2
+        short = [video for video in videos if len(video) < request.per_video]
+        if not short:
+            return videos
+        fuller = self._segments_of([self.videos_of(video[0])[0] for video in short], request)
+        return [fuller.get(self.videos_of(video[0])[0], video) for video in videos]
+
+    def _segments_of(self, videos: list[str | int], request: SearchRequest) -> dict[str | int, list[_Scored]]:
+        """Find the best segments of these videos."""
+        number = 2 * len(videos) * request.per_video
+        page = replace(request, offset=0, limit=len(videos))
+        while True:
+            ranked: dict[str | int, _Scored] = {}
+            complete = self._look(ranked, number, request, videos)
+            found = group_by_video(sorted(ranked.values(), key=_by_score), self.videos_of, page)
+            if complete or (len(found) == len(videos) and all(len(of) == request.per_video for of in found)):
+                return {self.videos_of(of[0])[0]: of for of in found}
+            number *= 2
+
+    def _look(
+        self,
+        ranked: dict[str | int, _Scored],
+        number: int,
+        request: SearchRequest,
+        videos: Sequence[str | int] | None = None,
+    ) -> bool:
+        """Append the nearest segments that are not ranked yet; return whether there are no more."""
+        scored, complete = self.nearest(number, videos)
+        if request.min_score is not None:
+            above = [item for item in scored if item[0] >= request.min_score]
+            complete, scored = complete or len(above) < len(scored), above
+        fresh = [(score, segment, self._taken(segment)) for score, segment in scored if segment.id not in ranked]
+        hits = [_Scored(score - taken, segment, taken) for score, segment, taken in fresh]
+        ranked.update((hit.segment.id, hit) for hit in sorted(hits, key=_by_score))
+        return complete
+
+    def _taken(self, segment: StoredSegment) -> float:
+        return self.weight * self.bias.of(segment.payload) if self.weight and self.bias else 0.0
+
+
+def video_filter(request: SearchRequest) -> VideoFilter | None:
+    """Return the filter of a request to a store that has none of its own.
+
+    Raises:
+        InputError: a filter of some database.
+    """
+    if request.filter is None or isinstance(request.filter, VideoFilter):
+        return request.filter
+    raise InputError(f"filter is a {type(request.filter).__name__}; this store takes a VideoFilter.")
 
 
 def bias_weight(request: SearchRequest, bias: ScoreBias | None) -> float:
@@ -98,34 +232,24 @@ def bias_weight(request: SearchRequest, bias: ScoreBias | None) -> float:
     return 0.0
 
 
-_Scored = tuple[float, StoredSegment]
-
-
-def _score(item: _Scored) -> float:
+def _score(item: tuple[float, StoredSegment]) -> float:
     return item[0]
 
 
-def _videos(item: _Scored) -> tuple[Hashable]:
-    return (item[1].payload.get("video_id", item[1].id),)
+def _by_score(hit: _Scored) -> float:
+    return -hit.score
 
 
 def _reranked(
-    ranked: Sequence[_Scored],
-    query: NDArray[np.floating],
-    request: SearchRequest,
-    rerank: Literal["maxsim"] | Reranker,
+    candidates: Sequence[StoredSegment], query: NDArray[np.floating], rerank: Literal["maxsim"] | Reranker
 ) -> list[_Scored]:
-    first = candidate_request(request)
-    videos = group_by_video(ranked, _videos, first)
-    if (wider := wider_candidate_request(request, len(videos))) is not None:
-        videos = group_by_video(ranked, _videos, wider)
-    candidates = [(segment, segment.frame_vectors) for video in videos for _, segment in video]
-    framed = [(segment, frames) for segment, frames in candidates if frames is not None and len(frames)]
-    if candidates and not framed:
+    with_frames = [(segment, segment.frame_vectors) for segment in candidates]
+    kept = [(segment, frames) for segment, frames in with_frames if frames is not None and len(frames)]
+    if candidates and not kept:
         raise StoreError("the segments have no frame vectors to re-rank with.")
-    segments = [segment for segment, _ in framed]
-    scores = frame_scores(rerank, query, [frames for _, frames in framed])
-    return sorted(zip(scores.tolist(), segments, strict=True), key=_score, reverse=True)
+    scores = frame_scores(rerank, query, [frames for _, frames in kept])
+    ranked = [_Scored(score, segment) for score, (segment, _) in zip(scores.tolist(), kept, strict=True)]
+    return sorted(ranked, key=_by_score)
 
 
 def _moment(segment: StoredSegment, query: NDArray[np.floating]) -> float | None:
@@ -196,6 +320,6 @@ def best_timestamp(frames: Any, timestamps: Sequence[float] | None, query: NDArr
         timestamps: n times, in seconds.
         query: (d,).
     """
-    if frames is None or timestamps is None or len(timestamps) != len(frames):
+    if frames is None or not timestamps or len(timestamps) != len(frames):
         return None
     return float(timestamps[int(np.argmax(np.asarray(frames) @ query))])

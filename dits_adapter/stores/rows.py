@@ -147,7 +147,7 @@ class CollectionMetadata(BaseModel):
                 "collection of its own, under another name."
             )
         theirs = f"the collection {collection!r}"
-        self.space.require(existing.space, mine="the video encoder", theirs=theirs, texts=False, together=True)
+        self.space.video.require(existing.space.video, mine="the video encoder", theirs=theirs, together=True)
         if (existing.segment_seconds, existing.overlap) != (self.segment_seconds, self.overlap):
             raise StoreError(
                 f"the collection {collection!r} holds {existing.segments_in_words}, and this asks for "

@@ -84,7 +84,7 @@ class _Initializer:
 
     def contrastive_linear(self) -> Adapter:
         """Return the affine adapter that was trained by contrast from `closed_form`."""
-        linear = fresh_adapter("contrastive-linear", self.pairs.space.width)
+        linear = fresh_adapter("contrastive-linear", self.pairs.space.text.width)
         linear.initialize(self)
         config = self.config.model_copy(update={"learning_rate": LEARNING_RATES, "ema": 0.0})
         self._train(linear, config)

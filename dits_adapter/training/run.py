@@ -90,7 +90,7 @@ def fit(
     if entry.closed_form is not None:
         return fit_closed_form(recipe.adapter, pairs, validation), []
     torch.manual_seed(recipe.training.seed)
-    adapter = recipe.build_adapter(pairs.space.width)
+    adapter = recipe.build_adapter(pairs.space.text.width)
     start, training = (None if checkpoints is None else checkpoints / stage for stage in ("start", "training"))
     initialize(adapter, pairs, validation, recipe.training, device=device, checkpoints=start)
     if not entry.contrast or not any(True for _ in adapter.parameters()):
@@ -154,7 +154,7 @@ def train_artifact(
     gentle = is_gentle(recipe)
     if recipe.bank == "scores":
         raise InputError("a score bias belongs to the searched videos, not to an adapter; take bank=queries.")
-    if adapter_entry(recipe.adapter).trained and recipe.build_adapter(pairs.space.width).needs_norm:
+    if adapter_entry(recipe.adapter).trained and recipe.build_adapter(pairs.space.text.width).needs_norm:
         _require_norms(pairs.text)
     incumbent = Artifact.load(target) if is_artifact(target) else None
     if incumbent is not None:

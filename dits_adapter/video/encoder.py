@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dits_adapter._hub import absolute_name
+from dits_adapter._hub import absolute_name, pin
 from dits_adapter.artifact._config import read_config
 from dits_adapter.artifact._find import find_adapter, find_encoder
 from dits_adapter.encoders.base import Device, Encoder, load_encoder
@@ -100,17 +100,17 @@ class VideoEncoder:
 
     Args:
         encoder: a loaded encoder (`dits_adapter.encoders.load_encoder`).
-        frames: frames sampled a segment, part of the embedding space.
+        frames: frames sampled a segment, part of the embedding space; None for the encoder's own number, or 12.
         decoder: the video decoder (see `decode.decode_frames`).
         limit: seconds from the start of a video after which the rest of it does not count.
         limits: what one file may cost, None for the defaults; a file beyond them is refused as a damaged one is.
 
     Raises:
-        InputError: frames < 1, or a limit that is not positive.
+        InputError: frames < 1, or others than the encoder sees as one clip; or a limit that is not positive.
 
     Example:
         >>> encoder = VideoEncoder.from_pretrained("demo-clip")
-        >>> encoder.space.pooling, encoder.frames
+        >>> encoder.space.video.pooling, encoder.frames
         ('mean', 12)
     """
 
@@ -118,11 +118,14 @@ class VideoEncoder:
         self,
         encoder: Encoder,
         *,
-        frames: int = 12,
+        frames: int | None = None,
         decoder: Decoder = "auto",
         limit: float = math.inf,
         limits: DecodeLimits | None = None,
     ) -> None:
+        frames = (encoder.clip_frames or 12) if frames is None else frames
+        if frames != (encoder.clip_frames or frames):
+            raise InputError(f"frames is {frames}; {encoder.name} sees clips of {encoder.clip_frames} frames.")
         if frames < 1:
             raise InputError(f"frames is {frames}; a segment needs at least one frame.")
         if not limit > 0:
@@ -152,9 +155,10 @@ class VideoEncoder:
 
         Args:
             id_or_path: an encoder or a trained adapter: folder, bundled name (`demo-clip`, `demo-dits`) or hub id.
-            revision: hub revision of what is named.
+            revision: hub revision of what is named; `options` then names it by its commit.
             device: a torch device or `"auto"`.
-            frames: frames sampled a segment, part of the embedding space; None for the adapter's, or 12.
+            frames: frames sampled a segment, part of the embedding space; None for the adapter's, those that the
+                encoder sees as one clip, or 12.
             decoder: the video decoder (see `decode.decode_frames`).
             limit: seconds from the start of a video after which the rest of it does not count.
             limits: what one file may cost; None for the defaults.
@@ -166,24 +170,26 @@ class VideoEncoder:
             SpaceMismatchError: the encoder is not the one that the adapter was trained with.
             InputError: frames < 1, or a limit that is not positive.
         """
+        revision = pin(id_or_path, revision)
         adapter = find_adapter(id_or_path, revision)
         if adapter is None:
             loaded = load_encoder(
                 id_or_path, revision=revision, device=device, text_cleaning=text_cleaning or "none"
             )
-            frames = 12 if frames is None else frames
             made = cls(loaded, frames=frames, decoder=decoder, limit=limit, limits=limits)
         else:
             space = read_config(adapter).space
             loaded = load_encoder(
-                find_encoder(adapter, space),
-                revision=space.revision,
+                find_encoder(adapter, space.video),
+                revision=space.video.revision,
                 device=device,
-                text_cleaning=text_cleaning or space.text_cleaning,
+                text_cleaning=text_cleaning or space.text.text_cleaning,
             )
-            frames = (space.frames or 12) if frames is None else frames
+            frames = space.video.frames if frames is None else frames
             made = cls(loaded, frames=frames, decoder=decoder, limit=limit, limits=limits)
-            space.require(made.space, mine=f"the adapter {fspath(id_or_path)}", theirs="this encoder of videos")
+            space.video.require(
+                made.space.video, mine=f"the adapter {fspath(id_or_path)}", theirs="this encoder of videos"
+            )
             if made.space.fingerprint == space.fingerprint:
                 made.space = space  # by the name that people know, not that of the folder inside a joint adapter
         made._name = absolute_name(id_or_path)

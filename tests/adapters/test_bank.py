@@ -129,8 +129,8 @@ class TestBehindAnAdapter:
     def test_an_artifact_has_both(self, tiny_clip, tmp_path) -> None:
         space = EmbeddingSpace.of(load_encoder(tiny_clip))
         rng = np.random.default_rng(0)
-        texts, queries = rng.normal(size=(30, space.width)), rng.normal(size=(5, space.width))
-        inner = MLPAdapter(MLPConfig(width=space.width, depth=1))
+        texts, queries = rng.normal(size=(30, space.video.width)), rng.normal(size=(5, space.video.width))
+        inner = MLPAdapter(MLPConfig(width=space.video.width, depth=1))
         torch.nn.init.normal_(inner.layers[0].fc2.weight, std=0.3)
         adapter = fit_query_bank(texts, inner=inner.eval())
         saved = Artifact(adapter, space).save(tmp_path / "bank")
@@ -216,7 +216,7 @@ class TestRefuses:
     )
     def test_an_artifact_with_a_wrong_inner_adapter(self, inner, message, tiny_clip, tmp_path) -> None:
         space = EmbeddingSpace.of(load_encoder(tiny_clip))
-        adapter = fit_query_bank(np.random.default_rng(0).normal(size=(20, space.width)))
+        adapter = fit_query_bank(np.random.default_rng(0).normal(size=(20, space.video.width)))
         adapter.config = adapter.config.model_copy(update={"inner": BankedAdapter(**inner)})
         folder = Artifact(adapter, space).save(tmp_path / "bank")
         with pytest.raises(ArtifactError, match=message):

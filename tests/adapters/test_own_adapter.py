@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import sys
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ from dits_adapter.adapters import (
     registry,
 )
 from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.backends import _onnx_export
 from dits_adapter.cli import main
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.encoders import load_encoder
@@ -83,7 +85,7 @@ def space():
 def pairs(space):
     """Texts of one's own beside videos that a shift keeps apart from them."""
     rng = np.random.default_rng(0)
-    video = rng.normal(size=(400, space.width))
+    video = rng.normal(size=(400, space.video.width))
     text = video + 0.3 * rng.normal(size=video.shape) + 1
     unit = video / np.linalg.norm(video, axis=1, keepdims=True)
     return Pairs(text.astype(np.float32), unit.astype(np.float32), np.arange(400), space)
@@ -157,7 +159,7 @@ def test_a_comparison_has_its_row_where_it_is_asked_for(pairs, cache, tmp_path, 
     assert "| gate " in capsys.readouterr().out
 
 
-def test_it_searches_with_demo_clip_in_torch_and_onnx(trained, pairs, tmp_path):
+def test_it_searches_with_demo_clip_in_torch_and_onnx(trained, pairs, tmp_path, monkeypatch):
     pytest.importorskip("onnxscript", reason='needs pip install "dits-adapter[export]"')
     encoder = DITSQueryEncoder.from_pretrained(trained.written, backend="torch", device="cpu")
     queries = encoder.encode_query(TEXTS)
@@ -167,6 +169,12 @@ def test_it_searches_with_demo_clip_in_torch_and_onnx(trained, pairs, tmp_path):
     onnx = DITSQueryEncoder.from_pretrained(exported, backend="onnx")
     np.testing.assert_allclose(onnx.encode_query(TEXTS), queries, atol=1e-4)
     held = pairs.of_videos(np.arange(120))
+
+    def same_tower(encoder, files):
+        for file in (exported / "onnx").glob("t*"):
+            shutil.copy(file, files)
+
+    monkeypatch.setattr(_onnx_export, "export_tower", same_tower)
     smaller = DITSQueryEncoder.from_pretrained(encoder.export_onnx(tmp_path / "int8", int8=held), backend="onnx")
     assert np.sum(smaller.encode_query(TEXTS) * queries, axis=1).min() > 0.99
 

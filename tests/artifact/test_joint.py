@@ -16,6 +16,7 @@ from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.xpool import XPool
+from tests.spaces import renamed
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def trained(tiny_clip, other_clip):
     torch.manual_seed(0)
     head = XPool(32)
     torch.nn.init.normal_(head.q_proj.weight)
-    space = EmbeddingSpace.of(load_encoder(other_clip), frames=3).model_copy(update={"encoder": "mine"})
+    space = renamed(EmbeddingSpace.of(load_encoder(other_clip), frames=3), "mine")
     adapter = DITSAdapter(SamplerConfig(width=32, depth=1, steps=2)).eval()
     return Artifact(adapter, space, {"base_model": "somebody/clip"}, encoder=other_clip, xpool=head)
 
@@ -57,8 +58,8 @@ def test_it_can_be_saved_again_also_over_itself(saved, tmp_path):
 def test_queries_and_videos_are_encoded_by_the_bundled_clip(saved, tiny_clip, other_clip):
     shutil.copytree(tiny_clip, saved.parent / "tiny-clip")  # must not be taken instead
     space = VideoEncoder.from_pretrained(saved).space
-    assert space.differences(EmbeddingSpace.of(load_encoder(other_clip), frames=3)) == []
-    assert space.encoder == "mine"
+    space.require(EmbeddingSpace.of(load_encoder(other_clip), frames=3), mine="a", theirs="b")
+    assert space.video.encoder == "mine"
     encoder = DITSQueryEncoder.from_pretrained(saved)
     plain = load_encoder(other_clip).embed_texts(["a dog"])[0]
     np.testing.assert_allclose(encoder.encode_document("a dog"), plain / np.linalg.norm(plain), atol=1e-6)
@@ -67,7 +68,7 @@ def test_queries_and_videos_are_encoded_by_the_bundled_clip(saved, tiny_clip, ot
 def test_an_index_of_the_original_space_is_refused(saved, tiny_clip):
     original = EmbeddingSpace.of(load_encoder(tiny_clip), frames=3)
     encoder = DITSQueryEncoder.from_pretrained(saved)
-    with pytest.raises(SpaceMismatchError, match=r"the adapter belongs to the embedding space mine .* tiny-clip"):
+    with pytest.raises(SpaceMismatchError, match=r"the adapter goes with videos of mine .* tiny-clip"):
         encoder.space.require(original, mine="the adapter", theirs="the collection videos")
 
 

@@ -88,7 +88,7 @@ def test_the_benchmark_prints_a_row_for_each_library_and_method(
     encoder = DITSQueryEncoder.from_pretrained("demo-linear")
     rng = np.random.default_rng(0)
     for split in ("val", "test"):
-        video = unit(rng.normal(size=(40, encoder.space.width)))
+        video = unit(rng.normal(size=(40, encoder.space.video.width)))
         texts = video + 0.3 * unit(rng.normal(size=video.shape))
         pairs = Pairs(texts.astype(np.float32), unit(encoder.adapt(texts)), np.arange(40), encoder.space)
         pairs.save(tmp_path / f"{split}.safetensors")

@@ -29,6 +29,7 @@ from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.joint.captions import Captions
 from dits_adapter.video.encoder import VideoEncoder
 from dits_adapter.xpool import XPool, XPoolScores
+from tests.spaces import renamed
 
 DIDEMO = "DiDeMo (Distinct Describable Moments) test, tiny-clip"
 QUERIES = {"msrvtt": 4, "lsmdc": 4, "didemo": 4, "vatex": 20, "charades": 4, "demo": 20}
@@ -220,7 +221,7 @@ def joint(tiny_clip, tmp_path):
     head, adapter = XPool(32), DITSAdapter(SamplerConfig(width=32, depth=1, steps=2))
     for parameter in [*head.parameters(), *adapter.parameters()]:
         torch.nn.init.normal_(parameter, std=0.3)
-    space = EmbeddingSpace.of(load_encoder(tiny_clip), frames=4).model_copy(update={"encoder": "mine"})
+    space = renamed(EmbeddingSpace.of(load_encoder(tiny_clip), frames=4), "mine")
     return Artifact(adapter, space, {"dataset": "my pairs"}, encoder=tiny_clip, xpool=head).save(tmp_path / "mine")
 
 

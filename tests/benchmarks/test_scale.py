@@ -120,22 +120,23 @@ def test_the_points_are_those_of_ingestion(served):
 
 
 def test_an_index_is_waited_for(place):
-    model = PairModel.standard(256)
+    width, segments = 1024, 6_400  # Qdrant's thresholds are of bytes, and few wide vectors are indexed quickest
+    model = PairModel.standard(width)
     with QdrantStore(place.location, "indexed") as store:
-        scale.fill(store, place, model, 25_000)
-        queries = {"plain": model.queries(20, 25_000)}
-        kept = scale.measure_kept(store, place, "none", queries, full=25_000)
-        assert kept.indexed > 20_000
+        scale.fill(store, place, model, segments)
+        queries = {"plain": model.queries(20, segments)}
+        kept = scale.measure_kept(store, place, "none", queries, full=segments)
+        assert kept.indexed > 0.8 * segments
         assert kept.build > 0
         recall = {row.search: row.recall for row in kept.searches["plain"]}
         assert 0.5 < recall["index, ef 16"] <= recall["index, ef 512"] <= 1
         assert recall["index, ef 16"] < 1  # it is the index that was searched
         assert kept.memory > 10
-        assert kept.disk > 25_000 * 256 * 4 / 2**20
+        assert kept.disk > segments * width * 4 / 2**20
 
 
 def test_ingest_stores_distinct_clips_and_finds_them_again(served, tmp_path, monkeypatch, capsys):
-    processes = iter([ProcessPoolExecutor] * 2)  # the first size in processes of its own, the other without
+    processes = iter([ProcessPoolExecutor])  # the first run in a process of its own, the others without
 
     def pool(workers, context):
         of_processes = next(processes, None)

@@ -14,8 +14,8 @@ from benchmarks.scorers import DualSoftmax, MaxSim, QBNorm, TwoStage
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError
 from dits_adapter.evaluation.metrics import DotProducts, ranks
-from dits_adapter.space import EmbeddingSpace
 from dits_adapter.xpool import XPool, XPoolScores
+from tests.spaces import made_up_space
 from tests.stores.conftest import qdrant_server  # noqa: F401
 
 WIDTH = 16
@@ -163,10 +163,7 @@ def test_a_short_list_depends_on_the_other_videos():
 
 def stored_pairs(videos: int, frames: bool = True) -> tuple[Pairs, np.ndarray]:
     texts, of_frames = made_up(3, videos, videos)
-    eye = np.eye(4, WIDTH).tolist()
-    space = EmbeddingSpace(
-        encoder="made-up", weights_sha256="0" * 64, width=WIDTH, frames=3, canary_texts=eye, canary_images=eye[:2]
-    )
+    space = made_up_space(WIDTH, frames=3)
     of_frames = of_frames.astype(np.float32)
     video = unit(of_frames.mean(axis=1)).astype(np.float32)
     pairs = Pairs(texts.astype(np.float32), video, np.arange(videos), space, frames=of_frames if frames else None)

@@ -24,7 +24,7 @@ def ingested(stores, library, tiny_clip, tmp_path, monkeypatch, capsys):
 
 def search(capsys, adapter, store, *options):
     assert main(["search", QUERY, "--adapter", str(adapter), "--store", store, "--json", *options]) == 0
-    return json.loads(capsys.readouterr().out)
+    return json.loads(capsys.readouterr().out)["hits"]
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,12 @@ def test_an_unknown_scheme_is_a_sentence(adapter, capsys):
     assert "no store opens this" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("places", [("mine://x", "folder"), ("folder", "mine://x")])
-def test_a_copy_from_or_to_another_kind_of_store_is_refused(places, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["copy", *places]) == 1
-    assert "mine://x: copy is between Qdrant's servers and folders" in capsys.readouterr().err
-    assert not (tmp_path / "folder").exists()
+def test_a_copy_from_and_to_another_kind_of_store(ingested, adapter, tmp_path, capsys):
+    mine = search(capsys, adapter, "mine://x")
+    for source, destination in (("mine://x", "second"), ("second", "mine://y")):
+        assert main(["copy", source, destination]) == 0
+        assert "complete" in capsys.readouterr().out
+        for hit, copied in zip(mine, search(capsys, adapter, destination), strict=True):
+            assert (hit["id"], hit["timestamp"]) == (copied["id"], copied["timestamp"])
+    assert main(["copy", "folder", "folder2", "--tenant", "acme"]) == 1
+    assert "a copy is of all tenants" in capsys.readouterr().err

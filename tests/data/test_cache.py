@@ -114,9 +114,7 @@ class TestDamage:
 
     def test_a_cache_of_another_space_or_other_pairs_is_not_written_to(self, cache, fake_pairs, tmp_path):
         before = contents(cache)
-        with pytest.raises(
-            SpaceMismatchError, match=r"the cache .* belongs to the embedding space fake-0 .* fake-1"
-        ):
+        with pytest.raises(SpaceMismatchError, match=r"the cache .* goes with texts of fake-0 .* fake-1"):
             run(fake_pairs, cache, FakeEncoder(seed=1))
         (tmp_path / "other.jsonl").write_text(fake_pairs.read_text().replace("text 3", "text three"))
         with pytest.raises(DITSError, match="was begun from other pairs"):
@@ -157,7 +155,7 @@ def vectors(*shape):
 
 vectors(cache_writer.SHARD_VECTORS)
 before = peak()
-writer = cache_writer.CacheWriter(sys.argv[1], space=fake_space(width=width).model_copy(update={"frames": frames}),
+writer = cache_writer.CacheWriter(sys.argv[1], space=fake_space(width=width).with_frames(frames),
     source="made up", texts=texts, videos=videos, frames=frames, id_bytes=5)
 with writer:
     for span in writer.index.texts.spans():

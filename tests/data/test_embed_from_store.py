@@ -25,7 +25,7 @@ from dits_adapter.errors import (
     SpaceMismatchError,
     StoreError,
 )
-from dits_adapter.space import EmbeddingSpace
+from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
 from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.memory import MemoryStore
@@ -147,7 +147,8 @@ def test_a_video_without_usable_vectors_is_a_failure(segments, reason, tmp_path,
         capabilities=Capabilities(frames=True),
         read=lambda request: iter([segment(9, name="good"), *segments]),
     )
-    monkeypatch.setattr(EmbeddingSpace, "of", lambda *_, **__: space)
+    monkeypatch.setattr(TextSide, "of", lambda *_: space.text)
+    monkeypatch.setattr(VideoSide, "of", lambda *_, **__: space.video)
     pairs = write_pairs(tmp_path / "pairs.jsonl", [{"id": "good", "text": "a"}, {"id": "v", "text": "b"}])
     report = embed_from_store(pairs, tmp_path / "cache", FakeTexts(), store, progress=False)
     (failed,) = report.failures
@@ -189,7 +190,7 @@ class TestQdrant:
         texts = load_encoder(tiny_clip, text_cleaning="clip")
         embed_from_store(pairs, tmp_path / "cache", texts, store, id_field="path", progress=False)
         cached = load_pairs(tmp_path / "cache")
-        assert (store.open().text_cleaning, cached.space.text_cleaning) == ("none", "clip")
+        assert (store.open().text.text_cleaning, cached.space.text.text_cleaning) == ("none", "clip")
         np.testing.assert_allclose(cached.text, texts.embed_texts(["a dog's ball"]), atol=1e-5)
 
     def test_failures_are_remembered_by_field(self, ingested, tmp_path):
@@ -240,9 +241,7 @@ class TestQdrant:
     def test_another_encoder_is_refused(self, ingested, tmp_path, other_clip):
         store, _, _ = ingested
         pairs = write_pairs(tmp_path / "pairs.jsonl", [{"id": "a", "text": "a"}])
-        with pytest.raises(
-            SpaceMismatchError, match="the collection 'videos' belongs to the embedding space tiny-clip"
-        ):
+        with pytest.raises(SpaceMismatchError, match="the collection 'videos' goes with videos of tiny-clip"):
             embed_from_store(pairs, tmp_path / "cache", load_encoder(other_clip), store, progress=False)
 
     def test_a_collection_of_somebody_else(self, clip, tmp_path):

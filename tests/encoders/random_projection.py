@@ -22,14 +22,21 @@ class RandomProjection:
     color: np.ndarray
     max_tokens: int = 20
     text_cleaning: str = "none"
+    prompt: str = ""
+    preprocessing: str = "mean color"
+    clip_frames: int | None = None
 
     @property
     def width(self):
         return self.text.shape[1]
 
     @property
-    def digest(self):
-        return hashlib.sha256(self.text.tobytes() + self.color.tobytes()).hexdigest()
+    def text_digest(self):
+        return hashlib.sha256(self.text.tobytes()).hexdigest()
+
+    @property
+    def video_digest(self):
+        return hashlib.sha256(self.color.tobytes()).hexdigest()
 
     def count_tokens(self, texts):
         return [len(text) for text in texts]
@@ -55,7 +62,7 @@ def save(folder: Path, *, seed: int = 0, width: int = 32) -> Path:
 
 
 def _load(source: EncoderSource, device: object) -> RandomProjection:
-    return RandomProjection(source.name, source.revision, **load_file(f"{source.location}/model.safetensors"))
+    return RandomProjection(source.name, source.revision, **load_file(source.folder / "model.safetensors"))
 
 
 FAMILY = EncoderFamily("random-projection", _load)

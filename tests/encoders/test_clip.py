@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -37,6 +38,8 @@ def test_texts_and_images_of_any_number(tiny_clip):
 
 def test_sentence_transformers_layout(tiny_clip, tmp_path):
     shutil.copytree(tiny_clip, tmp_path / "st" / "0_CLIPModel")
+    modules = [{"path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}]
+    (tmp_path / "st" / "modules.json").write_text(json.dumps(modules))
     loaded = load_encoder(tmp_path / "st")
     assert weights_digest(loaded.model) == weights_digest(load_encoder(tiny_clip).model)
 

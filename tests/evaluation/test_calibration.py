@@ -22,11 +22,18 @@ from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.evaluation import metrics
 from dits_adapter.evaluation._scores import cosine_scores
-from dits_adapter.evaluation.calibration import FOLDS, HITS, Calibration, Reliability, fit_calibration
+from dits_adapter.evaluation.calibration import (
+    FOLDS,
+    HITS,
+    BiasedCalibration,
+    Calibration,
+    Reliability,
+    fit_calibration,
+)
 from dits_adapter.space import EmbeddingSpace
-from tests.conftest import save_random_clip
+from tests.conftest import ANSWER, save_random_clip
 
-FACTS = {"videos": 150, "queries": 750, "log_loss": 0.2, "ece": 0.01}
+FACTS = {"videos": 150, "queries": 750, "log_loss": 0.2, "ece": 0.01, "answer": ANSWER}
 calibrations = st.builds(
     Calibration,
     slope=st.floats(1, 200),
@@ -35,6 +42,7 @@ calibrations = st.builds(
     queries=st.just(1),
     log_loss=st.just(0.1),
     ece=st.just(0.0),
+    answer=st.just(ANSWER),
 )
 sizes = st.integers(2, 10**8)
 
@@ -67,6 +75,11 @@ def reference(scores, labels):
 
     start = [1 / scores.std(), -np.log(match.size / n) - scores.mean() / scores.std()]
     return minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 2000}).x
+
+
+def numbers(calibration):
+    """Return a calibration's numbers, those of its answers too, for `pytest.approx`."""
+    return {**calibration.model_dump(exclude={"answer", "biased"}), **calibration.answer.model_dump()}
 
 
 class TestFit:
@@ -167,6 +180,90 @@ class TestFit:
             fit_calibration(scores, labels + 1)
 
 
+class TestAnswers:
+    """The probability that any hit is right, where half of the queries have no video in the collection."""
+
+    @staticmethod
+    def tried(scores, labels):
+        """Return best scores with each query's video and without it, and where any of the ten best is right."""
+        best, right = [], []
+        for row, label in zip(scores, labels, strict=True):
+            best.append(row.max())
+            right.append(label in np.argsort(-row)[:HITS])
+        for row, label in zip(scores, labels, strict=True):
+            best.append(np.delete(row, label).max())
+            right.append(False)
+        return np.array(best), np.array(right)
+
+    def test_are_a_regression_on_the_log_odds_of_the_best_hit(self):
+        scores, labels, *_ = two_normals(120, 60, apart=0.15)
+        found = fit_calibration(scores, labels).calibration
+        best, right = self.tried(scores, labels)
+        assert 60 < right.sum() < 120  # some videos are there and not among ten
+        x = found.slope * best + found.offset
+        target = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
+
+        def loss(parameters):
+            log_odds = parameters[0] * x + parameters[1]
+            return np.sum(target * np.logaddexp(0, -log_odds) + (1 - target) * np.logaddexp(0, log_odds))
+
+        slope, offset = minimize(loss, [1, 0], method="BFGS").x
+        assert found.answer.slope == pytest.approx(slope, rel=1e-3)
+        assert found.answer.offset == pytest.approx(offset, abs=1e-2)
+
+    @pytest.mark.parametrize("videos", [50, 150, 450])
+    def test_hold_in_collections_of_other_sizes(self, videos):
+        calibration = fit_calibration(*two_normals(900, 150, apart=0.2)[:2]).calibration
+        scores, labels, *_ = two_normals(900, videos, apart=0.2, seed=1)
+        best, right = self.tried(scores, labels)
+        said = np.array([calibration.probability_of_any(score, videos=videos) for score in best])
+        assert said.mean() == pytest.approx(right.mean(), abs=0.08)
+        sure = said > 0.8
+        assert sure.sum() > 100
+        assert right[sure].mean() > 0.8
+        assert right[said < 0.2].mean() < 0.25
+        assert 0.75 < calibration.answer.auroc < 0.95
+
+    def test_are_of_the_share_of_queries_that_have_a_video(self):
+        calibration = fit_calibration(*two_normals(900, 150, apart=0.2)[:2]).calibration
+        scores, labels, *_ = two_normals(900, 150, apart=0.2, seed=1)
+        best, right = self.tried(scores, labels)
+        kept = np.r_[np.arange(90), np.arange(900, 1800)]  # one query in eleven
+        said = [calibration.probability_of_any(score, videos=150, share=1 / 11) for score in best[kept]]
+        assert np.mean(said) == pytest.approx(right[kept].mean(), abs=0.02)
+        for share in (0, 1, -1, float("nan")):
+            with pytest.raises(InputError, match="lies between 0 and 1"):
+                calibration.probability_of_any(0.3, videos=150, share=share)
+
+    def test_known_unanswerable_queries_take_the_place_of_made_ones(self):
+        scores, labels, *_ = two_normals(120, 60)
+        easy = np.random.default_rng(5).normal(-0.3, 0.06, (37, 60))
+        made, known = (fit_calibration(scores, labels, unanswerable=others).calibration for others in (None, easy))
+        assert (known.slope, known.offset) == (made.slope, made.offset)
+        assert known.answer.auroc > made.answer.auroc
+        low, high = scores.max(axis=1).min(), easy.max()
+        assert low > high
+        assert known.probability_of_any(low, videos=60) > 0.8 > 0.2 > known.probability_of_any(high, videos=60)
+
+    def test_of_scores_that_tell_nothing_are_the_share(self):
+        """Each query's best score is of a video that is near to all, in the collection or not."""
+        scores, labels, *_ = two_normals(120, 60, apart=0.1)
+        scores = np.c_[scores, np.linspace(0.9, 0.8, 120)]
+        _, right = self.tried(scores, labels)
+        answer = fit_calibration(scores, labels).calibration.answer
+        assert answer.slope < 0.5
+        assert expit(answer.offset + answer.slope * logit(0.01)) == pytest.approx(right.mean(), abs=0.1)
+        assert answer.auroc == pytest.approx(0.5, abs=0.15)
+
+    def test_belong_to_the_scores_of_one_bias(self):
+        calibration, other = (Calibration(slope=slope, offset=-10, **FACTS) for slope in (16, 20))
+        biased = BiasedCalibration(bank="a bank", weight=0.5, calibration=other)
+        both = calibration.model_copy(update={"biased": biased})
+        assert both.less("a bank", 0.5) == other
+        assert both.less("a bank", 0) is both
+        assert both.less("a bank", 0.4) is both.less("another", 0.5) is calibration.less("a bank", 0.5) is None
+
+
 class TestProbability:
     @given(calibrations, sizes, st.floats(1e-6, 1 - 1e-6))
     def test_score_of_is_the_inverse(self, calibration, videos, probability):
@@ -262,7 +359,7 @@ class TestCommand:
         held = Pairs.load(pairs)
         scores = cosine_scores(artifact.adapter, held.text, held.video)
         expected = fit_calibration(scores, held.labels).calibration
-        assert loaded.calibration.model_dump() == pytest.approx(expected.model_dump(), rel=1e-4)
+        assert numbers(loaded.calibration) == pytest.approx(numbers(expected), rel=1e-4)
         assert (loaded.training, (folder / "adapter.safetensors").read_bytes()) == ({"dataset": "none"}, weights)
         assert str(loaded.calibration) in (folder / "README.md").read_text()
         assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
@@ -324,6 +421,12 @@ class TestCommand:
 
 class TestArtifact:
     CALIBRATION = Calibration(slope=16.123456789012345, offset=-10.1, **FACTS)
+
+    def test_comes_back_with_that_of_a_bias(self, artifact, tmp_path):
+        biased = BiasedCalibration(bank="a bank", weight=0.3, calibration=self.CALIBRATION)
+        calibration = self.CALIBRATION.model_copy(update={"biased": biased})
+        folder = replace(artifact, calibration=calibration).save(tmp_path / "adapter")
+        assert Artifact.load(folder).calibration == calibration
 
     def test_comes_back_as_it_was(self, artifact, tmp_path):
         folder = replace(artifact, calibration=self.CALIBRATION).save(tmp_path / "adapter")

@@ -34,6 +34,7 @@ from dits_adapter.cli import main
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.stores.qdrant.edge._client import EdgeClient
 from dits_adapter.xpool import XPool, XPoolReranker
+from tests.conftest import ANSWER
 from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents
 
@@ -71,7 +72,7 @@ def test_search_from_the_shell_ranks_as_the_vectors_do(
     capsys.readouterr()
     options = ["--adapter", "tiny-dits", "--limit", "4", *(["--plain"] if plain else [])]
     assert main(["search", QUERY, "--json", *options]) == 0
-    hits = json.loads(capsys.readouterr().out)
+    hits = json.loads(capsys.readouterr().out)["hits"]
     queries = DITSQueryEncoder.from_pretrained("tiny-dits")
     query = queries.encode_document(QUERY) if plain else queries.encode_query(QUERY)
     videos = VideoEncoder.from_pretrained("tiny-clip").encode_video(sorted((workplace / "videos").iterdir()))
@@ -118,7 +119,7 @@ def test_search_from_the_shell_reranks_what_it_searched_with(
     def found(*options: str) -> list[str]:
         options = (*options, *(["--plain"] if plain else []))
         assert main(["search", QUERY, "--json", "--adapter", "joint", "--limit", "3", *options]) == 0
-        return [hit["id"] for hit in json.loads(capsys.readouterr().out)]
+        return [hit["id"] for hit in json.loads(capsys.readouterr().out)["hits"]]
 
     for count, ids in expected.items():
         assert found("--rerank", "xpool", "--candidates", str(count)) == ids
@@ -144,7 +145,7 @@ def test_a_reranking_that_cannot_be_is_refused(
 
 
 def test_search_by_probability_from_the_shell(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    calibration = Calibration(slope=16, offset=5, videos=30, queries=60, log_loss=0.3, ece=0.02)
+    calibration = Calibration(slope=16, offset=5, videos=30, queries=60, log_loss=0.3, ece=0.02, answer=ANSWER)
     replace(Artifact.load("tiny-dits"), calibration=calibration).save("calibrated")
     assert main(["ingest", "videos", "--encoder", "tiny-clip", "--segment-seconds", "2"]) == 0
 
@@ -153,22 +154,31 @@ def test_search_by_probability_from_the_shell(workplace: Path, capsys: pytest.Ca
         assert main(["search", QUERY, "--adapter", "calibrated", *options]) == 0
         return capsys.readouterr().out
 
-    hits = json.loads(search("--json"))
+    answer = json.loads(search("--json"))
+    hits = answer["hits"]
     assert len(hits) == 6  # of as many videos, in 12 segments
     for hit in hits:
         assert hit["probability"] == pytest.approx(calibration.probability(hit["score"], videos=6))
     least = (hits[2]["probability"] + hits[3]["probability"]) / 2
-    assert json.loads(search("--json", "--min-probability", str(least))) == hits[:3]
+    assert json.loads(search("--json", "--min-probability", str(least))) == {**answer, "hits": hits[:3]}
     first = search("--min-probability", str(least)).splitlines()[0]
     assert first.startswith(f"{hits[0]['probability']:6.1%}  {hits[0]['score']:.3f}  {hits[0]['path']}")
-    assert search("--min-probability", "0.9999999") == "no video is that likely\n"
-    assert json.loads(search("--json", "--plain"))[0]["probability"] is None
+    for share in (0.5, 0.001):
+        of_any = calibration.probability_of_any(hits[0]["score"], videos=6, share=share)
+        last = search("--answerable", str(share)).splitlines()[-1]
+        assert f"{of_any:.1%} that any of the 10 best hits is right, if {share:.0%} of all queries" in last
+        assert ("nothing here fits" in last) == (of_any < 0.5) == (share < 0.5)
+    assert answer["probability_of_any"] == calibration.probability_of_any(hits[0]["score"], videos=6)
+    assert search("--min-probability", "0.9999999").startswith("no video is that likely\n")
+    for options in (("--plain",), ("--rerank", "maxsim"), ("--offset", "1")):
+        assert json.loads(search("--json", *options))["probability_of_any"] is None
+    assert json.loads(search("--json", "--plain"))["hits"][0]["probability"] is None
 
 
 def test_a_search_by_probability_that_cannot_be_is_refused(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calibration = Calibration(slope=16, offset=5, videos=30, queries=60, log_loss=0.3, ece=0.02)
+    calibration = Calibration(slope=16, offset=5, videos=30, queries=60, log_loss=0.3, ece=0.02, answer=ANSWER)
     encoder = replace(Artifact.load("tiny-dits"), calibration=calibration)
     encoder.save("calibrated")
     assert main(["ingest", "videos", "--encoder", "tiny-clip"]) == 0
@@ -179,8 +189,9 @@ def test_a_search_by_probability_that_cannot_be_is_refused(
 
     assert "dits-adapter calibrate CACHE tiny-dits --out FOLDER" in refusal("tiny-dits")
     assert "leave out --plain" in refusal("calibrated", "--plain")
+    assert "leave out --rerank" in refusal("calibrated", "--rerank", "maxsim")
     with closing(EdgeClient(Path("mine"))) as client:
-        vectors = models.VectorParams(size=encoder.space.width, distance=models.Distance.EUCLID)
+        vectors = models.VectorParams(size=encoder.space.video.width, distance=models.Distance.EUCLID)
         client.create_collection("mine", vectors_config={"video": vectors})
     with pytest.warns(UserWarning, match="does not say which embedding space"):
         no_cosines = refusal("calibrated", "--store", "mine", "--collection", "mine", "--trust-foreign")
@@ -268,7 +279,9 @@ def test_the_readme_does_what_it_says(
     readme = (HERE / "README.md").read_text("utf-8").replace("http://localhost:6333", url).replace("\\\n", "")
     write_foreign_collection(url, "my_clips")
     for command in re.findall(r"^dits-adapter (.*)$", readme, re.MULTILINE):
-        command = command.replace("openai/clip-vit-base-patch32", "tiny-clip").replace("my-adapter", "tiny-dits")
+        command = command.replace("sentence-transformers/clip-ViT-B-32", "tiny-clip").replace(
+            "my-adapter", "tiny-dits"
+        )
         assert main(shlex.split(command)) == 0, command
     output = capsys.readouterr().out
     assert output.count("(best at") == 3

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -156,17 +157,19 @@ def test_a_killed_driver_leaves_what_it_stored_and_the_next_one_completes_it(
 ) -> None:
     os.rename(library, library.with_name("my-videos"))
     collection = collections()
-    arguments = [sys.executable, str(SCRIPT), *command(qdrant_server, collection)]
+    line = [*command(qdrant_server, collection), "--workers", "1"]
+    arguments = [sys.executable, str(SCRIPT), *line]
     child = subprocess.Popen(arguments, env=os.environ | {"RAY_ADDRESS": cluster}, stderr=subprocess.DEVNULL)
     with QdrantStore(qdrant_server, collection) as store:
         while child.poll() is None:
             if store.client.collection_exists(collection) and store.client.count(collection).count:
                 break
+            time.sleep(0.02)  # which the child needs to start
     child.kill()
     assert child.wait() == -signal.SIGKILL
     with QdrantStore(qdrant_server, collection) as store:
         assert 0 < store.count() < 2 * CLIPS
-    assert script()["main"](command(qdrant_server, collection)) == 3
+    assert script()["main"](line) == 3
     assert_as_one_clean_run(qdrant_server, collection, collections(), library.with_name("my-videos"))
 
 
@@ -204,7 +207,7 @@ def test_a_file_that_kills_its_worker_is_a_failure_and_its_neighbors_are_not(
                 os._exit(1)
             return super().embed(paths)
 
-    settings["Worker"] = Dying
+    settings |= {"Worker": Dying, "DEATHS": 1}
     arguments = [str(library), "--store", str(tmp_path / "index"), "--encoder", "demo-clip"]
     assert names["main"](arguments) == 3
     output = capsys.readouterr().out

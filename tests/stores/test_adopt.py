@@ -157,7 +157,7 @@ def test_one_of_ours_is_described_already() -> None:
 def test_the_command(qdrant_server: str, capsys: pytest.CaptureFixture[str]) -> None:
     name = f"adopted-{uuid.uuid4().hex}"
     client = QdrantClient(url=qdrant_server, check_compatibility=False)
-    films(client, name, width=DITSQueryEncoder.from_pretrained("demo-dits").space.width)
+    films(client, name, width=DITSQueryEncoder.from_pretrained("demo-dits").space.video.width)
     where = ["--store", qdrant_server, "--collection", name]
     fields = ["--vector", "clip", "--video-field", "film.id", "--title-field", "film.name", "--path-field", "url"]
     try:
@@ -166,7 +166,7 @@ def test_the_command(qdrant_server: str, capsys: pytest.CaptureFixture[str]) -> 
         assert main(["adopt", *where, "--encoder", "demo-clip", *fields]) == 0
         assert f"search TEXT --store {qdrant_server} --collection {name}" in capsys.readouterr().out
         assert main(["search", "a red circle", *where, "--json", "--limit", "1"]) == 0
-        (hit,) = json.loads(capsys.readouterr().out)
+        (hit,) = json.loads(capsys.readouterr().out)["hits"]
         assert hit["title"] in ("A dog's life", "Rain")
         assert main(["search", "a red circle", *where]) == 0
         printed = capsys.readouterr().out

@@ -22,6 +22,7 @@ from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit, ReadRequest
 from dits_adapter.stores.rows import CollectionMetadata, PointLayout, SegmentRow, segment_id
 from tests.stores.fakes import FakeEncoder, fake_space, unit, write_video
+from tests.stores.places import PLACES, place
 
 VIDEOS = 60
 
@@ -59,32 +60,21 @@ def rows(videos: range, width: int = 8) -> list[SegmentRow]:
 def bank(seed: int = 0, n: int = 40) -> BiasBank:
     space = fake_space()
     vectors = unit(np.random.default_rng([seed, 9]).normal(size=(n, 8)) + 0.8)
-    return BiasBank(vectors, space, space.canary_texts)
+    return BiasBank(vectors, space, space.text.canaries)
 
 
 def queries(n: int, seed: int = 1) -> np.ndarray:
     return (np.random.default_rng(seed).normal(size=(n, 8)) + 0.8).astype(np.float32)
 
 
-@pytest.fixture(params=["own", "memory", "folder", "server"])
+@pytest.fixture(params=[kind for kind in PLACES if kind != "own store"])  # which keeps no bias
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VideoStore]:
     """Each kind of store in turn, with the same videos."""
-    name = f"bias-{uuid.uuid4().hex}"
-    if request.param == "own":
-        opened: VideoStore = MemoryStore()
-    elif request.param == "memory":
-        opened = QdrantStore(QdrantClient(":memory:"), name)
-    elif request.param == "folder":
-        opened = QdrantStore(tmp_path / "store", name)
-    else:
-        opened = QdrantStore(request.getfixturevalue("qdrant_server"), name)
-    opened.create(CollectionMetadata(space=fake_space()))
-    opened.write(rows(range(VIDEOS)))
-    yield opened
-    if request.param == "server":
-        assert isinstance(opened, QdrantStore)
-        opened.client.delete_collection(name)
-    opened.close()
+    with place(request.param, request, tmp_path) as open_again:
+        opened = open_again()
+        opened.create(CollectionMetadata(space=fake_space()))
+        opened.write(rows(range(VIDEOS)))
+        yield opened
 
 
 def reference(
@@ -251,7 +241,7 @@ def test_ingestion_gives_new_segments_theirs(store: VideoStore, tmp_path: Path) 
         stored("late", bank())
 
 
-@pytest.mark.parametrize("store", ["own"], indirect=True)
+@pytest.mark.parametrize("store", ["MemoryStore"], indirect=True)
 def test_what_cannot_be_is_refused(store: VideoStore) -> None:
     with pytest.raises(StoreError, match="has no score bias"):
         store.search(queries(1)[0], bias=0.5)
@@ -259,7 +249,7 @@ def test_what_cannot_be_is_refused(store: VideoStore) -> None:
         store.search(queries(1)[0], bias=2)
     with pytest.raises(InputError, match=r"is nan; it goes"):
         apply_bias(store, bank(), weight=float("nan"))
-    other = BiasBank(bank().vectors, fake_space(3), fake_space(3).canary_texts)
+    other = BiasBank(bank().vectors, fake_space(3), fake_space(3).text.canaries)
     with pytest.raises(SpaceMismatchError):
         apply_bias(store, other)
     empty = MemoryStore()
@@ -294,7 +284,7 @@ def test_a_collection_of_another_program(video: str | None, monkeypatch: pytest.
         assert sorted(hit.video_id for hit in hits) == [str(n) for n in range(9)]
 
 
-@pytest.mark.parametrize("store", ["server"], indirect=True)
+@pytest.mark.parametrize("store", ["Qdrant server"], indirect=True)
 def test_a_search_on_asyncio_is_the_same(store: VideoStore, qdrant_server: str) -> None:
     apply_bias(store, bank(), progress=False)
 
@@ -306,7 +296,7 @@ def test_a_search_on_asyncio_is_the_same(store: VideoStore, qdrant_server: str) 
 
 
 def test_an_adapter_is_known_by_what_it_makes_of_the_canary_texts() -> None:
-    canaries = np.array(fake_space().canary_texts)
+    canaries = fake_space().text.probes
     record = bank().record(np.array([row.vector for row in rows(range(20))]))
     assert record.fits(3 * canaries)
     turned = unit(canaries + 0.3 * np.roll(canaries, 1, axis=1))

@@ -21,6 +21,7 @@ from dits_adapter.stores.qdrant._schema import METADATA_KEY
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit, ReadRequest
 from dits_adapter.stores.rows import CollectionMetadata, PointLayout
+from tests.conftest import ANSWER
 from tests.stores.conftest import QDRANT_IMAGE, Storage, docker_answers
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 
@@ -98,7 +99,7 @@ def test_videos_are_counted_when_they_are_whole(storage: Storage, tmp_path: Path
 def test_a_least_score_is_a_least_probability(storage: Storage, tmp_path: Path, probability: float) -> None:
     fill(storage.open(), tmp_path)
     store = storage.open(space=fake_space())
-    calibration = Calibration(slope=8, offset=-2, videos=40, queries=80, log_loss=0.3, ece=0.02)
+    calibration = Calibration(slope=8, offset=-2, videos=40, queries=80, log_loss=0.3, ece=0.02, answer=ANSWER)
     videos = store.count_videos()
     everything = store.search(QUERY, limit=6, per_video=4)
     likely = [hit.id for hit in everything if calibration.probability(hit.score, videos=videos) >= probability]
@@ -132,7 +133,7 @@ def test_space_is_checked_on_every_open(storage: Storage, tmp_path: Path) -> Non
 
 def test_videos_of_other_frames_are_found_and_not_mixed(storage: Storage, tmp_path: Path) -> None:
     fill(storage.open(), tmp_path, videos=2)
-    more = fake_space().model_copy(update={"frames": 12})
+    more = fake_space().with_frames(12)
     with pytest.warns(
         UserWarning, match=rf"the query is for videos .*{storage.collection}.*: frames 12 against 4"
     ):

@@ -6,7 +6,7 @@ import asyncio
 import math
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.requests import Hit, SearchOptions, SearchRequest, VideoFilter
 from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, segment_id, video_id_of
 from tests.stores.fakes import FRAMES, WIDTH, fake_space
-from tests.stores.own_store import SqliteStore
+from tests.stores.places import PLACES, place
 
 AXIS = np.eye(WIDTH, dtype=np.float32)[0]
 OTHER = np.ones(WIDTH, np.float32)
@@ -104,7 +104,6 @@ CASES = {
 }
 
 Search = Callable[[SearchOptions], list[Hit]]
-PLACES = ["MemoryStore", "own store", "Qdrant memory", "folder", "server"]
 WAYS = [
     *(f"{place}, {way}" for place in PLACES for way in ("one", "batch", "request")),
     *(f"asyncio {place}, {way}" for place in ("memory", "server") for way in ("one", "batch", "request")),
@@ -125,33 +124,18 @@ def _fill(store: VideoStore) -> VideoStore:
 def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Return a function from the name of a place to a store there that holds the rows."""
     filled: dict[str, Any] = {}
-    name = f"options-{uuid.uuid4().hex}"
+    with ExitStack() as opened:
 
-    def place(which: str) -> Any:
-        if which in filled:
-            return filled[which]
-        folder = tmp_path_factory.mktemp("place")
-        if which == "MemoryStore":
-            filled[which] = _fill(MemoryStore())
-        elif which == "own store":
-            filled[which] = _fill(SqliteStore(f"sqlite://{folder}/rows.db"))
-        elif which == "Qdrant memory":
-            filled[which] = _fill(QdrantStore(":memory:"))
-        elif which == "folder":
-            filled[which] = _fill(QdrantStore(folder / "store"))
-        elif which == "server":
-            filled[which] = _fill(QdrantStore(request.getfixturevalue("qdrant_server"), name))
-        else:
-            filled[which] = AsyncQdrantClient(":memory:")
-            asyncio.run(_fill_async_memory(filled[which]))
-        return filled[which]
+        def store(kind: str) -> Any:
+            if kind not in filled and kind == "asyncio memory":
+                filled[kind] = AsyncQdrantClient(":memory:")
+                asyncio.run(_fill_async_memory(filled[kind]))
+            elif kind not in filled:
+                open_again = opened.enter_context(place(kind, request, tmp_path_factory.mktemp("place")))
+                filled[kind] = _fill(open_again())
+            return filled[kind]
 
-    yield place
-    if "server" in filled:
-        filled["server"].client.delete_collection(name)
-    for store in filled.values():
-        if isinstance(store, VideoStore):
-            store.close()
+        yield store
 
 
 async def _fill_async_memory(client: AsyncQdrantClient) -> None:
@@ -176,7 +160,7 @@ def way(request: pytest.FixtureRequest, places: Any) -> tuple[str, Search]:
             return where, lambda options: store.search(AXIS, SearchRequest(**options))
         return where, lambda options: store.search_batch(_queries(options), **options)[0]
 
-    served = places("server") if where.endswith("server") else None
+    served = places("Qdrant server") if where.endswith("server") else None
     client = None if served else places(where)
 
     async def search(options: SearchOptions) -> list[Hit]:
@@ -199,7 +183,7 @@ def found(hits: list[Hit]) -> list[tuple[int, int]]:
 def test_an_option_finds_what_it_should(way: tuple[str, Search], case: str) -> None:
     where, search = way
     options, expected = CASES[case]
-    if case == "native filter" and where in ("MemoryStore", "own store"):
+    if case == "native filter" and "Qdrant" not in where and "asyncio" not in where:
         with pytest.raises(InputError, match="takes a VideoFilter"):
             search(options)
         return
@@ -267,7 +251,7 @@ def test_exact_is_asked_of_the_database(
     where, search = way
     search({"exact": True, "limit": 3, "rerank": rerank})
     assert all(sent == models.SearchParams(exact=True) for sent in params if where != "Qdrant memory")
-    assert bool(params) == (where not in ("MemoryStore", "own store"))
+    assert bool(params) == ("Qdrant" in where or "asyncio" in where)
     params.clear()
     search({"limit": 3, "rerank": rerank})
     assert set(params) <= {None}

@@ -29,22 +29,15 @@ from dits_adapter.errors import DITSError, InputError, SpaceMismatchError
 from dits_adapter.evaluation.comparison import Comparison, Retrieval, Row, recommend
 from dits_adapter.evaluation.metrics import RetrievalMetrics, ranks
 from dits_adapter.sampler import SamplerConfig
-from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training._learning_curve import with_curve
 from dits_adapter.training.compare import compare, compare_folds, fold_splits
 from dits_adapter.training.config import Recipe, TrainingConfig
 from dits_adapter.training.rows import equal_cost_depth, few_pairs_rows, schedule, standard_rows
 from dits_adapter.training.run import fit
+from tests.spaces import made_up_space
 
 WIDTH = 8
 QUICK = TrainingConfig(epochs=2, batch_size=32)
-
-
-def space_of(width: int = WIDTH, digest: str = "0") -> EmbeddingSpace:
-    eye = np.eye(4, width).tolist()
-    return EmbeddingSpace(
-        encoder="made-up", weights_sha256=digest * 64, width=width, canary_texts=eye, canary_images=eye[:2]
-    )
 
 
 def rotated_pairs(videos: int = 120, noise: float = 0.1, rotate: bool = True) -> Pairs:
@@ -56,7 +49,7 @@ def rotated_pairs(videos: int = 120, noise: float = 0.1, rotate: bool = True) ->
     text = meaning[labels] + noise * rng.normal(size=(2 * videos, WIDTH))
     video = meaning @ rotation
     video /= np.linalg.norm(video, axis=1, keepdims=True)
-    return Pairs(text.astype(np.float32), video.astype(np.float32), labels, space_of())
+    return Pairs(text.astype(np.float32), video.astype(np.float32), labels, made_up_space(WIDTH))
 
 
 def three(pairs: Pairs) -> tuple[Pairs, Pairs, Pairs]:
@@ -170,8 +163,7 @@ def test_no_row_of_plain_clip_is_refused():
 
 def test_splits_of_different_spaces_are_refused_before_anything_is_trained(tmp_path):
     train, validation, test = three(rotated_pairs())
-    other = space_of(digest="1").model_copy(update={"canary_texts": np.eye(4, WIDTH)[::-1].tolist()})
-    foreign = Pairs(test.text, test.video, test.labels, other)
+    foreign = Pairs(test.text, test.video, test.labels, made_up_space(WIDTH, seed=1))
     with pytest.raises(SpaceMismatchError, match=r"the training pairs .* the test pairs"):
         compare(train, validation, foreign, rows=quick_rows("identity"), out=tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()

@@ -15,7 +15,8 @@ from dits_adapter.training._initial import initialize
 from dits_adapter.training._loop import evaluate, train
 from dits_adapter.training.config import Recipe, TrainingConfig
 from dits_adapter.training.run import fit
-from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
+from tests.spaces import made_up_space
+from tests.training.test_frozen import WIDTH, gap_pairs
 
 
 def r1(adapter, pairs) -> float:
@@ -34,8 +35,7 @@ def shifted_pairs(videos: int, seed: int) -> Pairs:
     video = rng.normal(size=(videos, 64))
     text = video + 0.3 * rng.normal(size=video.shape) + 2 * np.random.default_rng(5).normal(size=64)
     video /= np.linalg.norm(video, axis=1, keepdims=True)
-    space = SPACE.model_copy(update={"width": 64})
-    return Pairs(text.astype(np.float32), video.astype(np.float32), np.arange(videos), space)
+    return Pairs(text.astype(np.float32), video.astype(np.float32), np.arange(videos), made_up_space(64))
 
 
 @pytest.mark.parametrize("objective", ["l2", "l1"])
@@ -73,7 +73,7 @@ def test_it_learns_32_pairs_by_heart():
 def test_artifacts_of_them_give_the_same_vectors(name, options, tmp_path):
     pairs = gap_pairs(40)
     adapter, _ = fit(recipe(name, **options), pairs, pairs, progress=False)
-    loaded = Artifact.load(Artifact(adapter, SPACE).save(tmp_path / name)).adapter
+    loaded = Artifact.load(Artifact(adapter, pairs.space).save(tmp_path / name)).adapter
     assert loaded.config == adapter.config
     assert np.array_equal(loaded.adapt(pairs.text), adapter.adapt(pairs.text))
 

@@ -15,7 +15,6 @@ from dits_adapter.adapters import fresh_adapter
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError, InputError, SpaceMismatchError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
-from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training import _batches as batches
 from dits_adapter.training import _loop as loop
 from dits_adapter.training import _losses as losses
@@ -27,14 +26,10 @@ from dits_adapter.training._state import TrainingState, best_epoch
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 from dits_adapter.training.run import fit
 from tests.hostile_files import written
+from tests.spaces import made_up_space
 
 WIDTH = 16
-SPACE = EmbeddingSpace(
-    encoder="none", weights_sha256="0" * 64, width=WIDTH, canary_texts=(), canary_images=((1.0,) + (0.0,) * 15,)
-).model_copy(update={"canary_texts": ((1.0,) + (0.0,) * 15,)})
-
-
-ELSEWHERE = SPACE.model_copy(update={"weights_sha256": "1" * 64, "canary_texts": ((0.0,) * (WIDTH - 1) + (1.0,),)})
+SPACE, ELSEWHERE = (made_up_space(WIDTH, seed=seed) for seed in (0, 1))
 
 
 def gap_pairs(videos: int, texts_a_video: int = 1, seed: int = 0) -> Pairs:

@@ -32,9 +32,9 @@ def pairs(tiny_clip):
     """Sixty videos under a tiny CLIP, whose texts a rotation keeps apart from them."""
     space = EmbeddingSpace.of(load_encoder(tiny_clip))
     rng = np.random.default_rng(0)
-    video = unit(rng.normal(size=(60, space.width)))
-    turn = np.linalg.qr(rng.normal(size=(space.width, space.width)))[0]
-    text = video + video @ turn + 0.2 * rng.normal(size=video.shape) + np.eye(space.width)[0]
+    video = unit(rng.normal(size=(60, space.video.width)))
+    turn = np.linalg.qr(rng.normal(size=(space.video.width, space.video.width)))[0]
+    text = video + video @ turn + 0.2 * rng.normal(size=video.shape) + np.eye(space.video.width)[0]
     return Pairs(text.astype(np.float32), video, np.arange(60), space)
 
 

@@ -62,7 +62,9 @@ def test_probabilities_are_calibrated_on_the_pairs_that_chose_the_epoch(cache, t
     loaded = Artifact.load(tmp_path / "adapter")
     validation = Pairs.load(cache).split(0.2, 24)[0].split(0.1, 24)[1]
     expected = calibrate(loaded.adapter, validation)
-    assert loaded.calibration.model_dump() == pytest.approx(expected.model_dump(), rel=1e-6)
+    for found, wanted in ((loaded.calibration, expected), (loaded.calibration.answer, expected.answer)):
+        numbers = found.model_dump(exclude={"answer", "biased"})
+        assert numbers == pytest.approx(wanted.model_dump(exclude={"answer", "biased"}), rel=1e-6)
     assert (loaded.calibration.videos, loaded.calibration.queries) == (40, 80)
 
 

@@ -17,7 +17,7 @@ from dits_adapter import VideoEncoder
 from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders import load_encoder
-from dits_adapter.encoders.clip import Clip
+from dits_adapter.encoders.dual import DualEncoder
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError, VideoError
 from dits_adapter.video import _child
 from dits_adapter.video import _suspect as suspect
@@ -252,7 +252,7 @@ def test_errors_do_not_wait_for_a_batch(encoder, bad_files):
 def test_batches_go_across_videos_and_stay_in_their_bound(encoder, clips):
     sizes = []
 
-    class Recording(Clip):
+    class Recording(DualEncoder):
         def embed_pixels(self, pixels):
             sizes.append(len(pixels))
             return super().embed_pixels(pixels)
@@ -293,7 +293,7 @@ def test_frames_and_decoder(tiny_clip, clips):
     segment = encoder.encode_video(clips / "closed.mp4")
     assert segment.frame_vectors.shape == (5, 32)
     assert segment.decoder == "decord"
-    assert encoder.space.frames == 5
+    assert encoder.space.video.frames == 5
     with pytest.raises(VideoError, match=r"open.mp4: cannot be decoded.*\(decord: "):
         encoder.encode_video(clips / "open.mp4")
     with pytest.raises(InputError, match="at least one frame"):

@@ -2,7 +2,7 @@
 // search can be shared.
 
 import { draw } from "./map.js";
-import { list } from "./rankings.js";
+import { list, percent } from "./rankings.js";
 
 const form = document.querySelector("form");
 const main = document.querySelector("main");
@@ -54,6 +54,7 @@ async function search() {
     error.textContent = "";
     list(answer);
     draw(answer);
+    document.querySelector("#any").textContent = any(answer.probability_of_any);
     main.hidden = false;
     const number = Math.max(answer.plain.length, answer.adapted.length);
     const each = answer.plain.length === answer.adapted.length
@@ -70,6 +71,12 @@ async function search() {
     status.textContent = "";
     main.hidden = true;
   }
+}
+
+function any(probability) {
+  if (probability === null) return "";
+  const words = `${percent(probability)} that any of the ten best hits is right, if half of all queries have their video here.`;
+  return probability < 0.5 ? `Probably nothing here fits: ${words}` : words;
 }
 
 let timer;

@@ -21,7 +21,7 @@ export function list(answer) {
       item.querySelector("h3").textContent = `${index + 1}. ${name}`;
       item.querySelector("h3").title = hit.path ?? "";
       item.querySelector(".score").textContent = hit.score.toFixed(3);
-      if (hit.probability !== null) item.querySelector(".likely").textContent = likely(hit.probability);
+      if (hit.probability !== null) item.querySelector(".likely").textContent = `${percent(hit.probability)} likely`;
       if (side === "adapted") item.querySelector(".move").textContent = move(index + 1, place(answer.plain, hit));
       if (hit.start !== null) item.querySelector(".span").textContent = span(hit);
       clip(item, hit, name);
@@ -31,9 +31,9 @@ export function list(answer) {
   }
 }
 
-function likely(probability) {
-  const percent = 100 * probability;
-  return `${percent < 1 ? "under 1" : percent > 99 ? "over 99" : Math.round(percent)} % likely`;
+export function percent(probability) {
+  const value = 100 * probability;
+  return `${value < 1 ? "under 1" : value > 99 ? "over 99" : Math.round(value)} %`;
 }
 
 function span(hit) {

@@ -176,7 +176,7 @@ class QdrantCollection:
         if metadata is not None:
             space = metadata.space
             if self.space is not None:
-                self.space.require(space, mine="the query", theirs=f"the collection {self.name!r}", texts=False)
+                self.space.video.require(space.video, mine="the query", theirs=f"the collection {self.name!r}")
         elif self.trust_foreign and self.space is not None:
             space = self.space
         else:
@@ -191,10 +191,10 @@ class QdrantCollection:
         if params is None:
             names = ", ".join(repr(name) for name in vectors) or "none"
             raise StoreError(f"the collection {self.name!r} has no vector {layout.vector!r}; it has {names}.")
-        if params.size != space.width:
+        if params.size != space.video.width:
             raise SpaceMismatchError(
                 f"the vector {layout.vector!r} of the collection {self.name!r} has width {params.size}; the "
-                f"queries have {space.width} ({space})."
+                f"queries have {space.video.width} ({space})."
             )
         if metadata is None:
             warnings.warn(
@@ -204,9 +204,7 @@ class QdrantCollection:
                 stacklevel=4,
             )
         if self._first is not None:  # what was opened before is gone
-            self._first.require(
-                space, mine="the query", theirs=f"the collection {self.name!r} by now", texts=False
-            )
+            self._first.video.require(space.video, mine="the query", theirs=f"the collection {self.name!r} by now")
         self.target, self._first = target, space
         self.layout, self.ours = layout, ours
         self.cosine = params.distance == models.Distance.COSINE
@@ -280,8 +278,8 @@ class QdrantCollection:
         """Return how many segments one request of an opened collection reads, with these of their vectors."""
         most = min(self.limits.hits, VECTORS_PAGE if pooled or frames else PAGE)
         assert self.opened is not None
-        vectors = (1 if pooled else 0) + ((self.opened.frames or 12) if frames and self.has_frames else 0)
-        return fitting(PAYLOAD_BYTES + NUMBER_BYTES * self.opened.width * vectors, most)
+        vectors = (1 if pooled else 0) + ((self.opened.video.frames or 12) if frames and self.has_frames else 0)
+        return fitting(PAYLOAD_BYTES + NUMBER_BYTES * self.opened.video.width * vectors, most)
 
     def filter(self, request: SearchRequest) -> models.Filter | None:
         """Return the filter of a search as Qdrant takes it.

@@ -50,7 +50,7 @@ def searching(
 ) -> RequestPlan[list[list[Hit]]]:
     """Search for each query, (n, d); see `VideoStore.search_batch`."""
     space = yield from collection.opening()
-    return (yield from finding(collection, check_queries(queries, space.width, request), request))
+    return (yield from finding(collection, check_queries(queries, space.video.width, request), request))
 
 
 def finding(collection: QdrantCollection, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[Hit]]]:
@@ -155,7 +155,7 @@ class _Search:
     def _answers(self, requests: Sequence[models.QueryRequest]) -> RequestPlan[list[models.QueryResponse]]:
         """Make several searches, in as many requests as the size of their vectors, and the server, ask for."""
         assert self.collection.opened is not None
-        size = fitting(NUMBER_BYTES * self.collection.opened.width, max(1, len(requests)))
+        size = fitting(NUMBER_BYTES * self.collection.opened.video.width, max(1, len(requests)))
         answers: list[models.QueryResponse] = []
         for start in range(0, len(requests), size):
             for part in (yield from divided(requests[start : start + size], self._query_batch)):

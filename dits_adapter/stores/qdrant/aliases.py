@@ -164,5 +164,5 @@ def _other_folders(previous: QdrantStore, fresh: QdrantStore, roots: list[str]) 
 
 
 def _digest(metadata: CollectionMetadata) -> str:
-    identity = f"{metadata.space.fingerprint} {metadata.segment_seconds} {metadata.overlap}"
+    identity = f"{metadata.space.video.fingerprint} {metadata.segment_seconds} {metadata.overlap}"
     return hashlib.sha256(identity.encode()).hexdigest()[:8]

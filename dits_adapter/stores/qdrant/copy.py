@@ -75,8 +75,8 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
             schema = index.params or index.data_type
             destination.send(CreatePayloadIndex(collection_name=copied_to, field_name=field, field_schema=schema))
     written = 0
-    frames = 1 + (metadata.space.frames or 12)
-    size = fitting(PAYLOAD_BYTES + NUMBER_BYTES * metadata.space.width * frames, BATCH)
+    frames = 1 + (metadata.space.video.frames or 12)
+    size = fitting(PAYLOAD_BYTES + NUMBER_BYTES * metadata.space.video.width * frames, BATCH)
     total = _count(source)
     with (
         destination.bulk_load(progress=progress),

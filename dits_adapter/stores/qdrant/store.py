@@ -257,7 +257,7 @@ class QdrantStore(VideoStore):
             StoreError: the collection exists with other segments or options, is foreign, or cannot be created.
         """
         if self.space is not None:
-            self.space.require(metadata.space, mine="the query", theirs="the videos to be stored", texts=False)
+            self.space.video.require(metadata.space.video, mine="the query", theirs="the videos to be stored")
         metadata.require_possible()
         if self.tenant is not None and not metadata.tenants:
             raise InputError(
@@ -301,7 +301,7 @@ class QdrantStore(VideoStore):
 
     def _create(self, metadata: CollectionMetadata, options: CollectionOptions) -> bool:
         """Create the collection; False if it is there, made by another process or by a request that broke off."""
-        width = metadata.space.width
+        width = metadata.space.video.width
         request = CreateCollection(
             collection_name=self.collection,
             vectors_config={

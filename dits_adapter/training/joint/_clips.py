@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from dits_adapter.encoders.clip import preprocess
+from dits_adapter.encoders._inputs import FrameInputs
 from dits_adapter.errors import VideoError
 from dits_adapter.video.decode import Frame, Video
 
@@ -63,22 +63,22 @@ def find_failures(
 
 @dataclass(frozen=True)
 class ClipLoader:
-    """Loader of videos as the pixels that CLIP's image tower takes.
+    """Loader of videos as the pixels that an encoder takes.
 
     Attributes:
         frames: frames a clip.
-        image_processor: that of the CLIP.
+        prepare: pixels of the encoder.
         read: function that decodes a file.
     """
 
     frames: int
-    image_processor: Any
+    prepare: FrameInputs
     read: ReadClip = read_clip
 
     def __call__(self, video: str, augment: Callable[[Frame], Frame] | None = None) -> Tensor:
-        """Decode a video, `augment` its frames and preprocess them: (f, 3, size, size) float32."""
+        """Decode a video, `augment` its frames and prepare them: (f, …) float32."""
 
         def transform(frame: Frame) -> NDArray[Any]:
-            return preprocess(self.image_processor, [frame if augment is None else augment(frame)])[0]
+            return self.prepare([frame if augment is None else augment(frame)])[0]
 
         return torch.from_numpy(self.read(video, self.frames, transform))

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from dits_adapter.encoders.clip import Clip
+from dits_adapter.encoders._inputs import TextInputs
+from dits_adapter.encoders.dual import DualEncoder
 from dits_adapter.errors import DITSError
 from dits_adapter.evaluation.metrics import METRICS, DotProducts, RetrievalMetrics, Scores, ranks
-from dits_adapter.texts import TextCleaning, clean_texts
 from dits_adapter.training._loop import summary_writer
 from dits_adapter.training._state import MAX_LOGIT_SCALE
 from dits_adapter.training.config import JointRecipe
@@ -38,13 +38,13 @@ class JointTrainer(Trainer):
     """Trainer that reads pairs in their order and validates by retrieval.
 
     Args:
-        clip: the encoder, whose model is trained.
+        encoder: the encoder, whose model is trained.
         validation: pairs whose videos are the evaluation dataset.
         options: options of the Trainer.
     """
 
-    def __init__(self, *, clip: Clip, validation: Captions, **options: Any) -> None:
-        self.clip, self.validation = clip, validation
+    def __init__(self, *, encoder: DualEncoder, validation: Captions, **options: Any) -> None:
+        self.encoder, self.validation = encoder, validation
         super().__init__(**options)
 
     def _loader(self, data: Any, collate: Any = None) -> Iterable[dict[str, Tensor]]:
@@ -83,7 +83,7 @@ class JointTrainer(Trainer):
         batches = self._loader(self.eval_dataset)
         embed = model.embed_clips
         frames = torch.cat([self.accelerator.gather_for_metrics(embed(batch["pixels"])) for batch in batches])
-        text = self.clip.embed_texts(self.validation.texts)
+        text = self.encoder.embed_texts(self.validation.texts)
         queries = model.adapter.for_inference().adapt(text)
         self.cosines = DotProducts(unit(queries), mean_pool(frames.cpu().numpy()))
         scores: dict[str, Scores] = {
@@ -148,15 +148,10 @@ def trainer_arguments(
     )
 
 
-def collate(
-    tokenizer: PreTrainedTokenizerBase, cleaning: TextCleaning, items: list[dict[str, Any]]
-) -> dict[str, Tensor]:
-    """Stack pairs to a batch; texts are cleaned, and cut at CLIP's 77 tokens."""
-    texts = clean_texts([item["text"] for item in items], cleaning)
-    tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+def collate(texts: TextInputs, items: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Stack pairs to a batch; texts are cleaned, and cut where the encoder ends."""
     return {
-        "input_ids": tokens["input_ids"],
-        "attention_mask": tokens["attention_mask"],
+        **texts(texts.clean([item["text"] for item in items])),
         "pixels": torch.stack([item["pixels"] for item in items]),
         "video": torch.tensor([item["video"] for item in items]),
     }

@@ -1,6 +1,6 @@
 """Joint mode: CLIP, X-Pool head and alignment network learn together from video files, on one or many processes.
 
-    dits-adapter train-joint PAIRS.jsonl --encoder openai/clip-vit-base-patch32 --out FOLDER
+    dits-adapter train-joint PAIRS.jsonl --encoder sentence-transformers/clip-ViT-B-32 --out FOLDER
     torchrun --nproc-per-node 2 -m dits_adapter.cli train-joint PAIRS.jsonl --encoder … --out FOLDER
 
 The result moves the embedding space: its artifact bundles the trained CLIP, and an index made with the original is
@@ -16,7 +16,6 @@ from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import set_seed
@@ -26,9 +25,10 @@ from dits_adapter.adapters import adapter_entry
 from dits_adapter.artifact._config import ENCODER
 from dits_adapter.artifact._find import require_free
 from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.encoders._families import DUAL_FAMILIES
 from dits_adapter.encoders._torch import weights_digest
 from dits_adapter.encoders.base import load_encoder
-from dits_adapter.encoders.clip import Clip
+from dits_adapter.encoders.dual import DualEncoder
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.texts import check_texts, warn_if_cut
@@ -111,22 +111,26 @@ def train_joint(
     target = Path(out).absolute()
     require_free(target)
     set_seed(recipe.seed)
-    clip = load_encoder(encoder, revision=revision, device="cpu", text_cleaning=recipe.text_cleaning)
-    if not isinstance(clip, Clip):
-        raise InputError(f"{clip.name} is no CLIP; joint training trains CLIPs alone.")
+    loaded = load_encoder(encoder, revision=revision, device="cpu", text_cleaning=recipe.text_cleaning)
+    if not isinstance(loaded, DualEncoder) or not loaded.family.joint:
+        trainable = ", ".join(family.model_type for family in DUAL_FAMILIES.values() if family.joint)
+        raise InputError(
+            f"{loaded.name} cannot be trained jointly: that takes vectors of frames and a temperature among the "
+            f"weights. Families that have them: {trainable}."
+        )
+    clip = loaded
     model = _initial_model(clip, recipe)
-    vision: Any = clip.model.config.vision_config
     warn_if_cut(captions.texts, clip, stacklevel=2)
     captions = _without_failures(captions, recipe, read, state, progress)
     if validation is None:
         train, validation = captions.split(recipe.validation, recipe.seed)
     else:
         train, validation = captions, _without_failures(validation, recipe, read, state, progress)
-    load = ClipLoader(recipe.frames, clip.image_processor, read)
+    load = ClipLoader(recipe.frames, clip.frames, read)
     data = TrainingDataset(
         train,
         load,
-        size=vision.image_size,
+        size=clip.image_size,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         flip=recipe.flip,
@@ -134,11 +138,11 @@ def train_joint(
     )
     checkpoints = target.with_name(f"{target.name}.checkpoints")
     trainer = JointTrainer(
-        clip=clip,
+        encoder=clip,
         validation=validation,
         model=model,
         args=trainer_arguments(recipe, data, checkpoints, state, progress),
-        data_collator=partial(collate, clip.tokenizer, recipe.text_cleaning),
+        data_collator=partial(collate, clip.texts),
         train_dataset=data,
         eval_dataset=ClipDataset(validation.videos, load),
         optimizers=(joint_optimizer(model, recipe), None),
@@ -179,9 +183,8 @@ def train_joint(
             "pairs_per_second": result.metrics["train_samples_per_second"],
         }
         metrics = {"validation": after, "validation before training": before}
-        trained_clip = replace(
-            clip, source=replace(clip.source, location=target.name, revision=None, subfolder="")
-        )
+        place = replace(clip.source, name=target.name, location=str(target / ENCODER), revision=None, modules=())
+        trained_clip = replace(clip, source=place)
         artifact = Artifact(
             model.adapter,
             EmbeddingSpace.of(trained_clip, frames=recipe.frames),
@@ -196,7 +199,7 @@ def train_joint(
     return target if state.is_main_process else None
 
 
-def _initial_model(clip: Clip, recipe: JointRecipe) -> JointModel:
+def _initial_model(clip: DualEncoder, recipe: JointRecipe) -> JointModel:
     """Build the model before training; all of its weights are trained.
 
     Raises:
@@ -212,7 +215,7 @@ def _initial_model(clip: Clip, recipe: JointRecipe) -> JointModel:
             f"the adapter {recipe.adapter} is for frozen mode: joint mode trains by contrast, and adapters see no "
             "video in it (condition none or text)."
         )
-    return JointModel(clip.model, XPool(clip.width, recipe.dropout), adapter)
+    return JointModel(clip, XPool(clip.width, recipe.dropout), adapter)
 
 
 def _without_failures(
@@ -234,10 +237,10 @@ def _without_failures(
     return captions.of_videos(row for row, video in enumerate(captions.videos) if video not in failures)
 
 
-def _save(artifact: Artifact, clip: Clip, target: Path) -> None:
+def _save(artifact: Artifact, clip: DualEncoder, target: Path) -> None:
     """Write the artifact with the CLIP that was trained along."""
     with tempfile.TemporaryDirectory() as scratch:
         encoder = Path(scratch) / ENCODER
-        for part in (clip.model, clip.tokenizer, clip.image_processor):
+        for part in (clip.model, clip.texts.tokenizer, clip.frames.image_processor):
             part.save_pretrained(encoder)
         replace(artifact, encoder=encoder).save(target)

@@ -88,7 +88,7 @@ def same(one, other):
 
 def small_model(clip) -> JointModel:
     torch.manual_seed(0)
-    model = JointModel(clip.model, XPool(32), DITSAdapter(SamplerConfig(width=32, depth=1, steps=2, input="raw")))
+    model = JointModel(clip, XPool(32), DITSAdapter(SamplerConfig(width=32, depth=1, steps=2, input="raw")))
     for parameter in [*model.xpool.parameters(), *model.adapter.parameters()]:
         torch.nn.init.normal_(parameter, std=0.1)
     return model.double().requires_grad_(True).eval()  # without dropout and noise
@@ -97,6 +97,6 @@ def small_model(clip) -> JointModel:
 def small_batch(clip) -> dict[str, torch.Tensor]:
     """Eight pairs in double precision; videos 3 and 5 occur twice, in different halves and in one."""
     generator = torch.Generator().manual_seed(0)
-    tokens = clip.tokenizer([" ".join(WORDS[i : i + 3]) for i in range(8)], padding=True, return_tensors="pt")
+    tokens = clip.texts([" ".join(WORDS[i : i + 3]) for i in range(8)])
     pixels = torch.randn(8, 3, 3, 32, 32, generator=generator, dtype=torch.float64)
     return {**tokens, "pixels": pixels, "video": torch.tensor([0, 3, 1, 2, 3, 5, 4, 5])}

@@ -34,5 +34,5 @@ def test_a_clip_is_the_middles_of_its_intervals(film):
 
 def test_a_clip_is_preprocessed_as_the_encoder_does(film, tiny_clip):
     clip = load_encoder(tiny_clip)
-    item = ClipDataset([str(film)], ClipLoader(4, clip.image_processor))[0]
+    item = ClipDataset([str(film)], ClipLoader(4, clip.frames))[0]
     np.testing.assert_array_equal(item["pixels"], clip.preprocess(list(decode_frames(film, 4).frames)))

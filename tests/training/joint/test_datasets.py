@@ -62,7 +62,7 @@ def test_half_of_the_clips_are_mirrored():
 def test_the_encoders_preprocessing_leaves_a_crop_as_it_is(tiny_clip):
     clip = load_encoder(tiny_clip)
     crop = random_crop(ramps(48, 64), 32, (0,), flip=False)
-    processor = clip.image_processor
+    processor = clip.frames.image_processor
     expected = (crop / 255 - processor.image_mean) / processor.image_std
     np.testing.assert_allclose(clip.preprocess([crop])[0].transpose(1, 2, 0), expected, atol=1e-5)
 

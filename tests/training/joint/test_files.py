@@ -96,7 +96,7 @@ def test_an_index_of_the_original_space_is_refused_one_of_the_new_is_searched(pa
     queries = DITSQueryEncoder.from_pretrained(out)
     with QdrantStore(":memory:", "old") as store:
         ingest(store, [films], original)
-        with pytest.raises(SpaceMismatchError, match="the adapter belongs to the embedding space mine"):
+        with pytest.raises(SpaceMismatchError, match="the adapter goes with videos of mine"):
             queries.check(store)
     with QdrantStore(":memory:", "new", space=queries.space) as store:
         ingest(store, [films], VideoEncoder.from_pretrained(out))

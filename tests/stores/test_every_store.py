@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from qdrant_client import QdrantClient
 from dits_adapter import QdrantStore
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
-from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import Capabilities, VideoStore
+from dits_adapter.stores.copying import copy_segments
 from dits_adapter.stores.ingest import IngestOptions, ingest
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.open import _openers, open_store, register_store
 from dits_adapter.stores.ranking import exact_search
 from dits_adapter.stores.report import IngestReport
-from dits_adapter.stores.requests import ReadRequest, SearchRequest
+from dits_adapter.stores.requests import ReadRequest, SearchRequest, VideoFilter
 from dits_adapter.stores.rows import (
     CollectionMetadata,
     PointLayout,
@@ -33,45 +34,20 @@ from dits_adapter.stores.rows import (
     VideoRecord,
     video_records,
 )
+from dits_adapter.video.encoder import EncodedSegment
+from tests.conftest import ANSWER
 from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video
 from tests.stores.own_store import SqliteStore
+from tests.stores.places import PLACES, Open, place
 
 QUERY = np.array([1.0, 0.1, 0.5, 0, 0, 0, 0, 0], np.float32)
-Open = Callable[..., VideoStore]
 
 
-@pytest.fixture
-def sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dits_adapter.stores.open._openers", dict(_openers))
-    register_store("sqlite", SqliteStore)
-
-
-@pytest.fixture(params=["MemoryStore", "Qdrant memory", "folder", "own store"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+@pytest.fixture(params=PLACES)
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Return a function that opens one collection, empty at first, again and again as other programs would."""
-    if request.param == "own store":
-        request.getfixturevalue("sqlite")
-        return lambda **options: open_store(f"sqlite://{tmp_path}/rows.db", **options)
-    if request.param == "folder":
-        stores: list[QdrantStore] = []
-
-        def open_folder(**options: Any) -> VideoStore:
-            while stores:
-                stores.pop().close()
-            stores.append(QdrantStore(tmp_path / "store", **options))
-            return stores[-1]
-
-        return open_folder
-    if request.param == "Qdrant memory":
-        client = QdrantClient(":memory:")
-        return lambda **options: QdrantStore(client, **options)
-    memory = MemoryStore()
-
-    def open_memory(space: EmbeddingSpace | None = None) -> VideoStore:
-        memory.space = space
-        return memory
-
-    return open_memory
+    with place(request.param, request, tmp_path) as open_again:
+        yield open_again
 
 
 def run(store: VideoStore, folder: Path, encoder: FakeEncoder | None = None, **options: Any) -> IngestReport:
@@ -214,7 +190,7 @@ def test_a_collection_that_is_not_there_is_named(opened: Open) -> None:
 def test_a_least_probability_is_a_least_score(opened: Open, videos: Path, probability: float) -> None:
     run(opened(), videos)
     store = opened(space=fake_space())
-    calibration = Calibration(slope=8, offset=-2, videos=40, queries=80, log_loss=0.3, ece=0.02)
+    calibration = Calibration(slope=8, offset=-2, videos=40, queries=80, log_loss=0.3, ece=0.02, answer=ANSWER)
     count = store.count_videos()
     every = store.search(QUERY, limit=6, per_video=4)
     assert store.cosine
@@ -275,6 +251,11 @@ def test_writing_a_segment_twice_stores_it_once(opened: Open, tmp_path: Path) ->
 
 
 class TestOpenStore:
+    @pytest.fixture
+    def sqlite(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("dits_adapter.stores.open._openers", dict(_openers))
+        register_store("sqlite", SqliteStore)
+
     def test_an_own_scheme_opens_an_own_store(self, sqlite: None, tmp_path: Path) -> None:
         store = open_store(f"SQLite://{tmp_path}/rows.db", "mine", space=fake_space())
         assert isinstance(store, SqliteStore)
@@ -337,6 +318,154 @@ def test_payloads_may_have_every_column_of_a_table() -> None:
     video, failed = video_records([segment | {"segments": 2}, segment | {"segments": None}, failure])
     assert video.complete
     assert failed == VideoRecord(**file, failure="no video stream")
+
+
+ODD = [
+    "it's.mp4",
+    'say "dogs".mp4',
+    "a\\'b; DROP TABLE x.mp4",
+    "100%_{p}.mp4",
+    "größe 日本 🐕.mp4",
+    "$1 :name ?.mp4",
+]
+
+
+def test_names_of_any_characters_are_kept_and_found(opened: Open, tmp_path: Path) -> None:
+    folder = tmp_path / 'o\'dd "films"'
+    for seed, name in enumerate(ODD):
+        write_video(folder / name, seed=seed)
+    write_video(folder / "brok'en.mp4", "broken")
+    assert run(opened(), folder).videos == len(ODD)
+    store = opened()
+    everything = store.search(QUERY, limit=20)
+    assert {hit.path for hit in everything} == {str(folder / name) for name in ODD}
+    for path in {hit.path for hit in everything}:
+        (read,) = {s.payload["path"] for s in store.read(ReadRequest(field="path", values=[str(path)]))}
+        assert read == path
+    for words, names in {
+        "IT'S": ODD[:1],
+        "drop table": ODD[2:3],
+        "日本": ODD[4:5],
+        "GRÖSSE": ODD[4:5],
+        "f": [],
+    }.items():
+        hits = store.search(QUERY, limit=20, filter=VideoFilter(words=words))
+        assert {hit.path for hit in hits} == {str(folder / name) for name in names}, words
+    (folder / ODD[2]).rename(folder / "x'; --.mp4")
+    for name in (ODD[0], "brok'en.mp4"):
+        (folder / name).unlink()
+    report = run(opened(), folder, sync=True)
+    assert (report.moved, len(report.removed)) == (1, 2)
+    assert {r.path for r in opened().records()} == {
+        str(folder / name) for name in [*ODD[3:], ODD[1], "x'; --.mp4"]
+    }
+
+
+def test_tenants_see_and_delete_nothing_of_each_other(opened: Open, videos: Path) -> None:
+    if not opened().capabilities.tenants:
+        pytest.skip("keeps no tenants apart")
+    for tenant, name in (("a'cme", "1.mp4"), ("b%eta", "2.mp4")):
+        run(opened(tenant=tenant), videos / name)
+    run(opened(tenant="a'cme"), videos / "2.mp4")
+    run(opened(tenant="a'cme"), videos / "broken.mp4")
+    acme, beta = opened(tenant="a'cme").search(QUERY), opened(tenant="b%eta").search(QUERY)
+    assert {Path(hit.path or "").name for hit in acme} == {"1.mp4", "2.mp4"}
+    assert {Path(hit.path or "").name for hit in beta} == {"2.mp4"}
+    assert {hit.id for hit in acme}.isdisjoint(hit.id for hit in beta)
+    others = list(opened(tenant="a'cme").records())
+    store = opened(tenant="b%eta")
+    assert (store.count(), store.count_videos(), len(list(store.records()))) == (3, 1, 1)
+    assert list(store.read(ReadRequest(ids=[acme[0].id]))) == []
+    store.delete(others)
+    assert opened(tenant="b%eta").count() == 0
+    assert opened(tenant="a'cme").count() == 5
+    assert len(list(opened(tenant="a'cme").records())) == 3
+    with pytest.raises(StoreError, match="keeps tenants apart: say which"):
+        opened().search(QUERY)
+    with pytest.raises(StoreError, match="keeps tenants apart"):
+        opened().records()
+    with pytest.raises(StoreError, match="keeps tenants apart"):
+        run(opened(), videos / "1.mp4")
+
+
+def test_a_tenant_is_refused_where_none_are_kept_apart(opened: Open, videos: Path) -> None:
+    run(opened(), videos / "1.mp4")
+    if opened().capabilities.tenants:
+        with pytest.raises(StoreError, match="does not keep tenants apart"):
+            opened(tenant="acme").search(QUERY)
+
+
+def test_more_segments_than_one_look_are_grouped(opened: Open) -> None:
+    """Sixty segments of one video stand before two others; nothing is lost behind them."""
+    store = opened()
+    store.create(CollectionMetadata(space=fake_space(), segment_seconds=1.0))
+    angles = {"long": [0.001 * n for n in range(60)], "second": [0.5, 0.6, 0.7], "third": [0.9]}
+    vectors = {video: [[math.cos(a), math.sin(a), *[0] * 6] for a in of] for video, of in angles.items()}
+    for video, of in vectors.items():
+        file = VideoFile(f"/{video}.mp4", 1, 2, str(uuid.uuid5(uuid.NAMESPACE_OID, video)))
+        rows = [
+            SegmentRow.of(file, _segment(np.array(vector, np.float32), n), segments=len(of))
+            for n, vector in enumerate(of)
+        ]
+        store.write(rows)
+    query = np.eye(8, dtype=np.float32)[0]
+    hits = store.search(query, limit=2)
+    assert [hit.path for hit in hits] == ["/long.mp4", "/second.mp4"]
+    hits = store.search(query, limit=3, per_video=3)
+    assert [hit.path for hit in hits] == ["/long.mp4"] * 3 + ["/second.mp4"] * 3 + ["/third.mp4"]
+    cosines = [math.cos(a) for of in angles.values() for a in of[:3]]
+    assert [hit.score for hit in hits] == pytest.approx(cosines, abs=1e-6)
+    assert [hit.path for hit in store.search(query, limit=1, offset=2)] == ["/third.mp4"]
+
+
+def _segment(vector: np.ndarray, n: int) -> EncodedSegment:
+    return EncodedSegment(
+        path="",
+        start=n,
+        end=n + 1.0,
+        timestamps=np.array([n + 0.5]),
+        duration=100.0,
+        fps=10.0,
+        decoder="none",
+        vector=vector,
+        frame_vectors=vector[None],
+    )
+
+
+@pytest.mark.parametrize("opened", [kind for kind in PLACES if kind != "Qdrant memory"], indirect=True)
+def test_a_copy_there_and_back_is_the_same(opened: Open, videos: Path) -> None:
+    """From memory to each kind, cut short on the way, and back to memory."""
+    source = MemoryStore("source")
+    run(source, videos)
+    with opened() as destination:
+        write, calls = destination.write, []
+
+        def fail(rows: Any) -> None:
+            calls.append(rows)
+            raise StoreError("gone")
+
+        destination.write = fail  # type: ignore[method-assign]
+        with pytest.raises(StoreError, match="gone"):
+            copy_segments(source, destination, progress=False)
+        destination.write = write  # type: ignore[method-assign]
+        write(calls[0][:4])
+        assert copy_segments(source, destination, progress=False) == 6
+        assert copy_segments(source, destination, progress=False) == 0
+        assert contents(destination) == contents(source)
+        assert destination.count_videos() == 4
+        back = MemoryStore("back")
+        assert copy_segments(destination, back, progress=False) == 10
+    assert contents(back) == contents(source)
+    assert sorted(map(str, back.records())) == sorted(map(str, source.records()))
+    frames = [{s.id: s.frame_vectors for s in store.read(ReadRequest())} for store in (source, back)]
+    for id, vectors in frames[0].items():
+        np.testing.assert_allclose(frames[1][id], vectors, atol=1e-6)
+    source.delete(list(source.records())[:1])
+    with pytest.raises(StoreError, match="has segments that 'source' has not"):
+        copy_segments(source, back, progress=False)
+    encoder = FakeEncoder()
+    assert run(opened(), videos, encoder).present == 4
+    assert encoder.decoded == []
 
 
 def test_segments_without_frames_are_found_but_neither_located_nor_reranked(opened: Open, videos: Path) -> None:

@@ -1,0 +1,352 @@
+"""Video segments in PostgreSQL with the extension pgvector."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from pgvector import HalfVector, Vector
+from pgvector.psycopg import register_vector
+from psycopg.rows import dict_row
+from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
+
+from dits_adapter.errors import StoreError
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores._table import FAILURES, FRAMES, KEY, SEGMENTS, VECTOR, Condition, Opened, Row, Table
+from dits_adapter.stores._table_store import TableStore
+from dits_adapter.stores.base import Capabilities
+from dits_adapter.stores.rows import CollectionMetadata, PointLayout
+
+__all__ = ["PgVectorStore"]
+
+T = TypeVar("T")
+
+_TYPES = {"text": "text", "int": "bigint", "float": "double precision", "floats": "double precision[]"}
+_KINDS = {
+    "text": "text",
+    "character varying": "text",
+    "uuid": "text",
+    "smallint": "int",
+    "integer": "int",
+    "bigint": "int",
+    "real": "float",
+    "double precision": "float",
+    "double precision[]": "floats",
+    "vector": "vector",
+    "halfvec": "vector",
+}
+_METADATA = Identifier("dits_adapter")
+"""Table of the metadata of all collections of a schema."""
+
+_PAGE = 500
+_INDEXED = 10_000
+"""Segments from which a search follows an index: below, comparing with all takes some milliseconds."""
+
+_WIDEST = 2000
+"""Greatest width of vectors that pgvector indexes."""
+
+_PATIENCE = 120.0
+
+
+class PgVectorStore(TableStore):
+    """A collection of video segments in PostgreSQL with pgvector 0.8 or newer.
+
+    Args:
+        location: `postgresql://user@host/database`, as libpq reads it. A password is better kept in the
+            environment variable PGPASSWORD or a file `~/.pgpass`; in the address it is not shown again.
+        collection: name of the collection, a table.
+        space, layout, trust_foreign, tenant: as `QdrantStore`; names of a layout are those of columns.
+        patience: seconds for which a lost connection is made anew, and what it was used for is done again.
+    """
+
+    names: ClassVar = re.compile(r"(?!dits_adapter$)[^\x00]{1,50}")
+    names_in_words: ClassVar = "has 1 to 50 characters, and is not dits_adapter"
+
+    def __init__(
+        self,
+        location: str,
+        collection: str = "videos",
+        *,
+        space: EmbeddingSpace | None = None,
+        layout: PointLayout | None = None,
+        trust_foreign: bool = False,
+        tenant: str | None = None,
+        patience: float | None = None,
+    ) -> None:
+        super().__init__(
+            location, collection, space=space, layout=layout, trust_foreign=trust_foreign, tenant=tenant
+        )
+        self._patience = _PATIENCE if patience is None else patience
+        self._connection: psycopg.Connection[Row] | None = None
+        self._reached = False
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]
+        """Abilities of the store; `frames` is of the collection, once that was opened."""
+        return replace(super().capabilities, remote=True)
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = self._opened = None
+
+    def _connect(self) -> psycopg.Connection[Row]:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(
+                self._address,
+                autocommit=True,
+                row_factory=dict_row,
+                connect_timeout=10,
+                prepare_threshold=None,  # a prepared search would keep the plan of an earlier one, index and all
+            )
+            self._know_vectors(self._connection)
+            self._reached = True
+        return self._connection
+
+    def _know_vectors(self, connection: psycopg.Connection[Row]) -> None:
+        row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
+        if row is not None:
+            version = row["extversion"]
+            if tuple(map(int, version.split(".")[:2])) < (0, 8):
+                raise StoreError(f"{self.location} has pgvector {version}; 0.8 or newer is needed.")
+            register_vector(connection)
+
+    def _run(self, work: Callable[[psycopg.Connection[Row]], T]) -> T:
+        """Do work in one transaction; on a lost connection do all of it again."""
+        end: float | None = None
+        with self._lock:
+            while True:
+                try:
+                    connection = self._connect()
+                    with connection.transaction():
+                        return work(connection)
+                except psycopg.Error as error:
+                    lost = self._connection is None or self._connection.closed
+                    end = time.monotonic() + self._patience if end is None else end
+                    if not (self._reached and lost) or time.monotonic() > end:
+                        cause = str(error).strip().partition("\n")[0] or type(error).__name__
+                        raise StoreError(f"{self.location}: {cause}") from error
+                    time.sleep(0.2)
+
+    def _execute(self, statement: SQL | Composed, values: Sequence[Any] = ()) -> list[Row]:
+        def work(connection: psycopg.Connection[Row]) -> list[Row]:
+            cursor = connection.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+        return self._run(work)
+
+    def _describe(self, name: str) -> Table | None:
+        columns = self._execute(
+            SQL(
+                "SELECT attname AS name, format_type(atttypid, NULL) AS type, atttypmod AS width, "
+                "COALESCE((SELECT indkey[0] = attnum AND indnkeyatts = 1 FROM pg_index "
+                "WHERE indrelid = attrelid AND indisprimary), false) AS key "
+                "FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(%s)) AND attnum > 0 "
+                "AND NOT attisdropped ORDER BY attnum"
+            ),
+            [name],
+        )
+        if not columns:
+            return None
+        described: list[Row] = []
+        if self._execute(SQL("SELECT to_regclass('dits_adapter') AS it"))[0]["it"] is not None:
+            described = self._execute(
+                SQL("SELECT metadata::text AS it FROM {} WHERE collection = %s").format(_METADATA), [name]
+            )
+        kinds = {column["name"]: _KINDS.get(column["type"].rpartition(".")[2], "other") for column in columns}
+        return Table(
+            columns=kinds,
+            widths={c["name"]: c["width"] for c in columns if kinds[c["name"]] == "vector"},
+            key=next((column["name"] for column in columns if column["key"]), KEY),
+            metadata=described[0]["it"] if described else None,
+        )
+
+    def _create(self, metadata: CollectionMetadata) -> None:
+        vector = SQL("vector({})").format(SQL(str(int(metadata.space.video.width))))
+        segments = [*_columns(SEGMENTS), _column(FRAMES, SQL("bytea")), _column(VECTOR, vector)]
+        create = SQL("CREATE TABLE IF NOT EXISTS {} ({})")
+        key = _column(KEY, SQL("text PRIMARY KEY"))
+
+        def work(connection: psycopg.Connection[Row]) -> None:
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext('dits_adapter'))")
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            for name, columns in ((self._failures, _columns(FAILURES)), (self.name, segments)):
+                connection.execute(create.format(Identifier(name), SQL(", ").join([key, *columns])))
+            connection.execute(
+                SQL("CREATE INDEX ON {} ({})").format(Identifier(self.name), Identifier("video_id"))
+            )
+            self._know_vectors(connection)
+            self._keep(metadata, connection, "DO NOTHING")
+
+        self._run(work)
+
+    def _keep(self, metadata: CollectionMetadata, connection: psycopg.Connection[Row], otherwise: Any) -> None:
+        columns = "(collection text PRIMARY KEY, metadata jsonb NOT NULL)"
+        connection.execute(SQL("CREATE TABLE IF NOT EXISTS {} " + columns).format(_METADATA))
+        statement = SQL("INSERT INTO {} VALUES (%s, %s) ON CONFLICT (collection) " + otherwise).format(_METADATA)
+        connection.execute(statement, [self.name, metadata.model_dump_json()])
+
+    def _write_metadata(self, metadata: CollectionMetadata) -> None:
+        replacing = "DO UPDATE SET metadata = EXCLUDED.metadata"
+        self._run(lambda connection: self._keep(metadata, connection, replacing))
+
+    def _upsert(self, name: str, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
+        columns = list(rows[0])
+        statement = SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}").format(
+            Identifier(name),
+            SQL(", ").join(map(Identifier, columns)),
+            SQL(", ").join(Placeholder() for _ in columns),
+            Identifier(KEY),
+            SQL(", ").join(SQL("{0} = EXCLUDED.{0}").format(Identifier(column)) for column in columns),
+        )
+        values = [[_value(column, row[column]) for column in columns] for row in rows]
+        self._run(partial(_execute_many, statement, values))
+
+    def _update(self, condition: Condition, values: Row) -> None:
+        assigned = SQL(", ").join(SQL("{} = %s").format(Identifier(name)) for name in values)
+        where, asked = _where(condition)
+        statement = SQL("UPDATE {} SET {}{}").format(Identifier(self.name), assigned, where)
+        self._execute(statement, [*values.values(), *asked])
+
+    def _assign(self, column: str, values: Mapping[str | int, float]) -> None:
+        statement = SQL("UPDATE {} SET {} = %s WHERE {} = %s").format(
+            Identifier(self.name), Identifier(column), Identifier(KEY)
+        )
+        self._run(partial(_execute_many, statement, [[value, key] for key, value in values.items()]))
+
+    def _delete(self, name: str, condition: Condition) -> None:
+        where, asked = _where(condition)
+        self._execute(SQL("DELETE FROM {}{}").format(Identifier(name), where), asked)
+
+    def _select(
+        self, name: str, columns: Sequence[str], condition: Condition, limit: int | None = None
+    ) -> Iterator[Row]:
+        """Read pages in the order of the keys, each in a transaction of its own."""
+        table = self._opened.table if self._opened is not None and name == self.name else None
+        key = Identifier(KEY if table is None else table.key)
+        where, asked = _where(condition)
+        page = SQL("SELECT {}, {} AS " + _AT + " FROM {}{}").format(_names(columns), key, Identifier(name), where)
+        after: list[Any] = []
+        while True:
+            beyond = SQL(" AND " if asked else " WHERE ") + SQL("{} > %s").format(key) if after else SQL("")
+            statement = page + beyond + SQL(" ORDER BY {} LIMIT %s").format(key)
+            rows = self._execute(statement, [*asked, *after, min(limit or _PAGE, _PAGE)])
+            for row in rows:
+                after = [row.pop(_AT)]
+                yield _read(row)
+            if len(rows) < _PAGE:
+                return
+
+    def _nearest(
+        self, query: NDArray[np.float32], opened: Opened, condition: Condition, number: int, exact: bool
+    ) -> list[tuple[float, Row]]:
+        vector = Identifier(opened.vector)
+        where, asked = _where(condition, SQL("{} IS NOT NULL").format(vector))
+        statement = SQL("SELECT {}, 1 - ({} <=> %s) AS " + _AT + " FROM {}{} ORDER BY {} <=> %s LIMIT %s").format(
+            _names(opened.payload), vector, Identifier(self.name), where, vector
+        )
+        value = Vector(query)
+
+        def work(connection: psycopg.Connection[Row], *, exact: bool) -> list[Row]:
+            if exact:
+                connection.execute("SET LOCAL enable_indexscan = off")
+            else:
+                connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
+                connection.execute(f"SET LOCAL hnsw.ef_search = {min(max(number, 40), 1000):d}")
+            return connection.execute(statement, [value, *asked, value, number]).fetchall()
+
+        rows = self._run(partial(work, exact=exact))
+        if len(rows) < number and not exact and self._indexed():
+            rows = self._run(partial(work, exact=True))
+        return [(float(row.pop(_AT)), _read(row)) for row in rows]
+
+    def _indexed(self) -> bool:
+        methods = self._execute(
+            SQL(
+                "SELECT amname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
+                "JOIN pg_am ON pg_am.oid = relam WHERE indrelid = to_regclass(quote_ident(%s))"
+            ),
+            [self.name],
+        )
+        return any(row["amname"] in ("hnsw", "ivfflat") for row in methods)
+
+    def _count(self, condition: Condition) -> int:
+        where, asked = _where(condition)
+        (row,) = self._execute(SQL("SELECT count(*) AS it FROM {}{}").format(Identifier(self.name), where), asked)
+        return int(row["it"])
+
+    def finish(self) -> None:
+        """Index the segments, once they are many; PostgreSQL keeps the index up to date from then on."""
+        width = self._open().space.video.width
+        if width <= _WIDEST and self._count(Condition()) >= _INDEXED and not self._indexed():
+            self._execute(
+                SQL("CREATE INDEX ON {} USING hnsw ({} vector_cosine_ops)").format(
+                    Identifier(self.name), Identifier(VECTOR)
+                )
+            )
+
+
+_AT = "dits_adapter_at"
+"""Column of a query that no table has: the key of a page, or a score."""
+
+
+def _execute_many(statement: Composed, values: list[list[Any]], connection: psycopg.Connection[Row]) -> None:
+    connection.cursor().executemany(statement, values)
+
+
+def _column(name: str, of: Composable) -> Composed:
+    return SQL("{} {}").format(Identifier(name), of)
+
+
+def _columns(kinds: Mapping[str, str]) -> list[Composed]:
+    return [_column(name, SQL(_TYPES[kind])) for name, kind in kinds.items()]
+
+
+def _names(columns: Sequence[str]) -> Composed:
+    return SQL(", ").join(map(Identifier, columns))
+
+
+def _where(condition: Condition, *others: Composable) -> tuple[Composable, list[Any]]:
+    """Return a condition as SQL, with the values of its placeholders."""
+    parts, values = list(others), list[Any]()
+    for name, among in condition.among.items():
+        texts = any(isinstance(value, str) for value in among)
+        parts.append(SQL("{}::text = ANY(%s)" if texts else "{} = ANY(%s)").format(Identifier(name)))
+        values.append(list(among))
+    for text in condition.contains:
+        having = [SQL("strpos({}::text, %s) > 0").format(Identifier(name)) for name in condition.texts]
+        parts.append(SQL("({})").format(SQL(" OR ").join(having)))
+        values += [text] * len(condition.texts)
+    for bounds, comparison in ((condition.least, "{} >= %s"), (condition.most, "{} <= %s")):
+        for name, bound in bounds.items():
+            parts.append(SQL(comparison).format(Identifier(name)))
+            values.append(bound)
+    parts += [SQL("{} IS NOT NULL").format(Identifier(name)) for name in condition.present]
+    return (SQL(" WHERE ") + SQL(" AND ").join(parts) if parts else SQL("")), values
+
+
+def _value(column: str, value: Any) -> Any:
+    if column == VECTOR:
+        return Vector(value)
+    return np.asarray(value, "<f4").tobytes() if column == FRAMES else value
+
+
+def _read(row: Row) -> Row:
+    """Return a row with its vectors as arrays."""
+    for name, value in row.items():
+        if isinstance(value, Vector | HalfVector):
+            row[name] = np.asarray(value.to_numpy(), np.float32)
+        elif name == FRAMES and value is not None:
+            row[name] = np.frombuffer(value, "<f4")
+    return row
