@@ -50,7 +50,7 @@ _FLOW_DOSE = 2e-5
 _PATIENCE = 16
 """Steps that are tried at least, and twice as many as were best so far."""
 
-_MOST_STEPS = 256
+_MOST_STEPS = 64
 
 _MOST_PAIRS = 20_000
 """Pairs that are learnt from; of more, as many are drawn."""

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import few_pairs
 from benchmarks.few_pairs import main, parted
 from benchmarks.halvings import read
+from dits_adapter.adapters import _gentle
 from dits_adapter.vectors import unit
 
 
@@ -29,6 +30,7 @@ def test_nothing_that_is_learnt_from_is_searched(count, searched):
 
 def test_the_table_pairs_each_row_with_plain_and_the_linear_map(file, capsys, monkeypatch):
     names = ("mean-shift", "gentle-linear", "gentle-dits, T' = 1")
+    monkeypatch.setattr(_gentle, "_MOST_STEPS", 4)
     monkeypatch.setattr(few_pairs, "ROWS", {name: few_pairs.ROWS[name] for name in names})
     assert main(["--vectors", str(file), "--videos", "20", "--seeds", "2", "--rows"]) == 0
     out = capsys.readouterr().out
