@@ -41,7 +41,7 @@ class LanceDBStore(TableStore):
     """A collection of video segments in LanceDB.
 
     Args:
-        location: `lancedb://` and a folder, or an address that LanceDB knows, such as `lancedb://s3://bucket/videos`.
+        location: `lancedb://` and a folder, or an address that LanceDB knows: `lancedb://s3://bucket/videos`.
         collection: name of the collection, a table.
         space, layout, trust_foreign, tenant: as `QdrantStore`; names of a layout are those of columns.
     """
@@ -113,9 +113,14 @@ class LanceDBStore(TableStore):
 
     def _write_metadata(self, metadata: CollectionMetadata) -> None:
         column = VECTOR if metadata.layout is None else metadata.layout.vector
+        texts = {
+            field.name: None for field in self._table(self.name).schema if _METADATA in (field.metadata or {})
+        }
+        texts |= {column: metadata.model_dump_json()}
         with self._translating():
-            described = {_METADATA.decode(): metadata.model_dump_json()}
-            self._table(self.name).update_field_metadata({"path": column, "metadata": described})
+            self._table(self.name).update_field_metadata(
+                *({"path": name, "metadata": {_METADATA.decode(): text}} for name, text in texts.items())
+            )
 
     def _upsert(self, name: str, rows: Sequence[Row]) -> None:
         table = self._table(name)
