@@ -28,7 +28,15 @@ _PUBLIC = {
     "space": ("EmbeddingSpace", "TextSide", "VideoSide"),
     "texts": ("clean_texts",),
     "vectors": ("EmbeddedClips",),
-    "encoders": ("Encoder", "EncoderFamily", "EncoderSource", "load_encoder", "register_family"),
+    "encoders": (
+        "Encoder",
+        "EncoderFamily",
+        "EncoderSource",
+        "TextEncoder",
+        "load_encoder",
+        "load_text_encoder",
+        "register_family",
+    ),
     "video.encoder": ("EncodedSegment", "VideoEncoder"),
     "video.limits": ("DecodeLimits",),
     "video.decode": ("DecodedFrames", "Video", "VideoInfo", "decode_frames", "probe"),
@@ -152,7 +160,9 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.encoders import Encoder as Encoder
     from dits_adapter.encoders import EncoderFamily as EncoderFamily
     from dits_adapter.encoders import EncoderSource as EncoderSource
+    from dits_adapter.encoders import TextEncoder as TextEncoder
     from dits_adapter.encoders import load_encoder as load_encoder
+    from dits_adapter.encoders import load_text_encoder as load_text_encoder
     from dits_adapter.encoders import register_family as register_family
     from dits_adapter.errors import ArtifactError as ArtifactError
     from dits_adapter.errors import DITSError as DITSError

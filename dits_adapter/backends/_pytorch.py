@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from dits_adapter.adapters.base import Adapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders._torch import pick_device
-from dits_adapter.encoders.base import Device, Encoder, EncoderSource
+from dits_adapter.encoders.base import Device, EncoderSource, TextEncoder
 from dits_adapter.space import TextSide
 from dits_adapter.vectors import FloatArray
 
@@ -29,7 +29,7 @@ class TorchBackend:
     """
 
     def __init__(
-        self, artifact: Artifact, source: EncoderSource, *, device: Device, encoder: Encoder | None = None
+        self, artifact: Artifact, source: EncoderSource, *, device: Device, encoder: TextEncoder | None = None
     ) -> None:
         self.artifact = artifact
         self.space = artifact.space
@@ -46,7 +46,7 @@ class TorchBackend:
         return self._adapter
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> TextEncoder:
         """The encoder, loaded by the first call that needs it."""
         with self._lock:
             if self._encoder is None:

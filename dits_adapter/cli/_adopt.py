@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dits_adapter._wording import without_password
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._options import add_encoder, add_store, qdrant_store, video_encoder
+from dits_adapter.cli._options import add_encoder, add_store, chosen_store, require_qdrant, video_encoder
+
+if TYPE_CHECKING:
+    from dits_adapter.space import EmbeddingSpace
+    from dits_adapter.stores.base import VideoStore
+    from dits_adapter.stores.rows import PointLayout
 
 __all__ = ["add_adopt"]
 
@@ -23,10 +29,11 @@ def add_adopt(commands: Any) -> None:
     """Add `adopt`."""
     adopt = commands.add_parser(
         "adopt",
-        help="describe a Qdrant collection that another program made",
-        description="Describe a Qdrant collection that another program made, so that search, serve, recall and "
-        "embed need nothing but its name from then on. The description is written into the collection's metadata; "
-        "no point is changed. Only the vectors' width can be checked: that they are of the encoder is up to you.",
+        help="describe a collection that another program made",
+        description="Describe a collection, or a table, that another program made, so that search, serve and "
+        "embed need nothing but its name from then on. The description is written into the collection's metadata "
+        "or beside the table; no segment is changed. Only the vectors' width can be checked: that they are of the "
+        "encoder is up to you.",
     )
     add_store(adopt, default="http://localhost:6333")
     add_encoder(adopt)
@@ -35,32 +42,45 @@ def add_adopt(commands: Any) -> None:
     )
     for field, meaning in _FIELDS.items():
         adopt.add_argument(
-            f"--{field}-field", metavar="FIELD", help=f"payload field {meaning}; of a nested one, a.b"
+            f"--{field}-field",
+            metavar="FIELD",
+            help=f"payload field, or column, {meaning}; of a nested one, a.b",
         )
     adopt.add_argument(
         "--text-field",
         action="append",
         default=[],
         metavar="FIELD",
-        help="payload field whose words the search page's filter looks for (default: title and path); may be "
-        "repeated",
+        help="payload field, or column, whose words the search page's filter looks for (default: title and path); "
+        "may be repeated",
     )
     adopt.set_defaults(run=_adopt)
 
 
 def _adopt(args: argparse.Namespace) -> int:
-    from dits_adapter.stores.qdrant.adopt import adopt_collection
+    from dits_adapter.stores._table_store import TableStore
     from dits_adapter.stores.rows import PointLayout
 
     fields = {field: getattr(args, f"{field}_field") for field in _FIELDS}
     chosen = {field: name for field, name in fields.items() if name is not None}
     layout = PointLayout(vector=args.vector, texts=tuple(args.text_field), **chosen)
-    with qdrant_store(args) as store:
+    with chosen_store(args) as store:
         store.metadata()  # before the model is loaded: a wrong store is refused at once
         space = video_encoder(args).space.with_frames(args.frames)
-        adopt_collection(store, space, layout)
+        if isinstance(store, TableStore):
+            store.adopt(space, layout)
+        else:
+            _adopt_in_qdrant(args, store, space, layout)
     show(
         f"{args.collection} is described. Search it: "
-        f"dits-adapter search TEXT --store {args.store} --collection {args.collection}"
+        f"dits-adapter search TEXT --store {without_password(args.store)} --collection {args.collection}"
     )
     return 0
+
+
+def _adopt_in_qdrant(
+    args: argparse.Namespace, store: VideoStore, space: EmbeddingSpace, layout: PointLayout
+) -> None:
+    from dits_adapter.stores.qdrant.adopt import adopt_collection
+
+    adopt_collection(require_qdrant(args, store), space, layout)

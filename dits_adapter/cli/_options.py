@@ -38,6 +38,7 @@ __all__ = [
     "qdrant_store",
     "read_queries",
     "read_recipe",
+    "require_qdrant",
     "require_width",
     "video_encoder",
 ]
@@ -128,7 +129,15 @@ def qdrant_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) 
     Raises:
         InputError: `--store` is of another database.
     """
-    store = chosen_store(args, space)
+    return require_qdrant(args, chosen_store(args, space))
+
+
+def require_qdrant(args: argparse.Namespace, store: VideoStore) -> QdrantStore:
+    """Return the opened store as one of Qdrant.
+
+    Raises:
+        InputError: `--store` is of another database.
+    """
     from dits_adapter.stores.qdrant.store import QdrantStore
 
     if not isinstance(store, QdrantStore):

@@ -14,15 +14,26 @@ from dits_adapter.encoders._families import (
 )
 from dits_adapter.encoders.base import (
     CHECKPOINT_FILES,
+    SENTENCE_TRANSFORMERS,
     Device,
     Encoder,
     EncoderFamily,
     EncoderSource,
+    TextEncoder,
     load_encoder,
+    load_text_encoder,
     register_family,
 )
 
-__all__ = ["Encoder", "EncoderFamily", "EncoderSource", "load_encoder", "register_family"]
+__all__ = [
+    "Encoder",
+    "EncoderFamily",
+    "EncoderSource",
+    "TextEncoder",
+    "load_encoder",
+    "load_text_encoder",
+    "register_family",
+]
 
 
 def _load_dual(family: DualFamily, source: EncoderSource, device: Device) -> Encoder:
@@ -39,6 +50,15 @@ def _load_open_clip(source: EncoderSource, device: Device) -> Encoder:
         return load_open_clip(source, device)
 
 
+def _load_sentence(source: EncoderSource, device: Device) -> TextEncoder:
+    with name_missing_extra(f"the encoder {source.name}"):
+        from dits_adapter.encoders.sentence import load_sentence
+
+        return load_sentence(source, device)
+
+
+_CONFIGS_OF_TEXTS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+
 for _family in DUAL_FAMILIES.values():
     register_family(
         EncoderFamily(_family.model_type, partial(_load_dual, _family), examples=_family.with_safetensors)
@@ -51,5 +71,12 @@ register_family(
         weights=OPEN_CLIP_WEIGHTS,
         config=OPEN_CLIP_CONFIG,
         examples=OPEN_CLIP_EXAMPLES,
+    )
+)
+register_family(
+    EncoderFamily(
+        SENTENCE_TRANSFORMERS,
+        _load_sentence,
+        files=(*CHECKPOINT_FILES, *(f"sentence_{kind}_config.json" for kind in _CONFIGS_OF_TEXTS)),
     )
 )
