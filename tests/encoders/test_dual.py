@@ -235,12 +235,12 @@ def test_trains_jointly(case, clips, tmp_path):
     assert {"text", "logit", "vision"} <= {name.partition("_")[0] for name in moved}
 
 
+@pytest.mark.skipif(not is_torchvision_available(), reason="torchvision is not installed")
+@pytest.mark.parametrize("case", list(RESAMPLE), indirect=True)
 @torch.inference_mode()
 def test_pictures_are_those_of_torchvision(case):
     """Compare with transformers' own processor where that runs on torchvision alone."""
     name, _, encoder, model = case
-    if name not in RESAMPLE or not is_torchvision_available():
-        pytest.skip("transformers prepares them on Pillow, or torchvision is not installed")
     size = {"height": encoder.image_size, "width": encoder.image_size}
     number = encoder.clip_frames or 1
     frames = [frame for frame in pictures(5) if len(frame) > 3]  # they take three rows for three channels
@@ -256,3 +256,30 @@ def test_pictures_are_those_of_torchvision(case):
         vectors, expected = ours.pooled, model.get_video_features(pixel_values_videos=pixels)
     theirs = expected.pooler_output.reshape(len(frames), -1)
     assert np.sum(unit(vectors) * unit(theirs), axis=1).min() > 0.9999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["clip", "siglip (Gemma)"])
+@torch.inference_mode()
+def test_real_sizes(name, tmp_path):
+    """CLIP ViT-B/32 and SigLIP base, at 224 pixels."""
+    _, tokenizer, processor = checkpoints.MAKERS[name]()
+    if name == "clip":
+        model = hf.CLIPModel(hf.CLIPConfig(text_config={"eos_token_id": len(tokenizer) - 1}))
+        processor.size = {"shortest_edge": 224}
+        processor.crop_size = {"height": 224, "width": 224}
+    else:
+        model = hf.SiglipModel(hf.SiglipConfig())
+        processor.size = {"height": 224, "width": 224}
+    checkpoints.randomize(model)
+    for part in (model.eval(), tokenizer, processor):
+        part.save_pretrained(tmp_path)
+    encoder = load_encoder(tmp_path, device="cpu")
+    texts = [text.lower() for text in TEXTS]
+    tokens = hf.AutoTokenizer.from_pretrained(tmp_path)(texts, return_tensors="pt", **ROWS[name].text)
+    assert_same(encoder.embed_texts(texts), model.get_text_features(**tokens).pooler_output)
+    frames = pictures(5)
+    pixels = processor([Image.fromarray(frame) for frame in frames], return_tensors="pt").pixel_values
+    assert pixels.shape == (5, 3, 224, 224)
+    ours = encoder.embed([encoder.preprocess([frame]) for frame in frames]).frames[:, 0]
+    assert_same(ours, model.get_image_features(pixel_values=pixels).pooler_output)
