@@ -89,6 +89,7 @@ _PUBLIC = {
     "data.cache_writer": ("CacheWriter",),
     "data.embed": ("embed", "embed_from_store"),
     "data.import_vectors": ("VectorFiles", "import_vectors"),
+    "data.put": ("put_videos",),
     "data.pairs": ("Pairs", "load_pairs"),
     "data.pairs_file": ("PairsFile",),
     "data.report": ("EmbedReport",),
@@ -155,6 +156,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.data.pairs import Pairs as Pairs
     from dits_adapter.data.pairs import load_pairs as load_pairs
     from dits_adapter.data.pairs_file import PairsFile as PairsFile
+    from dits_adapter.data.put import put_videos as put_videos
     from dits_adapter.data.report import EmbedReport as EmbedReport
     from dits_adapter.encoder import DITSQueryEncoder as DITSQueryEncoder
     from dits_adapter.encoders import Encoder as Encoder

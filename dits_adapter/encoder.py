@@ -224,7 +224,11 @@ class DITSQueryEncoder:
         return self._encode(texts, batch_size, "query")
 
     def encode_document(self, texts: str | Iterable[str], *, batch_size: int = 64) -> FloatArray:
-        """Encode texts as plain CLIP, never adapted; otherwise as `encode_query`."""
+        """Encode texts as plain CLIP, never adapted; otherwise as `encode_query`.
+
+        Raises:
+            InputError: also where texts and videos lie in two spaces, and there are no plain queries.
+        """
         return self._encode(texts, batch_size, "document")
 
     def embed(self, texts: str | Iterable[str], *, batch_size: int = 64) -> FloatArray:
@@ -449,16 +453,16 @@ def _backend(
         artifact.adapter, artifact.calibration = artifact.adapter.with_steps(steps), None
     texts = artifact.space.text
     cleaning = text_cleaning or texts.text_cleaning
+    source: EncoderSource | None = None
     if encoder is not None:
         source = EncoderSource.find(encoder, text_cleaning=cleaning)
-    else:
+    elif not texts.declared:
         source = EncoderSource.find(find_encoder(folder, texts), texts.revision, cleaning)
     return TorchBackend(artifact, source, device=device)
 
 
 def _plain(source: EncoderSource, device: str, videos: str | None) -> Backend:
     """Return a backend for an encoder whose adapter has not been trained yet."""
-    from dits_adapter.adapters import AffineAdapter, AffineConfig
     from dits_adapter.backends._pytorch import TorchBackend
 
     encoder = source.load(device)
@@ -468,8 +472,7 @@ def _plain(source: EncoderSource, device: str, videos: str | None) -> Backend:
         "Train an adapter for it with: dits-adapter train CACHE --out FOLDER",
         stacklevel=5,  # _backend, from_pretrained and its decorator lie between
     )
-    identity = AffineAdapter(AffineConfig(width=space.text.width)).eval()
-    return TorchBackend(Artifact(identity, space), source, device=device, encoder=encoder)
+    return TorchBackend(Artifact.plain(space), source, device=device, encoder=encoder)
 
 
 def _plain_space(encoder: TextEncoder, device: str, videos: str | None) -> EmbeddingSpace:

@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from dits_adapter._wording import without_password
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._options import add_encoder, add_store, chosen_store, require_qdrant, video_encoder
+from dits_adapter.cli._options import (
+    add_encoder,
+    add_store,
+    chosen_store,
+    declaration,
+    require_qdrant,
+    video_encoder,
+)
 
 if TYPE_CHECKING:
-    from dits_adapter.space import EmbeddingSpace
     from dits_adapter.stores.base import VideoStore
-    from dits_adapter.stores.rows import PointLayout
 
 __all__ = ["add_adopt"]
 
@@ -36,7 +41,7 @@ def add_adopt(commands: Any) -> None:
         "encoder is up to you.",
     )
     add_store(adopt, default="http://localhost:6333")
-    add_encoder(adopt)
+    add_encoder(adopt, declared=True)
     adopt.add_argument(
         "--vector", default="", metavar="NAME", help="the pooled vector of a video (default: the unnamed one)"
     )
@@ -58,7 +63,9 @@ def add_adopt(commands: Any) -> None:
 
 
 def _adopt(args: argparse.Namespace) -> int:
+    from dits_adapter.space import EmbeddingSpace
     from dits_adapter.stores._table_store import TableStore
+    from dits_adapter.stores.qdrant.adopt import adopt_collection
     from dits_adapter.stores.rows import PointLayout
 
     fields = {field: getattr(args, f"{field}_field") for field in _FIELDS}
@@ -66,21 +73,28 @@ def _adopt(args: argparse.Namespace) -> int:
     layout = PointLayout(vector=args.vector, texts=tuple(args.text_field), **chosen)
     with chosen_store(args) as store:
         store.metadata()  # before the model is loaded: a wrong store is refused at once
-        space = video_encoder(args).space.with_frames(args.frames)
+        declared = declaration(args.encoder)
+        if declared is None:
+            space = video_encoder(args).space.with_frames(args.frames)
+        else:
+            space = EmbeddingSpace.declare(declared, _width(args, store), frames=args.frames)
         if isinstance(store, TableStore):
             store.adopt(space, layout)
         else:
-            _adopt_in_qdrant(args, store, space, layout)
+            adopt_collection(require_qdrant(args, store), space, layout)
+    query = "TEXT" if declared is None else "--vectors FILE.npy --adapter FOLDER"
     show(
         f"{args.collection} is described. Search it: "
-        f"dits-adapter search TEXT --store {without_password(args.store)} --collection {args.collection}"
+        f"dits-adapter search {query} --store {without_password(args.store)} --collection {args.collection}"
     )
     return 0
 
 
-def _adopt_in_qdrant(
-    args: argparse.Namespace, store: VideoStore, space: EmbeddingSpace, layout: PointLayout
-) -> None:
-    from dits_adapter.stores.qdrant.adopt import adopt_collection
+def _width(args: argparse.Namespace, store: VideoStore) -> int:
+    """Return the width of the vector that is adopted."""
+    from dits_adapter.stores._table_store import TableStore
+    from dits_adapter.stores.qdrant.adopt import vector_width
 
-    adopt_collection(require_qdrant(args, store), space, layout)
+    if isinstance(store, TableStore):
+        return store.vector_width(args.vector)
+    return vector_width(require_qdrant(args, store), args.vector)
