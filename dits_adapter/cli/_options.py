@@ -57,7 +57,7 @@ def add_store(command: Any, default: str | None = "video-index") -> None:
         default=default,
         metavar="STORE",
         help="a folder, a Qdrant server's URL (key: QDRANT_API_KEY in the environment), or the address of another "
-        "database: lancedb://FOLDER, postgresql://USER@HOST/DATABASE"
+        "database: lancedb://FOLDER, postgresql://USER@HOST/DATABASE, milvus://HOST (docs/stores.md)"
         + (" (default: %(default)s)" if default else ""),
     )
     command.add_argument(
