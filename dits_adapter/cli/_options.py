@@ -92,6 +92,11 @@ def add_query(command: Any) -> None:
     command.add_argument(
         "--adapter", default="demo-dits", metavar="ID", help="folder or hub id (default: %(default)s, bundled)"
     )
+    command.add_argument(
+        "--videos",
+        metavar="ID",
+        help="encoder of the videos, for an --adapter that is an encoder of texts alone, in the space of that one",
+    )
     add_text_cleaning(command)
     add_vectors(command, "the adapter's CLIP")
 
