@@ -113,10 +113,9 @@ class LanceDBStore(TableStore):
 
     def _write_metadata(self, metadata: CollectionMetadata) -> None:
         column = VECTOR if metadata.layout is None else metadata.layout.vector
-        texts = {
-            field.name: None for field in self._table(self.name).schema if _METADATA in (field.metadata or {})
-        }
-        texts |= {column: metadata.model_dump_json()}
+        schema = self._table(self.name).schema
+        texts: dict[str, str | None] = {f.name: None for f in schema if _METADATA in (f.metadata or {})}
+        texts[column] = metadata.model_dump_json()
         with self._translating():
             self._table(self.name).update_field_metadata(
                 *({"path": name, "metadata": {_METADATA.decode(): text}} for name, text in texts.items())
