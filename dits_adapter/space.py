@@ -500,6 +500,11 @@ class EmbeddingSpace(BaseModel):
         """Return the space of videos of another number of frames; None for any number."""
         return self.model_copy(update={"video": self.video.model_copy(update={"frames": frames})})
 
+    @property
+    def other_text_width(self) -> int | None:
+        """Dimension of texts that lie in another space than the videos; None where they share one."""
+        return None if self.shared else self.text.width
+
     def require_shared(self) -> None:
         """Refuse to compare texts with videos as they are where they lie in two spaces.
 
