@@ -467,6 +467,20 @@ class EmbeddingSpace(BaseModel):
         return cls(text=TextSide.of(encoder), video=VideoSide.of(encoder, frames=frames))
 
     @classmethod
+    def join(cls, text: TextSide, video: VideoSide, *, shared: bool) -> EmbeddingSpace:
+        """Describe texts of one encoder beside videos of another.
+
+        Args:
+            text: the texts.
+            video: the videos.
+            shared: see the attribute.
+
+        Raises:
+            InputError: a shared space of two widths.
+        """
+        return validated(cls, {"text": text, "video": video, "shared": shared})
+
+    @classmethod
     def declare(cls, name: str, width: int, *, frames: int | None = None) -> EmbeddingSpace:
         """Describe the space of a dual encoder that cannot be loaded, as one behind an API.
 
