@@ -200,16 +200,16 @@ def declaration(encoder: str) -> str | None:
 
 
 def text_encoder(args: argparse.Namespace) -> TextEncoder | None:
-    """Load the encoder that `--text-encoder` names; None where the option is not given.
+    """Load the encoder that `--text-encoder` names; None where none is to be loaded.
 
     Raises:
         InputError: `--shared-space` without it.
     """
     from dits_adapter.encoders.base import load_text_encoder
 
-    if args.text_encoder is None:
-        if args.shared_space:
-            raise InputError("--shared-space: is said of the texts of --text-encoder, which is not given.")
+    if args.shared_space and args.text_encoder is None:
+        raise InputError("--shared-space: is said of the texts of --text-encoder, which is not given.")
+    if args.text_encoder is None or declaration(args.text_encoder) is not None:
         return None
     return load_text_encoder(args.text_encoder, device=args.device, text_cleaning=args.text_cleaning or "none")
 
@@ -230,7 +230,7 @@ def described_space(
 
     of_videos = declaration(args.encoder)
     of_texts = of_videos if args.text_encoder is None else declaration(args.text_encoder)
-    texts: TextEmbedder | None = None if of_texts is not None else text_encoder(args)
+    texts: TextEmbedder | None = text_encoder(args)
     if of_videos is None:
         encoder = video_encoder(args)
         video = encoder.space.video
