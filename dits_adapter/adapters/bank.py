@@ -196,7 +196,7 @@ def fit_query_bank(
         _check_inner(inner, inner.width)
         if inner.text_width != vectors.shape[1]:
             raise InputError(
-                f"the inner adapter takes width {inner.text_width}, the queries have {vectors.shape[1]}."
+                f"the inner adapter has width {inner.text_width} for texts, the queries {vectors.shape[1]}."
             )
     distinct = _first_of_each(unit(vectors))
     if len(distinct) < LEAST_QUERIES:
