@@ -28,7 +28,15 @@ _PUBLIC = {
     "space": ("EmbeddingSpace", "TextSide", "VideoSide"),
     "texts": ("clean_texts",),
     "vectors": ("EmbeddedClips",),
-    "encoders": ("Encoder", "EncoderFamily", "EncoderSource", "load_encoder", "register_family"),
+    "encoders": (
+        "Encoder",
+        "EncoderFamily",
+        "EncoderSource",
+        "TextEncoder",
+        "load_encoder",
+        "load_text_encoder",
+        "register_family",
+    ),
     "video.encoder": ("EncodedSegment", "VideoEncoder"),
     "video.limits": ("DecodeLimits",),
     "video.decode": ("DecodedFrames", "Video", "VideoInfo", "decode_frames", "probe"),
@@ -81,6 +89,7 @@ _PUBLIC = {
     "data.cache_writer": ("CacheWriter",),
     "data.embed": ("embed", "embed_from_store"),
     "data.import_vectors": ("VectorFiles", "import_vectors"),
+    "data.put": ("put_videos",),
     "data.pairs": ("Pairs", "load_pairs"),
     "data.pairs_file": ("PairsFile",),
     "data.report": ("EmbedReport",),
@@ -147,12 +156,15 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.data.pairs import Pairs as Pairs
     from dits_adapter.data.pairs import load_pairs as load_pairs
     from dits_adapter.data.pairs_file import PairsFile as PairsFile
+    from dits_adapter.data.put import put_videos as put_videos
     from dits_adapter.data.report import EmbedReport as EmbedReport
     from dits_adapter.encoder import DITSQueryEncoder as DITSQueryEncoder
     from dits_adapter.encoders import Encoder as Encoder
     from dits_adapter.encoders import EncoderFamily as EncoderFamily
     from dits_adapter.encoders import EncoderSource as EncoderSource
+    from dits_adapter.encoders import TextEncoder as TextEncoder
     from dits_adapter.encoders import load_encoder as load_encoder
+    from dits_adapter.encoders import load_text_encoder as load_text_encoder
     from dits_adapter.encoders import register_family as register_family
     from dits_adapter.errors import ArtifactError as ArtifactError
     from dits_adapter.errors import DITSError as DITSError

@@ -28,6 +28,7 @@ PACKAGES = {
     "milvus_lite": ("milvus-lite", "milvus-lite"),
     "onnx": ("onnx", "export"),
     "onnxscript": ("onnxscript", "export"),
+    "open_clip": ("open_clip_torch", "open-clip"),
     "pgvector": ("pgvector", "pgvector"),
     "psycopg": ("psycopg", "pgvector"),
     "pymilvus": ("pymilvus", "milvus"),

@@ -1,4 +1,4 @@
-"""Files that people write, read alike: text lists, JSON, YAML, and arrays from elsewhere.
+"""Files that people write, read alike: text lists, CSV, JSON, YAML, and arrays from elsewhere.
 
 Text is UTF-8, or UTF-8, UTF-16 or UTF-32 with a byte order mark, as editors and spreadsheets write it. A line ends
 with LF, CRLF or CR. Lines, files and nesting have limits, so that no file costs more than its reader can bear, and
@@ -8,13 +8,14 @@ each fault is named with its file and line.
 from __future__ import annotations
 
 import codecs
+import csv
 import io
 import json
 import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from tokenize import TokenError
@@ -28,6 +29,7 @@ from dits_adapter.errors import InputError
 __all__ = [
     "LONGEST_LINE",
     "UserFileError",
+    "csv_rows",
     "entries",
     "map_array",
     "numbered_lines",
@@ -108,6 +110,40 @@ def entries(path: str | PathLike[str]) -> Iterator[tuple[int, str]]:
             if entry[0] == "{" and entry[-1] == "}" and _is_object(entry):
                 raise UserFileError(path, number, "is a JSON object; plain text is expected, one entry a line")
             yield number, entry
+
+
+def csv_rows(
+    path: str | PathLike[str], columns: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Read columns of a CSV file with a header as a stream, each row with the number of its last line.
+
+    Commas, semicolons or tabs separate values, as in the header; a value in double quotes may hold them.
+
+    Args:
+        path: the file.
+        columns: names that the header may give to a column, by its key; all but the first column may be missing.
+
+    Raises:
+        UserFileError: as `numbered_lines`, no such column, or a row of another length than the header.
+    """
+    lines = numbered_lines(path)
+    _, header = next(lines, (1, ""))
+    delimiter = max(",;\t", key=header.count)
+    names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    places = {key: next((names.index(n) for n in choices if n in names), None) for key, choices in columns.items()}
+    required = next(iter(columns))
+    if places[required] is None:
+        raise UserFileError(path, 1, f"the header has no column {' or '.join(columns[required])}")
+    rows = csv.reader((line + "\n" for _, line in lines), delimiter=delimiter, strict=True)
+    try:
+        for row in rows:
+            number = rows.line_num + 1
+            if row and len(row) != len(names):
+                raise UserFileError(path, number, f"has {len(row)} values; the header has {len(names)} columns")
+            if row:
+                yield number, {key: row[place] for key, place in places.items() if place is not None}
+    except csv.Error as error:
+        raise UserFileError(path, rows.line_num + 1, f"is not CSV ({error})") from None
 
 
 def read_json(path: str | PathLike[str]) -> Any:

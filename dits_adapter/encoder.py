@@ -18,10 +18,10 @@ from dits_adapter.artifact._find import find_adapter, find_encoder, is_exported
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.backends._base import Backend
 from dits_adapter.backends._onnx_runtime import OnnxBackend, onnx_installed
-from dits_adapter.encoders.base import Device, EncoderSource
+from dits_adapter.encoders.base import Device, EncoderSource, TextEncoder, embeds_videos, load_encoder
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
-from dits_adapter.space import EmbeddingSpace
+from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
 from dits_adapter.texts import TextCleaning, check_texts, shown, warn_if_cut
 from dits_adapter.vectors import FloatArray
 from dits_adapter.video._formats import VIDEO_SUFFIXES
@@ -102,6 +102,7 @@ class DITSQueryEncoder:
         strength: float = 1.0,
         on_mismatch: OnMismatch = "raise",
         text_cleaning: TextCleaning | None = None,
+        videos: str | PathLike[str] | None = None,
     ) -> DITSQueryEncoder:
         """Load a trained adapter and the encoder that it was trained for.
 
@@ -121,6 +122,8 @@ class DITSQueryEncoder:
                 adapter: `raise` refuses, `warn` goes on, `bypass` warns and encodes queries as plain CLIP.
             text_cleaning: cleaning of texts before they are tokenized, for a bare encoder (`load_encoder`). None
                 for that of the adapter's space; another one is another space (torch only).
+            videos: folder or hub id of the encoder of the videos, for a bare encoder of texts that lead into the
+                space of another one's videos, as those of `clip-ViT-B-32-multilingual-v1` do with `clip-ViT-B-32`.
 
         Raises:
             ArtifactError: the artifact or the encoder cannot be loaded.
@@ -137,6 +140,7 @@ class DITSQueryEncoder:
             "device": str(device),
             "steps": steps,
             "text_cleaning": text_cleaning,
+            "videos": None if videos is None else absolute_name(videos),
         }
         name = absolute_name(id_or_path)
         made = cls(_backend(name, **options), strength=strength, on_mismatch=on_mismatch)
@@ -220,7 +224,11 @@ class DITSQueryEncoder:
         return self._encode(texts, batch_size, "query")
 
     def encode_document(self, texts: str | Iterable[str], *, batch_size: int = 64) -> FloatArray:
-        """Encode texts as plain CLIP, never adapted; otherwise as `encode_query`."""
+        """Encode texts as plain CLIP, never adapted; otherwise as `encode_query`.
+
+        Raises:
+            InputError: also where texts and videos lie in two spaces, and there are no plain queries.
+        """
         return self._encode(texts, batch_size, "document")
 
     def embed(self, texts: str | Iterable[str], *, batch_size: int = 64) -> FloatArray:
@@ -411,6 +419,7 @@ def _backend(
     device: str,
     steps: int | None,
     text_cleaning: TextCleaning | None,
+    videos: str | None,
 ) -> Backend:
     """Load the backend that the options choose; see `DITSQueryEncoder.from_pretrained`."""
     of_torch = {
@@ -425,7 +434,11 @@ def _backend(
     if folder is None:
         if backend == "onnx":
             raise ArtifactError(f'{name}: is no adapter; backend="onnx" runs those that were exported.')
-        return _plain(EncoderSource.find(name, revision, text_cleaning or "none"), device)
+        return _plain(EncoderSource.find(name, revision, text_cleaning or "none"), device, videos)
+    if videos is not None:
+        raise InputError(
+            f"videos is for an encoder without an adapter; {name} is an adapter, and names its videos."
+        )
     if backend == "onnx" or (onnx and is_exported(folder)):
         if needs_torch:
             raise InputError(
@@ -440,24 +453,42 @@ def _backend(
         artifact.adapter, artifact.calibration = artifact.adapter.with_steps(steps), None
     texts = artifact.space.text
     cleaning = text_cleaning or texts.text_cleaning
+    source: EncoderSource | None = None
     if encoder is not None:
         source = EncoderSource.find(encoder, text_cleaning=cleaning)
-    else:
+    elif not texts.declared:
         source = EncoderSource.find(find_encoder(folder, texts), texts.revision, cleaning)
     return TorchBackend(artifact, source, device=device)
 
 
-def _plain(source: EncoderSource, device: str) -> Backend:
+def _plain(source: EncoderSource, device: str, videos: str | None) -> Backend:
     """Return a backend for an encoder whose adapter has not been trained yet."""
-    from dits_adapter.adapters import AffineAdapter, AffineConfig
     from dits_adapter.backends._pytorch import TorchBackend
 
+    encoder = source.load(device)
+    space = _plain_space(encoder, device, videos)
     warnings.warn(
         f"{source.name} is an encoder without an adapter: its queries are encoded as plain CLIP. "
         "Train an adapter for it with: dits-adapter train CACHE --out FOLDER",
         stacklevel=5,  # _backend, from_pretrained and its decorator lie between
     )
-    encoder = source.load(device)
-    space = EmbeddingSpace.of(encoder, frames=None)
-    identity = AffineAdapter(AffineConfig(width=space.text.width)).eval()
-    return TorchBackend(Artifact(identity, space), source, device=device, encoder=encoder)
+    return TorchBackend(Artifact.plain(space), source, device=device, encoder=encoder)
+
+
+def _plain_space(encoder: TextEncoder, device: str, videos: str | None) -> EmbeddingSpace:
+    """Describe the texts of an encoder and the videos that they find without an adapter."""
+    if videos is not None:
+        video = VideoSide.of(load_encoder(videos, device=device), frames=None)
+    elif embeds_videos(encoder):
+        return EmbeddingSpace.of(encoder, frames=None)
+    else:
+        raise InputError(
+            f"{encoder.name} embeds texts alone. Where they lead into the space of another encoder's videos, name "
+            "that one with videos=ID; any other videos take an adapter that was trained for both."
+        )
+    if video.width != encoder.width:
+        raise InputError(
+            f"{encoder.name} embeds texts in {encoder.width} dimensions, and {video.encoder} videos in "
+            f"{video.width}: they share no space, and take an adapter that was trained for both."
+        )
+    return EmbeddingSpace(text=TextSide.of(encoder), video=video)

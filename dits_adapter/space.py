@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
+from dits_adapter._wording import validated
 from dits_adapter.errors import InputError, SpaceMismatchError
-from dits_adapter.texts import TextCleaning
+from dits_adapter.texts import TextCleaning, shown
 from dits_adapter.vectors import EmbeddedClips, FloatArray, unit
 
 __all__ = [
@@ -121,6 +123,8 @@ CANARY_COSINE = 0.999
 
 Canaries = tuple[tuple[float, ...], ...]
 
+_DECLARED = re.compile(r"[^\s/@]+/[^\s@]+@[^\s@]+")
+
 
 def canary_images() -> list[np.ndarray]:
     """Return two fixed (96, 128, 3) uint8 RGB images: a color gradient and rings, from integer arithmetic."""
@@ -171,6 +175,26 @@ class _Side(BaseModel):
         if self.canaries is not None and {len(row) for row in self.canaries} != {self.width}:
             raise ValueError(f"canaries are not vectors of width {self.width}")
         return self
+
+    @classmethod
+    def declare(cls, name: str, width: int, **fields: Any) -> Self:
+        """Describe vectors by what is known of an encoder that cannot be loaded.
+
+        Args:
+            name: `provider/model@version`, as `twelvelabs/marengo@2.7`.
+            width: dimension d of the vectors.
+            fields: other fields of the side that are known.
+
+        Raises:
+            InputError: a name of another form, or an impossible width or field.
+        """
+        if not _DECLARED.fullmatch(name):
+            raise InputError(
+                f"{shown(name)} declares no encoder; write PROVIDER/MODEL@VERSION, as in twelvelabs/marengo@2.7. "
+                "The version is what tells its vectors from those of the next one."
+            )
+        encoder, _, version = name.partition("@")
+        return validated(cls, {"encoder": encoder, "revision": version, "width": width, **fields})
 
     @property
     def declared(self) -> bool:
@@ -237,7 +261,7 @@ class _Side(BaseModel):
 
     def remedy(self, other: Self) -> str:
         """Say what can be done about a complaint."""
-        if self.declared == other.declared:
+        if self.declared == other.declared or self.width != other.width:
             return self._remedy(other)
         loaded = other if self.declared else self
         return (
@@ -441,6 +465,26 @@ class EmbeddingSpace(BaseModel):
     def of(cls, encoder: Embedder, *, frames: int | None = 12) -> EmbeddingSpace:
         """Describe the space of a loaded encoder; embeds the canaries, which takes a few milliseconds."""
         return cls(text=TextSide.of(encoder), video=VideoSide.of(encoder, frames=frames))
+
+    @classmethod
+    def declare(cls, name: str, width: int, *, frames: int | None = None) -> EmbeddingSpace:
+        """Describe the space of a dual encoder that cannot be loaded, as one behind an API.
+
+        Caches, adapters and collections of a declared space are told apart by these words and the width; that
+        vectors are of the encoder cannot be checked.
+
+        Args:
+            name: `provider/model@version`, as `twelvelabs/marengo@2.7`.
+            width: dimension d of the vectors.
+            frames: frames that a video's vector was made from, where it is known.
+
+        Raises:
+            InputError: a name of another form, a width or a number of frames below 1.
+        """
+        return cls(
+            text=TextSide.declare(name, width),
+            video=VideoSide.declare(name, width, pooling="encoder", frames=frames),
+        )
 
     @property
     def fingerprint(self) -> str:

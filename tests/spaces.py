@@ -17,7 +17,7 @@ def made_up_space(
 
     def side(size: int, rows: int, kind: str) -> dict[str, object]:
         canaries = rng.normal(size=(rows, size))
-        canaries /= np.linalg.norm(canaries, axis=1, keepdims=True)
+        canaries = np.round(canaries / np.linalg.norm(canaries, axis=1, keepdims=True), 6)
         digest = hashlib.sha256(f"{seed} {size} {kind}".encode()).hexdigest()
         name = f"{kind}-{seed}" if text_width else f"fake-{seed}"
         return {"encoder": name, "weights_sha256": digest, "width": size, "canaries": canaries.tolist()}

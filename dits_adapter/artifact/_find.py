@@ -116,8 +116,10 @@ def find_encoder(folder: Path, side: TextSide | VideoSide) -> str:
     """Return the place of the encoder of one side: in the artifact or beside it, in the package, or on the hub.
 
     Raises:
-        ArtifactError: no place has the encoder; pass the encoder's folder as `encoder=`.
+        ArtifactError: no place has the encoder; pass the encoder's folder as `encoder=`. Or it was declared.
     """
+    if side.declared:
+        raise ArtifactError(f"{folder}: is for {side.noun}s of {side}, an encoder that cannot be loaded.")
     for candidate in (folder / ENCODER, bundled(side.encoder), folder.parent / side.encoder):
         if candidate is not None and (candidate / CONFIG).is_file():
             return str(candidate)

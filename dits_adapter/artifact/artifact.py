@@ -57,6 +57,18 @@ class Artifact:
     encoder: Path | None = None
     xpool: XPool | None = None
 
+    @classmethod
+    def plain(cls, space: EmbeddingSpace) -> Artifact:
+        """Return the artifact of queries that do not move.
+
+        Raises:
+            InputError: texts and videos of the space lie in two spaces.
+        """
+        from dits_adapter.adapters import AffineAdapter, AffineConfig
+
+        space.require_shared()
+        return cls(AffineAdapter(AffineConfig(width=space.text.width)).eval(), space)
+
     @property
     def kind(self) -> Literal["frozen", "joint"]:
         """`frozen`, or `joint` where the encoder was trained along."""

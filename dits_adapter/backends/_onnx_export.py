@@ -35,7 +35,7 @@ from dits_adapter.backends._onnx_runtime import (
     token_inputs,
 )
 from dits_adapter.backends._pytorch import TorchBackend
-from dits_adapter.encoders.base import Encoder, TransformersEncoder
+from dits_adapter.encoders.base import TextEncoder, TransformersEncoder
 from dits_adapter.errors import DITSError, InputError, MissingExtraError
 from dits_adapter.evaluation.metrics import DotProducts, RetrievalMetrics, ranks
 from dits_adapter.space import CANARY_TEXTS, EmbeddingSpace
@@ -161,7 +161,7 @@ def export_adapter(adapter: Adapter, path: Path) -> None:
     _export(ready, example, ({0: batch}, None), ["vectors", "strength"], path, external_data=False)
 
 
-def export_tower(encoder: Encoder, files: Path) -> None:
+def export_tower(encoder: TextEncoder, files: Path) -> None:
     """Write an encoder's tokenizer and text tower, token ids (n, l) to embeddings (n, d), into a folder.
 
     Raises:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from dits_adapter.adapters.base import Adapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders._torch import pick_device
-from dits_adapter.encoders.base import Device, Encoder, EncoderSource
+from dits_adapter.encoders.base import Device, EncoderSource, TextEncoder
+from dits_adapter.errors import InputError
 from dits_adapter.space import TextSide
 from dits_adapter.vectors import FloatArray
 
@@ -23,13 +24,18 @@ class TorchBackend:
 
     Args:
         artifact: the adapter with its space.
-        source: place of the adapter's encoder.
+        source: place of the adapter's encoder; None where its texts were declared.
         device: a torch device or `"auto"`.
         encoder: the encoder, where it is loaded already.
     """
 
     def __init__(
-        self, artifact: Artifact, source: EncoderSource, *, device: Device, encoder: Encoder | None = None
+        self,
+        artifact: Artifact,
+        source: EncoderSource | None,
+        *,
+        device: Device,
+        encoder: TextEncoder | None = None,
     ) -> None:
         self.artifact = artifact
         self.space = artifact.space
@@ -46,10 +52,16 @@ class TorchBackend:
         return self._adapter
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> TextEncoder:
         """The encoder, loaded by the first call that needs it."""
         with self._lock:
             if self._encoder is None:
+                if self._source is None:
+                    raise InputError(
+                        f"the adapter takes vectors of {self.space.text}, an encoder that cannot be loaded here. "
+                        "Embed the texts there, and give their vectors to DITSQueryEncoder.adapt, or to search as "
+                        "--vectors FILE.npy."
+                    )
                 self._encoder = self._source.load(self.device)
             return self._encoder
 

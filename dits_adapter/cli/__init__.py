@@ -23,6 +23,7 @@ from dits_adapter.cli._export import add_export
 from dits_adapter.cli._gap import add_gap
 from dits_adapter.cli._import import add_import
 from dits_adapter.cli._ingest import add_ingest, add_ingest_options, decode_limits, ingest_options
+from dits_adapter.cli._put import add_put
 from dits_adapter.cli._rebuild import add_rebuild
 from dits_adapter.cli._recall import add_recall
 from dits_adapter.cli._search import add_search
@@ -44,6 +45,7 @@ _COMMANDS = (
     add_serve,
     add_embed,
     add_import,
+    add_put,
     add_bank,
     add_bias,
     add_train,
@@ -57,7 +59,19 @@ _COMMANDS = (
 )
 
 
-_CONTINUED = ("ingest", "rebuild", "copy", "embed", "import", "bias", "train", "train-joint", "compare", "distill")
+_CONTINUED = (
+    "ingest",
+    "rebuild",
+    "copy",
+    "embed",
+    "import",
+    "put",
+    "bias",
+    "train",
+    "train-joint",
+    "compare",
+    "distill",
+)
 """Commands whose work is kept when they are interrupted."""
 
 

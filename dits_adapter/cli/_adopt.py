@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dits_adapter._wording import without_password
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._options import add_encoder, add_store, qdrant_store, video_encoder
+from dits_adapter.cli._options import (
+    add_encoder,
+    add_store,
+    chosen_store,
+    declaration,
+    require_qdrant,
+    video_encoder,
+)
+
+if TYPE_CHECKING:
+    from dits_adapter.stores.base import VideoStore
 
 __all__ = ["add_adopt"]
 
@@ -23,44 +34,67 @@ def add_adopt(commands: Any) -> None:
     """Add `adopt`."""
     adopt = commands.add_parser(
         "adopt",
-        help="describe a Qdrant collection that another program made",
-        description="Describe a Qdrant collection that another program made, so that search, serve, recall and "
-        "embed need nothing but its name from then on. The description is written into the collection's metadata; "
-        "no point is changed. Only the vectors' width can be checked: that they are of the encoder is up to you.",
+        help="describe a collection that another program made",
+        description="Describe a collection, or a table, that another program made, so that search, serve and "
+        "embed need nothing but its name from then on. The description is written into the collection's metadata "
+        "or beside the table; no segment is changed. Only the vectors' width can be checked: that they are of the "
+        "encoder is up to you.",
     )
     add_store(adopt, default="http://localhost:6333")
-    add_encoder(adopt)
+    add_encoder(adopt, declared=True)
     adopt.add_argument(
         "--vector", default="", metavar="NAME", help="the pooled vector of a video (default: the unnamed one)"
     )
     for field, meaning in _FIELDS.items():
         adopt.add_argument(
-            f"--{field}-field", metavar="FIELD", help=f"payload field {meaning}; of a nested one, a.b"
+            f"--{field}-field",
+            metavar="FIELD",
+            help=f"payload field, or column, {meaning}; of a nested one, a.b",
         )
     adopt.add_argument(
         "--text-field",
         action="append",
         default=[],
         metavar="FIELD",
-        help="payload field whose words the search page's filter looks for (default: title and path); may be "
-        "repeated",
+        help="payload field, or column, whose words the search page's filter looks for (default: title and path); "
+        "may be repeated",
     )
     adopt.set_defaults(run=_adopt)
 
 
 def _adopt(args: argparse.Namespace) -> int:
+    from dits_adapter.space import EmbeddingSpace
+    from dits_adapter.stores._table_store import TableStore
     from dits_adapter.stores.qdrant.adopt import adopt_collection
     from dits_adapter.stores.rows import PointLayout
 
     fields = {field: getattr(args, f"{field}_field") for field in _FIELDS}
     chosen = {field: name for field, name in fields.items() if name is not None}
     layout = PointLayout(vector=args.vector, texts=tuple(args.text_field), **chosen)
-    with qdrant_store(args) as store:
+    with chosen_store(args) as store:
         store.metadata()  # before the model is loaded: a wrong store is refused at once
-        space = video_encoder(args).space.with_frames(args.frames)
-        adopt_collection(store, space, layout)
+        declared = declaration(args.encoder)
+        if declared is None:
+            space = video_encoder(args).space.with_frames(args.frames)
+        else:
+            space = EmbeddingSpace.declare(declared, _width(args, store), frames=args.frames)
+        if isinstance(store, TableStore):
+            store.adopt(space, layout)
+        else:
+            adopt_collection(require_qdrant(args, store), space, layout)
+    query = "TEXT" if declared is None else "--vectors FILE.npy --adapter FOLDER"
     show(
         f"{args.collection} is described. Search it: "
-        f"dits-adapter search TEXT --store {args.store} --collection {args.collection}"
+        f"dits-adapter search {query} --store {without_password(args.store)} --collection {args.collection}"
     )
     return 0
+
+
+def _width(args: argparse.Namespace, store: VideoStore) -> int:
+    """Return the width of the vector that is adopted."""
+    from dits_adapter.stores._table_store import TableStore
+    from dits_adapter.stores.qdrant.adopt import vector_width
+
+    if isinstance(store, TableStore):
+        return store.vector_width(args.vector)
+    return vector_width(require_qdrant(args, store), args.vector)

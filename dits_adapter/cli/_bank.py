@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._options import add_device, add_text_cleaning, read_queries, require_width
+from dits_adapter.cli._options import add_device, add_text_cleaning, declaration, read_queries, require_width
 from dits_adapter.errors import InputError
 
 __all__ = ["add_bank"]
@@ -31,7 +31,8 @@ def add_bank(commands: Any) -> None:
         "--adapter",
         required=True,
         metavar="ID",
-        help="folder, bundled name or hub id of a CLIP, or of a trained adapter to put the bank behind",
+        help="folder, bundled name or hub id of a CLIP, or of a trained adapter to put the bank behind; "
+        "declared:PROVIDER/MODEL@VERSION for vectors of an encoder that cannot be loaded",
     )
     bank.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="the artifact; an old one is replaced"
@@ -51,33 +52,42 @@ def _bank(args: argparse.Namespace) -> int:
     from dits_adapter._files import sha256
     from dits_adapter.adapters.bank import LEAST_QUERIES, check_bank_options, draw, fit_query_bank
     from dits_adapter.artifact._find import require_free
+    from dits_adapter.artifact.artifact import Artifact
     from dits_adapter.encoder import DITSQueryEncoder
+    from dits_adapter.space import EmbeddingSpace
 
     check_bank_options(args.size, args.weight)
     require_free(args.out.absolute())
     queries = read_queries(args.queries)
-    if len(queries) < LEAST_QUERIES:
+    count = len(queries)
+    if count < LEAST_QUERIES:
         raise InputError(
-            f"{args.queries}: holds {len(queries)} distinct queries; a bank needs at least {LEAST_QUERIES}, and "
+            f"{args.queries}: holds {count} distinct queries; a bank needs at least {LEAST_QUERIES}, and "
             "hundreds serve better."
         )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".* is an encoder without an adapter")
-        encoder = DITSQueryEncoder.from_pretrained(
-            args.adapter, backend="torch", device=args.device, text_cleaning=args.text_cleaning
+    declared = declaration(args.adapter)
+    if declared is None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".* is an encoder without an adapter")
+            encoder = DITSQueryEncoder.from_pretrained(
+                args.adapter, backend="torch", device=args.device, text_cleaning=args.text_cleaning
+            )
+        artifact = encoder.artifact
+        if isinstance(queries, list):
+            queries = encoder.embed([queries[row] for row in draw(len(queries), args.size, seed=0)])
+    elif isinstance(queries, list):
+        raise InputError(
+            f"{args.queries}: holds texts, and an encoder that was declared embeds none; give their vectors, .npy."
         )
-    artifact = encoder.artifact
-    if isinstance(queries, list):
-        vectors = encoder.embed([queries[row] for row in draw(len(queries), args.size, seed=0)])
     else:
-        vectors = queries
-        require_width(vectors, encoder.space.text.width, args.queries, args.adapter)
-    bank = fit_query_bank(vectors, size=args.size, weight=args.weight, inner=artifact.adapter)
+        artifact = Artifact.plain(EmbeddingSpace.declare(declared, queries.shape[1]))
+    require_width(queries, artifact.space.text.width, args.queries, args.adapter)
+    bank = fit_query_bank(queries, size=args.size, weight=args.weight, inner=artifact.adapter)
     config = bank.config
     training = {
         "dataset": args.queries.name,
         "sha256": sha256(args.queries),
-        "queries": len(queries),
+        "queries": count,
         "bank": config.size,
         "weight": config.weight,
         "sharpness": config.sharpness,
@@ -85,7 +95,7 @@ def _bank(args: argparse.Namespace) -> int:
     }
     made = replace(artifact, adapter=bank, training=training, metrics={}, calibration=None)
     show(
-        f"a bank of {config.size:,} of {len(queries):,} queries, sharpness {config.sharpness:.1f}, weight "
+        f"a bank of {config.size:,} of {count:,} queries, sharpness {config.sharpness:.1f}, weight "
         f"{config.weight:g}, behind {'plain queries' if bank.inner is None else args.adapter}"
     )
     show(f"written to {made.save(args.out)}")

@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dits_adapter.cli._options import add_device, add_encoder, add_text_cleaning, video_encoder
+from dits_adapter.cli._options import (
+    add_device,
+    add_encoder,
+    add_text_cleaning,
+    add_text_encoder,
+    described_space,
+)
 
 __all__ = ["add_import"]
 
@@ -17,7 +23,8 @@ def add_import(commands: Any) -> None:
         "import",
         help="import vectors that you already have into a cache to train on",
         description="Import vectors of texts and videos from NumPy or Parquet files. If the texts are given, some "
-        "vectors are compared with those of --encoder; warnings name the vectors that cannot be checked.",
+        "vectors are compared with those of --encoder; warnings name the vectors that cannot be checked. An "
+        "encoder that cannot be loaded, as one behind an API, is declared by name.",
     )
     command.add_argument(
         "texts", type=Path, metavar="TEXTS", help=".npy (n, d), or .parquet: video_id, vector[, text]"
@@ -25,7 +32,8 @@ def add_import(commands: Any) -> None:
     command.add_argument(
         "videos", type=Path, metavar="VIDEOS", help=".npy (m, d), or .parquet: video_id, vector[, frames]"
     )
-    add_encoder(command)
+    add_encoder(command, declared=True)
+    add_text_encoder(command, declared=True)
     add_text_cleaning(command)
     command.add_argument("--out", type=Path, required=True, metavar="CACHE", help="folder of the cache")
     add_device(command)
@@ -38,11 +46,17 @@ def add_import(commands: Any) -> None:
     beside.add_argument(
         "--captions", type=Path, metavar="FILE.txt", help="the texts, one a line; some are checked"
     )
+    beside.add_argument(
+        "--pairs",
+        type=Path,
+        metavar="FILE.csv",
+        help="in the place of labels and captions: columns video_id and text, a row for each text vector",
+    )
     command.set_defaults(run=_import)
 
 
 def _import(args: argparse.Namespace) -> int:
-    from dits_adapter.data.import_vectors import VectorFiles, check_files, import_vectors
+    from dits_adapter.data.import_vectors import VectorFiles, import_vectors, read_widths
 
     files = VectorFiles(
         texts=args.texts,
@@ -51,9 +65,9 @@ def _import(args: argparse.Namespace) -> int:
         frames=args.frame_vectors,
         ids=args.ids,
         captions=args.captions,
+        pairs=args.pairs,
     )
-    check_files(files)
-    encoder = video_encoder(args)
-    report = import_vectors(files, args.out, encoder.encoder, frames_sampled=encoder.frames)
+    space, texts = described_space(args, read_widths(files))
+    report = import_vectors(files, args.out, space, texts)
     print(report)
     return 0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from dits_adapter.space import EmbeddingSpace
+    from dits_adapter.space import EmbeddingSpace, TextEmbedder
     from dits_adapter.stores.base import VideoStore
     from dits_adapter.stores.qdrant.store import QdrantStore
     from dits_adapter.training.config import BaseRecipe
@@ -32,12 +32,17 @@ __all__ = [
     "add_settings",
     "add_store",
     "add_text_cleaning",
+    "add_text_encoder",
     "add_vectors",
     "assignments",
     "chosen_store",
+    "declaration",
+    "described_space",
     "qdrant_store",
     "read_queries",
     "read_recipe",
+    "read_vectors",
+    "require_qdrant",
     "require_width",
     "video_encoder",
 ]
@@ -128,7 +133,15 @@ def qdrant_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) 
     Raises:
         InputError: `--store` is of another database.
     """
-    store = chosen_store(args, space)
+    return require_qdrant(args, chosen_store(args, space))
+
+
+def require_qdrant(args: argparse.Namespace, store: VideoStore) -> QdrantStore:
+    """Return the opened store as one of Qdrant.
+
+    Raises:
+        InputError: `--store` is of another database.
+    """
     from dits_adapter.stores.qdrant.store import QdrantStore
 
     if not isinstance(store, QdrantStore):
@@ -138,19 +151,86 @@ def qdrant_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) 
     return store
 
 
-def add_encoder(command: Any, *, default: str | None = None) -> None:
-    """Add the options that choose the encoder of videos; without a default `--encoder` is required."""
+def add_encoder(command: Any, *, default: str | None = None, declared: bool = False) -> None:
+    """Add the options that choose the encoder of videos; without a default `--encoder` is required.
+
+    With `declared`, its value may be one that `declaration` knows.
+    """
     command.add_argument(
         "--encoder",
         default=default,
         required=default is None,
         metavar="ID",
         help="folder or hub id of a CLIP, or of an adapter for its CLIP "
-        + ("(demo-clip is bundled)" if default is None else "(default: %(default)s, bundled)"),
+        + ("(demo-clip is bundled)" if default is None else "(default: %(default)s, bundled)")
+        + ("; declared:PROVIDER/MODEL@VERSION for one that cannot be loaded" if declared else ""),
     )
     command.add_argument(
         "--frames", type=int, metavar="N", help="frames of a segment or a video (default: the adapter's, or 12)"
     )
+
+
+def add_text_encoder(command: Any, *, declared: bool = False) -> None:
+    """Add the options that choose another encoder of texts than that of the videos."""
+    command.add_argument(
+        "--text-encoder",
+        metavar="ID",
+        help="encoder of the texts, where it is another one than that of the videos, to which an adapter leads"
+        + ("; may be declared as well" if declared else ""),
+    )
+    command.add_argument(
+        "--shared-space",
+        action="store_true",
+        help="the texts of --text-encoder lie in the space of the videos nevertheless, as those of "
+        "clip-ViT-B-32-multilingual-v1 in that of clip-ViT-B-32",
+    )
+
+
+def declaration(encoder: str) -> str | None:
+    """Return PROVIDER/MODEL@VERSION of declared:PROVIDER/MODEL@VERSION; None for an encoder to be loaded."""
+    prefix, declared, name = encoder.partition("declared:")
+    return name if declared and not prefix else None
+
+
+def described_space(
+    args: argparse.Namespace, widths: tuple[int, int]
+) -> tuple[EmbeddingSpace, TextEmbedder | None]:
+    """Describe the space that the options of `add_encoder` and `add_text_encoder` name.
+
+    Args:
+        args: the parsed command line.
+        widths: dimensions of the vectors of texts and of videos, for encoders that are declared.
+
+    Returns:
+        The space, and the encoder of its texts if it was loaded.
+    """
+    from dits_adapter.encoders.base import load_text_encoder
+    from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
+
+    if args.shared_space and args.text_encoder is None:
+        raise InputError("--shared-space: is said of the texts of --text-encoder, which is not given.")
+    declared = declaration(args.encoder)
+    of_texts = declaration(args.text_encoder or "") if args.text_encoder else declared
+    texts: TextEmbedder | None = None
+    if declared is None:
+        encoder = video_encoder(args)
+        video, texts = encoder.space.video, encoder.encoder
+    else:
+        video = VideoSide.declare(declared, widths[1], pooling="encoder", frames=args.frames)
+    if args.text_encoder is not None and of_texts is None:
+        texts = load_text_encoder(
+            args.text_encoder, device=args.device, text_cleaning=args.text_cleaning or "none"
+        )
+    if of_texts is not None:
+        text, texts = TextSide.declare(of_texts, widths[0]), None
+    else:
+        assert texts is not None
+        text = TextSide.of(texts)
+    if args.shared_space and text.width != video.width:
+        raise InputError(
+            f"--shared-space: texts of width {text.width} and videos of width {video.width} share no space."
+        )
+    return EmbeddingSpace(text=text, video=video, shared=args.text_encoder is None or args.shared_space), texts
 
 
 def video_encoder(args: argparse.Namespace, limits: DecodeLimits | None = None) -> VideoEncoder:
@@ -218,7 +298,7 @@ def read_queries(path: Path) -> list[str] | NDArray[np.floating]:
         InputError: it cannot be read, is no list of texts, or holds a NaN, infinite or zero vector.
     """
     if path.suffix == ".npy":
-        return _vectors(path)
+        return read_vectors(path)
     from dits_adapter.encoder import check_queries
 
     queries = list(dict.fromkeys(line for _, line in entries(path)))
@@ -236,7 +316,12 @@ def require_width(vectors: NDArray[np.floating], width: int, path: Path, adapter
         raise InputError(f"{path}: holds vectors of width {vectors.shape[1]}; {adapter} has {width}.")
 
 
-def _vectors(path: Path) -> NDArray[np.floating]:
+def read_vectors(path: Path) -> NDArray[np.floating]:
+    """Read text vectors (n, d) from a NumPy file.
+
+    Raises:
+        InputError: it cannot be read, holds something else, or a NaN, infinite or zero row.
+    """
     from dits_adapter.vectors import check_directions, check_vectors
 
     vectors = map_array(path)

@@ -6,18 +6,23 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._options import add_query, add_store, chosen_store
+from dits_adapter.cli._options import add_query, add_store, chosen_store, read_vectors
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
     from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.evaluation.calibration import Calibration
     from dits_adapter.stores.base import VideoStore
-    from dits_adapter.stores.requests import SearchRequest
+    from dits_adapter.stores.requests import Hit, SearchRequest
+    from dits_adapter.vectors import FloatArray
 
 __all__ = ["add_search"]
 
@@ -29,7 +34,16 @@ def add_search(commands: Any) -> None:
         help="find the videos that a text describes",
         description="Find the videos that a text describes, with an adapter or with plain CLIP.",
     )
-    search.add_argument("query", metavar="TEXT")
+    search.add_argument("query", nargs="?", metavar="TEXT")
+    search.add_argument(
+        "--vectors",
+        type=Path,
+        metavar="FILE.npy",
+        help="in the place of TEXT: vectors of queries, (n, d), by the adapter's text encoder; it is not loaded",
+    )
+    search.add_argument(
+        "--queries", type=Path, metavar="FILE.txt", help="names of the vectors, one a line: their texts, or ids"
+    )
     add_store(search)
     add_query(search)
     search.add_argument("--plain", action="store_true", help="the adapter's CLIP without the adapter")
@@ -89,7 +103,15 @@ def _search(args: argparse.Namespace) -> int:
 
     if args.candidates is not None and args.rerank is None:
         raise InputError("--candidates: nothing is re-ranked; choose how to, with --rerank.")
-    check_queries(args.query)
+    if (args.query is None) == (args.vectors is None):
+        raise InputError("search: give a TEXT, or --vectors FILE.npy; one of them.")
+    if args.queries is not None and args.vectors is None:
+        raise InputError("--queries: names the rows of --vectors, which is not given.")
+    if args.vectors is None:
+        names, vectors = [args.query], None
+        check_queries(args.query)
+    else:
+        names, vectors = _read_queries(args.vectors, args.queries)
     xpool = args.rerank == "xpool"
     encoder = DITSQueryEncoder.from_pretrained(
         args.adapter, backend="torch" if xpool else "auto", text_cleaning=args.text_cleaning
@@ -99,38 +121,97 @@ def _search(args: argparse.Namespace) -> int:
             f"--rerank xpool: the adapter {args.adapter} has no X-Pool head, which comes with joint training "
             "(dits-adapter train-joint); --rerank maxsim needs none."
         )
+    if xpool and vectors is not None:
+        raise InputError("--rerank xpool: reads the text of the query, not its vector.")
     with chosen_store(args, encoder.space) as store:
         store.open()  # before the model is loaded: a wrong store is refused at once
-        vector = encoder.encode_document(args.query) if args.plain else encoder.encode_query(args.query)
+        queries = _encode(encoder, args.query, vectors, plain=args.plain)
         request = SearchRequest(
             limit=args.limit,
             per_video=args.per_video,
             offset=args.offset,
             exact=args.exact,
-            rerank=encoder.xpool_reranker(args.query, vector) if xpool else args.rerank,
+            rerank=encoder.xpool_reranker(args.query, queries[0]) if xpool else args.rerank,
             candidates=SearchRequest.candidates if args.candidates is None else args.candidates,
             bias=_bias(args, store, encoder),
         )
         calibration = _calibration(args, store, encoder, request)
         videos = store.count_videos() if calibration else 0
-        hits = store.search(vector, request)
+        answers = [_judged(args, hits, calibration, videos) for hits in store.search_batch(queries, request)]
+    if args.json:
+        listed = [answer.described() for answer in answers]
+        named = [{"query": name, **answer} for name, answer in zip(names, listed, strict=True)]
+        print(json.dumps(listed[0] if vectors is None else named, indent=2))
+        return 0
+    for name, answer in zip(names, answers, strict=True):
+        if vectors is not None:
+            show(f"{name}:")
+        for hit, probability in answer.hits:
+            show(hit if probability is None else f"{probability:6.1%}  {hit}")
+        if not answer.hits:
+            show("no video is that likely" if answer.found else "nothing was found")
+        if answer.of_any is not None:
+            show(_of_any(answer.of_any, args.answerable))
+    return 0
+
+
+class _Answer(NamedTuple):
+    """Answer to one query.
+
+    Attributes:
+        hits: hits with their probabilities, those of least probability or more.
+        found: number of hits before that.
+        of_any: probability that any of them is right; None where it is not known.
+    """
+
+    hits: list[tuple[Hit, float | None]]
+    found: int
+    of_any: float | None
+
+    def described(self) -> dict[str, Any]:
+        hits = [{**asdict(hit), "probability": probability} for hit, probability in self.hits]
+        return {"probability_of_any": self.of_any, "hits": hits}
+
+
+def _judged(
+    args: argparse.Namespace, hits: Sequence[Hit], calibration: Calibration | None, videos: int
+) -> _Answer:
+    """Give hits their probabilities, and leave out those below the least one asked for."""
     of_any = None
     if calibration and hits and not args.offset:
         of_any = calibration.probability_of_any(hits[0].score, videos=videos, share=args.answerable)
-    answers = [(hit, calibration.probability(hit.score, videos=videos) if calibration else None) for hit in hits]
+    judged = [(hit, calibration.probability(hit.score, videos=videos) if calibration else None) for hit in hits]
     if args.min_probability is not None:
-        answers = [(hit, p) for hit, p in answers if p is not None and p >= args.min_probability]
-    if args.json:
-        listed = [{**asdict(hit), "probability": probability} for hit, probability in answers]
-        print(json.dumps({"probability_of_any": of_any, "hits": listed}, indent=2))
-        return 0
-    for hit, probability in answers:
-        show(hit if probability is None else f"{probability:6.1%}  {hit}")
-    if not answers:
-        show("no video is that likely" if hits else "nothing was found")
-    if of_any is not None:
-        show(_of_any(of_any, args.answerable))
-    return 0
+        judged = [(hit, p) for hit, p in judged if p is not None and p >= args.min_probability]
+    return _Answer(judged, len(hits), of_any)
+
+
+def _read_queries(path: Path, names: Path | None) -> tuple[list[str], FloatArray]:
+    """Read vectors of queries, and their names, by default their rows.
+
+    Raises:
+        InputError: a file that cannot be read, no vectors, a row that is not finite or zero, or other names.
+    """
+    from dits_adapter._user_files import entries
+
+    vectors = read_vectors(path)
+    rows = (f"row {row}" for row in range(len(vectors)))
+    lines = list(rows if names is None else (name for _, name in entries(names)))
+    if len(lines) != len(vectors):
+        raise InputError(f"{names}: has {len(lines)} lines; {path} has {len(vectors)} vectors.")
+    return lines, np.array(vectors, np.float32)
+
+
+def _encode(encoder: DITSQueryEncoder, text: str, vectors: FloatArray | None, *, plain: bool) -> FloatArray:
+    """Return the queries to search with, unit vectors (n, d)."""
+    from dits_adapter.vectors import unit
+
+    if vectors is None:
+        encoded = encoder.encode_document([text]) if plain else encoder.encode_query([text])
+        return encoded
+    if plain:
+        encoder.space.require_shared()
+    return unit(vectors if plain else encoder.adapt(vectors))
 
 
 def _of_any(probability: float, share: float) -> str:

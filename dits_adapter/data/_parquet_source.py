@@ -24,26 +24,25 @@ class ParquetSource:
 
     Args:
         files: the files.
-        width: dimension d of the vectors; None for that of the first texts.
+        widths: dimensions of texts and videos; None for those of the first rows.
 
     Raises:
         InputError: a file cannot be read, or lacks a column.
         MissingExtraError: pyarrow is not installed.
     """
 
-    def __init__(self, files: VectorFiles, width: int | None) -> None:
+    def __init__(self, files: VectorFiles, widths: tuple[int | None, int | None]) -> None:
         texts, videos = files.texts, files.videos
         self.files = [texts, videos]
         self.texts, in_texts = _rows_and_columns(texts)
-        _, (vectors,) = next(_batches(texts, ["vector"]))
-        width = self._width = _matrix(vectors, texts, "vector", 0, (width,)).shape[1]
         self.videos, in_videos = _rows_and_columns(videos)
+        self.widths = (_width(texts, widths[0]), _width(videos, widths[1]))
         self.captions = "text" in in_texts
         self._columns = ["video_id", "vector", *(["frames"] if "frames" in in_videos else [])]
         self.frames = 0
         if "frames" in in_videos:
             _, (frames,) = next(_batches(videos, ["frames"]))
-            self.frames = _matrix(frames, videos, "frames", 0, (None, width)).shape[1]
+            self.frames = _matrix(frames, videos, "frames", 0, (None, self.widths[1])).shape[1]
         digests = b"".join(map(id_digest, self.ids()))
         self._order = np.argsort(np.frombuffer(digests, "S16"))
         self._sorted = np.frombuffer(digests, "S16")[self._order]
@@ -67,7 +66,7 @@ class ParquetSource:
                 raise InputError(
                     f"{path}, row {first + row}: the video {ids[row]!r} is not in {self.files[1]}{meant}"
                 )
-            yield TextBlock(_matrix(vectors, path, "vector", first, (self._width,)), self._order[places])
+            yield TextBlock(_matrix(vectors, path, "vector", first, self.widths[:1]), self._order[places])
 
     def _places(self, ids: list[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the places of ids among the sorted ones, and whether each is there."""
@@ -78,15 +77,15 @@ class ParquetSource:
     def caption_blocks(self) -> Iterator[tuple[NDArray[Any], list[str]]]:
         path = self.files[0]
         for first, (vectors, texts) in _batches(path, ["vector", "text"]):
-            yield _matrix(vectors, path, "vector", first, (self._width,)), _strings(texts, path, "text", first)
+            yield _matrix(vectors, path, "vector", first, self.widths[:1]), _strings(texts, path, "text", first)
 
     def video_blocks(self) -> Iterator[VideoBlock]:
         path = self.files[1]
         for first, (names, vectors, *rest) in _batches(path, self._columns):
-            pooled = _matrix(vectors, path, "vector", first, (self._width,))
+            pooled = _matrix(vectors, path, "vector", first, self.widths[1:])
             frames = pooled[:, None][:, :0]
             if rest:
-                frames = _matrix(rest[0], path, "frames", first, (self.frames, self._width))
+                frames = _matrix(rest[0], path, "frames", first, (self.frames, self.widths[1]))
             yield VideoBlock(np.array(_strings(names, path, "video_id", first), object), pooled, frames)
 
 
@@ -109,6 +108,11 @@ def _rows_and_columns(path: Path) -> tuple[int, list[str]]:
     if not file.metadata.num_rows:
         raise InputError(f"{path}: holds no rows.")
     return file.metadata.num_rows, columns
+
+
+def _width(path: Path, width: int | None) -> int:
+    _, (vectors,) = next(_batches(path, ["vector"]))
+    return _matrix(vectors, path, "vector", 0, (width,)).shape[1]
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[tuple[int, list[Any]]]:

@@ -23,7 +23,8 @@ class VectorFiles:
     Attributes:
         texts: .npy or .parquet; not normalized, as the encoder gives them.
         videos: .npy or .parquet; of any norm.
-        labels, frames, ids, captions: files beside .npy; in Parquet these are columns.
+        labels, frames, ids, captions, pairs: files beside .npy; in Parquet these are columns. `pairs` is given in
+            the place of labels and captions.
     """
 
     texts: Path
@@ -32,6 +33,7 @@ class VectorFiles:
     frames: Path | None = None
     ids: Path | None = None
     captions: Path | None = None
+    pairs: Path | None = None
 
 
 class TextBlock(NamedTuple):
@@ -55,6 +57,7 @@ class VectorSource(Protocol):
     Attributes:
         files: all of them.
         texts, videos: numbers of texts and of videos.
+        widths: dimensions of the texts' and the videos' vectors.
         frames: frame vectors k of each video; 0 for none.
         captions: True where the texts themselves are in the files.
     """
@@ -62,6 +65,7 @@ class VectorSource(Protocol):
     files: list[Path]
     texts: int
     videos: int
+    widths: tuple[int, int]
     frames: int
     captions: bool
 

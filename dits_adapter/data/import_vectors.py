@@ -2,7 +2,9 @@
 
 NumPy: `texts` (n, d) and `videos` (m, d) are .npy files of floats. `labels`, an .npy of n whole numbers, says
 which video each text describes; without it text i describes video i. `frames` is an .npy (m, k, d). Ids of the
-videos (`ids`) and the texts themselves (`captions`) are text files, one a line.
+videos (`ids`) and the texts themselves (`captions`) are text files, one a line. `pairs` stands for labels and
+captions: a CSV file, whose row i below the header belongs to text i, with a column `video_id` (or `id`, `video`)
+and, if they are at hand, one with the texts, `text` (or `query`, `caption`).
 
 Parquet: two files with these columns.
 
@@ -35,13 +37,12 @@ from dits_adapter.data._vector_source import VectorFiles, VectorSource
 from dits_adapter.data.cache import EmbeddingCache
 from dits_adapter.data.cache_writer import CacheWriter
 from dits_adapter.data.report import EmbedReport
-from dits_adapter.encoders.base import Encoder
 from dits_adapter.errors import InputError, SpaceMismatchError
-from dits_adapter.space import CANARY_COSINE, CANARY_TEXTS, EmbeddingSpace
+from dits_adapter.space import CANARY_COSINE, CANARY_TEXTS, EmbeddingSpace, TextEmbedder
 from dits_adapter.texts import shown
 from dits_adapter.vectors import unit
 
-__all__ = ["VectorFiles", "check_files", "import_vectors"]
+__all__ = ["VectorFiles", "import_vectors", "read_widths"]
 
 _CHECKED_TEXTS = 4
 """Texts of each block that are embedded again, to compare, and of those that cleaning may change."""
@@ -53,22 +54,23 @@ _SAMPLED_PAIRS = 2000
 def import_vectors(
     files: VectorFiles,
     out: str | PathLike[str],
-    encoder: Encoder,
+    space: EmbeddingSpace,
+    encoder: TextEmbedder | None = None,
     *,
-    frames_sampled: int = 12,
     progress: bool = True,
 ) -> EmbedReport:
     """Write vectors from files into a cache.
 
-    That they are of the encoder's space can be proved for texts only, and only where the texts are given: some are
-    embedded again. For the videos it is tested whether texts are nearer to their own videos than to others;
-    warnings say what is doubtful and what could not be checked.
+    That they are of the space can be proved for texts only, and only where the texts and their encoder are given:
+    some are embedded again. For the videos it is tested whether texts are nearer to their own videos than to
+    others; warnings say what is doubtful and what could not be checked.
 
     Args:
         files: the vectors, see the module's description; those of videos are scaled to unit norm.
         out: the cache's folder: new, empty, or begun from the same files.
-        encoder: the encoder that made the vectors.
-        frames_sampled: number of frames that a video's vector was pooled from: part of the embedding space.
+        space: the embedding space of the vectors: `EmbeddingSpace.of` an encoder, or `EmbeddingSpace.declare` for
+            one that cannot be loaded.
+        encoder: encoder of the texts, to prove it; None for none.
         progress: show progress bars.
 
     Returns:
@@ -81,12 +83,12 @@ def import_vectors(
         MissingExtraError: Parquet without pyarrow.
         DITSError: the folder holds something else or cannot be written.
     """
-    source = _open(files, encoder.width)
-    space = EmbeddingSpace.of(encoder, frames=frames_sampled)
+    source = _open(files, (space.text.width, space.video.width))
     id_bytes = _longest_id(source)
-    if source.captions:
-        _require_same_texts(source, encoder)
-    _warn_of_norms(next(source.text_blocks()).vectors, encoder, source)
+    if encoder is not None:
+        if source.captions:
+            _require_same_texts(source, encoder)
+        _warn_of_norms(next(source.text_blocks()).vectors, encoder, source)
     writer = CacheWriter(
         out,
         space=space,
@@ -111,32 +113,39 @@ def import_vectors(
             )
         ended = time.monotonic()
     cache = EmbeddingCache(out)
-    _warn_if_unrelated(cache, source)
+    if space.shared:
+        _warn_if_unrelated(cache, source)
+    if not space.text.declared and not (source.captions and encoder):
+        warnings.warn(
+            f"{files.texts}: without the texts themselves it cannot be checked that these vectors are of "
+            f"{space.text.encoder}.",
+            stacklevel=2,
+        )
     return EmbedReport.of(cache, new_texts, new_videos, between - started, ended - between)
 
 
-def check_files(files: VectorFiles) -> None:
-    """Refuse files of vectors that do not fit together, without an encoder: before it is loaded.
+def read_widths(files: VectorFiles) -> tuple[int, int]:
+    """Return the widths of texts and videos in files of vectors that fit together; before an encoder is loaded.
 
     Raises:
         InputError: a file that cannot be read, or does not fit the others.
         MissingExtraError: Parquet without pyarrow.
     """
-    _open(files, None)
+    return _open(files, (None, None)).widths
 
 
-def _open(files: VectorFiles, width: int | None) -> VectorSource:
+def _open(files: VectorFiles, widths: tuple[int | None, int | None]) -> VectorSource:
     suffixes = (files.texts.suffix, files.videos.suffix)
     if suffixes == (".npy", ".npy"):
-        return NumPySource(files, width)
+        return NumPySource(files, widths)
     if suffixes != (".parquet", ".parquet"):
         raise InputError(f"{files.texts} and {files.videos}: two .npy or two .parquet files are accepted.")
-    if any(path is not None for path in (files.labels, files.frames, files.ids, files.captions)):
+    if any(path is not None for path in (files.labels, files.frames, files.ids, files.captions, files.pairs)):
         raise InputError(
-            "labels, frames, ids and captions are files beside .npy; in Parquet they are the columns video_id, "
-            "frames and text."
+            "labels, frames, ids, captions and pairs are files beside .npy; in Parquet they are the columns "
+            "video_id, frames and text."
         )
-    return ParquetSource(files, width)
+    return ParquetSource(files, widths)
 
 
 def _digest(files: Sequence[Path]) -> str:
@@ -199,7 +208,7 @@ def _scaled(vectors: NDArray[Any]) -> NDArray[np.float32]:
     return scaled
 
 
-def _require_same_texts(source: VectorSource, encoder: Encoder) -> None:
+def _require_same_texts(source: VectorSource, encoder: TextEmbedder) -> None:
     """Embed some of the texts again; refuse vectors that point elsewhere."""
     first = 0
     for vectors, texts in source.caption_blocks():
@@ -219,7 +228,7 @@ def _require_same_texts(source: VectorSource, encoder: Encoder) -> None:
         first += len(texts)
 
 
-def _warn_of_norms(vectors: NDArray[Any], encoder: Encoder, source: VectorSource) -> None:
+def _warn_of_norms(vectors: NDArray[Any], encoder: TextEmbedder, source: VectorSource) -> None:
     """Warn if texts were normalized: an adapter that reads norms would be trained on norms that no query has."""
     theirs = float(np.median(np.linalg.norm(vectors, axis=1)))
     ours = float(np.median(np.linalg.norm(encoder.embed_texts(CANARY_TEXTS), axis=1)))
@@ -245,11 +254,5 @@ def _warn_if_unrelated(cache: EmbeddingCache, source: VectorSource) -> None:
             f"{source.files[0]}: it is not sure that texts are nearer to their own videos than to others (mean "
             f"cosine {lead:+.3f} over {len(nearer)} pairs): videos of another encoder, wrong labels, or too few "
             "pairs to tell.",
-            stacklevel=3,
-        )
-    if not source.captions:
-        warnings.warn(
-            f"{source.files[0]}: without the texts themselves it cannot be checked that these vectors are of "
-            f"{cache.space.text.encoder}.",
             stacklevel=3,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["DUAL_FAMILIES", "REFUSED", "DualFamily"]
+__all__ = ["DUAL_FAMILIES", "OPEN_CLIP_CONFIG", "OPEN_CLIP_EXAMPLES", "OPEN_CLIP_WEIGHTS", "REFUSED", "DualFamily"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,12 @@ DUAL_FAMILIES = {
     )
 }
 """Records by `model_type`."""
+
+OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+"""Files of a repository of open_clip."""
+
+OPEN_CLIP_EXAMPLES = ("timm/ViT-B-16-SigLIP", "timm/PE-Core-B-16")
+"""Hub ids of such repositories."""
 
 REFUSED = {
     "blip": "transformers' BlipModel has no projection that a published checkpoint trained",

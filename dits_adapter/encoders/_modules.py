@@ -14,7 +14,9 @@ __all__ = ["MODULES", "ModuleFolder", "read_modules"]
 MODULES = "modules.json"
 """Name of the file that makes a folder or repository one of sentence-transformers."""
 
-_WITHOUT_WEIGHTS = {"Pooling", "Normalize", "Dropout", "Router"}
+_CHECKPOINTS = ("Transformer", "CLIPModel")
+_WITH_WEIGHTS = (*_CHECKPOINTS, "Dense", "LayerNorm", "WeightedLayerPooling")
+_WITHOUT_WEIGHTS = ("Pooling", "Normalize", "Dropout")
 
 
 class ModuleFolder(NamedTuple):
@@ -31,26 +33,37 @@ class ModuleFolder(NamedTuple):
     @property
     def has_weights(self) -> bool:
         """True for a module with weights of its own."""
-        return self.kind not in _WITHOUT_WEIGHTS
+        return self.kind in _WITH_WEIGHTS
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """True for a model of transformers, with its tokenizer."""
+        return self.kind in _CHECKPOINTS
 
 
 def read_modules(path: Path) -> list[ModuleFolder]:
     """Read a modules.json.
 
     Raises:
-        ArtifactError: it is damaged, or names a module whose code is not that of sentence-transformers.
+        ArtifactError: it is damaged, or names a module that is not one of those whose weights are known.
     """
     try:
         content: Any = read_json(path)
         types = [(str(module["type"]), str(module.get("path", ""))) for module in content]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: is no list of modules ({error!r}).") from None
-    for kind, _ in types:
+    modules = [ModuleFolder(kind.rpartition(".")[2], folder.strip("/")) for kind, folder in types]
+    for (kind, _), module in zip(types, modules, strict=True):
         if not kind.startswith("sentence_transformers."):
             raise ArtifactError(
                 f"{path}: names the module {printable(kind)}, which is no part of sentence-transformers. Code of "
                 "a repository is never run."
             )
-    if not types:
-        raise ArtifactError(f"{path}: names no module.")
-    return [ModuleFolder(kind.rpartition(".")[2], folder.strip("/")) for kind, folder in types]
+        if module.kind not in (*_WITH_WEIGHTS, *_WITHOUT_WEIGHTS):
+            known = ", ".join((*_WITH_WEIGHTS, *_WITHOUT_WEIGHTS))
+            raise ArtifactError(
+                f"{path}: names a module {printable(module.kind)}; those that are loaded are {known}."
+            )
+    if not modules or not modules[0].is_checkpoint:
+        raise ArtifactError(f"{path}: does not begin with a model of transformers, as an encoder does.")
+    return modules

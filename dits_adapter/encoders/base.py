@@ -12,13 +12,15 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from typing_extensions import TypeIs
+
 from dits_adapter._hub import Repository, open_repository
 from dits_adapter._user_files import read_json
 from dits_adapter._wording import printable
 from dits_adapter.encoders._families import REFUSED
 from dits_adapter.encoders._modules import MODULES, ModuleFolder, read_modules
 from dits_adapter.errors import ArtifactError, InputError
-from dits_adapter.space import Embedder
+from dits_adapter.space import TextEmbedder, VideoEmbedder
 from dits_adapter.texts import TextCleaning, require_cleaning
 
 if TYPE_CHECKING:
@@ -33,9 +35,12 @@ __all__ = [
     "Encoder",
     "EncoderFamily",
     "EncoderSource",
+    "TextEncoder",
     "TextTower",
     "TransformersEncoder",
+    "embeds_videos",
     "load_encoder",
+    "load_text_encoder",
     "register_family",
 ]
 
@@ -43,13 +48,11 @@ Device: TypeAlias = "str | torch.device"
 """Device of torch, or `"auto"`: the first CUDA device, or the CPU where there is none."""
 
 
-class Encoder(Embedder, Protocol):
-    """Loaded encoder of texts and frames into one space. Arrays are float32, embeddings are not normalized.
+class TextEncoder(TextEmbedder, Protocol):
+    """Loaded encoder of texts. Arrays are float32, embeddings are not normalized.
 
-    `Embedder` lists the rest: `name`, `revision`, `width`, `text_digest`, `video_digest`, `text_cleaning`,
-    `prompt`, `preprocessing`, `clip_frames`, `embed_texts`, `preprocess` and `embed`. `count_tokens` and
-    `embed_texts` clean texts as `text_cleaning` says. `preprocess` is called from several threads at a time, the
-    others are not.
+    `TextEmbedder` lists the rest: `name`, `revision`, `width`, `text_digest`, `text_cleaning`, `prompt` and
+    `embed_texts`. `count_tokens` and `embed_texts` clean texts as `text_cleaning` says.
     """
 
     @property
@@ -58,6 +61,14 @@ class Encoder(Embedder, Protocol):
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of whole texts, start and end included."""
+
+
+class Encoder(TextEncoder, VideoEmbedder, Protocol):
+    """Loaded encoder of texts and frames into one space.
+
+    `TextEncoder` is its side of texts; `VideoEmbedder` lists `video_digest`, `preprocessing`, `clip_frames`,
+    `preprocess` and `embed`. `preprocess` is called from several threads at a time, the others are not.
+    """
 
 
 class TextTower(NamedTuple):
@@ -91,6 +102,7 @@ SENTENCE_TRANSFORMERS = "sentence-transformers"
 """Model type of the family of repositories whose vectors go through several modules of sentence-transformers."""
 
 _CONFIG = "config.json"
+_PROMPTS = "config_sentence_transformers.json"
 
 CHECKPOINT_FILES = (
     _CONFIG,
@@ -119,9 +131,9 @@ class EncoderFamily:
 
     Attributes:
         model_type: value of `model_type` in their config.json.
-        load: function from a source, whose `folder` holds the checkpoint, and a device to the loaded encoder; it
-            raises `ArtifactError` for what cannot be loaded, reads safetensors only and runs no code of the
-            checkpoint (`trust_remote_code=False`).
+        load: function from a source, whose `folder` holds the checkpoint, and a device to the loaded encoder; to a
+            `TextEncoder`, where it embeds texts alone. It raises `ArtifactError` for what cannot be loaded, reads
+            safetensors only and runs no code of the checkpoint (`trust_remote_code=False`).
         files: files of a checkpoint beside its weights, those that it may lack included; no other is downloaded.
         weights: file of the weights, which may be split into several by `{weights}.index.json`.
         config: file that only checkpoints of this family have, where they lack a config.json with a `model_type`.
@@ -129,7 +141,7 @@ class EncoderFamily:
     """
 
     model_type: str
-    load: Callable[[EncoderSource, Device], Encoder]
+    load: Callable[[EncoderSource, Device], TextEncoder]
     files: Sequence[str] = CHECKPOINT_FILES
     weights: str = "model.safetensors"
     config: str = _CONFIG
@@ -207,8 +219,8 @@ class EncoderSource:
         """
         return Path(self.location, self.modules[0].folder if self.modules else "")
 
-    def load(self, device: Device = "auto") -> Encoder:
-        """Load the encoder; raises as `load_encoder`."""
+    def load(self, device: Device = "auto") -> TextEncoder:
+        """Load the encoder; raises as `load_text_encoder`."""
         family = _FAMILIES[self.model_type]
         self._complete(family)
         encoder = family.load(self, device)
@@ -223,7 +235,13 @@ class EncoderSource:
         """Download the files that the family reads; weights last, so that a cache with these has the others."""
         repository = open_repository(self.location if self.revision is None else self.name, self.revision)
         modules = self.modules or (ModuleFolder("Transformer", ""),)
-        repository.fetch(_inside(module.folder, file) for module in modules for file in family.files)
+        repository.fetch(
+            _inside(module.folder, file)
+            for module in modules
+            for file in (family.files if module.is_checkpoint else (_CONFIG,))
+        )
+        if self.modules:
+            repository.fetch([_PROMPTS])
         for module in modules:
             if module.has_weights and not _fetch_weights(repository, _inside(module.folder, family.weights)):
                 place = _inside(self.name, module.folder) if module.folder else self.name
@@ -268,7 +286,7 @@ def load_encoder(
     device: Device = "auto",
     text_cleaning: TextCleaning = "none",
 ) -> Encoder:
-    """Load an encoder of any registered family from safetensors, in float32.
+    """Load an encoder of texts and videos, of any registered family, from safetensors, in float32.
 
     Args:
         id_or_path: a folder, a bundled name (`demo-clip`) or a hub id (`openai/clip-vit-large-patch14`).
@@ -278,12 +296,37 @@ def load_encoder(
             transformers does. It is part of the space: adapters, caches and exports made with it follow it.
 
     Raises:
-        InputError: a cleaning that is unknown, or that the family does not do.
+        InputError: it embeds texts alone; or a cleaning that is unknown, or that the family does not do.
         ArtifactError: nothing loadable is there, only pickled weights, or a checkpoint of an unknown family, whose
             weights are not downloaded then.
         MissingExtraError: a package that the family or the cleaning runs on is not installed.
     """
+    encoder = EncoderSource.find(id_or_path, revision, text_cleaning).load(device)
+    if not embeds_videos(encoder):
+        raise InputError(
+            f"{encoder.name} embeds texts alone. Name the encoder that the videos are embedded with, and this one "
+            "as that of the texts."
+        )
+    return encoder
+
+
+def load_text_encoder(
+    id_or_path: str | PathLike[str],
+    *,
+    revision: str | None = None,
+    device: Device = "auto",
+    text_cleaning: TextCleaning = "none",
+) -> TextEncoder:
+    """Load an encoder of texts: any that `load_encoder` loads, or one of sentence-transformers for texts alone.
+
+    Arguments and errors are those of `load_encoder`.
+    """
     return EncoderSource.find(id_or_path, revision, text_cleaning).load(device)
+
+
+def embeds_videos(encoder: TextEncoder) -> TypeIs[Encoder]:
+    """Tell whether an encoder embeds videos, too."""
+    return hasattr(encoder, "embed")
 
 
 def _identify(repository: Repository) -> tuple[str, list[ModuleFolder]]:

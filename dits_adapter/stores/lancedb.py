@@ -20,18 +20,8 @@ from lancedb.index import BTree, IvfHnswSq
 from numpy.typing import NDArray
 
 from dits_adapter.errors import DITSError, StoreError
-from dits_adapter.stores._table import (
-    FAILURES,
-    FRAMES,
-    KEY,
-    SEGMENTS,
-    VECTOR,
-    Condition,
-    Opened,
-    Row,
-    Table,
-    TableStore,
-)
+from dits_adapter.stores._table import FAILURES, FRAMES, KEY, SEGMENTS, VECTOR, Condition, Opened, Row, Table
+from dits_adapter.stores._table_store import TableStore
 from dits_adapter.stores.rows import CollectionMetadata
 
 __all__ = ["LanceDBStore"]
@@ -169,18 +159,20 @@ class LanceDBStore(TableStore):
     ) -> list[tuple[float, Row]]:
         table = self._table(self.name)
         with self._translating():
-            search = table.search(query, vector_column_name=opened.layout.vector).distance_type("cosine")
+            search = table.search(query, vector_column_name=opened.vector).distance_type("cosine")
             search = search.select([*opened.payload, "_distance"]).limit(number)
             if (expression := _expression(condition)) is not None:
                 search = search.where(expression, prefilter=True)
-            if not exact and self._indexed(table):
+            if not exact and self._indexed(table, opened.vector):
                 found = list(_rows(search.refine_factor(2).to_arrow()))
                 if len(found) == number:
                     return [(1.0 - row["_distance"], row) for row in found]
             return [(1.0 - row["_distance"], row) for row in _rows(search.bypass_vector_index().to_arrow())]
 
-    def _indexed(self, table: Any) -> bool:
-        return any(list(index.columns) == [VECTOR] for index in table.list_indices())
+    def _indexed(self, table: Any, vector: str) -> bool:
+        """Return whether searches by cosine can follow an index; another program may have made one of L2."""
+        names = [index.name for index in table.list_indices() if list(index.columns) == [vector]]
+        return any(table.index_stats(name).distance_type == "cosine" for name in names)
 
     def _count(self, condition: Condition) -> int:
         expression = _expression(condition)
@@ -191,7 +183,7 @@ class LanceDBStore(TableStore):
         """Put the written files together, and index the segments, once they are many."""
         table = self._table(self.name)
         with self._translating():
-            if table.count_rows() >= _INDEXED and not self._indexed(table):
+            if table.count_rows() >= _INDEXED and not self._indexed(table, VECTOR):
                 table.create_index(VECTOR, config=IvfHnswSq(distance_type="cosine"))
                 for column in (KEY, "video_id"):
                     table.create_index(column, config=BTree())

@@ -23,18 +23,8 @@ from pymilvus.exceptions import MilvusException  # type: ignore[import-untyped]
 from dits_adapter._extras import require_modules
 from dits_adapter._wording import without_password
 from dits_adapter.errors import InputError, StoreError
-from dits_adapter.stores._table import (
-    FAILURES,
-    FRAMES,
-    KEY,
-    SEGMENTS,
-    VECTOR,
-    Condition,
-    Opened,
-    Row,
-    Table,
-    TableStore,
-)
+from dits_adapter.stores._table import FAILURES, FRAMES, KEY, SEGMENTS, VECTOR, Condition, Opened, Row, Table
+from dits_adapter.stores._table_store import TableStore
 from dits_adapter.stores.base import Capabilities
 from dits_adapter.stores.rows import CollectionMetadata
 
@@ -228,14 +218,13 @@ class MilvusStore(TableStore):
             (hits,) = client.search(
                 self.name,
                 data=[query],
-                anns_field=opened.layout.vector,
+                anns_field=opened.vector,
                 limit=number,
                 filter=_expression(condition),
                 output_fields=opened.payload,
                 search_params={"metric_type": "COSINE"},
             )
-        rows = [hit["entity"] | {opened.table.key: hit["id"]} for hit in hits]
-        return [(hit["distance"], _read(row, opened.payload)) for hit, row in zip(hits, rows, strict=True)]
+        return [(hit["distance"], _read(hit["entity"], opened.payload)) for hit in hits]
 
     def _count(self, condition: Condition) -> int:
         with self._using() as client:
@@ -264,7 +253,7 @@ def _read(row: Mapping[str, Any], columns: Sequence[str]) -> Row:
             packed = base64.b64decode(value[1:])
             values[name] = np.frombuffer(packed, f"<f{value[0]}").astype(np.float32)
         else:
-            values[name] = np.asarray(value, np.float32) if name == VECTOR else value
+            values[name] = value
     return values
 
 

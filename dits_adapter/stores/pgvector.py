@@ -20,18 +20,8 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
 
 from dits_adapter._wording import without_password
 from dits_adapter.errors import StoreError
-from dits_adapter.stores._table import (
-    FAILURES,
-    FRAMES,
-    KEY,
-    SEGMENTS,
-    VECTOR,
-    Condition,
-    Opened,
-    Row,
-    Table,
-    TableStore,
-)
+from dits_adapter.stores._table import FAILURES, FRAMES, KEY, SEGMENTS, VECTOR, Condition, Opened, Row, Table
+from dits_adapter.stores._table_store import TableStore
 from dits_adapter.stores.base import Capabilities
 from dits_adapter.stores.rows import CollectionMetadata
 
@@ -250,7 +240,7 @@ class PgVectorStore(TableStore):
     def _nearest(
         self, query: NDArray[np.float32], opened: Opened, condition: Condition, number: int, exact: bool
     ) -> list[tuple[float, Row]]:
-        vector = Identifier(opened.layout.vector)
+        vector = Identifier(opened.vector)
         where, asked = _where(condition, SQL("{} IS NOT NULL").format(vector))
         statement = SQL("SELECT {}, 1 - ({} <=> %s) AS " + _AT + " FROM {}{} ORDER BY {} <=> %s LIMIT %s").format(
             _names(opened.payload), vector, Identifier(self.name), where, vector

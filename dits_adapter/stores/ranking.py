@@ -320,6 +320,6 @@ def best_timestamp(frames: Any, timestamps: Sequence[float] | None, query: NDArr
         timestamps: n times, in seconds.
         query: (d,).
     """
-    if frames is None or timestamps is None or len(timestamps) != len(frames):
+    if frames is None or not timestamps or len(timestamps) != len(frames):
         return None
     return float(timestamps[int(np.argmax(np.asarray(frames) @ query))])

@@ -96,14 +96,16 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch, small_shards: None) -> None:
     monkeypatch.setattr(_parquet_source, "BLOCK_ROWS", 7)
 
 
+def of(encoder: Encoder) -> tuple[EmbeddingSpace, Encoder]:
+    return EmbeddingSpace.of(encoder, frames=FRAMES), encoder
+
+
 @pytest.mark.filterwarnings("error")
 class TestImport:
     @pytest.mark.parametrize("form", ["numpy", "parquet"])
     def test_what_is_read_back_is_what_was_given(self, own, clip, tmp_path, small_blocks, form):
         files = own.save() if form == "numpy" else own.save_parquet()
-        report = import_vectors(
-            VectorFiles(**files), tmp_path / "cache", clip, frames_sampled=FRAMES, progress=False
-        )
+        report = import_vectors(VectorFiles(**files), tmp_path / "cache", *of(clip), progress=False)
         assert (report.texts, report.videos, report.new_texts, report.failures) == (90, 40, 90, [])
         pairs = load_pairs(tmp_path / "cache")
         np.testing.assert_array_equal(pairs.text, own.text)
@@ -112,14 +114,12 @@ class TestImport:
         np.testing.assert_array_equal(pairs.frames[:], own.frames)
         assert list(pairs.video_ids) == own.ids
         assert pairs.space == EmbeddingSpace.of(clip, frames=FRAMES)
-        again = import_vectors(
-            VectorFiles(**files), tmp_path / "cache", clip, frames_sampled=FRAMES, progress=False
-        )
+        again = import_vectors(VectorFiles(**files), tmp_path / "cache", *of(clip), progress=False)
         assert (again.new_texts, again.new_videos) == (0, 0)
 
     def test_a_killed_import_goes_on(self, own, clip, tmp_path, small_blocks, monkeypatch):
         files = own.save()
-        import_vectors(VectorFiles(**files), tmp_path / "clean", clip, progress=False)
+        import_vectors(VectorFiles(**files), tmp_path / "clean", *of(clip), progress=False)
         write, written = CacheWriter._write, []
 
         def dying(self: CacheWriter, kind: Any, span: range, *rest: Any) -> None:
@@ -130,9 +130,9 @@ class TestImport:
 
         monkeypatch.setattr(CacheWriter, "_write", dying)
         with pytest.raises(Killed):
-            import_vectors(VectorFiles(**files), tmp_path / "cache", clip, progress=False)
+            import_vectors(VectorFiles(**files), tmp_path / "cache", *of(clip), progress=False)
         monkeypatch.setattr(CacheWriter, "_write", write)
-        report = import_vectors(VectorFiles(**files), tmp_path / "cache", clip, progress=False)
+        report = import_vectors(VectorFiles(**files), tmp_path / "cache", *of(clip), progress=False)
         assert (report.new_texts, report.new_videos) == (0, 40 - 9)
         assert contents(tmp_path / "cache") == contents(tmp_path / "clean")
 
@@ -141,7 +141,11 @@ class TestImport:
         np.save(files["videos"], own.video[own.labels].astype(np.float16))
         with pytest.warns(UserWarning, match="without the texts themselves it cannot be checked"):
             import_vectors(
-                VectorFiles(texts=files["texts"], videos=files["videos"]), tmp_path / "cache", clip, progress=False
+                VectorFiles(texts=files["texts"], videos=files["videos"]),
+                tmp_path / "cache",
+                EmbeddingSpace.of(clip),
+                clip,
+                progress=False,
             )
         pairs = load_pairs(tmp_path / "cache")
         assert pairs.labels.tolist() == list(range(90))
@@ -150,23 +154,29 @@ class TestImport:
 
     def test_another_encoder_is_caught_by_the_texts(self, own, tmp_path, other_clip):
         with pytest.raises(SpaceMismatchError, match=r"text 0 \('text 0 of video 0'\) is at cosine .* other-clip"):
-            import_vectors(VectorFiles(**own.save()), tmp_path / "cache", load_encoder(other_clip), progress=False)
+            import_vectors(
+                VectorFiles(**own.save()),
+                tmp_path / "cache",
+                EmbeddingSpace.of(other := load_encoder(other_clip)),
+                other,
+                progress=False,
+            )
         assert not (tmp_path / "cache").exists()
 
     def test_texts_in_another_order_are_caught(self, own, clip, tmp_path):
         own.captions.reverse()
         with pytest.raises(SpaceMismatchError, match="in another order than the texts"):
-            import_vectors(VectorFiles(**own.save()), tmp_path / "cache", clip, progress=False)
+            import_vectors(VectorFiles(**own.save()), tmp_path / "cache", *of(clip), progress=False)
 
     def test_videos_that_have_nothing_to_do_with_the_texts_are_doubted(self, own, clip, tmp_path):
         own.video = np.random.default_rng(1).normal(size=own.video.shape)
         with pytest.warns(UserWarning, match="not sure that texts are nearer to their own videos"):
-            import_vectors(VectorFiles(**own.save()), tmp_path / "cache", clip, progress=False)
+            import_vectors(VectorFiles(**own.save()), tmp_path / "cache", *of(clip), progress=False)
 
     def test_texts_that_were_normalized_are_remarked(self, own, clip, tmp_path):
         own.text = unit(own.text)
         with pytest.warns(UserWarning, match=r"norms of about 1, tiny-clip gives about .* input=raw"):
-            import_vectors(VectorFiles(**own.save()), tmp_path / "cache", clip, progress=False)
+            import_vectors(VectorFiles(**own.save()), tmp_path / "cache", *of(clip), progress=False)
 
     def test_files_are_checked_before_a_model_is_loaded(self, own, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(VideoEncoder, "from_pretrained", lambda *_, **__: pytest.fail("was loaded"))
@@ -186,11 +196,11 @@ class TestImport:
     def test_ids_with_blanks_or_suffixes_are_seen_past(self, own, clip, tmp_path):
         spelled = [f" {own.ids[label]}{('', '.mp4', '.MKV')[n % 3]} " for n, label in enumerate(own.labels)]
         files = own.save_parquet(texts_video_id=spelled)
-        import_vectors(VectorFiles(**files), tmp_path / "cache", clip, progress=False)
+        import_vectors(VectorFiles(**files), tmp_path / "cache", *of(clip), progress=False)
         assert load_pairs(tmp_path / "cache").labels.tolist() == own.labels.tolist()
         files = own.save_parquet(texts_video_id=["v100", *spelled[1:]])
         with pytest.raises(InputError, match=r"row 0: the video 'v100' is not in .*; did you mean 'v10'\?"):
-            import_vectors(VectorFiles(**files), tmp_path / "other", clip, progress=False)
+            import_vectors(VectorFiles(**files), tmp_path / "other", *of(clip), progress=False)
 
     def test_every_encoding_and_line_end_reads_alike(self, own, clip, tmp_path):
         own.ids = [f"video é {n}" for n in range(40)]
@@ -201,7 +211,7 @@ class TestImport:
         for kind in ids:
             files["ids"].write_bytes(ids[kind])
             files["captions"].write_bytes(captions[kind])
-            source = NumPySource(VectorFiles(**files), clip.width)
+            source = NumPySource(VectorFiles(**files), (clip.width, clip.width))
             assert list(source.ids()) == own.ids, kind
             assert [text for _, texts in source.caption_blocks() for text in texts] == own.captions, kind
 
@@ -229,14 +239,14 @@ class TestImport:
         if "labels" in change:
             del files["captions"]
         with pytest.raises(InputError, match=message):
-            import_vectors(VectorFiles(**files), tmp_path / "cache", clip, progress=False)
+            import_vectors(VectorFiles(**files), tmp_path / "cache", *of(clip), progress=False)
 
     @pytest.mark.parametrize("form", ["numpy", "parquet"])
     def test_captions_that_are_no_texts(self, own, clip, tmp_path, small_blocks, form):
         own.captions[52] = "x" * 200_000
         files = own.save() if form == "numpy" else own.save_parquet()
         with pytest.raises(InputError, match=r"(line 53: the|, row 52:) text has 200,000 characters"):
-            import_vectors(VectorFiles(**files), tmp_path / "cache", clip, progress=False)
+            import_vectors(VectorFiles(**files), tmp_path / "cache", *of(clip), progress=False)
 
     @pytest.mark.parametrize(
         ("name", "row", "value", "message"),
@@ -253,7 +263,7 @@ class TestImport:
         files = own.save()
         del files["captions"]
         with pytest.raises(InputError, match=message):
-            import_vectors(VectorFiles(**files), tmp_path / "cache", clip, progress=False)
+            import_vectors(VectorFiles(**files), tmp_path / "cache", *of(clip), progress=False)
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -283,33 +293,52 @@ class TestImport:
     def test_columns_that_do_not_fit(self, own, clip, tmp_path, small_blocks, change, message):
         files = own.save_parquet(**({"texts_text": None} | change))
         with pytest.raises(InputError, match=message):
-            import_vectors(VectorFiles(**files), tmp_path / "cache", clip, progress=False)
+            import_vectors(VectorFiles(**files), tmp_path / "cache", *of(clip), progress=False)
 
     def test_files_of_other_kinds(self, own, clip, tmp_path, monkeypatch):
         files = own.save()
         with pytest.raises(InputError, match=r"none\.npy: cannot be read"):
             import_vectors(
-                VectorFiles(texts=tmp_path / "none.npy", videos=files["videos"]), tmp_path / "cache", clip
+                VectorFiles(texts=tmp_path / "none.npy", videos=files["videos"]),
+                tmp_path / "cache",
+                EmbeddingSpace.of(clip),
+                clip,
             )
         with pytest.raises(InputError, match=r"two \.npy or two \.parquet files"):
             import_vectors(
-                VectorFiles(texts=files["texts"], videos=tmp_path / "videos.parquet"), tmp_path / "cache", clip
+                VectorFiles(texts=files["texts"], videos=tmp_path / "videos.parquet"),
+                tmp_path / "cache",
+                EmbeddingSpace.of(clip),
+                clip,
             )
         with pytest.raises(InputError, match="say with labels which video"):
-            import_vectors(VectorFiles(texts=files["texts"], videos=files["videos"]), tmp_path / "cache", clip)
+            import_vectors(
+                VectorFiles(texts=files["texts"], videos=files["videos"]),
+                tmp_path / "cache",
+                EmbeddingSpace.of(clip),
+                clip,
+            )
         parquet = tmp_path / "a.parquet"
         parquet.write_text("nonsense")
         with pytest.raises(InputError, match="in Parquet they are the columns"):
-            import_vectors(VectorFiles(texts=parquet, videos=parquet, ids=files["ids"]), tmp_path / "c", clip)
+            import_vectors(
+                VectorFiles(texts=parquet, videos=parquet, ids=files["ids"]),
+                tmp_path / "c",
+                EmbeddingSpace.of(clip),
+                clip,
+            )
         pytest.importorskip("pyarrow")
         with pytest.raises(InputError, match=r"a\.parquet: is no Parquet file"):
-            import_vectors(VectorFiles(texts=parquet, videos=parquet), tmp_path / "cache", clip)
+            import_vectors(VectorFiles(texts=parquet, videos=parquet), tmp_path / "cache", *of(clip))
 
     def test_parquet_without_pyarrow_names_the_extra(self, clip, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "pyarrow", None)
         with pytest.raises(MissingExtraError, match=r"pip install \"dits-adapter\[parquet\]\""):
             import_vectors(
-                VectorFiles(texts=tmp_path / "a.parquet", videos=tmp_path / "b.parquet"), tmp_path / "cache", clip
+                VectorFiles(texts=tmp_path / "a.parquet", videos=tmp_path / "b.parquet"),
+                tmp_path / "cache",
+                EmbeddingSpace.of(clip),
+                clip,
             )
 
     def test_command(self, own, tiny_clip, tmp_path, capsys):

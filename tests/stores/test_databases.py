@@ -66,7 +66,7 @@ def indexed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def is_indexed(store: Any) -> bool:
-    return store._indexed(store._table(store.name)) if hasattr(store, "_table") else store._indexed()
+    return store._indexed(store._table(store.name), "vector") if hasattr(store, "_table") else store._indexed()
 
 
 def test_an_index_finds_nearly_what_a_comparison_with_all_finds(indexed: VideoStore) -> None:

@@ -9,7 +9,7 @@ from dits_adapter.stores.qdrant._schema import METADATA_KEY, group_values, named
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.rows import CollectionMetadata, PointLayout, payload_value
 
-__all__ = ["adopt_collection"]
+__all__ = ["adopt_collection", "vector_width"]
 
 _SAMPLE = 100
 """Points that are looked at for the fields of the payload."""
@@ -41,7 +41,12 @@ def adopt_collection(store: QdrantStore, space: EmbeddingSpace, layout: PointLay
     existing = owned.metadata()
     if existing is not None and existing.layout is None:
         raise StoreError(f"the collection {store.name!r} was made by dits_adapter, and is described already.")
-    _require_vector(store, name, space, layout.vector)
+    width = vector_width(store, layout.vector)
+    if width != space.video.width:
+        raise SpaceMismatchError(
+            f"the vector {layout.vector!r} of the collection {store.name!r} has width {width}; the encoder has "
+            f"{space.video.width} ({space})."
+        )
     _require_fields(store, name, layout)
     metadata = CollectionMetadata(space=space, layout=layout)
     described = {METADATA_KEY: metadata.model_dump(mode="json")}
@@ -54,22 +59,27 @@ def adopt_collection(store: QdrantStore, space: EmbeddingSpace, layout: PointLay
     return metadata
 
 
-def _require_vector(store: QdrantStore, name: str, space: EmbeddingSpace, vector: str) -> None:
+def vector_width(store: QdrantStore, vector: str) -> int:
+    """Return the width of a vector of the collection.
+
+    Raises:
+        InputError: the collection has no such vector, or many of it a point.
+        StoreError: no such collection.
+    """
+    name = store.resolve()
+    if name is None:
+        raise StoreError(f"{store.location} has no collection {store.name!r}.")
     vectors = named_vectors(store.send(GetCollection(collection_name=name)).config.params)
     params = vectors.get(vector)
     if params is None:
         names = ", ".join(repr(name) for name in vectors) or "none"
         raise InputError(f"the collection {store.name!r} has no vector {vector!r}; it has {names}.")
-    if params.size != space.video.width:
-        raise SpaceMismatchError(
-            f"the vector {vector!r} of the collection {store.name!r} has width {params.size}; the encoder has "
-            f"{space.video.width} ({space})."
-        )
     if params.multivector_config is not None:
         raise InputError(
             f"the vector {vector!r} of the collection {store.name!r} has many vectors a point; name one that has "
             "one."
         )
+    return int(params.size)
 
 
 def _require_fields(store: QdrantStore, name: str, layout: PointLayout) -> None:

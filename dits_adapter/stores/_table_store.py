@@ -1,0 +1,466 @@
+"""Stores that keep segments as rows of a table: everything that such databases share.
+
+Segments are rows of one table, failures rows of a second one. A subclass of `TableStore` says how its database
+creates, describes, writes and searches tables; what is asked of it comes as a `Condition`, never as text.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from dits_adapter.errors import InputError, MissingCollectionError, SpaceMismatchError, StoreError
+from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores._table import (
+    FAILURE,
+    FRAMES,
+    KEY,
+    OURS,
+    SEGMENTS,
+    TENANT,
+    VECTOR,
+    WORDS,
+    Condition,
+    Opened,
+    Row,
+    Table,
+)
+from dits_adapter.stores._words import words_of
+from dits_adapter.stores.base import Capabilities, VideoStore
+from dits_adapter.stores.bias import BIAS, ScoreBias
+from dits_adapter.stores.ranking import nearest_search, video_filter
+from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest
+from dits_adapter.stores.rows import (
+    CollectionMetadata,
+    FailureRow,
+    PointLayout,
+    SegmentRow,
+    StoredSegment,
+    VideoFile,
+    VideoRecord,
+    check_tenant,
+    failure_id,
+    video_records,
+)
+
+__all__ = ["TableStore"]
+
+_AT_ONCE = 500
+"""Greatest number of keys or values in one condition."""
+
+
+class TableStore(VideoStore):
+    """A collection in a database of tables.
+
+    Args:
+        location: address of the database.
+        collection: name of the collection.
+        space: the embedding space of the queries; if given, a collection of another one is refused.
+        layout: names of the columns in a table that something else made; by default those that it was adopted
+            with.
+        trust_foreign: search a table that something else made, without proof that its vectors live in `space`.
+        tenant: whose videos to store and to search, in a collection that keeps tenants apart.
+    """
+
+    names: ClassVar[re.Pattern[str]]
+    """Names that a collection may have in this database."""
+
+    names_in_words: ClassVar[str] = "is made of letters, digits and underscores"
+    """What `names` says, for messages."""
+
+    def __init__(
+        self,
+        location: str,
+        collection: str = "videos",
+        *,
+        space: EmbeddingSpace | None = None,
+        layout: PointLayout | None = None,
+        trust_foreign: bool = False,
+        tenant: str | None = None,
+    ) -> None:
+        if trust_foreign and space is None:
+            raise InputError("trust_foreign needs space=…: the space that the collection is trusted to be of.")
+        if tenant == "":
+            raise InputError("tenant is empty; give it a name.")
+        self.location = location
+        self.name = collection
+        self.space = space
+        self.tenant = tenant
+        self._layout = layout
+        self._trusted = trust_foreign
+        self._opened: Opened | None = None
+
+    # The database's own words.
+
+    @abstractmethod
+    def _describe(self, name: str) -> Table | None:
+        """Describe a table; None where there is none."""
+
+    @abstractmethod
+    def _create(self, metadata: CollectionMetadata) -> None:
+        """Make the tables of segments and of failures where they are missing, that of segments last."""
+
+    @abstractmethod
+    def _write_metadata(self, metadata: CollectionMetadata) -> None:
+        """Keep the metadata beside the table of segments, which may be another program's."""
+
+    @abstractmethod
+    def _upsert(self, name: str, rows: Sequence[Row]) -> None:
+        """Write rows durably, in the place of those with the same keys."""
+
+    @abstractmethod
+    def _update(self, condition: Condition, values: Row) -> None:
+        """Change the values of segments."""
+
+    @abstractmethod
+    def _assign(self, column: str, values: Mapping[str | int, float]) -> None:
+        """Change one value of segments, by their keys."""
+
+    @abstractmethod
+    def _delete(self, name: str, condition: Condition) -> None:
+        """Delete rows."""
+
+    @abstractmethod
+    def _select(
+        self, name: str, columns: Sequence[str], condition: Condition, limit: int | None = None
+    ) -> Iterator[Row]:
+        """Read rows, some hundred at a time, while others may be written."""
+
+    @abstractmethod
+    def _nearest(
+        self, query: NDArray[np.float32], opened: Opened, condition: Condition, number: int, exact: bool
+    ) -> list[tuple[float, Row]]:
+        """Find the rows of the best cosines, best first, with the columns `opened.payload`.
+
+        Fewer than `number` are all that there are.
+        """
+
+    @abstractmethod
+    def _count(self, condition: Condition) -> int:
+        """Count segments."""
+
+    @property
+    def _failures(self) -> str:
+        """Name of the table of failures."""
+        return f"{self.name}_failures"
+
+    # What follows from them.
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]
+        """Abilities of the store; `frames` is of the collection, once that was opened."""
+        frames = self._opened is None or FRAMES in self._opened.table.columns
+        return Capabilities(frames=frames, tenants=True, index=True, bias=True)
+
+    def metadata(self) -> CollectionMetadata | None:
+        """Return the description that the collection carries; None where something else made it (foreign)."""
+        table = self._describe(self.name)
+        if table is None:
+            raise MissingCollectionError(
+                f"{self.location} has no collection {self.name!r}. Ingest videos into it first."
+            )
+        return self._metadata_of(table)
+
+    def _metadata_of(self, table: Table) -> CollectionMetadata | None:
+        if table.metadata is None:
+            return None
+        try:
+            return CollectionMetadata.model_validate_json(table.metadata)
+        except ValueError:
+            raise StoreError(
+                f"the collection {self.name!r} is described in a way that this version does not read."
+            ) from None
+
+    def create(self, metadata: CollectionMetadata, options: BaseModel | None = None) -> None:
+        """Make the collection with its metadata; one that exists must be the same."""
+        if options is not None:
+            raise InputError(f"the store at {self.location} has no options.")
+        if not self.names.fullmatch(self.name):
+            raise InputError(f"collection is {self.name!r}; a name here {self.names_in_words}.")
+        metadata.require_possible()
+        if self.tenant is not None and not metadata.tenants:
+            raise InputError(
+                f"a collection for the tenant {self.tenant!r} keeps tenants apart: its metadata say tenants=True."
+            )
+        if self.space is not None:
+            self.space.video.require(metadata.space.video, mine="the query", theirs="the videos to be stored")
+        if self._describe(self.name) is None:
+            self._create(metadata)
+        metadata.require_same(self.metadata(), self.name, self.tenant)
+        self._opened = None
+
+    def open(self) -> EmbeddingSpace:
+        """Check the collection, once, and return the embedding space that it is searched in."""
+        return self._open().space
+
+    def _open(self) -> Opened:
+        if self._opened is not None:
+            return self._opened
+        metadata = self.metadata()
+        trusted = self.space if self._trusted else None
+        space = trusted if metadata is None else metadata.space
+        if space is None:
+            raise StoreError(
+                f"the collection {self.name!r} does not say which embedding space its vectors live in: something "
+                "other than dits_adapter made it. If you know that its videos were embedded with the CLIP of your "
+                "query encoder, say so once (`dits-adapter adopt`), or each time: --vector NAME --trust-foreign, "
+                "in Python open_store(…, space=SPACE, layout=PointLayout(vector=NAME), trust_foreign=True)."
+            )
+        if self.space is not None:
+            self.space.video.require(space.video, mine="the query", theirs=f"the collection {self.name!r}")
+        check_tenant(metadata, self.tenant, self.name)
+        ours = metadata is not None and metadata.layout is None
+        layout = self._layout or (OURS if ours else metadata and metadata.layout) or PointLayout()
+        table = self._require_columns(layout, space, whose="the queries have")
+        if metadata is None:
+            warnings.warn(
+                f"the collection {self.name!r} does not say which embedding space it is of; it is taken to be "
+                f"{space}, as you said. Only its width ({space.video.width}) could be checked.",
+                stacklevel=4,
+            )
+        self._opened = Opened(table, layout, space, ours, None if metadata is None else metadata.bias)
+        return self._opened
+
+    def adopt(self, space: EmbeddingSpace, layout: PointLayout) -> CollectionMetadata:
+        """Write beside a table of another program what its vectors and columns are; no row is changed.
+
+        Args:
+            space: the embedding space of its vectors; that it is this one cannot be checked beyond the width.
+            layout: names of the columns; a vector "" is the only one that there is.
+
+        Raises:
+            InputError: a column that the table has not.
+            SpaceMismatchError: the vectors are of another width than the space.
+            StoreError: no such table, one of ours, or one without such a column of vectors or a key.
+        """
+        existing = self.metadata()
+        if existing is not None and existing.layout is None:
+            raise StoreError(f"the collection {self.name!r} was made by dits_adapter, and is described already.")
+        table = self._require_columns(layout, space, whose="the encoder has")
+        if not layout.vector:
+            layout = layout.model_copy(update={"vector": next(iter(table.widths))})
+        chosen = [getattr(layout, kind) for kind in layout.model_fields_set - {"vector", "texts"}]
+        for name in [*filter(None, chosen), *layout.texts]:
+            if name not in table.columns:
+                columns = ", ".join(table.columns)
+                raise InputError(f"the collection {self.name!r} has no column {name!r}; it has {columns}.")
+        metadata = CollectionMetadata(space=space, layout=layout)
+        self._write_metadata(metadata)
+        self._opened = None
+        return metadata
+
+    def _require_columns(self, layout: PointLayout, space: EmbeddingSpace, *, whose: str) -> Table:
+        """Return the table, which has a key and the vector of a layout, in the width of a space."""
+        table = self._describe(self.name)
+        assert table is not None
+        if table.key not in table.columns:
+            raise StoreError(f"the collection {self.name!r} has no column {table.key!r} of ids.")
+        width = self._width_of(table, layout.vector)
+        if width != space.video.width:
+            raise SpaceMismatchError(
+                f"the vector {layout.vector!r} of the collection {self.name!r} has width {width}; {whose} "
+                f"{space.video.width} ({space})."
+            )
+        return table
+
+    def vector_width(self, vector: str) -> int:
+        """Return the width of a vector of the table; "" is the only one that there is.
+
+        Raises:
+            StoreError: no such table, or no such vector.
+        """
+        self.metadata()
+        table = self._describe(self.name)
+        assert table is not None
+        return self._width_of(table, vector)
+
+    def _width_of(self, table: Table, vector: str) -> int:
+        vector = vector or (next(iter(table.widths)) if len(table.widths) == 1 else "")
+        if vector not in table.widths:
+            names = ", ".join(map(repr, table.widths)) or "none"
+            raise StoreError(f"the collection {self.name!r} has no vector {vector!r}; it has {names}.")
+        return table.widths[vector]
+
+    def _scope(self) -> Condition:
+        return Condition() if self.tenant is None else Condition(among={TENANT: [self.tenant]})
+
+    def _require_ours(self) -> None:
+        """Refuse to go through a collection that something else made, or without its tenant."""
+        metadata = self.metadata()
+        if metadata is None or metadata.layout is not None:
+            raise StoreError(f"the collection {self.name!r} was made by something else than dits_adapter.")
+        check_tenant(metadata, self.tenant, self.name)
+
+    def records(self) -> list[VideoRecord]:
+        """List the state of each video and of each file that failed, by reading through both tables."""
+        self._require_ours()
+        file = ["path", "size", "mtime_ns"]
+        segments = self._select(self.name, ["video_id", "segments", *file], self._scope())
+        failures = self._select(self._failures, [FAILURE, *file], self._scope())
+        return [*video_records(segments), *video_records(failures)]
+
+    def write(self, rows: Sequence[SegmentRow]) -> None:
+        """Store segments durably; those of the same id are replaced."""
+        self._upsert(self.name, [_row(row, self.tenant) for row in rows])
+
+    def write_failures(self, rows: Sequence[FailureRow]) -> None:
+        """Remember files that gave no frames; one failure a path."""
+        failures = [
+            {
+                KEY: failure_id(row.path, self.tenant),
+                "path": row.path,
+                "size": row.size,
+                "mtime_ns": row.mtime_ns,
+                FAILURE: row.reason,
+                TENANT: self.tenant,
+            }
+            for row in rows
+        ]
+        self._upsert(self._failures, failures)
+
+    def delete(self, records: Sequence[VideoRecord]) -> None:
+        """Delete all segments of these videos, and these failures."""
+        videos = [record.video_id for record in records if not record.failure]
+        paths = [record.path for record in records if record.failure]
+        for part in _parts(videos):
+            self._delete(self.name, self._scope().with_any("video_id", part))
+        for part in _parts(paths):
+            self._delete(self._failures, self._scope().with_any("path", part))
+
+    def update_path(self, file: VideoFile) -> None:
+        """Write down that the stored video `file.video_id` now lies at `file.path`, with its size and time."""
+        values = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns, WORDS: _words(file.path)}
+        self._update(self._scope().with_any("video_id", [file.video_id]), values)
+
+    def find(self, queries: NDArray[np.float32], request: SearchRequest) -> list[list[Hit]]:
+        """Search for checked queries, (n, d) float32, one after the other."""
+        opened = self._open()
+        if request.rerank is not None and FRAMES not in opened.table.columns:
+            raise StoreError(f"the collection {self.name!r} has no frame vectors to re-rank with.")
+        condition = self._chosen(opened, request)
+        group = opened.layout.video or opened.table.key
+
+        def search(query: NDArray[np.float32]) -> list[Hit]:
+            def nearest(
+                number: int, videos: Sequence[str | int] | None
+            ) -> tuple[list[tuple[float, StoredSegment]], bool]:
+                chosen = condition if videos is None else condition.with_any(group, videos)
+                rows = self._nearest(query, opened, chosen, number, request.exact)
+                return [(score, opened.segment(row)) for score, row in rows], len(rows) < number
+
+            return nearest_search(query, request, nearest, self._framed, bias=opened.bias, layout=opened.layout)
+
+        return [search(query / np.linalg.norm(query)) for query in queries]
+
+    def _chosen(self, opened: Opened, request: SearchRequest) -> Condition:
+        condition = video_filter(request)
+        if condition is None:
+            return self._scope()
+        least, most = (
+            {} if bound is None else {"duration": bound}
+            for bound in (condition.min_duration, condition.max_duration)
+        )
+        texts = (WORDS,) if opened.ours else opened.layout.searched_texts
+        words = [_spaced(word) for word in words_of(condition.words)] if opened.ours else condition.words.split()
+        for column in [*(texts if words else ()), *(least | most)]:
+            if column not in opened.table.columns:
+                raise InputError(f"the collection {self.name!r} has no column {column!r}, which the filter needs.")
+        return replace(self._scope(), contains=words, texts=texts, least=least, most=most)
+
+    def _framed(self, segments: Sequence[StoredSegment]) -> list[StoredSegment]:
+        opened = self._open()
+        frames: dict[str | int, Any] = {}
+        if FRAMES in opened.table.columns:
+            for part in _parts([segment.id for segment in segments]):
+                rows = self._select(self.name, [KEY, FRAMES], Condition(among={KEY: part}))
+                frames.update((row[KEY], opened.frames(row[FRAMES])) for row in rows)
+        return [replace(segment, frame_vectors=frames.get(segment.id)) for segment in segments]
+
+    def read(self, request: ReadRequest) -> Iterator[StoredSegment]:
+        """Read stored segments of the store's tenant, in any order; those that are not there are left out."""
+        opened = self._open()
+        columns = opened.payload
+        if request.vectors:
+            columns = [*columns, opened.vector]
+        if request.frames and FRAMES in opened.table.columns:
+            columns = [*columns, FRAMES]
+        rows = (
+            row
+            for part in request.parts(_AT_ONCE)
+            for condition in self._requested(opened, part)
+            for row in self._select(self.name, columns, condition, request.limit)
+        )
+        return map(opened.segment, islice(rows, request.limit))
+
+    def _requested(self, opened: Opened, request: ReadRequest) -> Iterator[Condition]:
+        """Yield the condition of a request; none where no row can meet it."""
+        if request.ids is None and request.field is None:
+            yield self._scope()
+            return
+        column = opened.table.key if request.ids is not None else request.field or opened.table.key
+        values: Sequence[str | int] = request.values if request.ids is None else request.ids
+        kind = opened.table.columns.get(column)
+        if kind == "int":
+            numbers = [int(value) for value in values if str(value).removeprefix("-").isdecimal()]
+            values = [number for number in numbers if -(1 << 63) <= number < 1 << 63]
+        elif kind == "text":
+            values = [value for value in values if isinstance(value, str)]
+        else:
+            values = []
+        if values:
+            yield self._scope().with_any(column, values)
+
+    def count(self) -> int:
+        """Return the number of segments of the store's tenant."""
+        self._open()
+        return self._count(self._scope())
+
+    def count_videos(self) -> int:
+        """Return the number of whole videos; in a foreign collection each segment counts as one."""
+        opened = self._open()
+        return self._count(replace(self._scope(), present=("segments",)) if opened.ours else self._scope())
+
+    def set_bias(self, bias: ScoreBias | None) -> None:
+        """Write down the record of the score bias; None takes it away, with the biases of all segments."""
+        metadata = self.metadata()
+        if metadata is None or metadata.layout is not None:
+            raise StoreError(f"the collection {self.name!r} is of another program, and its table stays as it is.")
+        self._write_metadata(metadata.model_copy(update={"bias": bias}))
+        if bias is None:
+            self._update(Condition(present=(BIAS,)), {BIAS: None})
+        self._opened = None
+
+    def write_biases(self, biases: Mapping[str | int, float]) -> None:
+        """Keep b(v) beside the segments with these ids."""
+        if biases:
+            self._assign(BIAS, biases)
+
+
+def _row(row: SegmentRow, tenant: str | None) -> Row:
+    described: Row = dict.fromkeys(SEGMENTS)
+    described |= row.payload() | {KEY: row.id, WORDS: _words(row.path), TENANT: tenant}
+    return described | {VECTOR: row.vector, FRAMES: row.frame_vectors}
+
+
+def _words(path: str) -> str:
+    """Return the words of a path in one text, each between blanks."""
+    return _spaced(" ".join(words_of(path)))
+
+
+def _spaced(text: str) -> str:
+    return f" {text} "
+
+
+def _parts(values: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(values)
+    while part := list(islice(iterator, _AT_ONCE)):
+        yield part
