@@ -484,7 +484,7 @@ def _plain_space(encoder: TextEncoder, device: str, videos: str | None) -> Embed
     else:
         raise InputError(
             f"{encoder.name} embeds texts alone. Where they lead into the space of another encoder's videos, name "
-            "that one with videos=ID; any other videos take an adapter that was trained for both."
+            "that one as videos (--videos ID); any other videos take an adapter that was trained for both."
         )
     if video.width != encoder.width:
         raise InputError(

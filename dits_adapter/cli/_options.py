@@ -57,7 +57,7 @@ def add_store(command: Any, default: str | None = "video-index") -> None:
         default=default,
         metavar="STORE",
         help="a folder, a Qdrant server's URL (key: QDRANT_API_KEY in the environment), or the address of another "
-        "database: lancedb://FOLDER, postgresql://USER@HOST/DATABASE"
+        "database: lancedb://FOLDER, postgresql://USER@HOST/DATABASE, milvus://HOST (docs/stores.md)"
         + (" (default: %(default)s)" if default else ""),
     )
     command.add_argument(
@@ -91,6 +91,11 @@ def add_query(command: Any) -> None:
     """Add the options that choose the adapter of the queries and the vectors that they are compared with."""
     command.add_argument(
         "--adapter", default="demo-dits", metavar="ID", help="folder or hub id (default: %(default)s, bundled)"
+    )
+    command.add_argument(
+        "--videos",
+        metavar="ID",
+        help="encoder of the videos, for an --adapter that is an encoder of texts alone, in the space of that one",
     )
     add_text_cleaning(command)
     add_vectors(command, "the adapter's CLIP")

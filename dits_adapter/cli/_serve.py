@@ -53,8 +53,9 @@ def _serve(args: argparse.Namespace) -> int:
     token = os.environ.get(_TOKEN) or (None if local else secrets.token_urlsafe(24))
     encoder = DITSQueryEncoder.from_pretrained(
         args.adapter,
-        backend="torch",
-        text_cleaning=args.text_cleaning,  # torch: trajectories, other steps
+        backend="torch",  # trajectories, other steps
+        text_cleaning=args.text_cleaning,
+        videos=args.videos,
     )
     with listener, chosen_store(args, encoder.space) as store:
         searcher = Searcher(store, encoder)

@@ -6,18 +6,22 @@ creates, describes, writes and searches tables; what is asked of it comes as a `
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from os import PathLike
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from dits_adapter._wording import without_password
 from dits_adapter.errors import InputError, MissingCollectionError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._table import (
@@ -62,7 +66,7 @@ class TableStore(VideoStore):
     """A collection in a database of tables.
 
     Args:
-        location: address of the database.
+        location: address of the database; a password in it is not shown again.
         collection: name of the collection.
         space: the embedding space of the queries; if given, a collection of another one is refused.
         layout: names of the columns in a table that something else made; by default those that it was adopted
@@ -79,7 +83,7 @@ class TableStore(VideoStore):
 
     def __init__(
         self,
-        location: str,
+        location: str | PathLike[str],
         collection: str = "videos",
         *,
         space: EmbeddingSpace | None = None,
@@ -91,13 +95,15 @@ class TableStore(VideoStore):
             raise InputError("trust_foreign needs space=…: the space that the collection is trusted to be of.")
         if tenant == "":
             raise InputError("tenant is empty; give it a name.")
-        self.location = location
+        self._address = os.fspath(location)
+        self.location = without_password(self._address)
         self.name = collection
         self.space = space
         self.tenant = tenant
         self._layout = layout
         self._trusted = trust_foreign
         self._opened: Opened | None = None
+        self._lock = threading.RLock()  # for clients that one thread uses at a time
 
     # The database's own words.
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property, reduce
 from operator import and_, or_
-from os import PathLike
 from typing import Any, ClassVar
 
 import lancedb
@@ -44,25 +43,26 @@ class LanceDBStore(TableStore):
     Args:
         location: `lancedb://` and a folder, or an address that LanceDB knows, such as `lancedb://s3://bucket/videos`.
         collection: name of the collection, a table.
-        options: as `TableStore`.
+        space, layout, trust_foreign, tenant: as `QdrantStore`; names of a layout are those of columns.
     """
 
     names: ClassVar = re.compile(r"[A-Za-z0-9_.-]+")
     names_in_words: ClassVar = "is made of letters, digits, dots, hyphens and underscores"
 
-    def __init__(self, location: str | PathLike[str], collection: str = "videos", **options: Any) -> None:
-        super().__init__(os.fspath(location), collection, **options)
-        self._address = self.location.removeprefix("lancedb://")
-        self._written = 0
+    _written = 0
 
     def close(self) -> None:
         """Forget the opened files."""
         self._opened = None
         self.__dict__.pop("_database", None)
 
+    @property
+    def _place(self) -> str:
+        return self._address.partition("://")[2]
+
     @cached_property
     def _database(self) -> Any:
-        return lancedb.connect(self._address, read_consistency_interval=timedelta(0))
+        return lancedb.connect(self._place, read_consistency_interval=timedelta(0))
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
@@ -79,7 +79,7 @@ class LanceDBStore(TableStore):
             return self._database.open_table(name)
 
     def _describe(self, name: str) -> Table | None:
-        if "://" not in self._address and not os.path.isdir(self._address):
+        if "://" not in self._place and not os.path.isdir(self._place):
             return None  # connecting would make the folder
         with self._translating():
             try:

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +20,6 @@ from pymilvus import DataType, MilvusClient  # type: ignore[import-untyped]
 from pymilvus.exceptions import MilvusException  # type: ignore[import-untyped]
 
 from dits_adapter._extras import require_modules
-from dits_adapter._wording import without_password
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores._table import FAILURES, FRAMES, KEY, SEGMENTS, VECTOR, Condition, Opened, Row, Table
 from dits_adapter.stores._table_store import TableStore
@@ -64,18 +62,17 @@ class MilvusStore(TableStore):
             and a path that ends with `.db` for Milvus Lite. The token, or `user:password`, is better kept in the
             environment variable MILVUS_TOKEN; in the address it is not shown again.
         collection: name of the collection.
-        options: as `TableStore`.
+        space, layout, trust_foreign, tenant: as `QdrantStore`; names of a layout are those of fields.
     """
 
     names: ClassVar = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,200}")
     names_in_words: ClassVar = "is made of letters, digits and underscores, and does not begin with a digit"
 
-    def __init__(self, location: str, collection: str = "videos", **options: Any) -> None:
-        super().__init__(without_password(location), collection, **options)
-        self._address = location
-        scheme, _, rest = location.partition("://")
-        self._file = rest if rest.endswith(".db") and "https" not in scheme.lower() else None
-        self._lock = threading.RLock()
+    @cached_property
+    def _file(self) -> str | None:
+        """File of Milvus Lite; None for a server."""
+        scheme, _, rest = self._address.partition("://")
+        return rest if rest.endswith(".db") and scheme.lower() == "milvus" else None
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
+import pkgutil
 import re
 from collections.abc import Callable
-from importlib import import_module
 from os import PathLike
 from typing import Any
 
@@ -41,8 +41,8 @@ def open_store(location: str | PathLike[str], collection: str = "videos", **opti
     """Open the store at an address; nothing is created or checked before it is needed.
 
     Args:
-        location: an address that begins with a registered scheme; Qdrant's are a server's URL (http, https), a
-            folder, and ":memory:".
+        location: an address that begins with a registered scheme (docs/stores.md lists ours); Qdrant's are a
+            server's URL (http, https), a folder, and ":memory:".
         collection: name of the collection.
         options: options of the store, such as `space` and `tenant`; of Qdrant those of `QdrantStore`.
 
@@ -58,6 +58,8 @@ def open_store(location: str | PathLike[str], collection: str = "videos", **opti
     if opener is None:
         schemes = ", ".join(sorted(f"{scheme}://" for scheme in _openers if scheme))
         raise InputError(f"location {shown!r}: no store opens this; give a folder or an address with {schemes}.")
+    if isinstance(opener, str):
+        opener = pkgutil.resolve_name(opener)
     parameters = inspect.signature(opener).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     if not takes_any and (unknown := sorted(options.keys() - parameters.keys())):
@@ -66,77 +68,19 @@ def open_store(location: str | PathLike[str], collection: str = "videos", **opti
     return opener(location, collection, **options)
 
 
-def _qdrant(
-    location: str | PathLike[str],
-    collection: str,
-    *,
-    space: Any = None,
-    layout: Any = None,
-    trust_foreign: bool = False,
-    tenant: str | None = None,
-    patience: float | None = None,
-) -> VideoStore:
-    from dits_adapter.stores.qdrant.store import QdrantStore
+_QDRANT = "dits_adapter.stores.qdrant.store:QdrantStore"
+_LANCEDB = "dits_adapter.stores.lancedb:LanceDBStore"
+_MILVUS = "dits_adapter.stores.milvus:MilvusStore"
+_PGVECTOR = "dits_adapter.stores.pgvector:PgVectorStore"
 
-    return QdrantStore(
-        location,
-        collection,
-        space=space,
-        layout=layout,
-        trust_foreign=trust_foreign,
-        tenant=tenant,
-        patience=patience,
-    )
-
-
-def _table(module: str, name: str) -> Opener:
-    """Return a function that opens a store of a database of tables, whose client it imports then."""
-
-    def open_table(
-        location: str,
-        collection: str,
-        *,
-        space: Any = None,
-        layout: Any = None,
-        trust_foreign: bool = False,
-        tenant: str | None = None,
-    ) -> VideoStore:
-        store: Opener = getattr(import_module(f"dits_adapter.stores.{module}"), name)
-        return store(location, collection, space=space, layout=layout, trust_foreign=trust_foreign, tenant=tenant)
-
-    return open_table
-
-
-def _pgvector(
-    location: str,
-    collection: str,
-    *,
-    space: Any = None,
-    layout: Any = None,
-    trust_foreign: bool = False,
-    tenant: str | None = None,
-    patience: float | None = None,
-) -> VideoStore:
-    from dits_adapter.stores.pgvector import PgVectorStore
-
-    return PgVectorStore(
-        location,
-        collection,
-        space=space,
-        layout=layout,
-        trust_foreign=trust_foreign,
-        tenant=tenant,
-        patience=patience,
-    )
-
-
-_openers: dict[str, Opener] = {
-    "": _qdrant,
-    "http": _qdrant,
-    "https": _qdrant,
-    "lancedb": _table("lancedb", "LanceDBStore"),
-    "milvus": _table("milvus", "MilvusStore"),
-    "milvus+https": _table("milvus", "MilvusStore"),
-    "postgres": _pgvector,
-    "postgresql": _pgvector,
+_openers: dict[str, Opener | str] = {
+    "": _QDRANT,
+    "http": _QDRANT,
+    "https": _QDRANT,
+    "lancedb": _LANCEDB,
+    "milvus": _MILVUS,
+    "milvus+https": _MILVUS,
+    "postgres": _PGVECTOR,
+    "postgresql": _PGVECTOR,
 }
+"""Opener of each scheme, or its name, by which it is imported when it is needed."""

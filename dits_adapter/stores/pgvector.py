@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,12 +17,12 @@ from pgvector.psycopg import register_vector
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
 
-from dits_adapter._wording import without_password
 from dits_adapter.errors import StoreError
+from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._table import FAILURES, FRAMES, KEY, SEGMENTS, VECTOR, Condition, Opened, Row, Table
 from dits_adapter.stores._table_store import TableStore
 from dits_adapter.stores.base import Capabilities
-from dits_adapter.stores.rows import CollectionMetadata
+from dits_adapter.stores.rows import CollectionMetadata, PointLayout
 
 __all__ = ["PgVectorStore"]
 
@@ -63,20 +62,28 @@ class PgVectorStore(TableStore):
         location: `postgresql://user@host/database`, as libpq reads it. A password is better kept in the
             environment variable PGPASSWORD or a file `~/.pgpass`; in the address it is not shown again.
         collection: name of the collection, a table.
+        space, layout, trust_foreign, tenant: as `QdrantStore`; names of a layout are those of columns.
         patience: seconds for which a lost connection is made anew, and what it was used for is done again.
-        options: as `TableStore`.
     """
 
     names: ClassVar = re.compile(r"(?!dits_adapter$)[^\x00]{1,50}")
     names_in_words: ClassVar = "has 1 to 50 characters, and is not dits_adapter"
 
     def __init__(
-        self, location: str, collection: str = "videos", *, patience: float | None = None, **options: Any
+        self,
+        location: str,
+        collection: str = "videos",
+        *,
+        space: EmbeddingSpace | None = None,
+        layout: PointLayout | None = None,
+        trust_foreign: bool = False,
+        tenant: str | None = None,
+        patience: float | None = None,
     ) -> None:
-        super().__init__(without_password(location), collection, **options)
-        self._address = location
+        super().__init__(
+            location, collection, space=space, layout=layout, trust_foreign=trust_foreign, tenant=tenant
+        )
         self._patience = _PATIENCE if patience is None else patience
-        self._lock = threading.RLock()
         self._connection: psycopg.Connection[Row] | None = None
         self._reached = False
 
@@ -95,7 +102,11 @@ class PgVectorStore(TableStore):
     def _connect(self) -> psycopg.Connection[Row]:
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(
-                self._address, autocommit=True, row_factory=dict_row, connect_timeout=10
+                self._address,
+                autocommit=True,
+                row_factory=dict_row,
+                connect_timeout=10,
+                prepare_threshold=None,  # a prepared search would keep the plan of an earlier one, index and all
             )
             self._know_vectors(self._connection)
             self._reached = True
