@@ -150,8 +150,10 @@ def train_artifact(
     target = Path(out)
     require_free(target.absolute())
     rest = pairs
+    seed = recipe.training.seed
+    held_out = {"pairs": pairs.digest, "fraction": None if test is not None else test_fraction, "seed": seed}
     if test is None:
-        rest, test = pairs.split(test_fraction, recipe.training.seed)
+        rest, test = pairs.split(test_fraction, seed)
     pairs.space.require(test.space, mine="the training pairs", theirs="the test pairs")
     gentle = is_gentle(recipe)
     if recipe.bank == "scores":
@@ -188,6 +190,7 @@ def train_artifact(
         pairs.space,
         training={
             "dataset": dataset,
+            "held_out": held_out,
             **sizes(train=kept, validation=validation, test=test),
             "recipe": recipe.model_dump(mode="json"),
             "best_epoch": best and best.number,
