@@ -40,14 +40,14 @@ def absolute_name(id_or_path: str | PathLike[str]) -> str:
 
 
 def open_repository(id_or_path: str | PathLike[str], revision: str | None = None) -> Repository:
-    """Open a model by bundled name, path or hub id (`owner/name`), in this order.
+    """Open a model by bundled name, path or hub id (`owner/name`, `owner/name@revision`), in this order.
 
     A folder that a killed process was about to replace is put back first. Of the hub nothing but config.json is
     downloaded.
 
     Args:
         id_or_path: bundled name, path or hub id.
-        revision: branch, tag, commit or pull request (`refs/pr/1`) of the hub; main by default. A folder has none.
+        revision: branch, tag, commit or pull request (`refs/pr/1`) of the hub; by default that of the id, or main.
 
     Raises:
         ArtifactError: no such folder or repository, or the hub gives nothing and the cache has nothing.
@@ -56,9 +56,10 @@ def open_repository(id_or_path: str | PathLike[str], revision: str | None = None
     path = bundled(name) or Path(name)
     if read_whole(path, path.is_dir):
         return Repository(path.absolute().name, path)
-    if path.exists() or path.is_absolute() or name.count("/") != 1 or name.startswith((".", "~")):
+    hub_id, _, of_id = name.partition("@")
+    if path.exists() or path.is_absolute() or hub_id.count("/") != 1 or name.startswith((".", "~")):
         raise ArtifactError(f"{name}: no such folder. Give a folder, a bundled name or a hub id (owner/name).")
-    return _Snapshot(name, revision or "main")
+    return _Snapshot(hub_id, revision or of_id or "main")
 
 
 def pin(id_or_path: str | PathLike[str], revision: str | None = None) -> str | None:

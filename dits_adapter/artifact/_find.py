@@ -9,6 +9,7 @@ from dits_adapter._files import read_whole, require_writable
 from dits_adapter._hub import Repository, bundled, open_repository
 from dits_adapter._user_files import read_json
 from dits_adapter.artifact._config import CONFIG, ENCODER, ONNX, WEIGHTS
+from dits_adapter.encoders._modules import MODULES
 from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.space import TextSide, VideoSide
 
@@ -121,7 +122,7 @@ def find_encoder(folder: Path, side: TextSide | VideoSide) -> str:
     if side.declared:
         raise ArtifactError(f"{folder}: is for {side.noun}s of {side}, an encoder that cannot be loaded.")
     for candidate in (folder / ENCODER, bundled(side.encoder), folder.parent / side.encoder):
-        if candidate is not None and (candidate / CONFIG).is_file():
+        if candidate is not None and any((candidate / name).is_file() for name in (CONFIG, MODULES)):
             return str(candidate)
     if "/" in side.encoder:
         return side.encoder

@@ -41,7 +41,7 @@ def _recall(args: argparse.Namespace) -> int:
     if not texts:
         raise InputError(f"{args.queries}: holds no texts; one a line is expected.")
     check_queries(texts)
-    encoder = DITSQueryEncoder.from_pretrained(args.adapter, text_cleaning=args.text_cleaning)
+    encoder = DITSQueryEncoder.from_pretrained(args.adapter, text_cleaning=args.text_cleaning, videos=args.videos)
     head = ["search", f"recall@{args.limit}", "p50 ms", "p99 ms"]
     with qdrant_store(args, encoder.space) as store:
         store.open()

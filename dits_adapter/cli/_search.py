@@ -114,7 +114,10 @@ def _search(args: argparse.Namespace) -> int:
         names, vectors = _read_queries(args.vectors, args.queries)
     xpool = args.rerank == "xpool"
     encoder = DITSQueryEncoder.from_pretrained(
-        args.adapter, backend="torch" if xpool else "auto", text_cleaning=args.text_cleaning
+        args.adapter,
+        backend="torch" if xpool else "auto",
+        text_cleaning=args.text_cleaning,
+        videos=args.videos,
     )
     if xpool and encoder.artifact.xpool is None:
         raise InputError(

@@ -53,9 +53,11 @@ def _serve(args: argparse.Namespace) -> int:
     token = os.environ.get(_TOKEN) or (None if local else secrets.token_urlsafe(24))
     encoder = DITSQueryEncoder.from_pretrained(
         args.adapter,
-        backend="torch",
-        text_cleaning=args.text_cleaning,  # torch: trajectories, other steps
+        backend="torch",  # trajectories, other steps
+        text_cleaning=args.text_cleaning,
+        videos=args.videos,
     )
+    encoder.space.require_shared()  # the page shows plain queries beside the adapter's
     with listener, chosen_store(args, encoder.space) as store:
         searcher = Searcher(store, encoder)
         searcher.load()

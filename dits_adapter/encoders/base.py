@@ -274,8 +274,8 @@ def _ways_out(source: EncoderSource, family: EncoderFamily) -> str:
         return "Convert them with transformers' save_pretrained."
     ids = f"Of this family {', '.join(family.examples)} have safetensors. " if family.examples else ""
     return (
-        f"{ids}Where a pull request of the repository adds them, and you have read it, name it as the revision "
-        f"(refs/pr/NUMBER)."
+        f"{ids}Where a pull request of the repository adds them, and you have read it, name it: "
+        f"{source.name}@refs/pr/NUMBER."
     )
 
 
@@ -289,7 +289,8 @@ def load_encoder(
     """Load an encoder of texts and videos, of any registered family, from safetensors, in float32.
 
     Args:
-        id_or_path: a folder, a bundled name (`demo-clip`) or a hub id (`openai/clip-vit-large-patch14`).
+        id_or_path: a folder, a bundled name (`demo-clip`) or a hub id (`openai/clip-vit-large-patch14`), which may
+            end with a revision (`owner/name@v2`).
         revision: branch, tag, commit or pull request (`refs/pr/1`) of a hub repository.
         device: a torch device, or `"auto"`.
         text_cleaning: `clip` cleans texts as OpenAI's CLIP and open_clip do (`clean_texts`); `none` leaves them as

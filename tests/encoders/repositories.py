@@ -6,7 +6,7 @@ import json
 import pickle
 from pathlib import Path
 
-__all__ = ["clip_files", "hub_repositories", "pickled", "with_code"]
+__all__ = ["clip_files", "folder_files", "hub_repositories", "pickled", "with_code"]
 
 
 class _Trap:
@@ -24,9 +24,15 @@ def pickled(marker: Path) -> bytes:
     return pickle.dumps(_Trap(marker))
 
 
+def folder_files(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder by their names inside it."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
 def clip_files(folder: Path) -> dict[str, bytes]:
     """Return the files of a saved CLIP as OpenAI's repositories have them, without weights of other formats."""
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = folder_files(folder)
     tokenizer = json.loads(files["tokenizer.json"])["model"]
     files["vocab.json"] = json.dumps(tokenizer["vocab"]).encode()
     files["merges.txt"] = b"#version: 0.2\n"

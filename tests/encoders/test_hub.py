@@ -18,13 +18,13 @@ from dits_adapter import DITSQueryEncoder, VideoEncoder
 from dits_adapter._hub import open_repository
 from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.encoders import Encoder, EncoderSource, load_encoder
+from dits_adapter.encoders import Encoder, EncoderSource, load_encoder, load_text_encoder
 from dits_adapter.encoders._families import DUAL_FAMILIES, OPEN_CLIP_EXAMPLES
 from dits_adapter.encoders.base import CHECKPOINT_FILES
 from dits_adapter.errors import ArtifactError
 from dits_adapter.space import EmbeddingSpace
-from tests.encoders import checkpoints
-from tests.encoders.repositories import clip_files, hub_repositories, with_code
+from tests.encoders import checkpoints, sentence_models
+from tests.encoders.repositories import clip_files, folder_files, hub_repositories, with_code
 from tests.hub import FakeHub, running_hub
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +105,8 @@ class TestCommit:
     def test_tags_and_pull_requests_stand_for_their_commit(self, hub, tiny_clip, revision):
         commit = hub.add(PICKLED, clip_files(tiny_clip), revision)
         assert load_encoder(PICKLED, revision=revision).revision == commit
+        named = load_encoder(f"{PICKLED}@{revision}")  # as commands take it
+        assert (named.name, named.revision) == (PICKLED, commit)
         with pytest.raises(ArtifactError, match="holds no safetensors"):
             load_encoder(PICKLED)
 
@@ -338,15 +340,18 @@ class TestNamesInOurTexts:
             for name in set(family.examples) - hub.repositories.keys():
                 kind = family.model_type if family.model_type != "siglip" else "siglip (Gemma)"
                 folder = checkpoints.save(tmp_path / name, kind)
-                hub.add(name, {path.name: path.read_bytes() for path in folder.iterdir()})
+                hub.add(name, folder_files(folder))
                 named.add(name)
         named -= set(OPEN_CLIP_EXAMPLES)  # which need a package that is not at hand
+        multilingual = sentence_models.save_texts(tmp_path / "texts", "distilbert", width=32)
+        hub.add("sentence-transformers/clip-ViT-B-32-multilingual-v1", folder_files(multilingual))
         assert SAFE in named
         assert named <= hub.repositories.keys()
         for name in sorted(named):
             hub.api = not hub.api  # every other from a mirror
-            online = load_encoder(name)
+            online = load_text_encoder(name)
             monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
             assert EncoderSource.find(name).revision == online.revision
-            assert digest(load_encoder(name, revision=online.revision)) == digest(online)
+            offline = load_text_encoder(name, revision=online.revision)
+            assert offline.text_digest == online.text_digest
             monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)

@@ -12,13 +12,16 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 
 from dits_adapter import DITSQueryEncoder, MemoryStore, VideoEncoder, ingest
+from dits_adapter.adapters import mean_shift
+from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders import load_encoder, load_text_encoder
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError, SpaceMismatchError
-from dits_adapter.space import EmbeddingSpace, TextSide
+from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
 from dits_adapter.vectors import unit
 from tests.conftest import save_random_clip
 from tests.encoders import sentence_models
 from tests.encoders.checkpoints import SENTENCES
+from tests.encoders.repositories import folder_files
 from tests.hub import running_hub
 from tests.video.clips import picture, write_clip
 
@@ -72,7 +75,7 @@ class TestTexts:
         for load in (load_encoder, VideoEncoder.from_pretrained):
             with pytest.raises(InputError, match="embeds texts alone"):
                 load(texts_model)
-        with pytest.raises(InputError, match=r"embeds texts alone.*videos=ID"):
+        with pytest.raises(InputError, match=r"embeds texts alone.*--videos ID"):
             DITSQueryEncoder.from_pretrained(texts_model)
 
     @pytest.mark.filterwarnings("ignore:.*is an encoder without an adapter")
@@ -96,12 +99,23 @@ class TestTexts:
         with pytest.raises(InputError, match="dimensions"):
             DITSQueryEncoder.from_pretrained(tower, videos=save_random_clip(tmp_path / "narrow", width=16))
 
+    def test_go_with_an_adapter_to_videos_of_another_encoder(self, texts_model, tmp_path):
+        """Each side is loaded from beside the adapter."""
+        encoder = load_text_encoder(shutil.copytree(texts_model, tmp_path / texts_model.name))
+        clip = load_encoder(save_random_clip(tmp_path / "clip", width=encoder.width))
+        space = EmbeddingSpace(text=TextSide.of(encoder), video=VideoSide.of(clip, frames=2), shared=False)
+        rng = np.random.default_rng(0)
+        adapter = mean_shift(rng.normal(size=(9, encoder.width)), rng.normal(size=(9, clip.width)))
+        artifact = Artifact(adapter, space).save(tmp_path / "adapter")
+        queries = DITSQueryEncoder.from_pretrained(artifact)
+        np.testing.assert_array_equal(queries.embed(TEXTS), encoder.embed_texts(TEXTS))
+        assert queries.encode_query("a dog").shape == (clip.width,)
+        assert VideoEncoder.from_pretrained(artifact).space.video == space.video
+        with pytest.raises(InputError, match="cannot be exported"):
+            queries.export_onnx(tmp_path / "exported")
+
     def test_come_from_the_hub_file_by_file(self, tmp_path, monkeypatch, texts_model):
-        files = {
-            path.relative_to(texts_model).as_posix(): path.read_bytes()
-            for path in texts_model.rglob("*")
-            if path.is_file()
-        }
+        files = folder_files(texts_model)
         name = "sentence-transformers/clip-ViT-B-32-multilingual-v1"
         with running_hub(tmp_path / "cache", monkeypatch) as hub:
             commit = hub.add(name, {**files, "pytorch_model.bin": b"", "onnx/model.onnx": b"", "tf_model.h5": b""})
