@@ -149,6 +149,14 @@ class TestFiles:
         hub.add("someone/split", {**files, **shards})
         assert digest(load_encoder("someone/split")) == digest(whole)
 
+    def test_shards_outside_of_the_repository_are_refused(self, hub, tiny_clip):
+        files = clip_files(tiny_clip)
+        del files["model.safetensors"]
+        index = json.dumps({"weight_map": {"a": "../../../../secret.safetensors"}}).encode()
+        hub.add("someone/outside", {**files, "model.safetensors.index.json": index})
+        with pytest.raises(ArtifactError, match="lies outside"):
+            load_encoder("someone/outside")
+
     @pytest.mark.parametrize("load", LOADERS)
     def test_unknown_families_are_refused_before_any_weight_is_downloaded(self, hub, load):
         files = {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"", "tokenizer.json": b"{}"}

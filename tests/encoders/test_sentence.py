@@ -141,6 +141,8 @@ class TestTexts:
             ([{"type": "sentence_transformers.models.Router", "path": ""}], "names a module Router"),
             ([{"type": "os.system", "path": ""}], "never run"),
             ({}, "does not begin"),
+            ([{"type": "sentence_transformers.models.Transformer", "path": "../minilm"}], "lies outside"),
+            ([{"type": "sentence_transformers.models.Transformer", "path": "a/../../minilm"}], "lies outside"),
             ([1], "is no list of modules"),
         ],
     )
