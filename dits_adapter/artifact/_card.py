@@ -37,7 +37,8 @@ vectors = encoder.encode_query(["a dog chases a ball"])
 ```
 
 Texts: {config.space.text}, weights {config.space.text.weights_sha256 or "not known"}.
-Videos: {config.space.video}, weights {config.space.video.weights_sha256 or "not known"}.
+Videos: {config.space.video}, weights {config.space.video.weights_sha256 or "not known"}; frames were prepared by
+{config.space.video.preprocessing or "not known"}.
 
 ## Training
 {facts}

@@ -168,11 +168,22 @@ def _vectors_of(args: argparse.Namespace) -> tuple[int, int | None]:
     from dits_adapter.artifact._config import CONFIG, read_config
     from dits_adapter.artifact._find import find_adapter
     from dits_adapter.encoders import EncoderSource
+    from dits_adapter.encoders._families import DUAL_FAMILIES
 
     adapter = find_adapter(args.encoder)
     if adapter is not None:
         space = read_config(adapter).space
         return args.frames or space.video.frames or 12, space.video.width
-    config = EncoderSource.find(args.encoder).folder / CONFIG
-    width = read_json(config).get("projection_dim") if config.is_file() else None
-    return args.frames or 12, width if isinstance(width, int) else None
+    source = EncoderSource.find(args.encoder)
+    family = DUAL_FAMILIES.get(source.model_type)
+    if family is None:
+        return args.frames or 12, None
+    config = read_json(source.folder / CONFIG)
+    return args.frames or _number(config, family.clip_frames) or 12, _number(config, family.width)
+
+
+def _number(config: Any, path: str) -> int | None:
+    """Return an integer at a path of keys (`vision_config.num_frames`); None where it is left to the default."""
+    for key in path.split("."):
+        config = config.get(key) if isinstance(config, dict) else None
+    return config if isinstance(config, int) else None

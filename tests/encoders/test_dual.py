@@ -13,8 +13,10 @@ import transformers as hf
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
+from transformers.utils import is_torchvision_available
 
 from dits_adapter import DITSQueryEncoder, VideoEncoder
+from dits_adapter.adapters import AffineAdapter, AffineConfig
 from dits_adapter.backends._onnx_export import export_tower
 from dits_adapter.backends._onnx_runtime import TOKENIZER, TOWER, open_session, token_inputs
 from dits_adapter.cli import main
@@ -23,7 +25,11 @@ from dits_adapter.encoders._families import DUAL_FAMILIES
 from dits_adapter.errors import InputError
 from dits_adapter.serve._searcher import Searcher
 from dits_adapter.stores.open import open_store
+from dits_adapter.training.config import JointRecipe
+from dits_adapter.training.joint._trainer import collate
+from dits_adapter.training.joint.captions import Captions
 from dits_adapter.vectors import unit
+from dits_adapter.xpool import XPool
 from tests.encoders import checkpoints
 from tests.video.clips import picture, write_clip
 
@@ -203,3 +209,77 @@ def test_from_files_to_answers(case, clips, tmp_path, capsys, monkeypatch):
     model.save_pretrained(str(tmp_path / "st"))
     for one in (model, SentenceTransformer(str(tmp_path / "st"), trust_remote_code=True, device="cpu")):
         np.testing.assert_allclose(one.encode_document(checkpoints.SENTENCES), expected[:5], atol=1e-5)
+
+
+def test_trains_jointly(case, clips, tmp_path):
+    pytest.importorskip("accelerate", reason='needs pip install "dits-adapter[joint]"')
+    from dits_adapter.training.joint._model import JointModel
+    from dits_adapter.training.joint.train import train_joint
+
+    _, folder, encoder, _ = case
+    if not encoder.family.joint:
+        captions = Captions.of([(str(clips / "0.mp4"), "a dog")])
+        with pytest.raises(InputError, match="cannot be trained jointly"):
+            train_joint(captions, JointRecipe(), tmp_path / "out", encoder=folder, dataset="clips")
+        return
+    trained = load_encoder(folder, device="cpu")
+    trained.model.requires_grad_(True)
+    model = JointModel(trained, XPool(trained.width), AffineAdapter(AffineConfig(width=trained.width)))
+    frames = pictures(8)
+    pixels = [torch.from_numpy(trained.preprocess(frames[row : row + 2])) for row in range(0, 8, 2)]
+    items = [{"text": TEXTS[row], "pixels": pixels[row], "video": row} for row in range(4)]
+    loss = model(**collate(trained.texts, items))["loss"]
+    loss.backward()
+    assert loss.isfinite()
+    moved = [name for name, p in trained.model.named_parameters() if p.grad is not None and p.grad.any()]
+    assert {"text", "logit", "vision"} <= {name.partition("_")[0] for name in moved}
+
+
+@pytest.mark.skipif(not is_torchvision_available(), reason="torchvision is not installed")
+@pytest.mark.parametrize("case", list(RESAMPLE), indirect=True)
+@torch.inference_mode()
+def test_pictures_are_those_of_torchvision(case):
+    """Compare with transformers' own processor where that runs on torchvision alone."""
+    name, _, encoder, model = case
+    size = {"height": encoder.image_size, "width": encoder.image_size}
+    number = encoder.clip_frames or 1
+    frames = [frame for frame in pictures(5) if len(frame) > 3]  # they take three rows for three channels
+    ours = encoder.embed([encoder.preprocess([frame] * number) for frame in frames])
+    if name == "tipsv2":
+        prepare = hf.Tipsv2ImageProcessor(size=size)
+        pixels = prepare([Image.fromarray(frame) for frame in frames], return_tensors="pt").pixel_values
+        vectors, expected = ours.frames[:, 0], model.get_image_features(pixel_values=pixels)
+    else:
+        prepare = hf.LlavaOnevisionVideoProcessor(size=size, do_normalize=False)
+        stacked = [prepare(videos=[np.stack([frame] * number)], return_tensors="pt") for frame in frames]
+        pixels = torch.cat([one.pixel_values_videos for one in stacked])
+        vectors, expected = ours.pooled, model.get_video_features(pixel_values_videos=pixels)
+    theirs = expected.pooler_output.reshape(len(frames), -1)
+    assert np.sum(unit(vectors) * unit(theirs), axis=1).min() > 0.9999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["clip", "siglip (Gemma)"])
+@torch.inference_mode()
+def test_real_sizes(name, tmp_path):
+    """CLIP ViT-B/32 and SigLIP base, at 224 pixels."""
+    _, tokenizer, processor = checkpoints.MAKERS[name]()
+    if name == "clip":
+        model = hf.CLIPModel(hf.CLIPConfig(text_config={"eos_token_id": len(tokenizer) - 1}))
+        processor.size = {"shortest_edge": 224}
+        processor.crop_size = {"height": 224, "width": 224}
+    else:
+        model = hf.SiglipModel(hf.SiglipConfig())
+        processor.size = {"height": 224, "width": 224}
+    checkpoints.randomize(model)
+    for part in (model.eval(), tokenizer, processor):
+        part.save_pretrained(tmp_path)
+    encoder = load_encoder(tmp_path, device="cpu")
+    texts = [text.lower() for text in TEXTS]
+    tokens = hf.AutoTokenizer.from_pretrained(tmp_path)(texts, return_tensors="pt", **ROWS[name].text)
+    assert_same(encoder.embed_texts(texts), model.get_text_features(**tokens).pooler_output)
+    frames = pictures(5)
+    pixels = processor([Image.fromarray(frame) for frame in frames], return_tensors="pt").pixel_values
+    assert pixels.shape == (5, 3, 224, 224)
+    ours = encoder.embed([encoder.preprocess([frame]) for frame in frames]).frames[:, 0]
+    assert_same(ours, model.get_image_features(pixel_values=pixels).pooler_output)

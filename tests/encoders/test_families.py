@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers.models.auto.configuration_auto import model_type_to_module_name
 
 from dits_adapter import DITSQueryEncoder, VideoEncoder
 from dits_adapter.adapters import mean_shift
@@ -14,6 +17,7 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data.cache import EmbeddingCache
 from dits_adapter.data.embed import embed
 from dits_adapter.encoders import EncoderFamily, EncoderSource, base, load_encoder, register_family
+from dits_adapter.encoders._families import DUAL_FAMILIES, OPEN_CLIP_EXAMPLES, REFUSED
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.space import EmbeddingSpace
 from tests.encoders import random_projection
@@ -108,3 +112,38 @@ class TestChoice:
         register_family(random_projection.FAMILY)  # again
         with pytest.raises(InputError, match="'clip' is registered already"):
             register_family(EncoderFamily("clip", random_projection.FAMILY.load))
+
+
+class TestTable:
+    """docs/encoders.md against the registry, and the registry against the transformers that is installed."""
+
+    @pytest.fixture(scope="class")
+    def rows(self):
+        page = (Path(__file__).parents[2] / "docs" / "encoders.md").read_text("utf-8")
+        lines = [line for line in page.splitlines() if line.startswith("| `")]
+        return {cells[0].strip("`"): cells[1:] for line in lines for cells in [line[2:-2].split(" | ")]}
+
+    def test_each_family_has_its_row(self, rows):
+        for family in DUAL_FAMILIES.values():
+            examples = ", ".join(f"`{name}`" for name in family.examples)
+            sees = "whole clips" if family.clip_frames else "frames of any shape" if family.patches else "frames"
+            if family.padding == "longest":
+                padding = "to the longest" + (", masked" if family.mask else "")
+            else:
+                padding = "to 64, " + ("masked" if family.mask else "seen")
+            assert rows[family.model_type] == [examples, sees, padding, "yes" if family.joint else "no"]
+        assert rows["open_clip"][0] == ", ".join(f"`{name}`" for name in OPEN_CLIP_EXAMPLES)
+        others = {"open_clip", "sentence-transformers"}
+        assert rows.keys() - {"model_type"} == {*DUAL_FAMILIES, *REFUSED, *others}
+        assert set(base._FAMILIES) == {*DUAL_FAMILIES, *others, "random-projection"}
+
+    def test_each_refusal_has_its_row(self, rows):
+        assert {name: rows[name] for name in REFUSED} == {name: [reason] for name, reason in REFUSED.items()}
+
+    def test_every_dual_encoder_of_transformers_is_decided(self):
+        models = Path(find_spec("transformers").submodule_search_locations[0]) / "models"
+        sources = {path: path.read_bytes() for path in models.glob("*/modeling_*.py")}
+        dual = {path.parent.name for path, source in sources.items() if b"def get_text_features" in source}
+        types = {model_type_to_module_name(name) for name in {*DUAL_FAMILIES, *REFUSED}}
+        assert len(dual) > 20
+        assert dual <= types
