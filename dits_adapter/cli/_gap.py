@@ -46,6 +46,7 @@ def _gap(args: argparse.Namespace) -> int:
     from dits_adapter.vectors import unit
 
     artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)
+    artifact.space.require_shared()
     artifact.space.require(pairs.space, mine=f"the adapter {args.adapter}", theirs=f"the pairs {args.pairs}")
     pairs = held_out(pairs, artifact.training)
     args.out.mkdir(parents=True, exist_ok=True)
