@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from benchmarks.clips.captions import rare_names
 from benchmarks.clips.dataset import DatasetItem, make_split
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
 from dits_adapter._extras import require_modules
 from dits_adapter.cli import guarded
 from dits_adapter.evaluation._figures import gap_picture
-from dits_adapter.evaluation._tables import signed
+from dits_adapter.evaluation._tables import markdown_table, signed
 from dits_adapter.evaluation.metrics import (
     METRICS,
     DotProducts,
@@ -73,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         linear = str(encoders["best linear"].artifact.adapter.config.method)  # type: ignore[attr-defined]
         print(f"\n{len(texts)} held-out sentences against {len(records)} generated clips (not real video)\n")
         print(table(ranks_of, labels, {"best linear": f"best linear ({linear})"}))
+        unmet = np.array([rare_names(text) for text in texts])
+        print("\nR@1 by how many names of a sentence the encoder has not met in training:\n")
+        print(table_by_names(ranks_of, unmet))
         gains = {}
         for other in ("plain CLIP", "best linear"):
             differences = paired_bootstrap(ranks_of[other], ranks_of["DITS T'=10"], labels)
@@ -102,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "metrics": {name: asdict(RetrievalMetrics.from_ranks(r)) for name, r in ranks_of.items()},
         "intervals": {name: bootstrap(r, labels) for name, r in ranks_of.items()},
         "dits_minus": gains,
+        "unmet_names": unmet.tolist(),
         "ranks": {name: r.astype(int).tolist() for name, r in ranks_of.items()},
         "ingested": {"videos": report.videos, "present": report.present, "seconds": round(report.seconds, 2)},
         "seconds": round(time.monotonic() - started, 1),
@@ -132,6 +137,16 @@ def table(ranks_of: dict[str, np.ndarray], labels: np.ndarray, names: dict[str, 
         ]
         lines.append(f"{names.get(name, name):32}" + "".join(f"{cell:>22}" for cell in cells))
     return "\n".join(lines)
+
+
+def table_by_names(ranks_of: dict[str, np.ndarray], unmet: np.ndarray) -> str:
+    """Lay out R@1, and the number of sentences, by how many names of a sentence the encoder has not met."""
+    groups = {"0": unmet == 0, "1": unmet == 1, "2": unmet == 2, "3 or more": unmet > 2, "any": unmet > 0}
+    rows = []
+    for name, chosen in groups.items():
+        recalls = (100 * np.mean(place[chosen] <= 1) for place in ranks_of.values())
+        rows.append([name, f"{chosen.sum():,}", *(f"{recall:.1f}" for recall in recalls)])
+    return markdown_table(["names", "sentences", *ranks_of], rows)
 
 
 def contact_sheet(searches: Sequence[tuple[str, DatasetItem, Sequence[Hit]]], path: Path) -> None:

@@ -1,9 +1,10 @@
 """Scorers of texts and videos: score matrices (texts, videos), read in blocks of rows.
 
 `DotProducts` (cosines of pooled vectors), `MaxSim`, `XPoolScores` (each video's frames pooled under each query)
-and `TwoStage` score each text by itself: `assert_blind` holds for them. `DualSoftmax` and `QBNorm` normalize by
-the scores of OTHER queries, which a search engine that answers one query at a time cannot do: their rows are
-marked, and compare with one another only.
+and `TwoStage` score each text by itself: `assert_blind` holds for them. `DualSoftmax` normalizes by the other
+queries of the test, which a search engine that answers one query at a time cannot do. `QBNorm` normalizes by a
+fixed bank of other queries: with one number for each video, computed before, it serves one query at a time, as the
+score bias does (`dits_adapter.score_bias`). Rows of both are marked, and compare with one another only.
 """
 
 from __future__ import annotations

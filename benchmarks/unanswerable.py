@@ -93,7 +93,7 @@ def report(pairs: Pairs, adapter: Adapter | None, halvings: int) -> str:
     first = draws[0]
     by_cosine, by_score = (_mean([draw.hits[kind] for draw in draws]) for kind in range(2))
     return (
-        f"{pairs.space.encoder}: {first.queries:,} queries, {first.videos:,} videos searched; a bank of "
+        f"{pairs.space.text.encoder}: {first.queries:,} queries, {first.videos:,} videos searched; a bank of "
         f"{first.bank:,}; fitted on {first.fitted:,} queries; {halvings} draws\n\n"
         + markdown_table(["", *HEAD], lines)
         + f"\n\nECE of the hits of a search with a score bias: {by_cosine} by a calibration of cosines, "

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from importlib.resources import files
 from os import PathLike, fspath
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from dits_adapter._files import read_whole
@@ -93,11 +93,20 @@ class Repository:
         Raises:
             ArtifactError: the file cannot be downloaded.
         """
-        path = self.folder / file
+        path = self.folder / self._inside(file)
         return path if path.is_file() else None
 
     def fetch(self, files: Iterable[str]) -> None:
         """Download the files that there are, several at a time. Raises as `find`."""
+
+    def _inside(self, file: str) -> str:
+        """Refuse a name, which a config of the model may hold, of a file outside of it."""
+        name = PurePosixPath(file)
+        if name.is_absolute() or ".." in name.parts:
+            raise ArtifactError(
+                f"{self.name}: names {printable(file)!r} as a file of its own, which lies outside."
+            )
+        return file
 
     def require_known(self, file: str) -> None:
         """Refuse to judge by a file that is missing because the hub could not be asked for it.
@@ -139,7 +148,7 @@ class _Snapshot(Repository):
         try:  # by the name of the revision, under which the cache then has its commit
             return Path(hf_hub_download(self.name, _CONFIG, revision=self._revision)).parent.name
         except RemoteEntryNotFoundError as error:
-            return str(error.response.headers["X-Repo-Commit"])
+            return error.response.headers.get("X-Repo-Commit", "")
         except Exception as error:
             raise ArtifactError(_reason(self.name, self._revision, error)) from error
 
@@ -173,7 +182,7 @@ class _Snapshot(Repository):
         return super().find(file)
 
     def fetch(self, files: Iterable[str]) -> None:
-        unknown = [file for file in files if self._is_unknown(file)]
+        unknown = [file for file in files if self._is_unknown(self._inside(file))]
         if unknown and self._refusal is None:
             with ThreadPoolExecutor(8, thread_name_prefix="hub") as pool:
                 list(pool.map(self._download, unknown))

@@ -79,10 +79,10 @@ def without_password(address: str) -> str:
         >>> without_password("postgresql://me:secret@host/videos?sslmode=require&password=secret")
         'postgresql://me@host/videos?sslmode=require&password=…'
     """
-    scheme, mark, rest = address.rpartition("://")
+    shown = re.sub(r"(?i)([?&][^=&]*(?:password|token|key|secret)[^=&]*=)[^&]*", r"\1…", address)
+    scheme, mark, rest = shown.partition("://")
     credentials, at, place = rest.rpartition("@")
-    shown = f"{scheme}{mark}{credentials.partition(':')[0]}{at}{place}"
-    return re.sub(r"(?i)([?&][^=&]*(?:password|token|key|secret)[^=&]*=)[^&]*", r"\1…", shown)
+    return f"{scheme}{mark}{credentials.partition(':')[0]}{at}{place}"
 
 
 def validated(model: type[_M], fields: object, *, at: str = "", names: Collection[str] | None = None) -> _M:

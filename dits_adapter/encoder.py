@@ -263,6 +263,8 @@ class DITSQueryEncoder:
         array = np.asarray(vectors.cpu() if hasattr(vectors, "cpu") else vectors, dtype=np.float32)
         single = array.ndim == 1
         array = array[None] if single else array
+        if self.query_strength < 1:
+            self.space.require_shared()
         adapted = self._backend.adapt(array, strength=self.query_strength)
         adapted = adapted[0] if single else adapted
         return (adapted, self._backend.trajectory(array)) if return_trajectory else adapted
@@ -330,7 +332,8 @@ class DITSQueryEncoder:
         backend = self._torch
         from dits_adapter.backends._onnx_export import export
 
-        self.load()
+        if not self.space.text.declared:
+            self.load()
         return export(backend, folder, int8=int8)
 
     @name_missing_extra("the sentence-transformers model")
@@ -387,6 +390,9 @@ class DITSQueryEncoder:
         self, texts: str | Iterable[str], batch_size: int, task: Literal["query", "document", "embedding"]
     ) -> FloatArray:
         batch = check_queries(texts)
+        strength = self.query_strength if task == "query" else 0.0
+        if task != "embedding" and strength < 1:
+            self.space.require_shared()
         self.load()
         if not batch:
             return np.empty((0, self.space.video.width), np.float32)
@@ -394,7 +400,6 @@ class DITSQueryEncoder:
         if task == "embedding":
             vectors = self._backend.embed(batch, batch_size=batch_size)
         else:
-            strength = self.query_strength if task == "query" else 0.0
             vectors = self._backend.encode(batch, strength=strength, batch_size=batch_size)
         return vectors[0] if isinstance(texts, str) else vectors
 

@@ -467,6 +467,20 @@ class EmbeddingSpace(BaseModel):
         return cls(text=TextSide.of(encoder), video=VideoSide.of(encoder, frames=frames))
 
     @classmethod
+    def join(cls, text: TextSide, video: VideoSide, *, shared: bool) -> EmbeddingSpace:
+        """Describe texts of one encoder beside videos of another.
+
+        Args:
+            text: the texts.
+            video: the videos.
+            shared: see the attribute.
+
+        Raises:
+            InputError: a shared space of two widths.
+        """
+        return validated(cls, {"text": text, "video": video, "shared": shared})
+
+    @classmethod
     def declare(cls, name: str, width: int, *, frames: int | None = None) -> EmbeddingSpace:
         """Describe the space of a dual encoder that cannot be loaded, as one behind an API.
 
@@ -499,6 +513,11 @@ class EmbeddingSpace(BaseModel):
     def with_frames(self, frames: int | None) -> EmbeddingSpace:
         """Return the space of videos of another number of frames; None for any number."""
         return self.model_copy(update={"video": self.video.model_copy(update={"frames": frames})})
+
+    @property
+    def other_text_width(self) -> int | None:
+        """Dimension of texts that lie in another space than the videos; None where they share one."""
+        return None if self.shared else self.text.width
 
     def require_shared(self) -> None:
         """Refuse to compare texts with videos as they are where they lie in two spaces.

@@ -20,6 +20,7 @@ __all__ = [
     "SHAPE_WORDS",
     "WORDINGS",
     "frame_caption",
+    "rare_names",
     "video_captions",
     "words",
 ]
@@ -105,6 +106,9 @@ MOTION_WORDS = {
 }
 
 
+_RARE_NAMES = re.compile(rf"\b(?:{'|'.join(name for names in RARE_WORDS.values() for name in names)})\b")
+
+
 def video_captions(scene: Scene) -> list[str]:
     """Return `WORDINGS` different sentences, each of which states all of `scene.key`.
 
@@ -137,6 +141,15 @@ def frame_caption(scene: Scene, seconds: float, rng: random.Random) -> str:
     things = f"{listing} {rng.choice(('and', 'with', 'next to'))} {last}" if listing else last
     form = rng.choice(("{} on {}", "{} over {}", "{} in front of {}", "a picture of {} on {}", "{}, {} behind"))
     return form.format(things, ground)
+
+
+def rare_names(text: str) -> int:
+    """Count the names in a video sentence that frame captions never use (`RARE_WORDS`).
+
+    >>> rare_names("a crimson star crosses to the left in front of the heavens")
+    2
+    """
+    return len(_RARE_NAMES.findall(text))
 
 
 def words(text: str) -> list[str]:

@@ -3,6 +3,7 @@
 # First, because rows of a comparison stand in the order of registration.
 from dits_adapter.adapters.low_rank import LowRankAdapter, LowRankConfig  # isort: skip
 
+from dits_adapter.adapters._across import reduced_rank
 from dits_adapter.adapters._fit import GentleFit
 from dits_adapter.adapters._gentle import LEAST_VIDEOS, gentle_dits, gentle_linear, gentle_mlp
 from dits_adapter.adapters.affine import AffineAdapter, AffineConfig, mean_shift, procrustes, ridge
@@ -51,6 +52,7 @@ __all__ = [
     "gentle_mlp",
     "mean_shift",
     "procrustes",
+    "reduced_rank",
     "register_adapter",
     "register_entry",
     "ridge",

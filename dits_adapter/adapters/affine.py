@@ -11,10 +11,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from dits_adapter.adapters.base import Adapter, Initializer
+from dits_adapter.adapters.base import Adapter, Family, Initializer
 from dits_adapter.adapters.registry import AdapterEntry, register_entry
 from dits_adapter.sampler._limits import Width
 
@@ -29,17 +29,32 @@ class AffineConfig(BaseModel):
     """Definition of an affine adapter.
 
     Attributes:
-        width: dimension d.
-        method: fit of A and b: `identity`, `mean-shift`, `procrustes`, `ridge`, `contrastive-linear` or
-            `gentle-linear`.
+        width: dimension d; of the videos, where texts have another one.
+        method: fit of A and b: `identity`, `mean-shift`, `procrustes`, `ridge`, `reduced-rank`, `chance`,
+            `contrastive-linear` or `gentle-linear`.
+        text_width: dimension of the texts, where they are of another space than the videos.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: Width
-    method: Literal["identity", "mean-shift", "procrustes", "ridge", "contrastive-linear", "gentle-linear"] = (
-        "identity"
-    )
+    method: Literal[
+        "identity",
+        "mean-shift",
+        "procrustes",
+        "ridge",
+        "reduced-rank",
+        "chance",
+        "contrastive-linear",
+        "gentle-linear",
+    ] = "identity"
+    text_width: Width | None = Field(default=None, exclude_if=lambda width: width is None)
+
+    @model_validator(mode="after")
+    def _possible(self) -> AffineConfig:
+        if self.text_width not in (None, self.width) and self.method in ("identity", "mean-shift", "procrustes"):
+            raise ValueError(f"{self.method} is a map of texts and videos of one width")
+        return self
 
 
 class AffineAdapter(Adapter):
@@ -53,11 +68,11 @@ class AffineAdapter(Adapter):
     def __init__(self, config: AffineConfig) -> None:
         super().__init__()
         self.config = config
-        self.weight = nn.Parameter(torch.eye(config.width))
+        self.weight = nn.Parameter(torch.eye(config.width, config.text_width or config.width))
         self.bias = nn.Parameter(torch.zeros(config.width))
 
     def forward(self, text: Tensor) -> Tensor:
-        """Map (n, d) of any norm to (n, d)."""
+        """Map (n, `text_width`) of any norm to (n, d)."""
         return F.linear(F.normalize(text, dim=1), self.weight.to(text.dtype), self.bias.to(text.dtype))
 
     def initialize(self, initializer: Initializer) -> None:
@@ -69,10 +84,17 @@ class AffineAdapter(Adapter):
         """True for the method `identity`."""
         return self.config.method == "identity"
 
+    @property
+    def family(self) -> Family:
+        """`plain` for the method `chance` too, whose queries do not depend on the text."""
+        return "plain" if self.config.method == "chance" else super().family
+
 
 def fitted_affine(method: str, weight: _Floats, bias: _Floats) -> AffineAdapter:
-    """Return the adapter y = weight · x + bias, (d, d) and (d,), of a named fit."""
-    adapter = AffineAdapter(AffineConfig.model_validate({"width": len(bias), "method": method}))
+    """Return the adapter y = weight · x + bias, (d, `text_width`) and (d,), of a named fit."""
+    width, text_width = weight.shape
+    config = {"width": width, "method": method, "text_width": None if text_width == width else text_width}
+    adapter = AffineAdapter(AffineConfig.model_validate(config))
     adapter.load_state_dict(
         {
             "weight": torch.tensor(weight, dtype=torch.float32),
@@ -111,7 +133,7 @@ def ridge(text: _Floats, video: _Floats, penalty: float) -> AffineAdapter:
     """Fit least squares with intercept from texts to videos: A minimizes Σ‖A t + b − v‖² + n · penalty · ‖A‖².
 
     Args:
-        text: text embeddings, (n, d).
+        text: text embeddings, (n, d), or of another width.
         video: embeddings of the matching videos, row by row, (n, d).
         penalty: weight of ‖A‖² relative to the n pairs; choose it on held-out videos.
     """
@@ -122,6 +144,11 @@ def ridge(text: _Floats, video: _Floats, penalty: float) -> AffineAdapter:
     return fitted_affine("ridge", weight, v.mean(0) - weight @ t.mean(0))
 
 
+def chance(text: _Floats, video: _Floats) -> AffineAdapter:
+    """Turn every text into the mean of the videos: what is found without a look at the query."""
+    return fitted_affine("chance", np.zeros((video.shape[1], text.shape[1])), _unit_float64(video).mean(0))
+
+
 for _name, _closed_form in {
     "identity": lambda text, video: [AffineAdapter(AffineConfig(width=text.shape[1])).eval()],
     "mean-shift": lambda text, video: [mean_shift(text, video)],
@@ -129,4 +156,7 @@ for _name, _closed_form in {
     "ridge": lambda text, video: [ridge(text, video, penalty) for penalty in _RIDGE_PENALTIES],
 }.items():
     register_entry(AdapterEntry(_name, AffineAdapter, {"method": _name}, _closed_form, compared=True))
+register_entry(
+    AdapterEntry("chance", AffineAdapter, {"method": "chance"}, lambda text, video: [chance(text, video)])
+)
 register_entry(AdapterEntry("contrastive-linear", AffineAdapter, {"method": "contrastive-linear"}, compared=True))

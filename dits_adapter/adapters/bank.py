@@ -120,6 +120,11 @@ class QueryBankAdapter(Adapter):
         return query - self.config.weight * (nearness @ bank)
 
     @property
+    def text_width(self) -> int:
+        """Dimension of the texts, that of the inner adapter's."""
+        return self.width if self.inner is None else self.inner.text_width
+
+    @property
     def is_plain(self) -> bool:
         """True with weight 0 and no inner adapter."""
         return self.config.weight == 0 and self.inner is None
@@ -188,7 +193,11 @@ def fit_query_bank(
     inner = None if inner is None or inner.is_plain else inner
     if inner is not None:
         _check_kind(inner.kind)
-        _check_inner(inner, vectors.shape[1])
+        _check_inner(inner, inner.width)
+        if inner.text_width != vectors.shape[1]:
+            raise InputError(
+                f"the inner adapter has width {inner.text_width} for texts, the queries {vectors.shape[1]}."
+            )
     distinct = _first_of_each(unit(vectors))
     if len(distinct) < LEAST_QUERIES:
         raise InputError(

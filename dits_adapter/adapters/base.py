@@ -42,7 +42,7 @@ class Initializer(Protocol):
 
 
 class Adapter(nn.Module, ABC):
-    """Map of text embeddings towards video embeddings of the same space.
+    """Map of text embeddings towards video embeddings, of the same space or of another one.
 
     A subclass is its config, its weights and `forward`; both are all that an artifact saves. The other members
     are capabilities with defaults: a subclass overrides those in which it differs. `register_adapter` makes it
@@ -50,7 +50,8 @@ class Adapter(nn.Module, ABC):
 
     Attributes:
         kind: name of the class in the registry and in artifacts.
-        Config: class of the definition, a pydantic model with a field `width`; all that `__init__` needs.
+        Config: class of the definition, a pydantic model with a field `width`; all that `__init__` needs. With a
+            field `text_width`, None by default, the class can lead from texts of another space and width.
         linear: True where `forward` is an affine map of the unit text.
         config: definition of this adapter.
         noise: source of randomness in training, set by the training run.
@@ -64,8 +65,13 @@ class Adapter(nn.Module, ABC):
 
     @property
     def width(self) -> int:
-        """Dimension d of the embeddings."""
+        """Dimension d of the embeddings; where texts have another one, that of the videos."""
         return int(self.config.width)  # type: ignore[attr-defined]
+
+    @property
+    def text_width(self) -> int:
+        """Dimension of the text embeddings: `Config.text_width` where the class has that field and it is set."""
+        return int(getattr(self.config, "text_width", None) or self.width)
 
     @abstractmethod
     def forward(self, text: Tensor) -> Tensor:
@@ -158,8 +164,8 @@ class Adapter(nn.Module, ABC):
             strength: position on the great circle from the text, 0 (plain CLIP), to the adapted vector, 1.
 
         Returns:
-            Unit vectors (n, d) of the type, dtype and device of the input. With strength 0, or an adapter that
-            `is_plain` (DITS with T' = 0), the input itself, bit for bit and not normalized.
+            Unit vectors (n, d) of the type, dtype and device of the input, d that of the videos. With strength 0,
+            or an adapter that `is_plain` (DITS with T' = 0), the input itself, bit for bit and not normalized.
 
         Raises:
             InputError: wrong shape or width, a NaN, infinite or zero row, a strength outside 0 … 1, or an adapter
@@ -167,9 +173,14 @@ class Adapter(nn.Module, ABC):
         """
         if self.needs_video:
             raise InputError("this adapter depends on the video; it scores pairs (cosine_scores), nothing else.")
-        check_vectors(vectors, self.width)
+        check_vectors(vectors, self.text_width)
         if not 0 <= strength <= 1:
             raise InputError(f"strength is {strength}; it goes from 0 (plain CLIP) to 1 (fully adapted).")
+        if strength < 1 and self.text_width != self.width:
+            raise InputError(
+                f"strength is {strength}; from texts of width {self.text_width} to videos of width {self.width} "
+                "a query moves all the way: strength 1."
+            )
         if strength == 0 or self.is_plain:
             return vectors
         check_directions(vectors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dits_adapter.adapters.base import Adapter, Initializer
@@ -24,6 +24,7 @@ class MLPConfig(BaseModel):
         depth: number of residual layers.
         mlp_ratio: hidden width of a layer over d.
         start: input of the first layer: `text`, or `affine`, an affine map of the text, as for `SamplerConfig`.
+        text_width: dimension of the texts, where they are of another space than the videos; with `affine`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +33,13 @@ class MLPConfig(BaseModel):
     depth: Depth = Field(default=4, ge=1)
     mlp_ratio: MlpRatio = 4.0
     start: Start = "text"
+    text_width: Width | None = Field(default=None, exclude_if=lambda width: width is None)
+
+    @model_validator(mode="after")
+    def _possible(self) -> MLPConfig:
+        if self.text_width is not None and self.start != "affine":
+            raise ValueError("start is 'text'; texts of another space take the start affine")
+        return self
 
 
 @register_adapter
@@ -54,7 +62,7 @@ class MLPAdapter(Adapter):
             nn.init.zeros_(layer.fc2.weight)
             nn.init.zeros_(layer.fc2.bias)
         self.layers = nn.ModuleList(layers)
-        self.start = affine_start(config.width) if config.start == "affine" else None
+        self.start = affine_start(config.width, config.text_width) if config.start == "affine" else None
 
     def forward(self, text: Tensor) -> Tensor:
         """Map (n, d) of any norm to (n, d)."""

@@ -153,12 +153,15 @@ def adapter_class(kind: str) -> type[Adapter]:
     return classes[kind]
 
 
-def fresh_adapter(name: str, width: int, options: Mapping[str, Any] | None = None) -> Adapter:
+def fresh_adapter(
+    name: str, width: int, options: Mapping[str, Any] | None = None, *, text_width: int | None = None
+) -> Adapter:
     """Build an untrained adapter by its name; `torch.manual_seed` decides its initial weights.
 
     Args:
         name: a registered adapter that is trained, not fitted in closed form.
-        width: dimension d.
+        width: dimension d of the videos.
+        text_width: dimension of the texts, where they are of another space.
         options: fields of its config other than the width and those that the name fixes.
 
     Raises:
@@ -169,15 +172,22 @@ def fresh_adapter(name: str, width: int, options: Mapping[str, Any] | None = Non
         trained = ", ".join(entry.name for entry in adapter_entries() if entry.trained)
         how = "by cross-validation" if entry.cross_validated else "in closed form"
         raise InputError(f"adapter {name!r} is fitted {how}; trained are {trained}.")
-    if fixed := sorted({"width", *entry.fixed} & (options or {}).keys()):
+    set_here = {"width", "text_width", *entry.fixed}
+    if fixed := sorted(set_here & (options or {}).keys()):
         raise InputError(f"options of {name}: {', '.join(fixed)} cannot be chosen.")
-    known = entry.adapter.Config.model_fields.keys() - {"width", *entry.fixed}
+    if text_width is not None and "text_width" not in entry.adapter.Config.model_fields:
+        raise InputError(
+            f"adapter {name!r} moves texts within the space of the videos; texts of another space take "
+            "reduced-rank, contrastive-linear, or mlp or dits with the start affine."
+        )
+    known = entry.adapter.Config.model_fields.keys() - set_here
     if unknown := (options or {}).keys() - known:  # which a pydantic model passes over, unless it forbids them
         raise InputError(
             f"options of {name}: there is no {min(unknown)!r}; there are {', '.join(sorted(known)) or 'none'}."
         )
+    widths = {"width": width} if text_width is None else {"width": width, "text_width": text_width}
     try:
-        config = validated(entry.adapter.Config, {**(options or {}), **entry.fixed, "width": width})
+        config = validated(entry.adapter.Config, {**(options or {}), **entry.fixed, **widths})
     except InputError as error:
         raise InputError(f"options of {name}: {error}") from None
     return entry.adapter(config)

@@ -110,7 +110,7 @@ def _names(repository: Repository, config: str, field: str) -> list[str]:
         names = [] if path is None else list(read_json(path)[field])
     except (InputError, KeyError, TypeError):
         return []
-    return [name for name in names if isinstance(name, str) and ".." not in name and not name.startswith("/")]
+    return [str(name) for name in names]
 
 
 def find_encoder(folder: Path, side: TextSide | VideoSide) -> str:

@@ -155,9 +155,11 @@ class Artifact:
             adapter: Adapter = kind(definition)
         except InputError as error:
             raise ArtifactError(f"{folder / CONFIG}: the adapter's config is invalid; {error}") from None
-        if adapter.width != config.space.text.width:
+        widths, sides = (adapter.text_width, adapter.width), (config.space.text.width, config.space.video.width)
+        if widths != sides:
             raise ArtifactError(
-                f"{folder}: the adapter has width {adapter.width}, but its texts have {config.space.text.width}."
+                f"{folder}: the adapter leads from width {widths[0]} to {widths[1]}, but its texts and videos "
+                f"have {sides[0]} and {sides[1]}."
             )
         load_weights(folder / WEIGHTS, adapter)
         artifact = cls(adapter.eval(), config.space, config.training, config.metrics, config.calibration)

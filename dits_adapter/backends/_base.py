@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from dits_adapter.errors import InputError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.space import EmbeddingSpace, TextSide
 from dits_adapter.vectors import FloatArray
 
-__all__ = ["Backend"]
+__all__ = ["Backend", "unloadable"]
 
 
 class Backend(Protocol):
@@ -51,3 +52,11 @@ class Backend(Protocol):
         Raises:
             InputError: there is none.
         """
+
+
+def unloadable(texts: TextSide) -> InputError:
+    """Return the error of an adapter that is given texts, whose encoder is not at hand."""
+    return InputError(
+        f"the adapter takes vectors of {texts}, an encoder that cannot be loaded here. Embed the texts with it, "
+        "and give their vectors to DITSQueryEncoder.adapt, or to search as --vectors FILE.npy."
+    )

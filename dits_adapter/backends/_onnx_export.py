@@ -86,6 +86,8 @@ class _Query(nn.Module):
 
     def forward(self, vectors: Tensor, strength: Tensor) -> Tensor:
         adapted = F.normalize(self.adapter(vectors), dim=1)
+        if self.adapter.text_width != self.adapter.width:
+            return adapted + 0 * strength  # which stays an input
         return interpolate_on_sphere(F.normalize(vectors, dim=1), adapted, strength)
 
 
@@ -130,8 +132,11 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: HeldOutP
                 test, calibration = int8.split(0.5, seed=0)
                 quantize(files / ADAPTER, files / ADAPTER, calibration.text)
                 quality = _accept(backend, files / ADAPTER, test)
-        export_tower(backend.encoder, files)
-        probes = backend.embed(list(CANARY_TEXTS), batch_size=len(CANARY_TEXTS))
+        if _has_tower(backend):
+            export_tower(backend.encoder, files)
+            probes = backend.embed(list(CANARY_TEXTS), batch_size=len(CANARY_TEXTS))
+        else:
+            probes = artifact.space.text.probes
         adapted = backend.adapt(probes, strength=1.0)
         config = OnnxConfig(
             artifact=read_config(fresh).checksum,
@@ -150,14 +155,22 @@ def export(backend: TorchBackend, folder: str | PathLike[str], *, int8: HeldOutP
 def _require_equal(folder: Path) -> None:
     """Refuse an export that does not compute what the trained adapter and its encoder do."""
     written = OnnxBackend(folder)
+    if not written.has_tower:
+        return
     written.space.text.require(written.load(), mine="the adapter", theirs="the exported text tower")
+
+
+def _has_tower(backend: TorchBackend) -> bool:
+    """Tell whether the text tower is exported along: not a declared one, nor each that reads texts alone."""
+    space = backend.space
+    return not space.text.declared and (space.shared or isinstance(backend.encoder, TransformersEncoder))
 
 
 def export_adapter(adapter: Adapter, path: Path) -> None:
     """Write an adapter as an ONNX graph: vectors (n, d) and strength (1,) to unit vectors (n, d)."""
     batch = torch.export.Dim("n")
     ready = _Query(copy.deepcopy(adapter).for_inference().cpu().float())
-    example = (torch.randn(2, adapter.width), torch.ones(1))
+    example = (torch.randn(2, adapter.text_width), torch.ones(1))
     _export(ready, example, ({0: batch}, None), ["vectors", "strength"], path, external_data=False)
 
 

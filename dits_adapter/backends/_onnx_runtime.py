@@ -17,6 +17,7 @@ from dits_adapter._files import read_whole, require_sha256
 from dits_adapter._wording import validated
 from dits_adapter.artifact._config import CONFIG, ONNX, read_config
 from dits_adapter.artifact._find import is_exported
+from dits_adapter.backends._base import unloadable
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError
 from dits_adapter.space import CANARY_TEXTS, Canaries, TextSide
 from dits_adapter.texts import clean_texts, require_cleaning
@@ -56,7 +57,8 @@ class OnnxConfig(BaseModel):
         adapted: the same, adapted by the trained adapter in float32, unit vectors (4, d).
         cosine: least cosine of the exported adapter's results to those, on every machine.
         quality: retrieval with float32 and with int8 weights on held-out pairs, for people.
-        sha256: digests of the files. Without `ADAPTER` among them, the adapter moves nothing.
+        sha256: digests of the files. Without `ADAPTER` among them, the adapter moves nothing; without `TOWER`, it
+            takes vectors, and no texts.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -72,10 +74,10 @@ class OnnxConfig(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> OnnxConfig:
-        widths = {len(row) for row in (*self.probes, *self.adapted)}
-        if len(widths) != 1 or len(self.probes) != len(self.adapted):
+        widths = [{len(row) for row in rows} for rows in (self.probes, self.adapted)]
+        if any(len(of_rows) != 1 for of_rows in widths) or len(self.probes) != len(self.adapted):
             raise ValueError("probes and adapted are not of one shape")
-        if missing := {TOWER, TOKENIZER} - self.sha256.keys():
+        if (missing := {TOWER, TOKENIZER} - self.sha256.keys()) and len(missing) < 2:
             raise ValueError(f"sha256 names no {min(missing)}")
         if elsewhere := [name for name in self.sha256 if name != Path(name).name]:
             raise ValueError(f"sha256 names {elsewhere[0]!r}, which is no file of the folder")
@@ -124,8 +126,15 @@ class OnnxBackend:
                 'float32 weights, or use backend="torch".'
             )
 
+    @property
+    def has_tower(self) -> bool:
+        """True where the text tower was exported along; without, vectors are adapted, and no texts embedded."""
+        return TOWER in self._config.sha256
+
     def load(self) -> TextSide:
         """See `Backend.load`."""
+        if not self.has_tower:
+            raise unloadable(self.space.text)
         with self._lock:
             vectors = unit(self._embed(list(CANARY_TEXTS)))
         return self.space.text.model_copy(update={"canaries": tuple(map(tuple, vectors.tolist()))})
@@ -189,10 +198,11 @@ class OnnxBackend:
 
     def encode(self, texts: list[str], *, strength: float, batch_size: int) -> FloatArray:
         """See `Backend.encode`."""
-        vectors = self.embed(texts, batch_size=batch_size)
+        embedded = self.embed(texts, batch_size=batch_size)
+        vectors = np.empty((len(texts), self.space.video.width), np.float32)
         for start in range(0, len(texts), batch_size):
             rows = slice(start, start + batch_size)
-            vectors[rows] = unit(self.adapt(vectors[rows], strength=strength))
+            vectors[rows] = unit(self.adapt(embedded[rows], strength=strength))
         return vectors
 
     def adapt(self, vectors: FloatArray, *, strength: float) -> FloatArray:

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from dits_adapter.adapters.base import Adapter
 from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.backends._base import unloadable
 from dits_adapter.encoders._torch import pick_device
 from dits_adapter.encoders.base import Device, EncoderSource, TextEncoder
-from dits_adapter.errors import InputError
 from dits_adapter.space import TextSide
 from dits_adapter.vectors import FloatArray
 
@@ -57,11 +57,7 @@ class TorchBackend:
         with self._lock:
             if self._encoder is None:
                 if self._source is None:
-                    raise InputError(
-                        f"the adapter takes vectors of {self.space.text}, an encoder that cannot be loaded here. "
-                        "Embed the texts there, and give their vectors to DITSQueryEncoder.adapt, or to search as "
-                        "--vectors FILE.npy."
-                    )
+                    raise unloadable(self.space.text)
                 self._encoder = self._source.load(self.device)
             return self._encoder
 
@@ -87,9 +83,10 @@ class TorchBackend:
 
     def encode(self, texts: list[str], *, strength: float, batch_size: int) -> FloatArray:
         """See `Backend.encode`."""
-        vectors = self.embed(texts, batch_size=batch_size)
+        embedded = self.embed(texts, batch_size=batch_size)
+        vectors = np.empty((len(texts), self.space.video.width), np.float32)
         for start in range(0, len(texts), batch_size):
-            adapted = self.adapt(vectors[start : start + batch_size], strength=strength)
+            adapted = self.adapt(embedded[start : start + batch_size], strength=strength)
             # By torch, so that the sentence-transformers model gives the same bits.
             vectors[start : start + batch_size] = F.normalize(torch.as_tensor(adapted), dim=1).numpy()
         return vectors

@@ -37,7 +37,8 @@ def add_calibrate(commands: Any) -> None:
         help="calibrate an adapter's scores as probabilities, on held-out pairs",
         description="Fit the probability that a hit of a given score is the right video, and that any hit of a "
         "query is, on held-out pairs, write both into the adapter's artifact, and print how reliable they are on "
-        "pairs that the fit has not seen. Queries that nothing fits are made by leaving the right video out.",
+        "pairs that the fit has not seen. Queries that nothing fits are made by leaving the right video out. Of "
+        "the cache that the adapter was trained with, the pairs are taken that training held out.",
     )
     add_pairs(calibrate, "pairs that the adapter was not trained on: `dits-adapter embed`")
     calibrate.add_argument(
@@ -75,7 +76,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     from dits_adapter.artifact._config import ONNX
     from dits_adapter.artifact._find import require_free
     from dits_adapter.artifact.artifact import Artifact
-    from dits_adapter.data.pairs import load_pairs
+    from dits_adapter.data.pairs import held_out, load_pairs
     from dits_adapter.evaluation._figures import check_figure, reliability_plot
     from dits_adapter.evaluation.calibration import BiasedCalibration
     from dits_adapter.stores.bias import BiasBank, check_weight
@@ -96,6 +97,7 @@ def _calibrate(args: argparse.Namespace) -> int:
         )
     artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)
     artifact.space.require(pairs.space, mine=f"the adapter {args.adapter}", theirs=f"the pairs {args.pairs}")
+    pairs = held_out(pairs, artifact.training)
     if artifact.adapter.needs_video:
         raise InputError(
             f"{args.adapter}: the adapter depends on the video. Such an adapter scores pairs and searches no "

@@ -90,6 +90,7 @@ def _compare(args: argparse.Namespace) -> int:
     else:
         splits = fold_splits(everything, args.folds, training.validation, args.seed)
     if args.curve is not None:
+        everything.space.require_shared()
         curve_rows(rows, splits)
         if not args.curve.absolute().parent.is_dir():
             raise InputError(f"--curve {args.curve}: there is no folder {args.curve.parent}; make it first.")

@@ -11,8 +11,11 @@ from dits_adapter.cli._options import (
     add_encoder,
     add_store,
     add_text_cleaning,
+    add_text_encoder,
     add_vectors,
     chosen_store,
+    declaration,
+    text_encoder,
     video_encoder,
 )
 from dits_adapter.errors import InputError
@@ -31,7 +34,8 @@ def add_embed(commands: Any) -> None:
     embed.add_argument(
         "pairs", type=Path, metavar="PAIRS.jsonl", help='{"video": FILE, "text": TEXT or [TEXT, …]} a line'
     )
-    add_encoder(embed)
+    add_encoder(embed, declared=True)
+    add_text_encoder(embed)
     add_text_cleaning(embed)
     embed.add_argument("--out", type=Path, required=True, metavar="CACHE", help="folder of the cache")
     add_device(embed)
@@ -56,20 +60,43 @@ def add_embed(commands: Any) -> None:
 def _embed(args: argparse.Namespace) -> int:
     from dits_adapter.data.embed import embed, embed_from_store
     from dits_adapter.data.pairs_file import PairsFile
+    from dits_adapter.space import VideoSide
 
     if args.store is not None and args.videos is not None:
         raise InputError("--videos is for files, --store for vectors from a collection; give one of them.")
     pairs = PairsFile(args.pairs, args.videos, files=args.store is None)  # refused before a model is loaded
-    encoder = video_encoder(args)
-    if args.store is None:
-        report = embed(pairs, args.out, encoder, retry_failed=args.retry_failed)
+    declared = declaration(args.encoder)
+    if declared is not None and (args.store is None or args.text_encoder is None):
+        raise InputError(
+            f"--encoder {args.encoder}: an encoder that was declared embeds nothing; read the videos from a "
+            "collection (--store), and name an encoder of the texts (--text-encoder)."
+        )
+    texts = text_encoder(args)
+    encoder = None if declared is not None else video_encoder(args)
+    if encoder is not None and args.store is None:
+        report = embed(
+            pairs,
+            args.out,
+            encoder,
+            texts=texts,
+            shared=args.shared_space,
+            retry_failed=args.retry_failed,
+        )
     else:
-        with chosen_store(args, encoder.space if args.trust_foreign else None) as store:
+        trusted = encoder.space if encoder is not None and args.trust_foreign else None
+        with chosen_store(args, trusted) as store:
+            if declared is not None:
+                videos = store.open().video
+                VideoSide.declare(declared, videos.width).require(
+                    videos, mine="--encoder", theirs=f"the collection {args.collection!r}"
+                )
             report = embed_from_store(
                 pairs,
                 args.out,
-                encoder.encoder,
+                None if encoder is None else encoder.encoder,
                 store,
+                texts=texts,
+                shared=args.shared_space,
                 id_field=args.id_field,
                 retry_failed=args.retry_failed,
             )

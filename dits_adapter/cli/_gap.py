@@ -22,7 +22,8 @@ def add_gap(commands: Any) -> None:
         "gap",
         help="measure and plot the modality gap before and after an adapter",
         description="Statistics of the gap between matching texts and videos, its histograms (the paper's Figs "
-        "3 to 6), and the trajectories of some queries across it. Use pairs that the adapter was not trained on.",
+        "3 to 6), and the trajectories of some queries across it. Of the cache that the adapter was trained "
+        "with, the pairs are taken that training held out.",
     )
     add_pairs(gap)
     gap.add_argument("adapter", metavar="ADAPTER", help="folder, bundled name or hub id of a trained adapter")
@@ -39,13 +40,15 @@ def _gap(args: argparse.Namespace) -> int:
     import torch
 
     from dits_adapter.artifact.artifact import Artifact
-    from dits_adapter.data.pairs import load_pairs
+    from dits_adapter.data.pairs import held_out, load_pairs
     from dits_adapter.evaluation._figures import gap_histograms, gap_picture, trajectories
     from dits_adapter.evaluation.gap import GapStatistics
     from dits_adapter.vectors import unit
 
     artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)
+    artifact.space.require_shared()
     artifact.space.require(pairs.space, mine=f"the adapter {args.adapter}", theirs=f"the pairs {args.pairs}")
+    pairs = held_out(pairs, artifact.training)
     args.out.mkdir(parents=True, exist_ok=True)
     adapter = artifact.adapter.for_inference()
     text, video = unit(pairs.text), unit(pairs.video)[pairs.labels]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from dits_adapter.encoders.base import TextEncoder
     from dits_adapter.space import EmbeddingSpace, TextEmbedder
     from dits_adapter.stores.base import VideoStore
     from dits_adapter.stores.qdrant.store import QdrantStore
@@ -44,6 +45,7 @@ __all__ = [
     "read_vectors",
     "require_qdrant",
     "require_width",
+    "text_encoder",
     "video_encoder",
 ]
 
@@ -197,6 +199,21 @@ def declaration(encoder: str) -> str | None:
     return name if declared and not prefix else None
 
 
+def text_encoder(args: argparse.Namespace) -> TextEncoder | None:
+    """Load the encoder that `--text-encoder` names; None where none is to be loaded.
+
+    Raises:
+        InputError: `--shared-space` without it.
+    """
+    from dits_adapter.encoders.base import load_text_encoder
+
+    if args.shared_space and args.text_encoder is None:
+        raise InputError("--shared-space: is said of the texts of --text-encoder, which is not given.")
+    if args.text_encoder is None or declaration(args.text_encoder) is not None:
+        return None
+    return load_text_encoder(args.text_encoder, device=args.device, text_cleaning=args.text_cleaning or "none")
+
+
 def described_space(
     args: argparse.Namespace, widths: tuple[int, int]
 ) -> tuple[EmbeddingSpace, TextEmbedder | None]:
@@ -209,33 +226,20 @@ def described_space(
     Returns:
         The space, and the encoder of its texts if it was loaded.
     """
-    from dits_adapter.encoders.base import load_text_encoder
     from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
 
-    if args.shared_space and args.text_encoder is None:
-        raise InputError("--shared-space: is said of the texts of --text-encoder, which is not given.")
-    declared = declaration(args.encoder)
-    of_texts = declaration(args.text_encoder or "") if args.text_encoder else declared
-    texts: TextEmbedder | None = None
-    if declared is None:
+    of_videos = declaration(args.encoder)
+    of_texts = of_videos if args.text_encoder is None else declaration(args.text_encoder)
+    texts: TextEmbedder | None = text_encoder(args)
+    if of_videos is None:
         encoder = video_encoder(args)
-        video, texts = encoder.space.video, encoder.encoder
+        video = encoder.space.video
+        texts = encoder.encoder if args.text_encoder is None else texts
     else:
-        video = VideoSide.declare(declared, widths[1], pooling="encoder", frames=args.frames)
-    if args.text_encoder is not None and of_texts is None:
-        texts = load_text_encoder(
-            args.text_encoder, device=args.device, text_cleaning=args.text_cleaning or "none"
-        )
-    if of_texts is not None:
-        text, texts = TextSide.declare(of_texts, widths[0]), None
-    else:
-        assert texts is not None
-        text = TextSide.of(texts)
-    if args.shared_space and text.width != video.width:
-        raise InputError(
-            f"--shared-space: texts of width {text.width} and videos of width {video.width} share no space."
-        )
-    return EmbeddingSpace(text=text, video=video, shared=args.text_encoder is None or args.shared_space), texts
+        video = VideoSide.declare(of_videos, widths[1], pooling="encoder", frames=args.frames)
+    text = TextSide.declare(of_texts or "", widths[0]) if texts is None else TextSide.of(texts)
+    shared = args.text_encoder is None or args.shared_space
+    return EmbeddingSpace.join(text, video, shared=shared), texts
 
 
 def video_encoder(args: argparse.Namespace, limits: DecodeLimits | None = None) -> VideoEncoder:

@@ -57,6 +57,7 @@ def _serve(args: argparse.Namespace) -> int:
         text_cleaning=args.text_cleaning,
         videos=args.videos,
     )
+    encoder.space.require_shared()  # the page shows plain queries beside the adapter's
     with listener, chosen_store(args, encoder.space) as store:
         searcher = Searcher(store, encoder)
         searcher.load()

@@ -20,7 +20,7 @@ from dits_adapter.data.cache import EmbeddingCache, FailedVideo
 from dits_adapter.data.cache_writer import CacheWriter
 from dits_adapter.data.pairs_file import NamedVideo, PairsFile
 from dits_adapter.data.report import EmbedReport
-from dits_adapter.encoders.base import Encoder
+from dits_adapter.encoders.base import TextEncoder
 from dits_adapter.errors import DITSError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.texts import warn_if_cut
@@ -69,7 +69,7 @@ class CacheFiller:
     file: PairsFile
     space: EmbeddingSpace
     frames: int
-    encoder: Encoder
+    encoder: TextEncoder
     fetch: Callable[[Sequence[NamedVideo]], Iterable[VideoVectors]]
     require_some: Callable[[], None]
     place: Callable[[NamedVideo], str]

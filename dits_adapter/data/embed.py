@@ -13,9 +13,9 @@ from dits_adapter.data._fill import CacheFiller, VideoVectors
 from dits_adapter.data._ids import did_you_mean
 from dits_adapter.data.pairs_file import NamedVideo, PairsFile
 from dits_adapter.data.report import EmbedReport
-from dits_adapter.encoders.base import Encoder
+from dits_adapter.encoders.base import Encoder, TextEncoder
 from dits_adapter.errors import InputError, StoreError, VideoError
-from dits_adapter.space import TextSide, VideoSide
+from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.requests import ReadRequest
 from dits_adapter.stores.rows import StoredSegment
@@ -36,6 +36,8 @@ def embed(
     out: str | PathLike[str],
     encoder: VideoEncoder,
     *,
+    texts: TextEncoder | None = None,
+    shared: bool = False,
     retry_failed: bool = False,
     progress: bool = True,
 ) -> EmbedReport:
@@ -45,6 +47,8 @@ def embed(
         pairs: see `dits_adapter.data.pairs_file`; a `PairsFile` for videos in another folder than the file's.
         out: the cache's folder: new, empty, or begun from the same pairs.
         encoder: embeds both; its space is the cache's.
+        texts: embeds the texts in its place.
+        shared: the texts of `texts` lie in the space of the videos nevertheless (`EmbeddingSpace.shared`).
         retry_failed: try all videos that failed in earlier runs again. Those that failed at another place, or were
             missing and no longer are, are tried again in any case.
         progress: show progress bars.
@@ -79,7 +83,10 @@ def embed(
     def place(video: NamedVideo) -> str:
         return f"{'file' if os.path.lexists(video.path) else 'no file'} {os.path.abspath(video.path)}"
 
-    filler = CacheFiller(file, encoder.space, frames, encoder.encoder, fetch, require_some, place)
+    space, of_texts = encoder.space, texts or encoder.encoder
+    if texts is not None:
+        space = EmbeddingSpace.join(TextSide.of(texts), space.video, shared=shared)
+    filler = CacheFiller(file, space, frames, of_texts, fetch, require_some, place)
     return filler.fill(out, retry_failed=retry_failed, progress=progress)
 
 
@@ -99,9 +106,11 @@ def _refuse_folder(file: PairsFile) -> NoReturn:
 def embed_from_store(
     pairs: str | PathLike[str] | PairsFile,
     out: str | PathLike[str],
-    encoder: Encoder,
+    encoder: Encoder | None,
     store: VideoStore,
     *,
+    texts: TextEncoder | None = None,
+    shared: bool = False,
     id_field: str = "video_id",
     retry_failed: bool = False,
     progress: bool = True,
@@ -112,7 +121,9 @@ def embed_from_store(
         pairs: each line has a `text` and an `id`; only the videos named there are read. An id that ends in the
             suffix of a video file and is not in the collection stands for the id without that suffix.
         out: as for `embed`.
-        encoder: embeds the texts.
+        encoder: the encoder of the collection's videos, which embeds the texts, too. With `texts` it may be None,
+            and the collection's word is taken for its videos.
+        texts, shared: as for `embed`.
         store: the collection, which says what space it is of, or is trusted to be of `encoder`'s.
         id_field: payload field that an `id` is a value of; "" for the segments' own ids.
         retry_failed: read videos again that the collection did not have.
@@ -129,12 +140,16 @@ def embed_from_store(
     """
     file = pairs if isinstance(pairs, PairsFile) else PairsFile(pairs, files=False)
     space = store.open()
-    space.video.require(
-        VideoSide.of(encoder, frames=space.video.frames),
-        mine=f"the collection {store.collection!r}",
-        theirs="the encoder of the texts",
-    )
-    space = space.model_copy(update={"text": TextSide.of(encoder)})
+    of_texts = texts or encoder
+    if of_texts is None:
+        raise InputError("embed_from_store: the texts need an encoder; give encoder=… or texts=….")
+    if encoder is not None:
+        space.video.require(
+            VideoSide.of(encoder, frames=space.video.frames),
+            mine=f"the collection {store.collection!r}",
+            theirs="the encoder of the texts" if texts is None else "the encoder of the videos",
+        )
+    space = EmbeddingSpace.join(TextSide.of(of_texts), space.video, shared=texts is None or shared)
     frames = (space.video.frames or 0) if store.capabilities.frames and space.video.pooling == "mean" else 0
 
     ids = _IdReader(store, id_field, file)
@@ -154,7 +169,7 @@ def embed_from_store(
     def place(video: NamedVideo) -> str:
         return f"{store.location} {store.collection} {store.tenant} {id_field} {video.id}"
 
-    filler = CacheFiller(file, space, frames, encoder, fetch, ids.require_some, place)
+    filler = CacheFiller(file, space, frames, of_texts, fetch, ids.require_some, place)
     return filler.fill(out, retry_failed=retry_failed, progress=progress)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -24,7 +26,10 @@ from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import check_vectors
 
-__all__ = ["Pairs", "load_pairs", "split_videos"]
+__all__ = ["Pairs", "held_out", "load_pairs", "split_videos"]
+
+_DIGESTED = 16
+"""Vectors of each side that go into a digest."""
 
 _Vectors: TypeAlias = NDArray[np.float32] | ShardedArray
 
@@ -116,6 +121,15 @@ class Pairs:
         """Pooled video vectors, (m, d) float32, unit norm, in memory."""
         return np.asarray(self._video)
 
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the labels and of some vectors, by which the same pairs are known again."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.labels, "<i8").tobytes())
+        for vectors in (self._text, self._video):
+            rows = np.linspace(0, len(vectors) - 1, _DIGESTED).astype(np.int64)
+            digest.update(np.ascontiguousarray(np.asarray(_select(vectors, np.unique(rows))), "<f4").tobytes())
+        return digest.hexdigest()
+
     def __len__(self) -> int:
         return len(self._text)
 
@@ -199,6 +213,34 @@ def load_pairs(path: str | PathLike[str]) -> Pairs:
         return Pairs.load(path)
     cache = EmbeddingCache(path)
     return Pairs(cache.text, cache.video, cache.labels, cache.space, cache.ids, cache.frames)
+
+
+def held_out(pairs: Pairs, training: Mapping[str, Any]) -> Pairs:
+    """Return the part of pairs that an adapter was not trained on, as far as the record of its training tells.
+
+    Where the adapter was trained on all of them, a warning says so.
+
+    Args:
+        pairs: pairs to measure the adapter on.
+        training: record of its training (`Artifact.training`).
+    """
+    record = training.get("held_out")
+    if record is None or record["pairs"] != pairs.digest:
+        return pairs
+    if record["fraction"] is None:
+        warnings.warn(
+            "the adapter was trained on these pairs: figures and probabilities flatter it. Take pairs of other "
+            "videos.",
+            stacklevel=2,
+        )
+        return pairs
+    part = pairs.split(record["fraction"], record["seed"])[1]
+    warnings.warn(
+        f"the adapter was trained on a part of these pairs: the others are taken, {len(part):,} texts of "
+        f"{len(part.video):,} videos.",
+        stacklevel=2,
+    )
+    return part
 
 
 def _select(vectors: _Vectors, rows: NDArray[np.int64]) -> _Vectors:

@@ -335,8 +335,8 @@ def _identify(repository: Repository) -> tuple[str, list[ModuleFolder]]:
 
     Modules that leave the vectors of their first one as they are make no other encoder of it.
     """
-    found = repository.find(MODULES)
-    modules = [] if found is None else read_modules(found)
+    listed = repository.find(MODULES)
+    modules = [] if listed is None else read_modules(listed)
     others = [module for module in modules[1:] if module.kind != "Normalize"]
     if others:
         return SENTENCE_TRANSFORMERS, modules

@@ -23,7 +23,10 @@ from dits_adapter.evaluation.metrics import (
     paired_bootstrap,
 )
 
-__all__ = ["PLAIN", "Comparison", "Recommendation", "Retrieval", "Row", "recommend"]
+__all__ = ["CHANCE", "PLAIN", "Comparison", "Recommendation", "Retrieval", "Row", "recommend"]
+
+CHANCE = "chance"
+"""Row of queries that do not depend on the text, in the place of plain CLIP where there is none."""
 
 PLAIN = "identity"
 """Name of the row of plain CLIP."""
@@ -67,7 +70,8 @@ class Row:
             video, which scores pairs and cannot search an index.
         text_to_video: the texts search the videos.
         video_to_text: the videos search the texts; the best of a video's captions counts.
-        over_plain: text to video, this row minus plain CLIP, by metric, on the same queries.
+        over_plain: text to video, this row minus the first: plain CLIP, or chance for texts and videos of two
+            spaces, by metric, on the same queries.
         validation: text to video on the validation pairs, by which rows are chosen.
         weights: number of values that the adapter holds when it runs.
         microseconds: median time that one query takes to adapt, alone, on one thread of the CPU; None for the
@@ -156,6 +160,7 @@ class Comparison:
             cells = [name, *(f"{value:g}" for value in values)]
             forward.append(cells + ["–"] * (len(forward[0]) - len(cells)))
         backward = [[_label(row), *row.video_to_text.cells()] for row in self.rows]
+        base = "chance" if self.rows[0].name == CHANCE else "plain"
         head = ["adapter", "R@1", "R@5", "R@10", "MdR", "MnR"]
         trained, chosen = (
             "{:,} texts of {:,} videos".format(*self.sizes[split]) for split in ("train", "validation")
@@ -170,7 +175,15 @@ class Comparison:
             [
                 f"Trained on {trained}, chosen on {chosen}.",
                 f"**Text to video**: {searched}, {self.space}; 95 % intervals.",
-                markdown_table([*head, "R@1 over plain", "weights", "µs a query"], forward),
+                markdown_table(
+                    [
+                        *head,
+                        f"R@1 over {base}",
+                        "weights",
+                        "µs a query",
+                    ],
+                    forward,
+                ),
                 f"**Video to text**: {len(self.rows[0].video_to_text.ranks):,} queries, {texts:,} texts.",
                 markdown_table(head, backward),
                 *([_NOTE] if any(row.uses_queries for row in self.rows) else []),
@@ -235,5 +248,10 @@ def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
         "linear": "A linear map is enough: it was better than what is cheaper by more than noise, " + networks,
         "network": "The network is worth it: it was better than what is cheaper by more than noise",
     }[standing.family]
+    if rows[0].name == CHANCE:
+        answer = {
+            "plain": "These texts do not lead to the videos: no adapter was better than chance by more than noise",
+            "linear": "A linear map is enough: it was better than chance by more than noise, " + networks,
+        }.get(standing.family, answer)
     duels = ". ".join(filter(None, [won, *lost]))
     return Recommendation(standing.name, f"{answer} on {len(labels):,} test queries. {duels}.")

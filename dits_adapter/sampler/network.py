@@ -46,9 +46,9 @@ def layer_norm(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS)
 
 
-def affine_start(width: int) -> nn.Linear:
-    """Return the linear map, (n, d) to (n, d), of a network with the start `affine`: at first the identity."""
-    start = nn.Linear(width, width)
+def affine_start(width: int, text_width: int | None = None) -> nn.Linear:
+    """Return the map, (n, `text_width`) to (n, d), of a network with the start `affine`: at first the identity."""
+    start = nn.Linear(text_width or width, width)
     nn.init.eye_(start.weight)
     nn.init.zeros_(start.bias)
     return start

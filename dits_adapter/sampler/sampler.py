@@ -36,6 +36,7 @@ class SamplerConfig(BaseModel):
         start: start of the flow: `text` (the paper), or `affine`, an affine map of the text that is trained
             along and starts as the identity or as the best of the linear adapters.
         dropout: dropout of the network's branches, in training (0 in the paper).
+        text_width: dimension of the texts, where they are of another space than the videos; with `affine`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,11 +54,14 @@ class SamplerConfig(BaseModel):
     input_scale: float = Field(default=1.0, gt=0)
     start: Start = "text"
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    text_width: Width | None = Field(default=None, exclude_if=lambda width: width is None)
 
     @model_validator(mode="after")
     def _consistent(self) -> SamplerConfig:
         if self.steps > self.timesteps:
             raise ValueError(f"steps T'={self.steps} exceeds timesteps T={self.timesteps}")
+        if self.text_width is not None and (self.start != "affine" or self.steps == 0):
+            raise ValueError("texts of another space take the start affine, and a step or more")
         if self.beta_end < self.beta_start:
             raise ValueError(f"beta_end {self.beta_end} lies below beta_start {self.beta_start}")
         return self
@@ -96,7 +100,7 @@ class TruncatedSampler(nn.Module):
         self.network = network or AlignmentNetwork(
             config.width, config.depth, config.mlp_ratio, config.condition, config.dropout
         )
-        self.start = affine_start(config.width) if config.start == "affine" else None
+        self.start = affine_start(config.width, config.text_width) if config.start == "affine" else None
 
     def with_steps(self, steps: int) -> TruncatedSampler:
         """Return a sampler on the same weights that runs another number of truncated timesteps T'."""

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from dits_adapter._wording import without_password
+from dits_adapter._wording import validated, without_password
 from dits_adapter.errors import InputError, MissingCollectionError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._table import (
@@ -174,17 +174,15 @@ class TableStore(VideoStore):
             raise MissingCollectionError(
                 f"{self.location} has no collection {self.name!r}. Ingest videos into it first."
             )
-        return self._metadata_of(table)
-
-    def _metadata_of(self, table: Table) -> CollectionMetadata | None:
         if table.metadata is None:
             return None
         try:
-            return CollectionMetadata.model_validate_json(table.metadata)
-        except ValueError:
+            return validated(CollectionMetadata, table.metadata)
+        except InputError as error:
             raise StoreError(
-                f"the collection {self.name!r} is described in a way that this version does not read."
-            ) from None
+                f"the metadata of the collection {self.name!r} cannot be understood; a newer dits_adapter may "
+                f"have written it. {error}"
+            ) from error
 
     def create(self, metadata: CollectionMetadata, options: BaseModel | None = None) -> None:
         """Make the collection with its metadata; one that exists must be the same."""

@@ -69,6 +69,8 @@ class ScoreBias(BaseModel):
             queries: `TextSide.probes` as the adapter turns them into queries, (4, d), of any norm.
         """
         adapted = unit(np.asarray(queries, np.float32))
+        if adapted.shape != np.shape(self.queries):
+            return False
         return bool(np.min(np.sum(adapted * np.asarray(self.queries), axis=1)) >= _SAME_QUERIES)
 
 

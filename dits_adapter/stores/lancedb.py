@@ -41,7 +41,7 @@ class LanceDBStore(TableStore):
     """A collection of video segments in LanceDB.
 
     Args:
-        location: `lancedb://` and a folder, or an address that LanceDB knows, such as `lancedb://s3://bucket/videos`.
+        location: `lancedb://` and a folder, or an address that LanceDB knows: `lancedb://s3://bucket/videos`.
         collection: name of the collection, a table.
         space, layout, trust_foreign, tenant: as `QdrantStore`; names of a layout are those of columns.
     """
@@ -113,9 +113,13 @@ class LanceDBStore(TableStore):
 
     def _write_metadata(self, metadata: CollectionMetadata) -> None:
         column = VECTOR if metadata.layout is None else metadata.layout.vector
+        schema = self._table(self.name).schema
+        texts: dict[str, str | None] = {f.name: None for f in schema if _METADATA in (f.metadata or {})}
+        texts[column] = metadata.model_dump_json()
         with self._translating():
-            described = {_METADATA.decode(): metadata.model_dump_json()}
-            self._table(self.name).update_field_metadata({"path": column, "metadata": described})
+            self._table(self.name).update_field_metadata(
+                *({"path": name, "metadata": {_METADATA.decode(): text}} for name, text in texts.items())
+            )
 
     def _upsert(self, name: str, rows: Sequence[Row]) -> None:
         table = self._table(name)

@@ -52,7 +52,7 @@ _INDEXED = 10_000
 _WIDEST = 2000
 """Greatest width of vectors that pgvector indexes."""
 
-_PATIENCE = 120.0
+_PATIENCE = 30.0
 
 
 class PgVectorStore(TableStore):

@@ -14,11 +14,12 @@ from dits_adapter.adapters.base import PairLoss
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
+from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training._loop import evaluate, train
 from dits_adapter.training._losses import Objective, contrast
 from dits_adapter.training.config import TrainingConfig
 
-__all__ = ["LEARNING_RATES", "fit_closed_form", "initialize"]
+__all__ = ["LEARNING_RATES", "fit_closed_form", "initialize", "require_across"]
 
 LEARNING_RATES = (5e-5, 5e-4)
 """Peak learning rates that `compare` tries for each trained adapter and for the linear map that a network starts
@@ -34,7 +35,30 @@ def fit_closed_form(name: str, train: Pairs, validation: Pairs) -> Adapter:
     entry = adapter_entry(name)
     if entry.closed_form is None:
         raise InputError(f"adapter {name!r} has no closed form; it is trained.")
+    require_across(name, train.space)
     return _best(entry.closed_form(train.text, train.video[train.labels]), validation)
+
+
+def require_across(name: str, space: EmbeddingSpace) -> None:
+    """Refuse an adapter that stays near the text where texts and videos lie in two spaces.
+
+    Raises:
+        InputError: naming those that lead from the one to the other.
+    """
+    if space.shared:
+        return
+    entry = adapter_entry(name)
+    fitted = not entry.trained and name not in _ACROSS
+    if fitted or "text_width" not in entry.adapter.Config.model_fields:
+        raise InputError(
+            f"adapter {name!r} moves texts within the space of the videos, and those of {space.text.encoder} lie "
+            f"in another; {', '.join(_ACROSS)}, contrastive-linear, and mlp and dits with the start affine lead "
+            "across."
+        )
+
+
+_ACROSS = ("chance", "ridge", "reduced-rank")
+"""Adapters in closed form that lead from one space to another."""
 
 
 def _best(candidates: Sequence[Adapter], validation: Pairs) -> Adapter:
@@ -80,11 +104,15 @@ class _Initializer:
         """Return the affine adapter in closed form that is best on the validation pairs."""
         entries = [entry for entry in adapter_entries() if entry.closed_form and entry.adapter is AffineAdapter]
         names = [entry.name for entry in entries if entry.compared]
+        if not self.pairs.space.shared:
+            names = ["reduced-rank"]
         return _best([fit_closed_form(name, self.pairs, self.validation) for name in names], self.validation)
 
     def contrastive_linear(self) -> Adapter:
         """Return the affine adapter that was trained by contrast from `closed_form`."""
-        linear = fresh_adapter("contrastive-linear", self.pairs.space.text.width)
+        linear = fresh_adapter(
+            "contrastive-linear", self.pairs.space.video.width, text_width=self.pairs.space.other_text_width
+        )
         linear.initialize(self)
         config = self.config.model_copy(update={"learning_rate": LEARNING_RATES, "ema": 0.0})
         self._train(linear, config)

@@ -72,8 +72,8 @@ def train(
         InputError: an adapter of another width, or pairs without two videos.
         DITSError: the loss became NaN or infinite, or the checkpoint belongs to another run.
     """
-    if adapter.width != pairs.space.text.width:
-        raise InputError(f"the adapter has width {adapter.width}, the texts {pairs.space.text.width}.")
+    if adapter.text_width != pairs.space.text.width:
+        raise InputError(f"the adapter has width {adapter.text_width}, the texts {pairs.space.text.width}.")
     if len(np.unique(pairs.labels)) < 2:
         raise InputError("training needs pairs of at least two videos; a contrast needs something else.")
     if adapter.needs_video and config.batch_size > _MAX_PAIRED_BATCH:

@@ -17,7 +17,7 @@ from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation._environment import environment
 from dits_adapter.evaluation._scores import cosine_scores
-from dits_adapter.evaluation.comparison import PLAIN, Comparison, Retrieval, Row, recommend
+from dits_adapter.evaluation.comparison import Comparison, Retrieval, Row, recommend
 from dits_adapter.evaluation.metrics import (
     DotProducts,
     RetrievalMetrics,
@@ -28,7 +28,7 @@ from dits_adapter.evaluation.metrics import (
 )
 from dits_adapter.evaluation.score_bias import BiasedScores, bias_sharpness, score_bias
 from dits_adapter.training.config import Recipe
-from dits_adapter.training.rows import Recipes
+from dits_adapter.training.rows import Recipes, reference
 from dits_adapter.vectors import unit
 
 __all__ = ["measure", "row_ranks", "tabulate_folds"]
@@ -60,11 +60,12 @@ def measure(
     adapters: Mapping[str, Adapter], validation: Pairs, test: Pairs, *, rows: Recipes, progress: bool
 ) -> dict[str, _Measured]:
     """Evaluate the adapters of one fold and time them side by side, plain CLIP first."""
-    if PLAIN not in adapters:
-        raise InputError(f"a comparison needs the row {PLAIN!r}, plain CLIP; there are {', '.join(adapters)}.")
+    first = reference(test.space)
+    if first not in adapters:
+        raise InputError(f"a comparison needs the row {first!r}; there are {', '.join(adapters)}.")
     ready = {name: adapter.for_inference() for name, adapter in adapters.items()}
     microseconds = _time({name: a for name, a in ready.items() if not a.needs_video}, test.text)
-    names = sorted(ready, key=lambda name: name != PLAIN)
+    names = sorted(ready, key=lambda name: name != first)
     measured = {}
     for name in tqdm(names, desc="evaluating", unit="adapter", disable=not progress):
         recipe = rows.get(name)
@@ -103,7 +104,7 @@ def tabulate_folds(
     """Put the ranks of all folds together, and recommend a row."""
     offsets = np.cumsum([0, *(len(test.video) for _, _, test in splits)])
     labels = np.concatenate([test.labels + offset for (_, _, test), offset in zip(splits, offsets, strict=False)])
-    plain = np.concatenate([fold[PLAIN].forward for fold in folds])
+    plain = np.concatenate([fold[reference(splits[0][2].space)].forward for fold in folds])
     finished: list[Row] = []
     for name, first in folds[0].items():
         forward = np.concatenate([fold[name].forward for fold in folds])

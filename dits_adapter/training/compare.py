@@ -26,7 +26,7 @@ from dits_adapter.evaluation.metrics import (
 )
 from dits_adapter.training._state import best_epoch
 from dits_adapter.training._table import measure, row_ranks, tabulate_folds
-from dits_adapter.training.rows import Recipes, few_pairs_rows, standard_rows
+from dits_adapter.training.rows import Recipes, few_pairs_rows, rows_across, standard_rows
 from dits_adapter.training.run import fit
 
 __all__ = [
@@ -66,6 +66,7 @@ def compare(
     """
     rows = standard_rows() | few_pairs_rows() if rows is None else rows
     check_splits(pairs, validation, test)
+    rows = _fitting(rows, pairs)
     _warn_of_known_texts(rows, pairs, test)
     adapters = fit_all(rows, pairs, validation, out=out, device=device, progress=progress)
     return tabulate(adapters, pairs, validation, test, rows=rows, progress=progress)
@@ -91,7 +92,7 @@ def compare_folds(
     Raises:
         DITSError: `out` holds adapters made from other pairs or recipes.
     """
-    rows = standard_rows() | few_pairs_rows() if rows is None else rows
+    rows = _fitting(standard_rows() | few_pairs_rows() if rows is None else rows, splits[0][0])
     measured = []
     for number, (train, validation, test) in enumerate(splits):
         check_splits(train, validation, test)
@@ -140,6 +141,20 @@ def check_splits(pairs: Pairs, validation: Pairs, test: Pairs) -> None:
             "video: the figures flatter every trained adapter.",
             stacklevel=3,
         )
+
+
+def _fitting(rows: Recipes, pairs: Pairs) -> Recipes:
+    """Return the rows for these pairs; those that lead across where texts lie in another space."""
+    if pairs.space.shared:
+        return rows
+    kept, left_out = rows_across(rows)
+    if left_out:
+        warnings.warn(
+            f"texts of {pairs.space.text.encoder} and videos of {pairs.space.video.encoder} lie in two spaces: "
+            f"the rows {', '.join(left_out)}, which stay near the text, are left out.",
+            stacklevel=3,
+        )
+    return kept
 
 
 def _warn_of_known_texts(rows: Recipes, pairs: Pairs, test: Pairs) -> None:

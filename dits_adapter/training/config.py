@@ -19,7 +19,7 @@ __all__ = ["JOINT_PRESETS", "PAPER_SAMPLER", "PRESETS", "BaseRecipe", "JointReci
 
 R = TypeVar("R", bound="BaseRecipe")
 
-_SAMPLER_FIELDS = tuple(name for name in field_names(SamplerConfig) if name != "width")
+_SAMPLER_FIELDS = tuple(name for name in field_names(SamplerConfig) if name not in ("width", "text_width"))
 
 
 class TrainingConfig(BaseModel):
@@ -97,17 +97,21 @@ class BaseRecipe(BaseModel):
         """Return the definition of the sampler at a width."""
         return validated(SamplerConfig, {**self.sampler, "width": width})
 
-    def build_adapter(self, width: int) -> Adapter:
+    def build_adapter(self, width: int, text_width: int | None = None) -> Adapter:
         """Build the untrained adapter; `torch.manual_seed` decides its initial weights.
+
+        Args:
+            width: dimension d of the videos.
+            text_width: dimension of the texts, where they are of another space.
 
         Raises:
             InputError: an unknown adapter, one that is fitted in closed form, or wrong options.
         """
         if adapter_entry(self.adapter).adapter.Config is not SamplerConfig:
-            return fresh_adapter(self.adapter, width, self.options)
+            return fresh_adapter(self.adapter, width, self.options, text_width=text_width)
         if self.options:
             raise InputError(f"adapter {self.adapter!r} takes no options; it is defined by its sampler.")
-        return fresh_adapter(self.adapter, width, self.sampler)
+        return fresh_adapter(self.adapter, width, self.sampler, text_width=text_width)
 
     @classmethod
     def read(

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from dits_adapter.adapters import adapter_entries, adapter_entry
 from dits_adapter.errors import InputError
-from dits_adapter.evaluation.comparison import PLAIN
+from dits_adapter.evaluation.comparison import CHANCE, PLAIN
 from dits_adapter.sampler import SamplerConfig
+from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training._initial import LEARNING_RATES
 from dits_adapter.training.config import PRESETS, Recipe, TrainingConfig
 
@@ -19,6 +20,8 @@ __all__ = [
     "best_recipe",
     "equal_cost_depth",
     "few_pairs_rows",
+    "reference",
+    "rows_across",
     "schedule",
     "selected_rows",
     "standard_rows",
@@ -105,6 +108,29 @@ def selected_rows(
         name: Recipe(adapter=adapter_entry(name).name, training=training) for name in names if name not in rows
     }
     return {name: (rows | others)[name] for name in dict.fromkeys([PLAIN, *names])}
+
+
+def reference(space: EmbeddingSpace) -> str:
+    """Return the name of the row that others are compared with: plain CLIP, or chance where there is none."""
+    return PLAIN if space.shared else CHANCE
+
+
+def rows_across(rows: Recipes) -> tuple[dict[str, Recipe], list[str]]:
+    """Return the rows for texts of another space than the videos, and the names of those that cannot lead there.
+
+    Chance stands in the place of plain CLIP, and `reduced-rank` in that of all closed forms; networks start there.
+    """
+    kept = {CHANCE: Recipe(adapter=CHANCE), "reduced-rank": Recipe(adapter="reduced-rank")}
+    left_out = []
+    for name, recipe in rows.items():
+        fields = adapter_entry(recipe.adapter).adapter.Config.model_fields
+        start = {**recipe.options, **recipe.sampler}.get("start")
+        affine = recipe.adapter == "contrastive-linear" or ("start" in fields and start == "affine")
+        if affine and recipe.bank == "none":
+            kept[name] = recipe
+        elif name not in kept:
+            left_out.append(name)
+    return kept, left_out
 
 
 def best_recipe(training: TrainingConfig) -> Recipe:

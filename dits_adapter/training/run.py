@@ -28,10 +28,11 @@ from dits_adapter.evaluation.metrics import (
     paired_bootstrap,
 )
 from dits_adapter.training._gentle import fit_gently, is_gentle
-from dits_adapter.training._initial import fit_closed_form, initialize
+from dits_adapter.training._initial import fit_closed_form, initialize, require_across
 from dits_adapter.training._loop import evaluate, train
 from dits_adapter.training._state import Epoch, best_epoch
 from dits_adapter.training.config import Recipe
+from dits_adapter.training.rows import reference
 
 __all__ = [
     "TrainingReport",
@@ -85,12 +86,13 @@ def fit(
         The adapter, and the epochs of its training: none for an adapter that is not trained by gradient.
     """
     entry = adapter_entry(recipe.adapter)
+    require_across(recipe.adapter, pairs.space)
     if is_gentle(recipe):
         return fit_gently(recipe, pairs)[0], []
     if entry.closed_form is not None:
         return fit_closed_form(recipe.adapter, pairs, validation), []
     torch.manual_seed(recipe.training.seed)
-    adapter = recipe.build_adapter(pairs.space.text.width)
+    adapter = recipe.build_adapter(pairs.space.video.width, pairs.space.other_text_width)
     start, training = (None if checkpoints is None else checkpoints / stage for stage in ("start", "training"))
     initialize(adapter, pairs, validation, recipe.training, device=device, checkpoints=start)
     if not entry.contrast or not any(True for _ in adapter.parameters()):
@@ -148,13 +150,17 @@ def train_artifact(
     target = Path(out)
     require_free(target.absolute())
     rest = pairs
+    seed = recipe.training.seed
+    held_out = {"pairs": pairs.digest, "fraction": None if test is not None else test_fraction, "seed": seed}
     if test is None:
-        rest, test = pairs.split(test_fraction, recipe.training.seed)
+        rest, test = pairs.split(test_fraction, seed)
     pairs.space.require(test.space, mine="the training pairs", theirs="the test pairs")
     gentle = is_gentle(recipe)
     if recipe.bank == "scores":
         raise InputError("a score bias belongs to the searched videos, not to an adapter; take bank=queries.")
-    if adapter_entry(recipe.adapter).trained and recipe.build_adapter(pairs.space.text.width).needs_norm:
+    require_across(recipe.adapter, pairs.space)
+    widths = pairs.space.video.width, pairs.space.other_text_width
+    if adapter_entry(recipe.adapter).trained and recipe.build_adapter(*widths).needs_norm:
         _require_norms(pairs.text)
     incumbent = Artifact.load(target) if is_artifact(target) else None
     if incumbent is not None:
@@ -175,8 +181,8 @@ def train_artifact(
     if incumbent is not None:
         name, incumbent_ranks = str(target), evaluate(incumbent.adapter, test)
     else:
-        plain = fit_closed_form("identity", kept, validation)
-        name, incumbent_ranks = "plain CLIP", evaluate(plain, test)
+        plain = fit_closed_form(reference(pairs.space), kept, validation)
+        name, incumbent_ranks = "plain CLIP" if pairs.space.shared else "chance", evaluate(plain, test)
     differences = paired_bootstrap(incumbent_ranks, ranks, test.labels)
     metrics = RetrievalMetrics.from_ranks(ranks)
     artifact = Artifact(
@@ -184,6 +190,7 @@ def train_artifact(
         pairs.space,
         training={
             "dataset": dataset,
+            "held_out": held_out,
             **sizes(train=kept, validation=validation, test=test),
             "recipe": recipe.model_dump(mode="json"),
             "best_epoch": best and best.number,

@@ -274,7 +274,7 @@ def test_folder_without_an_adapter(tmp_path, tiny_clip):
 
 def test_width_that_is_not_its_space(space, tmp_path):
     folder = Artifact(random_adapter(16), space).save(tmp_path / "narrow")
-    with pytest.raises(ArtifactError, match="width 16, but its texts have 32"):
+    with pytest.raises(ArtifactError, match="from width 16 to 16, but its texts and videos have 32 and 32"):
         Artifact.load(folder)
 
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+import numpy as np
 import pytest
 
 from benchmarks.clips.captions import (
@@ -16,6 +17,7 @@ from benchmarks.clips.captions import (
     SHAPE_WORDS,
     WORDINGS,
     frame_caption,
+    rare_names,
     video_captions,
     words,
 )
@@ -31,8 +33,30 @@ from benchmarks.clips.scenes import (
     sample_scene,
     scenes,
 )
+from benchmarks.demo import table_by_names
 
 TEST = scenes("test")
+
+
+def test_sentences_are_parted_by_the_names_that_frame_captions_never_use():
+    assert [
+        rare_names(text) for text in ("a red dotted disc on ice", "a navy dot over the shore", "ebonyish")
+    ] == [
+        1,
+        3,
+        0,
+    ]
+    sentences = [text for scene in TEST for text in video_captions(scene)]
+    unmet = np.array([rare_names(text) for text in sentences])
+    share = 1 - 0.7 ** np.array([2 * len(scene.things) + 1 for scene in TEST])  # three names in ten are rare
+    assert (unmet > 0).mean() == pytest.approx(share.mean(), abs=0.03)
+    rng = random.Random(0)
+    assert not any(rare_names(frame_caption(scene, 1.0, rng)) for scene in TEST)
+    rows = table_by_names({"all": np.where(unmet == 1, 2, 1)}, unmet).splitlines()[2:]
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    assert [row[0] for row in cells] == ["0", "1", "2", "3 or more", "any"]
+    assert [row[2] for row in cells][:4] == ["100.0", "0.0", "100.0", "100.0"]
+    assert sum(int(row[1].replace(",", "")) for row in cells[:4]) == len(sentences)
 
 
 def one_of(phrases: Iterable[str]) -> str:

@@ -137,6 +137,33 @@ def test_faults_of_a_csv_are_named(content, fault, capsys, walked):
     assert not (walked / "no").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*vectors")  # are made up: of other norms, and of nothing
+@pytest.mark.parametrize("shared", [[], ["--shared-space"]], ids=["apart", "shared"])
+@pytest.mark.parametrize("texts", ["demo-clip", "declared:acme/text@1"])
+@pytest.mark.parametrize("videos", ["demo-clip", NAME])
+def test_texts_and_videos_of_two_encoders_loaded_or_declared(videos, texts, shared, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(20, 128)).astype("float32"))
+    files = [str(tmp_path / "vectors.npy")] * 2
+    encoders = ["--encoder", videos, "--text-encoder", texts, *shared]
+    assert main(["import", *files, *encoders, "--out", str(tmp_path / "cache")]) == 0
+    space = load_pairs(tmp_path / "cache").space
+    names = [re.sub("declared:|@.*", "", encoder) for encoder in (texts, videos)]
+    assert [space.text.encoder, space.video.encoder] == names
+    assert space.shared == bool(shared)
+
+
+def test_a_shared_space_needs_two_encoders_and_one_width(tmp_path, capsys):
+    for name, width in (("texts", 24), ("videos", 128)):
+        np.save(tmp_path / f"{name}.npy", np.ones((5, width), "float32"))
+    command = ["import", str(tmp_path / "texts.npy"), str(tmp_path / "videos.npy"), "--encoder", NAME]
+    command += ["--out", str(tmp_path / "cache"), "--shared-space"]
+    assert main(command) == 1
+    assert "--text-encoder, which is not given" in capsys.readouterr().err
+    assert main([*command, "--text-encoder", "declared:acme/text@1"]) == 1
+    assert "texts of width 24 and videos of width 128 share no space" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "fault"),
     [

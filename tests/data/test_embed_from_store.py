@@ -33,6 +33,7 @@ from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import ReadRequest
 from dits_adapter.stores.rows import PointLayout, StoredSegment
 from dits_adapter.video.encoder import VideoEncoder
+from tests.conftest import save_random_clip
 from tests.data.fakes import FRAMES, WIDTH, FakeTexts, write_pairs
 from tests.stores.fakes import fake_space, unit
 from tests.stores.own_store import SqliteStore
@@ -192,6 +193,23 @@ class TestQdrant:
         cached = load_pairs(tmp_path / "cache")
         assert (store.open().text.text_cleaning, cached.space.text.text_cleaning) == ("none", "clip")
         np.testing.assert_allclose(cached.text, texts.embed_texts(["a dog's ball"]), atol=1e-5)
+
+    def test_texts_of_an_encoder_of_their_own(self, ingested, tmp_path, tmp_path_factory):
+        store, encoder, clips = ingested
+        texts = load_encoder(save_random_clip(tmp_path_factory.mktemp("narrow") / "narrow", width=24))
+        pairs = write_pairs(tmp_path / "a.jsonl", [{"id": str(clip), "text": clip.stem} for clip in clips])
+        for name, videos in (("checked", encoder.encoder), ("trusted", None)):
+            out = tmp_path / name
+            embed_from_store(pairs, out, videos, store, texts=texts, id_field="path", progress=False)
+            cached = load_pairs(out)
+            assert (cached.text.shape[1], cached.video.shape[1], cached.space.shared) == (24, 32, False)
+            assert (cached.space.text, cached.space.video) == (TextSide.of(texts), encoder.space.video)
+        lines = [{"video": str(clip), "text": clip.stem} for clip in clips]
+        files = write_pairs(tmp_path / "files.jsonl", lines)
+        embed(files, tmp_path / "files", encoder, texts=texts, progress=False)
+        assert load_pairs(tmp_path / "files").space == cached.space
+        with pytest.raises(InputError, match="texts of width 24 and videos of width 32 share no space"):
+            embed(files, tmp_path / "no", encoder, texts=texts, shared=True, progress=False)
 
     def test_failures_are_remembered_by_field(self, ingested, tmp_path):
         store, encoder, clips = ingested

@@ -51,6 +51,24 @@ def test_gap_from_the_shell(kind, pairs, tmp_path, capsys):
     assert "80 pairs" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("fraction", [0.2, None])
+def test_of_the_training_cache_the_held_out_pairs_are_taken(fraction, pairs, tmp_path, capsys):
+    loaded = Pairs.load(pairs)
+    record = {"held_out": {"pairs": loaded.digest, "fraction": fraction, "seed": 5}}
+    adapter = mean_shift(loaded.text, loaded.video[loaded.labels])
+    folder = Artifact(adapter, loaded.space, record).save(tmp_path / "adapter")
+    with pytest.warns(UserWarning, match="16 texts of 8 videos" if fraction else "flatter it"):
+        assert main(["gap", str(pairs), str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert f"({16 if fraction else 80} pairs)" in capsys.readouterr().out
+    if fraction:
+        part = loaded.split(0.2, 5)[1]
+        shifted = GapStatistics.of(adapter.adapt(part.text), part.video[part.labels])
+        found = json.loads((tmp_path / "out" / "statistics.json").read_text())
+        assert found["adapted"]["cosine"] == pytest.approx(shifted.cosine, abs=1e-5)
+    others = Pairs(loaded.text, np.roll(loaded.video, 1, axis=0), loaded.labels, loaded.space)
+    assert others.digest != loaded.digest
+
+
 def test_statistics_against_loops():
     rng = np.random.default_rng(1)
     text, video = rng.normal(size=(2, 7, 5))

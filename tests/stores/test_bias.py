@@ -18,6 +18,7 @@ from dits_adapter.stores.bias import BIAS
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant import _search
 from dits_adapter.stores.qdrant.adopt import adopt_collection
+from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit, ReadRequest
 from dits_adapter.stores.rows import CollectionMetadata, PointLayout, SegmentRow, segment_id
@@ -110,6 +111,20 @@ def test_the_ranking_is_that_of_the_formula_over_all_segments(store: VideoStore)
         require_ranked(hits, reference(query, described, bank(), 0.0)[:10])
     assert [hits[0].id for hits in plain] != [hits[0].id for hits in store.search_batch(queries(8))]
     require_ranked(store.search(queries(1)[0], bias=0.2), reference(queries(1)[0], described, bank(), 0.2)[:10])
+
+
+def test_candidates_of_several_shards_are_ordered_alike(qdrant_server: str) -> None:
+    """Each shard has candidates of its own, so the server does not order those of all."""
+    name = f"shards-{uuid.uuid4().hex}"
+    with QdrantStore(qdrant_server, name) as sharded:
+        sharded.create(CollectionMetadata(space=fake_space()), CollectionOptions(shards=2))
+        sharded.write(described := rows(range(VIDEOS)))
+        apply_bias(sharded, bank(), progress=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_search, "CANDIDATES", 1)
+            for query in queries(8):
+                assert sharded.search(query, limit=1)[0].id == reference(query, described, bank(), 0.0)[0][0]
+        require_ranked(sharded.search(queries(1)[0]), reference(queries(1)[0], described, bank(), 0.5)[:10])
 
 
 def test_a_hit_keeps_its_cosine_and_its_payload(store: VideoStore) -> None:

@@ -116,6 +116,15 @@ for row in rows(500):
 """
 
 
+def test_metadata_of_a_newer_version_are_refused(indexed: Any) -> None:
+    metadata = indexed.metadata()
+    indexed._write_metadata(metadata.model_copy(update={"format": 2}))
+    with pytest.raises(StoreError, match="a newer dits_adapter may have written it"):
+        indexed.metadata()
+    indexed._write_metadata(metadata)
+    assert indexed.metadata() == metadata
+
+
 def test_what_was_written_before_a_kill_is_there(tmp_path: Path) -> None:
     pytest.importorskip("lancedb")
     address = f"lancedb://{tmp_path}/lance"
@@ -176,6 +185,8 @@ ADDRESSES = [
     f"postgresql://me:{SECRET}@127.0.0.1:9/videos",
     f"postgresql://me@127.0.0.1:9/videos?password={SECRET}",
     f"milvus://me:{SECRET}@127.0.0.1:9/videos",
+    f"nosuch://me@127.0.0.1:9/videos?password=x@{SECRET}",
+    f"nosuch://me:x://?{SECRET}@host",
     f"nosuch://me:{SECRET}@host/videos",
 ]
 
@@ -184,7 +195,7 @@ ADDRESSES = [
 def test_a_password_is_never_shown(address: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "texts.txt").write_text("a dog\n")
     commands = [
-        ["search", "a dog", "--store", address, "--adapter", "demo-linear", "--debug"],
+        ["search", "a dog", "--store", address, "--adapter", "demo-linear"],
         ["ingest", str(tmp_path), "--store", address, "--encoder", "demo-clip", "--dry-run"],
         ["recall", str(tmp_path / "texts.txt"), "--store", address, "--adapter", "demo-linear"],
         ["copy", address, str(tmp_path / "folder")],

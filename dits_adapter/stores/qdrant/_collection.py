@@ -72,6 +72,7 @@ class QdrantCollection:
         name: name of the collection, or an alias.
         space, layout, trust_foreign, tenant: as `QdrantStore`.
         takes_params: True where this Qdrant knows search parameters; qdrant-client's local mode does not.
+        takes_formulas: True where this Qdrant scores by formulas: a server.
 
     Attributes:
         target: the collection that the name meant when it was last looked up.
@@ -97,6 +98,7 @@ class QdrantCollection:
         trust_foreign: bool,
         tenant: str | None,
         takes_params: bool,
+        takes_formulas: bool,
     ) -> None:
         if trust_foreign and space is None:
             raise InputError("trust_foreign needs space=…: the space that the collection is trusted to be of.")
@@ -110,6 +112,8 @@ class QdrantCollection:
         self.trust_foreign = trust_foreign
         self.tenant = tenant
         self.takes_params = takes_params
+        self._takes_formulas = takes_formulas
+        self.formulas = False
         self.target = name
         self.opened: EmbeddingSpace | None = None
         self.cosine = False
@@ -212,6 +216,9 @@ class QdrantCollection:
         self.has_frames = FRAMES in vectors
         self.has_words = WORDS in info.payload_schema or not info.payload_schema  # memory has no indexes
         self.limits = Limits.of(info)
+        # of several shards each scores candidates of its own, and strict mode may refuse fields without an index
+        strict = config.strict_mode_config is not None and bool(config.strict_mode_config.enabled)
+        self.formulas = self._takes_formulas and config.params.shard_number == 1 and not strict
         self.quantized = (params.quantization_config or config.quantization_config) is not None
         self.bias = None if metadata is None else metadata.bias
         self.opened = space

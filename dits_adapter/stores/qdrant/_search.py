@@ -96,13 +96,17 @@ class _Search:
         reach = self._reach(request)
         rows = []
         for query, points in zip(queries, (yield from self._nearest(queries, request, reach)), strict=True):
-            videos = group_by_video(points, self._videos, request)
-            full = len(videos) == request.limit and all(len(hits) == request.per_video for hits in videos)
-            if full or len(points) < reach:
-                rows.append([point for hits in videos for point in hits])
-            else:  # points that were not seen could change the answer
-                rows.append((yield from self._grouped(query, request)))
+            page, complete = self._page(points, reach, request)
+            rows.append(page if complete else (yield from self._grouped(query, request)))
         return rows
+
+    def _page(
+        self, points: Sequence[models.ScoredPoint], reach: int, request: SearchRequest
+    ) -> tuple[list[models.ScoredPoint], bool]:
+        """Return the points of the page among the best ones; False where points behind them could change it."""
+        videos = group_by_video(points, self._videos, request)
+        full = len(videos) == request.limit and all(len(hits) == request.per_video for hits in videos)
+        return [point for hits in videos for point in hits], full or len(points) < reach
 
     def batch(self, queries: _Query, request: SearchRequest) -> int:
         """Return how many queries one request takes."""
@@ -111,9 +115,11 @@ class _Search:
 
     def _reach(self, request: SearchRequest) -> int:
         """Return how many segments of a query are looked at for its videos, in a batch."""
-        if self.weight:
-            return CANDIDATES
-        return min(2 * (request.offset + request.limit) * request.per_video + 10, self.collection.limits.hits)
+        return CANDIDATES if self.weight else min(self._several(request), self.collection.limits.hits)
+
+    def _several(self, request: SearchRequest) -> int:
+        """Return how many segments mostly hold those of the videos that are asked for."""
+        return 2 * (request.offset + request.limit) * request.per_video + 10
 
     def _nearest(
         self,
@@ -175,10 +181,53 @@ class _Search:
     def _biased(self, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[models.ScoredPoint]]]:
         """Find the best videos by cosine less bias.
 
-        The `CANDIDATES` segments of the best cosines are ordered anew. Where they are of too few videos, as many
-        of other videos follow behind them, and so on: every page is of one order, and one query is answered as
-        many are.
+        The `CANDIDATES` segments of the best cosines are ordered anew, by the server where it can. Where they are
+        of too few videos, as many of other videos follow behind them, and so on: every page is of one order, and
+        one query is answered as many are.
         """
+        if not self.collection.formulas:
+            return (yield from self._corrected_here(queries, request))
+        rows = []
+        for query, row in zip(queries, (yield from self._corrected_there(queries, request)), strict=True):
+            rows.append((yield from self._corrected_here(query[None], request))[0] if row is None else row)
+        return rows
+
+    def _corrected_there(
+        self, queries: _Query, request: SearchRequest
+    ) -> RequestPlan[list[list[models.ScoredPoint] | None]]:
+        """Let the server order the candidates; None for a query whose page needs more than it has answered."""
+        bias, reach = self.collection.bias, min(CANDIDATES, self._several(request))
+        assert bias is not None
+        formula = models.FormulaQuery(
+            formula=models.SumExpression(sum=["$score", models.MultExpression(mult=[-self.weight, BIAS])]),
+            defaults={BIAS: bias.mean},
+        )
+        requests = [
+            models.QueryRequest(
+                prefetch=models.Prefetch(
+                    query=query.tolist(),
+                    using=self.collection.layout.vector or None,
+                    limit=CANDIDATES,
+                    filter=self._scope(),
+                    score_threshold=request.min_score,
+                    params=self._search_params(request),
+                ),
+                query=formula,
+                limit=reach,
+                with_payload=True,
+            )
+            for query in queries
+        ]
+        rows: list[list[models.ScoredPoint] | None] = []
+        for answer in (yield from self._answers(requests)):
+            page, complete = self._page(answer.points, reach, request)
+            rows.append(page if complete else None)
+        return rows
+
+    def _corrected_here(
+        self, queries: _Query, request: SearchRequest
+    ) -> RequestPlan[list[list[models.ScoredPoint]]]:
+        """Order the candidates here."""
         field = self.collection.layout.video
         fields = [BIAS] if field is None else [BIAS, field]
         first = yield from self._nearest(queries, request, CANDIDATES, payload=fields)

@@ -87,6 +87,7 @@ class AsyncQdrantStore:
             trust_foreign=trust_foreign,
             tenant=tenant,
             takes_params=True,
+            takes_formulas=True,
         )
 
     async def __aenter__(self) -> Self:

@@ -136,6 +136,7 @@ class QdrantStore(VideoStore):
             trust_foreign=trust_foreign,
             tenant=tenant,
             takes_params=not self._connection.in_memory,
+            takes_formulas=self._connection.remote,
         )
         self.location = self._connection.location
         self.name = collection
