@@ -181,15 +181,14 @@ def test_on_onnx_runtime(case, tmp_path):
 
 # Of frames of one shape, of frames of any, and of whole clips.
 @pytest.mark.parametrize("case", ["siglip (Gemma)", "siglip2", "xclip", "videoprism"], indirect=True)
-def test_from_files_to_answers(case, clips, tmp_path, capsys, monkeypatch):
-    """Embed, train, calibrate, ingest, search and serve, and the model of sentence-transformers."""
+def test_from_files_to_answers(case, clips, tmp_path, capsys):
+    """Embed, train, ingest, search and serve, and the model of sentence-transformers."""
     name, folder, encoder, _ = case
     cache, store = str(tmp_path / "cache"), str(tmp_path / "store")
     adapter = str(folder.parent / "adapter")  # which finds its encoder beside it
     assert main(["embed", str(clips / "pairs.jsonl"), "--encoder", str(folder), "--out", cache]) == 0
     train = ["train", cache, "--out", adapter, "--set", "adapter=procrustes", "--test-fraction", "0.2"]
     assert main(train) == 0
-    assert main(["calibrate", cache, adapter, "--out", str(tmp_path / "calibrated")]) == 0
     video = str(clips / "0.mp4")
     assert main(["ingest", video, "--encoder", str(folder), "--store", store]) == 0
     capsys.readouterr()
