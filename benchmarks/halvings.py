@@ -32,7 +32,8 @@ from dits_adapter.errors import InputError
 from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.evaluation.metrics import Scores
-from dits_adapter.evaluation.score_bias import BiasedScores, bias_sharpness, score_bias
+from dits_adapter.evaluation.score_bias import BIAS_WEIGHT, BiasedScores, bias_sharpness, score_bias
+from dits_adapter.stores.bias import BESIDE_BANK
 from dits_adapter.vectors import unit
 
 HALVINGS = 10
@@ -58,15 +59,22 @@ def cosines(adapter: Adapter, searched: Pairs) -> Scores:
     return cosine_scores(adapter.for_inference(), searched.text, searched.video)
 
 
-def biased(adapter: Adapter | None, bank: NDArray[np.float32], searched: Pairs) -> Scores:
+def biased(
+    adapter: Adapter | None, bank: NDArray[np.float32], searched: Pairs, weight: float = BIAS_WEIGHT
+) -> Scores:
     """Score the searched videos by an adapter (None for plain CLIP), less their bias of a bank."""
     scores = DotProducts(unit(searched.text), searched.video) if adapter is None else cosines(adapter, searched)
     bias = score_bias(searched.video, bank, sharpness=bias_sharpness(searched.video, bank))
-    return BiasedScores(scores, bias)
+    return BiasedScores(scores, bias, weight)
+
+
+def on_both_sides(bank: QueryBankAdapter, searched: Pairs) -> Scores:
+    """Score the searched videos by a query bank beside a score bias of the same queries."""
+    return biased(bank.beside_bias(), bank.bank.numpy(), searched, BESIDE_BANK * BIAS_WEIGHT)
 
 
 def gentle_rows(name: str) -> dict[str, tuple[str, Score]]:
-    """Return the rows of a gentle adapter: alone, and with either side of a bank."""
+    """Return the rows of a gentle adapter: alone, with either side of a bank, and with both."""
     return {
         name: ("pairs", lambda other, searched: cosines(gentle(name, other).adapter, searched)),
         f"{name}, then a query bank": ("pairs", lambda other, searched: cosines(behind(name, other), searched)),
@@ -74,6 +82,7 @@ def gentle_rows(name: str) -> dict[str, tuple[str, Score]]:
             "pairs",
             lambda other, searched: biased(gentle(name, other).adapter, gentle(name, other).out_of_fold, searched),
         ),
+        f"{name}, then both": ("pairs", lambda other, searched: on_both_sides(behind(name, other), searched)),
     }
 
 
@@ -89,6 +98,7 @@ ROWS: Mapping[str, tuple[str, Score]] = {
     "mean shift": ("pairs", lambda other, at: cosines(mean_shift(other.text, other.video[other.labels]), at)),
     "query bank": ("queries", lambda other, at: cosines(fit_query_bank(other.text), at)),
     "score bias": ("queries", lambda other, at: biased(None, unit(other.text), at)),
+    "both": ("queries", lambda other, at: on_both_sides(fit_query_bank(other.text), at)),
     **gentle_rows("gentle-linear"),
     **gentle_rows("gentle-mlp"),
 }

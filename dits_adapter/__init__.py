@@ -43,6 +43,7 @@ _PUBLIC = {
     "adapters.bank": ("QueryBankAdapter", "QueryBankConfig", "fit_query_bank"),
     "adapters.base": ("Adapter",),
     "adapters.registry": ("AdapterEntry", "register_adapter", "register_entry"),
+    "adapters.across": ("reduced_rank",),
     "adapters.affine": ("AffineAdapter", "AffineConfig", "mean_shift", "procrustes", "ridge"),
     "adapters.diffusion": ("DiffusionAdapter", "DiffusionConfig", "FixedPriorAdapter", "FixedPriorConfig"),
     "adapters.dits": ("DITSAdapter",),
@@ -125,6 +126,7 @@ _HOMES = {name: f"{__name__}.{module}" for module, names in _PUBLIC.items() for 
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors
+    from dits_adapter.adapters.across import reduced_rank as reduced_rank
     from dits_adapter.adapters.affine import AffineAdapter as AffineAdapter
     from dits_adapter.adapters.affine import AffineConfig as AffineConfig
     from dits_adapter.adapters.affine import mean_shift as mean_shift

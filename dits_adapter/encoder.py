@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dits_adapter.backends._onnx_export import HeldOutPairs
     from dits_adapter.backends._pytorch import TorchBackend
     from dits_adapter.stores.base import VideoStore
+    from dits_adapter.stores.bias import ScoreBias
     from dits_adapter.xpool import XPoolReranker
 
 __all__ = ["DITSQueryEncoder", "OnMismatch", "check_queries"]
@@ -305,6 +306,26 @@ class DITSQueryEncoder:
             )
         theirs = metadata.space.video
         self._guard(lambda: self.space.video.require(theirs, mine="the adapter", theirs=name))
+
+    def beside(self, bias: ScoreBias) -> tuple[DITSQueryEncoder, float]:
+        """Return the encoder and the weight of a collection's score bias that a search takes together.
+
+        They are this encoder and the bias's weight, where the bias is for its queries. An encoder with a query
+        bank behind such queries (backend `torch`) is returned with half of the bank's weight, and seven tenths of
+        the bias's, since each side corrects a part. For other queries the weight is 0.
+
+        Args:
+            bias: `store.metadata().bias`.
+        """
+        texts = np.array(self.space.text.probes, np.float32)
+        if not hasattr(self._backend, "artifact"):
+            return self, bias.weight if bias.fits(self.adapt(texts)) else 0.0
+        own = self._torch.adapter
+        adapter, weight = bias.beside(own, texts, self.query_strength)
+        if adapter is own:
+            return self, weight
+        backend = self._torch.with_adapter(adapter)
+        return DITSQueryEncoder(backend, strength=self.strength, on_mismatch=self.on_mismatch), weight
 
     def save_pretrained(self, folder: str | PathLike[str]) -> Path:
         """Write the adapter as an artifact; see `Artifact.save`."""

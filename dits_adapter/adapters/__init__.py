@@ -3,9 +3,9 @@
 # First, because rows of a comparison stand in the order of registration.
 from dits_adapter.adapters.low_rank import LowRankAdapter, LowRankConfig  # isort: skip
 
-from dits_adapter.adapters._across import reduced_rank
 from dits_adapter.adapters._fit import GentleFit
 from dits_adapter.adapters._gentle import LEAST_VIDEOS, gentle_dits, gentle_linear, gentle_mlp
+from dits_adapter.adapters.across import reduced_rank
 from dits_adapter.adapters.affine import AffineAdapter, AffineConfig, mean_shift, procrustes, ridge
 from dits_adapter.adapters.bank import QueryBankAdapter, QueryBankConfig, fit_query_bank
 from dits_adapter.adapters.base import Adapter, Family, Initializer

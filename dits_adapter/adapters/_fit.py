@@ -15,17 +15,19 @@ __all__ = ["GentleFit", "Start"]
 
 @dataclass(frozen=True)
 class Start:
-    """Residual ridge towards the identity: q' = (q − b · mean) + s · (q − mean) W.
+    """Affine map towards the identity: q' = (q − b · mean) + s · (q − mean) W.
 
     Attributes:
         penalty: weight of ‖W‖² relative to the number of pairs.
         centering: part b of the mean of the texts that is taken away.
-        strength: part s of the ridge that is added.
+        strength: part s of W that is added.
+        rotation: True where I + W is a rotation (Procrustes), False for a ridge.
     """
 
     penalty: float
     centering: float
     strength: float
+    rotation: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +36,10 @@ class GentleFit:
 
     Attributes:
         adapter: fitted to all pairs; the affine map of the start where no step helped.
-        rows: texts that were held out, ascending, (k,): all of them up to 5,000, about a thousand above.
+        rows: texts that were held out, ascending, (k,): all of them up to 1,000, a part of about a thousand above.
         out_of_fold: these texts, each adapted by an adapter that was fitted without its video, unit vectors
             (k, d): the queries for a bank behind the adapter.
-        start: the ridge that training began at.
+        start: the map that training began at.
         steps: number of contrastive steps from there.
         gain: mean reciprocal rank of the held-out texts over plain CLIP, adapted out of fold. It was chosen as
             the best of many, and so flatters a little.
@@ -59,6 +61,7 @@ class GentleFit:
             "penalty": start.penalty,
             "centering": start.centering,
             "strength": start.strength,
+            "rotation": start.rotation,
             "steps": self.steps,
             "held_out_mrr_gain": round(self.gain, 4),
             "standard_error": round(self.error, 4),

@@ -1,9 +1,10 @@
-"""Cross-validation over videos, and the ridge that gentle adapters start from."""
+"""Cross-validation over videos, and the map that gentle adapters start from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -13,12 +14,12 @@ from dits_adapter.adapters._fit import Start
 from dits_adapter.adapters.affine import AffineAdapter, fitted_affine
 from dits_adapter.vectors import unit
 
-__all__ = ["FOLDS", "Fold", "Problem", "Ridge", "choose_start", "folds", "mean_and_error"]
+__all__ = ["FOLDS", "Fold", "Problem", "Residual", "choose_start", "folds", "mean_and_error"]
 
 FOLDS = 5
 """Parts of the videos, each held out once."""
 
-_CROSS_VALIDATED = 5000
+_CROSS_VALIDATED = 1000
 """Texts up to which every part is held out once; of more, one part of about `_HELD_OUT` texts is."""
 
 _HELD_OUT = 1000
@@ -29,6 +30,12 @@ _STRENGTHS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 
 _USUAL = Start(penalty=3e-2, centering=0.5, strength=0.0)
 """Start that was as good as any on real pairs (docs/best.md); without strength the penalty means nothing."""
+
+_ROTATION_PENALTIES = (1e-3, 1e-4, 1e-5)
+
+_SHARPNESSES = (10, 15, 20, 30, 40, 60, 80, 120)
+"""Factors of the cosines, of which the best is taken: a loss at one of them judges the scale of an encoder's
+cosines, too, and falls while the ranking gets worse where they are small."""
 
 _START_ROUNDS = 4
 """Partitions of the videos that the start is chosen by."""
@@ -84,9 +91,19 @@ class Fold:
     candidates: _Matrix
     answers: _Rows
 
-    def reciprocal_ranks(self, queries: _Matrix) -> _Matrix:
+    def reciprocal_ranks(self, queries: NDArray[np.floating]) -> _Matrix:
         """Return 1 / rank of the right video among the candidates, (held,), for queries (held, d) of any norm."""
-        return _reciprocal_ranks(queries @ self.candidates.T, self.answers)
+        return _reciprocal_ranks(np.asarray(queries, np.float64) @ self.candidates.T, self.answers)
+
+    def losses(self, queries: NDArray[np.floating]) -> _Matrix:
+        """Return the cross-entropy of the right video among the candidates for queries (held, d) of unit norm.
+
+        Returns:
+            (sharpnesses, held): for each factor of the cosines in the softmax.
+        """
+        cosines = queries @ self.candidates.T
+        ahead = cosines - cosines[np.arange(len(cosines)), self.answers][:, None]
+        return np.array([np.log(np.exp(sharpness * ahead).sum(1)) for sharpness in _SHARPNESSES])
 
 
 def folds(problem: Problem, seed: int) -> Iterator[Fold]:
@@ -105,33 +122,48 @@ def folds(problem: Problem, seed: int) -> Iterator[Fold]:
         yield Fold(~held, held, problem.videos[rows], place[problem.labels[held]])
 
 
-class Ridge:
-    """Least squares from centered texts to what they lack of their centered videos, for any penalty.
+class Residual:
+    """Maps from centered texts to what they lack of their centered videos, of any penalty.
 
-    W solves (Xᵀ X + n · penalty · I) W = Xᵀ (Y − X), in the smaller of the spaces of texts and of dimensions.
+    A ridge solves (Xᵀ X + n · penalty · I) W = Xᵀ (Y − X), in the smaller of the spaces of texts and of
+    dimensions. A rotation R = I + W minimizes ‖X R − Y‖² + n · penalty · ‖R − I‖² (Procrustes towards the
+    identity): it is the orthogonal factor of Xᵀ Y + n · penalty · I.
     """
 
     def __init__(self, problem: Problem) -> None:
         targets = problem.videos[problem.labels]
         self.mean = problem.texts.mean(0)
-        self._count = len(problem.texts)
         self._texts = problem.texts
-        centered = problem.texts - self.mean
-        lacking = targets - targets.mean(0) - centered
-        wide = len(centered) <= centered.shape[1]
-        self._eigenvalues, vectors = np.linalg.eigh(centered @ centered.T if wide else centered.T @ centered)
-        self._basis = centered.T @ vectors if wide else vectors
-        self._image = vectors.T @ (lacking if wide else centered.T @ lacking)
+        self._centered = problem.texts - self.mean
+        self._targets = targets - targets.mean(0)
 
-    def move(self, texts: _Matrix, penalty: float) -> _Matrix:
+    def move(self, texts: _Matrix, start: Start) -> _Matrix:
         """Return (texts − mean) W, (n, d)."""
-        shrunk = (texts - self.mean) @ self._basis / (self._eigenvalues + self._count * penalty)
-        return np.asarray(shrunk @ self._image)
+        return self._rotate(texts, start.penalty) if start.rotation else self._regress(texts, start.penalty)
+
+    def _regress(self, texts: _Matrix, penalty: float) -> _Matrix:
+        eigenvalues, basis, image = self._ridge
+        shrunk = (texts - self.mean) @ basis / (eigenvalues + len(self._texts) * penalty)
+        return np.asarray(shrunk @ image)
+
+    @cached_property
+    def _ridge(self) -> tuple[_Matrix, _Matrix, _Matrix]:
+        """Eigenvalues and basis of the texts, and the image of the basis."""
+        centered, lacking = self._centered, self._targets - self._centered
+        wide = len(centered) <= centered.shape[1]
+        eigenvalues, vectors = np.linalg.eigh(centered @ centered.T if wide else centered.T @ centered)
+        basis = centered.T @ vectors if wide else vectors
+        return eigenvalues, basis, vectors.T @ (lacking if wide else centered.T @ lacking)
+
+    def _rotate(self, texts: _Matrix, penalty: float) -> _Matrix:
+        identity = np.eye(len(self.mean))
+        left, _, right = np.linalg.svd(self._centered.T @ self._targets + len(self._texts) * penalty * identity)
+        return np.asarray((texts - self.mean) @ (left @ right - identity))
 
     def affine(self, start: Start) -> AffineAdapter:
         """Return the map of a start, scaled so that the norm of an adapted text is 1 in the mean."""
         identity = np.eye(len(self.mean))
-        moved = self.move(np.concatenate([identity, np.zeros((1, len(self.mean)))]), start.penalty)
+        moved = self.move(np.concatenate([identity, np.zeros((1, len(self.mean)))]), start)
         weight = identity + start.strength * (moved[:-1] - moved[-1]).T
         bias = start.strength * moved[-1] - start.centering * self.mean
         scale = np.linalg.norm(self._texts @ weight.T + bias, axis=1).mean()
@@ -141,28 +173,42 @@ class Ridge:
 def choose_start(problem: Problem) -> Start:
     """Return the usual start, or the one with the best mean reciprocal rank of held-out texts.
 
-    The usual start takes away half of the mean of the texts, without a ridge. Another one, plain CLIP included,
+    The usual start takes away half of the mean of the texts, without a map. Another one, plain CLIP included,
     has to be better by two standard errors over the videos: of few pairs the best of 210 is mostly the luckiest.
+    Rotations are tried where a ridge is that much better.
     """
-    starts = [Start(*numbers) for numbers in product(_PENALTIES, _CENTERINGS, _STRENGTHS)]
+    ridges = [Start(*numbers) for numbers in product(_PENALTIES, _CENTERINGS, _STRENGTHS)]
+    scores, held = _held_out_ranks(problem, ridges)
+    best, usual = int(scores.mean(1).argmax()), ridges.index(_USUAL)
+    gain, error = mean_and_error((scores[best] - scores[usual])[held], problem.labels[held])
+    if gain <= 2 * error:
+        return _USUAL
+    rotations = [
+        Start(*numbers, rotation=True) for numbers in product(_ROTATION_PENALTIES, (0.0, 0.5, 1.0), (1.0,))
+    ]
+    rotated, _ = _held_out_ranks(problem, rotations)
+    ahead = int(rotated.mean(1).argmax())
+    return rotations[ahead] if rotated[ahead].mean() > scores[best].mean() else ridges[best]
+
+
+def _held_out_ranks(problem: Problem, starts: Sequence[Start]) -> tuple[_Matrix, NDArray[np.bool_]]:
+    """Return reciprocal ranks of held-out texts (starts, n), summed over partitions, and which were held out."""
     scores = np.zeros((len(starts), len(problem.texts)))
     held = np.zeros(len(problem.texts), bool)
     for seed in range(_START_ROUNDS):
         for fold in folds(problem, seed):
-            ridge = Ridge(problem.part(fold.seen))
+            residual = Residual(problem.part(fold.seen))
             texts = problem.texts[fold.held]
             held |= fold.held
-            plain, offset = texts @ fold.candidates.T, ridge.mean @ fold.candidates.T
-            for penalty in _PENALTIES:
-                move = ridge.move(texts, penalty) @ fold.candidates.T
-                for row, start in enumerate(starts):
-                    if start.penalty == penalty:  # scores are linear in both numbers; norms rank alike
-                        moved = plain - start.centering * offset + start.strength * move
-                        scores[row, fold.held] += _reciprocal_ranks(moved, fold.answers)
-    means = scores.mean(1)
-    best, usual = int(means.argmax()), starts.index(_USUAL)
-    gain, error = mean_and_error((scores[best] - scores[usual])[held], problem.labels[held])
-    return starts[best if gain > 2 * error else usual]
+            plain, offset = texts @ fold.candidates.T, residual.mean @ fold.candidates.T
+            for penalty in dict.fromkeys(start.penalty for start in starts):
+                rows = [row for row, start in enumerate(starts) if start.penalty == penalty]
+                move = residual.move(texts, starts[rows[0]]) @ fold.candidates.T
+                for row in rows:  # scores are linear in both numbers; norms rank alike
+                    start = starts[row]
+                    moved = plain - start.centering * offset + start.strength * move
+                    scores[row, fold.held] += _reciprocal_ranks(moved, fold.answers)
+    return scores, held
 
 
 def mean_and_error(gains: _Matrix, labels: _Rows) -> tuple[float, float]:

@@ -1,13 +1,14 @@
 """Adapters for few pairs: all that could overfit is chosen by one cross-validation over videos.
 
-Each starts at a ridge towards the identity and goes on by a few full-batch steps of the contrastive loss. Penalty,
-strength and centering of the ridge, and the number of steps, are those with the best mean reciprocal rank of
-held-out texts among held-out videos. No ridge and no step is plain CLIP.
+Each starts at a ridge or rotation towards the identity, which is chosen by the mean reciprocal rank of held-out
+texts among held-out videos, and goes on by a few steps of the contrastive loss. Their number has the least loss
+of held-out texts, at the temperature that suits it: over some tens of videos most ranks are 1, and a loss tells
+more of the maps apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import cast
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dits_adapter.adapters._fit import GentleFit, Start
-from dits_adapter.adapters._folds import FOLDS, Problem, Ridge, choose_start, folds, mean_and_error
+from dits_adapter.adapters._folds import FOLDS, Fold, Problem, Residual, choose_start, folds, mean_and_error
 from dits_adapter.adapters.affine import AffineAdapter, fitted_affine
 from dits_adapter.adapters.bank import draw
 from dits_adapter.adapters.base import Adapter
@@ -46,10 +47,15 @@ _GAIN = 8.0
 _FLOW_DOSE = 2e-5
 """Learning rate of a flow times Σ χ: what one step of AdamW may move a query, since every ε is multiplied by χ."""
 
+_PATIENCE = 16
+"""Steps that are tried at least, and twice as many as were best so far."""
+
+_MOST_STEPS = 64
+
 _MOST_PAIRS = 20_000
 """Pairs that are learnt from; of more, as many are drawn."""
 
-_PAIRS_A_STEP = 1024
+_PAIRS_A_STEP = 512
 """Pairs that one step compares all with all; of more, as many are drawn for each step."""
 
 
@@ -63,12 +69,12 @@ def gentle_linear(text: NDArray[np.floating], video: NDArray[np.floating]) -> Ge
     Raises:
         InputError: fewer than ten distinct videos.
     """
-    return _fit(text, video, _Recipe(_Linear, _LEARNING_RATE, most_steps=32, rounds=2))
+    return _fit(text, video, _Recipe(_Linear, _LEARNING_RATE))
 
 
 def gentle_mlp(text: NDArray[np.floating], video: NDArray[np.floating]) -> GentleFit:
     """Fit a residual MLP of one layer with d / 2 hidden units behind the affine start; as `gentle_linear`."""
-    return _fit(text, video, _Recipe(_mlp, _LEARNING_RATE, most_steps=32, rounds=2))
+    return _fit(text, video, _Recipe(_mlp, _LEARNING_RATE))
 
 
 def gentle_dits(
@@ -98,7 +104,7 @@ def gentle_dits(
         _freeze_start(adapter.start, start)
         return adapter
 
-    return _fit(text, video, _Recipe(build, rate, most_steps=8, rounds=1))
+    return _fit(text, video, _Recipe(build, rate))
 
 
 @dataclass(frozen=True)
@@ -108,14 +114,10 @@ class _Recipe:
     Attributes:
         build: from the affine start and the mean of the texts (d,) to a module that is the start at first.
         rate: learning rate of AdamW.
-        most_steps: most full-batch steps.
-        rounds: partitions of the videos that the number of steps is chosen by.
     """
 
     build: Callable[[AffineAdapter, Tensor], nn.Module]
     rate: float
-    most_steps: int
-    rounds: int
 
 
 def _fit(text: NDArray[np.floating], video: NDArray[np.floating], recipe: _Recipe) -> GentleFit:
@@ -126,54 +128,59 @@ def _fit(text: NDArray[np.floating], video: NDArray[np.floating], recipe: _Recip
             f"there are pairs of {len(problem.videos)} distinct videos; the gentle adapters need {LEAST_VIDEOS}."
         )
     start = choose_start(problem)
-    count = len(problem.texts)
-    scores = np.zeros((recipe.most_steps + 1, count))
-    plain, measured = np.zeros(count), np.zeros(count)
-    adapted: list[FloatArray] = []
-    held = np.zeros(count, bool)
-    rows: list[NDArray[np.int64]] = []
-    for seed in range(recipe.rounds):
-        for fold in folds(problem, seed):
-            texts = problem.texts[fold.held]
-            plain[fold.held] += fold.reciprocal_ranks(texts)
-            measured[fold.held] += 1
-            if seed == 0:
-                held |= fold.held
-                rows.append(np.flatnonzero(fold.held))
-                adapted.append(np.empty((recipe.most_steps + 1, *texts.shape), np.float32))
-            for step, module in enumerate(_descend(problem.part(fold.seen), start, recipe)):
-                queries = _adapt(module, texts)
-                scores[step, fold.held] += fold.reciprocal_ranks(queries.astype(np.float64))
-                if seed == 0:
-                    adapted[-1][step] = queries
-    steps = int(scores.sum(1).argmax())
-    known = measured > 0
-    gain, error = mean_and_error((scores[steps] - plain)[known] / measured[known], problem.labels[known])
+    parts = list(folds(problem, seed=0))
+    rows = np.concatenate([np.flatnonzero(fold.held) for fold in parts])
+    steps, adapted = _choose_steps(problem, parts, [_descend(problem.part(f.seen), start, recipe) for f in parts])
+    gains = [
+        fold.reciprocal_ranks(queries) - fold.reciprocal_ranks(problem.texts[fold.held])
+        for queries, fold in zip(adapted, parts, strict=True)
+    ]
+    gain, error = mean_and_error(np.concatenate(gains), problem.labels[rows])
     module = next(islice(_descend(problem, start, recipe), steps, None))
     if steps == 0:
-        adapter: Adapter = Ridge(problem).affine(start)
+        adapter: Adapter = Residual(problem).affine(start)
     else:
         adapter = module.adapter() if isinstance(module, _Linear) else module  # type: ignore[assignment]
-    order = np.argsort(np.concatenate(rows))
-    out_of_fold = np.concatenate([fold[steps] for fold in adapted])[order]
-    return GentleFit(adapter.eval(), drawn[held], out_of_fold, start, steps, gain, error)
+    order = np.argsort(rows)
+    out_of_fold = np.concatenate(adapted)[order]
+    return GentleFit(adapter.eval(), drawn[rows[order]], out_of_fold, start, steps, gain, error)
+
+
+def _choose_steps(
+    problem: Problem, parts: Sequence[Fold], runs: Sequence[Iterator[nn.Module]]
+) -> tuple[int, list[FloatArray]]:
+    """Return the number of steps with the least loss, and the texts of each fold adapted so.
+
+    It is none where the loss falls by less than its standard error over the videos.
+    """
+    labels = problem.labels[np.concatenate([np.flatnonzero(fold.held) for fold in parts])]
+    path: list[tuple[NDArray[np.float64], list[FloatArray]]] = []
+    best = 0
+    for step in range(_MOST_STEPS + 1):
+        queries = [_adapt(next(run), problem.texts[fold.held]) for run, fold in zip(runs, parts, strict=True)]
+        losses = np.concatenate([fold.losses(part) for part, fold in zip(queries, parts, strict=True)], axis=1)
+        path.append((losses[losses.mean(1).argmin()], queries))
+        if path[step][0].mean() < path[best][0].mean():
+            best = step
+        if step >= max(_PATIENCE, 2 * best):
+            break
+    gain, error = mean_and_error(path[0][0] - path[best][0], labels)
+    return (best, path[best][1]) if gain > error else (0, path[0][1])
 
 
 def _descend(problem: Problem, start: Start, recipe: _Recipe) -> Iterator[nn.Module]:
     """Yield the module at the start and after each contrastive step; one module, which changes."""
-    ridge = Ridge(problem)
+    residual = Residual(problem)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module = recipe.build(ridge.affine(start), torch.tensor(ridge.mean).float())
+        module = recipe.build(residual.affine(start), torch.tensor(residual.mean).float())
     texts, videos = torch.tensor(problem.texts).float(), torch.tensor(problem.videos).float()
     labels = torch.tensor(problem.labels)
     draws = torch.Generator().manual_seed(0)
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.rate, weight_decay=_WEIGHT_DECAY)
-    for step in range(recipe.most_steps + 1):
+    while True:
         yield module
-        if step == recipe.most_steps:
-            return
         rows = torch.randperm(len(texts), generator=draws)[:_PAIRS_A_STEP].sort().values
         queries = F.normalize(module(texts[rows]), dim=1)
         loss = _contrast(_SHARPNESS * queries @ videos[labels[rows]].T, labels[rows])

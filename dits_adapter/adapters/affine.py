@@ -144,7 +144,7 @@ def ridge(text: _Floats, video: _Floats, penalty: float) -> AffineAdapter:
     return fitted_affine("ridge", weight, v.mean(0) - weight @ t.mean(0))
 
 
-def chance(text: _Floats, video: _Floats) -> AffineAdapter:
+def _chance(text: _Floats, video: _Floats) -> AffineAdapter:
     """Turn every text into the mean of the videos: what is found without a look at the query."""
     return fitted_affine("chance", np.zeros((video.shape[1], text.shape[1])), _unit_float64(video).mean(0))
 
@@ -157,6 +157,6 @@ for _name, _closed_form in {
 }.items():
     register_entry(AdapterEntry(_name, AffineAdapter, {"method": _name}, _closed_form, compared=True))
 register_entry(
-    AdapterEntry("chance", AffineAdapter, {"method": "chance"}, lambda text, video: [chance(text, video)])
+    AdapterEntry("chance", AffineAdapter, {"method": "chance"}, lambda text, video: [_chance(text, video)])
 )
 register_entry(AdapterEntry("contrastive-linear", AffineAdapter, {"method": "contrastive-linear"}, compared=True))

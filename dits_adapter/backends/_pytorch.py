@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -45,6 +46,11 @@ class TorchBackend:
         self._adapter = artifact.adapter.for_inference().to(self.device)
         self._lock = threading.RLock()
         self._encoder = encoder
+
+    def with_adapter(self, adapter: Adapter) -> TorchBackend:
+        """Return a backend with the same encoder and another adapter, which is not calibrated."""
+        artifact = replace(self.artifact, adapter=adapter, calibration=None)
+        return TorchBackend(artifact, self._source, device=self.device, encoder=self._encoder)
 
     @property
     def adapter(self) -> Adapter:

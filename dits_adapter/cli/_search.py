@@ -128,6 +128,7 @@ def _search(args: argparse.Namespace) -> int:
         raise InputError("--rerank xpool: reads the text of the query, not its vector.")
     with chosen_store(args, encoder.space) as store:
         store.open()  # before the model is loaded: a wrong store is refused at once
+        encoder, bias = (encoder, args.bias) if args.bias is not None else _beside_bias(args, store, encoder)
         queries = _encode(encoder, args.query, vectors, plain=args.plain)
         request = SearchRequest(
             limit=args.limit,
@@ -136,7 +137,7 @@ def _search(args: argparse.Namespace) -> int:
             exact=args.exact,
             rerank=encoder.xpool_reranker(args.query, queries[0]) if xpool else args.rerank,
             candidates=SearchRequest.candidates if args.candidates is None else args.candidates,
-            bias=_bias(args, store, encoder),
+            bias=bias,
         )
         calibration = _calibration(args, store, encoder, request)
         videos = store.count_videos() if calibration else 0
@@ -250,20 +251,36 @@ def _calibration(
     return calibration
 
 
-def _bias(args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder) -> float | None:
-    """Return the weight of the score bias; 0, with a remark, where it is for other queries than these."""
+def _beside_bias(
+    args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder
+) -> tuple[DITSQueryEncoder, float | None]:
+    """Return the encoder to search with, and the weight of the score bias: 0, with a remark, for other queries.
+
+    Raises:
+        InputError: probabilities are asked for, and the encoder loses them beside the bias.
+    """
     metadata = store.metadata()
-    if args.bias is not None or metadata is None or metadata.bias is None:
-        return None if args.bias is None else float(args.bias)
-    probes = encoder.space.text.probes
-    if metadata.bias.fits(probes if args.plain else encoder.adapt(probes)):
-        return None
-    print(
-        f"the score bias of the collection {store.name!r} is for queries of another adapter, and is left out; "
-        "--bias W takes it nevertheless.",
-        file=sys.stderr,
-    )
-    return 0.0
+    bias = None if metadata is None else metadata.bias
+    if bias is None or bias.mean is None:
+        return encoder, None
+    if args.plain and bias.fits(encoder.space.text.probes):
+        return encoder, None
+    beside, weight = (encoder, 0.0) if args.plain else encoder.beside(bias)
+    if not weight and bias.weight:
+        print(
+            f"the score bias of the collection {store.name!r} is for queries of another adapter, and is left out; "
+            "--bias W takes it nevertheless.",
+            file=sys.stderr,
+        )
+    if beside is not encoder and encoder.calibration is not None:
+        why = (
+            "beside the score bias the bank has half of its weight, and probabilities are of the whole; --bias 0 "
+            "searches with the bank alone."
+        )
+        if args.min_probability is not None:
+            raise InputError(f"--min-probability: {why}")
+        print(f"no probabilities: {why}", file=sys.stderr)
+    return beside, weight
 
 
 def _why_not_biased(args: argparse.Namespace, weight: float) -> str:

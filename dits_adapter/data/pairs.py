@@ -26,7 +26,7 @@ from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import check_vectors
 
-__all__ = ["Pairs", "held_out", "load_pairs", "split_videos"]
+__all__ = ["Pairs", "held_out", "load_pairs", "record_split", "split_videos"]
 
 _DIGESTED = 16
 """Vectors of each side that go into a digest."""
@@ -215,6 +215,17 @@ def load_pairs(path: str | PathLike[str]) -> Pairs:
     return Pairs(cache.text, cache.video, cache.labels, cache.space, cache.ids, cache.frames)
 
 
+def record_split(pairs: Pairs, fraction: float | None, seed: int) -> dict[str, Any]:
+    """Return the record of a split, from which `held_out` makes it again.
+
+    Args:
+        pairs: all pairs.
+        fraction: share of the videos that `Pairs.split` held out; None where all were trained on.
+        seed: seed of the split.
+    """
+    return {"pairs": pairs.digest, "fraction": fraction, "seed": seed}
+
+
 def held_out(pairs: Pairs, training: Mapping[str, Any]) -> Pairs:
     """Return the part of pairs that an adapter was not trained on, as far as the record of its training tells.
 
@@ -224,7 +235,7 @@ def held_out(pairs: Pairs, training: Mapping[str, Any]) -> Pairs:
         pairs: pairs to measure the adapter on.
         training: record of its training (`Artifact.training`).
     """
-    record = training.get("held_out")
+    record = training.get("held_out") or (training.get("inner") or {}).get("held_out")  # behind a bank
     if record is None or record["pairs"] != pairs.digest:
         return pairs
     if record["fraction"] is None:

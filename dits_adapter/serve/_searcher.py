@@ -94,6 +94,7 @@ class Searcher:
     def about(self) -> About:
         """Describe the collection and the adapter."""
         adapter = self._adapter(None)
+        beside, weight = self._beside_bias(adapter, 1.0)
         return About(
             collection=self.store.collection,
             segments=self.store.count(),
@@ -102,7 +103,7 @@ class Searcher:
             strength=self.encoder.query_strength,
             trained_steps=adapter.steps,
             max_steps=adapter.max_steps,
-            calibrated=self._calibration(None, 1.0, self._weight(adapter, 1.0)) is not None,
+            calibrated=beside is adapter and self._calibration(None, 1.0, weight) is not None,
         )
 
     def compare(self, query: str, options: CompareOptions | None = None) -> SideBySide:
@@ -116,9 +117,9 @@ class Searcher:
         options = options or CompareOptions()
         check_queries(query)
         strength = self.encoder.query_strength if options.strength is None else options.strength
-        adapter = self._adapter(options.steps)
-        weight = self._weight(adapter, strength)
-        calibration = self._calibration(options.steps, strength, weight)
+        own = self._adapter(options.steps)
+        adapter, weight = self._beside_bias(own, strength)
+        calibration = self._calibration(options.steps, strength, weight) if adapter is own else None
         videos = self._count_videos(started // _COUNT_SECONDS) if calibration else 0
         if options.min_probability is not None and calibration is None:
             raise InputError(
@@ -129,7 +130,7 @@ class Searcher:
         text = self._embed(query)
         plain = normalize(text, dim=1)
         adapted = normalize(adapter.adapt(text, strength=strength), dim=1)
-        plain_hits = self._search(plain, options, bias=self._weight(None, 0.0))
+        plain_hits = self._search(plain, options, bias=self._plain_weight())
         adapted_hits = self._search(adapted, options, bias=weight)
         of_any = None
         if calibration and adapted_hits:
@@ -156,14 +157,18 @@ class Searcher:
             seconds=time.monotonic() - started,
         )
 
-    def _weight(self, adapter: Adapter | None, strength: float) -> float:
-        """Return the weight of the score bias: 0 if it is for other queries than the adapter's (None: plain)."""
+    def _beside_bias(self, adapter: Adapter, strength: float) -> tuple[Adapter, float]:
+        """Return the adapter and the weight of the score bias that are taken together (`ScoreBias.beside`)."""
         bias = self._read_bias(self.store.collection)
         if bias is None or bias.mean is None:
-            return 0.0
-        queries = torch.tensor(self.encoder.space.text.probes)
-        adapted = queries if adapter is None else adapter.adapt(queries, strength=strength)
-        return bias.weight if bias.fits(adapted.cpu().numpy()) else 0.0
+            return adapter, 0.0
+        return bias.beside(adapter, np.array(self.encoder.space.text.probes, np.float32), strength)
+
+    def _plain_weight(self) -> float:
+        """Return the weight of the score bias for plain queries: 0 if it is for others."""
+        bias = self._read_bias(self.store.collection)
+        fits = bias is not None and bias.mean is not None and bias.fits(self.encoder.space.text.probes)
+        return bias.weight if bias is not None and fits else 0.0
 
     def _search(self, query: torch.Tensor, options: CompareOptions, *, bias: float) -> list[Hit]:
         request = SearchRequest(

@@ -25,15 +25,20 @@ from dits_adapter.space import Canaries, EmbeddingSpace
 from dits_adapter.vectors import FloatArray, unit
 
 if TYPE_CHECKING:
+    from dits_adapter.adapters.base import Adapter
     from dits_adapter.artifact.artifact import Artifact
 
-__all__ = ["BIAS", "BiasBank", "ScoreBias", "check_weight"]
+__all__ = ["BESIDE_BANK", "BIAS", "BiasBank", "ScoreBias", "check_weight"]
 
 BIAS = "score_bias"
 """Payload field of b(v)."""
 
 _SAME_QUERIES = 0.995
 """Least cosine of the probes of two adapters whose queries may share a bias."""
+
+
+BESIDE_BANK = 0.7
+"""Part of its weight that a bias keeps where queries step away from a bank: .35 instead of .5."""
 
 
 class ScoreBias(BaseModel):
@@ -72,6 +77,27 @@ class ScoreBias(BaseModel):
         if adapted.shape != np.shape(self.queries):
             return False
         return bool(np.min(np.sum(adapted * np.asarray(self.queries), axis=1)) >= _SAME_QUERIES)
+
+    def beside(self, adapter: Adapter, texts: FloatArray, strength: float = 1.0) -> tuple[Adapter, float]:
+        """Return the adapter and the weight of the bias that a search takes together.
+
+        Args:
+            adapter: an adapter.
+            texts: probes of the text space (`Space.probes`), (4, d).
+            strength: movement of its queries.
+
+        Returns:
+            The adapter and `weight`, where the bias is for its queries. For a query bank behind such queries, as
+            is the one that the bias was made of: the bank with half of its weight, and seven tenths of `weight`,
+            since each side corrects a part. Else the adapter and 0.
+        """
+        from dits_adapter.adapters import QueryBankAdapter
+
+        if isinstance(adapter, QueryBankAdapter):
+            inner = adapter.inner
+            if self.fits(texts if inner is None else inner.adapt(texts, strength=strength)):
+                return adapter.beside_bias(), BESIDE_BANK * self.weight
+        return adapter, self.weight if self.fits(adapter.adapt(texts, strength=strength)) else 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from dits_adapter.adapters import Adapter, DITSAdapter
 from dits_adapter.adapters.base import cosines
 from dits_adapter.artifact._find import require_free
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.data.pairs import Pairs
+from dits_adapter.data.pairs import Pairs, record_split
 from dits_adapter.encoders._torch import pick_device, weights_digest
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import Difference, RetrievalMetrics, paired_bootstrap
@@ -171,7 +171,7 @@ def distill(
     student = student_of(teacher.adapter, steps, depth, mlp_ratio)
     target = Path(out)
     require_free(target.absolute())
-    rest = pairs
+    rest, held_out = pairs, record_split(pairs, test_fraction if test is None else None, training.seed)
     if test is None:
         rest, test = pairs.split(test_fraction, training.seed)
     for split, name in ((pairs, "the pairs"), (test, "the test pairs")):
@@ -195,6 +195,7 @@ def distill(
     differences = paired_bootstrap(teacher_ranks, student_ranks, test.labels)
     record = {
         "dataset": dataset,
+        "held_out": held_out,
         "teacher": {"dits": teacher.adapter.config.model_dump(mode="json"), "training": teacher.training},
         **sizes(train=kept, validation=validation, test=test),
         "recipe": {"training": training.model_dump(mode="json"), "trajectory_weight": TRAJECTORY_WEIGHT},

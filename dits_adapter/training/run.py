@@ -16,7 +16,7 @@ import torch
 from dits_adapter.adapters import Adapter, adapter_entry
 from dits_adapter.artifact._find import is_artifact, require_free
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.data.pairs import Pairs
+from dits_adapter.data.pairs import Pairs, record_split
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation.calibration import Calibration, fit_calibration
@@ -151,7 +151,7 @@ def train_artifact(
     require_free(target.absolute())
     rest = pairs
     seed = recipe.training.seed
-    held_out = {"pairs": pairs.digest, "fraction": None if test is not None else test_fraction, "seed": seed}
+    split = record_split(pairs, test_fraction if test is None else None, seed)
     if test is None:
         rest, test = pairs.split(test_fraction, seed)
     pairs.space.require(test.space, mine="the training pairs", theirs="the test pairs")
@@ -190,7 +190,7 @@ def train_artifact(
         pairs.space,
         training={
             "dataset": dataset,
-            "held_out": held_out,
+            "held_out": split,
             **sizes(train=kept, validation=validation, test=test),
             "recipe": recipe.model_dump(mode="json"),
             "best_epoch": best and best.number,

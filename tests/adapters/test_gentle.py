@@ -21,16 +21,26 @@ from dits_adapter.adapters._folds import FOLDS, Problem, choose_start
 from dits_adapter.errors import InputError
 
 WIDTH = 6
+SHARPNESSES = (10, 15, 20, 30, 40, 60, 80, 120)
 
 
-def pairs(videos: int, texts_each: int, seed: int, noise: float = 0.6) -> tuple[np.ndarray, np.ndarray]:
-    """Videos and texts that a rotation and an offset part; some texts of each video."""
+def pairs(
+    videos: int, texts_each: int, seed: int, noise: float = 0.6, turn: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Videos and texts that a rotation (with `turn` alone, else beside the identity) and an offset part."""
     rng = np.random.default_rng(seed)
     video = rng.normal(size=(videos, WIDTH))
-    turned = video @ np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0] * 0.6 + video
+    turned = video @ np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0]
+    turned = turned if turn else 0.6 * turned + video
     text = np.repeat(turned, texts_each, axis=0)
     text = text + noise * rng.normal(size=text.shape) + 1.5 * np.eye(WIDTH)[0]
     return text, np.repeat(video, texts_each, axis=0)
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch) -> None:
+    """Stop these toys, of which many steps are needed, early."""
+    monkeypatch.setattr(_gentle, "_MOST_STEPS", 24)
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -41,6 +51,19 @@ def slow_ridge(t, v, penalty):
     mean = t.mean(0)
     x, y = t - mean, v - v.mean(0)
     return mean, np.linalg.inv(x.T @ x + len(t) * penalty * np.eye(WIDTH)) @ x.T @ (y - x)
+
+
+def slow_rotation(t, v, penalty):
+    """Find the orthogonal factor by Newton's iteration (Higham 1986)."""
+    mean = t.mean(0)
+    wanted = (t - mean).T @ (v - v.mean(0)) + len(t) * penalty * np.eye(WIDTH)
+    for _ in range(100):
+        wanted = (wanted + np.linalg.inv(wanted).T) / 2
+    return mean, wanted - np.eye(WIDTH)
+
+
+def slow_residual(t, v, start):
+    return (slow_rotation if start.rotation else slow_ridge)(t, v, start.penalty)
 
 
 def slow_ranks(queries, videos, labels):
@@ -57,7 +80,7 @@ def slow_start(q, mean, weight, start):
 
 def slow_maps(t, v, labels, start, steps):
     """Yield the function from texts to queries after 0, 1, … steps; gradients and AdamW by hand."""
-    mean, weight = slow_ridge(t, v, start.penalty)
+    mean, weight = slow_residual(t, v, start)
     scale = np.mean(np.linalg.norm(slow_start(t, mean, weight, start), axis=1))
     params = [np.zeros((WIDTH, WIDTH)), np.zeros(WIDTH)]
     first, second = [0 * p for p in params], [0 * p for p in params]
@@ -104,45 +127,64 @@ def slow_fit(text, video):
             held = np.isin(labels, rows)
             yield held, videos[rows], np.searchsorted(rows, labels[held])
 
-    scores = {
-        Start(penalty, centering, strength): np.zeros(len(t))
-        for penalty in (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
-        for centering in (0, 0.25, 0.5, 0.75, 1)
-        for strength in (0, 0.125, 0.25, 0.375, 0.5, 0.75, 1)
-    }
-    for seed in range(4):
-        for held, searched, answers in parts(seed):
-            ridges = {start.penalty: slow_ridge(t[~held], v[~held], start.penalty) for start in list(scores)[::35]}
-            for start in scores:
-                mean, weight = ridges[start.penalty]
-                queries = slow_start(t[held], mean, weight, start)
-                scores[start][held] += 1 / slow_ranks(queries, searched, answers)
-    totals = {start: row.sum() for start, row in scores.items()}
-    best = next(start for start in totals if totals[start] > max(totals.values()) - 1e-9)
+    def scored(starts):
+        scores = {start: np.zeros(len(t)) for start in starts}
+        for seed in range(4):
+            for held, searched, answers in parts(seed):
+                for start in starts:
+                    mean, weight = slow_residual(t[~held], v[~held], start)
+                    queries = slow_start(t[held], mean, weight, start)
+                    scores[start][held] += 1 / slow_ranks(queries, searched, answers)
+        totals = {start: row.sum() for start, row in scores.items()}
+        return scores, next(start for start in totals if totals[start] > max(totals.values()) - 1e-9)
+
+    scores, best = scored(
+        [
+            Start(penalty, centering, strength)
+            for penalty in (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
+            for centering in (0, 0.25, 0.5, 0.75, 1)
+            for strength in (0, 0.125, 0.25, 0.375, 0.5, 0.75, 1)
+        ]
+    )
     usual = Start(3e-2, 0.5, 0)
     ahead = (scores[best] - scores[usual])[np.argsort(labels, kind="stable")].reshape(-1, 2).mean(1)
     if not ahead.mean() > 2 * ahead.std(ddof=1) / np.sqrt(len(ahead)):
         best = usual
-    by_step, adapted = np.zeros(33), np.empty((33, *t.shape))
-    gains = np.zeros((33, len(t)))
-    for seed in range(2):
-        for held, searched, answers in parts(seed):
-            for step, apply in enumerate(slow_maps(t[~held], v[~held], labels[~held], best, 32)):
-                queries = apply(t[held])
-                if seed == 0:
-                    adapted[step, held] = unit(queries)
-                gains[step, held] += 1 / slow_ranks(queries, searched, answers) / 2
-                gains[step, held] -= 1 / slow_ranks(t[held], searched, answers) / 2
-    by_step = gains.sum(1)
-    steps = next(step for step in range(33) if by_step[step] > by_step.max() - 1e-9)
-    maps = list(slow_maps(t, v, labels, best, 32))
+    else:
+        rotated, rotation = scored(
+            [Start(p, c, 1, rotation=True) for p in (1e-3, 1e-4, 1e-5) for c in (0, 0.5, 1)]
+        )
+        best = rotation if rotated[rotation].sum() > scores[best].sum() + 1e-9 else best
+    logs_of = []
+    losses, adapted, gains = np.full(25, np.inf), np.empty((25, *t.shape)), np.zeros((25, len(t)))
+    runs = [(*part, slow_maps(t[~part[0]], v[~part[0]], labels[~part[0]], best, 24)) for part in parts(0)]
+    for step in range(25):
+        logs = []
+        for held, searched, answers, maps in runs:
+            queries = unit(next(maps)(t[held]))
+            adapted[step, held] = queries
+            gains[step, held] = 1 / slow_ranks(queries, searched, answers)
+            gains[step, held] -= 1 / slow_ranks(t[held], searched, answers)
+            for query, answer in zip(queries, answers, strict=True):
+                cosines = searched @ query
+                logs.append([np.log(np.sum(np.exp(s * (cosines - cosines[answer])))) for s in SHARPNESSES])
+        logs_of.append(np.array(logs)[:, np.mean(logs, axis=0).argmin()])
+        losses[step] = logs_of[step].mean()
+        if step >= 16 and step >= 2 * losses.argmin():
+            break
+    steps = int(losses.argmin())
+    fallen = (logs_of[0] - logs_of[steps])[np.argsort(np.concatenate([np.flatnonzero(held) for held, *_ in runs]))]
+    of_videos = fallen[np.argsort(labels, kind="stable")].reshape(-1, 2).mean(1)
+    steps = steps if of_videos.mean() > of_videos.std(ddof=1) / np.sqrt(len(of_videos)) else 0
+    maps = list(slow_maps(t, v, labels, best, steps))
     return best, steps, adapted[steps], gains[steps], maps[steps]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_choices_and_weights_are_those_of_the_reference(seed: int) -> None:
-    text, video = pairs(20, 2, seed)
+    text, video = pairs(20, 2, seed, turn=seed == 2)
     fit = gentle_linear(text, video)
+    assert fit.start.rotation == (seed == 2)
     start, steps, out_of_fold, gains, apply = slow_fit(text, video)
     assert (fit.start, fit.steps) == (start, steps)
     np.testing.assert_allclose(fit.out_of_fold, out_of_fold, atol=1e-4)
@@ -174,12 +216,13 @@ def test_it_is_deterministic() -> None:
     assert np.array_equal(first.out_of_fold, again.out_of_fold)
 
 
-def test_where_nothing_can_be_gained_hardly_anything_moves() -> None:
-    rng = np.random.default_rng(0)
-    video = rng.normal(size=(60, WIDTH))
-    text = video + 0.01 * rng.normal(size=video.shape)
+def test_no_step_is_taken_for_a_loss_that_falls_by_less_than_its_error(monkeypatch) -> None:
+    text, video = pairs(20, 1, 0)
+    assert gentle_linear(text, video).steps > 0
+    monkeypatch.setattr(_gentle, "choose_start", lambda problem: Start(3e-2, 0.5, 0))
+    monkeypatch.setattr(_gentle, "mean_and_error", lambda gains, labels: (gains.mean(), 1.01 * gains.mean()))
     fit = gentle_linear(text, video)
-    assert (fit.start, fit.steps, fit.gain) == (Start(3e-2, 0.5, 0), 0, 0)
+    assert fit.steps == 0
     mean = unit(text).mean(0)
     np.testing.assert_allclose(fit.adapter.adapt(text), unit(unit(text) - mean / 2), atol=1e-6)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from dits_adapter import BiasBank, DITSQueryEncoder, QdrantStore, SegmentRow
+from dits_adapter import Artifact, BiasBank, DITSQueryEncoder, QdrantStore, ReadRequest, SegmentRow
 from dits_adapter.cli import main
 from dits_adapter.stores.rows import CollectionMetadata
 from dits_adapter.vectors import unit
@@ -77,7 +78,7 @@ def test_it_is_taken_from_queries_of_the_banks_adapter_alone(banks, folder, caps
     assert [hit["id"] for hit in hits] != [hit["id"] for hit in before]
     assert {hit["probability"] for hit in hits} == {None}  # of cosines, which these scores are not
     assert "was not calibrated for the score bias" in remark
-    for other in (["--adapter", "demo-linear", "--plain"], ["--adapter", str(banks / "demo-linear")]):
+    for other in (["--adapter", "demo-linear", "--plain"], ["--adapter", str(banks / "demo-clip")]):
         hits, remark = search(capsys, *other)
         assert all(hit["bias"] == 0 for hit in hits)
         assert "is for queries of another adapter, and is left out" in remark
@@ -97,6 +98,41 @@ def test_a_bank_of_plain_queries_is_for_plain_queries(banks, folder, capsys):
         assert all(hit["bias"] == pytest.approx(0.3 * hit["payload"]["score_bias"]) for hit in hits)
         assert "left out" not in remark
     assert all(hit["bias"] == 0 for hit in search(capsys, "--adapter", "demo-linear")[0])
+
+
+@pytest.mark.parametrize("adapter", ["demo-linear", "demo-clip"])
+def test_beside_the_bank_itself_each_side_takes_a_part(adapter, banks, folder, capsys):
+    assert main(["bias", str(banks / adapter)]) == 0
+    capsys.readouterr()
+    hits, remark = search(capsys, "--adapter", str(banks / adapter))
+    assert remark == ""
+    bank = Artifact.load(banks / adapter).adapter
+    query = DITSQueryEncoder.from_pretrained("demo-linear")
+    query = query.encode_query(QUERY) if adapter == "demo-linear" else query.encode_document(QUERY)
+    vectors = bank.bank.numpy()
+    near = np.exp(bank.config.sharpness * (vectors @ query))
+    expected = unit((query - 0.25 * near / near.sum() @ vectors)[None])[0]
+    with QdrantStore(folder) as store:
+        stored = {segment.id: segment.vector for segment in store.read(ReadRequest(vectors=True))}
+    for hit in hits:
+        assert hit["bias"] == pytest.approx(0.35 * hit["payload"]["score_bias"])
+        assert hit["score"] + hit["bias"] == pytest.approx(stored[hit["id"]] @ expected, abs=1e-5)
+    scores = [hit["score"] for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_beside_a_bias_a_bank_has_no_probabilities(banks, folder, capsys):
+    bank = Artifact.load(banks / "demo-linear")
+    calibrated = replace(bank, calibration=Artifact.load("demo-linear").calibration)
+    name = str(calibrated.save(folder.parent / "calibrated"))
+    assert main(["bias", name]) == 0
+    capsys.readouterr()
+    hits, remark = search(capsys, "--adapter", name)
+    assert all(hit["probability"] is None for hit in hits)
+    assert "no probabilities: beside the score bias" in remark
+    assert main(["search", QUERY, "--adapter", name, "--min-probability", "0.1"]) == 1
+    assert "--bias 0 searches with the bank alone" in capsys.readouterr().err
+    assert all(hit["probability"] for hit in search(capsys, "--adapter", name, "--bias", "0")[0])
 
 
 @pytest.mark.parametrize(

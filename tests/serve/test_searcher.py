@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from dits_adapter import BiasBank, DITSQueryEncoder, QdrantStore, apply_bias
+from dits_adapter import BiasBank, DITSQueryEncoder, QdrantStore, apply_bias, fit_query_bank
 from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.errors import InputError
@@ -75,6 +76,26 @@ def test_a_score_bias_is_taken_from_the_queries_that_it_is_for(encoder, adapted)
         assert [r.score for r in half] == pytest.approx(
             [h.score for h in store.search(halfway(encoder), bias=0.0)], abs=1e-5
         )
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_a_bank_beside_a_score_bias_is_searched_as_the_encoder_does(encoder, tiny_clip, strength, tmp_path):
+    rng = np.random.default_rng(0)
+    others = rng.normal(size=(20, 32)).astype(np.float32)
+    bank = replace(encoder.artifact, adapter=fit_query_bank(others))
+    banked = DITSQueryEncoder.from_pretrained(bank.save(tmp_path / "bank"), encoder=tiny_clip, strength=strength)
+    with MemoryStore(space=encoder.space) as store:
+        store.create(CollectionMetadata(space=encoder.space))
+        store.write([row(n, unit(vector)) for n, vector in enumerate(rng.normal(size=(30, 32)))])
+        apply_bias(store, BiasBank.of(bank))
+        lighter, weight = banked.beside(store.metadata().bias)
+        assert weight == pytest.approx(0.35)
+        expected = fit_query_bank(others, weight=0.25).adapt(encoder.embed(QUERY)[None], strength=strength)
+        np.testing.assert_allclose(lighter.encode_query(QUERY), expected[0], atol=1e-5)
+        results = Searcher(store, banked).compare(QUERY).adapted
+        hits = store.search(expected[0], bias=0.35)
+        assert [r.score for r in results] == pytest.approx([hit.score for hit in hits], abs=1e-5)
+        assert all(result.probability is None for result in results)
 
 
 def halfway(encoder):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dits_adapter import DITSQueryEncoder
-from dits_adapter.adapters import _across, fit_query_bank, reduced_rank, ridge
+from dits_adapter.adapters import across, fit_query_bank, reduced_rank, ridge
 from dits_adapter.adapters._folds import Problem
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data.pairs import Pairs
@@ -41,7 +41,7 @@ def r1(queries: np.ndarray, pairs: Pairs) -> float:
 class TestReducedRank:
     def test_at_full_rank_it_is_the_ridge(self):
         pairs = pairs_across(80, 1)
-        weight, bias = _across._Fit(Problem.of(pairs.text, pairs.video)).map(1e-2, 1.0)
+        weight, bias = across._Fit(Problem.of(pairs.text, pairs.video)).map(1e-2, 1.0)
         expected = ridge(pairs.text, pairs.video, 1e-2)
         np.testing.assert_allclose(weight.T, expected.weight.detach(), atol=1e-5)
         np.testing.assert_allclose(bias, expected.bias.detach(), atol=1e-5)
@@ -50,9 +50,9 @@ class TestReducedRank:
         """Against the singular value decomposition of the fitted videos."""
         problem = Problem.of(*(getattr(pairs_across(80, 1), name) for name in ("text", "video")))
         texts = problem.texts - problem.texts.mean(0)
-        full, _ = _across._Fit(problem).map(1e-3, 1.0)
+        full, _ = across._Fit(problem).map(1e-3, 1.0)
         components = np.linalg.svd(texts @ full)[2][:4].T
-        weight, _ = _across._Fit(problem).map(1e-3, 0.25)
+        weight, _ = across._Fit(problem).map(1e-3, 0.25)
         np.testing.assert_allclose(weight, full @ components @ components.T, atol=1e-8)
 
     def test_it_finds_most_videos_and_few_pairs_do_no_harm(self):

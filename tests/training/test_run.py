@@ -11,7 +11,7 @@ import pytest
 from dits_adapter.adapters import DITSAdapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
-from dits_adapter.data.pairs import Pairs
+from dits_adapter.data.pairs import Pairs, held_out
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.sampler import SamplerConfig
@@ -66,6 +66,10 @@ def test_probabilities_are_calibrated_on_the_pairs_that_chose_the_epoch(cache, t
         numbers = found.model_dump(exclude={"answer", "biased"})
         assert numbers == pytest.approx(wanted.model_dump(exclude={"answer", "biased"}), rel=1e-6)
     assert (loaded.calibration.videos, loaded.calibration.queries) == (40, 80)
+    pairs = Pairs.load(cache)
+    with pytest.warns(UserWarning, match="the others are taken"):
+        part = held_out(pairs, loaded.training)
+    np.testing.assert_array_equal(part.video, pairs.split(0.2, 24)[1].video)
 
 
 def test_few_validation_videos_are_said_and_give_no_probabilities(tmp_path):
