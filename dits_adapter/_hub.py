@@ -224,9 +224,9 @@ def _reason(name: str, revision: str, error: Exception) -> str:
         reason = f"{host} refuses the token that you are logged in with"
     elif status == 429:
         reason = f"{host} has had too many requests from here; wait some minutes, or {login}"
-    elif status:
+    elif status >= 500:
         reason = f"{host} answers with status {status}; try again later"
-    elif isinstance(error, errors.FileMetadataError):
+    elif status or isinstance(error, errors.FileMetadataError):
         reason = f"{host} does not answer as a hub does; see HF_ENDPOINT and your proxy"
     elif isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
         return f"{name}: cannot be written to the hub's cache in {constants.HF_HUB_CACHE} ({error.strerror})."

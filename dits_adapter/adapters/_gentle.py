@@ -83,9 +83,8 @@ def gentle_dits(
     """Fit the paper's sampler (Eq. 8 without noise) behind the affine start, which stays as it is.
 
     A step of the optimizer moves a query by Σ χ times what it moves ε, 19.7 times for T' = 10 and a third for
-    T' = 1. The learning rate is 2e-5 / Σ χ, and up to eight steps are taken. The gates of the blocks
-    are zero at first and open by one learning rate a step: at this dose the paper's four blocks change nothing but
-    the costs (docs/best.md).
+    T' = 1, so the learning rate is 2e-5 / Σ χ. The gates of the blocks are zero at first and open by one learning
+    rate a step: in a few steps the paper's four blocks change nothing but the costs (docs/best.md).
 
     Args:
         text, video: as for `gentle_linear`.

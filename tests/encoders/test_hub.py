@@ -280,8 +280,9 @@ class TestAccess:
             load_encoder(SAFE)
         assert len(hub.requests) == 1
 
-    def test_a_server_that_is_no_hub(self, hub):
-        hub.status = 200
+    @pytest.mark.parametrize("status", [200, 404])
+    def test_a_server_that_is_no_hub(self, hub, status):
+        hub.status = status
         with pytest.raises(ArtifactError, match="does not answer as a hub does"):
             load_encoder(SAFE)
 
