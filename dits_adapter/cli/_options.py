@@ -168,7 +168,7 @@ def add_encoder(command: Any, *, default: str | None = None, declared: bool = Fa
         default=default,
         required=default is None,
         metavar="ID",
-        help="folder or hub id of a CLIP, or of an adapter for its CLIP "
+        help="folder or hub id of a CLIP or another encoder, or of an adapter for one "
         + ("(demo-clip is bundled)" if default is None else "(default: %(default)s, bundled)")
         + ("; declared:PROVIDER/MODEL@VERSION for one that cannot be loaded" if declared else ""),
     )

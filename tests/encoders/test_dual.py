@@ -91,12 +91,6 @@ def case(request, tmp_path_factory):
     return request.param, folder, load_encoder(folder, device="cpu"), model
 
 
-def some(*quick):
-    """Mark the rows of a test that takes seconds a row as slow, but for these, which stand for the others."""
-    rows = [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in ROWS]
-    return pytest.mark.parametrize("case", rows, indirect=True)
-
-
 def pictures(number):
     rng = np.random.default_rng(0)
     coarse = [rng.integers(0, 256, (4, 5, 3), np.uint8) for _ in range(number)]
@@ -157,30 +151,44 @@ def test_pictures(case):
         assert_same(ours.pooled, model.get_video_features(**theirs).pooler_output.reshape(5, -1))
 
 
-@some("altclip", "siglip")  # of a mask, and of a tokenizer that is converted
-def test_text_tower_on_onnx_runtime(case, tmp_path):
+@torch.inference_mode()
+def test_text_tower(case):
+    """Compare the module that is exported, fed by the tokenizer that is."""
+    encoder = case[2]
+    module, tokenizer, _, mask = encoder.text_tower()
+    expected = unit(encoder.embed_texts(TEXTS))
+    for rows in (slice(0, 1), slice(0, None)):
+        tokens = token_inputs(tokenizer, TEXTS[rows])
+        arguments = [tokens["input_ids"], tokens["attention_mask"]][: 1 + mask]
+        np.testing.assert_allclose(unit(module(*map(torch.from_numpy, arguments))), expected[rows], atol=1e-5)
+
+
+# The exporter takes seconds a model: of each kind of text model one. tests/backends has CLIP.
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["altclip", "aimv2", "siglip (Gemma)", "tipsv2", "videoprism"], indirect=True)
+def test_on_onnx_runtime(case, tmp_path):
     pytest.importorskip("onnxscript", reason='needs pip install "dits-adapter[export]"')
     encoder = case[2]
     export_tower(encoder, tmp_path)
     session = open_session(tmp_path / TOWER, threads=1)
     tokenizer = Tokenizer.from_file(str(tmp_path / TOKENIZER))
-    expected = encoder.embed_texts(TEXTS)
+    expected = unit(encoder.embed_texts(TEXTS))
     for rows in (slice(0, 1), slice(0, None)):
         tokens = token_inputs(tokenizer, TEXTS[rows])
         found = session.run(None, {node.name: tokens[node.name] for node in session.get_inputs()})[0]
-        np.testing.assert_allclose(unit(found), unit(expected[rows]), atol=1e-4)
+        np.testing.assert_allclose(unit(found), expected[rows], atol=1e-4)
 
 
-@some("siglip (Gemma)", "siglip2", "xclip")
-def test_from_files_to_answers(case, clips, tmp_path, capsys, monkeypatch):
-    """Embed, train, calibrate, ingest, search and serve, and the model of sentence-transformers."""
+# Of frames of one shape, of frames of any, and of whole clips.
+@pytest.mark.parametrize("case", ["siglip (Gemma)", "siglip2", "xclip", "videoprism"], indirect=True)
+def test_from_files_to_answers(case, clips, tmp_path, capsys):
+    """Embed, train, ingest, search and serve, and the model of sentence-transformers."""
     name, folder, encoder, _ = case
     cache, store = str(tmp_path / "cache"), str(tmp_path / "store")
     adapter = str(folder.parent / "adapter")  # which finds its encoder beside it
     assert main(["embed", str(clips / "pairs.jsonl"), "--encoder", str(folder), "--out", cache]) == 0
     train = ["train", cache, "--out", adapter, "--set", "adapter=procrustes", "--test-fraction", "0.2"]
     assert main(train) == 0
-    assert main(["calibrate", cache, adapter, "--out", str(tmp_path / "calibrated")]) == 0
     video = str(clips / "0.mp4")
     assert main(["ingest", video, "--encoder", str(folder), "--store", store]) == 0
     capsys.readouterr()
