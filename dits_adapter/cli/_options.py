@@ -71,7 +71,7 @@ def add_store(command: Any, default: str | None = "video-index") -> None:
         type=float,
         metavar="S",
         help="seconds for which a request to a server that is away, overloaded or silent is repeated "
-        "(default: 120; 3 for a search)",
+        "(default: of Qdrant 120, 3 for a search; of PostgreSQL 30)",
     )
 
 

@@ -70,7 +70,8 @@ class Answerability(BaseModel):
     Attributes:
         slope: slope over the log odds of the best hit; 0 where the best score tells nothing.
         offset: log odds where the best hit has even odds.
-        auroc: chance that a query with a right hit gets a higher probability than one without, 0 to 1.
+        auroc: chance that a query with a right hit gets a higher probability than one without, 0 to 1; 0.5
+            where no query has one.
         brier: mean squared distance of probability and truth (0 or 1).
         ece: expected calibration error: mean distance of predicted probability and observed share, in ten bins.
     """
@@ -334,7 +335,7 @@ def fit_calibration(
         Reliability.of(predicted.ravel(), table[:, 1].ravel(), table.sum(axis=1).ravel()) for table in (hits, best)
     )
     slope, offset = _platt(total)
-    if not slope > 0:
+    if not slope > 1e-9:  # less is rounding
         raise InputError(
             "held-out matching pairs do not score higher than others: the adapter has learned nothing that a "
             "probability could be made of. Train it on more pairs, or use plain CLIP."
@@ -417,8 +418,9 @@ def answer_figures(
     from sklearn.metrics import roc_auc_score
 
     weight = np.ones(len(probability)) if weight is None else weight
+    both = 0 < np.count_nonzero(right) < len(right)  # else there is nothing to tell apart
     return {
-        "auroc": float(roc_auc_score(right, probability, sample_weight=weight)),
+        "auroc": float(roc_auc_score(right, probability, sample_weight=weight)) if both else 0.5,
         "brier": float(np.average((probability - right) ** 2, weights=weight)),
         "ece": Reliability.of(probability, weight * right, weight).ece,
     }
@@ -463,7 +465,9 @@ def _logistic(x: _Floats, matches: _Numbers, others: _Numbers) -> tuple[float, f
     of_match, of_others = (matches.sum() + 1) / (matches.sum() + 2), 1 / (others.sum() + 2)
     yes = matches * of_match + others * of_others
     no = matches * (1 - of_match) + others * (1 - of_others)
-    center, spread = np.average(x, weights=matches + others), x.std() or 1.0
+    center, spread = np.average(x, weights=matches + others), x.std()
+    if spread <= 1e-9 * max(1.0, float(np.abs(x).max())):  # x tells nothing, and the regression has no solution
+        return 0.0, float(np.log(yes.sum()) - np.log(no.sum()))
     model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-12, max_iter=1000)
     model.fit(
         (np.tile(x, 2)[:, None] - center) / spread,

@@ -58,7 +58,6 @@ FAILURES = {"path": "text", "size": "int", "mtime_ns": "int", FAILURE: "text", T
 """Columns of a table of failures beside `KEY`, likewise."""
 
 OURS = PointLayout(vector=VECTOR, video="video_id")
-_HIDDEN = (WORDS, FRAMES)
 Row = dict[str, Any]
 """Values of a row by its columns; vectors are arrays, (d,) float32, frame vectors (n, d), or flat where read."""
 
@@ -128,9 +127,15 @@ class Opened:
         return self.layout.vector or next(iter(self.table.widths))
 
     @property
+    def has_frames(self) -> bool:
+        """True where segments have frame vectors; another program's column `frames` is something else."""
+        return self.ours and FRAMES in self.table.columns
+
+    @property
     def payload(self) -> list[str]:
         """Columns to read of a segment, the key among them."""
-        return [name for name, kind in self.table.columns.items() if name not in _HIDDEN and kind != "vector"]
+        hidden = (WORDS, FRAMES) if self.ours else (FRAMES,)
+        return [name for name, kind in self.table.columns.items() if name not in hidden and kind != "vector"]
 
     def segment(self, row: Row) -> StoredSegment:
         """Describe a row that was read."""

@@ -164,8 +164,12 @@ class TableStore(VideoStore):
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]
         """Abilities of the store; `frames` is of the collection, once that was opened."""
-        frames = self._opened is None or FRAMES in self._opened.table.columns
+        frames = self._opened is None or self._opened.has_frames
         return Capabilities(frames=frames, tenants=True, index=True, bias=True)
+
+    def takes_name(self, name: str) -> bool:
+        """Return whether a collection may have a name in this database."""
+        return self.names.fullmatch(name) is not None
 
     def metadata(self) -> CollectionMetadata | None:
         """Return the description that the collection carries; None where something else made it (foreign)."""
@@ -188,7 +192,7 @@ class TableStore(VideoStore):
         """Make the collection with its metadata; one that exists must be the same."""
         if options is not None:
             raise InputError(f"the store at {self.location} has no options.")
-        if not self.names.fullmatch(self.name):
+        if not self.takes_name(self.name):
             raise InputError(f"collection is {self.name!r}; a name here {self.names_in_words}.")
         metadata.require_possible()
         if self.tenant is not None and not metadata.tenants:
@@ -268,6 +272,11 @@ class TableStore(VideoStore):
         assert table is not None
         if table.key not in table.columns:
             raise StoreError(f"the collection {self.name!r} has no column {table.key!r} of ids.")
+        if layout.video is not None and table.columns.get(layout.video, "text") not in ("text", "int"):
+            raise InputError(
+                f"the column {layout.video!r} of the collection {self.name!r} holds neither texts nor integers, "
+                "and cannot tell videos apart; name another one."
+            )
         width = self._width_of(table, layout.vector)
         if width != space.video.width:
             raise SpaceMismatchError(
@@ -348,7 +357,7 @@ class TableStore(VideoStore):
     def find(self, queries: NDArray[np.float32], request: SearchRequest) -> list[list[Hit]]:
         """Search for checked queries, (n, d) float32, one after the other."""
         opened = self._open()
-        if request.rerank is not None and FRAMES not in opened.table.columns:
+        if request.rerank is not None and not opened.has_frames:
             raise StoreError(f"the collection {self.name!r} has no frame vectors to re-rank with.")
         condition = self._chosen(opened, request)
         group = opened.layout.video or opened.table.key
@@ -359,7 +368,8 @@ class TableStore(VideoStore):
             ) -> tuple[list[tuple[float, StoredSegment]], bool]:
                 chosen = condition if videos is None else condition.with_any(group, videos)
                 rows = self._nearest(query, opened, chosen, number, request.exact)
-                return [(score, opened.segment(row)) for score, row in rows], len(rows) < number
+                keyed = [(score, row) for score, row in rows if row[opened.table.key] is not None]
+                return [(score, opened.segment(row)) for score, row in keyed], len(rows) < number
 
             return nearest_search(query, request, nearest, self._framed, bias=opened.bias, layout=opened.layout)
 
@@ -383,7 +393,7 @@ class TableStore(VideoStore):
     def _framed(self, segments: Sequence[StoredSegment]) -> list[StoredSegment]:
         opened = self._open()
         frames: dict[str | int, Any] = {}
-        if FRAMES in opened.table.columns:
+        if opened.has_frames:
             for part in _parts([segment.id for segment in segments]):
                 rows = self._select(self.name, [KEY, FRAMES], Condition(among={KEY: part}))
                 frames.update((row[KEY], opened.frames(row[FRAMES])) for row in rows)
@@ -395,13 +405,14 @@ class TableStore(VideoStore):
         columns = opened.payload
         if request.vectors:
             columns = [*columns, opened.vector]
-        if request.frames and FRAMES in opened.table.columns:
+        if request.frames and opened.has_frames:
             columns = [*columns, FRAMES]
         rows = (
             row
             for part in request.parts(_AT_ONCE)
             for condition in self._requested(opened, part)
             for row in self._select(self.name, columns, condition, request.limit)
+            if row[opened.table.key] is not None
         )
         return map(opened.segment, islice(rows, request.limit))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property, reduce
@@ -170,8 +170,8 @@ class LanceDBStore(TableStore):
             if not exact and self._indexed(table, opened.vector):
                 found = list(_rows(search.refine_factor(2).to_arrow()))
                 if len(found) == number:
-                    return [(1.0 - row["_distance"], row) for row in found]
-            return [(1.0 - row["_distance"], row) for row in _rows(search.bypass_vector_index().to_arrow())]
+                    return _scored(found)
+            return _scored(_rows(search.bypass_vector_index().to_arrow()))
 
     def _indexed(self, table: Any, vector: str) -> bool:
         """Return whether searches by cosine can follow an index; another program may have made one of L2."""
@@ -218,6 +218,11 @@ def _rows(batch: pa.RecordBatch | pa.Table) -> Iterator[Row]:
         for name, column in arrays.items():
             row[name] = _array(column[n])
         yield row
+
+
+def _scored(rows: Iterable[Row]) -> list[tuple[float, Row]]:
+    """Return rows with their cosines; those without a vector have none."""
+    return [(1.0 - row.pop("_distance"), row) for row in rows if row["_distance"] is not None]
 
 
 def _array(value: Any) -> NDArray[np.float32] | None:

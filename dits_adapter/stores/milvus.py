@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +21,7 @@ from pymilvus import DataType, MilvusClient  # type: ignore[import-untyped]
 from pymilvus.exceptions import MilvusException  # type: ignore[import-untyped]
 
 from dits_adapter._extras import require_modules
+from dits_adapter._files import require_writable
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores._table import FAILURES, FRAMES, KEY, SEGMENTS, VECTOR, Condition, Opened, Row, Table
 from dits_adapter.stores._table_store import TableStore
@@ -51,7 +53,8 @@ _KINDS = {
     DataType.FLOAT_VECTOR: "vector",
 }
 
-logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it prints each error with its traceback, and raises it
+for _name in ("pymilvus", "milvus_lite"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # they print each error with its traceback, and raise it
 
 
 class MilvusStore(TableStore):
@@ -89,11 +92,18 @@ class MilvusStore(TableStore):
     def _client(self) -> MilvusClient:
         if self._file is not None:
             require_modules("a file of Milvus Lite", "milvus_lite")
+            require_writable(Path(self._file).absolute().parent)
             return MilvusClient(self._file)
-        parts = urlsplit(self._address)
+        try:
+            parts = urlsplit(self._address)
+            port = parts.port or 19530
+        except ValueError:
+            parts, port = None, 0
+        if parts is None or not parts.hostname:
+            raise InputError(f"store {self.location!r} is no address of Milvus, such as milvus://localhost:19530.")
         scheme = "https" if parts.scheme.lower().endswith("https") else "http"
         return MilvusClient(
-            uri=f"{scheme}://{parts.hostname}:{parts.port or 19530}",
+            uri=f"{scheme}://{parts.hostname}:{port}",
             user=unquote(parts.username or ""),
             password=unquote(parts.password or ""),
             token=os.environ.get("MILVUS_TOKEN", "") if parts.username is None else "",
@@ -255,15 +265,20 @@ def _read(row: Mapping[str, Any], columns: Sequence[str]) -> Row:
 
 
 def _literal(value: Any) -> str:
-    """Return a value as Milvus reads it in an expression: its strings are those of JSON."""
-    return json.dumps(value, ensure_ascii=False)
+    """Return a value as Milvus reads it in an expression: as JSON, but for control characters as they are."""
+    text = json.dumps(value, ensure_ascii=False)
+    return re.sub(r"\\(u....|.)", lambda escape: _raw(escape[0]) if escape[1][0] in "ubf" else escape[0], text)
+
+
+def _raw(escape: str) -> str:
+    return str(json.loads(f'"{escape}"'))
 
 
 def _expression(condition: Condition) -> str:
     """Return a condition as Milvus reads it; names are those of columns."""
     parts = [f"{name} in {_literal(list(values))}" for name, values in condition.among.items()]
     for text in condition.contains:
-        if "%" in text or "_" in text:
+        if not {"%", "_", "\\"}.isdisjoint(text):
             raise InputError(f"the word {text.strip()!r} has characters that Milvus takes for any others.")
         pattern = _literal(f"%{text}%")
         parts.append(f"({' or '.join(f'{name} like {pattern}' for name in condition.texts)})")

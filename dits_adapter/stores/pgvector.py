@@ -32,6 +32,8 @@ _TYPES = {"text": "text", "int": "bigint", "float": "double precision", "floats"
 _KINDS = {
     "text": "text",
     "character varying": "text",
+    "character": "text",
+    "citext": "text",
     "uuid": "text",
     "smallint": "int",
     "integer": "int",
@@ -54,6 +56,12 @@ _WIDEST = 2000
 
 _PATIENCE = 30.0
 
+_FAILED = "_failures"
+"""End of the name of a table of failures."""
+
+_LONGEST = 63 - len(_FAILED)
+"""Greatest length of the name of a collection, in bytes."""
+
 
 class PgVectorStore(TableStore):
     """A collection of video segments in PostgreSQL with pgvector 0.8 or newer.
@@ -66,8 +74,8 @@ class PgVectorStore(TableStore):
         patience: seconds for which a lost connection is made anew, and what it was used for is done again.
     """
 
-    names: ClassVar = re.compile(r"(?!dits_adapter$)[^\x00]{1,50}")
-    names_in_words: ClassVar = "has 1 to 50 characters, and is not dits_adapter"
+    names: ClassVar = re.compile(r"(?!dits_adapter$)[^\x00]+")
+    names_in_words: ClassVar = f"has 1 to {_LONGEST} bytes in UTF-8, and is not dits_adapter"
 
     def __init__(
         self,
@@ -86,6 +94,10 @@ class PgVectorStore(TableStore):
         self._patience = _PATIENCE if patience is None else patience
         self._connection: psycopg.Connection[Row] | None = None
         self._reached = False
+
+    def takes_name(self, name: str) -> bool:
+        """Return whether a collection may have a name: PostgreSQL cuts longer ones, and that of its failures."""
+        return super().takes_name(name) and _bytes(name) <= _LONGEST
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]
@@ -129,7 +141,7 @@ class PgVectorStore(TableStore):
                     connection = self._connect()
                     with connection.transaction():
                         return work(connection)
-                except psycopg.Error as error:
+                except (psycopg.Error, UnicodeError) as error:
                     lost = self._connection is None or self._connection.closed
                     end = time.monotonic() + self._patience if end is None else end
                     if not (self._reached and lost) or time.monotonic() > end:
@@ -145,6 +157,8 @@ class PgVectorStore(TableStore):
         return self._run(work)
 
     def _describe(self, name: str) -> Table | None:
+        if _bytes(name) > _LONGEST + len(_FAILED):
+            return None  # what it is cut to may be another table
         columns = self._execute(
             SQL(
                 "SELECT attname AS name, format_type(atttypid, NULL) AS type, atttypmod AS width, "
@@ -178,6 +192,8 @@ class PgVectorStore(TableStore):
 
         def work(connection: psycopg.Connection[Row]) -> None:
             connection.execute("SELECT pg_advisory_xact_lock(hashtext('dits_adapter'))")
+            if connection.execute(_TABLE, [self.name]).fetchone() != {"name": None}:
+                return  # another process was faster
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             for name, columns in ((self._failures, _columns(FAILURES)), (self.name, segments)):
                 connection.execute(create.format(Identifier(name), SQL(", ").join([key, *columns])))
@@ -185,19 +201,19 @@ class PgVectorStore(TableStore):
                 SQL("CREATE INDEX ON {} ({})").format(Identifier(self.name), Identifier("video_id"))
             )
             self._know_vectors(connection)
-            self._keep(metadata, connection, "DO NOTHING")
+            self._keep(metadata, connection)  # in the place of those of a table that was dropped
 
         self._run(work)
 
-    def _keep(self, metadata: CollectionMetadata, connection: psycopg.Connection[Row], otherwise: Any) -> None:
+    def _keep(self, metadata: CollectionMetadata, connection: psycopg.Connection[Row]) -> None:
         columns = "(collection text PRIMARY KEY, metadata jsonb NOT NULL)"
         connection.execute(SQL("CREATE TABLE IF NOT EXISTS {} " + columns).format(_METADATA))
-        statement = SQL("INSERT INTO {} VALUES (%s, %s) ON CONFLICT (collection) " + otherwise).format(_METADATA)
+        replacing = "ON CONFLICT (collection) DO UPDATE SET metadata = EXCLUDED.metadata"
+        statement = SQL("INSERT INTO {} VALUES (%s, %s) " + replacing).format(_METADATA)
         connection.execute(statement, [self.name, metadata.model_dump_json()])
 
     def _write_metadata(self, metadata: CollectionMetadata) -> None:
-        replacing = "DO UPDATE SET metadata = EXCLUDED.metadata"
-        self._run(lambda connection: self._keep(metadata, connection, replacing))
+        self._run(partial(self._keep, metadata))
 
     def _upsert(self, name: str, rows: Sequence[Row]) -> None:
         if not rows:
@@ -235,13 +251,12 @@ class PgVectorStore(TableStore):
         """Read pages in the order of the keys, each in a transaction of its own."""
         table = self._opened.table if self._opened is not None and name == self.name else None
         key = Identifier(KEY if table is None else table.key)
-        where, asked = _where(condition)
-        page = SQL("SELECT {}, {} AS " + _AT + " FROM {}{}").format(_names(columns), key, Identifier(name), where)
+        page = SQL("SELECT {}, {} AS " + _AT + " FROM {}").format(_names(columns), key, Identifier(name))
+        end = SQL(" ORDER BY {} LIMIT %s").format(key)
         after: list[Any] = []
         while True:
-            beyond = SQL(" AND " if asked else " WHERE ") + SQL("{} > %s").format(key) if after else SQL("")
-            statement = page + beyond + SQL(" ORDER BY {} LIMIT %s").format(key)
-            rows = self._execute(statement, [*asked, *after, min(limit or _PAGE, _PAGE)])
+            where, asked = _where(condition, *[SQL("{} > %s").format(key) for _ in after])
+            rows = self._execute(page + where + end, [*after, *asked, min(limit or _PAGE, _PAGE)])
             for row in rows:
                 after = [row.pop(_AT)]
                 yield _read(row)
@@ -297,8 +312,14 @@ class PgVectorStore(TableStore):
             )
 
 
+_TABLE = SQL("SELECT to_regclass(quote_ident(%s))::text AS name")
+
 _AT = "dits_adapter_at"
 """Column of a query that no table has: the key of a page, or a score."""
+
+
+def _bytes(name: str) -> int:
+    return len(name.encode("utf-8", "surrogatepass"))
 
 
 def _execute_many(statement: Composed, values: list[list[Any]], connection: psycopg.Connection[Row]) -> None:

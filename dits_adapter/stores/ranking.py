@@ -6,6 +6,7 @@ segments and does not group them; a database that groups uses the parts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
@@ -151,8 +152,12 @@ class _Grouping:
     weight: float
 
     def videos_of(self, hit: _Scored) -> tuple[str | int]:
-        video = None if self.layout.video is None else payload_value(hit.segment.payload, self.layout.video)
+        video = self._video_of(hit)
         return (hit.segment.id if video is None else video,)
+
+    def _video_of(self, hit: _Scored) -> str | int | None:
+        """Return the video that the payload names; a segment without one stands for itself."""
+        return None if self.layout.video is None else payload_value(hit.segment.payload, self.layout.video)
 
     def videos(self, request: SearchRequest) -> list[list[_Scored]]:
         """Find the videos of the request's page, each with its best segments."""
@@ -166,7 +171,9 @@ class _Grouping:
             if len(videos) == request.limit:
                 break
             number *= 2
-        short = [video for video in videos if len(video) < request.per_video]
+        short = [
+            video for video in videos if len(video) < request.per_video and self._video_of(video[0]) is not None
+        ]
         if not short:
             return videos
         fuller = self._segments_of([self.videos_of(video[0])[0] for video in short], request)
@@ -193,6 +200,7 @@ class _Grouping:
     ) -> bool:
         """Append the nearest segments that are not ranked yet; return whether there are no more."""
         scored, complete = self.nearest(number, videos)
+        scored = [item for item in scored if not math.isnan(item[0])]  # a vector of zeros has no cosine
         if request.min_score is not None:
             above = [item for item in scored if item[0] >= request.min_score]
             complete, scored = complete or len(above) < len(scored), above

@@ -255,6 +255,20 @@ class TestAnswers:
         assert expit(answer.offset + answer.slope * logit(0.01)) == pytest.approx(right.mean(), abs=0.1)
         assert answer.auroc == pytest.approx(0.5, abs=0.15)
 
+    def test_of_videos_that_are_never_among_the_best_are_near_zero(self):
+        scores = np.random.default_rng(0).uniform(-0.5, 0.5, (120, 60))
+        texts, labels = np.arange(120), np.arange(120) // 2
+        scores[texts, labels] = -np.sort(-scores, axis=1)[:, 20]
+        calibration = fit_calibration(scores, labels).calibration
+        assert calibration.answer.auroc == 0.5
+        assert calibration.probability_of_any(0.5, videos=60) < 0.02
+
+    @pytest.mark.filterwarnings("error")
+    def test_of_the_same_scores_for_all_queries_are_refused(self):
+        scores = np.tile(np.linspace(-1, 1, 60), (120, 1))
+        with pytest.raises(InputError, match="learned nothing"):
+            fit_calibration(scores, np.arange(120) // 2)
+
     def test_belong_to_the_scores_of_one_bias(self):
         calibration, other = (Calibration(slope=slope, offset=-10, **FACTS) for slope in (16, 20))
         biased = BiasedCalibration(bank="a bank", weight=0.5, calibration=other)

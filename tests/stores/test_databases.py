@@ -215,13 +215,36 @@ def test_names_that_a_database_does_not_take_are_refused(tmp_path: Path, postgre
         open_store(f"lancedb://{tmp_path}/lance", "a/b").create(metadata)
     with pytest.raises(InputError, match="does not begin with a digit"):
         open_store(f"milvus://{tmp_path}/lite.db", "a-b").create(metadata)
-    for name in ("", "x" * 51, "dits_adapter"):
-        with pytest.raises(InputError, match="has 1 to 50 characters"):
+    for name in ("", "x" * 55, "ä" * 28, "dits_adapter"):
+        with pytest.raises(InputError, match="has 1 to 54 bytes"):
             open_store(postgres_server, name).create(metadata)
     with open_store(postgres_server, 'a "quoted"; name\'s') as store:
         store.create(metadata)
         store.write(rows(1))
         assert store.search(np.ones(8))[0].id
+
+
+def test_a_table_that_was_dropped_is_made_anew(postgres_server: str) -> None:
+    """What was written beside the old one says nothing of the new one; longer names are those of no table."""
+    import psycopg
+
+    name = "ö" * 27
+    with open_store(postgres_server, name) as store:
+        store.create(CollectionMetadata(space=fake_space(width=16)))
+        with psycopg.connect(postgres_server) as other:
+            other.execute(f'DROP TABLE "{name}"')
+        store.create(CollectionMetadata(space=fake_space(), segment_seconds=1.0))
+        store.write(rows(1))
+        assert (store.open(), store.count()) == (fake_space(), 2)
+    with pytest.raises(StoreError, match="has no collection"):
+        open_store(postgres_server, name + "ö" * 10).metadata()
+
+
+@pytest.mark.parametrize("address", ["milvus://", "milvus://host:port", "milvus://[::1/x"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    pytest.importorskip("pymilvus")
+    with pytest.raises(InputError, match="is no address of Milvus"):
+        open_store(address).metadata()
 
 
 def test_the_page_of_stores_says_what_each_can_do() -> None:

@@ -327,6 +327,7 @@ ODD = [
     "100%_{p}.mp4",
     "größe 日本 🐕.mp4",
     "$1 :name ?.mp4",
+    "bell\a and\b\n\x1f.mp4",
 ]
 
 

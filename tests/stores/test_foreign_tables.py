@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dits_adapter import DITSQueryEncoder
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores._table_store import TableStore
@@ -153,6 +154,67 @@ def test_what_cannot_be_is_refused_and_the_table_stays(foreign: Callable[..., Ta
     assert store.count() == CLIPS
 
 
+GAPS = [
+    {"id": None if n == 7 else n, "film": None if n == 4 else n // 3, "frames": 25, "words": f"clip {n}"}
+    for n in range(12)
+]
+"""Rows of a table where anything may be null."""
+
+DIRECTIONS = [None if n == 2 else [0.0] * 8 if n == 5 else VECTORS[n].tolist() for n in range(12)]
+
+
+def _lancedb_with_gaps(request: pytest.FixtureRequest, folder: Path) -> str:
+    lancedb, pa = pytest.importorskip("lancedb"), pytest.importorskip("pyarrow")
+    kinds = {"id": pa.int64(), "film": pa.int64(), "frames": pa.int64(), "words": pa.string()}
+    schema = pa.schema([*kinds.items(), ("embedding", pa.list_(pa.float32(), 8))])
+    rows = [row | {"embedding": vector} for row, vector in zip(GAPS, DIRECTIONS, strict=True)]
+    lancedb.connect(f"{folder}/lance").create_table("gaps", pa.Table.from_pylist(rows, schema=schema))
+    return f"lancedb://{folder}/lance"
+
+
+def _pgvector_with_gaps(request: pytest.FixtureRequest, folder: Path) -> str:
+    url: str = request.getfixturevalue("postgres_server")
+    import psycopg
+
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        connection.execute("DROP TABLE IF EXISTS gaps")
+        connection.execute("CREATE TABLE gaps (id int, film int, frames int, words text, embedding vector(8))")
+        for row, vector in zip(GAPS, DIRECTIONS, strict=True):
+            values = [*row.values(), None if vector is None else str(vector)]
+            connection.execute("INSERT INTO gaps VALUES (%s, %s, %s, %s, %s::vector)", values)
+    return url
+
+
+@pytest.mark.parametrize("table", [_lancedb_with_gaps, _pgvector_with_gaps], ids=["LanceDB", "pgvector"])
+def test_rows_with_gaps(
+    table: Callable[[pytest.FixtureRequest, Path], str], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """No row without a key, a vector or a direction is found; one without a video stands for itself."""
+    options: dict[str, Any] = {"space": fake_space(), "trust_foreign": True}
+    layout = PointLayout(vector="embedding", video="film", title="words")
+    with open_store(table(request, tmp_path), "gaps", layout=layout, **options) as store:
+        with pytest.warns(UserWarning, match="does not say which embedding space"):
+            hits = store.search(QUERY, per_video=3, limit=5)
+        cosines = VECTORS[:12] @ QUERY / np.linalg.norm(VECTORS[:12], axis=1) / np.linalg.norm(QUERY)
+        whole = [n for n in range(12) if n not in (2, 5, 7)]
+        assert sorted(hit.id for hit in hits) == whole
+        assert [hit.score for hit in hits] == pytest.approx([cosines[hit.id] for hit in hits], abs=1e-5)
+        assert next(hit for hit in hits if hit.id == 4).video_id == "4"
+        assert [hit.title for hit in hits] == [f"clip {hit.id}" for hit in hits]
+        assert [hit.id for hit in store.search(QUERY, limit=1)] == [max(whole, key=lambda n: cosines[n])]
+        assert not store.capabilities.frames
+        with pytest.raises(StoreError, match="no frame vectors"):
+            store.search(QUERY, rerank="maxsim")
+        assert 7 not in [segment.id for segment in store.read(ReadRequest(vectors=True, frames=True))]
+    layout = PointLayout(vector="embedding", video="embedding")
+    with (
+        open_store(store.location, "gaps", layout=layout, **options) as store,
+        pytest.raises(InputError, match="neither texts nor integers"),
+    ):
+        store.search(QUERY)
+
+
 def test_the_command_adopts_a_table(
     foreign: Callable[..., TableStore], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,3 +222,21 @@ def test_the_command_adopts_a_table(
     options = ["--store", store._address if "://" in store._address else store.location, "--collection", "mine"]
     assert main(["adopt", *options, "--encoder", "demo-clip", "--vector", "embedding"]) == 1
     assert "has width 8; the encoder has" in capsys.readouterr().err
+
+
+def test_an_adopted_table_is_searched_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lancedb = pytest.importorskip("lancedb")
+    width = DITSQueryEncoder.from_pretrained("demo-linear").space.video.width
+    vectors = unit(np.random.default_rng(0).normal(size=(4, width))).astype(np.float32)
+    rows = [{"id": f"clip-{n}", "name": f"film {n}", "vector": vector} for n, vector in enumerate(vectors)]
+    lancedb.connect(f"{tmp_path}/lance").create_table("mine", rows)
+    table = ["--store", f"lancedb://{tmp_path}/lance", "--collection", "mine"]
+    search = ["search", "a red circle", *table, "--adapter", "demo-linear"]
+    assert main(search) == 1
+    assert "dits-adapter adopt" in capsys.readouterr().err
+    described = ["--encoder", "demo-clip", "--vector", "vector", "--title-field", "name"]
+    assert main(["adopt", *table, *described]) == 0
+    capsys.readouterr()
+    assert main(search) == 0
+    printed = capsys.readouterr().out
+    assert all(f"film {n}" in printed for n in range(4))

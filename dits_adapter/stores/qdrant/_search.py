@@ -18,6 +18,7 @@ from dits_adapter.stores.qdrant._requests import QueryBatch, QueryGroups, Reques
 from dits_adapter.stores.qdrant._schema import FRAMES, group_values, matching, plain_id
 from dits_adapter.stores.qdrant.options import rescored
 from dits_adapter.stores.ranking import (
+    CANDIDATES,
     best_timestamp,
     bias_weight,
     candidate_request,
@@ -27,13 +28,10 @@ from dits_adapter.stores.ranking import (
 )
 from dits_adapter.stores.requests import Hit, Reranker, SearchRequest, check_queries, check_query
 
-__all__ = ["BATCH", "CANDIDATES", "finding", "searching", "searching_one"]
+__all__ = ["BATCH", "finding", "searching", "searching_one"]
 
 BATCH = 64
 """Queries sent in one request, at most: fewer where they, or what they find, are large."""
-
-CANDIDATES = 500
-"""Segments of the best cosines that a score bias orders at a time (docs/bank.md has what that misses)."""
 
 _Query = NDArray[np.floating]
 
