@@ -167,7 +167,7 @@ class TableStore(VideoStore):
         frames = self._opened is None or self._opened.has_frames
         return Capabilities(frames=frames, tenants=True, index=True, bias=True)
 
-    def takes_name(self, name: str) -> bool:
+    def _takes_name(self, name: str) -> bool:
         """Return whether a collection may have a name in this database."""
         return self.names.fullmatch(name) is not None
 
@@ -192,7 +192,7 @@ class TableStore(VideoStore):
         """Make the collection with its metadata; one that exists must be the same."""
         if options is not None:
             raise InputError(f"the store at {self.location} has no options.")
-        if not self.takes_name(self.name):
+        if not self._takes_name(self.name):
             raise InputError(f"collection is {self.name!r}; a name here {self.names_in_words}.")
         metadata.require_possible()
         if self.tenant is not None and not metadata.tenants:

@@ -95,9 +95,9 @@ class PgVectorStore(TableStore):
         self._connection: psycopg.Connection[Row] | None = None
         self._reached = False
 
-    def takes_name(self, name: str) -> bool:
+    def _takes_name(self, name: str) -> bool:
         """Return whether a collection may have a name: PostgreSQL cuts longer ones, and that of its failures."""
-        return super().takes_name(name) and _bytes(name) <= _LONGEST
+        return super()._takes_name(name) and _bytes(name) <= _LONGEST
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]
