@@ -121,7 +121,7 @@ def prepare(folder: Path) -> Inputs:
 def search(environment: Environment, adapter: Path | str, index: Path) -> None:
     """Find the one video of an index."""
     command = ("search", TEXT, "--adapter", adapter, "--store", index, "--json")
-    hits = json.loads(environment.run("dits-adapter", *command).stdout)
+    hits = json.loads(environment.run("dits-adapter", *command).stdout)["hits"]
     assert len(hits) == 1, hits
 
 

@@ -23,6 +23,7 @@ from dits_adapter.errors import ArtifactError
 __all__ = ["Repository", "absolute_name", "bundled", "open_repository", "pin"]
 
 _CONFIG = "config.json"
+_COMMIT = re.compile("[0-9a-f]{40}")
 _PATIENCE = 5.0
 """Seconds that the hub may take for its first answer, unless HF_HUB_ETAG_TIMEOUT is set."""
 
@@ -56,6 +57,12 @@ def open_repository(id_or_path: str | PathLike[str], revision: str | None = None
     path = bundled(name) or Path(name)
     if read_whole(path, path.is_dir):
         return Repository(path.absolute().name, path)
+    if name.startswith("declared:"):
+        raise ArtifactError(
+            f"{printable(name)}: a declared encoder embeds nothing, and here one has to. Name one that can be "
+            "loaded, or an adapter that was trained on its vectors; queries are vectors then, too "
+            "(search --vectors FILE.npy)."
+        )
     hub_id, _, of_id = name.partition("@")
     if path.exists() or path.is_absolute() or hub_id.count("/") != 1 or name.startswith((".", "~")):
         raise ArtifactError(f"{name}: no such folder. Give a folder, a bundled name or a hub id (owner/name).")
@@ -136,9 +143,9 @@ class _Snapshot(Repository):
 
     def _find_commit(self) -> str:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import RemoteEntryNotFoundError
+        from huggingface_hub.errors import FileMetadataError, RemoteEntryNotFoundError
 
-        if re.fullmatch("[0-9a-f]{40}", self._revision):
+        if _COMMIT.fullmatch(self._revision):
             return self._revision
         if self._refusal is not None:
             ref = self.folder / "refs" / self._revision
@@ -148,9 +155,12 @@ class _Snapshot(Repository):
         try:  # by the name of the revision, under which the cache then has its commit
             return Path(hf_hub_download(self.name, _CONFIG, revision=self._revision)).parent.name
         except RemoteEntryNotFoundError as error:
-            return error.response.headers.get("X-Repo-Commit", "")
+            commit = error.response.headers.get("X-Repo-Commit", "")
         except Exception as error:
             raise ArtifactError(_reason(self.name, self._revision, error)) from error
+        if not _COMMIT.fullmatch(commit):  # it names a folder of the cache
+            raise ArtifactError(_reason(self.name, self._revision, FileMetadataError("no commit")))
+        return commit
 
     @cached_property
     def _refusal(self) -> str | None:

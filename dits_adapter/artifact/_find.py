@@ -128,5 +128,5 @@ def find_encoder(folder: Path, side: TextSide | VideoSide) -> str:
         return side.encoder
     raise ArtifactError(
         f"{folder}: was trained for the encoder {side.encoder!r}, a folder that is neither inside nor beside it. "
-        "Say where that encoder is with encoder=PATH."
+        "Put that folder beside it, or in Python say where it is with encoder=PATH."
     )

@@ -161,7 +161,7 @@ def _require_equal(folder: Path) -> None:
 
 
 def _has_tower(backend: TorchBackend) -> bool:
-    """Tell whether the text tower is exported along: not a declared one, nor each that reads texts alone."""
+    """Tell whether the text tower is exported along: that of a declared encoder cannot be."""
     space = backend.space
     return not space.text.declared and (space.shared or isinstance(backend.encoder, TransformersEncoder))
 

@@ -176,7 +176,7 @@ def _texts(path: Path, name: str, artifact: Artifact) -> NDArray[np.floating]:
     if isinstance(queries, list):
         return DITSQueryEncoder.from_pretrained(name, backend="torch").embed(queries)
     require_width(queries, artifact.space.text.width, path, name)
-    return queries
+    return np.array(queries, np.float32)  # of the file's map, which torch may not write to
 
 
 def _require_apart(bank: BiasBank, artifact: Artifact, pairs: Pairs, args: argparse.Namespace) -> None:

@@ -87,7 +87,7 @@ def _embed(args: argparse.Namespace) -> int:
         with chosen_store(args, trusted) as store:
             if declared is not None:
                 videos = store.open().video
-                VideoSide.declare(declared, videos.width).require(
+                VideoSide.declare(declared, videos.width, pooling="encoder").require(
                     videos, mine="--encoder", theirs=f"the collection {args.collection!r}"
                 )
             report = embed_from_store(

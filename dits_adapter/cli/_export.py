@@ -46,6 +46,8 @@ def _export(args: argparse.Namespace) -> int:
     encoder = DITSQueryEncoder.from_pretrained(args.adapter, backend="torch", encoder=args.encoder, device="cpu")
     folder = encoder.export_onnx(args.out, int8=pairs) / "onnx"
     quality = validated(OnnxConfig, (folder / "config.json").read_bytes()).quality
+    if not (folder / TOWER).exists():
+        show("no text tower was exported: embed texts elsewhere, and search with their vectors (search --vectors)")
     for name in (ADAPTER, TOWER):
         if files := list(folder.glob(f"{name}*")):
             show(f"{name}: {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")

@@ -45,7 +45,11 @@ def _recall(args: argparse.Namespace) -> int:
     head = ["search", f"recall@{args.limit}", "p50 ms", "p99 ms"]
     with qdrant_store(args, encoder.space) as store:
         store.open()
-        for name, vectors in (("plain", encoder.encode_document(texts)), ("adapted", encoder.encode_query(texts))):
+        kinds = {"plain": encoder.encode_document, "adapted": encoder.encode_query}
+        if not encoder.space.shared:  # where there are no plain queries
+            del kinds["plain"]
+        for name, encode in kinds.items():
+            vectors = encode(texts)
             rows = [
                 [row.search, f"{row.recall:.4f}", f"{row.p50:.1f}", f"{row.p99:.1f}"]
                 for row in measure_recall(store, vectors, limit=args.limit)

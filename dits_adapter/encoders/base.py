@@ -363,8 +363,12 @@ def _inside(subfolder: str, file: str) -> str:
 def _model_type(config: Path) -> str:
     try:
         content: Any = read_json(config)
+        if content.get("format") == "dits_adapter":
+            raise ArtifactError(
+                f"{config.parent}: is an adapter; name an encoder, for example the one that it was trained for."
+            )
         return str(content["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
             f"{config.parent}: no readable config.json of an encoder, with a model_type ({error!r})."
         ) from None

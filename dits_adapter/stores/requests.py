@@ -98,7 +98,9 @@ class Hit:
         return self.score + self.bias
 
     def __str__(self) -> str:
-        span = "" if self.start is None or self.end is None else f"  {self.start:.1f}-{self.end:.1f} s"
+        # A video that was put in as a vector alone has no times: its segment starts and ends at 0.
+        timed = self.start is not None and self.end is not None and self.start < self.end
+        span = f"  {self.start:.1f}-{self.end:.1f} s" if timed else ""
         best = "" if self.timestamp is None else f" (best at {self.timestamp:.1f} s)"
         return f"{self.score:.3f}  {printable(self.title or self.path or self.video_id)}{span}{best}"
 

@@ -109,6 +109,54 @@ def test_a_bank_of_vectors_needs_no_pairs(capsys, walked):
     assert "holds texts, and an encoder that was declared embeds none" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command", [["ingest", ".", "--store", "no", "--encoder"], ["search", "a dog", "--store", "no", "--adapter"]]
+)
+def test_it_cannot_embed_anything(command, capsys):
+    assert main([*command, NAME]) == 1
+    assert f"{NAME}: a declared encoder embeds nothing" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("error:.*not writable", "ignore:the adapter was trained on a part")
+def test_its_adapter_is_calibrated_on_vectors():
+    np.save("unanswerable.npy", np.random.default_rng(2).normal(size=(40, 48)).astype("float32"))
+    options = ["--unanswerable", "unanswerable.npy", "--out", "calibrated"]
+    assert main(["calibrate", "cache", "my-adapter", *options]) == 0
+    texts = load_pairs("cache").text[:1]
+    own, calibrated = (DITSQueryEncoder.from_pretrained(name) for name in ("my-adapter", "calibrated"))
+    np.testing.assert_array_equal(own.adapt(texts), calibrated.adapt(texts))
+    assert calibrated.calibration != own.calibration
+
+
+@pytest.mark.filterwarnings("error:--encoder is for videos", "ignore:the")
+def test_texts_of_a_loaded_encoder_search_declared_videos(capsys, walked):
+    pairs = [{"video": f"clip-{row}", "text": f"a dog {row}"} for row in range(30)]
+    (walked / "pairs.jsonl").write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
+    (walked / "texts.txt").write_text("a dog\na cat\n")
+    encoders = ["--encoder", NAME, "--text-encoder", "demo-clip"]
+    store = ["--store", "my-index"]
+    assert main(["embed", "pairs.jsonl", *encoders, *store, "--id-field", "path", "--out", "two"]) == 0
+    assert main(["train", "two", "--out", "across", "--set", "adapter=reduced-rank"]) == 0
+    capsys.readouterr()
+    assert main(["recall", "texts.txt", "--adapter", "across", *store]) == 0
+    printed = capsys.readouterr().out
+    assert "adapted: 2 queries" in printed
+    assert "plain" not in printed  # between two spaces there are no plain queries
+
+
+def test_its_adapter_is_exported_without_a_text_tower(capsys):
+    assert main(["export", "my-adapter", "--out", "exported"]) == 0
+    assert "no text tower was exported" in capsys.readouterr().out
+    own, exported = (
+        DITSQueryEncoder.from_pretrained(name, backend=backend)
+        for name, backend in (("my-adapter", "torch"), ("exported", "onnx"))
+    )
+    queries = np.load("queries.npy")
+    np.testing.assert_allclose(exported.adapt(queries), own.adapt(queries), atol=1e-4)
+    with pytest.raises(InputError, match="cannot be loaded here"):
+        exported.encode_query("a dog")
+
+
 @pytest.mark.parametrize("name", ["marengo", "acme/video-embed", "acme/a b@3", "@3", "acme/x@"])
 def test_names_that_declare_nothing(name, capsys):
     with pytest.raises(InputError, match="PROVIDER/MODEL@VERSION"):

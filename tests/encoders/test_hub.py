@@ -286,6 +286,16 @@ class TestAccess:
         with pytest.raises(ArtifactError, match="does not answer as a hub does"):
             load_encoder(SAFE)
 
+    def test_a_server_that_names_no_commit(self, hub):
+        repository = hub.repositories[SAFE]
+        repository.references["main"], repository.commits["latest"] = "latest", {}
+        with pytest.raises(ArtifactError, match="does not answer as a hub does"):
+            load_encoder(SAFE)
+
+    def test_an_adapter_is_no_encoder(self):
+        with pytest.raises(ArtifactError, match="demo-dits: is an adapter; name an encoder"):
+            load_encoder("demo-dits")
+
     @pytest.mark.parametrize("name", ["a b/c", "owner/..", "owner/na--me"])
     def test_what_is_no_hub_id(self, hub, name):
         with pytest.raises(ArtifactError, match="no hub id"):

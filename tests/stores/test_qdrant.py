@@ -407,6 +407,7 @@ def test_a_hit_prints_in_one_line() -> None:
     hit = Hit(7, "id", "/v/a.mp4", 2.0, 4.0, 0.31234, 2.5, {})
     assert str(hit) == "0.312  /v/a.mp4  2.0-4.0 s (best at 2.5 s)"
     assert str(Hit(7, "id", None, None, None, 0.5, None, {})) == "0.500  id"
+    assert str(Hit(7, "id", "/v/a.mp4", 0.0, 0.0, 0.5, None, {})) == "0.500  /v/a.mp4"
 
 
 @pytest.mark.parametrize("made", [{"url": "http://127.0.0.1:1"}, {"host": "127.0.0.1", "port": 1}])

@@ -23,7 +23,7 @@ export function list(answer) {
       item.querySelector(".score").textContent = hit.score.toFixed(3);
       if (hit.probability !== null) item.querySelector(".likely").textContent = `${percent(hit.probability)} likely`;
       if (side === "adapted") item.querySelector(".move").textContent = move(index + 1, place(answer.plain, hit));
-      if (hit.start !== null) item.querySelector(".span").textContent = span(hit);
+      if (hit.start !== null && hit.start < hit.end) item.querySelector(".span").textContent = span(hit);
       clip(item, hit, name);
       return item;
     });
