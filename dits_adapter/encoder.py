@@ -411,10 +411,12 @@ class DITSQueryEncoder:
         self, texts: str | Iterable[str], batch_size: int, task: Literal["query", "document", "embedding"]
     ) -> FloatArray:
         batch = check_queries(texts)
-        strength = self.query_strength if task == "query" else 0.0
-        if task != "embedding" and strength < 1:
-            self.space.require_shared()
+        if task == "document" or (task == "query" and self.query_strength < 1):
+            self.space.require_shared()  # before the encoder is loaded
         self.load()
+        strength = self.query_strength if task == "query" else 0.0  # after it: another space may be bypassed
+        if task == "query" and strength < 1:
+            self.space.require_shared()
         if not batch:
             return np.empty((0, self.space.video.width), np.float32)
         self._cut_warned = self._cut_warned or warn_if_cut(batch, self._backend, stacklevel=3)
