@@ -17,7 +17,7 @@ from pgvector.psycopg import register_vector
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
 
-from dits_adapter.errors import StoreError
+from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._table import FAILURES, FRAMES, KEY, SEGMENTS, VECTOR, Condition, Opened, Row, Table
 from dits_adapter.stores._table_store import TableStore
@@ -92,6 +92,8 @@ class PgVectorStore(TableStore):
             location, collection, space=space, layout=layout, trust_foreign=trust_foreign, tenant=tenant
         )
         self._patience = _PATIENCE if patience is None else patience
+        if not self._patience >= 0:
+            raise InputError(f"patience is {patience}; it is a number of seconds, 0 or more.")
         self._connection: psycopg.Connection[Row] | None = None
         self._reached = False
 

@@ -240,6 +240,13 @@ def test_a_table_that_was_dropped_is_made_anew(postgres_server: str) -> None:
         open_store(postgres_server, name + "ö" * 10).metadata()
 
 
+@pytest.mark.parametrize("patience", [-1.0, float("nan")])
+def test_a_patience_that_is_no_time_is_refused(patience: float) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(InputError, match="it is a number of seconds"):
+        open_store("postgresql://localhost/videos", patience=patience)
+
+
 @pytest.mark.parametrize("address", ["milvus://", "milvus://host:port", "milvus://[::1/x"])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     pytest.importorskip("pymilvus")
