@@ -7,7 +7,9 @@ Pictures are of coarse random colors, the CLIP is ViT-B/32 with random weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import sys
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from transformers import CLIPConfig, CLIPModel
 from transformers.models.clip.image_processing_clip import CLIPImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from dits_adapter._extras import require_modules
+from dits_adapter.cli import guarded
 from dits_adapter.encoders._inputs import FrameInputs
 from dits_adapter.vectors import FloatArray, unit
 
@@ -40,8 +44,12 @@ def references() -> dict[str, Callable[[Image.Image], Tensor]]:
 
 
 @torch.inference_mode()
-def main() -> None:
+@guarded("benchmarks.preprocessing")
+def main(argv: Sequence[str] | None = None) -> int:
     """Print the largest difference of pixels and the least cosine of vectors, by size and reference."""
+    argparse.ArgumentParser(prog="python -m benchmarks.preprocessing", description=__doc__).parse_args(argv)
+    require_modules("benchmarks.preprocessing", "open_clip")
+    prepared_elsewhere = references()
     torch.manual_seed(0)
     model = CLIPModel(CLIPConfig()).eval()
     for parameter in model.parameters():  # the library's initial weights make all inputs look alike
@@ -58,12 +66,13 @@ def main() -> None:
         images = [Image.fromarray(c).resize((width, height), Image.Resampling.BICUBIC) for c in colors]
         pixels = torch.from_numpy(ours([np.asarray(image) for image in images]))
         vectors = embed(pixels)
-        for name, prepare in references().items():
+        for name, prepare in prepared_elsewhere.items():
             theirs = torch.stack([prepare(image) for image in images])
             cosine = np.sum(vectors * embed(theirs), axis=1).min()
             apart = (pixels - theirs).abs().max()
             print(f"{height} x {width}  {name:<28} pixels {apart:.4f}  cosine {cosine:.6f}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -232,7 +232,9 @@ def test_a_worker_with_other_weights_is_refused(
     settings["Worker"] = Elsewhere
     assert names["main"]([str(library), "--store", str(tmp_path / "index"), "--encoder", "demo-clip"]) == 1
     error = capsys.readouterr().err
-    assert re.search(r"the driver belongs to .* demo-clip .*, the worker on \S+ to other-clip", error)
+    assert re.search(
+        r"the driver goes with texts of demo-clip .*, the worker on \S+ with texts of other-clip", error
+    )
 
 
 def test_workers_that_cannot_be_had_are_said(capsys: pytest.CaptureFixture[str]) -> None:

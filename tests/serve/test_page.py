@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import threading
@@ -135,7 +136,10 @@ def test_clips_play_from_the_matching_second(page, searcher):
     expect(video).to_have_js_property("paused", False)
     page.wait_for_function("video => video.played.length > 0", arg=video.element_handle())
     started = video.evaluate("video => video.played.start(0)")
-    assert started == pytest.approx(found[place].timestamp, abs=0.06)
+    # As the page says it: of two frames that are alike, another batch of queries may find the other one.
+    named = float(re.search(r"best at ([\d.]+) s", item.inner_text())[1])
+    assert started == pytest.approx(named, abs=0.06)
+    assert named > 0
     other = page.locator("section.plain li").filter(has_text="long.mp4")
     other.get_by_role("button").click()
     expect(video).to_have_js_property("paused", True)

@@ -227,7 +227,7 @@ def test_other_adapters_and_spaces_are_refused(cache, tmp_path):
     with pytest.raises(InputError, match="kind affine has no steps"):
         distill(linear, pairs, tmp_path / "out", dataset="x")
     elsewhere = made_up_space("elsewhere", WIDTH)
-    with pytest.raises(SpaceMismatchError, match="the teacher belongs"):
+    with pytest.raises(SpaceMismatchError, match="the teacher goes with texts of elsewhere"):
         distill(Artifact(randomized(), elsewhere), pairs, tmp_path / "out", dataset="x")
 
 
