@@ -225,11 +225,16 @@ def described_space(
 
     Returns:
         The space, and the encoder of its texts if it was loaded.
+
+    Raises:
+        InputError: `--text-cleaning` of texts whose encoder is declared; and as `text_encoder`.
     """
     from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
 
     of_videos = declaration(args.encoder)
     of_texts = of_videos if args.text_encoder is None else declaration(args.text_encoder)
+    if of_texts is not None and args.text_cleaning is not None:
+        raise InputError(f"--text-cleaning: {of_texts} is declared and embeds nothing here; leave the option out.")
     texts: TextEmbedder | None = text_encoder(args)
     if of_videos is None:
         encoder = video_encoder(args)

@@ -208,6 +208,8 @@ def test_a_shared_space_needs_two_encoders_and_one_width(tmp_path, capsys):
     command += ["--out", str(tmp_path / "cache"), "--shared-space"]
     assert main(command) == 1
     assert "--text-encoder, which is not given" in capsys.readouterr().err
+    assert main([*command[:-1], "--text-cleaning", "clip"]) == 1
+    assert "is declared and embeds nothing here; leave the option out" in capsys.readouterr().err
     assert main([*command, "--text-encoder", "declared:acme/text@1"]) == 1
     assert "texts of width 24 and videos of width 128 share no space" in capsys.readouterr().err
 
