@@ -38,8 +38,8 @@ __all__ = [
 ]
 
 
-class TextEmbedder(Protocol):
-    """Part of an encoder that describes and embeds texts."""
+class _Named(Protocol):
+    """Part of an encoder that tells whose vectors it makes."""
 
     @property
     def name(self) -> str:
@@ -52,6 +52,10 @@ class TextEmbedder(Protocol):
     @property
     def width(self) -> int:
         """Dimension d of the vectors."""
+
+
+class TextEmbedder(_Named, Protocol):
+    """Part of an encoder that describes and embeds texts."""
 
     @property
     def text_digest(self) -> str:
@@ -69,20 +73,8 @@ class TextEmbedder(Protocol):
         """Embed texts, `batch_size` a forward pass: (n, d) float32, not normalized."""
 
 
-class VideoEmbedder(Protocol):
+class VideoEmbedder(_Named, Protocol):
     """Part of an encoder that describes and embeds clips."""
-
-    @property
-    def name(self) -> str:
-        """Hub id, or name of the folder."""
-
-    @property
-    def revision(self) -> str | None:
-        """Revision of the hub; None in a folder."""
-
-    @property
-    def width(self) -> int:
-        """Dimension d of the vectors."""
 
     @property
     def video_digest(self) -> str:
@@ -260,7 +252,7 @@ class _Side(BaseModel):
         )
 
     def remedy(self, other: Self) -> str:
-        """Say what can be done about a complaint."""
+        """Return the advice that follows a complaint."""
         if self.declared == other.declared or self.width != other.width:
             return self._remedy(other)
         loaded = other if self.declared else self

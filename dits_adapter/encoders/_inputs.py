@@ -21,7 +21,7 @@ from dits_adapter.errors import InputError
 from dits_adapter.texts import TextCleaning, clean_texts
 from dits_adapter.vectors import FloatArray
 
-__all__ = ["FrameInputs", "TextInputs", "prepare_tokenizer", "rgb_frames"]
+__all__ = ["FrameInputs", "TextInputs", "prepare_tokenizer", "processor_name", "rgb_frames"]
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,8 @@ class FrameInputs:
 
     @property
     def name(self) -> str:
-        """Class of the image processor, and a digest of its settings."""
-        settings = self.image_processor.to_json_string().encode()
-        return f"{type(self.image_processor).__name__} {hashlib.sha256(settings).hexdigest()[:8]}"
+        """Name of the image processor."""
+        return processor_name(self.image_processor)
 
     def __call__(self, frames: Sequence[NDArray[np.uint8]]) -> FloatArray:
         """Prepare frames, each for itself: (n, 3, h, w) float32, or (n, p + 1, c) of patches.
@@ -107,6 +106,11 @@ class FrameInputs:
             "pixel_attention_mask": (places < shapes.prod(dim=1, keepdim=True)).int(),
             "spatial_shapes": shapes,
         }
+
+
+def processor_name(processor: Any) -> str:
+    """Return the class of a processor of transformers, and a digest of its settings."""
+    return f"{type(processor).__name__} {hashlib.sha256(processor.to_json_string().encode()).hexdigest()[:8]}"
 
 
 def prepare_tokenizer(tokenizer: Any, model: Any, family: DualFamily) -> None:

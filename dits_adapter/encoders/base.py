@@ -35,6 +35,7 @@ __all__ = [
     "Encoder",
     "EncoderFamily",
     "EncoderSource",
+    "FromSource",
     "TextEncoder",
     "TextTower",
     "TransformersEncoder",
@@ -277,6 +278,27 @@ def _ways_out(source: EncoderSource, family: EncoderFamily) -> str:
         f"{ids}Where a pull request of the repository adds them, and you have read it, name it: "
         f"{source.name}@refs/pr/NUMBER."
     )
+
+
+class FromSource:
+    """Part of an encoder that its source tells."""
+
+    source: EncoderSource
+
+    @property
+    def name(self) -> str:
+        """Hub id, or name of the folder."""
+        return self.source.name
+
+    @property
+    def revision(self) -> str | None:
+        """Commit of the hub; None for a folder."""
+        return self.source.revision
+
+    @property
+    def text_cleaning(self) -> TextCleaning:
+        """Cleaning of texts before they are tokenized."""
+        return self.source.text_cleaning
 
 
 def load_encoder(

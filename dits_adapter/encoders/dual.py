@@ -23,9 +23,8 @@ from dits_adapter.encoders._torch import (
     pick_device,
     weights_digest,
 )
-from dits_adapter.encoders.base import Device, EncoderSource, TextTower
+from dits_adapter.encoders.base import Device, EncoderSource, FromSource, TextTower
 from dits_adapter.errors import ArtifactError, InputError
-from dits_adapter.texts import TextCleaning
 from dits_adapter.vectors import EmbeddedClips, FloatArray
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ __all__ = ["DualEncoder", "load_dual"]
 
 
 @dataclass(frozen=True)
-class DualEncoder:
+class DualEncoder(FromSource):
     """Loaded dual encoder: float32, in eval mode, on one device. `Encoder`, a protocol, describes the methods.
 
     Attributes:
@@ -51,16 +50,6 @@ class DualEncoder:
     texts: TextInputs
     frames: FrameInputs
     source: EncoderSource
-
-    @property
-    def name(self) -> str:
-        """Hub id, or name of the folder."""
-        return self.source.name
-
-    @property
-    def revision(self) -> str | None:
-        """Commit of the hub; None for a folder."""
-        return self.source.revision
 
     @property
     def width(self) -> int:
@@ -107,11 +96,6 @@ class DualEncoder:
     def preprocessing(self) -> str:
         """Class of the image processor, and a digest of its settings."""
         return self.frames.name
-
-    @property
-    def text_cleaning(self) -> TextCleaning:
-        """Cleaning of texts before they are tokenized."""
-        return self.texts.cleaning
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of whole texts, start and end included."""

@@ -19,16 +19,16 @@ from dits_adapter._user_files import read_json
 from dits_adapter.encoders._families import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from dits_adapter.encoders._inputs import rgb_frames
 from dits_adapter.encoders._torch import LOADING_ERRORS, loading_reason, pick_device, weights_digest
-from dits_adapter.encoders.base import Device, EncoderSource
+from dits_adapter.encoders.base import Device, EncoderSource, FromSource
 from dits_adapter.errors import ArtifactError
-from dits_adapter.texts import TextCleaning, clean_texts
+from dits_adapter.texts import clean_texts
 from dits_adapter.vectors import EmbeddedClips, FloatArray
 
 __all__ = ["OpenClipEncoder", "load_open_clip"]
 
 
 @dataclass(frozen=True)
-class OpenClipEncoder:
+class OpenClipEncoder(FromSource):
     """Loaded model of open_clip: float32, in eval mode, on one device. `Encoder` describes the methods.
 
     Its tokenizer cleans texts by itself, as the model was trained.
@@ -44,16 +44,6 @@ class OpenClipEncoder:
     transform: Any
     source: EncoderSource
     width: int
-
-    @property
-    def name(self) -> str:
-        """Hub id, or name of the folder."""
-        return self.source.name
-
-    @property
-    def revision(self) -> str | None:
-        """Commit of the hub; None in a folder."""
-        return self.source.revision
 
     @property
     def clip_frames(self) -> None:
@@ -89,11 +79,6 @@ class OpenClipEncoder:
     def preprocessing(self) -> str:
         """Settings of open_clip's transform."""
         return f"open_clip {sorted(self.model.visual.preprocess_cfg.items())}"
-
-    @property
-    def text_cleaning(self) -> TextCleaning:
-        """Cleaning of texts before that of the tokenizer."""
-        return self.source.text_cleaning
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of whole texts, start and end included."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dits_adapter.encoders._inputs import rgb_frames
+from dits_adapter.encoders._inputs import processor_name, rgb_frames
 from dits_adapter.encoders._torch import (
     LOADING_ERRORS,
     loading_reason,
@@ -20,9 +20,9 @@ from dits_adapter.encoders._torch import (
     pick_device,
     weights_digest,
 )
-from dits_adapter.encoders.base import Device, EncoderSource
+from dits_adapter.encoders.base import Device, EncoderSource, FromSource
 from dits_adapter.errors import ArtifactError, MissingExtraError
-from dits_adapter.texts import TextCleaning, clean_texts
+from dits_adapter.texts import clean_texts
 from dits_adapter.vectors import EmbeddedClips, FloatArray
 
 __all__ = ["SentenceEncoder", "SentenceTexts", "load_sentence"]
@@ -32,7 +32,7 @@ _LONGEST_SIDE = 768
 
 
 @dataclass(frozen=True)
-class SentenceTexts:
+class SentenceTexts(FromSource):
     """Loaded encoder of texts alone: float32, in eval mode, on one device. A `TextEncoder`, which describes it.
 
     Texts are queries: the model's prompt for these is put before each.
@@ -46,29 +46,14 @@ class SentenceTexts:
     source: EncoderSource
 
     @property
-    def name(self) -> str:
-        """Hub id, or name of the folder."""
-        return self.source.name
-
-    @property
-    def revision(self) -> str | None:
-        """Commit of the hub; None for a folder."""
-        return self.source.revision
-
-    @property
     def width(self) -> int:
         """Dimension d of the vectors."""
         return int(self.model.get_embedding_dimension())
 
-    @property
+    @cached_property
     def text_digest(self) -> str:
-        """SHA-256 of all weights."""
+        """SHA-256 of all weights, which nothing here trains."""
         return weights_digest(self.model)
-
-    @property
-    def text_cleaning(self) -> TextCleaning:
-        """Cleaning of texts before they are tokenized."""
-        return self.source.text_cleaning
 
     @property
     def prompt(self) -> str:
@@ -122,7 +107,7 @@ class SentenceEncoder(SentenceTexts):
     @property
     def video_digest(self) -> str:
         """SHA-256 of all weights, many of which texts and pictures share."""
-        return weights_digest(self.model)
+        return self.text_digest
 
     @property
     def clip_frames(self) -> int | None:
@@ -138,10 +123,9 @@ class SentenceEncoder(SentenceTexts):
         """Classes of the processors, a digest of their settings, and the prompt of documents."""
         processor = self.model[0].processor
         part = getattr(processor, "video_processor" if self._takes_videos else "image_processor", processor)
-        digest = hashlib.sha256(part.to_json_string().encode()).hexdigest()[:8]
         prompts = (self.model.prompts.get(name) for name in ("document", "passage", "corpus"))
         prompt = next((prompt for prompt in prompts if prompt is not None), "")
-        return f"{_LONGEST_SIDE} px, {type(part).__name__} {digest}" + (f", prompt {prompt!r}" if prompt else "")
+        return f"{_LONGEST_SIDE} px, {processor_name(part)}" + (f", prompt {prompt!r}" if prompt else "")
 
     def preprocess(self, frames: Sequence[NDArray[np.uint8]]) -> FloatArray:
         """Shrink frames that are larger than 768 pixels: (n, h, w, 3) uint8, which the model's processor takes.

@@ -373,7 +373,7 @@ class _Answers:
         self._best[rows] = np.maximum(right, self._best_without[rows])
 
     def replace_unanswerable(self, scores: Scores, rng: np.random.Generator) -> None:
-        """Take other queries as those without a video."""
+        """Replace the queries whose video was left out by queries that have none."""
         self._best_without = np.concatenate([block.max(axis=1) for _, block in blocks(scores)])
         self._folds_without = rng.permutation(len(self._best_without)) % FOLDS
 

@@ -79,7 +79,7 @@ class TableStore(VideoStore):
     """Names that a collection may have in this database."""
 
     names_in_words: ClassVar[str] = "is made of letters, digits and underscores"
-    """What `names` says, for messages."""
+    """Rule of `names` in words, for messages."""
 
     def __init__(
         self,

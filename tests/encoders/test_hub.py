@@ -203,7 +203,7 @@ class TestUnreachable:
 
     @pytest.mark.parametrize("how", UNREACHABLE)
     def test_what_something_else_cached_is_loaded(self, hub, monkeypatch, how):
-        """What the repository lacks is not known then."""
+        """Such a cache holds the files, but no notes of those that the repository lacks."""
         from huggingface_hub import snapshot_download
 
         snapshot_download(SAFE, allow_patterns=["*.json", "*.txt", "*.safetensors"])

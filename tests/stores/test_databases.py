@@ -225,7 +225,7 @@ def test_names_that_a_database_does_not_take_are_refused(tmp_path: Path, postgre
 
 
 def test_a_table_that_was_dropped_is_made_anew(postgres_server: str) -> None:
-    """What was written beside the old one says nothing of the new one; longer names are those of no table."""
+    """Metadata of the dropped table are not those of the new one, and a longer name opens neither."""
     import psycopg
 
     name = "ö" * 27

@@ -23,7 +23,7 @@ QUICK = TrainingConfig(epochs=3, batch_size=64)
 
 
 def pairs_across(videos: int, seed: int, noise: float = 0.3, width: int = TEXT) -> Pairs:
-    """What a text and its video have in common are six numbers, which each side shows in directions of its own."""
+    """Make pairs that share six numbers, which texts and videos hold in directions of their own."""
     world = np.random.default_rng(0)
     shown = [world.normal(size=(SHARED, width)), world.normal(size=(SHARED, VIDEO))]
     rng = np.random.default_rng(seed)

@@ -193,7 +193,7 @@ class _Search:
     def _corrected_there(
         self, queries: _Query, request: SearchRequest
     ) -> RequestPlan[list[list[models.ScoredPoint] | None]]:
-        """Let the server order the candidates; None for a query whose page needs more than it has answered."""
+        """Order the candidates in the server; None for a query whose page needs more of them than it returned."""
         bias, reach = self.collection.bias, min(CANDIDATES, self._several(request))
         assert bias is not None
         formula = models.FormulaQuery(
