@@ -13,7 +13,7 @@ from qdrant_client import QdrantClient, models
 
 from dits_adapter import AsyncQdrantStore, BiasBank, MemoryStore, VideoStore, apply_bias, remove_bias
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
-from dits_adapter.stores import biasing
+from dits_adapter.stores import biasing, ranking
 from dits_adapter.stores.bias import BIAS
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant import _search
@@ -149,7 +149,8 @@ def test_a_least_score_is_one_of_the_cosine(store: VideoStore) -> None:
 
 
 def test_pages_are_of_one_order_beyond_the_candidates(store: VideoStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_search, "CANDIDATES", 16)
+    for module in (_search, ranking):
+        monkeypatch.setattr(module, "CANDIDATES", 16)
     apply_bias(store, bank(), progress=False)
     query = queries(1)[0]
     whole = [hit.id for hit in store.search(query, limit=VIDEOS + 5)]
@@ -185,6 +186,9 @@ def test_applied_again_it_adds_those_that_lack_one(store: VideoStore) -> None:
     late = [hit for hit in store.search(query, limit=99) if BIAS not in hit.payload]
     assert len(late) == 4
     assert all(hit.bias == pytest.approx(0.5 * record.mean) for hit in late)  # type: ignore[union-attr]
+    vectors = {row.id: row.vector for row in rows(range(VIDEOS, VIDEOS + 4))}
+    for hit in late:  # whoever ordered them took the mean from their scores as well
+        assert hit.cosine == pytest.approx(float(vectors[str(hit.id)] @ query / np.linalg.norm(query)), abs=2e-6)
     assert apply_bias(store, bank(), progress=False) == len(rows(range(VIDEOS, VIDEOS + 4)))
     assert store.metadata().bias == record  # type: ignore[union-attr]
     assert apply_bias(store, bank(), weight=0.25, progress=False) == 0

@@ -234,6 +234,9 @@ def test_deleting_and_moving_touch_nothing_else(opened: Open, videos: Path) -> N
     store.update_path(VideoFile("/moved.mp4", 5, 6, video.video_id))
     moved = {r.path: r for r in store.records()}["/moved.mp4"]
     assert moved == VideoRecord("/moved.mp4", 5, 6, video.video_id, found=4, expected=4)
+    for words, videos_named in (("moved", [video.video_id]), ("3", [])):
+        hits = store.search(QUERY, filter=VideoFilter(words=words))
+        assert [hit.video_id for hit in hits] == videos_named
     store.delete([moved])
     assert (store.count(), store.count_videos()) == (6, 3)
     assert len([record for record in store.records() if record.failure]) == 2
