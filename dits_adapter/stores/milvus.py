@@ -85,6 +85,7 @@ class MilvusStore(TableStore):
     def close(self) -> None:
         """Close the connection."""
         self._opened = None
+        self._in_memory.clear()
         if (client := self.__dict__.pop("_client", None)) is not None:
             client.close()
 
@@ -110,6 +111,11 @@ class MilvusStore(TableStore):
             db_name=parts.path.strip("/"),
         )
 
+    @cached_property
+    def _in_memory(self) -> set[str]:
+        """Collections that this client has loaded."""
+        return set()
+
     @contextmanager
     def _using(self) -> Iterator[MilvusClient]:
         with self._lock:
@@ -118,6 +124,18 @@ class MilvusStore(TableStore):
             except MilvusException as error:
                 cause = str(error.message).strip().partition("\n")[0]
                 raise StoreError(f"{self.location}: {cause}") from error
+
+    @contextmanager
+    def _loaded(self, name: str) -> Iterator[MilvusClient]:
+        """Give the client with a collection in the memory of Milvus, which answers for no other.
+
+        A file that is opened anew has none there, nor has a server where somebody released it.
+        """
+        with self._using() as client:
+            if name not in self._in_memory:
+                client.load_collection(name)
+                self._in_memory.add(name)
+            yield client
 
     def _describe(self, name: str) -> Table | None:
         if not self.names.fullmatch(name) or (self._file is not None and not os.path.exists(self._file)):
@@ -167,12 +185,12 @@ class MilvusStore(TableStore):
         values = [
             row | ({FRAMES: _packed(row[FRAMES])} if FRAMES in row else {VECTOR: [0.0, 1.0]}) for row in rows
         ]
-        with self._using() as client:
+        with self._loaded(name) as client:
             client.upsert(name, values)
 
     def _update(self, condition: Condition, values: Row) -> None:
         for keys in self._keys(condition):
-            with self._using() as client:
+            with self._loaded(self.name) as client:
                 client.upsert(self.name, [{KEY: key, **values} for key in keys], partial_update=True)
 
     def _keys(self, condition: Condition) -> Iterator[list[str]]:
@@ -182,17 +200,17 @@ class MilvusStore(TableStore):
 
     def _assign(self, column: str, values: Mapping[str | int, float]) -> None:
         rows = [{KEY: key, column: value} for key, value in values.items()]
-        with self._using() as client:
+        with self._loaded(self.name) as client:
             client.upsert(self.name, rows, partial_update=True)
 
     def _delete(self, name: str, condition: Condition) -> None:
-        with self._using() as client:
+        with self._loaded(name) as client:
             client.delete(name, filter=_expression(condition))
 
     def _select(
         self, name: str, columns: Sequence[str], condition: Condition, limit: int | None = None
     ) -> Iterator[Row]:
-        with self._using() as client:
+        with self._loaded(name) as client:
             pages = client.query_iterator(
                 name,
                 batch_size=min(_PAGE, limit or _PAGE),
@@ -221,7 +239,7 @@ class MilvusStore(TableStore):
                 f"more than {_MOST:,} segments of {self.name!r} would have to be looked at, which Milvus does not "
                 "return; ask for fewer videos."
             )
-        with self._using() as client:
+        with self._loaded(self.name) as client:
             (hits,) = client.search(
                 self.name,
                 data=[query],
@@ -234,7 +252,7 @@ class MilvusStore(TableStore):
         return [(hit["distance"], _read(hit["entity"], opened.payload)) for hit in hits]
 
     def _count(self, condition: Condition) -> int:
-        with self._using() as client:
+        with self._loaded(self.name) as client:
             (row,) = client.query(self.name, filter=_expression(condition), output_fields=["count(*)"])
         return int(row["count(*)"])
 

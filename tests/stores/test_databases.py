@@ -18,7 +18,7 @@ from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.open import open_store
 from dits_adapter.stores.requests import ReadRequest, VideoFilter
-from dits_adapter.stores.rows import CollectionMetadata, SegmentRow
+from dits_adapter.stores.rows import CollectionMetadata, FailureRow, SegmentRow
 from tests.stores.fakes import fake_space, unit
 from tests.stores.places import place
 
@@ -140,6 +140,24 @@ def test_what_was_written_before_a_kill_is_there(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(read[row.id], row.vector)
         store.write(rows(500))
         assert store.count() == 1000
+
+
+def test_a_collection_that_milvus_does_not_hold_in_memory_is_loaded(tmp_path: Path) -> None:
+    """As after every start of Milvus Lite, which lives as long as its process."""
+    pymilvus = pytest.importorskip("pymilvus")
+    pytest.importorskip("milvus_lite")
+    failure = FailureRow("/v/broken.mp4", 1, 2, "is no video")
+    with open_store(f"milvus://{tmp_path}/lite.db") as store:
+        store.create(CollectionMetadata(space=fake_space()))
+        store.write(rows(3))
+        store.write_failures([failure])
+    client = pymilvus.MilvusClient(f"{tmp_path}/lite.db")
+    for name in client.list_collections():
+        client.release_collection(name)
+    client.close()
+    with open_store(f"milvus://{tmp_path}/lite.db") as store:
+        assert len(store.search(np.ones(8), limit=3)) == 3
+        assert [record.failure for record in store.records() if record.failure] == ["is no video"]
 
 
 def test_frame_vectors_are_kept_as_far_as_milvus_has_room(tmp_path: Path) -> None:
