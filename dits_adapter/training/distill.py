@@ -104,7 +104,7 @@ def student_of(
 
 
 def trajectory_objective(teacher: DITSAdapter, weight: float = TRAJECTORY_WEIGHT) -> Objective:
-    """Return the loss of a student: contrast with the videos, and weighted distance to the teacher's trajectory."""
+    """Return the loss of a student: contrast with the videos, and distance to the teacher's trajectory."""
     sampler = teacher.for_inference().sampler
 
     def objective(adapter: Adapter, text: Tensor, video: Tensor, labels: Tensor, logit_scale: Tensor) -> Tensor:
@@ -151,8 +151,8 @@ def distill(
         out: folder of the artifact; an artifact in it is replaced.
         dataset: name of the pairs, for the artifact's record.
         steps, depth, mlp_ratio: see `student_of`.
-        trajectory_weight: weight of the trajectory loss beside the contrastive loss. With 0 the student learns from
-            the videos alone: the control of a distillation.
+        trajectory_weight: weight of the trajectory loss beside the contrastive loss. With 0 the student learns
+            from the videos alone: the control of a distillation.
         training: the optimization.
         test: held-out pairs of other videos.
         test_fraction: share of the videos to hold out where `test` is not given.

@@ -212,8 +212,8 @@ def test_the_loss_is_contrast_and_distance_to_the_trajectory(weight):
     right = torch.arange(5)
     contrast = -(logits.log_softmax(1)[right, right] + logits.log_softmax(0)[right, right]).mean() / 2
     apart = (1 - cosine(own[1], path[5])).mean() / 2 + (1 - cosine(own[2], path[10])).mean() / 2
-    objective = trajectory_objective(teacher) if weight == TRAJECTORY_WEIGHT else trajectory_objective(teacher, weight)
-    loss = objective(student, text, video, right, torch.tensor(20.0, dtype=torch.float64))
+    scale = torch.tensor(20.0, dtype=torch.float64)
+    loss = trajectory_objective(teacher, weight)(student, text, video, right, scale)
     torch.testing.assert_close(loss, contrast + weight * apart, rtol=1e-5, atol=0)
     loss.backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
