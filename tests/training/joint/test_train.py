@@ -59,7 +59,7 @@ def test_everything_is_trained_and_the_space_is_another(tiny_clip, tmp_path):
     assert all(changed[name] for name in ("logit_scale", "text_projection.weight", "visual_projection.weight"))
     assert trained.model.logit_scale.exp() <= 100.001
     assert artifact.training["pairs"] == {"train": 18, "validation": 2}
-    assert {"xpool_r1", "mean_r1"} <= artifact.metrics["validation"].keys()
+    assert {"xpool_r1", "index_r1"} <= artifact.metrics["validation"].keys()
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
