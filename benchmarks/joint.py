@@ -108,7 +108,7 @@ class JointResult:
             ]
             parts += ["## Modality gap of matching pairs", markdown_table(["queries", "L1", "L2", "cosine"], gaps)]
         machine = ", ".join(f"{key} {value}" for key, value in self.environment.items())
-        quoted = {"training of dits": paper.COSTS["training"], "evaluation": paper.COSTS["evaluation"]}
+        quoted = {"training of dits": paper.COSTS["training"], "evaluation of dits": paper.COSTS["evaluation"]}
         costs = cost_table(self.costs, quoted if self.dataset == "msrvtt" else {})
         return "\n\n".join([*parts, "## Costs", costs, f"Seed {self.seed}; {machine}."])
 
@@ -202,9 +202,9 @@ class JointRun:
         pairs, batch, several = len(captions[self.train].texts), recipes[0].batch_size, "s" * (len(recipes) > 1)
         done = f"; {len(self.rows) - len(left)} of {len(self.rows)} rows are there" * (len(left) < len(self.rows))
         print(
-            f"{len(recipes)} joint training{several} of {pairs:,} pairs: about {_words(seconds)} on this machine, as "
-            f"busy as it is now (a step of {batch} pairs takes {cost.step:.2f} s, a clip {cost.decode:.2f} s to "
-            f"decode). Stopped, the same command goes on{done}. --only ROW trains one row.",
+            f"{len(recipes)} joint training{several} of {pairs:,} pairs: about {_words(seconds)} on this machine, "
+            f"as busy as it is now (a step of {batch} pairs takes {cost.step:.2f} s, a clip {cost.decode:.2f} s "
+            f"to decode). Stopped, the same command goes on{done}. --only ROW trains one row.",
             file=sys.stderr,
         )
 
@@ -230,16 +230,20 @@ class JointRun:
 
     def _pairs(self, clip: str, splits: Sequence[str]) -> tuple[dict[str, Pairs], list[str]]:
         """Embed splits with the CLIP of a row, or with the one that all start from."""
-        return embed_splits(
+        costs, name = Costs(), clip or "untrained"
+        embedded = embed_splits(
             self.dataset,
             splits,
-            self.out / "vectors" / (clip or "untrained"),
+            self.out / "vectors" / name,
             root=self.root,
             videos=self.videos,
             encoder=str(self.out / clip) if clip else self.encoder,
             device=self.device,
-            costs=self.costs,
+            costs=costs,
         )
+        for stage, cost in costs.stages.items():
+            self.costs.stages.setdefault(f"{stage}, {name}", cost)
+        return embedded
 
     def _adapter(self, name: str, row: JointRecipe | OnVectors) -> tuple[Adapter, str]:
         """Return a row's adapter, and the row whose CLIP it belongs to."""
@@ -283,7 +287,9 @@ class JointRun:
 
 
 def _drew_noise(adapter: Adapter) -> bool:
-    return isinstance(adapter, DITSAdapter) and adapter.config.noise_scale > 0 and not adapter.needs_video
+    if not isinstance(adapter, DITSAdapter) or adapter.needs_video:
+        return False
+    return adapter.config.noise_scale > 0 and adapter.config.steps > 0
 
 
 def _plain(row: JointRecipe | OnVectors) -> dict[str, Any]:

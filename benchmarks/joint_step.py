@@ -1,6 +1,6 @@
 """Time and memory of a step that trains CLIP along: `python -m benchmarks.joint_step --device cuda --bf16`.
 
-Without `--encoder` a random CLIP of ViT-B/32's shape is measured, so that nothing is downloaded; frames are random.
+Without `--encoder` a random CLIP of ViT-B/32's shape is measured, with random frames: nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -176,9 +176,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     card = "" if cost.gpu_mib is None else f", {cost.gpu_mib:,.0f} MiB of the graphics card"
     hours = 5 * (180_000 // args.batch) * cost.step / 3600
     print(
-        f"a step of {args.batch} pairs of {recipe.frames} frames: {cost.step:.3f} s, {cost.process_mib:,.0f} MiB of "
-        f"the process{card}; 5 epochs of MSR-VTT's 180,000 pairs, decoding aside: {hours:,.1f} h (the paper, on one "
-        "RTX 3090: 14.90 h, 20,950 MB)"
+        f"a step of {args.batch} pairs of {recipe.frames} frames: {cost.step:.3f} s, {cost.process_mib:,.0f} MiB "
+        f"of the process{card}; 5 epochs of MSR-VTT's 180,000 pairs, decoding aside: {hours:,.1f} h (the paper, "
+        "on one RTX 3090: 14.90 h, 20,950 MB)"
     )
     return 0
 

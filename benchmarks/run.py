@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_joint(args: argparse.Namespace, out: Path) -> JointResult:
     """Run the benchmark of the parsed arguments with CLIP trained along."""
     dataset = DATASETS[args.dataset]
-    chosen = {"seed": str(args.seed), **assignments(args.set, "--set")}
+    chosen = {"seed": str(args.seed), **assignments("--set", args.set)}
     if args.epochs is not None:
         chosen["epochs"] = str(args.epochs)
     if args.bf16:
