@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import joint, joint_rows, joint_step, paper, run
+from benchmarks import joint, joint_rows, joint_step, paper, run, training_profile
 from benchmarks.datasets import DATASETS
 from benchmarks.datasets.lookalike import write_lookalike
 from benchmarks.joint_rows import OnVectors, rows_of, settings
@@ -147,3 +152,47 @@ def test_a_step_at_real_size_is_measured_without_a_model_of_the_hub(tiny_clip, c
     monkeypatch.setattr(joint_step, "REPEATS", 1)
     assert joint_step.main(["--encoder", str(tiny_clip), "--batch", "2", "--device", "cpu"]) == 0
     assert "a step of 2 pairs of 12 frames: 0." in capsys.readouterr().out
+
+
+def test_without_a_card_the_script_for_one_says_so(tmp_path):
+    script = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
+    environment = {**os.environ, "PYTHON": str(tmp_path / "python"), "CUDA_VISIBLE_DEVICES": ""}
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")  # as torch says it where there is no card
+    (tmp_path / "python").chmod(0o755)
+    done = subprocess.run(
+        ["bash", script, tmp_path / "report.md"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("benchmarks/gpu.sh: no CUDA card is visible to torch here")
+    assert not (tmp_path / "report.md").exists()
+
+
+def test_with_a_card_the_script_runs_all_of_its_sections_and_says_which_failed(tmp_path):
+    script = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
+    calls = tmp_path / "calls"
+    (tmp_path / "python").write_text(
+        f'#!/bin/sh\necho "$@" >> {calls}\ncase "$*" in *benchmarks.latency*) exit 3;; esac\n'
+    )
+    (tmp_path / "python").chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(tmp_path / "python")}
+    report = tmp_path / "report.md"
+    done = subprocess.run(["bash", script, report], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "## Throughput" in (written := report.read_text())
+    assert "exit code 3" in written
+    for line in calls.read_text().splitlines()[2:]:  # after the question for a card, and the machine
+        _, module, *words = line.split()
+        if module != "pytest":
+            parser = import_module(module)
+            with pytest.raises(SystemExit) as end:
+                parser.main([*words, "--help"])
+            assert end.value.code == 0
+    limits = [int(limit) for limit in re.findall(r'^section "[^"]+" (\d+)', script.read_text(), re.MULTILINE)]
+    assert sum(limits) < 600
+
+
+def test_the_profile_of_a_training_step(capsys):
+    assert training_profile.main(["--pairs", "300", "--width", "8", "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("one epoch of 300 pairs at d = 8")
+    assert "aten::addmm" in printed
