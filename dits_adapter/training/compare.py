@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from os import PathLike
@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dits_adapter.adapters import Adapter
+from dits_adapter.adapters import Adapter, Rows
 from dits_adapter.artifact._find import is_artifact
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.data.pairs import Pairs
+from dits_adapter.data.pairs import MOST_HELD_OUT, Pairs
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.evaluation.comparison import Comparison
 from dits_adapter.evaluation.metrics import (
@@ -37,6 +37,9 @@ __all__ = [
     "fold_splits",
     "tabulate",
 ]
+
+_BLOCK = 8192
+"""Vectors in memory at a time."""
 
 
 def compare(
@@ -103,7 +106,9 @@ def compare_folds(
     return tabulate_folds(measured, splits, rows)
 
 
-def fold_splits(pairs: Pairs, folds: int, validation: float, seed: int) -> list[tuple[Pairs, Pairs, Pairs]]:
+def fold_splits(
+    pairs: Pairs, folds: int, validation: float, seed: int, most: int = MOST_HELD_OUT
+) -> list[tuple[Pairs, Pairs, Pairs]]:
     """Part the videos into folds, each of which is the test once: training, validation and test pairs.
 
     Args:
@@ -111,6 +116,7 @@ def fold_splits(pairs: Pairs, folds: int, validation: float, seed: int) -> list[
         folds: number of folds, at least 2, of at least 10 videos each.
         validation: share of the videos of the other folds that is held out for all choices.
         seed: seed of folds and splits.
+        most: videos of a fold, and of the validation pairs, at most; the others are left out.
 
     Raises:
         InputError: folds too few or too many.
@@ -122,7 +128,8 @@ def fold_splits(pairs: Pairs, folds: int, validation: float, seed: int) -> list[
     splits = []
     for number in range(folds):
         rest = pairs.of_videos(np.sort(np.delete(order, np.s_[number::folds])))
-        splits.append((*rest.split(validation, seed), pairs.of_videos(np.sort(order[number::folds]))))
+        test = pairs.of_videos(np.sort(order[number::folds])).at_most(most, seed)
+        splits.append((*rest.split(validation, seed, most), test))
     return splits
 
 
@@ -134,7 +141,8 @@ def check_splits(pairs: Pairs, validation: Pairs, test: Pairs) -> None:
     """
     for split, name in ((validation, "the validation pairs"), (test, "the test pairs")):
         pairs.space.require(split.space, mine="the training pairs", theirs=name)
-    shared = _distinct(test.video) & (_distinct(pairs.video) | _distinct(validation.video))
+    searched = test.matches.video
+    shared = _shared(searched, pairs.matches.video) | _shared(searched, validation.matches.video)
     if shared:
         warnings.warn(
             f"{len(shared)} of {len(test.video)} test videos have exactly the vector of a training or validation "
@@ -160,9 +168,11 @@ def _fitting(rows: Recipes, pairs: Pairs) -> Recipes:
 def _warn_of_known_texts(rows: Recipes, pairs: Pairs, test: Pairs) -> None:
     """Warn where a bank of the training texts holds queries of the test, or texts of its videos."""
     banks = [name for name, recipe in rows.items() if recipe.bank != "none"]
-    videos = _distinct(pairs.video[np.unique(pairs.labels)]) & _distinct(test.video)
-    texts = _distinct(pairs.text) & _distinct(test.text)
-    if banks and (videos or texts):
+    if not banks:
+        return
+    videos = _shared(test.matches.video, pairs.matches.video)
+    texts = _shared(test.matches.text, pairs.matches.text)
+    if videos or texts:
         warnings.warn(
             f"leak: the bank of {', '.join(banks)} holds texts of {len(videos)} test videos, and {len(texts)} "
             "test queries word for word. A bank pushes down the videos that its texts describe, here others than "
@@ -241,14 +251,28 @@ def tabulate(
     )
 
 
-def _distinct(vectors: NDArray[np.float32]) -> set[bytes]:
-    return {row.tobytes() for row in vectors}
+def _shared(few: Rows, many: Rows) -> set[bytes]:
+    """Return the digests of the rows that both have; the larger one is read block by block, and not kept."""
+    known = {digest for block in _blocks(few) for digest in _digests(block)}
+    return {digest for block in _blocks(many) for digest in _digests(block) if digest in known}
+
+
+def _digests(rows: NDArray[np.float32]) -> Iterator[bytes]:
+    return (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
+
+
+def _blocks(vectors: Rows) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(vectors), _BLOCK):
+        yield vectors[start : start + _BLOCK]
 
 
 def _digest(pairs: Pairs, validation: Pairs) -> str:
     """Return a digest of the pairs and of the package's version, which determine the adapters."""
     digest = hashlib.sha256(version("dits-adapter").encode())
+    digest.update(np.ascontiguousarray(validation.video).tobytes())  # those that no text describes, too
     for split in (pairs, validation):
-        for array in (split.text, split.video, split.labels):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(split.labels).tobytes())
+        for vectors in (split.matches.text, split.matches.video):
+            for block in _blocks(vectors):
+                digest.update(np.ascontiguousarray(block).tobytes())
     return digest.hexdigest()

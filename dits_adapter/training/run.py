@@ -136,7 +136,8 @@ def train_artifact(
         out: folder of the artifact; an artifact in it is the incumbent, and is replaced.
         dataset: name of the pairs, for the artifact's record.
         test: held-out pairs of other videos.
-        test_fraction: share of the videos to hold out where `test` is not given.
+        test_fraction: share of the videos to hold out where `test` is not given. In any case no more than
+            `TrainingConfig.most_held_out` are measured on.
         only_if_better: write only where R@1 on the test pairs beats the incumbent's (plain CLIP's where there is
             none) by more than noise: the 95 % paired bootstrap interval, resampled by video, lies above 0.
         device, log_dir, progress: see `train`.
@@ -151,9 +152,11 @@ def train_artifact(
     require_free(target.absolute())
     rest = pairs
     seed = recipe.training.seed
-    split = record_split(pairs, test_fraction if test is None else None, seed)
+    most = recipe.training.most_held_out
+    split = record_split(pairs, test_fraction if test is None else None, seed, most)
     if test is None:
-        rest, test = pairs.split(test_fraction, seed)
+        rest, test = pairs.split(test_fraction, seed, most)
+    test = test.at_most(most, seed)
     pairs.space.require(test.space, mine="the training pairs", theirs="the test pairs")
     gentle = is_gentle(recipe)
     if recipe.bank == "scores":
@@ -166,7 +169,7 @@ def train_artifact(
     if incumbent is not None:
         pairs.space.require(incumbent.space, mine="the training pairs", theirs=f"the adapter at {target}")
     warn_if_few(test, "differences below that mean nothing. Hold out more videos, or take the simplest adapter.")
-    kept, validation = rest.split(recipe.training.validation, recipe.training.seed)
+    kept, validation = rest.split(recipe.training.validation, seed, most)
     checkpoints = target.with_name(f"{target.name}.checkpoints")
     history: Sequence[Epoch] = []
     choice: dict[str, float] = {}
