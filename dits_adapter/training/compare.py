@@ -24,9 +24,10 @@ from dits_adapter.evaluation.comparison import Comparison
 from dits_adapter.evaluation.metrics import (
     RetrievalMetrics,
 )
+from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training._state import best_epoch
 from dits_adapter.training._table import measure, row_ranks, tabulate_folds
-from dits_adapter.training.rows import Recipes, few_pairs_rows, rows_across, standard_rows
+from dits_adapter.training.rows import Recipes, all_rows, rows_across
 from dits_adapter.training.run import fit
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "compare",
     "compare_folds",
     "fit_all",
+    "fitting_rows",
     "fold_splits",
     "tabulate",
 ]
@@ -58,7 +60,7 @@ def compare(
         pairs: training pairs.
         validation: pairs of other videos, for all choices: epochs, penalties, recipes, rows.
         test: pairs of yet other videos, for the metrics.
-        rows: recipes by the name of their row; by default `standard_rows()` and `few_pairs_rows()`.
+        rows: recipes by the name of their row; by default `all_rows()`.
         out: folder that keeps each finished adapter as an artifact, from which the same call resumes.
         device: device of the training; queries are timed on the CPU.
         progress: show progress bars.
@@ -67,9 +69,8 @@ def compare(
         SpaceMismatchError: the pairs are of different embedding spaces.
         DITSError: `out` holds adapters made from other pairs or recipes.
     """
-    rows = standard_rows() | few_pairs_rows() if rows is None else rows
     check_splits(pairs, validation, test)
-    rows = _fitting(rows, pairs)
+    rows = fitting_rows(all_rows() if rows is None else rows, pairs.space)
     _warn_of_known_texts(rows, pairs, test)
     adapters = fit_all(rows, pairs, validation, out=out, device=device, progress=progress)
     return tabulate(adapters, pairs, validation, test, rows=rows, progress=progress)
@@ -95,7 +96,7 @@ def compare_folds(
     Raises:
         DITSError: `out` holds adapters made from other pairs or recipes.
     """
-    rows = _fitting(standard_rows() | few_pairs_rows() if rows is None else rows, splits[0][0])
+    rows = fitting_rows(all_rows() if rows is None else rows, splits[0][0].space)
     measured = []
     for number, (train, validation, test) in enumerate(splits):
         check_splits(train, validation, test)
@@ -151,14 +152,14 @@ def check_splits(pairs: Pairs, validation: Pairs, test: Pairs) -> None:
         )
 
 
-def _fitting(rows: Recipes, pairs: Pairs) -> Recipes:
-    """Return the rows for these pairs; those that lead across where texts lie in another space."""
-    if pairs.space.shared:
+def fitting_rows(rows: Recipes, space: EmbeddingSpace) -> Recipes:
+    """Return the rows for pairs of a space; where texts lie in another one, those that lead across."""
+    if space.shared:
         return rows
     kept, left_out = rows_across(rows)
     if left_out:
         warnings.warn(
-            f"texts of {pairs.space.text.encoder} and videos of {pairs.space.video.encoder} lie in two spaces: "
+            f"texts of {space.text.encoder} and videos of {space.video.encoder} lie in two spaces: "
             f"the rows {', '.join(left_out)}, which stay near the text, are left out.",
             stacklevel=3,
         )

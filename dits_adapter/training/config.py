@@ -187,12 +187,12 @@ class Recipe(BaseRecipe):
         training: the optimization; a gentle adapter, which chooses by folds of its own, uses the seed and the
             share of the validation videos alone.
         bank: bank of the texts of the pairs, each adapted by an adapter that has not seen its video: `none`;
-            `queries`, behind the adapter (`QueryBankAdapter`); or `scores`, a score bias of the searched videos
-            (`score_bias`), in comparisons. For plain CLIP and the gentle adapters.
+            `queries`, behind the adapter (`QueryBankAdapter`); in comparisons also `scores`, a score bias of the
+            searched videos (`score_bias`), or `both`. Not for adapters in closed form, other than plain CLIP.
     """
 
     training: TrainingConfig = TrainingConfig()
-    bank: Literal["none", "queries", "scores"] = "none"
+    bank: Literal["none", "queries", "scores", "both"] = "none"
 
 
 PAPER_SAMPLER = {"noise_scale": 1.0, "input": "raw"}

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from dits_adapter.evaluation.metrics import (
     bootstrap,
     paired_bootstrap,
 )
+from dits_adapter.training._banked import with_bank
 from dits_adapter.training._gentle import fit_gently, is_gentle
 from dits_adapter.training._initial import fit_closed_form, initialize, require_across
 from dits_adapter.training._loop import evaluate, train
@@ -91,6 +93,9 @@ def fit(
         return fit_gently(recipe, pairs)[0], []
     if entry.closed_form is not None:
         return fit_closed_form(recipe.adapter, pairs, validation), []
+    if recipe.bank != "none":
+        alone = recipe.model_copy(update={"bank": "none"})
+        return _with_bank(alone.model_dump_json(), pairs, validation, device)
     torch.manual_seed(recipe.training.seed)
     adapter = recipe.build_adapter(pairs.space.video.width, pairs.space.other_text_width)
     start, training = (None if checkpoints is None else checkpoints / stage for stage in ("start", "training"))
@@ -108,6 +113,22 @@ def fit(
         progress=progress,
     )
     return adapter.cpu(), history
+
+
+@lru_cache(maxsize=1)
+def _with_bank(
+    recipe: str, pairs: Pairs, validation: Pairs, device: str | torch.device
+) -> tuple[Adapter, list[Epoch]]:
+    """Train the adapter of a recipe (JSON) and put a bank behind it, once for all uses of the bank."""
+    alone = Recipe.model_validate_json(recipe)
+    if alone.build_adapter(pairs.space.video.width, pairs.space.other_text_width).needs_video:
+        raise InputError(f"adapter {alone.adapter!r} depends on the video here; a bank cannot stand behind it.")
+
+    def train_on(part: Pairs) -> tuple[Adapter, list[Epoch]]:
+        return fit(alone, part, validation, device=device, progress=False)
+
+    adapter, history = train_on(pairs)
+    return with_bank(adapter, pairs, lambda part: train_on(part)[0]), history
 
 
 def train_artifact(
@@ -159,7 +180,7 @@ def train_artifact(
     test = test.at_most(most, seed)
     pairs.space.require(test.space, mine="the training pairs", theirs="the test pairs")
     gentle = is_gentle(recipe)
-    if recipe.bank == "scores":
+    if recipe.bank in ("scores", "both"):
         raise InputError("a score bias belongs to the searched videos, not to an adapter; take bank=queries.")
     require_across(recipe.adapter, pairs.space)
     widths = pairs.space.video.width, pairs.space.other_text_width
