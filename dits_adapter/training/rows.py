@@ -28,7 +28,7 @@ __all__ = [
     "standard_rows",
 ]
 
-BEST_MLP = "mlp-best"
+_BEST_MLP = "mlp-best"
 """Row of the residual MLP with the start and the optimization of the preset `best`."""
 
 GENTLE = ("gentle-linear", "gentle-mlp", "gentle-dits")
@@ -73,7 +73,7 @@ def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None 
         depth = equal_cost_depth(Recipe(sampler=schedule(n)).sampler_config(width=1))
         rows[f"mlp-{n}"] = Recipe(adapter="mlp", options={"depth": depth}, training=training)
     rows |= {f"dits-{n}": Recipe(sampler=schedule(n), training=training) for n in steps}
-    return rows | {BEST_MLP: best_mlp_recipe(training), "dits-best": best_recipe(training)}
+    return rows | {_BEST_MLP: best_mlp_recipe(training), "dits-best": best_recipe(training)}
 
 
 def few_pairs_rows(training: TrainingConfig | None = None) -> dict[str, Recipe]:
@@ -89,7 +89,7 @@ def few_pairs_rows(training: TrainingConfig | None = None) -> dict[str, Recipe]:
     rows = _banks("query-bank", "score-bias", "both-sides", Recipe(adapter=PLAIN))
     for name in GENTLE:
         rows |= {name: Recipe(adapter=name)} | _banks_behind(name, Recipe(adapter=name))
-    return rows | _banks_behind(BEST_MLP, best_mlp_recipe(_default(training)))
+    return rows | _banks_behind(_BEST_MLP, best_mlp_recipe(_default(training)))
 
 
 def _banks_behind(name: str, recipe: Recipe) -> dict[str, Recipe]:
