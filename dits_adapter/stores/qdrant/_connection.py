@@ -33,7 +33,7 @@ __all__ = ["HEADERS", "Connection", "api_key", "server_address"]
 T = TypeVar("T")
 
 HEADERS = {"Accept-Encoding": "identity"}
-"""Headers of all requests: compressing an answer, mostly numbers, costs a server three times what the answer does."""
+"""Headers of all requests: compressing an answer, mostly numbers, costs more than all else about it."""
 
 _HOST = re.compile(r"[\w-]+(\.[\w-]+)*\.?|[0-9a-f:.]*:[0-9a-f:.]*(%.+)?", re.IGNORECASE)
 """Names and addresses of hosts, IPv6's among them."""
