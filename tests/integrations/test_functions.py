@@ -105,7 +105,7 @@ def test_lancedb(model, elsewhere, halfway, tmp_path):
     assert again.count_rows() == 20
     with pytest.raises(SpaceMismatchError, match="other-clip"):
         made("others", space=elsewhere).search(QUERY)
-    with pytest.raises(InputError, match="is blank"):
+    with pytest.raises(InputError, match="is empty or blank"):
         again.search(" ")
 
 
