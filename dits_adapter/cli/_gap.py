@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._options import add_pairs
+from dits_adapter.cli._measured import add_measured, open_measured
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ def add_gap(commands: Any) -> None:
         "paper's Eq. 9), its histograms (Figs 3 to 6), and the trajectories of some queries across it. Of the "
         "cache that the adapter was trained with, the pairs are taken that training held out.",
     )
-    add_pairs(gap)
-    gap.add_argument("adapter", metavar="ADAPTER", help="folder, bundled name or hub id of a trained adapter")
+    add_measured(gap)
     gap.add_argument(
         "--against",
         nargs=2,
@@ -60,10 +59,12 @@ def _gap(args: argparse.Namespace) -> int:
     from dits_adapter.evaluation.gap import GapStatistics, gap_steps, with_noise
     from dits_adapter.vectors import unit
 
-    adapter, pairs = _load(args.adapter, args.pairs)
-    other = _load(args.against[1], Path(args.against[0])) if args.against else None
-    if other is not None:
-        pairs, other_pairs = _common(pairs, other[1])
+    adapter, pairs = _opened(args)
+    other = None
+    if args.against:
+        second = {"pairs": Path(args.against[0]), "adapter": args.against[1]}
+        other, other_pairs = _opened(argparse.Namespace(**{**vars(args), **second}))
+        pairs, other_pairs = _common(pairs, other_pairs)
     if args.noise < 0 or (args.noise and not isinstance(adapter, DITSAdapter)):
         raise InputError(f"--noise {args.noise:g}: expected a factor of at least 0, and an adapter of kind dits.")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -75,10 +76,12 @@ def _gap(args: argparse.Namespace) -> int:
         statistics["noise on"] = GapStatistics.of(with_noise(adapter, pairs.text, args.noise), video)
     if other is not None:
         names = _names(args.adapter, args.against[1])
-        second = unit(other[0].for_inference().adapt(other_pairs.text)), unit(other_pairs.video)[pairs.labels]
-        statistics["plain CLIP, against"] = GapStatistics.of(unit(other_pairs.text), second[1])
-        statistics["adapted, against"] = GapStatistics.of(*second)
-        gap_comparison((adapted, video), second, names, args.out / "comparison.png")
+        adapted_other = unit(other.for_inference().adapt(other_pairs.text))
+        video_other = unit(other_pairs.video)[other_pairs.labels]
+        statistics["plain CLIP, against"] = GapStatistics.of(unit(other_pairs.text), video_other)
+        statistics["adapted, against"] = GapStatistics.of(adapted_other, video_other)
+        picture = args.out / "comparison.png"
+        gap_comparison((adapted, video), (adapted_other, video_other), names, picture)
     show(f"{'':20}{'means apart':>12}{'L2':>8}{'L1':>8}{'cosine':>8}   ({len(pairs)} pairs)")
     for name, s in statistics.items():
         show(f"{name:20}{s.means_apart:12.3f}{s.l2:8.3f}{s.l1:8.2f}{s.cosine:8.3f}")
@@ -98,15 +101,10 @@ def _gap(args: argparse.Namespace) -> int:
     return 0
 
 
-def _load(name: str, cache: Path) -> tuple[Adapter, Pairs]:
-    """Load an adapter, and of a cache of its space the pairs that it was not trained on."""
-    from dits_adapter.artifact.artifact import Artifact
-    from dits_adapter.data.pairs import held_out, load_pairs
-
-    artifact, pairs = Artifact.load(name), load_pairs(cache)
+def _opened(args: argparse.Namespace) -> tuple[Adapter, Pairs]:
+    artifact, pairs = open_measured(args)
     artifact.space.require_shared()
-    artifact.space.require(pairs.space, mine=f"the adapter {name}", theirs=f"the pairs {cache}")
-    return artifact.adapter, held_out(pairs, artifact.training)
+    return artifact.adapter, pairs
 
 
 def _common(first: Pairs, second: Pairs) -> tuple[Pairs, Pairs]:
