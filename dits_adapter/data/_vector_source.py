@@ -133,9 +133,9 @@ def text_labels(texts: TextSource, videos: VideoSource) -> NDArray[np.int64]:
             numbers = np.where(numbers < 0, find([without_suffix(name) or name for name in part]), numbers)
         if (numbers < 0).any():
             place = int(np.argmax(numbers < 0))
-            meant = did_you_mean(part[place], list(islice(videos.ids(), BLOCK_ROWS))).rstrip("?")
+            meant = did_you_mean(part[place], list(islice(videos.ids(), BLOCK_ROWS))) or "."
             raise InputError(
-                f"{texts.place(row + place)}: the video {shown(part[place])} is not in {videos.label}{meant}."
+                f"{texts.place(row + place)}: the video {shown(part[place])} is not in {videos.label}{meant}"
             )
         labels[row : row + len(part)] = numbers
         row += len(part)

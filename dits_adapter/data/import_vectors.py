@@ -118,8 +118,8 @@ def import_vectors(
         space.video.require(stored, mine="--encoder", theirs=f"the collection {files.videos.collection!r}")
         space = EmbeddingSpace.join(space.text, stored, shared=space.shared)
     texts, videos = _open(files, (space.text.width, space.video.width))
-    labels = text_labels(texts, videos)
     id_bytes = _longest_id(videos)
+    labels = text_labels(texts, videos)
     if encoder is not None:
         if texts.captions:
             _require_same_texts(texts, encoder)
