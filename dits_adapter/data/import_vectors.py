@@ -190,6 +190,7 @@ def read_widths(files: VectorFiles) -> tuple[int, int]:
         StoreError: as `import_vectors`.
     """
     texts, videos = _open(files, (None, None))
+    text_labels(texts, videos)
     return texts.width, videos.width
 
 

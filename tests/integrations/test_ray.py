@@ -24,7 +24,7 @@ import psutil
 import pytest
 from qdrant_client import QdrantClient
 
-from dits_adapter import QdrantStore
+from dits_adapter import EmbedVideos, QdrantStore
 from dits_adapter.cli import main as dits_adapter
 from dits_adapter.stores.session import IngestSession
 from tests.integrations.conftest import write_clip
@@ -202,10 +202,10 @@ def test_a_file_that_kills_its_worker_is_a_failure_and_its_neighbors_are_not(
     settings = names["main"].__globals__
 
     class Dying(names["Worker"]):  # type: ignore[misc]
-        def embed(self, paths: list[str]) -> Any:
+        def tables(self, paths: list[str]) -> Any:
             if any(path.endswith("/10.mp4") for path in paths):
                 os._exit(1)
-            return super().embed(paths)
+            return super().tables(paths)
 
     settings |= {"Worker": Dying, "DEATHS": 1}
     arguments = [str(library), "--store", str(tmp_path / "index"), "--encoder", "demo-clip"]
@@ -225,9 +225,8 @@ def test_a_worker_with_other_weights_is_refused(
     worker = names["Worker"]
 
     class Elsewhere(worker):  # type: ignore[misc]
-        def __init__(self, args: Any, *others: Any) -> None:
-            args.encoder = str(other_clip)
-            super().__init__(args, *others)
+        def __init__(self, embed: Any, *others: Any) -> None:
+            super().__init__(EmbedVideos(other_clip), *others)
 
     settings["Worker"] = Elsewhere
     assert names["main"]([str(library), "--store", str(tmp_path / "index"), "--encoder", "demo-clip"]) == 1
