@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "encoder": ("DITSQueryEncoder",),
+    "search": ("Answer", "Match", "VideoSearch"),
     "errors": (
         "ArtifactError",
         "DITSError",
@@ -44,6 +45,7 @@ _PUBLIC = {
     "adapters.base": ("Adapter",),
     "adapters.registry": ("AdapterEntry", "register_adapter", "register_entry"),
     "adapters.across": ("reduced_rank",),
+    "adapters.moments": ("Matches",),
     "adapters.affine": ("AffineAdapter", "AffineConfig", "mean_shift", "procrustes", "ridge"),
     "adapters.diffusion": ("DiffusionAdapter", "DiffusionConfig", "FixedPriorAdapter", "FixedPriorConfig"),
     "adapters.dits": ("DITSAdapter",),
@@ -147,6 +149,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.adapters.low_rank import LowRankConfig as LowRankConfig
     from dits_adapter.adapters.mlp import MLPAdapter as MLPAdapter
     from dits_adapter.adapters.mlp import MLPConfig as MLPConfig
+    from dits_adapter.adapters.moments import Matches as Matches
     from dits_adapter.adapters.registry import AdapterEntry as AdapterEntry
     from dits_adapter.adapters.registry import register_adapter as register_adapter
     from dits_adapter.adapters.registry import register_entry as register_entry
@@ -201,6 +204,9 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.sampler.sampler import SamplerConfig as SamplerConfig
     from dits_adapter.sampler.sampler import TruncatedSampler as TruncatedSampler
     from dits_adapter.sampler.schedule import NoiseSchedule as NoiseSchedule
+    from dits_adapter.search import Answer as Answer
+    from dits_adapter.search import Match as Match
+    from dits_adapter.search import VideoSearch as VideoSearch
     from dits_adapter.space import EmbeddingSpace as EmbeddingSpace
     from dits_adapter.space import TextSide as TextSide
     from dits_adapter.space import VideoSide as VideoSide
