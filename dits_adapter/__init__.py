@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "encoder": ("DITSQueryEncoder",),
+    "search": ("Answer", "Match", "VideoSearch"),
     "errors": (
         "ArtifactError",
         "DITSError",
@@ -197,6 +198,9 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.sampler.sampler import SamplerConfig as SamplerConfig
     from dits_adapter.sampler.sampler import TruncatedSampler as TruncatedSampler
     from dits_adapter.sampler.schedule import NoiseSchedule as NoiseSchedule
+    from dits_adapter.search import Answer as Answer
+    from dits_adapter.search import Match as Match
+    from dits_adapter.search import VideoSearch as VideoSearch
     from dits_adapter.space import EmbeddingSpace as EmbeddingSpace
     from dits_adapter.space import TextSide as TextSide
     from dits_adapter.space import VideoSide as VideoSide
