@@ -45,6 +45,7 @@ _PUBLIC = {
     "adapters.base": ("Adapter",),
     "adapters.registry": ("AdapterEntry", "register_adapter", "register_entry"),
     "adapters.across": ("reduced_rank",),
+    "adapters.moments": ("Matches",),
     "adapters.affine": ("AffineAdapter", "AffineConfig", "mean_shift", "procrustes", "ridge"),
     "adapters.diffusion": ("DiffusionAdapter", "DiffusionConfig", "FixedPriorAdapter", "FixedPriorConfig"),
     "adapters.dits": ("DITSAdapter",),
@@ -146,6 +147,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.adapters.low_rank import LowRankConfig as LowRankConfig
     from dits_adapter.adapters.mlp import MLPAdapter as MLPAdapter
     from dits_adapter.adapters.mlp import MLPConfig as MLPConfig
+    from dits_adapter.adapters.moments import Matches as Matches
     from dits_adapter.adapters.registry import AdapterEntry as AdapterEntry
     from dits_adapter.adapters.registry import register_adapter as register_adapter
     from dits_adapter.adapters.registry import register_entry as register_entry

@@ -12,6 +12,7 @@ from dits_adapter.adapters.base import Adapter, Family, Initializer
 from dits_adapter.adapters.diffusion import DiffusionAdapter, DiffusionConfig, FixedPriorAdapter, FixedPriorConfig
 from dits_adapter.adapters.dits import DITSAdapter
 from dits_adapter.adapters.mlp import MLPAdapter, MLPConfig
+from dits_adapter.adapters.moments import Matches, Rows
 from dits_adapter.adapters.registry import (
     AdapterEntry,
     adapter_class,
@@ -40,8 +41,10 @@ __all__ = [
     "LowRankConfig",
     "MLPAdapter",
     "MLPConfig",
+    "Matches",
     "QueryBankAdapter",
     "QueryBankConfig",
+    "Rows",
     "adapter_class",
     "adapter_entries",
     "adapter_entry",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._options import add_pairs
+from dits_adapter.cli._measured import add_measured, open_measured
 
 __all__ = ["add_gap"]
 
@@ -25,8 +25,7 @@ def add_gap(commands: Any) -> None:
         "3 to 6), and the trajectories of some queries across it. Of the cache that the adapter was trained "
         "with, the pairs are taken that training held out.",
     )
-    add_pairs(gap)
-    gap.add_argument("adapter", metavar="ADAPTER", help="folder, bundled name or hub id of a trained adapter")
+    add_measured(gap)
     gap.add_argument(
         "--out", type=Path, default=Path("gap"), help="folder for the pictures (default: %(default)s)"
     )
@@ -39,16 +38,12 @@ def add_gap(commands: Any) -> None:
 def _gap(args: argparse.Namespace) -> int:
     import torch
 
-    from dits_adapter.artifact.artifact import Artifact
-    from dits_adapter.data.pairs import held_out, load_pairs
     from dits_adapter.evaluation._figures import gap_histograms, gap_picture, trajectories
     from dits_adapter.evaluation.gap import GapStatistics
     from dits_adapter.vectors import unit
 
-    artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)
+    artifact, pairs = open_measured(args)
     artifact.space.require_shared()
-    artifact.space.require(pairs.space, mine=f"the adapter {args.adapter}", theirs=f"the pairs {args.pairs}")
-    pairs = held_out(pairs, artifact.training)
     args.out.mkdir(parents=True, exist_ok=True)
     adapter = artifact.adapter.for_inference()
     text, video = unit(pairs.text), unit(pairs.video)[pairs.labels]

@@ -14,6 +14,9 @@ from dits_adapter.vectors import check_vectors, unit
 
 __all__ = ["cosine_scores"]
 
+_BLOCK = 4096
+"""Texts that an adapter takes at a time."""
+
 
 def cosine_scores(adapter: Adapter, text: NDArray[np.floating], video: NDArray[np.floating]) -> Scores:
     """Return the cosines of adapted texts (n, d) and videos (m, d) as a matrix (n, m), computed block by block.
@@ -30,7 +33,9 @@ def cosine_scores(adapter: Adapter, text: NDArray[np.floating], video: NDArray[n
     """
     if adapter.needs_video:
         return _PairScores(adapter, text, video)
-    return DotProducts(unit(adapter.adapt(text)), unit(video))
+    starts = range(0, max(1, len(text)), _BLOCK)
+    adapted = np.concatenate([adapter.adapt(text[start : start + _BLOCK]) for start in starts])
+    return DotProducts(unit(adapted), unit(video))
 
 
 class _PairScores:

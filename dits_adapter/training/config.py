@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validato
 from dits_adapter._user_files import parse_yaml, read_yaml
 from dits_adapter._wording import field_names, validated
 from dits_adapter.adapters import Adapter, adapter_entry, fresh_adapter
+from dits_adapter.data.pairs import MOST_HELD_OUT
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.texts import TextCleaning
@@ -38,6 +39,7 @@ class TrainingConfig(BaseModel):
         hard_negatives: share of each batch that is drawn from the ten nearest videos of its other members.
         patience: number of epochs without a better validation after which training stops early; 0 for never.
         validation: share of the videos that is held out to choose the epoch.
+        most_held_out: videos that are held out at most to choose by, and to measure on.
         bf16: compute in bfloat16 (autocast); weights and optimizer stay float32.
         seed: seed of initial weights, batches, noise and the held-out videos.
     """
@@ -55,6 +57,7 @@ class TrainingConfig(BaseModel):
     hard_negatives: float = Field(default=0.0, ge=0, lt=1)
     patience: int = Field(default=0, ge=0)
     validation: float = Field(default=0.1, gt=0, lt=1)
+    most_held_out: int = Field(default=MOST_HELD_OUT, ge=1)
     bf16: bool = False
     seed: int = Field(default=24, ge=0)
 
@@ -184,12 +187,12 @@ class Recipe(BaseRecipe):
         training: the optimization; a gentle adapter, which chooses by folds of its own, uses the seed and the
             share of the validation videos alone.
         bank: bank of the texts of the pairs, each adapted by an adapter that has not seen its video: `none`;
-            `queries`, behind the adapter (`QueryBankAdapter`); or `scores`, a score bias of the searched videos
-            (`score_bias`), in comparisons. For plain CLIP and the gentle adapters.
+            `queries`, behind the adapter (`QueryBankAdapter`); in comparisons also `scores`, a score bias of the
+            searched videos (`score_bias`), or `both`. Not for adapters in closed form, other than plain CLIP.
     """
 
     training: TrainingConfig = TrainingConfig()
-    bank: Literal["none", "queries", "scores"] = "none"
+    bank: Literal["none", "queries", "scores", "both"] = "none"
 
 
 PAPER_SAMPLER = {"noise_scale": 1.0, "input": "raw"}

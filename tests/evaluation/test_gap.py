@@ -54,7 +54,7 @@ def test_gap_from_the_shell(kind, pairs, tmp_path, capsys):
 @pytest.mark.parametrize("fraction", [0.2, None])
 def test_of_the_training_cache_the_held_out_pairs_are_taken(fraction, pairs, tmp_path, capsys):
     loaded = Pairs.load(pairs)
-    record = {"held_out": {"pairs": loaded.digest, "fraction": fraction, "seed": 5}}
+    record = {"held_out": {"pairs": loaded.digest, "fraction": fraction, "seed": 5, "most": 100}}
     adapter = mean_shift(loaded.text, loaded.video[loaded.labels])
     folder = Artifact(adapter, loaded.space, record).save(tmp_path / "adapter")
     with pytest.warns(UserWarning, match="16 texts of 8 videos" if fraction else "flatter it"):
