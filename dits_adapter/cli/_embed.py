@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter._extras import require_modules
 from dits_adapter.cli._options import (
     add_device,
     add_encoder,
@@ -64,6 +65,8 @@ def _embed(args: argparse.Namespace) -> int:
 
     if args.store is not None and args.videos is not None:
         raise InputError("--videos is for files, --store for vectors from a collection; give one of them.")
+    if args.store is None:
+        require_modules("dits-adapter embed", "av")
     pairs = PairsFile(args.pairs, args.videos, files=args.store is None)  # refused before a model is loaded
     declared = declaration(args.encoder)
     if declared is not None and (args.store is None or args.text_encoder is None):

@@ -31,7 +31,6 @@ from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-pytestmark = pytest.mark.slow  # each worker loads torch
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "integrations" / "ray" / "ingest.py"
@@ -152,6 +151,7 @@ def test_killed_workers_are_replaced_and_nothing_is_lost(
     assert f"present  {CLIPS}" in output
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_what_it_stored_and_the_next_one_completes_it(
     library: Path, qdrant_server: str, collections: Callable[[], str], cluster: str
 ) -> None:
@@ -173,6 +173,7 @@ def test_a_killed_driver_leaves_what_it_stored_and_the_next_one_completes_it(
     assert_as_one_clean_run(qdrant_server, collection, collections(), library.with_name("my-videos"))
 
 
+@pytest.mark.slow
 def test_moved_swapped_and_copied_files_are_followed(
     library: Path, qdrant_server: str, collections: Callable[[], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
