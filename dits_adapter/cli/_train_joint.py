@@ -40,7 +40,7 @@ def add_train_joint(commands: Any) -> None:
         "holds (default: as the preset says, index but for paper and xpool)",
     )
     joint.add_argument("--log-dir", type=Path, metavar="FOLDER", help="TensorBoard event files")
-    joint.set_defaults(run=_train_joint, needs=("accelerate", "scipy", "sklearn", "yaml"))
+    joint.set_defaults(run=_train_joint, needs=("accelerate", "av", "scipy", "sklearn", "yaml"))
 
 
 def _train_joint(args: argparse.Namespace) -> int:
