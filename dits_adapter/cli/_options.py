@@ -45,6 +45,7 @@ __all__ = [
     "read_vectors",
     "require_qdrant",
     "require_width",
+    "seconds_of",
     "text_encoder",
     "video_encoder",
 ]
