@@ -91,11 +91,13 @@ _PUBLIC = {
     "data.cache": ("EmbeddingCache",),
     "data.cache_writer": ("CacheWriter",),
     "data.embed": ("embed", "embed_from_store"),
+    "data.embed_videos": ("EmbedVideos",),
     "data.import_vectors": ("VectorFiles", "import_vectors"),
     "data.put": ("put_videos",),
     "data.pairs": ("Pairs", "load_pairs"),
     "data.pairs_file": ("PairsFile",),
     "data.report": ("EmbedReport",),
+    "data.segment_table": ("segment_schema",),
     "training.compare": ("compare",),
     "evaluation.comparison": ("Comparison",),
     "training.config": ("JointRecipe", "Recipe", "TrainingConfig"),
@@ -151,6 +153,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.data.cache_writer import CacheWriter as CacheWriter
     from dits_adapter.data.embed import embed as embed
     from dits_adapter.data.embed import embed_from_store as embed_from_store
+    from dits_adapter.data.embed_videos import EmbedVideos as EmbedVideos
     from dits_adapter.data.import_vectors import VectorFiles as VectorFiles
     from dits_adapter.data.import_vectors import import_vectors as import_vectors
     from dits_adapter.data.pairs import Pairs as Pairs
@@ -158,6 +161,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.data.pairs_file import PairsFile as PairsFile
     from dits_adapter.data.put import put_videos as put_videos
     from dits_adapter.data.report import EmbedReport as EmbedReport
+    from dits_adapter.data.segment_table import segment_schema as segment_schema
     from dits_adapter.encoder import DITSQueryEncoder as DITSQueryEncoder
     from dits_adapter.encoders import Encoder as Encoder
     from dits_adapter.encoders import EncoderFamily as EncoderFamily

@@ -34,7 +34,7 @@ def add_train_joint(commands: Any) -> None:
     )
     add_recipe(joint, "deterministic", example="epochs=10, bf16=true, sampler.steps=5")
     joint.add_argument("--log-dir", type=Path, metavar="FOLDER", help="TensorBoard event files")
-    joint.set_defaults(run=_train_joint, needs=("accelerate", "scipy", "sklearn", "yaml"))
+    joint.set_defaults(run=_train_joint, needs=("accelerate", "av", "scipy", "sklearn", "yaml"))
 
 
 def _train_joint(args: argparse.Namespace) -> int:

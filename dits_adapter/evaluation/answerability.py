@@ -1,8 +1,8 @@
 """Calibrated probabilities that any hit of a query is right.
 
 A query that no video fits gets hits too. A logistic regression on the log odds of the best hit gives the
-probability that any of the `HITS` best hits is right. It is fitted on each held-out query twice, with its video and
-with that video left out of the collection, or on queries that are known to have none.
+probability that any of the `HITS` best hits is right. It is fitted on each held-out query twice, with its video
+and without it in the collection, or on queries that are known to have none.
 """
 
 from __future__ import annotations
