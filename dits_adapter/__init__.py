@@ -93,6 +93,7 @@ _PUBLIC = {
     "data.embed": ("embed", "embed_from_store"),
     "data.embed_videos": ("EmbedVideos",),
     "data.import_vectors": ("VectorFiles", "import_vectors"),
+    "data.merge": ("merge_caches",),
     "data.put": ("put_videos",),
     "data.pairs": ("Pairs", "load_pairs"),
     "data.pairs_file": ("PairsFile",),
@@ -161,6 +162,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.data.embed_videos import EmbedVideos as EmbedVideos
     from dits_adapter.data.import_vectors import VectorFiles as VectorFiles
     from dits_adapter.data.import_vectors import import_vectors as import_vectors
+    from dits_adapter.data.merge import merge_caches as merge_caches
     from dits_adapter.data.pairs import Pairs as Pairs
     from dits_adapter.data.pairs import load_pairs as load_pairs
     from dits_adapter.data.pairs_file import PairsFile as PairsFile
