@@ -16,8 +16,8 @@ def add_merge(commands: Any) -> None:
     merge = commands.add_parser(
         "merge",
         help="merge the caches of several machines",
-        description="Merge the caches that `dits-adapter embed` wrote with --shard on several machines into the one "
-        "that a single machine would have written. Exit code 3: done, but some videos have no vectors.",
+        description="Merge the caches that `dits-adapter embed` wrote with --shard on several machines into the "
+        "one that a single machine would have written. Exit code 3: done, but some videos have no vectors.",
     )
     merge.add_argument("parts", type=Path, nargs="+", metavar="CACHE", help="caches of all shards")
     merge.add_argument("--out", type=Path, required=True, metavar="CACHE", help="folder of the whole cache")
