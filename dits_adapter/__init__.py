@@ -48,7 +48,7 @@ _PUBLIC = {
     "adapters.moments": ("Matches",),
     "adapters.affine": ("AffineAdapter", "AffineConfig", "mean_shift", "procrustes", "ridge"),
     "adapters.diffusion": ("DiffusionAdapter", "DiffusionConfig", "FixedPriorAdapter", "FixedPriorConfig"),
-    "adapters.dits": ("DITSAdapter",),
+    "adapters.dits": ("DITSAdapter", "VideoSideDITSAdapter"),
     "adapters.low_rank": ("LowRankAdapter", "LowRankConfig"),
     "adapters.mlp": ("MLPAdapter", "MLPConfig"),
     "sampler.folded": ("FoldedSampler",),
@@ -146,6 +146,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.adapters.diffusion import FixedPriorAdapter as FixedPriorAdapter
     from dits_adapter.adapters.diffusion import FixedPriorConfig as FixedPriorConfig
     from dits_adapter.adapters.dits import DITSAdapter as DITSAdapter
+    from dits_adapter.adapters.dits import VideoSideDITSAdapter as VideoSideDITSAdapter
     from dits_adapter.adapters.low_rank import LowRankAdapter as LowRankAdapter
     from dits_adapter.adapters.low_rank import LowRankConfig as LowRankConfig
     from dits_adapter.adapters.mlp import MLPAdapter as MLPAdapter
