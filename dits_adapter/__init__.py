@@ -48,7 +48,7 @@ _PUBLIC = {
     "adapters.moments": ("Matches",),
     "adapters.affine": ("AffineAdapter", "AffineConfig", "mean_shift", "procrustes", "ridge"),
     "adapters.diffusion": ("DiffusionAdapter", "DiffusionConfig", "FixedPriorAdapter", "FixedPriorConfig"),
-    "adapters.dits": ("DITSAdapter",),
+    "adapters.dits": ("DITSAdapter", "VideoSideDITSAdapter"),
     "adapters.low_rank": ("LowRankAdapter", "LowRankConfig"),
     "adapters.mlp": ("MLPAdapter", "MLPConfig"),
     "sampler.folded": ("FoldedSampler",),
@@ -93,6 +93,7 @@ _PUBLIC = {
     "data.embed": ("embed", "embed_from_store"),
     "data.embed_videos": ("EmbedVideos",),
     "data.import_vectors": ("VectorFiles", "import_vectors"),
+    "data.merge": ("merge_caches",),
     "data.put": ("put_videos",),
     "data.pairs": ("Pairs", "load_pairs"),
     "data.pairs_file": ("PairsFile",),
@@ -140,6 +141,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.adapters.diffusion import FixedPriorAdapter as FixedPriorAdapter
     from dits_adapter.adapters.diffusion import FixedPriorConfig as FixedPriorConfig
     from dits_adapter.adapters.dits import DITSAdapter as DITSAdapter
+    from dits_adapter.adapters.dits import VideoSideDITSAdapter as VideoSideDITSAdapter
     from dits_adapter.adapters.low_rank import LowRankAdapter as LowRankAdapter
     from dits_adapter.adapters.low_rank import LowRankConfig as LowRankConfig
     from dits_adapter.adapters.mlp import MLPAdapter as MLPAdapter
@@ -156,6 +158,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.data.embed_videos import EmbedVideos as EmbedVideos
     from dits_adapter.data.import_vectors import VectorFiles as VectorFiles
     from dits_adapter.data.import_vectors import import_vectors as import_vectors
+    from dits_adapter.data.merge import merge_caches as merge_caches
     from dits_adapter.data.pairs import Pairs as Pairs
     from dits_adapter.data.pairs import load_pairs as load_pairs
     from dits_adapter.data.pairs_file import PairsFile as PairsFile

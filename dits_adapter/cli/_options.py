@@ -32,6 +32,7 @@ __all__ = [
     "add_query",
     "add_recipe",
     "add_settings",
+    "add_shard",
     "add_store",
     "add_text_cleaning",
     "add_text_encoder",
@@ -99,6 +100,18 @@ def add_id_field(command: Any) -> None:
         help='payload field or column with the ID; "" is the id of the segment itself (default: the one that has '
         "the most of the ids)",
     )
+
+
+def add_shard(command: Any, what: str) -> None:
+    """Add the option that chooses one machine's part of the work; `what` says where it goes, for the help."""
+    command.add_argument("--shard", type=_shard, metavar="I/N", help=f"the I-th of N equal parts alone, {what}")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text} is not I/N, with I from 1 to N, as in 3/8")
+    return int(number), int(of)
 
 
 def add_query(command: Any) -> None:
