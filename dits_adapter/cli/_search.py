@@ -234,7 +234,7 @@ def _encode(encoder: DITSQueryEncoder, text: str, vectors: FloatArray | None, *,
 
 
 def _of_any(probability: float, share: float) -> str:
-    from dits_adapter.evaluation.calibration import HITS
+    from dits_adapter.evaluation.reliability import HITS
 
     doubt = "probably nothing here fits: " if probability < 0.5 else ""
     return (
