@@ -107,14 +107,9 @@ _PUBLIC = {
     "training.run": ("TrainingReport", "train_artifact"),
     "training.joint.captions": ("Captions",),
     "training.joint.train": ("train_joint",),
-    "evaluation.calibration": (
-        "Answerability",
-        "BiasedCalibration",
-        "Calibration",
-        "CalibrationFit",
-        "Reliability",
-        "fit_calibration",
-    ),
+    "evaluation.answerability": ("Answerability",),
+    "evaluation.reliability": ("Reliability",),
+    "evaluation.calibration": ("BiasedCalibration", "Calibration", "CalibrationFit", "fit_calibration"),
     "evaluation.gap": ("GapStatistics",),
     "evaluation.score_bias": ("bias_sharpness", "score_bias"),
     "evaluation.metrics": (
@@ -186,11 +181,10 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.errors import SpaceMismatchError as SpaceMismatchError
     from dits_adapter.errors import StoreError as StoreError
     from dits_adapter.errors import VideoError as VideoError
-    from dits_adapter.evaluation.calibration import Answerability as Answerability
+    from dits_adapter.evaluation.answerability import Answerability as Answerability
     from dits_adapter.evaluation.calibration import BiasedCalibration as BiasedCalibration
     from dits_adapter.evaluation.calibration import Calibration as Calibration
     from dits_adapter.evaluation.calibration import CalibrationFit as CalibrationFit
-    from dits_adapter.evaluation.calibration import Reliability as Reliability
     from dits_adapter.evaluation.calibration import fit_calibration as fit_calibration
     from dits_adapter.evaluation.comparison import Comparison as Comparison
     from dits_adapter.evaluation.gap import GapStatistics as GapStatistics
@@ -200,6 +194,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.evaluation.metrics import paired_bootstrap as paired_bootstrap
     from dits_adapter.evaluation.metrics import ranks as ranks
     from dits_adapter.evaluation.metrics import video_to_text_ranks as video_to_text_ranks
+    from dits_adapter.evaluation.reliability import Reliability as Reliability
     from dits_adapter.evaluation.score_bias import bias_sharpness as bias_sharpness
     from dits_adapter.evaluation.score_bias import score_bias as score_bias
     from dits_adapter.sampler.folded import FoldedSampler as FoldedSampler

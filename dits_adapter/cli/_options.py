@@ -47,6 +47,7 @@ __all__ = [
     "read_vectors",
     "require_qdrant",
     "require_width",
+    "seconds_of",
     "text_encoder",
     "video_encoder",
 ]
@@ -328,6 +329,21 @@ def assignments(option: str, values: Sequence[str]) -> dict[str, str]:
         if "=" not in assignment:
             raise InputError(f"{option} {assignment}: write NAME=VALUE.")
     return dict(assignment.split("=", 1) for assignment in values)
+
+
+def seconds_of(option: str, time: str) -> float:
+    """Return the seconds of an option's 90s, 30m or 2h.
+
+    Raises:
+        InputError: something else, or no time at all.
+    """
+    try:
+        seconds = float(time[:-1]) * {"s": 1, "m": 60, "h": 3600}[time[-1:]]
+    except (ValueError, KeyError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise InputError(f"{option} {time}: is no time; write 90s, 30m or 2h.")
+    return seconds
 
 
 def read_queries(path: Path) -> list[str] | NDArray[np.floating]:
