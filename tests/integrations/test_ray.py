@@ -21,17 +21,18 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow
+import pyarrow.parquet
 import pytest
 from qdrant_client import QdrantClient
 
-from dits_adapter import QdrantStore
+from dits_adapter import EmbedVideos, QdrantStore
 from dits_adapter.cli import main as dits_adapter
 from dits_adapter.stores.session import IngestSession
 from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-pytestmark = pytest.mark.slow  # each worker loads torch
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "integrations" / "ray" / "ingest.py"
@@ -152,6 +153,7 @@ def test_killed_workers_are_replaced_and_nothing_is_lost(
     assert f"present  {CLIPS}" in output
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_what_it_stored_and_the_next_one_completes_it(
     library: Path, qdrant_server: str, collections: Callable[[], str], cluster: str
 ) -> None:
@@ -173,6 +175,7 @@ def test_a_killed_driver_leaves_what_it_stored_and_the_next_one_completes_it(
     assert_as_one_clean_run(qdrant_server, collection, collections(), library.with_name("my-videos"))
 
 
+@pytest.mark.slow
 def test_moved_swapped_and_copied_files_are_followed(
     library: Path, qdrant_server: str, collections: Callable[[], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,10 +205,10 @@ def test_a_file_that_kills_its_worker_is_a_failure_and_its_neighbors_are_not(
     settings = names["main"].__globals__
 
     class Dying(names["Worker"]):  # type: ignore[misc]
-        def embed(self, paths: list[str]) -> Any:
+        def tables(self, paths: list[str]) -> Any:
             if any(path.endswith("/10.mp4") for path in paths):
                 os._exit(1)
-            return super().embed(paths)
+            return super().tables(paths)
 
     settings |= {"Worker": Dying, "DEATHS": 1}
     arguments = [str(library), "--store", str(tmp_path / "index"), "--encoder", "demo-clip"]
@@ -225,9 +228,8 @@ def test_a_worker_with_other_weights_is_refused(
     worker = names["Worker"]
 
     class Elsewhere(worker):  # type: ignore[misc]
-        def __init__(self, args: Any, *others: Any) -> None:
-            args.encoder = str(other_clip)
-            super().__init__(args, *others)
+        def __init__(self, embed: Any, *others: Any) -> None:
+            super().__init__(EmbedVideos(other_clip), *others)
 
     settings["Worker"] = Elsewhere
     assert names["main"]([str(library), "--store", str(tmp_path / "index"), "--encoder", "demo-clip"]) == 1
@@ -235,6 +237,17 @@ def test_a_worker_with_other_weights_is_refused(
     assert re.search(
         r"the driver goes with texts of demo-clip .*, the worker on \S+ with texts of other-clip", error
     )
+
+
+def test_the_code_of_the_page_on_engines_runs(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(library.parent)
+    paths = [str(library / name) for name in ("6.mp4", "broken.mp4", "7.mp4")]
+    page = (ROOT / "docs" / "engines.md").read_text("utf-8")
+    (code,) = re.findall(r"```py\n(import ray\n.*?)```", page, re.DOTALL)
+    exec(code, {"paths": paths, "__name__": "__main__"})
+    table = pyarrow.parquet.read_table("segments-of-ray")
+    assert table.column("path").to_pylist() == [paths[0]] * 2 + paths[1:2] + [paths[2]] * 2
+    assert table.schema.field("vector").type == pyarrow.list_(pyarrow.float32(), 32)
 
 
 def test_workers_that_cannot_be_had_are_said(capsys: pytest.CaptureFixture[str]) -> None:
