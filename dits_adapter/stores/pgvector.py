@@ -196,12 +196,22 @@ class PgVectorStore(TableStore):
                 SQL("SELECT metadata::text AS it FROM {} WHERE collection = %s").format(_METADATA), [name]
             )
         kinds = {column["name"]: _KINDS.get(column["type"].rpartition(".")[2], "other") for column in columns}
+        vectors = [column for column in columns if kinds[column["name"]] == "vector"]
+        widths = {
+            c["name"]: c["width"] if c["width"] > 0 else self._stored_width(name, c["name"]) for c in vectors
+        }
         return Table(
             columns=kinds,
-            widths={c["name"]: c["width"] for c in columns if kinds[c["name"]] == "vector"},
+            widths={column: width for column, width in widths.items() if width is not None},
             key=next((column["name"] for column in columns if column["key"]), KEY),
             metadata=described[0]["it"] if described else None,
         )
+
+    def _stored_width(self, name: str, column: str) -> int | None:
+        """Return the width of the vectors in a column that declares none; None where it is empty."""
+        statement = SQL("SELECT vector_dims({0}) AS it FROM {1} WHERE {0} IS NOT NULL LIMIT 1")
+        rows = self._execute(statement.format(Identifier(column), Identifier(name)))
+        return int(rows[0]["it"]) if rows else None
 
     def _create(self, metadata: CollectionMetadata) -> None:
         vector = SQL("vector({})").format(SQL(str(int(metadata.space.video.width))))
