@@ -73,7 +73,7 @@ def in_closed_form(name: str, other: Pairs) -> Learnt:
     """Fit an adapter that has one closed form."""
     entry = adapter_entry(name)
     assert entry.closed_form is not None
-    return Learnt(entry.closed_form(other.text, other.video[other.labels])[0])
+    return Learnt(entry.closed_form(other.matches)[0])
 
 
 def trained(name: str, other: Pairs) -> Learnt:

@@ -45,9 +45,10 @@ _PUBLIC = {
     "adapters.base": ("Adapter",),
     "adapters.registry": ("AdapterEntry", "register_adapter", "register_entry"),
     "adapters.across": ("reduced_rank",),
+    "adapters.moments": ("Matches",),
     "adapters.affine": ("AffineAdapter", "AffineConfig", "mean_shift", "procrustes", "ridge"),
     "adapters.diffusion": ("DiffusionAdapter", "DiffusionConfig", "FixedPriorAdapter", "FixedPriorConfig"),
-    "adapters.dits": ("DITSAdapter",),
+    "adapters.dits": ("DITSAdapter", "VideoSideDITSAdapter"),
     "adapters.low_rank": ("LowRankAdapter", "LowRankConfig"),
     "adapters.mlp": ("MLPAdapter", "MLPConfig"),
     "sampler.folded": ("FoldedSampler",),
@@ -90,11 +91,14 @@ _PUBLIC = {
     "data.cache": ("EmbeddingCache",),
     "data.cache_writer": ("CacheWriter",),
     "data.embed": ("embed", "embed_from_store"),
+    "data.embed_videos": ("EmbedVideos",),
     "data.import_vectors": ("VectorFiles", "import_vectors"),
+    "data.merge": ("merge_caches",),
     "data.put": ("put_videos",),
     "data.pairs": ("Pairs", "load_pairs"),
     "data.pairs_file": ("PairsFile",),
     "data.report": ("EmbedReport",),
+    "data.segment_table": ("segment_schema",),
     "training.compare": ("compare",),
     "evaluation.comparison": ("Comparison",),
     "training.config": ("JointRecipe", "Recipe", "TrainingConfig"),
@@ -103,14 +107,9 @@ _PUBLIC = {
     "training.run": ("TrainingReport", "train_artifact"),
     "training.joint.captions": ("Captions",),
     "training.joint.train": ("train_joint",),
-    "evaluation.calibration": (
-        "Answerability",
-        "BiasedCalibration",
-        "Calibration",
-        "CalibrationFit",
-        "Reliability",
-        "fit_calibration",
-    ),
+    "evaluation.answerability": ("Answerability",),
+    "evaluation.reliability": ("Reliability",),
+    "evaluation.calibration": ("BiasedCalibration", "Calibration", "CalibrationFit", "fit_calibration"),
     "evaluation.gap": ("GapStatistics",),
     "evaluation.score_bias": ("bias_sharpness", "score_bias"),
     "evaluation.metrics": (
@@ -142,10 +141,12 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.adapters.diffusion import FixedPriorAdapter as FixedPriorAdapter
     from dits_adapter.adapters.diffusion import FixedPriorConfig as FixedPriorConfig
     from dits_adapter.adapters.dits import DITSAdapter as DITSAdapter
+    from dits_adapter.adapters.dits import VideoSideDITSAdapter as VideoSideDITSAdapter
     from dits_adapter.adapters.low_rank import LowRankAdapter as LowRankAdapter
     from dits_adapter.adapters.low_rank import LowRankConfig as LowRankConfig
     from dits_adapter.adapters.mlp import MLPAdapter as MLPAdapter
     from dits_adapter.adapters.mlp import MLPConfig as MLPConfig
+    from dits_adapter.adapters.moments import Matches as Matches
     from dits_adapter.adapters.registry import AdapterEntry as AdapterEntry
     from dits_adapter.adapters.registry import register_adapter as register_adapter
     from dits_adapter.adapters.registry import register_entry as register_entry
@@ -154,13 +155,16 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.data.cache_writer import CacheWriter as CacheWriter
     from dits_adapter.data.embed import embed as embed
     from dits_adapter.data.embed import embed_from_store as embed_from_store
+    from dits_adapter.data.embed_videos import EmbedVideos as EmbedVideos
     from dits_adapter.data.import_vectors import VectorFiles as VectorFiles
     from dits_adapter.data.import_vectors import import_vectors as import_vectors
+    from dits_adapter.data.merge import merge_caches as merge_caches
     from dits_adapter.data.pairs import Pairs as Pairs
     from dits_adapter.data.pairs import load_pairs as load_pairs
     from dits_adapter.data.pairs_file import PairsFile as PairsFile
     from dits_adapter.data.put import put_videos as put_videos
     from dits_adapter.data.report import EmbedReport as EmbedReport
+    from dits_adapter.data.segment_table import segment_schema as segment_schema
     from dits_adapter.encoder import DITSQueryEncoder as DITSQueryEncoder
     from dits_adapter.encoders import Encoder as Encoder
     from dits_adapter.encoders import EncoderFamily as EncoderFamily
@@ -177,11 +181,10 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.errors import SpaceMismatchError as SpaceMismatchError
     from dits_adapter.errors import StoreError as StoreError
     from dits_adapter.errors import VideoError as VideoError
-    from dits_adapter.evaluation.calibration import Answerability as Answerability
+    from dits_adapter.evaluation.answerability import Answerability as Answerability
     from dits_adapter.evaluation.calibration import BiasedCalibration as BiasedCalibration
     from dits_adapter.evaluation.calibration import Calibration as Calibration
     from dits_adapter.evaluation.calibration import CalibrationFit as CalibrationFit
-    from dits_adapter.evaluation.calibration import Reliability as Reliability
     from dits_adapter.evaluation.calibration import fit_calibration as fit_calibration
     from dits_adapter.evaluation.comparison import Comparison as Comparison
     from dits_adapter.evaluation.gap import GapStatistics as GapStatistics
@@ -191,6 +194,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.evaluation.metrics import paired_bootstrap as paired_bootstrap
     from dits_adapter.evaluation.metrics import ranks as ranks
     from dits_adapter.evaluation.metrics import video_to_text_ranks as video_to_text_ranks
+    from dits_adapter.evaluation.reliability import Reliability as Reliability
     from dits_adapter.evaluation.score_bias import bias_sharpness as bias_sharpness
     from dits_adapter.evaluation.score_bias import score_bias as score_bias
     from dits_adapter.sampler.folded import FoldedSampler as FoldedSampler

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from dits_adapter.encoders import Encoder
-from dits_adapter.evaluation.calibration import Answerability
+from dits_adapter.evaluation.answerability import Answerability
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -25,6 +25,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # These machines are noisy: no deadline. The same examples every run: a red test is red for everybody.
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is marked `slow`, unless `-m` chooses: a test beside it holds the same at a smaller size."""
+    if not config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: `make test-all` runs it"))
 
 
 ANSWER = Answerability(slope=0.7, offset=0.9, auroc=0.8, brier=0.18, ece=0.03)

@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import grimp
@@ -43,14 +43,17 @@ def distributions(requirements: list[str]) -> set[str]:
     return names
 
 
-def imports() -> Iterator[tuple[str, str]]:
-    """Yield each module of the package, with each third-party module that it imports anywhere."""
+@cache
+def imports() -> list[tuple[str, str]]:
+    """List each module of the package, with each third-party module that it imports anywhere."""
+    pairs = []
     for path in sorted((ROOT / "dits_adapter").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for name in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"dits_adapter"}:
-                yield str(path.relative_to(ROOT)), name
+                pairs.append((str(path.relative_to(ROOT)), name))
+    return pairs
 
 
 def test_each_import_is_declared():
@@ -114,7 +117,7 @@ COMMANDS = {
 }
 NEEDED_BY = {
     "torch": set(COMMANDS) - {"switch", "adopt", "copy", "evaluate"},
-    "video": {"ingest", "embed", "train-joint"},
+    "video": {"ingest", "rebuild", "embed", "train-joint"},
     "qdrant": {"ingest", "rebuild", "switch", "adopt", "search", "recall", "copy", "serve"},
     "training": {"train", "compare", "calibrate", "serve"},
 }

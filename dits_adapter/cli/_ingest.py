@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from dits_adapter.cli._options import add_encoder, add_store, assignments, chosen_store, video_encoder
+from dits_adapter.cli._options import (
+    add_encoder,
+    add_shard,
+    add_store,
+    assignments,
+    chosen_store,
+    video_encoder,
+)
 from dits_adapter.video.limits import DecodeLimits
 
 if TYPE_CHECKING:
@@ -34,7 +41,7 @@ def add_ingest(commands: Any) -> None:
         action="store_true",
         help="only say how many files, hours and segments there are to store, and how many are stored",
     )
-    ingest.set_defaults(run=_ingest)
+    ingest.set_defaults(run=_ingest, needs=("av",))
 
 
 def add_ingest_options(command: argparse.ArgumentParser) -> None:
@@ -46,6 +53,7 @@ def add_ingest_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--bulk", action="store_true", help="have a server build its index at the end: for a first, large run"
     )
+    add_shard(command, "by the paths of the files, into the same collection: for N machines that see all files")
     command.add_argument(
         "--bias",
         metavar="BANK",
@@ -132,6 +140,7 @@ def ingest_options(args: argparse.Namespace) -> IngestOptions:
         overlap=args.overlap,
         retry_failed=args.retry_failed,
         sync=getattr(args, "sync", False),
+        shard=getattr(args, "shard", None),
         bulk=getattr(args, "bulk", False),
         bias=None if bank is None else BiasBank.from_pretrained(bank),
         store_options=store_options,
@@ -144,9 +153,8 @@ def _ingest(args: argparse.Namespace) -> int:
     limits, options = decode_limits(args), ingest_options(args)  # refused before a model is loaded
     if args.dry_run:
         return _dry_run(args, limits, options)
-    encoder = video_encoder(args, limits)
-    with chosen_store(args) as store:
-        report = ingest(store, args.paths, encoder, options)
+    with chosen_store(args) as store:  # so is a store that nothing opens
+        report = ingest(store, args.paths, video_encoder(args, limits), options)
     print(report)
     return 3 if report.failed else 0
 

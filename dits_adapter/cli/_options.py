@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 __all__ = [
     "add_device",
     "add_encoder",
+    "add_id_field",
     "add_pairs",
     "add_query",
     "add_recipe",
     "add_settings",
+    "add_shard",
     "add_store",
     "add_text_cleaning",
     "add_text_encoder",
@@ -45,6 +47,7 @@ __all__ = [
     "read_vectors",
     "require_qdrant",
     "require_width",
+    "seconds_of",
     "text_encoder",
     "video_encoder",
 ]
@@ -87,6 +90,28 @@ def add_vectors(command: Any, encoder: str) -> None:
         action="store_true",
         help=f"read a collection that another program made, whose vectors you know to be of {encoder}",
     )
+
+
+def add_id_field(command: Any) -> None:
+    """Add the option that chooses the values that ids of videos are."""
+    command.add_argument(
+        "--id-field",
+        metavar="FIELD",
+        help='payload field or column with the ID; "" is the id of the segment itself (default: the one that has '
+        "the most of the ids)",
+    )
+
+
+def add_shard(command: Any, what: str) -> None:
+    """Add the option that chooses one machine's part of the work; `what` says where it goes, for the help."""
+    command.add_argument("--shard", type=_shard, metavar="I/N", help=f"the I-th of N equal parts alone, {what}")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text} is not I/N, with I from 1 to N, as in 3/8")
+    return int(number), int(of)
 
 
 def add_query(command: Any) -> None:
@@ -215,13 +240,14 @@ def text_encoder(args: argparse.Namespace) -> TextEncoder | None:
 
 
 def described_space(
-    args: argparse.Namespace, widths: tuple[int, int]
+    args: argparse.Namespace, widths: tuple[int, int], encoder: VideoEncoder | None = None
 ) -> tuple[EmbeddingSpace, TextEmbedder | None]:
     """Describe the space that the options of `add_encoder` and `add_text_encoder` name.
 
     Args:
         args: the parsed command line.
         widths: dimensions of the vectors of texts and of videos, for encoders that are declared.
+        encoder: that of `--encoder`, where it was loaded before.
 
     Returns:
         The space, and the encoder of its texts if it was loaded.
@@ -237,7 +263,7 @@ def described_space(
         raise InputError(f"--text-cleaning: {of_texts} is declared and embeds nothing here; leave the option out.")
     texts: TextEmbedder | None = text_encoder(args)
     if of_videos is None:
-        encoder = video_encoder(args)
+        encoder = encoder or video_encoder(args)
         video = encoder.space.video
         texts = encoder.encoder if args.text_encoder is None else texts
     else:
@@ -303,6 +329,21 @@ def assignments(option: str, values: Sequence[str]) -> dict[str, str]:
         if "=" not in assignment:
             raise InputError(f"{option} {assignment}: write NAME=VALUE.")
     return dict(assignment.split("=", 1) for assignment in values)
+
+
+def seconds_of(option: str, time: str) -> float:
+    """Return the seconds of an option's 90s, 30m or 2h.
+
+    Raises:
+        InputError: something else, or no time at all.
+    """
+    try:
+        seconds = float(time[:-1]) * {"s": 1, "m": 60, "h": 3600}[time[-1:]]
+    except (ValueError, KeyError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise InputError(f"{option} {time}: is no time; write 90s, 30m or 2h.")
+    return seconds
 
 
 def read_queries(path: Path) -> list[str] | NDArray[np.floating]:

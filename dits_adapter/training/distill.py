@@ -155,7 +155,8 @@ def distill(
             from the videos alone: the control of a distillation.
         training: the optimization.
         test: held-out pairs of other videos.
-        test_fraction: share of the videos to hold out where `test` is not given.
+        test_fraction: share of the videos to hold out where `test` is not given. In any case no more than
+            `TrainingConfig.most_held_out` are measured on.
         device, progress: see `train`.
 
     Returns:
@@ -177,13 +178,15 @@ def distill(
     student = student_of(teacher.adapter, steps, depth, mlp_ratio)
     target = Path(out)
     require_free(target.absolute())
-    rest, held_out = pairs, record_split(pairs, test_fraction if test is None else None, training.seed)
+    seed, most = training.seed, training.most_held_out
+    rest, held_out = pairs, record_split(pairs, test_fraction if test is None else None, seed, most)
     if test is None:
-        rest, test = pairs.split(test_fraction, training.seed)
+        rest, test = pairs.split(test_fraction, seed, most)
+    test = test.at_most(most, seed)
     for split, name in ((pairs, "the pairs"), (test, "the test pairs")):
         teacher.space.require(split.space, mine="the teacher", theirs=name)
     warn_if_few(test, "almost any student is within that noise. Hold out more videos.")
-    kept, validation = rest.split(training.validation, training.seed)
+    kept, validation = rest.split(training.validation, seed, most)
     trained = teacher.adapter.to(pick_device(device))
     objective = trajectory_objective(trained, trajectory_weight)
     checkpoints = target.with_name(f"{target.name}.checkpoints")

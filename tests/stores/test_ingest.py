@@ -125,6 +125,21 @@ def test_a_second_run_decodes_nothing_and_changes_nothing(storage: Storage, libr
     assert_same(contents(storage.open()), before)
 
 
+def test_shards_of_three_machines_are_one_run(library: Path) -> None:
+    (library / "copy of good 2.mp4").unlink()  # of which any shard may be the first
+    clean, store = fresh(), fresh()
+    whole = run(clean, library)
+    reports = [run(store, library, shard=(number, 3)) for number in (1, 2, 3)]
+    assert_same(contents(store), contents(clean))
+    assert sum(report.videos for report in reports) == whole.videos
+    failed = {path for report in reports for path in report.failed}
+    assert (failed, sum(len(report.failed) for report in reports)) == (set(whole.failed), len(whole.failed))
+    assert max(report.videos for report in reports) < whole.videos
+    for wrong in ({"shard": (0, 3)}, {"shard": (4, 3)}, {"shard": (1, 3), "sync": True}):
+        with pytest.raises(InputError, match="shard"):
+            run(store, library, **wrong)
+
+
 @pytest.mark.parametrize("batch", [1, session.BATCH])
 def test_stopped_before_or_after_any_write_the_next_run_completes_it(
     library: Path, monkeypatch: pytest.MonkeyPatch, batch: int
@@ -286,8 +301,8 @@ def test_the_bar_moves_inside_a_file_and_only_on_a_terminal(
     assert steps[-1][0] == report.videos + len(report.failed)
 
 
-@pytest.mark.slow
-def test_killed_a_hundred_times_it_ends_as_one_clean_run(storage: Storage, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [15, pytest.param(100, marks=pytest.mark.slow)])
+def test_killed_again_and_again_it_ends_as_one_clean_run(storage: Storage, tmp_path: Path, kills: int) -> None:
     """Kill at seeded moments; whatever a run left, further kills and in the end one whole run complete it."""
     if isinstance(storage.location, QdrantClient):
         pytest.skip("memory does not outlive its process")
@@ -314,19 +329,19 @@ def test_killed_a_hundred_times_it_ends_as_one_clean_run(storage: Storage, tmp_p
     duration = complete()
     rng = np.random.default_rng(0)
     command = [sys.executable, "-m", "tests.stores.fakes", str(storage.location), storage.collection, str(library)]
-    kills = 0
+    left = kills
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as starter:
         assert starter.stdin is not None
         assert starter.stdout is not None
-        while kills < 100:
+        while left:
             starter.stdin.write("start\n")
             process = int(starter.stdout.readline())
             time.sleep(rng.uniform(0, duration / 2))
             os.kill(process, signal.SIGKILL)
             starter.stdin.write("killed\n")
             killed = int(starter.stdout.readline()) == -signal.SIGKILL
-            kills += killed
-            if not killed or kills % 10 == 0:
+            left -= killed
+            if not killed or left % 5 == 0:
                 complete()
 
 
