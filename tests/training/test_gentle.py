@@ -62,7 +62,7 @@ def test_from_pairs_to_a_bank_behind_an_adapter(preset, cache, pairs, tiny_clip,
     nearness /= nearness.sum(1, keepdims=True)
     right = unit(adapted - 0.5 * nearness @ expected.out_of_fold)
     np.testing.assert_allclose(artifact.adapter.for_inference().adapt(pairs.text), right, atol=1e-5)
-    if preset != "gentle-dits":
+    if preset != "gentle-linear":
         return
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

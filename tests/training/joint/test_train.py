@@ -31,7 +31,7 @@ def found_first(clips, clip, adapter, head) -> float:
 
 def test_it_learns_32_pairs_by_heart(tiny_clip, tmp_path):
     clips = Clips(32)
-    settings = {"batch_size": 32, "epochs": 120, "checkpoint_steps": 40, "clip_learning_rate": 3e-3, "dropout": 0}
+    settings = {"batch_size": 32, "epochs": 60, "checkpoint_steps": 20, "clip_learning_rate": 3e-3, "dropout": 0}
     assert found_first(clips, load_encoder(tiny_clip), None, XPool(32)) < 0.5
     out = train(clips, tmp_path / "out", tiny_clip, held_out=clips.captions, flip=False, **settings)
     artifact = Artifact.load(out)
