@@ -92,7 +92,7 @@ def test_an_index_of_the_original_space_is_refused_one_of_the_new_is_searched(pa
     films, original = pairs.parent / "0.mp4", VideoEncoder.from_pretrained(tiny_clip, frames=2)
     options = {"encoder": tiny_clip, "dataset": "films", "progress": False}
     with pytest.warns(UserWarning, match="1 of 17 videos"):
-        out = train_joint(captions, recipe(epochs=2, workers=1), tmp_path / "mine", **options)
+        out = train_joint(captions, recipe(epochs=1), tmp_path / "mine", **options)
     queries = DITSQueryEncoder.from_pretrained(out)
     with QdrantStore(":memory:", "old") as store:
         ingest(store, [films], original)
