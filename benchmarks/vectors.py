@@ -13,6 +13,7 @@ from benchmarks.datasets import Dataset, RetrievalSplit
 from dits_adapter.data.embed import embed
 from dits_adapter.data.pairs import Pairs, load_pairs
 from dits_adapter.errors import DITSError
+from dits_adapter.texts import TextCleaning
 from dits_adapter.video.encoder import VideoEncoder
 
 TOY = "demo-clip"
@@ -28,6 +29,8 @@ def embed_splits(
     root: Path,
     videos: Path | None,
     encoder: str,
+    frames: int | None = None,
+    text_cleaning: TextCleaning | None = None,
     device: str | torch.device = "auto",
     costs: Costs,
 ) -> tuple[dict[str, Pairs], list[str]]:
@@ -39,6 +42,7 @@ def embed_splits(
         out: folder of the caches.
         root, videos: folders of annotation and videos, as for `Dataset.load`.
         encoder: hub id, folder or bundled name of a CLIP, or of an adapter for its CLIP.
+        frames, text_cleaning: as for `VideoEncoder.from_pretrained`.
         device: device of the CLIP.
         costs: record to which the cost of each split's embedding is added.
 
@@ -48,21 +52,18 @@ def embed_splits(
     Raises:
         DITSError: annotation is missing or malformed, no video could be read, or `out` holds other vectors.
     """
-    loaded = {split: dataset.load(root, split, videos) for split in splits}
-    model = VideoEncoder.from_pretrained(encoder, device=device)
+    loaded = list_splits(dataset, splits, out, root=root, videos=videos)
+    model = VideoEncoder.from_pretrained(encoder, device=device, frames=frames, text_cleaning=text_cleaning)
     if dataset.span is not None:
         model.limit = dataset.span[1]
-    out.mkdir(parents=True, exist_ok=True)
     pairs, deviations = {}, []
     if encoder == TOY and dataset.make is None:  # the toy is meant for generated clips
         deviations.append(
             f"the encoder is {TOY}, a toy trained on generated pictures: it shows that the run works"
         )
     for split, content in loaded.items():
-        listing = out / f"{split}.jsonl"
-        _write(content, listing, missing=(videos or root))
         with costs.of(f"embedding of {split}", resumed=(out / split).exists()):
-            report = embed(listing, out / split, model)
+            report = embed(out / f"{split}.jsonl", out / split, model)
         pairs[split] = load_pairs(out / split)
         deviations += [f"{split}: {deviation}" for deviation in content.deviations]
         if report.failures:
@@ -72,6 +73,24 @@ def embed_splits(
                 f"first is {first.id} ({first.reason}); left out with their {report.skipped_texts:,} texts"
             )
     return pairs, deviations
+
+
+def list_splits(
+    dataset: Dataset, splits: Sequence[str], out: Path, *, root: Path, videos: Path | None
+) -> dict[str, RetrievalSplit]:
+    """Write the texts and videos of some splits as `out`/SPLIT.jsonl, which `embed` and joint training take.
+
+    Args:
+        dataset, splits, out, root, videos: as for `embed_splits`.
+
+    Raises:
+        DITSError: annotation is missing or malformed, or not one video is there.
+    """
+    loaded = {split: dataset.load(root, split, videos) for split in splits}
+    out.mkdir(parents=True, exist_ok=True)
+    for split, content in loaded.items():
+        _write(content, out / f"{split}.jsonl", missing=(videos or root))
+    return loaded
 
 
 def open_splits(folder: Path, splits: Sequence[str]) -> dict[str, Pairs]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dits_adapter.adapters.base import Adapter, cosines
+from dits_adapter.adapters.base import Adapter
 from dits_adapter.evaluation.metrics import DotProducts, Scores
 from dits_adapter.vectors import check_vectors, unit
 
@@ -57,7 +57,7 @@ class _PairScores:
     @torch.inference_mode()
     def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
         tiles = [
-            [cosines(self._adapter.towards(text, video), video) for video in self._video.split(self._TILE)]
+            [self._adapter.similarity(text, video) for video in self._video.split(self._TILE)]
             for text in self._text[rows].split(self._TILE)
         ]
         scores: NDArray[np.float32] = torch.cat([torch.cat(strip, dim=1) for strip in tiles]).float().cpu().numpy()

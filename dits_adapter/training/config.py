@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
 
 from dits_adapter._user_files import parse_yaml, read_yaml
 from dits_adapter._wording import field_names, validated
@@ -16,7 +16,23 @@ from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.texts import TextCleaning
 
-__all__ = ["JOINT_PRESETS", "PAPER_SAMPLER", "PRESETS", "BaseRecipe", "JointRecipe", "Recipe", "TrainingConfig"]
+__all__ = [
+    "JOINT_PRESETS",
+    "PAPER_SAMPLER",
+    "PRESETS",
+    "BaseRecipe",
+    "JointLoss",
+    "JointRecipe",
+    "JointSelection",
+    "Recipe",
+    "TrainingConfig",
+]
+
+JointLoss = Literal["xpool", "index", "both"]
+"""Similarities of the loss of joint training."""
+
+JointSelection = Literal["index", "xpool"]
+"""Scores by which joint training chooses its checkpoint."""
 
 R = TypeVar("R", bound="BaseRecipe")
 
@@ -231,7 +247,15 @@ class JointRecipe(BaseRecipe):
     AdamW (betas 0.9 and 0.999, eps 1e-6), linear warm-up, cosine to zero, best validation kept.
 
     Attributes:
+        loss: similarities of the contrastive loss (Eq. 2): `xpool`, of texts and videos pooled under each text,
+            the paper's; `index`, of texts and the mean of a video's frames, which an index can hold; or `both`,
+            the mean of the two losses. With `index` no X-Pool head is trained or kept.
+        select: scores by which the checkpoint is chosen: those of the `index`, or those of `xpool`, which no index
+            can hold.
+        pretraining: optimization of the adapter on the vectors of the untrained CLIP, before all is trained
+            together (`Adapter.initialize`): the pre-training of `diffusion`, or the affine start of a sampler.
         frames: frames a clip, the middles of as many equal intervals.
+        limit: seconds from the start of a video after which the rest of it does not count (31 on DiDeMo).
         epochs: passes over all (text, video) pairs.
         batch_size: pairs a step over all processes; each is contrasted with all others.
         clip_learning_rate: peak learning rate of CLIP.
@@ -250,7 +274,11 @@ class JointRecipe(BaseRecipe):
         seed: seed of initial weights, order, crops, dropout, noise and the held-out videos.
     """
 
+    loss: JointLoss = "xpool"
+    select: JointSelection = "index"
+    pretraining: TrainingConfig | None = None
     frames: int = Field(default=12, ge=1)
+    limit: PositiveFloat | None = None
     epochs: int = Field(default=5, ge=1)
     batch_size: int = Field(default=32, ge=2)
     clip_learning_rate: float = Field(default=1e-6, ge=0)
@@ -268,12 +296,19 @@ class JointRecipe(BaseRecipe):
     text_cleaning: TextCleaning = "none"
     seed: int = Field(default=24, ge=0)
 
+    @model_validator(mode="after")
+    def _head_for_choice(self) -> JointRecipe:
+        if self.loss == "index" and self.select == "xpool":
+            raise ValueError("loss index trains no X-Pool head that select xpool could choose by")
+        return self
+
 
 JOINT_PRESETS = {
-    "paper": JointRecipe(sampler=PAPER_SAMPLER, clip_learning_rate=1e-5),
-    "xpool": JointRecipe(sampler=PAPER_SAMPLER, clip_learning_rate=1e-6),
+    "paper": JointRecipe(sampler=PAPER_SAMPLER, clip_learning_rate=1e-5, select="xpool"),
+    "xpool": JointRecipe(sampler=PAPER_SAMPLER, clip_learning_rate=1e-6, select="xpool"),
     "deterministic": JointRecipe(sampler={"input": "raw"}),
 }
-"""Joint recipes by name. `paper` and `xpool`: Eq. 8 with its noise; CLIP's learning rate of the DITS paper, and of
-X-Pool's code, which the paper follows otherwise. `deterministic`: X-Pool's rate, no noise."""
+"""Joint recipes by name. `paper` and `xpool`: Eq. 8 with its noise, the checkpoint chosen by X-Pool's scores;
+CLIP's learning rate of the DITS paper, and of X-Pool's code, which the paper follows otherwise. `deterministic`:
+X-Pool's rate, no noise, the checkpoint chosen by what an index finds."""
 JointRecipe.presets = JOINT_PRESETS

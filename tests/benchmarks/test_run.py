@@ -291,7 +291,7 @@ def test_a_frozen_adapter_may_be_tried_on_vectors_of_its_space_only(command, joi
             [f"dits-{n}{noise}{on}" for on in ("", ", noise on") for noise in ("", "-noisy") for n in (1, 20)],
         ),
         ("condition", [f"dits-condition-{name}" for name in ("text", "video", "both", "none")]),
-        ("gap", ["diffusion-t-v", "diffusion-v-t"]),
+        ("gap", ["dits-t-v", "dits-v-t"]),
         (
             "prior",
             [
