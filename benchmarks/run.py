@@ -78,7 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--learning-rates", type=float, nargs="+", default=LEARNING_RATES, metavar="R", help="default: %(default)s"
     )
-    parser.add_argument("--bf16", action="store_true", help="train in bfloat16 (autocast)")
+    parser.add_argument(
+        "--precision",
+        default=DEFAULTS.precision,
+        metavar="P",
+        help="auto, float32 or bfloat16 (%(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=DEFAULTS.seed, help="default: %(default)s")
     parser.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
     parser.add_argument(
@@ -117,7 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, out: Path) -> Result:
     """Run the benchmark of the parsed arguments."""
-    given = {"epochs": args.epochs, "learning_rate": args.learning_rates, "bf16": args.bf16, "seed": args.seed}
+    names = {"epochs": "epochs", "learning_rate": "learning_rates", "precision": "precision", "seed": "seed"}
+    given = {field: getattr(args, name) for field, name in names.items()}
     training = validated(TrainingConfig, given, at="--")
     rows = rows_of(args.ablation, training) if args.ablation else standard_rows(args.steps, training)
     if args.only:

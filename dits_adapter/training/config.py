@@ -15,9 +15,21 @@ from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.texts import TextCleaning
 
-__all__ = ["JOINT_PRESETS", "PAPER_SAMPLER", "PRESETS", "BaseRecipe", "JointRecipe", "Recipe", "TrainingConfig"]
+__all__ = [
+    "JOINT_PRESETS",
+    "PAPER_SAMPLER",
+    "PRESETS",
+    "BaseRecipe",
+    "JointRecipe",
+    "Precision",
+    "Recipe",
+    "TrainingConfig",
+]
 
 R = TypeVar("R", bound="BaseRecipe")
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""Precision of the products of matrices in training."""
 
 _SAMPLER_FIELDS = tuple(name for name in field_names(SamplerConfig) if name not in ("width", "text_width"))
 
@@ -38,7 +50,9 @@ class TrainingConfig(BaseModel):
         hard_negatives: share of each batch that is drawn from the ten nearest videos of its other members.
         patience: number of epochs without a better validation after which training stops early; 0 for never.
         validation: share of the videos that is held out to choose the epoch.
-        bf16: compute in bfloat16 (autocast); weights and optimizer stay float32.
+        precision: `bfloat16` or `float32`, of the products of matrices; weights, sums and optimizer stay float32.
+            `auto` is bfloat16 for DITS from width 128 on, where the processor has units for it (AMX, AVX-512 BF16,
+            a GPU's tensor cores).
         seed: seed of initial weights, batches, noise and the held-out videos.
     """
 
@@ -55,7 +69,7 @@ class TrainingConfig(BaseModel):
     hard_negatives: float = Field(default=0.0, ge=0, lt=1)
     patience: int = Field(default=0, ge=0)
     validation: float = Field(default=0.1, gt=0, lt=1)
-    bf16: bool = False
+    precision: Precision = "auto"
     seed: int = Field(default=24, ge=0)
 
     @field_validator("learning_rate", mode="before")

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +29,7 @@ from dits_adapter.evaluation.metrics import Difference, RetrievalMetrics, paired
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training._loop import evaluate, train
 from dits_adapter.training._losses import Objective, contrastive_loss
+from dits_adapter.training._precision import settle_precision
 from dits_adapter.training._state import Epoch, best_epoch
 from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.run import calibrate, describe, sizes, warn_if_few
@@ -104,12 +104,12 @@ def student_of(
 
 def trajectory_objective(teacher: DITSAdapter) -> Objective:
     """Return the loss of a student: contrast with the videos, and distance to the teacher's trajectory."""
-    sampler = teacher.for_inference().sampler
+    ready = teacher.for_inference()
 
     def objective(adapter: Adapter, text: Tensor, video: Tensor, labels: Tensor, logit_scale: Tensor) -> Tensor:
         with torch.no_grad():
-            path = sampler.trajectory(text)
-        own = cast(DITSAdapter, adapter).sampler.trajectory(text)
+            path = ready.trajectory(text)
+        own = adapter.trajectory(text)
         stride = (len(path) - 1) / (len(own) - 1)
         distances = [
             1 - F.cosine_similarity(point.float(), path[round(stride * step)].float(), dim=1).mean()
@@ -200,6 +200,7 @@ def distill(
         **sizes(train=kept, validation=validation, test=test),
         "recipe": {"training": training.model_dump(mode="json"), "trajectory_weight": TRAJECTORY_WEIGHT},
         "best_epoch": best_epoch(history).number,
+        "precision": settle_precision(training, student, pick_device(device)).precision,
     }
     metrics = {
         "test": describe(student_ranks, test.labels),
