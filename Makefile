@@ -4,21 +4,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHECK := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo --no-cache
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 # Empty, so that compiled modules are kept where the surroundings say otherwise: the tests start many processes.
 export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check wheels model clean
+.PHONY: demo test test-all check wheels model clean
 
 demo: $(INSTALLED)  ## generate clips, ingest them, search with and without DITS
 	$(BIN)/python -m benchmarks.demo
 
 # Many tests wait for servers and children, so that there are more processes than cores, and lint runs beside them; its
 # words follow. In the order of the files: by itself xdist puts those with few tests, which are the longest, last.
-test: $(INSTALLED)  ## lint, strict types, import contract, all tests
+test: $(INSTALLED)  ## lint, strict types, import contract, tests
 	@($(CHECK)) > $(VENV)/check.log 2>&1 & checking=$$!; \
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder; tested=$$?; \
-	wait $$checking; checked=$$?; cat $(VENV)/check.log; exit $$((tested + checked))
+	$(PYTEST); tested=$$?; wait $$checking; checked=$$?; cat $(VENV)/check.log; exit $$((tested + checked))
+
+test-all: $(INSTALLED)  ## the slow tests, too
+	$(PYTEST) -m "slow or not slow"
 
 check: $(INSTALLED)
 	$(CHECK)

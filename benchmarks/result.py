@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -59,12 +60,14 @@ class Result:
         except InputError as error:
             raise DITSError(f"{path}: is no result of layout version 1: {error}") from None
 
-    def write(self, folder: Path, name: str) -> None:
-        """Write `name`.json, `name`.md and `name`.png into a folder."""
+    def write(self, folder: Path, name: str) -> list[Path]:
+        """Write `name`.json, `name`.md and `name`.png into a folder; return the files."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.json").write_bytes(TypeAdapter(Result).dump_json(self, indent=1) + b"\n")
-        (folder / f"{name}.md").write_text(self.markdown() + "\n", encoding="utf-8")
-        figures.recall(self.comparison, self.quoted(), f"{self.title}, {self.split}", folder / f"{name}.png")
+        files = [folder / f"{name}.{kind}" for kind in ("json", "md", "png")]
+        files[0].write_bytes(TypeAdapter(Result).dump_json(self, indent=1) + b"\n")
+        files[1].write_text(self.markdown() + "\n", encoding="utf-8")
+        figures.recall(self.comparison, self.quoted(), f"{self.title}, {self.split}", files[2])
+        return files
 
     def quoted(self) -> dict[str, tuple[float, ...]]:
         """Return the paper's figures for the same table."""
@@ -82,18 +85,20 @@ class Result:
         if self.scorers:
             parts += ["## Other ways to search", "Text to video.", scorer_table(self.scorers)]
         environment = ", ".join(f"{key} {value}" for key, value in self.comparison.environment.items())
-        parts += ["## Costs", self._cost_table(), f"Seed {self.seed}; {environment}."]
+        quoted = paper.COSTS if self.dataset == "msrvtt" and not self.ablation else {}
+        parts += ["## Costs", cost_table(self.costs, quoted), f"Seed {self.seed}; {environment}."]
         return "\n\n".join(parts)
 
-    def _cost_table(self) -> str:
-        quoted = paper.COSTS if self.dataset == "msrvtt" and not self.ablation else {}
-        head = ["stage", "wall time", "peak memory, process", "peak memory, graphics card"]
-        rows = [[stage, *_cells(cost)] for stage, cost in self.costs.items()]
-        if quoted:
-            head.append(f"one RTX 3090, CLIP trained along ({paper.NOTE})")
-            for row in rows:
-                row.append(quoted.get(row[0], "–"))
-        return markdown_table(head, rows)
+
+def cost_table(costs: Mapping[str, Cost], quoted: Mapping[str, str]) -> str:
+    """Write costs by stage as Markdown, with those that the paper states for a stage."""
+    head = ["stage", "wall time", "peak memory, process", "peak memory, graphics card"]
+    rows = [[stage, *_cells(cost)] for stage, cost in costs.items()]
+    if quoted:
+        head.append(f"one RTX 3090, CLIP trained along ({paper.NOTE})")
+        for row in rows:
+            row.append(quoted.get(row[0], "–"))
+    return markdown_table(head, rows)
 
 
 def _cells(cost: Cost) -> list[str]:

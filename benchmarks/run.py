@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import qdrant
+from benchmarks import joint_rows, qdrant
 from benchmarks.ablations import ABLATIONS, noisy_at_inference, rows_of
 from benchmarks.costs import Costs
 from benchmarks.datasets import DATASETS
+from benchmarks.joint import JointResult, JointRun
 from benchmarks.result import Result
 from benchmarks.scoring import score_all
 from benchmarks.vectors import MADE, TOY, embed_splits, has_split, open_splits
@@ -24,6 +25,7 @@ from dits_adapter._wording import validated
 from dits_adapter.artifact._find import find_adapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import guarded
+from dits_adapter.cli._options import assignments
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.encoders._torch import pick_device
 from dits_adapter.errors import InputError
@@ -71,10 +73,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--train", default="train", metavar="SPLIT", help="default: %(default)s")
     parser.add_argument("--test", default="test", metavar="SPLIT", help="default: %(default)s")
-    parser.add_argument("--ablation", choices=ABLATIONS, help="redo one of the paper's ablations instead")
+    parser.add_argument(
+        "--joint",
+        action="store_true",
+        help="train CLIP along, with the paper's settings for the dataset, as its headline does",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="fields of the recipe of --joint, as of train-joint: batch_size=16 workers=8 sampler.depth=2",
+    )
+    parser.add_argument(
+        "--ablation",
+        choices=dict.fromkeys((*ABLATIONS, *joint_rows.ABLATIONS)),
+        help="redo one of the paper's ablations instead",
+    )
     parser.add_argument("--only", nargs="+", metavar="ROW", help="of the rows, these alone beside plain CLIP")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, metavar="T'", help="of the DITS rows")
-    parser.add_argument("--epochs", type=int, default=DEFAULTS.epochs, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, help=f"default: {DEFAULTS.epochs}, with --joint the paper's")
     parser.add_argument(
         "--learning-rates", type=float, nargs="+", default=LEARNING_RATES, metavar="R", help="default: %(default)s"
     )
@@ -108,23 +126,63 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("say where the data is, with --root or --vectors")
     if args.ablation and args.qdrant:
         parser.error("--qdrant belongs to the main table, not to an ablation")
+    joint = dict.fromkeys(joint_rows.ABLATIONS) if args.joint else dict.fromkeys(ABLATIONS)
+    if args.ablation and args.ablation not in joint:
+        without = "without" if args.joint else "with"
+        parser.error(f"--ablation {args.ablation} is one {without} --joint; here there are {', '.join(joint)}")
+    if args.joint and (args.vectors or args.qdrant):
+        parser.error("--joint trains on video files: give --root, and neither --vectors nor --qdrant")
+    if args.set and not args.joint:
+        parser.error("--set belongs to --joint")
     if args.check:
         print(DATASETS[args.dataset].check(args.root, args.videos))
     else:
-        require_modules("benchmarks.run", "matplotlib")
+        require_modules("benchmarks.run", "matplotlib", *(["accelerate"] if args.joint else []))
         out = args.out or Path("results/benchmarks") / args.dataset
-        result = run(args, out)
+        result = run_joint(args, out / "joint") if args.joint else run(args, out)
         name = (args.ablation or "result") + (f"-{args.test}" if args.test != "test" else "")
-        result.write(out, name)
-        print(f"{result.markdown()}\n\nwritten to {out / name}.json, .md and .png")
+        written = result.write(out / "joint" if args.joint else out, name)
+        print(f"{result.markdown()}\n\nwritten to {', '.join(map(str, written))}")
     return 0
+
+
+def run_joint(args: argparse.Namespace, out: Path) -> JointResult:
+    """Run the benchmark of the parsed arguments with CLIP trained along."""
+    dataset = DATASETS[args.dataset]
+    chosen = {"seed": str(args.seed), **assignments("--set", args.set)}
+    if args.epochs is not None:
+        chosen["epochs"] = str(args.epochs)
+    if args.precision == "bfloat16":
+        chosen["bf16"] = "true"
+    rows = joint_rows.rows_of(args.ablation, joint_rows.settings(dataset, chosen), args.only)
+    splits = _splits(args)
+    if args.root is None and dataset.make is not None:
+        for split in splits:
+            dataset.make(split, MADE)
+    joint = JointRun(
+        dataset=dataset,
+        root=args.root or MADE,
+        videos=args.videos,
+        encoder=args.encoder,
+        train=args.train,
+        test=args.test,
+        rows=rows,
+        out=out,
+        device=args.device,
+    )
+    return joint.run(args.ablation or "", args.seed)
 
 
 def run(args: argparse.Namespace, out: Path) -> Result:
     """Run the benchmark of the parsed arguments."""
-    names = {"epochs": "epochs", "learning_rate": "learning_rates", "precision": "precision", "seed": "seed"}
-    given = {field: getattr(args, name) for field, name in names.items()}
-    training = validated(TrainingConfig, given, at="--")
+    epochs = DEFAULTS.epochs if args.epochs is None else args.epochs
+    fields = {
+        "epochs": epochs,
+        "learning_rate": args.learning_rates,
+        "precision": args.precision,
+        "seed": args.seed,
+    }
+    training = validated(TrainingConfig, fields, at="--")
     rows = rows_of(args.ablation, training) if args.ablation else standard_rows(args.steps, training)
     if args.only:
         if unknown := [name for name in args.only if name not in rows]:
@@ -185,18 +243,12 @@ def _own_adapter(encoder: str) -> dict[str, Artifact]:
 
 def _pairs(args: argparse.Namespace, out: Path, costs: Costs) -> tuple[dict[str, Pairs], list[str]]:
     """Return the pairs of the training and test split and, if the dataset has one, of `val`."""
-    splits = [args.train, args.test]
-    if args.train == args.test or "val" in splits:
-        raise InputError(f"--train {args.train} --test {args.test}: train, test and val must be different splits")
+    splits = _splits(args)
     if args.vectors is not None:
-        if has_split(args.vectors, "val"):
-            splits.append("val")
         return open_splits(args.vectors, splits), [
             f"vectors as given, {args.vectors.name}: their origin is not checked"
         ]
     dataset = DATASETS[args.dataset]
-    if "val" in dataset.splits:
-        splits.append("val")
     if args.root is None and dataset.make is not None:
         for split in splits:
             dataset.make(split, MADE)
@@ -210,6 +262,15 @@ def _pairs(args: argparse.Namespace, out: Path, costs: Costs) -> tuple[dict[str,
         device=args.device,
         costs=costs,
     )
+
+
+def _splits(args: argparse.Namespace) -> list[str]:
+    """Return the training and test split and, if the dataset has one, `val`."""
+    splits = [args.train, args.test]
+    if args.train == args.test or "val" in splits:
+        raise InputError(f"--train {args.train} --test {args.test}: train, test and val must be different splits")
+    own = has_split(args.vectors, "val") if args.vectors else "val" in DATASETS[args.dataset].splits
+    return [*splits, *["val"] * own]
 
 
 if __name__ == "__main__":

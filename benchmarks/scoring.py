@@ -6,18 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from benchmarks import qdrant
 from benchmarks.scorers import SHORT_LIST, DualSoftmax, MaxSim, QBNorm, TwoStage
 from dits_adapter.adapters import Adapter
 from dits_adapter.data.pairs import Pairs
+from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.evaluation.comparison import Retrieval
 from dits_adapter.evaluation.metrics import DotProducts, Scores, ranks
 from dits_adapter.vectors import unit
-from dits_adapter.xpool import XPool, XPoolScores
+from dits_adapter.xpool import XPool, xpool_scores
+
+POOLED = "pooled cosine"
+"""Scorer of an index: cosines with the mean of each video's frames."""
+
+XPOOL = "X-Pool over frames"
+"""Scorer of the papers, which no index can hold."""
 
 BANK = 5000
 """Greatest number of training texts in QB-Norm's bank."""
@@ -67,11 +73,19 @@ def score_all(
     chosen = np.random.default_rng(seed).permutation(len(train))[:BANK]
     rows = []
     for name, adapter in tqdm(adapters.items(), desc="scorers", unit="adapter", disable=not progress):
-        ready = adapter.for_inference()
+        rows += [
+            ScorerRow(scorer, name, False, Retrieval.of(ranks(scores, test.labels), test.labels))
+            for scorer, scores in searches(adapter, test, xpool)
+        ]
+        ready, video = adapter.for_inference(), unit(test.video)
         texts, bank = unit(ready.adapt(test.text)), unit(ready.adapt(train.text[np.sort(chosen)]))
-        for scorer, scores, uses_others in _matrices(texts, bank, test, xpool):
-            retrieval = Retrieval.of(ranks(scores, test.labels), test.labels)
-            rows.append(ScorerRow(scorer, name, uses_others, retrieval))
+        pooled = DotProducts(texts, video)
+        of_others: dict[str, Scores] = {
+            f"QB-Norm, bank of {len(bank):,} training texts": QBNorm(pooled, DotProducts(bank, video)),
+            "dual softmax": DualSoftmax(pooled),
+        }
+        for scorer, scores in of_others.items():
+            rows.append(ScorerRow(scorer, name, True, Retrieval.of(ranks(scores, test.labels), test.labels)))
         if location is None:
             continue
         for mode, (values, milliseconds) in qdrant.search(location, test, texts, progress=progress).items():
@@ -79,25 +93,30 @@ def score_all(
     return sorted(rows, key=lambda row: row.uses_other_queries)
 
 
-def _matrices(
-    texts: npt.NDArray[np.float32], bank: npt.NDArray[np.float32], test: Pairs, xpool: XPool | None
-) -> Iterator[tuple[str, Scores, bool]]:
-    """Yield each scorer's name, scores, and True where the scores use other queries."""
-    video = unit(test.video)
-    pooled = DotProducts(texts, video)
-    yield "pooled cosine", pooled, False
-    if test.frames is not None:
-        frames = unit(np.asarray(test.frames))
-        of_frames: dict[str, Scores] = {"MaxSim": MaxSim(texts, frames)}
-        if xpool is not None:
-            # Its first layer norm takes the norm out of a frame, but for an eps that unit vectors would notice.
-            # All scores at once (90 MB for VATEX), because they take minutes and two scorers read them.
-            of_frames["X-Pool"] = XPoolScores(xpool, texts, test.text, frames * frames.shape[2] ** 0.5)[:]
-        for name, scores in of_frames.items():
-            yield f"{name} over frames", scores, False
-            yield f"pooled, top {SHORT_LIST} by {name}", TwoStage(pooled, scores), False
-    yield f"QB-Norm, bank of {len(bank):,} training texts", QBNorm(pooled, DotProducts(bank, video)), True
-    yield "dual softmax", DualSoftmax(pooled), True
+def searches(adapter: Adapter, test: Pairs, xpool: XPool | None) -> Iterator[tuple[str, Scores]]:
+    """Yield the ways to search in which each query stands for itself: name and scores (texts, videos).
+
+    Args:
+        adapter: finished adapter; one that `needs_video` has no query for MaxSim.
+        test: the pairs to search, with frame vectors for the scorers of frames.
+        xpool: the head of a joint adapter in whose space the pairs are; None for none.
+    """
+    ready = adapter.for_inference()
+    pooled = cosine_scores(ready, test.text, test.video)
+    yield POOLED, pooled
+    if test.frames is None:
+        return
+    frames = unit(np.asarray(test.frames))
+    if not ready.needs_video:
+        of_frames = MaxSim(unit(ready.adapt(test.text)), frames)
+        yield "MaxSim over frames", of_frames
+        yield f"pooled, top {SHORT_LIST} by MaxSim", TwoStage(pooled, of_frames)
+    if xpool is not None:
+        # Its first layer norm takes the norm out of a frame, but for an eps that unit vectors would notice.
+        # All scores at once (90 MB for VATEX), because they take minutes and two scorers read them.
+        scores = xpool_scores(xpool, ready, test.text, frames * frames.shape[2] ** 0.5)[:]
+        yield XPOOL, scores
+        yield f"pooled, top {SHORT_LIST} by X-Pool", TwoStage(pooled, scores)
 
 
 def scorer_table(rows: Sequence[ScorerRow]) -> str:

@@ -48,21 +48,18 @@ def embed_splits(
     Raises:
         DITSError: annotation is missing or malformed, no video could be read, or `out` holds other vectors.
     """
-    loaded = {split: dataset.load(root, split, videos) for split in splits}
+    loaded = list_splits(dataset, splits, out, root=root, videos=videos)
     model = VideoEncoder.from_pretrained(encoder, device=device)
     if dataset.span is not None:
         model.limit = dataset.span[1]
-    out.mkdir(parents=True, exist_ok=True)
     pairs, deviations = {}, []
     if encoder == TOY and dataset.make is None:  # the toy is meant for generated clips
         deviations.append(
             f"the encoder is {TOY}, a toy trained on generated pictures: it shows that the run works"
         )
     for split, content in loaded.items():
-        listing = out / f"{split}.jsonl"
-        _write(content, listing, missing=(videos or root))
         with costs.of(f"embedding of {split}", resumed=(out / split).exists()):
-            report = embed(listing, out / split, model)
+            report = embed(out / f"{split}.jsonl", out / split, model)
         pairs[split] = load_pairs(out / split)
         deviations += [f"{split}: {deviation}" for deviation in content.deviations]
         if report.failures:
@@ -72,6 +69,24 @@ def embed_splits(
                 f"first is {first.id} ({first.reason}); left out with their {report.skipped_texts:,} texts"
             )
     return pairs, deviations
+
+
+def list_splits(
+    dataset: Dataset, splits: Sequence[str], out: Path, *, root: Path, videos: Path | None
+) -> dict[str, RetrievalSplit]:
+    """Write the texts and videos of some splits as `out`/SPLIT.jsonl, which `embed` and joint training take.
+
+    Args:
+        dataset, splits, out, root, videos: as for `embed_splits`.
+
+    Raises:
+        DITSError: annotation is missing or malformed, or not one video is there.
+    """
+    loaded = {split: dataset.load(root, split, videos) for split in splits}
+    out.mkdir(parents=True, exist_ok=True)
+    for split, content in loaded.items():
+        _write(content, out / f"{split}.jsonl", missing=(videos or root))
+    return loaded
 
 
 def open_splits(folder: Path, splits: Sequence[str]) -> dict[str, Pairs]:

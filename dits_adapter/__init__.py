@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "encoder": ("DITSQueryEncoder",),
+    "search": ("Answer", "Match", "VideoSearch"),
     "errors": (
         "ArtifactError",
         "DITSError",
@@ -44,9 +45,10 @@ _PUBLIC = {
     "adapters.base": ("Adapter",),
     "adapters.registry": ("AdapterEntry", "register_adapter", "register_entry"),
     "adapters.across": ("reduced_rank",),
+    "adapters.moments": ("Matches",),
     "adapters.affine": ("AffineAdapter", "AffineConfig", "mean_shift", "procrustes", "ridge"),
     "adapters.diffusion": ("DiffusionAdapter", "DiffusionConfig", "FixedPriorAdapter", "FixedPriorConfig"),
-    "adapters.dits": ("DITSAdapter",),
+    "adapters.dits": ("DITSAdapter", "VideoSideDITSAdapter"),
     "adapters.low_rank": ("LowRankAdapter", "LowRankConfig"),
     "adapters.mlp": ("MLPAdapter", "MLPConfig"),
     "sampler.folded": ("FoldedSampler",),
@@ -89,11 +91,13 @@ _PUBLIC = {
     "data.cache": ("EmbeddingCache",),
     "data.cache_writer": ("CacheWriter",),
     "data.embed": ("embed", "embed_from_store"),
+    "data.embed_videos": ("EmbedVideos",),
     "data.import_vectors": ("VectorFiles", "import_vectors"),
     "data.put": ("put_videos",),
     "data.pairs": ("Pairs", "load_pairs"),
     "data.pairs_file": ("PairsFile",),
     "data.report": ("EmbedReport",),
+    "data.segment_table": ("segment_schema",),
     "training.compare": ("compare",),
     "evaluation.comparison": ("Comparison",),
     "training.config": ("JointRecipe", "Recipe", "TrainingConfig"),
@@ -141,10 +145,12 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.adapters.diffusion import FixedPriorAdapter as FixedPriorAdapter
     from dits_adapter.adapters.diffusion import FixedPriorConfig as FixedPriorConfig
     from dits_adapter.adapters.dits import DITSAdapter as DITSAdapter
+    from dits_adapter.adapters.dits import VideoSideDITSAdapter as VideoSideDITSAdapter
     from dits_adapter.adapters.low_rank import LowRankAdapter as LowRankAdapter
     from dits_adapter.adapters.low_rank import LowRankConfig as LowRankConfig
     from dits_adapter.adapters.mlp import MLPAdapter as MLPAdapter
     from dits_adapter.adapters.mlp import MLPConfig as MLPConfig
+    from dits_adapter.adapters.moments import Matches as Matches
     from dits_adapter.adapters.registry import AdapterEntry as AdapterEntry
     from dits_adapter.adapters.registry import register_adapter as register_adapter
     from dits_adapter.adapters.registry import register_entry as register_entry
@@ -153,6 +159,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.data.cache_writer import CacheWriter as CacheWriter
     from dits_adapter.data.embed import embed as embed
     from dits_adapter.data.embed import embed_from_store as embed_from_store
+    from dits_adapter.data.embed_videos import EmbedVideos as EmbedVideos
     from dits_adapter.data.import_vectors import VectorFiles as VectorFiles
     from dits_adapter.data.import_vectors import import_vectors as import_vectors
     from dits_adapter.data.pairs import Pairs as Pairs
@@ -160,6 +167,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.data.pairs_file import PairsFile as PairsFile
     from dits_adapter.data.put import put_videos as put_videos
     from dits_adapter.data.report import EmbedReport as EmbedReport
+    from dits_adapter.data.segment_table import segment_schema as segment_schema
     from dits_adapter.encoder import DITSQueryEncoder as DITSQueryEncoder
     from dits_adapter.encoders import Encoder as Encoder
     from dits_adapter.encoders import EncoderFamily as EncoderFamily
@@ -197,6 +205,9 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.sampler.sampler import SamplerConfig as SamplerConfig
     from dits_adapter.sampler.sampler import TruncatedSampler as TruncatedSampler
     from dits_adapter.sampler.schedule import NoiseSchedule as NoiseSchedule
+    from dits_adapter.search import Answer as Answer
+    from dits_adapter.search import Match as Match
+    from dits_adapter.search import VideoSearch as VideoSearch
     from dits_adapter.space import EmbeddingSpace as EmbeddingSpace
     from dits_adapter.space import TextSide as TextSide
     from dits_adapter.space import VideoSide as VideoSide

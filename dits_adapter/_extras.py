@@ -14,6 +14,7 @@ PACKAGES = {
     "PIL": ("pillow", "torch"),
     "accelerate": ("accelerate", "joint"),
     "av": ("av", "video"),
+    "chromadb": ("chromadb", "chroma"),
     "decord": ("decord2", "video"),
     "fastapi": ("fastapi", "serve"),
     "fastembed": ("fastembed", "fastembed"),

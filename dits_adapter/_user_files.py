@@ -15,7 +15,7 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from tokenize import TokenError
@@ -113,7 +113,7 @@ def entries(path: str | PathLike[str]) -> Iterator[tuple[int, str]]:
 
 
 def csv_rows(
-    path: str | PathLike[str], columns: Mapping[str, Sequence[str]]
+    path: str | PathLike[str], columns: Mapping[str, Sequence[str]], *, optional: Collection[str] = ()
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Read columns of a CSV file with a header as a stream, each row with the number of its last line.
 
@@ -121,7 +121,8 @@ def csv_rows(
 
     Args:
         path: the file.
-        columns: names that the header may give to a column, by its key; all but the first column may be missing.
+        columns: names that the header may give to a column, by its key.
+        optional: keys of columns that may be missing.
 
     Raises:
         UserFileError: as `numbered_lines`, no such column, or a row of another length than the header.
@@ -131,9 +132,9 @@ def csv_rows(
     delimiter = max(",;\t", key=header.count)
     names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
     places = {key: next((names.index(n) for n in choices if n in names), None) for key, choices in columns.items()}
-    required = next(iter(columns))
-    if places[required] is None:
-        raise UserFileError(path, 1, f"the header has no column {' or '.join(columns[required])}")
+    for key, place in places.items():
+        if place is None and key not in optional:
+            raise UserFileError(path, 1, f"the header has no column {' or '.join(columns[key])}")
     rows = csv.reader((line + "\n" for _, line in lines), delimiter=delimiter, strict=True)
     try:
         for row in rows:

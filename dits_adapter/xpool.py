@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dits_adapter.adapters.base import Adapter
 from dits_adapter.errors import InputError
 from dits_adapter.vectors import check_vectors
 
-__all__ = ["XPool", "XPoolReranker", "XPoolScores"]
+__all__ = ["XPool", "XPoolReranker", "XPoolScores", "xpool_scores"]
 
 _TILE = 64
 """Texts and videos that are pooled at a time: 8 MiB a tensor at d = 512."""
@@ -153,8 +154,42 @@ class XPoolScores:
     def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
         strips = zip(self._queries[rows].split(_TILE), self._text[rows].split(_TILE), strict=True)
         tiles = [
-            [self._xpool.similarity(queries, text, frames) for frames in self._frames.split(_TILE)]
-            for queries, text in strips
+            [self._tile(queries, text, frames) for frames in self._frames.split(_TILE)] for queries, text in strips
         ]
         scores: NDArray[np.float32] = torch.cat([torch.cat(strip, dim=1) for strip in tiles]).cpu().numpy()
         return scores
+
+    def _tile(self, queries: Tensor, text: Tensor, frames: Tensor) -> Tensor:
+        return self._xpool.similarity(queries, text, frames)
+
+
+class _PairScores(XPoolScores):
+    """Score matrix of an adapter that runs on every pair of a text and a pooled video."""
+
+    def __init__(
+        self, xpool: XPool, adapter: Adapter, text: NDArray[np.floating], frames: NDArray[np.floating] | Tensor
+    ) -> None:
+        super().__init__(xpool, text, text, frames)
+        self._adapter = adapter
+
+    def _tile(self, queries: Tensor, text: Tensor, frames: Tensor) -> Tensor:
+        return self._adapter.similarity(text, self._xpool(text, frames))
+
+
+def xpool_scores(
+    xpool: XPool, adapter: Adapter, text: NDArray[np.floating], frames: NDArray[np.floating] | Tensor
+) -> XPoolScores:
+    """Return the score matrix of an adapter's texts and videos whose frames are pooled under each text.
+
+    Args:
+        xpool: the head.
+        adapter: adapter in the form for inference; one that `needs_video` runs on every pair.
+        text: plain text embeddings, (n, d).
+        frames: frame embeddings, (m, f, d).
+
+    Raises:
+        InputError: as for `XPoolScores`.
+    """
+    if adapter.needs_video:
+        return _PairScores(xpool, adapter, text, frames)
+    return XPoolScores(xpool, adapter.adapt(text), text, frames)

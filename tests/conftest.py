@@ -27,6 +27,14 @@ settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is marked `slow`, unless `-m` chooses: a test beside it holds the same at a smaller size."""
+    if not config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: `make test-all` runs it"))
+
+
 ANSWER = Answerability(slope=0.7, offset=0.9, auroc=0.8, brier=0.18, ece=0.03)
 
 

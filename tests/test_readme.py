@@ -32,7 +32,6 @@ def test_python_blocks_run(code, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.strip()
 
 
-@pytest.mark.slow
 def test_the_walk_on_the_demos_clips(tmp_path, monkeypatch):
     from benchmarks.clips.dataset import item_of, write_clip
     from benchmarks.clips.scenes import scenes

@@ -46,10 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("dataset", choices=_WRITERS)
     parser.add_argument("root", type=Path, metavar="DIR", help="folder to write into")
+    parser.add_argument(
+        "--clips",
+        type=int,
+        nargs=3,
+        default=tuple(SIZES.values()),
+        metavar="N",
+        help="of train, val and test (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as scratch:
-        write_lookalike(args.dataset, args.root, make_clips(Path(scratch), SIZES))
-    print(f"{args.dataset}, a look-alike of {sum(SIZES.values())} generated clips: {args.root}")
+        clips = make_clips(Path(scratch), dict(zip(SIZES, args.clips, strict=True)))
+        write_lookalike(args.dataset, args.root, clips)
+    print(f"{args.dataset}, a look-alike of {sum(args.clips)} generated clips: {args.root}")
     return 0
 
 

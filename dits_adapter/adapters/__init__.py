@@ -10,8 +10,9 @@ from dits_adapter.adapters.affine import AffineAdapter, AffineConfig, mean_shift
 from dits_adapter.adapters.bank import QueryBankAdapter, QueryBankConfig, fit_query_bank
 from dits_adapter.adapters.base import Adapter, Family, Initializer
 from dits_adapter.adapters.diffusion import DiffusionAdapter, DiffusionConfig, FixedPriorAdapter, FixedPriorConfig
-from dits_adapter.adapters.dits import DITSAdapter
+from dits_adapter.adapters.dits import DITSAdapter, VideoSideDITSAdapter
 from dits_adapter.adapters.mlp import MLPAdapter, MLPConfig
+from dits_adapter.adapters.moments import Matches, Rows
 from dits_adapter.adapters.registry import (
     AdapterEntry,
     adapter_class,
@@ -40,8 +41,11 @@ __all__ = [
     "LowRankConfig",
     "MLPAdapter",
     "MLPConfig",
+    "Matches",
     "QueryBankAdapter",
     "QueryBankConfig",
+    "Rows",
+    "VideoSideDITSAdapter",
     "adapter_class",
     "adapter_entries",
     "adapter_entry",

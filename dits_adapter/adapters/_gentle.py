@@ -26,6 +26,7 @@ from dits_adapter.adapters.bank import draw
 from dits_adapter.adapters.base import Adapter
 from dits_adapter.adapters.dits import DITSAdapter
 from dits_adapter.adapters.mlp import MLPAdapter, MLPConfig
+from dits_adapter.adapters.moments import Rows
 from dits_adapter.adapters.registry import AdapterEntry, register_entry
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import NoiseSchedule, SamplerConfig
@@ -59,7 +60,7 @@ _PAIRS_A_STEP = 512
 """Pairs that one step compares all with all; of more, as many are drawn for each step."""
 
 
-def gentle_linear(text: NDArray[np.floating], video: NDArray[np.floating]) -> GentleFit:
+def gentle_linear(text: Rows, video: Rows) -> GentleFit:
     """Fit an affine map that leaves the identity only as far as held-out videos bear it.
 
     Args:
@@ -72,14 +73,12 @@ def gentle_linear(text: NDArray[np.floating], video: NDArray[np.floating]) -> Ge
     return _fit(text, video, _Recipe(_Linear, _LEARNING_RATE))
 
 
-def gentle_mlp(text: NDArray[np.floating], video: NDArray[np.floating]) -> GentleFit:
+def gentle_mlp(text: Rows, video: Rows) -> GentleFit:
     """Fit a residual MLP of one layer with d / 2 hidden units behind the affine start; as `gentle_linear`."""
     return _fit(text, video, _Recipe(_mlp, _LEARNING_RATE))
 
 
-def gentle_dits(
-    text: NDArray[np.floating], video: NDArray[np.floating], *, steps: int = 10, depth: int = 0
-) -> GentleFit:
+def gentle_dits(text: Rows, video: Rows, *, steps: int = 10, depth: int = 0) -> GentleFit:
     """Fit the paper's sampler (Eq. 8 without noise) behind the affine start, which stays as it is.
 
     A step of the optimizer moves a query by Σ χ times what it moves ε, 19.7 times for T' = 10 and a third for
@@ -119,9 +118,9 @@ class _Recipe:
     rate: float
 
 
-def _fit(text: NDArray[np.floating], video: NDArray[np.floating], recipe: _Recipe) -> GentleFit:
+def _fit(text: Rows, video: Rows, recipe: _Recipe) -> GentleFit:
     drawn = draw(len(text), _MOST_PAIRS, seed=0)
-    problem = Problem.of(np.asarray(text)[drawn], np.asarray(video)[drawn])
+    problem = Problem.of(text[drawn], video[drawn])
     if len(problem.videos) < LEAST_VIDEOS:
         raise InputError(
             f"there are pairs of {len(problem.videos)} distinct videos; the gentle adapters need {LEAST_VIDEOS}."

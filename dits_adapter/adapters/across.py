@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dits_adapter.adapters._folds import Problem, folds
 from dits_adapter.adapters.affine import AffineAdapter, fitted_affine
 from dits_adapter.adapters.bank import draw
+from dits_adapter.adapters.moments import Matches, Moments, Rows
 from dits_adapter.adapters.registry import AdapterEntry, register_entry
 from dits_adapter.errors import InputError
 
@@ -32,22 +33,27 @@ _LEAST_VIDEOS = 10
 _Matrix = NDArray[np.float64]
 
 
-def reduced_rank(text: NDArray[np.floating], video: NDArray[np.floating]) -> AffineAdapter:
+def reduced_rank(text: Rows, video: Rows) -> AffineAdapter:
     """Fit a ridge regression of reduced rank with intercept from texts to videos, of any two widths.
 
     The full map is that of `ridge`; of its fitted videos the principal components are kept (Izenman, 1975).
     Penalty and rank are those with the best mean reciprocal rank of held-out texts among held-out videos, in two
-    partitions of the videos into five parts: with few pairs they keep the map from learning them by heart.
+    partitions of the videos into five parts: with few pairs they keep the map from learning them by heart. Of more
+    than 20,000 pairs as many are drawn to choose them; the map is fitted to all.
 
     Args:
-        text: text embeddings, (n, d1).
+        text: text embeddings, (n, d1), read block by block.
         video: embeddings of the matching videos, row by row, (n, d2); equal rows are one video.
 
     Raises:
-        InputError: fewer than ten distinct videos.
+        InputError: fewer than ten distinct videos, or a row that is zero or not finite.
     """
-    drawn = draw(len(text), _MOST_PAIRS, seed=0)
-    problem = Problem.of(np.asarray(text)[drawn], np.asarray(video)[drawn])
+    return _reduced_rank(Matches(text, video))
+
+
+def _reduced_rank(pairs: Matches) -> AffineAdapter:
+    drawn = draw(len(pairs), _MOST_PAIRS, seed=0)
+    problem = Problem.of(pairs.text[drawn], pairs.video[drawn])
     if len(problem.videos) < _LEAST_VIDEOS:
         raise InputError(
             f"there are pairs of {len(problem.videos)} distinct videos; a map between two spaces needs "
@@ -57,31 +63,30 @@ def reduced_rank(text: NDArray[np.floating], video: NDArray[np.floating]) -> Aff
     scores = np.zeros(len(choices))
     for seed in range(_ROUNDS):
         for fold in folds(problem, seed):
-            fit = _Fit(problem.part(fold.seen))
+            part = problem.part(fold.seen)
+            fit = _Fit(Moments.of(Matches(part.texts, part.videos[part.labels])))
             texts = problem.texts[fold.held]
             for number, (penalty, share) in enumerate(choices):
                 weight, bias = fit.map(penalty, share)
                 scores[number] += fold.reciprocal_ranks(texts @ weight + bias).sum()
     penalty, share = choices[int(scores.argmax())]
-    weight, bias = _Fit(problem).map(penalty, share)
+    weight, bias = _Fit(pairs.moments).map(penalty, share)
     return fitted_affine("reduced-rank", weight.T, bias)
 
 
 class _Fit:
     """Least squares from centered texts to centered videos, for any penalty and rank."""
 
-    def __init__(self, problem: Problem) -> None:
-        targets = problem.videos[problem.labels]
-        self._text_mean, self._video_mean = problem.texts.mean(0), targets.mean(0)
-        self._texts = problem.texts - self._text_mean
-        self._eigenvalues, self._basis = np.linalg.eigh(self._texts.T @ self._texts)
-        self._image = self._basis.T @ (self._texts.T @ (targets - self._video_mean))
+    def __init__(self, pairs: Moments) -> None:
+        self._pairs = pairs
+        self._eigenvalues, self._basis = np.linalg.eigh(pairs.text_text)
+        self._image = self._basis.T @ pairs.text_video
         self._penalty, self._weight, self._components = -1.0, self._image, self._image
 
     def map(self, penalty: float, share: float) -> tuple[_Matrix, _Matrix]:
         """Return A (d1, d2) and b (d2,) of y = x A + b."""
         if penalty != self._penalty:
-            shrunk = self._image / (self._eigenvalues + len(self._texts) * penalty)[:, None]
+            shrunk = self._image / (self._eigenvalues + self._pairs.count * penalty)[:, None]
             self._penalty, self._weight = penalty, self._basis @ shrunk
             # Fitted videos X A have the covariance Aᵀ XᵀX A.
             covariance = shrunk.T @ (self._eigenvalues[:, None] * shrunk)
@@ -89,11 +94,9 @@ class _Fit:
         rank = max(1, round(share * min(self._weight.shape)))
         kept = self._components[:, :rank]
         weight = self._weight @ kept @ kept.T
-        return weight, self._video_mean - self._text_mean @ weight
+        return weight, self._pairs.video - self._pairs.text @ weight
 
 
 register_entry(
-    AdapterEntry(
-        "reduced-rank", AffineAdapter, {"method": "reduced-rank"}, lambda text, video: [reduced_rank(text, video)]
-    )
+    AdapterEntry("reduced-rank", AffineAdapter, {"method": "reduced-rank"}, lambda pairs: [_reduced_rank(pairs)])
 )

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dits_adapter.adapters.base import Adapter, Family, Initializer
-from dits_adapter.adapters.registry import AdapterEntry, register_entry
+from dits_adapter.adapters.moments import Matches, Moments, Rows
+from dits_adapter.adapters.registry import AdapterEntry, ClosedForm, register_entry
 from dits_adapter.sampler._limits import Width
 
 __all__ = ["AffineAdapter", "AffineConfig", "fitted_affine", "mean_shift", "procrustes", "ridge"]
@@ -104,32 +105,39 @@ def fitted_affine(method: str, weight: _Floats, bias: _Floats) -> AffineAdapter:
     return adapter.eval()
 
 
-def _unit_float64(vectors: _Floats) -> NDArray[np.float64]:
-    vectors = np.asarray(vectors, dtype=np.float64)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def mean_shift(text: _Floats, video: _Floats) -> AffineAdapter:
+def mean_shift(text: Rows, video: Rows) -> AffineAdapter:
     """Add the difference of the two modalities' means: A = I, b = μ_v − μ_t.
 
     Args:
-        text: text embeddings, (n, d); normalized here, as all fits do.
+        text: text embeddings, (n, d); normalized here, as all fits do, and read block by block.
         video: embeddings of the matching videos, row by row, (n, d).
+
+    Raises:
+        InputError: no rows, or one that is zero or not finite.
     """
-    t, v = _unit_float64(text), _unit_float64(video)
-    return fitted_affine("mean-shift", np.eye(t.shape[1]), v.mean(0) - t.mean(0))
+    return _mean_shift(Moments.of(Matches(text, video)))
 
 
-def procrustes(text: _Floats, video: _Floats) -> AffineAdapter:
-    """Rotate centered texts onto centered videos (orthogonal Procrustes), then shift to the videos' mean."""
-    from scipy.linalg import orthogonal_procrustes
-
-    t, v = _unit_float64(text), _unit_float64(video)
-    rotation = orthogonal_procrustes(t - t.mean(0), v - v.mean(0))[0]
-    return fitted_affine("procrustes", rotation.T, v.mean(0) - t.mean(0) @ rotation)
+def _mean_shift(pairs: Moments) -> AffineAdapter:
+    return fitted_affine("mean-shift", np.eye(len(pairs.text)), pairs.video - pairs.text)
 
 
-def ridge(text: _Floats, video: _Floats, penalty: float) -> AffineAdapter:
+def procrustes(text: Rows, video: Rows) -> AffineAdapter:
+    """Rotate centered texts onto centered videos (orthogonal Procrustes), then shift to the videos' mean.
+
+    Args:
+        text, video: as for `mean_shift`.
+    """
+    return _procrustes(Moments.of(Matches(text, video)))
+
+
+def _procrustes(pairs: Moments) -> AffineAdapter:
+    left, _, right = np.linalg.svd(pairs.text_video)
+    rotation = left @ right
+    return fitted_affine("procrustes", rotation.T, pairs.video - pairs.text @ rotation)
+
+
+def ridge(text: Rows, video: Rows, penalty: float) -> AffineAdapter:
     """Fit least squares with intercept from texts to videos: A minimizes Σ‖A t + b − v‖² + n · penalty · ‖A‖².
 
     Args:
@@ -137,26 +145,27 @@ def ridge(text: _Floats, video: _Floats, penalty: float) -> AffineAdapter:
         video: embeddings of the matching videos, row by row, (n, d).
         penalty: weight of ‖A‖² relative to the n pairs; choose it on held-out videos.
     """
-    t, v = _unit_float64(text), _unit_float64(video)
-    t0, v0 = t - t.mean(0), v - v.mean(0)
-    gram = t0.T @ t0 + len(t) * penalty * np.eye(t.shape[1])
-    weight = np.linalg.solve(gram, t0.T @ v0).T
-    return fitted_affine("ridge", weight, v.mean(0) - weight @ t.mean(0))
+    return _ridge(Moments.of(Matches(text, video)), penalty)
 
 
-def _chance(text: _Floats, video: _Floats) -> AffineAdapter:
+def _ridge(pairs: Moments, penalty: float) -> AffineAdapter:
+    gram = pairs.text_text + pairs.count * penalty * np.eye(len(pairs.text))
+    weight = np.linalg.solve(gram, pairs.text_video).T
+    return fitted_affine("ridge", weight, pairs.video - weight @ pairs.text)
+
+
+def _chance(pairs: Moments) -> AffineAdapter:
     """Turn every text into the mean of the videos: what is found without a look at the query."""
-    return fitted_affine("chance", np.zeros((video.shape[1], text.shape[1])), _unit_float64(video).mean(0))
+    return fitted_affine("chance", np.zeros(pairs.text_video.T.shape), pairs.video)
 
 
-for _name, _closed_form in {
-    "identity": lambda text, video: [AffineAdapter(AffineConfig(width=text.shape[1])).eval()],
-    "mean-shift": lambda text, video: [mean_shift(text, video)],
-    "procrustes": lambda text, video: [procrustes(text, video)],
-    "ridge": lambda text, video: [ridge(text, video, penalty) for penalty in _RIDGE_PENALTIES],
-}.items():
+_CLOSED_FORMS: dict[str, ClosedForm] = {
+    "identity": lambda pairs: [AffineAdapter(AffineConfig(width=pairs.text.shape[1])).eval()],
+    "mean-shift": lambda pairs: [_mean_shift(pairs.moments)],
+    "procrustes": lambda pairs: [_procrustes(pairs.moments)],
+    "ridge": lambda pairs: [_ridge(pairs.moments, penalty) for penalty in _RIDGE_PENALTIES],
+}
+for _name, _closed_form in _CLOSED_FORMS.items():
     register_entry(AdapterEntry(_name, AffineAdapter, {"method": _name}, _closed_form, compared=True))
-register_entry(
-    AdapterEntry("chance", AffineAdapter, {"method": "chance"}, lambda text, video: [_chance(text, video)])
-)
+register_entry(AdapterEntry("chance", AffineAdapter, {"method": "chance"}, lambda pairs: [_chance(pairs.moments)]))
 register_entry(AdapterEntry("contrastive-linear", AffineAdapter, {"method": "contrastive-linear"}, compared=True))

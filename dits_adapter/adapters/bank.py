@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dits_adapter._wording import validated
 from dits_adapter.adapters.base import Adapter, Family
+from dits_adapter.adapters.moments import Matches
 from dits_adapter.adapters.registry import AdapterEntry, adapter_class, register_entry
 from dits_adapter.errors import InputError
 from dits_adapter.sampler._limits import Width
@@ -297,7 +298,7 @@ def _spread(bank: FloatArray) -> float:
     return float(np.sqrt(max(0.0, square - mean**2)))
 
 
-def _refuse(text: NDArray[np.floating], video: NDArray[np.floating]) -> Sequence[Adapter]:
+def _refuse(pairs: Matches) -> Sequence[Adapter]:
     raise InputError(
         "a query bank is made of other queries than those of the pairs, whose videos it would push down: "
         "dits-adapter bank QUERIES --adapter ID --out FOLDER."

@@ -149,12 +149,18 @@ class Adapter(nn.Module, ABC):
     def initialize(self, initializer: Initializer) -> None:
         """Set the weights from which training by contrast begins; by default those that `__init__` drew."""
 
-    def towards(self, text: Tensor, video: Tensor) -> Tensor:
-        """Adapt texts (n, d) for videos (m, d): (n, d), or (n, m, d) with a vector for each pair."""
+    def similarity(self, text: Tensor, video: Tensor) -> Tensor:
+        """Return the scores by which training and evaluation compare texts and videos: cosines (n, m).
+
+        Args:
+            text: text embeddings, (n, d).
+            video: videos, (m, d), or (n, m, d) where each is pooled under each text (`XPool`).
+        """
         if not self.needs_video:
-            return self(text)
-        n, m = len(text), len(video)
-        return self(text.repeat_interleave(m, dim=0), video.repeat(n, 1)).unflatten(0, (n, m))
+            return cosines(self(text), video)
+        n, m = len(text), video.shape[-2]
+        pairs = video.expand(n, m, -1)
+        return cosines(self(text.repeat_interleave(m, dim=0), pairs.flatten(0, 1)).unflatten(0, (n, m)), pairs)
 
     def for_inference(self) -> Adapter:
         """Return the adapter's form for inference: equal results with fewer multiplications."""
@@ -213,7 +219,15 @@ def interpolate_on_sphere(start: Tensor, end: Tensor, strength: float | Tensor) 
 
 
 def cosines(queries: Tensor, video: Tensor) -> Tensor:
-    """Return the cosines (n, m) of texts that `Adapter.towards` adapted and videos (m, d), float32 or better."""
-    video = F.normalize(video, dim=1)
-    queries = F.normalize(queries.to(video.dtype), dim=-1)
-    return queries @ video.T if queries.ndim == 2 else (queries * video).sum(dim=2)
+    """Return the cosines (n, m) of queries and videos, float32 or better, under mixed precision too.
+
+    Args:
+        queries: adapted texts, (n, d), or (n, m, d) with a vector for each pair.
+        video: videos, (m, d), or (n, m, d) with a vector for each pair.
+    """
+    with torch.autocast(video.device.type, enabled=False):
+        video = F.normalize(video, dim=-1)
+        queries = F.normalize(queries.to(video.dtype), dim=-1)
+        if queries.ndim == video.ndim == 2:
+            return queries @ video.T
+        return ((queries[:, None] if queries.ndim == 2 else queries) * video).sum(dim=2)

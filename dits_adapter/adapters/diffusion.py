@@ -84,7 +84,6 @@ class DiffusionConfig(BaseModel):
         depth: blocks of the network, the alignment network of DITS.
         mlp_ratio: hidden width of a block's MLP over d.
         condition: inputs of the network beside δ_t and t (`text` in the paper).
-        direction: the gap δ: `v-t`, added to the text, or `t-v`, taken off it.
         objective: error of the predicted noise before the contrastive fine-tuning: `l2` or `l1`.
         timesteps: T, as many as DITS has.
         beta_start: β_1, likewise.
@@ -99,7 +98,6 @@ class DiffusionConfig(BaseModel):
     depth: Depth = 4
     mlp_ratio: MlpRatio = 4.0
     condition: Condition = "text"
-    direction: Literal["v-t", "t-v"] = "v-t"
     objective: Literal["l2", "l1"] = "l2"
     timesteps: Timesteps = 10
     beta_start: float = Field(default=0.1, gt=0, lt=1)
@@ -144,10 +142,6 @@ class DiffusionAdapter(Adapter):
         """Pre-train the network to predict the noise in the gaps of the pairs."""
         initializer.pretrain(self, DiffusionAdapter.gap_loss)
 
-    @property
-    def _sign(self) -> int:
-        return 1 if self.config.direction == "v-t" else -1
-
     def forward(self, text: Tensor, video: Tensor | None = None) -> Tensor:
         """Draw a gap for each text (n, d) of any norm and move the text by the gap: (n, d)."""
         unit = F.normalize(text.to(self.network.x_embedder.weight.dtype), dim=1)
@@ -158,7 +152,7 @@ class DiffusionAdapter(Adapter):
             gap = self.step(gap, self.network(gap, t, **conditions), t)
             if t > 1:
                 gap = gap + float(self.schedule.lam[t - 1]) * draws.next()
-        return (unit + self._sign * gap / math.sqrt(self.width)).to(text.dtype)
+        return (unit + gap / math.sqrt(self.width)).to(text.dtype)
 
     def step(self, gap: Tensor, noise: Tensor, t: int) -> Tensor:
         """Return the mean of √d δ_{t−1} given √d δ_t and its noise (Eq. 7), both (n, d), t counted from 1."""
@@ -175,7 +169,7 @@ class DiffusionAdapter(Adapter):
             video: their videos, row by row, (n, d).
         """
         unit, towards = F.normalize(text, dim=1), F.normalize(video, dim=1)
-        gap = self._sign * math.sqrt(self.width) * (towards - unit)
+        gap = math.sqrt(self.width) * (towards - unit)
         t = torch.randint(1, self.config.timesteps + 1, (len(gap),), generator=self.noise, device=gap.device)
         alpha_bar = torch.as_tensor(self.schedule.alpha_bar, device=gap.device, dtype=gap.dtype)[t - 1, None]
         noise = torch.empty_like(gap).normal_(generator=self.noise)

@@ -1,4 +1,4 @@
-"""DITS as an adapter."""
+"""DITS as an adapter: on the text's side, and for the paper's comparison on the video's."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import ClassVar
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from dits_adapter.adapters.base import Adapter, Initializer
+from dits_adapter.adapters.base import Adapter, Initializer, cosines
 from dits_adapter.adapters.registry import register_adapter
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import FoldedSampler, SamplerConfig, TruncatedSampler
 from dits_adapter.sampler._flow import can_flow, flow
 
-__all__ = ["DITSAdapter"]
+__all__ = ["DITSAdapter", "VideoSideDITSAdapter"]
 
 
 @register_adapter
@@ -119,3 +119,34 @@ class DITSAdapter(Adapter):
             raise InputError(f"steps is {steps}; this adapter runs 0 to {self.max_steps} truncated timesteps.")
         sampler = self.sampler.with_steps(steps)
         return DITSAdapter(sampler.config, sampler).train(self.training)
+
+
+@register_adapter
+class VideoSideDITSAdapter(Adapter):
+    """DITS on the video's side: moves each video towards the texts, δ = t − v, and leaves the texts (Table 6b).
+
+    For comparisons: no text has a vector that would search an index of the videos as they are.
+    """
+
+    kind: ClassVar[str] = "dits-of-videos"
+    Config: ClassVar[type[BaseModel]] = SamplerConfig
+    config: SamplerConfig
+
+    def __init__(self, config: SamplerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.sampler = TruncatedSampler(config)
+
+    @property
+    def needs_video(self) -> bool:
+        """True: the videos move."""
+        return True
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Run Eq. 8 on videos (n, d), in training with `config.noise_scale` and noise from `self.noise`."""
+        scale = self.config.noise_scale if self.training else 0.0
+        return self.sampler(video, noise_scale=scale, generator=self.noise)
+
+    def similarity(self, text: Tensor, video: Tensor) -> Tensor:
+        """Return the cosines (n, m) of texts (n, d) as they are and moved videos, (m, d) or (n, m, d)."""
+        return cosines(text, self(video.flatten(0, -2)).unflatten(0, video.shape[:-1]))

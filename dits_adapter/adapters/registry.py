@@ -22,16 +22,15 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dits_adapter._wording import validated
 from dits_adapter.adapters._fit import GentleFit
 from dits_adapter.adapters.base import Adapter
+from dits_adapter.adapters.moments import Matches, Rows
 from dits_adapter.errors import InputError
 
 __all__ = [
     "AdapterEntry",
+    "ClosedForm",
     "adapter_class",
     "adapter_entries",
     "adapter_entry",
@@ -40,8 +39,10 @@ __all__ = [
     "register_entry",
 ]
 
-_ClosedForm = Callable[[NDArray[np.floating], NDArray[np.floating]], Sequence[Adapter]]
-_CrossValidated = Callable[[NDArray[np.floating], NDArray[np.floating]], GentleFit]
+ClosedForm = Callable[[Matches], Sequence[Adapter]]
+"""Fit from matching texts and videos to candidates."""
+
+_CrossValidated = Callable[[Rows, Rows], GentleFit]
 
 A = TypeVar("A", bound=Adapter)
 
@@ -58,10 +59,10 @@ class AdapterEntry:
         name: name in recipes and tables.
         adapter: class of the adapter.
         fixed: config fields that the name decides.
-        closed_form: fit from texts and their videos, row by row, both (n, d), to candidates, of which the one with
-            the best mean reciprocal rank on the validation pairs is kept. None for an adapter that is trained.
-        cross_validated: fit from the same that chooses by folds of its own, without validation pairs; None for
-            all others.
+        closed_form: fit from texts and their videos (`Matches`) to candidates, of which the one with the best mean
+            reciprocal rank on the validation pairs is kept. None for an adapter that is trained.
+        cross_validated: fit from texts and their videos, row by row, both (n, d), that chooses by folds of its
+            own, without validation pairs; None for all others.
         contrast: True where training by contrast follows `Adapter.initialize`; False where the initialization
             is the whole training.
         compared: True for a row of its own in the standard comparison.
@@ -70,7 +71,7 @@ class AdapterEntry:
     name: str
     adapter: type[Adapter]
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    closed_form: _ClosedForm | None = None
+    closed_form: ClosedForm | None = None
     cross_validated: _CrossValidated | None = None
     contrast: bool = True
     compared: bool = False

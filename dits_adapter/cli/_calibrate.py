@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._options import add_pairs, read_queries, require_width
+from dits_adapter.cli._measured import add_measured, open_measured
+from dits_adapter.cli._options import read_queries, require_width
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,10 +41,7 @@ def add_calibrate(commands: Any) -> None:
         "pairs that the fit has not seen. Queries that nothing fits are made by leaving the right video out. Of "
         "the cache that the adapter was trained with, the pairs are taken that training held out.",
     )
-    add_pairs(calibrate, "pairs that the adapter was not trained on: `dits-adapter embed`")
-    calibrate.add_argument(
-        "adapter", metavar="ADAPTER", help="folder, bundled name or hub id of a trained adapter"
-    )
+    add_measured(calibrate, "pairs that the adapter was not trained on: `dits-adapter embed`")
     calibrate.add_argument(
         "--out", type=Path, metavar="FOLDER", help="the calibrated artifact (default: ADAPTER, which is replaced)"
     )
@@ -75,8 +73,6 @@ def _calibrate(args: argparse.Namespace) -> int:
     from dits_adapter._hub import bundled
     from dits_adapter.artifact._config import ONNX
     from dits_adapter.artifact._find import require_free
-    from dits_adapter.artifact.artifact import Artifact
-    from dits_adapter.data.pairs import held_out, load_pairs
     from dits_adapter.evaluation._figures import check_figure, reliability_plot
     from dits_adapter.evaluation.calibration import BiasedCalibration
     from dits_adapter.stores.bias import BiasBank, check_weight
@@ -95,9 +91,7 @@ def _calibrate(args: argparse.Namespace) -> int:
             f"{target}: holds an ONNX form, which belongs to the adapter as it was exported. Calibrate the "
             "adapter that was exported, and export it again."
         )
-    artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)
-    artifact.space.require(pairs.space, mine=f"the adapter {args.adapter}", theirs=f"the pairs {args.pairs}")
-    pairs = held_out(pairs, artifact.training)
+    artifact, pairs = open_measured(args)
     if artifact.adapter.needs_video:
         raise InputError(
             f"{args.adapter}: the adapter depends on the video. Such an adapter scores pairs and searches no "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from dits_adapter.evaluation.comparison import Comparison
 
 __all__ = ["add_compare"]
+
+_EPOCHS, _LEAST_EPOCHS = 30, 3
+_MOST_STEPS = 3_000
+_PATIENCE = 8
+"""Epochs without a better validation after which a training stops."""
 
 
 def add_compare(commands: Any) -> None:
@@ -60,7 +66,18 @@ def add_compare(commands: Any) -> None:
         metavar="NAME",
         help="rows of the table, or registered adapters that have none by default (default: all rows)",
     )
-    compare.add_argument("--epochs", type=int, default=30, help="of training at most (default: %(default)s)")
+    compare.add_argument(
+        "--epochs",
+        type=int,
+        help=f"of training at most (default: {_EPOCHS}, or as many as {_MOST_STEPS:,} steps hold, at least "
+        f"{_LEAST_EPOCHS})",
+    )
+    compare.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="90s, 30m or 2h: compare the rows that fit, cheap ones first, and name the others (default: all "
+        "rows; the time that they take is printed before they start)",
+    )
     add_device(compare)
     compare.set_defaults(run=_compare, needs=("scipy", "sklearn", "yaml"))
 
@@ -69,21 +86,24 @@ def _compare(args: argparse.Namespace) -> int:
     from dits_adapter._files import require_writable
     from dits_adapter._wording import validated
     from dits_adapter.data.pairs import load_pairs
+    from dits_adapter.training._estimate import plan
     from dits_adapter.training._initial import LEARNING_RATES
     from dits_adapter.training._learning_curve import curve_rows, with_curve
-    from dits_adapter.training.compare import compare, compare_folds, fold_splits
+    from dits_adapter.training.compare import compare, compare_folds, fitting_rows, fold_splits
     from dits_adapter.training.config import TrainingConfig
-    from dits_adapter.training.rows import few_pairs_rows, selected_rows, standard_rows
+    from dits_adapter.training.rows import all_rows, selected_rows
 
+    budget = None if args.budget is None else _seconds(args.budget)
     if args.out is not None:
         require_writable(args.out)
-    given = {"seed": args.seed, "epochs": args.epochs}
-    training = validated(TrainingConfig, {**given, "learning_rate": LEARNING_RATES}, at="--")
-    if args.rows:
-        rows = selected_rows(args.rows, args.steps, training)
-    else:
-        rows = standard_rows(args.steps, training) | few_pairs_rows()
+    fields = {"seed": args.seed, "learning_rate": LEARNING_RATES, "patience": _PATIENCE}
+    given = {} if args.epochs is None else {"epochs": args.epochs}
+    training = validated(TrainingConfig, fields | given, at="--")
     everything = load_pairs(args.pairs)
+    if not given:
+        training = training.model_copy(update={"epochs": _epochs(len(everything) // training.batch_size)})
+    named = selected_rows(args.rows, args.steps, training) if args.rows else all_rows(args.steps, training)
+    rows = fitting_rows(named, everything.space)
     if args.folds is None:
         rest, test = everything.split(args.test_fraction, args.seed)
         splits = [(*rest.split(training.validation, args.seed), test)]
@@ -94,10 +114,14 @@ def _compare(args: argparse.Namespace) -> int:
         curve_rows(rows, splits)
         if not args.curve.absolute().parent.is_dir():
             raise InputError(f"--curve {args.curve}: there is no folder {args.curve.parent}; make it first.")
+    planned = plan(rows, splits, budget=budget, out=args.out, device=args.device)
+    print(planned, file=sys.stderr, flush=True)
+    rows = planned.rows
     if args.folds is None:
         comparison = compare(*splits[0], rows=rows, out=args.out, device=args.device)
     else:
         comparison = compare_folds(splits, rows=rows, out=args.out, device=args.device)
+    comparison = replace(comparison, left_out=planned.left_out)
     if args.curve is not None:
         comparison = with_curve(comparison, splits, rows=rows, seed=args.seed, device=args.device)
         _write_curve(comparison, args.curve)
@@ -109,6 +133,27 @@ def _compare(args: argparse.Namespace) -> int:
     else:
         show(comparison.markdown())
     return 0
+
+
+def _epochs(steps: int) -> int:
+    """Return the epochs of so many steps where none are given: of many pairs fewer passes do."""
+    return min(_EPOCHS, max(_LEAST_EPOCHS, _MOST_STEPS // max(1, steps)))
+
+
+def _seconds(budget: str) -> float:
+    """Return the seconds of 90s, 30m or 2h.
+
+    Raises:
+        InputError: something else, or no time at all.
+    """
+    number, unit = budget[:-1], budget[-1:]
+    try:
+        seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except (ValueError, KeyError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise InputError(f"--budget {budget}: is no time; write 90s, 30m or 2h.")
+    return seconds
 
 
 def _write_curve(comparison: Comparison, path: Path) -> None:

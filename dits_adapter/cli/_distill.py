@@ -33,6 +33,14 @@ def add_distill(commands: Any) -> None:
     distill.add_argument(
         "--mlp-ratio", type=float, metavar="R", help="hidden width of its MLPs over d (default: the teacher's)"
     )
+    distill.add_argument(
+        "--trajectory-weight",
+        type=float,
+        default=10.0,
+        metavar="W",
+        help="weight of the distance to the teacher's path beside the contrastive loss; 0 shows what a student "
+        "learns without a teacher (default: %(default)g)",
+    )
     add_settings(distill, "one field of the optimization: epochs=10, batch_size=64, seed=1")
     distill.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")
     distill.add_argument(
@@ -57,6 +65,7 @@ def _distill(args: argparse.Namespace) -> int:
         steps=args.steps,
         depth=args.depth,
         mlp_ratio=args.mlp_ratio,
+        trajectory_weight=args.trajectory_weight,
         training=Recipe.read("deterministic", settings=settings).training,
         test=load_pairs(args.test) if args.test else None,
         test_fraction=args.test_fraction,

@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter._extras import require_modules
 from dits_adapter.cli._options import (
     add_device,
     add_encoder,
+    add_id_field,
     add_store,
     add_text_cleaning,
     add_text_encoder,
@@ -32,7 +34,10 @@ def add_embed(commands: Any) -> None:
         "command goes on where it stopped. Exit code 3: done, but some videos have no vectors.",
     )
     embed.add_argument(
-        "pairs", type=Path, metavar="PAIRS.jsonl", help='{"video": FILE, "text": TEXT or [TEXT, …]} a line'
+        "pairs",
+        type=Path,
+        metavar="PAIRS",
+        help='.jsonl: {"video": FILE, "text": TEXT or [TEXT, …]} a line; or .csv: columns video and text',
     )
     add_encoder(embed, declared=True)
     add_text_encoder(embed)
@@ -40,20 +45,16 @@ def add_embed(commands: Any) -> None:
     embed.add_argument("--out", type=Path, required=True, metavar="CACHE", help="folder of the cache")
     add_device(embed)
     embed.add_argument(
-        "--videos", type=Path, metavar="FOLDER", help="folder of relative files (default: that of PAIRS.jsonl)"
+        "--videos", type=Path, metavar="FOLDER", help="folder of relative files (default: that of PAIRS)"
     )
     embed.add_argument("--retry-failed", action="store_true", help="try videos again that failed before")
     store = embed.add_argument_group(
-        "from a collection", 'read vectors instead of decoding; lines are then {"id": ID, "text": …}'
+        "from a collection",
+        'read vectors instead of decoding; lines are then {"id": ID, "text": …}, columns id and text',
     )
     add_store(store, default=None)
     add_vectors(store, "--encoder")
-    store.add_argument(
-        "--id-field",
-        default="video_id",
-        metavar="FIELD",
-        help='payload field with the ID; "" is the id of the segment itself (default: %(default)s)',
-    )
+    add_id_field(store)
     embed.set_defaults(run=_embed)
 
 
@@ -64,6 +65,8 @@ def _embed(args: argparse.Namespace) -> int:
 
     if args.store is not None and args.videos is not None:
         raise InputError("--videos is for files, --store for vectors from a collection; give one of them.")
+    if args.store is None:
+        require_modules("dits-adapter embed", "av")
     pairs = PairsFile(args.pairs, args.videos, files=args.store is None)  # refused before a model is loaded
     declared = declaration(args.encoder)
     if declared is not None and (args.store is None or args.text_encoder is None):

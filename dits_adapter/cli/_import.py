@@ -1,18 +1,26 @@
-"""`dits-adapter import`: vectors from NumPy or Parquet files into a cache to train on."""
+"""`dits-adapter import`: vectors from files or a collection into a cache to train on."""
 
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from dits_adapter.cli._options import (
     add_device,
     add_encoder,
+    add_id_field,
+    add_store,
     add_text_cleaning,
     add_text_encoder,
+    add_vectors,
+    chosen_store,
+    declaration,
     described_space,
+    video_encoder,
 )
+from dits_adapter.errors import InputError
 
 __all__ = ["add_import"]
 
@@ -22,15 +30,23 @@ def add_import(commands: Any) -> None:
     command = commands.add_parser(
         "import",
         help="import vectors that you already have into a cache to train on",
-        description="Import vectors of texts and videos from NumPy or Parquet files. If the texts are given, some "
-        "vectors are compared with those of --encoder; warnings name the vectors that cannot be checked. An "
-        "encoder that cannot be loaded, as one behind an API, is declared by name.",
+        description="Import vectors of texts and videos from NumPy, Parquet or Arrow files, or of videos from a "
+        "collection. If the texts are given, some vectors are compared with those of --encoder; warnings name the "
+        "vectors that cannot be checked. An encoder that cannot be loaded, as one behind an API, is declared by "
+        "name. Exit code 3: done, but the collection lacks some videos.",
     )
     command.add_argument(
-        "texts", type=Path, metavar="TEXTS", help=".npy (n, d), or .parquet: video_id, vector[, text]"
+        "texts",
+        type=Path,
+        metavar="TEXTS",
+        help=".npy (n, d), or .parquet, .arrow, .feather: columns video_id, vector[, text]",
     )
     command.add_argument(
-        "videos", type=Path, metavar="VIDEOS", help=".npy (m, d), or .parquet: video_id, vector[, frames]"
+        "videos",
+        type=Path,
+        nargs="?",
+        metavar="VIDEOS",
+        help=".npy (m, d), or .parquet, .arrow, .feather: columns video_id, vector[, frames]; or --store",
     )
     add_encoder(command, declared=True)
     add_text_encoder(command, declared=True)
@@ -52,22 +68,41 @@ def add_import(commands: Any) -> None:
         metavar="FILE.csv",
         help="in the place of labels and captions: columns video_id and text, a row for each text vector",
     )
+    store = command.add_argument_group(
+        "from a collection", "in the place of VIDEOS; the texts name their videos by id"
+    )
+    add_store(store, default=None)
+    add_vectors(store, "--encoder")
+    add_id_field(store)
     command.set_defaults(run=_import)
 
 
 def _import(args: argparse.Namespace) -> int:
     from dits_adapter.data.import_vectors import VectorFiles, import_vectors, read_widths
 
-    files = VectorFiles(
-        texts=args.texts,
-        videos=args.videos,
-        labels=args.labels,
-        frames=args.frame_vectors,
-        ids=args.ids,
-        captions=args.captions,
-        pairs=args.pairs,
-    )
-    space, texts = described_space(args, read_widths(files))
-    report = import_vectors(files, args.out, space, texts)
+    if (args.videos is None) == (args.store is None):
+        raise InputError("import: give VIDEOS, or the collection that they are in (--store); one of them.")
+    encoder = None
+    if args.trust_foreign:
+        if declaration(args.encoder) is not None:
+            raise InputError(
+                f"--trust-foreign: describe the collection instead, once: dits-adapter adopt --store {args.store} "
+                f"--collection {args.collection} --encoder {args.encoder}"
+            )
+        encoder = video_encoder(args)
+    trusted = None if encoder is None else encoder.space
+    with nullcontext(args.videos) if args.store is None else chosen_store(args, trusted) as videos:
+        files = VectorFiles(
+            texts=args.texts,
+            videos=videos,
+            labels=args.labels,
+            frames=args.frame_vectors,
+            ids=args.ids,
+            captions=args.captions,
+            pairs=args.pairs,
+            id_field=args.id_field,
+        )
+        space, texts = described_space(args, read_widths(files), encoder)
+        report = import_vectors(files, args.out, space, texts)
     print(report)
-    return 0
+    return 3 if report.failures else 0

@@ -34,7 +34,7 @@ def add_ingest(commands: Any) -> None:
         action="store_true",
         help="only say how many files, hours and segments there are to store, and how many are stored",
     )
-    ingest.set_defaults(run=_ingest)
+    ingest.set_defaults(run=_ingest, needs=("av",))
 
 
 def add_ingest_options(command: argparse.ArgumentParser) -> None:
@@ -144,9 +144,8 @@ def _ingest(args: argparse.Namespace) -> int:
     limits, options = decode_limits(args), ingest_options(args)  # refused before a model is loaded
     if args.dry_run:
         return _dry_run(args, limits, options)
-    encoder = video_encoder(args, limits)
-    with chosen_store(args) as store:
-        report = ingest(store, args.paths, encoder, options)
+    with chosen_store(args) as store:  # so is a store that nothing opens
+        report = ingest(store, args.paths, video_encoder(args, limits), options)
     print(report)
     return 3 if report.failed else 0
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_device",
     "add_encoder",
+    "add_id_field",
     "add_pairs",
     "add_query",
     "add_recipe",
@@ -86,6 +87,16 @@ def add_vectors(command: Any, encoder: str) -> None:
         "--trust-foreign",
         action="store_true",
         help=f"read a collection that another program made, whose vectors you know to be of {encoder}",
+    )
+
+
+def add_id_field(command: Any) -> None:
+    """Add the option that chooses the values that ids of videos are."""
+    command.add_argument(
+        "--id-field",
+        metavar="FIELD",
+        help='payload field or column with the ID; "" is the id of the segment itself (default: the one that has '
+        "the most of the ids)",
     )
 
 
@@ -215,13 +226,14 @@ def text_encoder(args: argparse.Namespace) -> TextEncoder | None:
 
 
 def described_space(
-    args: argparse.Namespace, widths: tuple[int, int]
+    args: argparse.Namespace, widths: tuple[int, int], encoder: VideoEncoder | None = None
 ) -> tuple[EmbeddingSpace, TextEmbedder | None]:
     """Describe the space that the options of `add_encoder` and `add_text_encoder` name.
 
     Args:
         args: the parsed command line.
         widths: dimensions of the vectors of texts and of videos, for encoders that are declared.
+        encoder: that of `--encoder`, where it was loaded before.
 
     Returns:
         The space, and the encoder of its texts if it was loaded.
@@ -237,7 +249,7 @@ def described_space(
         raise InputError(f"--text-cleaning: {of_texts} is declared and embeds nothing here; leave the option out.")
     texts: TextEmbedder | None = text_encoder(args)
     if of_videos is None:
-        encoder = video_encoder(args)
+        encoder = encoder or video_encoder(args)
         video = encoder.space.video
         texts = encoder.encoder if args.text_encoder is None else texts
     else:

@@ -23,17 +23,16 @@ def add_rebuild(commands: Any) -> None:
     )
     add_videos(rebuild)
     rebuild.add_argument("--drop-old", action="store_true", help="delete the old collection after the switch")
-    rebuild.set_defaults(run=_rebuild)
+    rebuild.set_defaults(run=_rebuild, needs=("av",))
 
 
 def _rebuild(args: argparse.Namespace) -> int:
     from dits_adapter.stores.qdrant.aliases import rebuild
 
     limits, options = decode_limits(args), ingest_options(args)  # refused before a model is loaded
-    encoder = video_encoder(args, limits)
     with qdrant_store(args) as store:
-        old = store.resolve()
-        report, new = rebuild(store, args.paths, encoder, options, drop_old=args.drop_old)
+        old = store.resolve()  # so is a server that is away
+        report, new = rebuild(store, args.paths, video_encoder(args, limits), options, drop_old=args.drop_old)
     show(report)
     show(f"{args.collection} is now {new}" + (f"; it was {old}" if old else ""))
     return 3 if report.failed else 0

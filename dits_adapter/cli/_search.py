@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._options import add_query, add_store, chosen_store, read_vectors
+from dits_adapter.cli._options import add_query, add_store, chosen_store, declaration, read_vectors
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def add_search(commands: Any) -> None:
         "--vectors",
         type=Path,
         metavar="FILE.npy",
-        help="in the place of TEXT: vectors of queries, (n, d), by the adapter's text encoder; it is not loaded",
+        help="in the place of TEXT: vectors of queries, (n, d), by the adapter's text encoder (not loaded); "
+        "without an adapter: --adapter declared:PROVIDER/MODEL@VERSION",
     )
     search.add_argument(
         "--queries", type=Path, metavar="FILE.txt", help="names of the vectors, one a line: their texts, or ids"
@@ -113,12 +114,15 @@ def _search(args: argparse.Namespace) -> int:
     else:
         names, vectors = _read_queries(args.vectors, args.queries)
     xpool = args.rerank == "xpool"
-    encoder = DITSQueryEncoder.from_pretrained(
-        args.adapter,
-        backend="torch" if xpool else "auto",
-        text_cleaning=args.text_cleaning,
-        videos=args.videos,
-    )
+    if (declared := declaration(args.adapter)) is not None and vectors is not None:
+        encoder = _declared(declared, vectors)
+    else:
+        encoder = DITSQueryEncoder.from_pretrained(
+            args.adapter,
+            backend="torch" if xpool else "auto",
+            text_cleaning=args.text_cleaning,
+            videos=args.videos,
+        )
     if xpool and encoder.artifact.xpool is None:
         raise InputError(
             f"--rerank xpool: the adapter {args.adapter} has no X-Pool head, which comes with joint training "
@@ -157,6 +161,17 @@ def _search(args: argparse.Namespace) -> int:
         if answer.of_any is not None:
             show(_of_any(answer.of_any, args.answerable))
     return 0
+
+
+def _declared(name: str, vectors: FloatArray) -> DITSQueryEncoder:
+    """Return the encoder of vectors that were declared, and have no adapter."""
+    from dits_adapter.artifact.artifact import Artifact
+    from dits_adapter.backends._pytorch import TorchBackend
+    from dits_adapter.encoder import DITSQueryEncoder
+    from dits_adapter.space import EmbeddingSpace
+
+    plain = Artifact.plain(EmbeddingSpace.declare(name, vectors.shape[1]))
+    return DITSQueryEncoder(TorchBackend(plain, None, device="cpu"))
 
 
 class _Answer(NamedTuple):

@@ -39,7 +39,7 @@ def add_serve(commands: Any) -> None:
         "--port", type=int, default=8000, metavar="N", help="0 for a free one (default: %(default)s)"
     )
     serve.add_argument("--no-browser", action="store_true", help="only print the address")
-    serve.set_defaults(run=_serve, needs=("fastapi", "uvicorn"))
+    serve.set_defaults(run=_serve, needs=("fastapi", "sklearn", "uvicorn"))
 
 
 def _serve(args: argparse.Namespace) -> int:

@@ -71,7 +71,7 @@ class CacheFiller:
     frames: int
     encoder: TextEncoder
     fetch: Callable[[Sequence[NamedVideo]], Iterable[VideoVectors]]
-    require_some: Callable[[], None]
+    require_some: Callable[[], object]
     place: Callable[[NamedVideo], str]
 
     def fill(self, out: str | PathLike[str], *, retry_failed: bool, progress: bool) -> EmbedReport:

@@ -17,12 +17,14 @@ from dits_adapter.video._formats import VIDEO_SUFFIXES
 __all__ = [
     "MOST_ID_BYTES",
     "VideoIds",
+    "ambiguous_stems",
     "check_id",
     "did_you_mean",
     "encode_ids",
     "id_digest",
     "match_id",
     "number_ids",
+    "unambiguous_stem",
     "without_suffix",
 ]
 
@@ -89,6 +91,24 @@ def without_suffix(name: str) -> str | None:
     """
     stem, _, suffix = name.rpartition(".")
     return stem if stem and f".{suffix.lower()}" in VIDEO_SUFFIXES else None
+
+
+def ambiguous_stems(stems: bytes | bytearray, numbers: NDArray[np.int64]) -> frozenset[bytes]:
+    """Return the digests of ids without suffixes that several videos share.
+
+    Args:
+        stems: `id_digest` of each line's id without suffix.
+        numbers: number of each line's video.
+    """
+    kinds, place, of_line = np.unique(np.frombuffer(stems, "S16"), return_index=True, return_inverse=True)
+    alike = np.unique(of_line[numbers != numbers[place][of_line]])
+    return frozenset(kinds[alike].tolist())  # without the zeros that a digest ends in
+
+
+def unambiguous_stem(name: str, alike: Collection[bytes]) -> str | None:
+    """Return an id without the suffix of a video file, if it is none of the `ambiguous_stems`."""
+    stem = without_suffix(name)
+    return None if stem is None or id_digest(stem).rstrip(b"\0") in alike else stem
 
 
 def match_id(name: str, known: Collection[str]) -> str | None:

@@ -10,103 +10,140 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter._files import sha256
 from dits_adapter._user_files import UserFileError, csv_rows, entries, map_array
-from dits_adapter.data._ids import did_you_mean
-from dits_adapter.data._vector_source import BLOCK_ROWS, TextBlock, VectorFiles, VideoBlock
+from dits_adapter.data._vector_source import BLOCK_ROWS, VideoBlock
+from dits_adapter.data.pairs_file import ID_COLUMN, TEXT_COLUMN
 from dits_adapter.errors import InputError
-from dits_adapter.texts import shown, text_fault
+from dits_adapter.texts import text_fault
 
-__all__ = ["NumPySource"]
+__all__ = ["NumPyTexts", "NumPyVideos"]
 
-_PAIR_COLUMNS = {"video_id": ("video_id", "id", "video"), "text": ("text", "query", "caption")}
-"""Names that a CSV of pairs may give its columns; the texts may be missing."""
+_PAIR_COLUMNS = {"video_id": ID_COLUMN, "text": TEXT_COLUMN}
 
 
-class NumPySource:
-    """A `VectorSource` of .npy files.
+class NumPyTexts:
+    """A `TextSource` of an .npy file and files beside it.
 
     Args:
-        files: the files.
-        widths: dimensions of texts and videos; None for those of the files.
+        vectors: .npy, (n, d).
+        width: dimensions; None for those of the file.
+        labels: .npy of n whole numbers; without it text i is of video i.
+        captions: the texts, one a line.
+        pairs: CSV in the place of labels and captions, a row a text.
 
     Raises:
-        InputError: a file cannot be read, or does not fit the others or the widths.
+        InputError: a file cannot be read, or does not fit the others or the width.
     """
 
-    def __init__(self, files: VectorFiles, widths: tuple[int | None, int | None]) -> None:
-        if files.pairs is not None and (files.labels, files.captions) != (None, None):
-            raise InputError(f"{files.pairs}: holds what labels and captions do; leave these out.")
-        paths = (files.texts, files.videos, files.labels, files.frames, files.ids, files.captions, files.pairs)
-        self.files = [path for path in paths if path is not None]
-        self._text = _map(files.texts, "floats", (None, widths[0]))
-        self._video = _map(files.videos, "floats", (None, widths[1]))
-        self.widths = (self._text.shape[1], self._video.shape[1])
-        self.texts, self.videos = len(self._text), len(self._video)
-        self._labels = self._frames = None
-        if files.labels is not None:
-            self._labels = _map(files.labels, "whole numbers", (self.texts,))
-        if files.frames is not None:
-            self._frames = _map(files.frames, "floats", (self.videos, None, self.widths[1]))
-        self.frames = 0 if self._frames is None else self._frames.shape[1]
-        self._ids, self._captions, self._pairs = files.ids, files.captions, files.pairs
-        self.captions = files.captions is not None
-        if files.pairs is not None:
-            self._labels = self._read_pairs(files.pairs)
-        elif files.labels is None and self.texts != self.videos:
-            raise InputError(
-                f"{files.texts} has {self.texts} rows, {files.videos} {self.videos}; say with labels which video "
-                "each text describes."
-            )
-        if files.captions is not None:
-            for number, text in entries(files.captions):
+    def __init__(
+        self,
+        vectors: Path,
+        width: int | None,
+        *,
+        labels: Path | None = None,
+        captions: Path | None = None,
+        pairs: Path | None = None,
+    ) -> None:
+        if pairs is not None and (labels, captions) != (None, None):
+            raise InputError(f"{pairs}: holds what labels and captions do; leave these out.")
+        self.label = str(vectors)
+        self._paths = [path for path in (vectors, labels, captions, pairs) if path is not None]
+        self._vectors = _map(vectors, "floats", (None, width))
+        self.count, self.width = self._vectors.shape
+        self._labels = np.arange(self.count) if labels is None else _map(labels, "whole numbers", (self.count,))
+        self._captions, self._pairs = captions, pairs
+        self.captions = captions is not None
+        if pairs is not None:
+            self._check_pairs(pairs)
+        if captions is not None:
+            for number, text in entries(captions):
                 if fault := text_fault(text):
-                    raise UserFileError(files.captions, number, f"the text {fault}")
-        for path, expected in ((files.ids, self.videos), (files.captions, self.texts)):
-            if path is not None and (count := sum(1 for _ in entries(path))) != expected:
-                raise InputError(f"{path}: has {count} lines that are not blank; {expected} are expected.")
+                    raise UserFileError(captions, number, f"the text {fault}")
+            _require_lines(captions, self.count)
 
-    def _read_pairs(self, path: Path) -> NDArray[np.int64]:
-        """Return the row of each text's video, and find out whether the texts are there."""
-        rows = {name: row for row, name in enumerate(self.ids())}
-        labels = []
-        for line, pair in csv_rows(path, _PAIR_COLUMNS):
-            name, text = pair["video_id"].strip(), pair.get("text")
-            if name not in rows:
-                place = self._ids or f"the rows of the videos, 0 to {self.videos - 1}"
-                meant = did_you_mean(name, list(islice(rows, BLOCK_ROWS)))
-                raise UserFileError(path, line, f"the video {shown(name)} is not in {place}{meant.rstrip('?')}")
-            if text is not None and (fault := text_fault(text)):
+    def _check_pairs(self, path: Path) -> None:
+        """Check the texts of a file of pairs, and find out whether they are there."""
+        count = 0
+        for line, pair in _rows(path):
+            self.captions = "text" in pair
+            if self.captions and (fault := text_fault(pair["text"])):
                 raise UserFileError(path, line, f"the text {fault}")
-            labels.append(rows[name])
-            self.captions = text is not None
-        if len(labels) != self.texts:
-            raise InputError(f"{path}: has {len(labels)} pairs; {self.texts} are expected, one a text vector.")
-        return np.array(labels, np.int64)
+            count += 1
+        if count != self.count:
+            raise InputError(f"{path}: has {count} pairs; {self.count} are expected, one a text vector.")
 
-    def ids(self) -> Iterator[str]:
-        return map(str, range(self.videos)) if self._ids is None else _values(self._ids)
+    @property
+    def digests(self) -> list[str]:
+        return [sha256(path) for path in self._paths]
 
-    def text_blocks(self) -> Iterator[TextBlock]:
-        labels = np.arange(self.texts) if self._labels is None else self._labels
-        for start in range(0, self.texts, BLOCK_ROWS):
-            yield TextBlock(self._text[start : start + BLOCK_ROWS], labels[start : start + BLOCK_ROWS])
+    def labels(self) -> NDArray[np.int64] | None:
+        return self._labels if self._pairs is None else None
+
+    def names(self) -> Iterator[str]:
+        if self._pairs is None:
+            raise InputError(f"{self.label}: says of no text which video it describes; give a CSV file (pairs).")
+        return (pair["video_id"].strip() for _, pair in _rows(self._pairs))
+
+    def place(self, row: int) -> str:
+        if self._pairs is None:
+            return f"{self.label}, row {row}"
+        line, _ = next(islice(_rows(self._pairs), row, None))
+        return f"{self._pairs}, line {line}"
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        return (self._vectors[start : start + BLOCK_ROWS] for start in range(0, self.count, BLOCK_ROWS))
 
     def caption_blocks(self) -> Iterator[tuple[NDArray[Any], list[str]]]:
         if self._pairs is not None:
-            lines: Iterator[str] = (pair["text"] for _, pair in csv_rows(self._pairs, _PAIR_COLUMNS))
+            lines: Iterator[str] = (pair["text"] for _, pair in _rows(self._pairs))
         else:
             assert self._captions is not None
             lines = _values(self._captions)
-        for start in range(0, self.texts, BLOCK_ROWS):
-            yield self._text[start : start + BLOCK_ROWS], list(islice(lines, BLOCK_ROWS))
+        for vectors in self.blocks():
+            yield vectors, list(islice(lines, len(vectors)))
 
-    def video_blocks(self) -> Iterator[VideoBlock]:
-        ids = self.ids()
-        for start in range(0, self.videos, BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
-            vectors = self._video[rows]
-            frames = vectors[:, None][:, :0] if self._frames is None else self._frames[rows]
-            yield VideoBlock(np.array(list(islice(ids, BLOCK_ROWS)), object), vectors, frames)
+
+class NumPyVideos:
+    """A `VideoSource` of an .npy file and files beside it.
+
+    Args:
+        vectors: .npy, (m, d).
+        width: dimensions; None for those of the file.
+        frames: .npy, (m, k, d).
+        ids: names of the videos, one a line; by default they are named by their rows.
+
+    Raises:
+        InputError: a file cannot be read, or does not fit the others or the width.
+    """
+
+    def __init__(
+        self, vectors: Path, width: int | None, *, frames: Path | None = None, ids: Path | None = None
+    ) -> None:
+        self._paths = [path for path in (vectors, frames, ids) if path is not None]
+        self._vectors = _map(vectors, "floats", (None, width))
+        self.count, self.width = self._vectors.shape
+        self._frames = None if frames is None else _map(frames, "floats", (self.count, None, self.width))
+        self.frames = 0 if self._frames is None else self._frames.shape[1]
+        self._ids = ids
+        self.label = str(ids or f"the rows of {vectors}, 0 to {self.count - 1}")
+        if ids is not None:
+            _require_lines(ids, self.count)
+
+    @property
+    def digests(self) -> list[str]:
+        return [sha256(path) for path in self._paths]
+
+    def ids(self) -> Iterator[str]:
+        return map(str, range(self.count)) if self._ids is None else _values(self._ids)
+
+    def blocks(self, first: int = 0) -> Iterator[VideoBlock]:
+        ids = islice(self.ids(), first, None)
+        for start in range(first, self.count, BLOCK_ROWS):
+            vectors = self._vectors[start : start + BLOCK_ROWS]
+            frames = vectors[:, None][:, :0] if self._frames is None else self._frames[start : start + BLOCK_ROWS]
+            names = np.array(list(islice(ids, BLOCK_ROWS)), object)
+            yield VideoBlock(names, vectors, frames, np.full(len(names), "", object))
 
 
 def _map(path: Path, kind: Literal["floats", "whole numbers"], shape: tuple[int | None, ...]) -> NDArray[Any]:
@@ -121,6 +158,16 @@ def _map(path: Path, kind: Literal["floats", "whole numbers"], shape: tuple[int 
             f"{path}: is {array.dtype} of shape {array.shape}; {kind} of shape ({expected}) are expected."
         )
     return array
+
+
+def _rows(pairs: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    return csv_rows(pairs, _PAIR_COLUMNS, optional=("text",))
+
+
+def _require_lines(path: Path, count: int) -> None:
+    lines = sum(1 for _ in entries(path))
+    if lines != count:
+        raise InputError(f"{path}: has {lines} lines that are not blank; {count} are expected.")
 
 
 def _values(path: Path) -> Iterator[str]:

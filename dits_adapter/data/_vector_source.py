@@ -1,86 +1,142 @@
-"""Sources of vectors: the protocol of the readers of files, and the blocks that they yield."""
+"""Sources of vectors that were made elsewhere: the protocols of both sides, and what joins them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK_ROWS", "TextBlock", "VectorFiles", "VectorSource", "VideoBlock"]
+from dits_adapter.data._ids import did_you_mean, id_digest, without_suffix
+from dits_adapter.errors import InputError
+from dits_adapter.texts import shown
+
+__all__ = ["BLOCK_ROWS", "TextSource", "VideoBlock", "VideoSource", "text_labels"]
 
 BLOCK_ROWS = 1024
 """Number of rows that are read at a time."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class VectorFiles:
-    """Files of vectors that were made elsewhere, in the formats that the module of `import_vectors` describes.
+class TextSource(Protocol):
+    """Vectors of texts.
 
     Attributes:
-        texts: .npy or .parquet; not normalized, as the encoder gives them.
-        videos: .npy or .parquet; of any norm.
-        labels, frames, ids, captions, pairs: files beside .npy; in Parquet these are columns. `pairs` is given in
-            the place of labels and captions.
+        label: name of the source, for messages.
+        count: number of texts.
+        width: dimensions of a vector.
+        captions: True where the texts themselves are there.
     """
 
-    texts: Path
-    videos: Path
-    labels: Path | None = None
-    frames: Path | None = None
-    ids: Path | None = None
-    captions: Path | None = None
-    pairs: Path | None = None
+    label: str
+    count: int
+    width: int
+    captions: bool
 
+    @property
+    def digests(self) -> list[str]:
+        """Return the SHA-256 of what the vectors are read from, in hex."""
+        ...
 
-class TextBlock(NamedTuple):
-    """Consecutive texts: vectors (b, d), numbers of their videos (b,)."""
+    def labels(self) -> NDArray[np.int64] | None:
+        """Return the number of each text's video, (n,); None where `names` names it."""
+        ...
 
-    vectors: NDArray[Any]
-    videos: NDArray[np.int64]
+    def names(self) -> Iterator[str]:
+        """Read the id of each text's video.
+
+        Raises:
+            InputError: the videos are numbered, not named.
+        """
+        ...
+
+    def place(self, row: int) -> str:
+        """Return the words that say where a row is, for messages."""
+        ...
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """Read the vectors, (b, d) at a time."""
+        ...
+
+    def caption_blocks(self) -> Iterator[tuple[NDArray[Any], list[str]]]:
+        """Read the vectors with the texts."""
+        ...
 
 
 class VideoBlock(NamedTuple):
-    """Consecutive videos: ids (b,) of dtype object, pooled vectors (b, d), frame vectors (b, k, d); k may be 0."""
+    """Consecutive videos.
+
+    Attributes:
+        ids: (b,), dtype object.
+        vectors: pooled, (b, d), of any norm.
+        frames: vectors of the frames, (b, k, d); k may be 0.
+        reasons: (b,), dtype object: why a video has no vectors, one clause; empty where it has.
+    """
 
     ids: NDArray[np.object_]
     vectors: NDArray[Any]
     frames: NDArray[Any]
+    reasons: NDArray[np.object_]
 
 
-class VectorSource(Protocol):
-    """Reader of files of vectors.
+class VideoSource(Protocol):
+    """Vectors of videos.
 
     Attributes:
-        files: all of them.
-        texts, videos: numbers of texts and of videos.
-        widths: dimensions of the texts' and the videos' vectors.
+        label: name of the source, for messages.
+        count: number of videos.
+        width: dimensions of a vector.
         frames: frame vectors k of each video; 0 for none.
-        captions: True where the texts themselves are in the files.
     """
 
-    files: list[Path]
-    texts: int
-    videos: int
-    widths: tuple[int, int]
+    label: str
+    count: int
+    width: int
     frames: int
-    captions: bool
+
+    @property
+    def digests(self) -> list[str]:
+        """Return the SHA-256 of what the vectors are read from, in hex."""
+        ...
 
     def ids(self) -> Iterator[str]:
-        """Read the ids of the videos."""
+        """Read the ids, each once."""
         ...
 
-    def text_blocks(self) -> Iterator[TextBlock]:
-        """Read the vectors of the texts."""
+    def blocks(self, first: int = 0) -> Iterator[VideoBlock]:
+        """Read the videos from this one on."""
         ...
 
-    def caption_blocks(self) -> Iterator[tuple[NDArray[Any], list[str]]]:
-        """Read the vectors of the texts with the texts."""
-        ...
 
-    def video_blocks(self) -> Iterator[VideoBlock]:
-        """Read the videos."""
-        ...
+def text_labels(texts: TextSource, videos: VideoSource) -> NDArray[np.int64]:
+    """Return the number of each text's video, (n,); an id may have the suffix of a video file.
+
+    Raises:
+        InputError: a text of a video that is not there, by its place.
+    """
+    if (labels := texts.labels()) is not None:
+        return labels
+    known = np.frombuffer(b"".join(map(id_digest, videos.ids())), "S16")
+    order = np.argsort(known)
+
+    def find(wanted: list[str]) -> NDArray[np.int64]:
+        digests = np.frombuffer(b"".join(map(id_digest, wanted)), "S16")
+        places = order[np.minimum(np.searchsorted(known, digests, sorter=order), len(known) - 1)]
+        return np.where(known[places] == digests, places, -1)
+
+    labels = np.empty(texts.count, np.int64)
+    names, row = texts.names(), 0
+    while part := list(islice(names, BLOCK_ROWS)):
+        numbers = find(part)
+        if (numbers < 0).any():  # which may name files
+            numbers = np.where(numbers < 0, find([without_suffix(name) or name for name in part]), numbers)
+        if (numbers < 0).any():
+            place = int(np.argmax(numbers < 0))
+            meant = did_you_mean(part[place], list(islice(videos.ids(), BLOCK_ROWS))) or "."
+            raise InputError(
+                f"{texts.place(row + place)}: the video {shown(part[place])} is not in {videos.label}{meant}"
+            )
+        labels[row : row + len(part)] = numbers
+        row += len(part)
+    return labels

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from dits_adapter._user_files import parse_json
 from dits_adapter._wording import validated
+from dits_adapter.adapters import Matches
 from dits_adapter.data._ids import VideoIds
 from dits_adapter.data._sharded_array import ShardedArray
 from dits_adapter.data.cache import EmbeddingCache
@@ -26,7 +27,11 @@ from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import check_vectors
 
-__all__ = ["Pairs", "held_out", "load_pairs", "record_split", "split_videos"]
+__all__ = ["MOST_HELD_OUT", "Pairs", "held_out", "load_pairs", "record_split", "split_videos"]
+
+MOST_HELD_OUT = 10_000
+"""Videos that are held out, or measured on, at most: each text searches all of them, which takes the square of
+their number, and R@1 of 10,000 queries is known to one point."""
 
 _DIGESTED = 16
 """Vectors of each side that go into a digest."""
@@ -34,11 +39,13 @@ _DIGESTED = 16
 _Vectors: TypeAlias = NDArray[np.float32] | ShardedArray
 
 
-def split_videos(count: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_videos(
+    count: int, fraction: float, seed: int, most: int = MOST_HELD_OUT
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split the rows of videos at random.
 
     Returns:
-        Ascending rows to train on, and `fraction` of them to hold out, at least one.
+        Ascending rows to train on, and `fraction` of them to hold out, at least one and at most `most`.
 
     Raises:
         InputError: fewer than two videos, or a fraction outside (0, 1).
@@ -48,7 +55,7 @@ def split_videos(count: int, fraction: float, seed: int) -> tuple[NDArray[np.int
             f"cannot hold out {fraction} of {count} videos; it takes two videos and 0 < fraction < 1."
         )
     order = np.random.default_rng(seed).permutation(count)
-    size = min(max(1, round(fraction * count)), count - 1)
+    size = min(max(1, round(fraction * count)), count - 1, most)
     return np.sort(order[size:]), np.sort(order[:size])
 
 
@@ -130,6 +137,15 @@ class Pairs:
             digest.update(np.ascontiguousarray(np.asarray(_select(vectors, np.unique(rows))), "<f4").tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def matches(self) -> Matches:
+        """Texts and their videos, row by row, read where they are indexed, and the moments of all."""
+        video = self._video
+        if isinstance(video, ShardedArray):
+            return Matches(self._text, video.select(self.labels))
+        rows = ShardedArray(lambda _: video, np.zeros(1, np.int64), self.labels, video.shape[1:], np.float32)
+        return Matches(self._text, rows)
+
     def __len__(self) -> int:
         return len(self._text)
 
@@ -148,17 +164,29 @@ class Pairs:
             None if self.frames is None else _select(self.frames, rows),
         )
 
-    def split(self, fraction: float, seed: int) -> tuple[Pairs, Pairs]:
+    def split(self, fraction: float, seed: int, most: int = MOST_HELD_OUT) -> tuple[Pairs, Pairs]:
         """Split the videos at random; all texts of a video stay together.
 
         Returns:
-            The larger part, and one with `fraction` of the videos, at least one.
+            The larger part, and one with `fraction` of the videos, at least one and at most `most`.
 
         Raises:
             InputError: fewer than two videos, or a fraction outside (0, 1).
         """
-        training, validation = split_videos(len(self._video), fraction, seed)
+        training, validation = split_videos(len(self._video), fraction, seed, most)
         return self.of_videos(training), self.of_videos(validation)
+
+    def at_most(self, videos: int, seed: int) -> Pairs:
+        """Return the pairs of so many videos, drawn at random, with a warning; all where they are fewer."""
+        count = len(self._video)
+        if count <= videos:
+            return self
+        warnings.warn(
+            f"of {count:,} videos to measure on {videos:,} are drawn: each text searches all of them, which takes "
+            "the square of their number.",
+            stacklevel=2,
+        )
+        return self.of_videos(np.sort(np.random.default_rng(seed).choice(count, videos, replace=False)))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one safetensors file."""
@@ -215,15 +243,16 @@ def load_pairs(path: str | PathLike[str]) -> Pairs:
     return Pairs(cache.text, cache.video, cache.labels, cache.space, cache.ids, cache.frames)
 
 
-def record_split(pairs: Pairs, fraction: float | None, seed: int) -> dict[str, Any]:
+def record_split(pairs: Pairs, fraction: float | None, seed: int, most: int = MOST_HELD_OUT) -> dict[str, Any]:
     """Return the record of a split, from which `held_out` makes it again.
 
     Args:
         pairs: all pairs.
         fraction: share of the videos that `Pairs.split` held out; None where all were trained on.
         seed: seed of the split.
+        most: number of videos that it held out at most.
     """
-    return {"pairs": pairs.digest, "fraction": fraction, "seed": seed}
+    return {"pairs": pairs.digest, "fraction": fraction, "seed": seed, "most": most}
 
 
 def held_out(pairs: Pairs, training: Mapping[str, Any]) -> Pairs:
@@ -245,7 +274,7 @@ def held_out(pairs: Pairs, training: Mapping[str, Any]) -> Pairs:
             stacklevel=2,
         )
         return pairs
-    part = pairs.split(record["fraction"], record["seed"])[1]
+    part = pairs.split(record["fraction"], record["seed"], record["most"])[1]
     warnings.warn(
         f"the adapter was trained on a part of these pairs: the others are taken, {len(part):,} texts of "
         f"{len(part.video):,} videos.",

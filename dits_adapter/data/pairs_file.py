@@ -1,4 +1,4 @@
-"""PAIRS.jsonl: texts and the videos that they describe, one JSON object a line, read as a stream.
+"""Files of pairs: texts and the videos that they describe, read as streams. PAIRS.jsonl has a JSON object a line:
 
     {"video": "clips/dog.mp4", "text": "a dog chases a ball"}
     {"video": "clips/cat.mp4", "text": ["a cat sleeps", "a sleeping cat"], "id": "cat-17"}
@@ -6,6 +6,10 @@
 `video` is a file, relative to the JSONL file or to a folder of choice; two paths to one file are one video.
 `text` is one text or a list. `id` names the video; without one its `video` does. Lines of one video may lie
 anywhere. Other keys, blank lines and blanks around ids are left unread.
+
+PAIRS.csv (or .tsv) has a header and a text a row. The columns are `text` (or `query`, `caption`), `video` (or
+`path`, `file`) and `id` (or `video_id`); where videos are no files, an id alone, in one of the columns `video_id`,
+`id` and `video`.
 """
 
 from __future__ import annotations
@@ -21,18 +25,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dits_adapter._files import file_identity, sha256
-from dits_adapter._user_files import UserFileError, numbered_lines, parse_json
-from dits_adapter.data._ids import check_id, id_digest, number_ids, without_suffix
+from dits_adapter._user_files import UserFileError, csv_rows, numbered_lines, parse_json
+from dits_adapter.data._ids import (
+    ambiguous_stems,
+    check_id,
+    id_digest,
+    number_ids,
+    unambiguous_stem,
+    without_suffix,
+)
 from dits_adapter.errors import InputError
 from dits_adapter.texts import text_fault
 
-__all__ = ["NamedVideo", "PairsFile"]
+__all__ = ["ID_COLUMN", "TEXT_COLUMN", "NamedVideo", "PairsFile"]
 
 _LISTED = 5
 """Bad lines that an error lists."""
 
 _EXAMPLES = {True: '{"video": "clips/a.mp4", "text": "a dog runs"}', False: '{"id": "a", "text": "a dog runs"}'}
 """Lines as they should be, with videos that are files, and without."""
+
+_TABLES = (".csv", ".tsv")
+
+TEXT_COLUMN = ("text", "query", "caption")
+"""Names that a CSV file may give to its column of texts."""
+
+ID_COLUMN = ("video_id", "id", "video")
+"""Names that a CSV file may give to its column of ids, where videos are no files."""
+
+_COLUMNS: dict[bool, dict[str, tuple[str, ...]]] = {
+    True: {"video": ("video", "path", "file"), "text": TEXT_COLUMN, "id": ("id", "video_id")},
+    False: {"id": ID_COLUMN, "text": TEXT_COLUMN},
+}
+"""Columns of a CSV file with videos that are files, and without."""
 
 
 class NamedVideo(NamedTuple):
@@ -62,12 +87,12 @@ class PairsFile:
     """File of pairs, read through once and checked; 8 bytes a line stay in memory.
 
     Args:
-        path: the JSONL file.
-        folder: folder that relative videos are relative to; by default that of the JSONL file.
+        path: the file, read as CSV where its name ends so.
+        folder: folder that relative videos are relative to; by default that of the file.
         files: True where videos are files; otherwise a line needs no more than an `id`.
 
     Attributes:
-        path: the JSONL file.
+        path: the file.
         folder: folder that relative videos are relative to.
         sha256: SHA-256 of the file's bytes.
         videos, texts: numbers of videos and of texts.
@@ -86,15 +111,13 @@ class PairsFile:
         self.texts = self.id_bytes = 0
         names, ids, videos, stems = bytearray(), bytearray(), bytearray(), bytearray()
         bad: list[str] = []
-        first = ""
+        first: str | dict[str, str] = ""
         try:
             self._status = self._identity()
             self.sha256 = sha256(self.path)
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read ({error.strerror}).") from None
-        for number, line in numbered_lines(self.path):
-            if not line.strip():
-                continue
+        for number, line in self._lines():
             first = first or line
             try:
                 pair = self._parse(number, line)
@@ -113,21 +136,18 @@ class PairsFile:
             self.id_bytes = max(self.id_bytes, len(pair.id.encode()))
         if bad:
             more = [f"… and {len(bad) - _LISTED} more"] if len(bad) > _LISTED else []
-            table = "" if first.lstrip()[:1] in ("{", "[") else " This looks like a list or a table, such as CSV."
-            head = (
-                f"{self.path}: lines that are no pairs, {len(bad)} of them; nothing was done. A line is a JSON "
-                f"object such as {_EXAMPLES[files]}.{table}"
-            )
+            head = f"{self.path}: lines that are no pairs, {len(bad)} of them; nothing was done."
+            if isinstance(first, str):
+                head += f" A line is a JSON object such as {_EXAMPLES[files]}."
+                if first.lstrip()[:1] not in ("{", "["):
+                    head += " This looks like a list or a table; of a table with a header the name ends in .csv."
             raise InputError(f"{head} {'; '.join([*bad[:_LISTED], *more])}.")
         if not names:
             raise InputError(f"{self.path}: holds no pairs.")
         self._numbers = number_ids(videos)
         self._require_one_name_each(number_ids(ids), number_ids(names))
         self.videos = int(self._numbers.max()) + 1
-        # Ids that are alike without the suffixes of video files: each is found as it stands, or not at all.
-        kinds, place, of_line = np.unique(np.frombuffer(stems, "S16"), return_index=True, return_inverse=True)
-        alike = np.unique(of_line[self._numbers != self._numbers[place][of_line]])
-        self._alike = frozenset(kinds[alike].tolist())  # without the zeros that a digest ends in
+        self._alike = ambiguous_stems(stems, self._numbers)  # each of them is found as it stands, or not at all
 
     def _identity(self) -> tuple[int, int]:
         status = os.stat(self.path)
@@ -165,9 +185,17 @@ class PairsFile:
         """Read the pairs, each with the number of its line."""
         if self._identity() != self._status:
             raise InputError(f"{self.path}: was changed while it was read; start again.")
-        for number, line in numbered_lines(self.path):
-            if line.strip():
-                yield number, self._parse(number, line)
+        for number, line in self._lines():
+            yield number, self._parse(number, line)
+
+    def _lines(self) -> Iterator[tuple[int, str | dict[str, str]]]:
+        """Read the lines of JSON, or the rows of a table, each with its number."""
+        if self.path.suffix.lower() in _TABLES:
+            optional = ("id",) if self._files else ()
+            for number, row in csv_rows(self.path, _COLUMNS[self._files], optional=optional):
+                yield number, {name: value for name, value in row.items() if value.strip() or name == "text"}
+        else:
+            yield from ((number, line) for number, line in numbered_lines(self.path) if line.strip())
 
     def iter_videos(self) -> Iterator[NamedVideo]:
         """Read the videos, each once, in the order of their numbers."""
@@ -185,16 +213,15 @@ class PairsFile:
 
     def stem(self, name: str) -> str | None:
         """Return an id without the suffix of a video file, if no other id of this file could mean the same."""
-        stem = without_suffix(name)
-        return None if stem is None or id_digest(stem).rstrip(b"\0") in self._alike else stem
+        return unambiguous_stem(name, self._alike)
 
-    def _parse(self, number: int, line: str) -> _Line:
-        """Read one line.
+    def _parse(self, number: int, line: str | dict[str, str]) -> _Line:
+        """Read one line of JSON, or row of a table.
 
         Raises:
             ValueError: with what is wrong with the line.
         """
-        entry = parse_json(line, self.path, number)
+        entry = parse_json(line, self.path, number) if isinstance(line, str) else line
         if not isinstance(entry, dict):
             raise ValueError("is not a JSON object {…}")
         video, name, text = (entry.get(key) for key in ("video", "id", "text"))

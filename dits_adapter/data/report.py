@@ -58,7 +58,7 @@ class EmbedReport:
         if self.failures:
             lines.append(
                 f"failed  {len(self.failures):,} videos, with {self.skipped_texts:,} texts; once they are "
-                "repaired, --retry-failed adds them"
+                "repaired, --retry-failed adds them (of `import` the same command)"
             )
             lines += [f"  {printable(failed.id)}: {printable(failed.reason)}" for failed in self.failures]
         return "\n".join(lines)

@@ -20,6 +20,7 @@ __all__ = [
     "TEXT",
     "VIDEO",
     "check_figure",
+    "gap_comparison",
     "gap_histograms",
     "gap_picture",
     "learning_curve_plot",
@@ -123,7 +124,8 @@ def gap_histograms(
 ) -> None:
     """Draw the gap δ = v − t of matching pairs before and after: L2 and L1 norm, cosine, and gain of each pair.
 
-    The first three are the paper's Figs 3, 4 and 6, the last one its Fig 5. Arguments as for `gap_picture`.
+    The first is the paper's Fig 3; `gap_comparison` draws two adapters, its Figs 4 to 6. Arguments as for
+    `gap_picture`.
     """
     figure, axes = new_axes(2, 2, (9, 6.4))
     before, after = video - text, video - adapted
@@ -144,6 +146,44 @@ def gap_histograms(
     gained = 100 * float(np.mean(cosines[1] > cosines[0]))
     axes[1, 1].set(
         xlabel="cosine with plain CLIP", ylabel="cosine adapted", title=f"{gained:.0f} % of the pairs gain"
+    )
+    figure.savefig(path, dpi=120)
+
+
+def gap_comparison(
+    first: tuple[NDArray[np.floating], NDArray[np.floating]],
+    second: tuple[NDArray[np.floating], NDArray[np.floating]],
+    names: tuple[str, str],
+    path: str | PathLike[str],
+) -> None:
+    """Draw the gap of the same pairs under two adapters, as a fixed CLIP and one trained along (Figs 4 to 6).
+
+    Args:
+        first: unit vectors of the adapted texts and of their videos, row by row, (n, d) each.
+        second: the same of the other adapter, whose d may be another.
+        names: names of the two.
+        path: PNG to write.
+    """
+    figure, axes = new_axes(2, 2, (9, 6.4))
+    deltas = [video - text for text, video in (first, second)]
+    cosines = [np.sum(text * video, axis=1) for text, video in (first, second)]
+    for axis, title, values in (
+        (axes[0, 0], "L2 norm of the gap", [np.linalg.norm(delta, axis=1) for delta in deltas]),
+        (axes[0, 1], "L1 norm of the gap", [np.abs(delta).sum(axis=1) for delta in deltas]),
+        (axes[1, 0], "cosine of a pair", cosines),
+    ):
+        bins = np.histogram_bin_edges(np.concatenate(values), 40)
+        for points, color, label in zip(values, (VIDEO, ADAPTED), names, strict=True):
+            axis.hist(points, bins, color=color, alpha=0.6, label=f"{label}: mean {points.mean():.3f}")
+        axis.set(xlabel=title, ylabel="pairs")
+        axis.legend(frameon=False)
+    gains = cosines[1] - cosines[0]
+    axes[1, 1].hist(gains, 40, color=ADAPTED, alpha=0.6)
+    axes[1, 1].axvline(0, color="#999999", linewidth=1)
+    axes[1, 1].set(
+        xlabel=f"cosine, {names[1]} minus {names[0]}",
+        ylabel="pairs",
+        title=f"{100 * float(np.mean(gains > 0)):.0f} % of the pairs gain",
     )
     figure.savefig(path, dpi=120)
 

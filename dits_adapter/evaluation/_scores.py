@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dits_adapter.adapters.base import Adapter, cosines
+from dits_adapter.adapters.base import Adapter
 from dits_adapter.evaluation.metrics import DotProducts, Scores
 from dits_adapter.vectors import check_vectors, unit
 
 __all__ = ["cosine_scores"]
+
+_BLOCK = 4096
+"""Texts that an adapter takes at a time."""
 
 
 def cosine_scores(adapter: Adapter, text: NDArray[np.floating], video: NDArray[np.floating]) -> Scores:
@@ -30,7 +33,9 @@ def cosine_scores(adapter: Adapter, text: NDArray[np.floating], video: NDArray[n
     """
     if adapter.needs_video:
         return _PairScores(adapter, text, video)
-    return DotProducts(unit(adapter.adapt(text)), unit(video))
+    starts = range(0, max(1, len(text)), _BLOCK)
+    adapted = np.concatenate([adapter.adapt(text[start : start + _BLOCK]) for start in starts])
+    return DotProducts(unit(adapted), unit(video))
 
 
 class _PairScores:
@@ -52,7 +57,7 @@ class _PairScores:
     @torch.inference_mode()
     def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
         tiles = [
-            [cosines(self._adapter.towards(text, video), video) for video in self._video.split(self._TILE)]
+            [self._adapter.similarity(text, video) for video in self._video.split(self._TILE)]
             for text in self._text[rows].split(self._TILE)
         ]
         scores: NDArray[np.float32] = torch.cat([torch.cat(strip, dim=1) for strip in tiles]).float().cpu().numpy()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dits_adapter.evaluation.metrics import Difference
 
-__all__ = ["markdown_table", "signed"]
+__all__ = ["duration", "durations", "markdown_table", "signed"]
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -38,3 +38,23 @@ def signed(difference: Difference) -> str:
     '+1.2 [-0.5, +3.0]'
     """
     return f"{difference.difference:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
+
+
+def duration(seconds: float) -> str:
+    """Write a time in two digits or so.
+
+    >>> duration(0.2), duration(45), duration(300), duration(9000)
+    ('1 s', '45 s', '5 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{max(1, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def durations(seconds: Mapping[str, float]) -> str:
+    """Write times by name.
+
+    >>> durations({"ridge": 2, "dits-10": 9000})
+    'ridge (2 s), dits-10 (2.5 h)'
+    """
+    return ", ".join(f"{name} ({duration(time)})" for name, time in seconds.items())

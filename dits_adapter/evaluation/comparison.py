@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from dits_adapter._wording import validated
 from dits_adapter.adapters.base import Family
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation._learning_curve import LearningCurve
-from dits_adapter.evaluation._tables import markdown_table, signed
+from dits_adapter.evaluation._tables import durations, markdown_table, signed
 from dits_adapter.evaluation.metrics import (
     Difference,
     Interval,
@@ -112,6 +112,7 @@ class Comparison:
         environment: versions of packages, processor, see `environment`.
         folds: number of folds, each of which was searched once by adapters that were made of the others; 1 for a
             split.
+        left_out: seconds that rows would have taken which the time budget held no more, by name.
         curve: what fewer pairs would have given; None where it was not asked for.
         version: version of this layout.
     """
@@ -124,6 +125,7 @@ class Comparison:
     recipes: dict[str, dict[str, Any]]
     environment: dict[str, str]
     folds: int = 1
+    left_out: dict[str, float] = field(default_factory=dict)
     curve: LearningCurve | None = None
     version: Literal[2] = 2
 
@@ -186,6 +188,7 @@ class Comparison:
                 ),
                 f"**Video to text**: {len(self.rows[0].video_to_text.ranks):,} queries, {texts:,} texts.",
                 markdown_table(head, backward),
+                *([f"Left out for want of time: {durations(self.left_out)}."] if self.left_out else []),
                 *([_NOTE] if any(row.uses_queries for row in self.rows) else []),
                 f"**Recommendation: {self.recommendation.name}.** {self.recommendation.reason}",
                 *([] if self.curve is None else [self.curve.markdown()]),
@@ -253,5 +256,5 @@ def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
             "plain": "These texts do not lead to the videos: no adapter was better than chance by more than noise",
             "linear": "A linear map is enough: it was better than chance by more than noise, " + networks,
         }.get(standing.family, answer)
-    duels = ". ".join(filter(None, [won, *lost]))
-    return Recommendation(standing.name, f"{answer} on {len(labels):,} test queries. {duels}.")
+    sentences = [f"{answer} on {len(labels):,} test queries", *filter(None, [won, *lost])]
+    return Recommendation(standing.name, ". ".join(sentences) + ".")

@@ -6,8 +6,9 @@ from typing import Any
 
 from dits_adapter.encoder import DITSQueryEncoder
 from dits_adapter.errors import MissingExtraError
-from dits_adapter.stores.base import VideoStore
-from dits_adapter.stores.open import open_store
+from dits_adapter.integrations._documents import Retrieval, content, metadata
+from dits_adapter.search import Answer, VideoSearch
+from dits_adapter.stores.requests import VideoFilter
 
 try:
     from haystack import Document, component, default_from_dict, default_to_dict
@@ -15,8 +16,6 @@ except ImportError:
     raise MissingExtraError("haystack-ai", "haystack", "the Haystack components") from None
 
 __all__ = ["DITSTextEmbedder", "VideoRetriever"]
-
-_META = ("video_id", "start", "end", "timestamp")
 
 
 @component
@@ -64,42 +63,49 @@ class DITSTextEmbedder:
 
 @component
 class VideoRetriever:
-    """Retriever of the segments nearest to a query in a collection that `dits-adapter ingest` made.
+    """Retriever of the videos that a text describes, from any `VideoStore`.
 
     Args:
-        model: the text embedder's; a collection of another embedding space is refused.
-        location: address of the store, as `open_store` takes it: a server's URL (key: QDRANT_API_KEY in the
-            environment), a folder, or that of another database.
-        collection: name of the collection.
+        search: the collection and the encoder of its queries, or the fields of `VideoSearch.to_dict`.
         top_k: number of videos.
-        store_options: further options of `open_store`, such as `{"tenant": "acme"}`.
+        filters: condition on the videos: a `VideoFilter`, its fields in a dictionary (`{"words": "beach"}`), or a
+            filter of the database's own.
+        min_probability: least probability that a video is the right one; others are left out.
+        min_probability_of_any: least probability that any of the ten best hits is right; below it there are no
+            documents.
+        search_options: further fields of `SearchRequest`, such as `{"per_video": 3}`.
+
+    Raises:
+        InputError: an option outside its range.
     """
 
     def __init__(
         self,
-        model: str,
-        location: str,
-        collection: str = "videos",
+        search: VideoSearch | dict[str, Any],
         top_k: int = 10,
-        store_options: dict[str, Any] | None = None,
+        filters: VideoFilter | dict[str, Any] | Any = None,
+        min_probability: float | None = None,
+        min_probability_of_any: float | None = None,
+        search_options: dict[str, Any] | None = None,
     ) -> None:
-        self.model = model
-        self.location = location
-        self.collection = collection
-        self.top_k = top_k
-        self.store_options = dict(store_options or {})
-        self._store: VideoStore | None = None
+        self._retrieval = Retrieval(
+            search=VideoSearch.from_dict(search) if isinstance(search, dict) else search,
+            limit=top_k,
+            filter=filters,
+            min_probability=min_probability,
+            min_probability_of_any=min_probability_of_any,
+            search_options=search_options or {},
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the arguments, as Haystack saves components."""
-        data: dict[str, Any] = default_to_dict(
-            self,
-            model=self.model,
-            location=self.location,
-            collection=self.collection,
-            top_k=self.top_k,
-            store_options=self.store_options,
-        )
+        """Return the arguments, as Haystack saves components; never a password.
+
+        Raises:
+            InputError: a search or an option that cannot be saved.
+        """
+        fields = self._retrieval.to_dict()
+        fields["filters"] = fields.pop("filter")
+        data: dict[str, Any] = default_to_dict(self, top_k=self._retrieval.limit, **fields)
         return data
 
     @classmethod
@@ -109,21 +115,33 @@ class VideoRetriever:
         return retriever
 
     def warm_up(self) -> None:
-        """Open the store and check the collection's embedding space."""
-        if self._store is None:
-            space = DITSQueryEncoder.from_pretrained(self.model).space
-            self._store = open_store(self.location, self.collection, space=space, **self.store_options)
-            self._store.open()
+        """Check the collection and load the text encoder."""
+        self._retrieval.search.load()
 
-    @component.output_types(documents=list[Document])
-    def run(self, query_embedding: list[float], top_k: int | None = None) -> dict[str, Any]:
-        """Search: the content of each document is a video's path, its meta the seconds of the segment."""
-        self.warm_up()
-        assert self._store is not None
-        hits = self._store.search(query_embedding, limit=top_k or self.top_k)
-        return {
-            "documents": [
-                Document(content=hit.path, meta={key: getattr(hit, key) for key in _META}, score=hit.score)
-                for hit in hits
-            ]
-        }
+    @component.output_types(documents=list[Document], probability_of_any=float | None)
+    def run(self, query: str, top_k: int | None = None, filters: Any = None) -> dict[str, Any]:
+        """Search.
+
+        Args:
+            query: the text.
+            top_k, filters: in the place of the retriever's own.
+
+        Returns:
+            `documents`: the content of each is the video's title, or else its path; `meta` has the path, the
+            seconds (`start`, `end`, `timestamp`), the `probability` and what the collection keeps.
+            `probability_of_any`: see `Answer`.
+        """
+        return _outputs(self._retrieval.answer(query, top_k, filters))
+
+    @component.output_types(documents=list[Document], probability_of_any=float | None)
+    async def run_async(self, query: str, top_k: int | None = None, filters: Any = None) -> dict[str, Any]:
+        """Search in a thread, as `run`."""
+        return _outputs(await self._retrieval.answer_async(query, top_k, filters))
+
+
+def _outputs(answer: Answer) -> dict[str, Any]:
+    documents = [
+        Document(id=str(match.hit.id), content=content(match), meta=metadata(match, answer), score=match.hit.score)
+        for match in answer.matches
+    ]
+    return {"documents": documents, "probability_of_any": answer.probability_of_any}

@@ -1,4 +1,4 @@
-"""`DITSEmbedding`, query embeddings for LlamaIndex: `pip install "dits-adapter[llama-index]"`."""
+"""Retriever of videos and query embeddings for LlamaIndex: `pip install "dits-adapter[llama-index]"`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,103 @@ from typing import Any
 
 from dits_adapter.encoder import DITSQueryEncoder
 from dits_adapter.errors import MissingExtraError
-from dits_adapter.integrations._documents import no_documents
+from dits_adapter.integrations._documents import Retrieval, content, metadata, no_documents
+from dits_adapter.search import Answer, VideoSearch
+from dits_adapter.stores.requests import VideoFilter
 
 try:
+    from llama_index.core.base.base_retriever import BaseRetriever
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.bridge.pydantic import Field, PrivateAttr
+    from llama_index.core.callbacks.base import CallbackManager
+    from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 except ImportError:
-    raise MissingExtraError("llama-index-core", "llama-index", "the LlamaIndex embedding") from None
+    raise MissingExtraError("llama-index-core", "llama-index", "the LlamaIndex retriever") from None
+
+__all__ = ["DITSEmbedding", "VideoRetriever"]
+
+_FOR_MODELS = ("path", "start", "end")
+"""Metadata that a language model reads beside the text."""
 
 
-__all__ = ["DITSEmbedding"]
+class VideoRetriever(BaseRetriever):
+    """Retriever of the videos that a text describes, from any `VideoStore`.
+
+    `to_dict` and pickle keep names and options; `from_dict` and the receiving process open the store again.
+
+    Args:
+        search: the collection and the encoder of its queries, or the fields of `VideoSearch.to_dict`.
+        similarity_top_k: number of videos.
+        filters: condition on the videos: a `VideoFilter`, its fields in a dictionary (`{"words": "beach"}`), or a
+            filter of the database's own.
+        min_probability: least probability that a video is the right one; others are left out.
+        min_probability_of_any: least probability that any of the ten best hits is right; below it there are no
+            nodes.
+        search_options: further fields of `SearchRequest`, such as `{"per_video": 3}`.
+        callback_manager: LlamaIndex's.
+
+    Raises:
+        InputError: an option outside its range.
+    """
+
+    def __init__(
+        self,
+        search: VideoSearch | dict[str, Any],
+        similarity_top_k: int = 10,
+        *,
+        filters: VideoFilter | dict[str, Any] | Any = None,
+        min_probability: float | None = None,
+        min_probability_of_any: float | None = None,
+        search_options: dict[str, Any] | None = None,
+        callback_manager: CallbackManager | None = None,
+    ) -> None:
+        super().__init__(callback_manager=callback_manager)
+        self._retrieval = Retrieval(
+            search=VideoSearch.from_dict(search) if isinstance(search, dict) else search,
+            limit=similarity_top_k,
+            filter=filters,
+            min_probability=min_probability,
+            min_probability_of_any=min_probability_of_any,
+            search_options=search_options or {},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the arguments, ready for JSON; never a password.
+
+        Raises:
+            InputError: a search or an option that cannot be saved.
+        """
+        fields = self._retrieval.to_dict()
+        fields["filters"] = fields.pop("filter")
+        return {"similarity_top_k": self._retrieval.limit, **fields}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> VideoRetriever:
+        """Return the retriever that `to_dict` described."""
+        return cls(**fields)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).from_dict, (self.to_dict(),)
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return _nodes(self._retrieval.answer(query_bundle.query_str))
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return _nodes(await self._retrieval.answer_async(query_bundle.query_str))
+
+
+def _nodes(answer: Answer) -> list[NodeWithScore]:
+    nodes = []
+    for match in answer.matches:
+        facts = metadata(match, answer)
+        node = TextNode(
+            id_=str(match.hit.id),
+            text=content(match),
+            metadata=facts,
+            excluded_llm_metadata_keys=[name for name in facts if name not in _FOR_MODELS],
+        )
+        nodes.append(NodeWithScore(node=node, score=match.hit.score))
+    return nodes
 
 
 class DITSEmbedding(BaseEmbedding):

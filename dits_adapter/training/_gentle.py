@@ -19,16 +19,17 @@ def is_gentle(recipe: Recipe) -> bool:
     Raises:
         InputError: an unknown adapter, or a bank behind one that is not fitted out of fold.
     """
-    gentle = adapter_entry(recipe.adapter).cross_validated is not None
-    if recipe.bank != "none" and not gentle and recipe.adapter != PLAIN:
+    entry = adapter_entry(recipe.adapter)
+    gentle = entry.cross_validated is not None
+    if recipe.bank != "none" and not (gentle or entry.trained) and recipe.adapter != PLAIN:
         raise InputError(
-            f"a bank of the training texts cannot stand behind {recipe.adapter!r}: it needs each text adapted by "
-            "one that has not seen its video, as gentle-linear, gentle-mlp and gentle-dits give them. Make a "
-            "bank of other queries: dits-adapter bank QUERIES --adapter FOLDER --out FOLDER."
+            f"a bank of the training texts cannot stand behind {recipe.adapter!r}, an adapter in closed form. "
+            "Take a gentle preset, or make a bank of other queries: dits-adapter bank QUERIES --adapter FOLDER "
+            "--out FOLDER."
         )
     if gentle and (recipe.options or recipe.sampler):
         raise InputError(f"adapter {recipe.adapter!r} takes no options; cross-validation chooses for it.")
-    return gentle or recipe.bank != "none"
+    return gentle or (recipe.bank != "none" and not entry.trained)
 
 
 def fit_gently(recipe: Recipe, pairs: Pairs) -> tuple[Adapter, dict[str, float]]:
@@ -51,4 +52,4 @@ def _cross_validated(name: str, pairs: Pairs) -> GentleFit:
     """Fit an adapter once for all recipes that differ in the bank behind it."""
     fit = adapter_entry(name).cross_validated
     assert fit is not None
-    return fit(pairs.text, pairs.video[pairs.labels])
+    return fit(pairs.matches.text, pairs.matches.video)

@@ -36,7 +36,7 @@ def fit_closed_form(name: str, train: Pairs, validation: Pairs) -> Adapter:
     if entry.closed_form is None:
         raise InputError(f"adapter {name!r} has no closed form; it is trained.")
     require_across(name, train.space)
-    return _best(entry.closed_form(train.text, train.video[train.labels]), validation)
+    return _best(entry.closed_form(train.matches), validation)
 
 
 def require_across(name: str, space: EmbeddingSpace) -> None:

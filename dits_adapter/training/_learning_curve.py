@@ -20,8 +20,8 @@ from dits_adapter.training.rows import GENTLE, Recipes
 
 __all__ = ["curve_rows", "with_curve"]
 
-_CURVE_ROWS = (PLAIN, "query-bank", "score-bias", *GENTLE)
-"""Rows of a learning curve."""
+_CURVE_ROWS = (PLAIN, "query-bank", "score-bias", *GENTLE, *(f"{name}-bias" for name in GENTLE))
+"""Rows of a learning curve, beside the recommended one."""
 
 
 def with_curve(
@@ -39,14 +39,14 @@ def with_curve(
         comparison: of the same splits and rows, which has the figures with all pairs.
         splits: training, validation and test pairs, one for each fold. A quarter, where that is enough, and a half
             of the videos of the first two are taken.
-        rows: recipes of the comparison; the curve is that of `_CURVE_ROWS` among them.
+        rows: recipes of the comparison; the curve is that of `_CURVE_ROWS` among them, and of the recommended one.
         seed: decides which videos are taken.
         device, progress: as for `compare`.
 
     Raises:
         InputError: no row but plain CLIP is left for a curve, or half of the training videos are too few.
     """
-    chosen = curve_rows(rows, splits)
+    chosen = {**curve_rows(rows, splits), comparison.recommendation.name: rows[comparison.recommendation.name]}
     least = min(len(train.video) for train, _, _ in splits)
     fewer = []
     for fraction in (0.25, 0.5) if least >= 4 * LEAST_VIDEOS else (0.5,):
@@ -67,7 +67,7 @@ def with_curve(
         for parts, table in [*fewer, (list(splits), comparison)]
     ]
     name = comparison.recommendation.name
-    if name not in chosen or name == PLAIN:
+    if name == PLAIN:
         name = max(set(chosen) - {PLAIN}, key=lambda name: comparison[name].validation.mrr)
     half, whole = (table[name].text_to_video.ranks for table in (fewer[-1][1], comparison))
     doubling = paired_bootstrap(half, whole, comparison.labels)["mrr"]

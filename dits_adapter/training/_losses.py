@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dits_adapter.adapters.base import Adapter, cosines
+from dits_adapter.adapters.base import Adapter
 
 __all__ = ["Objective", "contrast", "contrastive_loss"]
 
@@ -18,9 +18,7 @@ Objective = Callable[[Adapter, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 def contrast(adapter: Adapter, text: Tensor, video: Tensor, labels: Tensor, logit_scale: Tensor) -> Tensor:
     """Return the contrastive loss of adapted texts and videos; an `Objective`."""
-    queries = adapter.towards(text, video)
-    with torch.autocast(text.device.type, enabled=False):
-        return contrastive_loss(cosines(queries, video), logit_scale, labels)
+    return contrastive_loss(adapter.similarity(text, video), logit_scale, labels)
 
 
 def contrastive_loss(similarity: Tensor, logit_scale: Tensor, video_ids: Tensor) -> Tensor:

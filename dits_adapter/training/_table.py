@@ -26,7 +26,8 @@ from dits_adapter.evaluation.metrics import (
     ranks,
     video_to_text_ranks,
 )
-from dits_adapter.evaluation.score_bias import BiasedScores, bias_sharpness, score_bias
+from dits_adapter.evaluation.score_bias import BIAS_WEIGHT, BiasedScores, bias_sharpness, score_bias
+from dits_adapter.stores.bias import BESIDE_BANK
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.rows import Recipes, reference
 from dits_adapter.vectors import unit
@@ -83,15 +84,20 @@ def measure(
 def _row_scores(recipe: Recipe | None, adapter: Adapter, pairs: Pairs) -> Scores:
     """Return the scores (texts, videos) of a row's adapter in the form for inference; None: it was made elsewhere.
 
-    With the bank `scores` the adapter is a query bank, whose queries give the bias of the videos instead.
+    With the bank `scores` the adapter is a query bank, whose queries give the bias of the videos instead; with
+    `both` they do so too, and either correction takes a part.
     """
-    if recipe is None or recipe.bank != "scores":
+    if recipe is None or recipe.bank not in ("scores", "both"):
         return cosine_scores(adapter, pairs.text, pairs.video)
     assert isinstance(adapter, QueryBankAdapter)
-    bank, inner = adapter.bank.numpy(), adapter.inner
-    video = unit(pairs.video)
-    cosines = DotProducts(unit(pairs.text if inner is None else inner.adapt(pairs.text)), video)
-    return BiasedScores(cosines, score_bias(video, bank, sharpness=bias_sharpness(video, bank)))
+    bank, video = adapter.bank.numpy(), unit(pairs.video)
+    bias = score_bias(video, bank, sharpness=bias_sharpness(video, bank))
+    if recipe.bank == "both":
+        scores = cosine_scores(adapter.beside_bias(), pairs.text, video)
+        return BiasedScores(scores, bias, BESIDE_BANK * BIAS_WEIGHT)
+    inner = adapter.inner
+    cosines = DotProducts(unit(pairs.text), video) if inner is None else cosine_scores(inner, pairs.text, video)
+    return BiasedScores(cosines, bias)
 
 
 def row_ranks(recipe: Recipe | None, adapter: Adapter, pairs: Pairs) -> NDArray[np.floating]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from os import PathLike
@@ -15,18 +15,19 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dits_adapter.adapters import Adapter
+from dits_adapter.adapters import Adapter, Rows
 from dits_adapter.artifact._find import is_artifact
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.data.pairs import Pairs
+from dits_adapter.data.pairs import MOST_HELD_OUT, Pairs
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.evaluation.comparison import Comparison
 from dits_adapter.evaluation.metrics import (
     RetrievalMetrics,
 )
+from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training._state import best_epoch
 from dits_adapter.training._table import measure, row_ranks, tabulate_folds
-from dits_adapter.training.rows import Recipes, few_pairs_rows, rows_across, standard_rows
+from dits_adapter.training.rows import Recipes, all_rows, rows_across
 from dits_adapter.training.run import fit
 
 __all__ = [
@@ -34,9 +35,13 @@ __all__ = [
     "compare",
     "compare_folds",
     "fit_all",
+    "fitting_rows",
     "fold_splits",
     "tabulate",
 ]
+
+_BLOCK = 8192
+"""Vectors in memory at a time."""
 
 
 def compare(
@@ -55,7 +60,7 @@ def compare(
         pairs: training pairs.
         validation: pairs of other videos, for all choices: epochs, penalties, recipes, rows.
         test: pairs of yet other videos, for the metrics.
-        rows: recipes by the name of their row; by default `standard_rows()` and `few_pairs_rows()`.
+        rows: recipes by the name of their row; by default `all_rows()`.
         out: folder that keeps each finished adapter as an artifact, from which the same call resumes.
         device: device of the training; queries are timed on the CPU.
         progress: show progress bars.
@@ -64,9 +69,8 @@ def compare(
         SpaceMismatchError: the pairs are of different embedding spaces.
         DITSError: `out` holds adapters made from other pairs or recipes.
     """
-    rows = standard_rows() | few_pairs_rows() if rows is None else rows
     check_splits(pairs, validation, test)
-    rows = _fitting(rows, pairs)
+    rows = fitting_rows(all_rows() if rows is None else rows, pairs.space)
     _warn_of_known_texts(rows, pairs, test)
     adapters = fit_all(rows, pairs, validation, out=out, device=device, progress=progress)
     return tabulate(adapters, pairs, validation, test, rows=rows, progress=progress)
@@ -92,7 +96,7 @@ def compare_folds(
     Raises:
         DITSError: `out` holds adapters made from other pairs or recipes.
     """
-    rows = _fitting(standard_rows() | few_pairs_rows() if rows is None else rows, splits[0][0])
+    rows = fitting_rows(all_rows() if rows is None else rows, splits[0][0].space)
     measured = []
     for number, (train, validation, test) in enumerate(splits):
         check_splits(train, validation, test)
@@ -103,7 +107,9 @@ def compare_folds(
     return tabulate_folds(measured, splits, rows)
 
 
-def fold_splits(pairs: Pairs, folds: int, validation: float, seed: int) -> list[tuple[Pairs, Pairs, Pairs]]:
+def fold_splits(
+    pairs: Pairs, folds: int, validation: float, seed: int, most: int = MOST_HELD_OUT
+) -> list[tuple[Pairs, Pairs, Pairs]]:
     """Part the videos into folds, each of which is the test once: training, validation and test pairs.
 
     Args:
@@ -111,6 +117,7 @@ def fold_splits(pairs: Pairs, folds: int, validation: float, seed: int) -> list[
         folds: number of folds, at least 2, of at least 10 videos each.
         validation: share of the videos of the other folds that is held out for all choices.
         seed: seed of folds and splits.
+        most: videos of a fold, and of the validation pairs, at most; the others are left out.
 
     Raises:
         InputError: folds too few or too many.
@@ -122,7 +129,8 @@ def fold_splits(pairs: Pairs, folds: int, validation: float, seed: int) -> list[
     splits = []
     for number in range(folds):
         rest = pairs.of_videos(np.sort(np.delete(order, np.s_[number::folds])))
-        splits.append((*rest.split(validation, seed), pairs.of_videos(np.sort(order[number::folds]))))
+        test = pairs.of_videos(np.sort(order[number::folds])).at_most(most, seed)
+        splits.append((*rest.split(validation, seed, most), test))
     return splits
 
 
@@ -134,7 +142,8 @@ def check_splits(pairs: Pairs, validation: Pairs, test: Pairs) -> None:
     """
     for split, name in ((validation, "the validation pairs"), (test, "the test pairs")):
         pairs.space.require(split.space, mine="the training pairs", theirs=name)
-    shared = _distinct(test.video) & (_distinct(pairs.video) | _distinct(validation.video))
+    searched = test.matches.video
+    shared = _shared(searched, pairs.matches.video) | _shared(searched, validation.matches.video)
     if shared:
         warnings.warn(
             f"{len(shared)} of {len(test.video)} test videos have exactly the vector of a training or validation "
@@ -143,14 +152,14 @@ def check_splits(pairs: Pairs, validation: Pairs, test: Pairs) -> None:
         )
 
 
-def _fitting(rows: Recipes, pairs: Pairs) -> Recipes:
-    """Return the rows for these pairs; those that lead across where texts lie in another space."""
-    if pairs.space.shared:
+def fitting_rows(rows: Recipes, space: EmbeddingSpace) -> Recipes:
+    """Return the rows for pairs of a space; where texts lie in another one, those that lead across."""
+    if space.shared:
         return rows
     kept, left_out = rows_across(rows)
     if left_out:
         warnings.warn(
-            f"texts of {pairs.space.text.encoder} and videos of {pairs.space.video.encoder} lie in two spaces: "
+            f"texts of {space.text.encoder} and videos of {space.video.encoder} lie in two spaces: "
             f"the rows {', '.join(left_out)}, which stay near the text, are left out.",
             stacklevel=3,
         )
@@ -160,9 +169,11 @@ def _fitting(rows: Recipes, pairs: Pairs) -> Recipes:
 def _warn_of_known_texts(rows: Recipes, pairs: Pairs, test: Pairs) -> None:
     """Warn where a bank of the training texts holds queries of the test, or texts of its videos."""
     banks = [name for name, recipe in rows.items() if recipe.bank != "none"]
-    videos = _distinct(pairs.video[np.unique(pairs.labels)]) & _distinct(test.video)
-    texts = _distinct(pairs.text) & _distinct(test.text)
-    if banks and (videos or texts):
+    if not banks:
+        return
+    videos = _shared(test.matches.video, pairs.matches.video)
+    texts = _shared(test.matches.text, pairs.matches.text)
+    if videos or texts:
         warnings.warn(
             f"leak: the bank of {', '.join(banks)} holds texts of {len(videos)} test videos, and {len(texts)} "
             "test queries word for word. A bank pushes down the videos that its texts describe, here others than "
@@ -241,14 +252,28 @@ def tabulate(
     )
 
 
-def _distinct(vectors: NDArray[np.float32]) -> set[bytes]:
-    return {row.tobytes() for row in vectors}
+def _shared(few: Rows, many: Rows) -> set[bytes]:
+    """Return the digests of the rows that both have; the larger one is read block by block, and not kept."""
+    known = {digest for block in _blocks(few) for digest in _digests(block)}
+    return {digest for block in _blocks(many) for digest in _digests(block) if digest in known}
+
+
+def _digests(rows: NDArray[np.float32]) -> Iterator[bytes]:
+    return (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
+
+
+def _blocks(vectors: Rows) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(vectors), _BLOCK):
+        yield vectors[start : start + _BLOCK]
 
 
 def _digest(pairs: Pairs, validation: Pairs) -> str:
     """Return a digest of the pairs and of the package's version, which determine the adapters."""
     digest = hashlib.sha256(version("dits-adapter").encode())
+    digest.update(np.ascontiguousarray(validation.video).tobytes())  # those that no text describes, too
     for split in (pairs, validation):
-        for array in (split.text, split.video, split.labels):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(split.labels).tobytes())
+        for vectors in (split.matches.text, split.matches.video):
+            for block in _blocks(vectors):
+                digest.update(np.ascontiguousarray(block).tobytes())
     return digest.hexdigest()

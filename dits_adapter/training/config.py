@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
 
 from dits_adapter._user_files import parse_yaml, read_yaml
 from dits_adapter._wording import field_names, validated
 from dits_adapter.adapters import Adapter, adapter_entry, fresh_adapter
+from dits_adapter.data.pairs import MOST_HELD_OUT
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.texts import TextCleaning
@@ -20,11 +21,19 @@ __all__ = [
     "PAPER_SAMPLER",
     "PRESETS",
     "BaseRecipe",
+    "JointLoss",
     "JointRecipe",
+    "JointSelection",
     "Precision",
     "Recipe",
     "TrainingConfig",
 ]
+
+JointLoss = Literal["xpool", "index", "both"]
+"""Similarities of the loss of joint training."""
+
+JointSelection = Literal["index", "xpool"]
+"""Scores by which joint training chooses its checkpoint."""
 
 R = TypeVar("R", bound="BaseRecipe")
 
@@ -50,6 +59,7 @@ class TrainingConfig(BaseModel):
         hard_negatives: share of each batch that is drawn from the ten nearest videos of its other members.
         patience: number of epochs without a better validation after which training stops early; 0 for never.
         validation: share of the videos that is held out to choose the epoch.
+        most_held_out: videos that are held out at most to choose by, and to measure on.
         precision: `bfloat16` or `float32`, of the products of matrices; weights, sums and optimizer stay float32.
             `auto` is bfloat16 for DITS from width 128 on, where the processor has units for it (AMX, AVX-512 BF16,
             a GPU's tensor cores).
@@ -69,6 +79,7 @@ class TrainingConfig(BaseModel):
     hard_negatives: float = Field(default=0.0, ge=0, lt=1)
     patience: int = Field(default=0, ge=0)
     validation: float = Field(default=0.1, gt=0, lt=1)
+    most_held_out: int = Field(default=MOST_HELD_OUT, ge=1)
     precision: Precision = "auto"
     seed: int = Field(default=24, ge=0)
 
@@ -198,12 +209,12 @@ class Recipe(BaseRecipe):
         training: the optimization; a gentle adapter, which chooses by folds of its own, uses the seed and the
             share of the validation videos alone.
         bank: bank of the texts of the pairs, each adapted by an adapter that has not seen its video: `none`;
-            `queries`, behind the adapter (`QueryBankAdapter`); or `scores`, a score bias of the searched videos
-            (`score_bias`), in comparisons. For plain CLIP and the gentle adapters.
+            `queries`, behind the adapter (`QueryBankAdapter`); in comparisons also `scores`, a score bias of the
+            searched videos (`score_bias`), or `both`. Not for adapters in closed form, other than plain CLIP.
     """
 
     training: TrainingConfig = TrainingConfig()
-    bank: Literal["none", "queries", "scores"] = "none"
+    bank: Literal["none", "queries", "scores", "both"] = "none"
 
 
 PAPER_SAMPLER = {"noise_scale": 1.0, "input": "raw"}
@@ -242,7 +253,15 @@ class JointRecipe(BaseRecipe):
     AdamW (betas 0.9 and 0.999, eps 1e-6), linear warm-up, cosine to zero, best validation kept.
 
     Attributes:
+        loss: similarities of the contrastive loss (Eq. 2): `xpool`, of texts and videos pooled under each text,
+            the paper's; `index`, of texts and the mean of a video's frames, which an index can hold; or `both`,
+            the mean of the two losses. With `index` no X-Pool head is trained or kept.
+        select: scores by which the checkpoint is chosen: those of the `index`, or those of `xpool`, which no index
+            can hold.
+        pretraining: optimization of the adapter on the vectors of the untrained CLIP, before all is trained
+            together (`Adapter.initialize`): the pre-training of `diffusion`, or the affine start of a sampler.
         frames: frames a clip, the middles of as many equal intervals.
+        limit: seconds from the start of a video after which the rest of it does not count (31 on DiDeMo).
         epochs: passes over all (text, video) pairs.
         batch_size: pairs a step over all processes; each is contrasted with all others.
         clip_learning_rate: peak learning rate of CLIP.
@@ -261,7 +280,11 @@ class JointRecipe(BaseRecipe):
         seed: seed of initial weights, order, crops, dropout, noise and the held-out videos.
     """
 
+    loss: JointLoss = "xpool"
+    select: JointSelection = "index"
+    pretraining: TrainingConfig | None = None
     frames: int = Field(default=12, ge=1)
+    limit: PositiveFloat | None = None
     epochs: int = Field(default=5, ge=1)
     batch_size: int = Field(default=32, ge=2)
     clip_learning_rate: float = Field(default=1e-6, ge=0)
@@ -279,12 +302,19 @@ class JointRecipe(BaseRecipe):
     text_cleaning: TextCleaning = "none"
     seed: int = Field(default=24, ge=0)
 
+    @model_validator(mode="after")
+    def _head_for_choice(self) -> JointRecipe:
+        if self.loss == "index" and self.select == "xpool":
+            raise ValueError("loss index trains no X-Pool head that select xpool could choose by")
+        return self
+
 
 JOINT_PRESETS = {
-    "paper": JointRecipe(sampler=PAPER_SAMPLER, clip_learning_rate=1e-5),
-    "xpool": JointRecipe(sampler=PAPER_SAMPLER, clip_learning_rate=1e-6),
+    "paper": JointRecipe(sampler=PAPER_SAMPLER, clip_learning_rate=1e-5, select="xpool"),
+    "xpool": JointRecipe(sampler=PAPER_SAMPLER, clip_learning_rate=1e-6, select="xpool"),
     "deterministic": JointRecipe(sampler={"input": "raw"}),
 }
-"""Joint recipes by name. `paper` and `xpool`: Eq. 8 with its noise; CLIP's learning rate of the DITS paper, and of
-X-Pool's code, which the paper follows otherwise. `deterministic`: X-Pool's rate, no noise."""
+"""Joint recipes by name. `paper` and `xpool`: Eq. 8 with its noise, the checkpoint chosen by X-Pool's scores;
+CLIP's learning rate of the DITS paper, and of X-Pool's code, which the paper follows otherwise. `deterministic`:
+X-Pool's rate, no noise, the checkpoint chosen by what an index finds."""
 JointRecipe.presets = JOINT_PRESETS

@@ -7,6 +7,7 @@ videos.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def student_of(
     return student
 
 
-def trajectory_objective(teacher: DITSAdapter) -> Objective:
+def trajectory_objective(teacher: DITSAdapter, weight: float = TRAJECTORY_WEIGHT) -> Objective:
     """Return the loss of a student: contrast with the videos, and distance to the teacher's trajectory."""
     ready = teacher.for_inference()
 
@@ -118,7 +119,7 @@ def trajectory_objective(teacher: DITSAdapter) -> Objective:
         ]
         with torch.autocast(text.device.type, enabled=False):
             contrast = contrastive_loss(cosines(own[-1], video), logit_scale, labels)
-        return contrast + TRAJECTORY_WEIGHT * torch.stack(distances).mean()
+        return contrast + weight * torch.stack(distances).mean()
 
     return objective
 
@@ -132,6 +133,7 @@ def distill(
     steps: int = 1,
     depth: int | None = None,
     mlp_ratio: float | None = None,
+    trajectory_weight: float = TRAJECTORY_WEIGHT,
     training: TrainingConfig | None = None,
     test: Pairs | None = None,
     test_fraction: float = 0.1,
@@ -149,9 +151,12 @@ def distill(
         out: folder of the artifact; an artifact in it is replaced.
         dataset: name of the pairs, for the artifact's record.
         steps, depth, mlp_ratio: see `student_of`.
+        trajectory_weight: weight of the trajectory loss beside the contrastive loss. With 0 the student learns
+            from the videos alone: the control of a distillation.
         training: the optimization.
         test: held-out pairs of other videos.
-        test_fraction: share of the videos to hold out where `test` is not given.
+        test_fraction: share of the videos to hold out where `test` is not given. In any case no more than
+            `TrainingConfig.most_held_out` are measured on.
         device, progress: see `train`.
 
     Returns:
@@ -159,27 +164,31 @@ def distill(
         resampled by video, reaches 0.
 
     Raises:
-        InputError: a teacher that is no DITS, or see `student_of` and `train`.
+        InputError: a teacher that is no DITS, a negative or infinite weight, or see `student_of` and `train`.
         DITSError: see `train`. Checkpoints of another teacher are ignored.
         SpaceMismatchError: pairs of another space than the teacher's.
         ArtifactError: something else is at `out`.
     """
     if not isinstance(teacher.adapter, DITSAdapter):
         raise InputError(f"an adapter of kind {teacher.adapter.kind} has no steps to save; distill DITS.")
+    if not (trajectory_weight >= 0 and math.isfinite(trajectory_weight)):
+        raise InputError(f"the weight of the trajectory loss is {trajectory_weight:g}; expected 0 or more.")
     training = training or TrainingConfig()
     torch.manual_seed(training.seed)
     student = student_of(teacher.adapter, steps, depth, mlp_ratio)
     target = Path(out)
     require_free(target.absolute())
-    rest, held_out = pairs, record_split(pairs, test_fraction if test is None else None, training.seed)
+    seed, most = training.seed, training.most_held_out
+    rest, held_out = pairs, record_split(pairs, test_fraction if test is None else None, seed, most)
     if test is None:
-        rest, test = pairs.split(test_fraction, training.seed)
+        rest, test = pairs.split(test_fraction, seed, most)
+    test = test.at_most(most, seed)
     for split, name in ((pairs, "the pairs"), (test, "the test pairs")):
         teacher.space.require(split.space, mine="the teacher", theirs=name)
     warn_if_few(test, "almost any student is within that noise. Hold out more videos.")
-    kept, validation = rest.split(training.validation, training.seed)
+    kept, validation = rest.split(training.validation, seed, most)
     trained = teacher.adapter.to(pick_device(device))
-    objective = trajectory_objective(trained)
+    objective = trajectory_objective(trained, trajectory_weight)
     checkpoints = target.with_name(f"{target.name}.checkpoints")
     history = train(
         student,
@@ -188,7 +197,7 @@ def distill(
         training,
         objective=objective,
         device=device,
-        checkpoints=checkpoints / weights_digest(teacher.adapter)[:16],
+        checkpoints=checkpoints / f"{weights_digest(teacher.adapter)[:16]}-{trajectory_weight:g}",
         progress=progress,
     )
     student_ranks, teacher_ranks = evaluate(student.cpu(), test), evaluate(trained.cpu(), test)
@@ -198,7 +207,7 @@ def distill(
         "held_out": held_out,
         "teacher": {"dits": teacher.adapter.config.model_dump(mode="json"), "training": teacher.training},
         **sizes(train=kept, validation=validation, test=test),
-        "recipe": {"training": training.model_dump(mode="json"), "trajectory_weight": TRAJECTORY_WEIGHT},
+        "recipe": {"training": training.model_dump(mode="json"), "trajectory_weight": trajectory_weight},
         "best_epoch": best_epoch(history).number,
         "precision": settle_precision(training, student, pick_device(device)).precision,
     }

@@ -16,6 +16,7 @@ __all__ = [
     "GENTLE",
     "STEPS",
     "Recipes",
+    "all_rows",
     "best_mlp_recipe",
     "best_recipe",
     "equal_cost_depth",
@@ -26,6 +27,9 @@ __all__ = [
     "selected_rows",
     "standard_rows",
 ]
+
+_BEST_MLP = "mlp-best"
+"""Row of the residual MLP with the start and the optimization of the preset `best`."""
 
 GENTLE = ("gentle-linear", "gentle-mlp", "gentle-dits")
 """Adapters for few pairs."""
@@ -59,7 +63,7 @@ def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None 
     """
     if not steps or min(steps) < 1:
         raise InputError(f"steps are {list(steps)}; expected numbers of truncated timesteps T' of at least 1.")
-    training = TrainingConfig(learning_rate=LEARNING_RATES) if training is None else training
+    training = _default(training)
     compared = [entry for entry in adapter_entries() if entry.compared]
     rows = {entry.name: Recipe(adapter=entry.name) for entry in compared if entry.closed_form}
     rows |= {
@@ -69,24 +73,42 @@ def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None 
         depth = equal_cost_depth(Recipe(sampler=schedule(n)).sampler_config(width=1))
         rows[f"mlp-{n}"] = Recipe(adapter="mlp", options={"depth": depth}, training=training)
     rows |= {f"dits-{n}": Recipe(sampler=schedule(n), training=training) for n in steps}
-    return rows | {"mlp-best": best_mlp_recipe(training), "dits-best": best_recipe(training)}
+    return rows | {_BEST_MLP: best_mlp_recipe(training), "dits-best": best_recipe(training)}
 
 
-def few_pairs_rows() -> dict[str, Recipe]:
-    """Return the recipes of banks and of the adapters for few pairs, alone and with a bank behind.
+def few_pairs_rows(training: TrainingConfig | None = None) -> dict[str, Recipe]:
+    """Return the recipes of banks and of the adapters for few pairs, alone and with a bank.
 
     `query-bank` and `NAME-bank` are query banks (`QueryBankAdapter`), `score-bias` and `NAME-bias` score biases of
-    the searched videos (`score_bias`). The queries are the texts of the training pairs, adapted out of fold.
+    the searched videos (`score_bias`); `both-sides` and `NAME-both` correct the queries and the videos, either by
+    a part. The queries are the texts of the training pairs, each adapted by one that has not seen its video.
+
+    Args:
+        training: the optimization of `mlp-best`, as for `standard_rows`.
     """
-    rows = {
-        "query-bank": Recipe(adapter=PLAIN, bank="queries"),
-        "score-bias": Recipe(adapter=PLAIN, bank="scores"),
-    }
+    rows = _banks("query-bank", "score-bias", "both-sides", Recipe(adapter=PLAIN))
     for name in GENTLE:
-        rows[name] = Recipe(adapter=name)
-        rows[f"{name}-bank"] = Recipe(adapter=name, bank="queries")
-        rows[f"{name}-bias"] = Recipe(adapter=name, bank="scores")
-    return rows
+        rows |= {name: Recipe(adapter=name)} | _banks_behind(name, Recipe(adapter=name))
+    return rows | _banks_behind(_BEST_MLP, best_mlp_recipe(_default(training)))
+
+
+def _banks_behind(name: str, recipe: Recipe) -> dict[str, Recipe]:
+    return _banks(f"{name}-bank", f"{name}-bias", f"{name}-both", recipe)
+
+
+def _banks(queries: str, scores: str, both: str, recipe: Recipe) -> dict[str, Recipe]:
+    """Return the recipe with each use of a bank, by the names of the rows."""
+    uses = {queries: "queries", scores: "scores", both: "both"}
+    return {name: recipe.model_copy(update={"bank": use}) for name, use in uses.items()}
+
+
+def _default(training: TrainingConfig | None) -> TrainingConfig:
+    return TrainingConfig(learning_rate=LEARNING_RATES) if training is None else training
+
+
+def all_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None = None) -> dict[str, Recipe]:
+    """Return the rows of `standard_rows` and of `few_pairs_rows`; arguments as for the first."""
+    return standard_rows(steps, training) | few_pairs_rows(training)
 
 
 def selected_rows(
@@ -95,15 +117,15 @@ def selected_rows(
     """Return plain CLIP and the rows of the names, which may be those of any registered adapters.
 
     Args:
-        names: rows of `standard_rows` and `few_pairs_rows`, or adapters, which are trained as their recipes have
+        names: rows of `all_rows`, or adapters, which are trained as their recipes have
             them by default.
         steps, training: as for `standard_rows`.
 
     Raises:
         InputError: neither a row nor a registered adapter.
     """
-    training = TrainingConfig(learning_rate=LEARNING_RATES) if training is None else training
-    rows = standard_rows(steps, training) | few_pairs_rows()
+    training = _default(training)
+    rows = all_rows(steps, training)
     others = {
         name: Recipe(adapter=adapter_entry(name).name, training=training) for name in names if name not in rows
     }

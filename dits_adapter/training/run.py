@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from dits_adapter.evaluation.metrics import (
     bootstrap,
     paired_bootstrap,
 )
+from dits_adapter.training._banked import with_bank
 from dits_adapter.training._gentle import fit_gently, is_gentle
 from dits_adapter.training._initial import fit_closed_form, initialize, require_across
 from dits_adapter.training._loop import evaluate, train
@@ -93,6 +95,9 @@ def fit(
         return fit_gently(recipe, pairs)[0], []
     if entry.closed_form is not None:
         return fit_closed_form(recipe.adapter, pairs, validation), []
+    if recipe.bank != "none":
+        alone = recipe.model_copy(update={"bank": "none"})
+        return _with_bank(alone.model_dump_json(), pairs, validation, device)
     torch.manual_seed(recipe.training.seed)
     adapter = recipe.build_adapter(pairs.space.video.width, pairs.space.other_text_width)
     start, training = (None if checkpoints is None else checkpoints / stage for stage in ("start", "training"))
@@ -110,6 +115,22 @@ def fit(
         progress=progress,
     )
     return adapter.cpu(), history
+
+
+@lru_cache(maxsize=1)
+def _with_bank(
+    recipe: str, pairs: Pairs, validation: Pairs, device: str | torch.device
+) -> tuple[Adapter, list[Epoch]]:
+    """Train the adapter of a recipe (JSON) and put a bank behind it, once for all uses of the bank."""
+    alone = Recipe.model_validate_json(recipe)
+    if alone.build_adapter(pairs.space.video.width, pairs.space.other_text_width).needs_video:
+        raise InputError(f"adapter {alone.adapter!r} depends on the video here; a bank cannot stand behind it.")
+
+    def train_on(part: Pairs) -> tuple[Adapter, list[Epoch]]:
+        return fit(alone, part, validation, device=device, progress=False)
+
+    adapter, history = train_on(pairs)
+    return with_bank(adapter, pairs, lambda part: train_on(part)[0]), history
 
 
 def train_artifact(
@@ -138,7 +159,8 @@ def train_artifact(
         out: folder of the artifact; an artifact in it is the incumbent, and is replaced.
         dataset: name of the pairs, for the artifact's record.
         test: held-out pairs of other videos.
-        test_fraction: share of the videos to hold out where `test` is not given.
+        test_fraction: share of the videos to hold out where `test` is not given. In any case no more than
+            `TrainingConfig.most_held_out` are measured on.
         only_if_better: write only where R@1 on the test pairs beats the incumbent's (plain CLIP's where there is
             none) by more than noise: the 95 % paired bootstrap interval, resampled by video, lies above 0.
         device, log_dir, progress: see `train`.
@@ -153,12 +175,14 @@ def train_artifact(
     require_free(target.absolute())
     rest = pairs
     seed = recipe.training.seed
-    split = record_split(pairs, test_fraction if test is None else None, seed)
+    most = recipe.training.most_held_out
+    split = record_split(pairs, test_fraction if test is None else None, seed, most)
     if test is None:
-        rest, test = pairs.split(test_fraction, seed)
+        rest, test = pairs.split(test_fraction, seed, most)
+    test = test.at_most(most, seed)
     pairs.space.require(test.space, mine="the training pairs", theirs="the test pairs")
     gentle = is_gentle(recipe)
-    if recipe.bank == "scores":
+    if recipe.bank in ("scores", "both"):
         raise InputError("a score bias belongs to the searched videos, not to an adapter; take bank=queries.")
     require_across(recipe.adapter, pairs.space)
     widths = pairs.space.video.width, pairs.space.other_text_width
@@ -168,7 +192,7 @@ def train_artifact(
     if incumbent is not None:
         pairs.space.require(incumbent.space, mine="the training pairs", theirs=f"the adapter at {target}")
     warn_if_few(test, "differences below that mean nothing. Hold out more videos, or take the simplest adapter.")
-    kept, validation = rest.split(recipe.training.validation, recipe.training.seed)
+    kept, validation = rest.split(recipe.training.validation, seed, most)
     checkpoints = target.with_name(f"{target.name}.checkpoints")
     history: Sequence[Epoch] = []
     choice: dict[str, float] = {}

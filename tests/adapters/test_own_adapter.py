@@ -217,7 +217,8 @@ def test_it_begins_where_it_says(shifted, monkeypatch):
 
 
 def test_a_closed_form_of_ones_own_takes_part_by_its_name(shifted):
-    def half_and_whole(text, video):
+    def half_and_whole(pairs):
+        text, video = pairs.text[:], pairs.video[:]
         candidates = []
         for strength in (0.0, 1.0):
             adapter = GateAdapter(GateConfig(width=text.shape[1]))

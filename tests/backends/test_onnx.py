@@ -201,6 +201,7 @@ def test_the_kinds_above_are_all_that_serve():
     assert {KINDS[name]().kind for name in KINDS} == {entry.adapter.kind for entry in adapter_entries()} - {
         "fixed-prior",
         "diffusion",
+        "dits-of-videos",
     }
 
 

@@ -28,11 +28,11 @@ def test_nothing_that_is_learnt_from_is_searched(count, searched):
     assert not set(other) & set(gallery)
 
 
-def test_the_table_pairs_each_row_with_plain_and_the_linear_map(file, capsys, monkeypatch):
-    names = ("mean-shift", "gentle-linear", "gentle-dits, T' = 1")
+def test_the_table_pairs_each_row_with_plain_and_the_linear_map(file, tmp_path, capsys, monkeypatch):
+    names = ("mean-shift", "gentle-linear", "gentle-dits-1")
     monkeypatch.setattr(_gentle, "_MOST_STEPS", 4)
-    monkeypatch.setattr(few_pairs, "ROWS", {name: few_pairs.ROWS[name] for name in names})
-    assert main(["--vectors", str(file), "--videos", "20", "--seeds", "2", "--rows"]) == 0
+    command = ["--vectors", str(file), "--out", str(tmp_path / "rows"), "--videos", "20"]
+    assert main([*command, "--seeds", "2", "--rows", *names]) == 0
     out = capsys.readouterr().out
     assert "20 videos to learn from, 30 searched by 30 queries; 2 seeds" in out
     pairs, hits, gains = read(file), [], {}
@@ -55,8 +55,32 @@ def test_the_table_pairs_each_row_with_plain_and_the_linear_map(file, capsys, mo
     assert "mean-shift + query bank" not in row
 
 
-def test_too_few_to_search(file, capsys):
-    assert main(["--vectors", str(file), "--videos", "55"]) == 1
+def test_what_is_measured_is_kept_for_these_pairs_alone(file, tmp_path, capsys, monkeypatch):
+    learnt = []
+    closed_form = few_pairs.in_closed_form
+    monkeypatch.setattr(few_pairs, "ROWS", {"plain": few_pairs.ROWS["plain"]})
+    for name in ("mean-shift", "procrustes"):
+        row = lambda other, name=name: learnt.append(name) or closed_form(name, other)  # noqa: E731
+        monkeypatch.setitem(few_pairs.ROWS, name, row)
+    kept = tmp_path / "rows"
+    command = ["--vectors", str(file), "--out", str(kept), "--videos", "20", "--rows", "mean-shift", "procrustes"]
+    assert main([*command, "--seeds", "2"]) == 0
+    whole = capsys.readouterr().out
+    for path in kept.glob("mean-shift-*"):  # as if killed before these were measured
+        path.unlink()
+    learnt.clear()
+    assert main([*command, "--seeds", "2"]) == 0
+    assert capsys.readouterr().out == whole
+    assert learnt == ["mean-shift", "mean-shift"]
+    learnt.clear()
+    np.save(file, np.load(file)[:, ::-1])
+    assert main([*command, "--seeds", "1"]) == 0
+    assert learnt == ["mean-shift", "procrustes"]
+
+
+def test_too_few_to_search(file, tmp_path, capsys):
+    command = ["--vectors", str(file), "--out", str(tmp_path / "rows")]
+    assert main([*command, "--videos", "20", "55"]) == 1
     assert "at least 10 must be left" in capsys.readouterr().err
-    assert main(["--vectors", str(file), "--rows", "no-such"]) == 1
+    assert main([*command, "--rows", "no-such"]) == 1
     assert "'no-such'" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from tests.walk import run_commands
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
-COMMANDS = sorted(set(re.findall(r"python -m (benchmarks[a-z.]*) ?([a-z]*)", README)))
+COMMANDS = sorted(set(re.findall(r"python -m (benchmarks[a-z_.]*) ?([a-z]*)", README)))
 
 
 @pytest.mark.slow

@@ -119,6 +119,7 @@ def test_the_points_are_those_of_ingestion(served):
     assert scale._point(9).payload["segments"] == PER_VIDEO
 
 
+@pytest.mark.parametrize("place", ["server", pytest.param("folder", marks=pytest.mark.slow)], indirect=True)
 def test_an_index_is_waited_for(place):
     width, segments = 1024, 6_400  # Qdrant's thresholds are of bytes, and few wide vectors are indexed quickest
     model = PairModel.standard(width)

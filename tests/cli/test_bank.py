@@ -147,8 +147,8 @@ def test_a_folder_of_something_else_is_left_alone(queries, tmp_path, capsys):
 
 
 def test_a_comparison_is_told_where_banks_come_from(tmp_path):
-    from dits_adapter.adapters import adapter_entry
+    from dits_adapter.adapters import Matches, adapter_entry
     from dits_adapter.errors import InputError
 
     with pytest.raises(InputError, match="dits-adapter bank QUERIES"):
-        adapter_entry("query-bank").closed_form(np.eye(3), np.eye(3))
+        adapter_entry("query-bank").closed_form(Matches(np.eye(3), np.eye(3)))

@@ -169,7 +169,7 @@ def test_names_that_declare_nothing(name, capsys):
     ("content", "fault"),
     [
         ("name,text\nclip-0,a\n", "line 1: the header has no column video_id or id or video"),
-        ("id;query\nclip-0;a\nclip-x;b\n", "line 3: the video 'clip-x' is not in ids.txt"),
+        ("id;query\n" + "clip-0;a\n" * 896 + "clip-x;b\n", "line 898: the video 'clip-x' is not in ids.txt"),
         ("id,text\nclip-0\n", "line 2: has 1 values; the header has 2 columns"),
         ('id,text\nclip-0,"a\nclip-1,b\n', "is not CSV"),
         ("id,text\nclip-0,\n", "line 2: the text is empty"),

@@ -212,6 +212,7 @@ def test_killed_while_a_mended_video_is_taken_in(fake_pairs, tmp_path, monkeypat
     assert contents(tmp_path / "cache") == contents(tmp_path / "clean")
 
 
+@pytest.mark.slow
 def test_sigkill_while_real_clips_are_embedded(tmp_path, tiny_clip, small_shards):
     for n in range(40):
         write_clip(tmp_path / f"{n}.mp4", [picture(6 * n + i) for i in range(15)])

@@ -20,7 +20,6 @@ from dits_adapter.data.embed import embed, embed_from_store
 from dits_adapter.data.pairs import load_pairs
 from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import (
-    DITSError,
     InputError,
     SpaceMismatchError,
     StoreError,
@@ -31,7 +30,7 @@ from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import ReadRequest
-from dits_adapter.stores.rows import PointLayout, StoredSegment
+from dits_adapter.stores.rows import CollectionMetadata, PointLayout, StoredSegment
 from dits_adapter.video.encoder import VideoEncoder
 from tests.conftest import save_random_clip
 from tests.data.fakes import FRAMES, WIDTH, FakeTexts, write_pairs
@@ -111,7 +110,7 @@ class Pooled:
         self.store, self.requests = store, []
         self.capabilities = replace(store.capabilities, frames=False)
         self.open, self.collection = store.open, store.collection
-        self.location, self.tenant = store.location, store.tenant
+        self.location, self.tenant, self.metadata = store.location, store.tenant, store.metadata
 
     def read(self, request: ReadRequest) -> Iterator[StoredSegment]:
         self.requests.append(request)
@@ -132,7 +131,8 @@ def segment(number: int, *, name: str = "v", vector: bool = True, frames: int | 
     ("segments", "reason"),
     [
         ([], "the collection has no such video"),
-        ([segment(1), segment(2)], "2 segments of the collection have this id; name one by its own id"),
+        ([replace(segment(1), vector=np.zeros(WIDTH))], "its vector is zero"),
+        ([replace(segment(1), vector=np.full(WIDTH, np.nan))], "its vector is zero, or holds NaN"),
         ([segment(1, vector=False)], "its segment lacks a vector"),
         ([segment(1, frames=None)], "its segment lacks a vector"),
         ([segment(1, frames=FRAMES - 1)], f"its segment has {FRAMES - 1} frame vectors, others have {FRAMES}"),
@@ -142,6 +142,7 @@ def test_a_video_without_usable_vectors_is_a_failure(segments, reason, tmp_path,
     space = fake_space()
     store = SimpleNamespace(
         open=lambda: space,
+        metadata=lambda: CollectionMetadata(space=space),
         location="somewhere",
         collection="videos",
         tenant=None,
@@ -166,6 +167,10 @@ class TestQdrant:
             out = tmp_path / f"cache-{field}"
             report = embed_from_store(pairs, out, encoder.encoder, store, id_field=field, progress=False)
             assert (report.videos, report.failures) == (5, [])
+            again = embed_from_store(pairs, out, encoder.encoder, store, retry_failed=True, progress=False)
+            assert (again.videos, again.new_videos) == (5, 0)
+            found = embed_from_store(pairs, f"{out}-found", encoder.encoder, store, progress=False)
+            assert (found.videos, found.failures) == (5, [])
 
     def test_a_wrong_field_is_refused_before_a_text_is_embedded(self, ingested, tmp_path):
         store, encoder, clips = ingested
@@ -174,7 +179,7 @@ class TestQdrant:
             ("paht", r"no payload field 'paht'; did you mean 'path'\? it has .*video_id.* --id-field"),
             (
                 "video_id",
-                r"not one of its 5 ids is in the collection 'videos'. The first is '.*; the collection has",
+                r"not one of its ids is in the collection 'videos'. The first is '.*; the collection has",
             ),
         ):
             with pytest.raises(InputError, match=message):
@@ -230,6 +235,7 @@ class TestQdrant:
         rows = [StoredSegment(n, {"video_id": name}, vector, None) for n, name in enumerate(names)]
         store = SimpleNamespace(
             open=lambda: EmbeddingSpace.of(clip),
+            metadata=lambda: CollectionMetadata(space=EmbeddingSpace.of(clip)),
             location="somewhere",
             collection="videos",
             tenant=None,
@@ -242,19 +248,28 @@ class TestQdrant:
         assert list(load_pairs(tmp_path / "cache").video_ids) == ["v1.mp4", "v2.mp4", "v3", "v5.webm"]
         assert [failed.id for failed in report.failures] == ["v3.MOV", "v4.mp4", "v4.mkv", "v6.mp4"]
 
-    def test_several_points_of_one_video_are_named_one_by_one(self, ingested, tmp_path):
+    def test_several_points_of_one_video_are_their_mean_or_named_one_by_one(self, ingested, tmp_path):
         store, encoder, clips = ingested
         segments = QdrantStore(store.client, "segments")
         ingest(segments, clips[:2], encoder, segment_seconds=0.2, progress=False)
-        points, _ = store.client.scroll("segments")
-        lines = [{"id": points[0].payload["video_id"], "text": "a"}]
-        with pytest.raises(DITSError, match=r"3 segments of the collection have this id"):
-            embed_from_store(
-                write_pairs(tmp_path / "a.jsonl", lines), tmp_path / "a", encoder.encoder, segments, progress=False
+        stored = sorted(segments.read(ReadRequest(vectors=True, frames=True)), key=lambda s: s.payload["start"])
+        names = list(dict.fromkeys(segment.payload["video_id"] for segment in stored))
+        pairs = write_pairs(tmp_path / "a.csv", [])
+        pairs.write_text("query,id\n" + "".join(f"a,{name}\n" for name in names))
+        with pytest.warns(UserWarning, match="'segments' has several segments of a video, such as 3 of .* mean"):
+            report = embed_from_store(pairs, tmp_path / "a", encoder.encoder, segments, progress=False)
+        assert (report.videos, report.failures) == (2, [])
+        cached = load_pairs(tmp_path / "a")
+        for row, name in enumerate(names):
+            of_video = [segment for segment in stored if segment.payload["video_id"] == name]
+            np.testing.assert_allclose(
+                cached.video[row], unit(np.mean([segment.vector for segment in of_video], axis=0)), atol=1e-6
             )
-        pairs = write_pairs(tmp_path / "b.jsonl", [{"id": point.id, "text": "a"} for point in points])
-        report = embed_from_store(pairs, tmp_path / "b", encoder.encoder, segments, id_field="", progress=False)
-        assert report.videos == len(points) == 6
+            every = np.concatenate([segment.frame_vectors for segment in of_video])
+            np.testing.assert_allclose(cached.frames[row], every[1::3], atol=1e-6)
+        pairs = write_pairs(tmp_path / "b.jsonl", [{"id": segment.id, "text": "a"} for segment in stored])
+        report = embed_from_store(pairs, tmp_path / "b", encoder.encoder, segments, progress=False)
+        assert report.videos == len(stored) == 6
 
     def test_another_encoder_is_refused(self, ingested, tmp_path, other_clip):
         store, _, _ = ingested

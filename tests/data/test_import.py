@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from dits_adapter.cli import main
-from dits_adapter.data import _numpy_source, _parquet_source
-from dits_adapter.data._numpy_source import NumPySource
+from dits_adapter.data import _arrow_source, _numpy_source
+from dits_adapter.data._numpy_source import NumPyTexts, NumPyVideos
 from dits_adapter.data.cache_writer import CacheWriter
 from dits_adapter.data.import_vectors import VectorFiles, import_vectors
 from dits_adapter.data.pairs import load_pairs
@@ -93,7 +93,7 @@ def own(tmp_path: Path, clip: Encoder) -> Own:
 def small_blocks(monkeypatch: pytest.MonkeyPatch, small_shards: None) -> None:
     """Blocks of seven rows, smaller and larger than shards."""
     monkeypatch.setattr(_numpy_source, "BLOCK_ROWS", 7)
-    monkeypatch.setattr(_parquet_source, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(_arrow_source, "BLOCK_ROWS", 7)
 
 
 def of(encoder: Encoder) -> tuple[EmbeddingSpace, Encoder]:
@@ -187,7 +187,7 @@ class TestImport:
             ([files["labels"], files["videos"]], "labels.npy: is int64 of shape (90,)"),
             ([files["texts"], files["videos"]], "say with labels which video"),
             ([files["texts"], files["videos"], *labels, "--ids", files["captions"]], "captions.txt: has 90 lines"),
-            ([files["texts"], files["ids"]], "two .npy or two .parquet files"),
+            ([files["texts"], files["ids"]], "ids.txt: files of vectors end in .npy, .parquet, .arrow"),
             ([files["texts"], tmp_path / "none.npy"], "none.npy: cannot be read"),
         ):
             assert main(["import", *map(str, arguments), *out]) == 1
@@ -211,9 +211,9 @@ class TestImport:
         for kind in ids:
             files["ids"].write_bytes(ids[kind])
             files["captions"].write_bytes(captions[kind])
-            source = NumPySource(VectorFiles(**files), (clip.width, clip.width))
-            assert list(source.ids()) == own.ids, kind
-            assert [text for _, texts in source.caption_blocks() for text in texts] == own.captions, kind
+            texts = NumPyTexts(files["texts"], clip.width, captions=files["captions"])
+            assert list(NumPyVideos(files["videos"], None, ids=files["ids"]).ids()) == own.ids, kind
+            assert [text for _, some in texts.caption_blocks() for text in some] == own.captions, kind
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -304,13 +304,6 @@ class TestImport:
                 EmbeddingSpace.of(clip),
                 clip,
             )
-        with pytest.raises(InputError, match=r"two \.npy or two \.parquet files"):
-            import_vectors(
-                VectorFiles(texts=files["texts"], videos=tmp_path / "videos.parquet"),
-                tmp_path / "cache",
-                EmbeddingSpace.of(clip),
-                clip,
-            )
         with pytest.raises(InputError, match="say with labels which video"):
             import_vectors(
                 VectorFiles(texts=files["texts"], videos=files["videos"]),
@@ -320,7 +313,7 @@ class TestImport:
             )
         parquet = tmp_path / "a.parquet"
         parquet.write_text("nonsense")
-        with pytest.raises(InputError, match="in Parquet they are the columns"):
+        with pytest.raises(InputError, match="in Parquet and Arrow the columns are"):
             import_vectors(
                 VectorFiles(texts=parquet, videos=parquet, ids=files["ids"]),
                 tmp_path / "c",

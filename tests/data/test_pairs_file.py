@@ -102,11 +102,11 @@ class TestPairsFile:
 
     @pytest.mark.parametrize("content", ["video,text\na.mp4,a dog\n", "video;text\na.mp4;a dog", "a.mp4\ta dog"])
     def test_a_table_given_as_pairs_is_told_what_a_line_looks_like(self, tmp_path, content):
-        (tmp_path / "pairs.csv").write_text(content)
-        with pytest.raises(InputError, match=r'such as \{"video": "clips/a.mp4", .*\}\. This looks like .* CSV'):
-            PairsFile(tmp_path / "pairs.csv")
+        (tmp_path / "pairs.txt").write_text(content)
+        with pytest.raises(InputError, match=r'such as \{"video": "clips/a.mp4", .*\}\. This looks like .* \.csv'):
+            PairsFile(tmp_path / "pairs.txt")
         with pytest.raises(InputError, match=r'such as \{"id": "a", "text"'):
-            PairsFile(tmp_path / "pairs.csv", files=False)
+            PairsFile(tmp_path / "pairs.txt", files=False)
 
     def test_all_paths_to_a_file_are_one_video(self, tmp_path):
         folder = tmp_path / "videos"

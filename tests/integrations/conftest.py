@@ -17,15 +17,18 @@ from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.adapters import DITSAdapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders import load_encoder
+from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, segment_id, video_id_of
+from tests.conftest import ANSWER
 from tests.stores.conftest import qdrant_process, qdrant_server  # noqa: F401  (fixtures)
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 
 QUERY = "a red ball rolls away"
 WIDTH = 32
+CALIBRATION = Calibration(slope=8, offset=-1, videos=20, queries=100, log_loss=0.2, ece=0.01, answer=ANSWER)
 
 
 def write_clip(path: Path, seed: int, seconds: int = 4, fps: int = 10) -> None:
@@ -50,7 +53,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_clip: Path) -> Path:
     with torch.no_grad():
         for parameter in adapter.parameters():
             parameter.normal_(std=0.06, generator=torch.Generator().manual_seed(0))
-    Artifact(adapter, EmbeddingSpace.of(load_encoder(tiny_clip))).save(folder / "tiny-dits")
+    space = EmbeddingSpace.of(load_encoder(tiny_clip))
+    Artifact(adapter, space, calibration=CALIBRATION).save(folder / "tiny-dits")
     (folder / "videos").mkdir()
     for seed in range(6):
         write_clip(folder / "videos" / f"{seed}.mp4", seed)
@@ -70,33 +74,36 @@ def encoder(prepared: Path) -> DITSQueryEncoder:
     return DITSQueryEncoder.from_pretrained(prepared / "tiny-dits")
 
 
-def rows() -> list[SegmentRow]:
-    """Videos of one segment each, at random places of the sphere."""
+def rows(segments: int = 1) -> list[SegmentRow]:
+    """Twenty videos at random places of the sphere, of segments of two seconds that are almost alike."""
     rng = np.random.default_rng(0)
     made = []
     for n in range(20):
         frames = rng.normal(size=(2, WIDTH)).astype(np.float32)
-        frames /= np.linalg.norm(frames, axis=1, keepdims=True)
-        pooled = frames.mean(axis=0)
         video_id = video_id_of(str(n))
-        made.append(
-            SegmentRow(
-                id=segment_id(video_id, 1.0, 3.0),
-                video_id=video_id,
-                path=f"/{n}.mp4",
-                start=1.0,
-                end=3.0,
-                timestamps=(1.5, 2.5),
-                duration=4.0,
-                fps=10.0,
-                decoder="none",
-                size=1,
-                mtime_ns=1,
-                segments=1,
-                vector=pooled / np.linalg.norm(pooled),
-                frame_vectors=frames,
+        for segment in range(segments):
+            moved = frames + rng.normal(size=frames.shape).astype(np.float32) * 0.02 * segment
+            moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+            pooled = moved.mean(axis=0)
+            start = 1.0 + 2.0 * segment
+            made.append(
+                SegmentRow(
+                    id=segment_id(video_id, start, start + 2.0),
+                    video_id=video_id,
+                    path=f"/{n}.mp4",
+                    start=start,
+                    end=start + 2.0,
+                    timestamps=(start + 0.5, start + 1.5),
+                    duration=2.0 + n,
+                    fps=10.0,
+                    decoder="none",
+                    size=1,
+                    mtime_ns=1,
+                    segments=segments if segment == segments - 1 else None,
+                    vector=pooled / np.linalg.norm(pooled),
+                    frame_vectors=moved,
+                )
             )
-        )
     return made
 
 

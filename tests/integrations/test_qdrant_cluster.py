@@ -69,7 +69,6 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, QdrantProcess]]
             node.remove()
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
 def test_the_readme_is_followed(
     workplace: Path,

@@ -24,14 +24,13 @@ import psutil
 import pytest
 from qdrant_client import QdrantClient
 
-from dits_adapter import QdrantStore
+from dits_adapter import EmbedVideos, QdrantStore
 from dits_adapter.cli import main as dits_adapter
 from dits_adapter.stores.session import IngestSession
 from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-pytestmark = pytest.mark.slow  # each worker loads torch
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "integrations" / "ray" / "ingest.py"
@@ -152,6 +151,7 @@ def test_killed_workers_are_replaced_and_nothing_is_lost(
     assert f"present  {CLIPS}" in output
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_what_it_stored_and_the_next_one_completes_it(
     library: Path, qdrant_server: str, collections: Callable[[], str], cluster: str
 ) -> None:
@@ -173,6 +173,7 @@ def test_a_killed_driver_leaves_what_it_stored_and_the_next_one_completes_it(
     assert_as_one_clean_run(qdrant_server, collection, collections(), library.with_name("my-videos"))
 
 
+@pytest.mark.slow
 def test_moved_swapped_and_copied_files_are_followed(
     library: Path, qdrant_server: str, collections: Callable[[], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,10 +203,10 @@ def test_a_file_that_kills_its_worker_is_a_failure_and_its_neighbors_are_not(
     settings = names["main"].__globals__
 
     class Dying(names["Worker"]):  # type: ignore[misc]
-        def embed(self, paths: list[str]) -> Any:
+        def tables(self, paths: list[str]) -> Any:
             if any(path.endswith("/10.mp4") for path in paths):
                 os._exit(1)
-            return super().embed(paths)
+            return super().tables(paths)
 
     settings |= {"Worker": Dying, "DEATHS": 1}
     arguments = [str(library), "--store", str(tmp_path / "index"), "--encoder", "demo-clip"]
@@ -225,9 +226,8 @@ def test_a_worker_with_other_weights_is_refused(
     worker = names["Worker"]
 
     class Elsewhere(worker):  # type: ignore[misc]
-        def __init__(self, args: Any, *others: Any) -> None:
-            args.encoder = str(other_clip)
-            super().__init__(args, *others)
+        def __init__(self, embed: Any, *others: Any) -> None:
+            super().__init__(EmbedVideos(other_clip), *others)
 
     settings["Worker"] = Elsewhere
     assert names["main"]([str(library), "--store", str(tmp_path / "index"), "--encoder", "demo-clip"]) == 1

@@ -33,8 +33,6 @@ def test_readmes_run_against_a_server(name, workplace, qdrant_server, capsys, mo
     readme = (INTEGRATIONS / name / "README.md").read_text("utf-8").replace(SERVER, qdrant_server)
     (command,) = re.findall(r"^dits-adapter (.*)$", readme, re.MULTILINE)
     (program,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    if name == "haystack":  # whose component has the collection's name by default
-        program = program.replace("top_k=3", f"top_k=3, collection={collection!r}")
     try:
         assert main([*shlex.split(command), "--collection", collection]) == 0
         capsys.readouterr()
@@ -60,6 +58,8 @@ def test_readmes_run_against_a_server(name, workplace, qdrant_server, capsys, mo
         ("llama_index", "llama_index.core"),
         ("haystack", "haystack"),
         ("fastembed", "fastembed"),
+        ("chroma", "chromadb"),
+        ("lancedb", "lancedb.embeddings"),
     ],
 )
 def test_a_missing_package_is_said_with_the_pip_line(name, package, monkeypatch):

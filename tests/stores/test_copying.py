@@ -26,6 +26,7 @@ from dits_adapter.stores.rows import CollectionMetadata
 from tests.stores.conftest import contents
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 
+KINDS = ("folder", "server")
 Place = tuple[str, str]
 
 
@@ -115,7 +116,11 @@ def test_it_can_be_cut_short_anywhere(
     assert_same(places)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "places",
+    ["folder to server", *(pytest.param(f"{source} to folder", marks=pytest.mark.slow) for source in KINDS)],
+    indirect=True,
+)
 def test_killed_again_and_again_it_ends_as_one_clean_copy(places: tuple[Place, Place], tmp_path: Path) -> None:
     source, destination = places
     fill(source, tmp_path / "videos")

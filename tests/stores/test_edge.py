@@ -457,7 +457,7 @@ def test_closing_waits_for_what_is_under_way(client: EdgeClient) -> None:
         assert all(search.result() < 10_000 for search in searches)
 
 
-KILLS = int(os.environ.get("KILLS", "6"))
+KILLS = int(os.environ.get("KILLS", "3"))
 WRITER = """
 import sys
 from pathlib import Path
@@ -490,7 +490,6 @@ def written(upto: int) -> dict[int, dict[str, int]]:
     return points
 
 
-@pytest.mark.slow
 def test_what_was_written_outlives_kills_at_any_moment(client: EdgeClient) -> None:
     """Writes, payload changes and the building of the index, cut short by kill -9 again and again."""
     client.create_collection(

@@ -286,8 +286,8 @@ def test_the_bar_moves_inside_a_file_and_only_on_a_terminal(
     assert steps[-1][0] == report.videos + len(report.failed)
 
 
-@pytest.mark.slow
-def test_killed_a_hundred_times_it_ends_as_one_clean_run(storage: Storage, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [15, pytest.param(100, marks=pytest.mark.slow)])
+def test_killed_again_and_again_it_ends_as_one_clean_run(storage: Storage, tmp_path: Path, kills: int) -> None:
     """Kill at seeded moments; whatever a run left, further kills and in the end one whole run complete it."""
     if isinstance(storage.location, QdrantClient):
         pytest.skip("memory does not outlive its process")
@@ -314,19 +314,19 @@ def test_killed_a_hundred_times_it_ends_as_one_clean_run(storage: Storage, tmp_p
     duration = complete()
     rng = np.random.default_rng(0)
     command = [sys.executable, "-m", "tests.stores.fakes", str(storage.location), storage.collection, str(library)]
-    kills = 0
+    left = kills
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as starter:
         assert starter.stdin is not None
         assert starter.stdout is not None
-        while kills < 100:
+        while left:
             starter.stdin.write("start\n")
             process = int(starter.stdout.readline())
             time.sleep(rng.uniform(0, duration / 2))
             os.kill(process, signal.SIGKILL)
             starter.stdin.write("killed\n")
             killed = int(starter.stdout.readline()) == -signal.SIGKILL
-            kills += killed
-            if not killed or kills % 10 == 0:
+            left -= killed
+            if not killed or left % 5 == 0:
                 complete()
 
 

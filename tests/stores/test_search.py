@@ -360,7 +360,10 @@ def test_a_video_that_a_server_returns_again_takes_one_place(monkeypatch: pytest
     store = QdrantStore(":memory:", space=fake_space(), layout=layout, trust_foreign=True)
     cosine = models.VectorParams(size=8, distance=models.Distance.COSINE)
     store.client.create_collection("videos", vectors_config=cosine)
-    again = models.ScoredPoint(id=1, version=0, score=0.5, payload={"names": ["long", "x9"]})
+    names = {"names": ["long", "x9"]}
+    points = [models.PointStruct(id=n, vector=queries(1)[0].tolist(), payload=names) for n in range(20)]
+    store.client.upsert("videos", points)
+    again = models.ScoredPoint(id=1, version=0, score=0.5, payload=names)
     asked = []
 
     def groups(*_: object, **__: object) -> models.GroupsResult:  # an excluded name does not exclude the other
@@ -370,7 +373,7 @@ def test_a_video_that_a_server_returns_again_takes_one_place(monkeypatch: pytest
     with pytest.warns(UserWarning, match="taken to be"):
         store.open()
     monkeypatch.setattr(store.client, "query_points_groups", groups)
-    assert len(store.search(queries(1)[0], locate=False)) == 1
+    assert len(store.search(queries(1)[0], limit=3, locate=False)) == 1
     assert len(asked) == 2
 
 

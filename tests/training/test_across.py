@@ -7,7 +7,6 @@ import pytest
 
 from dits_adapter import DITSQueryEncoder
 from dits_adapter.adapters import across, fit_query_bank, reduced_rank, ridge
-from dits_adapter.adapters._folds import Problem
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import ArtifactError, InputError
@@ -15,6 +14,7 @@ from dits_adapter.training.compare import compare
 from dits_adapter.training.config import Recipe, TrainingConfig
 from dits_adapter.training.rows import standard_rows
 from dits_adapter.training.run import train_artifact
+from dits_adapter.vectors import unit
 from tests.spaces import made_up_space
 
 TEXT, VIDEO, SHARED = 24, 16, 6
@@ -41,18 +41,18 @@ def r1(queries: np.ndarray, pairs: Pairs) -> float:
 class TestReducedRank:
     def test_at_full_rank_it_is_the_ridge(self):
         pairs = pairs_across(80, 1)
-        weight, bias = across._Fit(Problem.of(pairs.text, pairs.video)).map(1e-2, 1.0)
+        weight, bias = across._Fit(pairs.matches.moments).map(1e-2, 1.0)
         expected = ridge(pairs.text, pairs.video, 1e-2)
         np.testing.assert_allclose(weight.T, expected.weight.detach(), atol=1e-5)
         np.testing.assert_allclose(bias, expected.bias.detach(), atol=1e-5)
 
     def test_lower_ranks_are_the_best_of_their_rank(self):
         """Against the singular value decomposition of the fitted videos."""
-        problem = Problem.of(*(getattr(pairs_across(80, 1), name) for name in ("text", "video")))
-        texts = problem.texts - problem.texts.mean(0)
-        full, _ = across._Fit(problem).map(1e-3, 1.0)
+        pairs = pairs_across(80, 1)
+        texts = unit(pairs.text) - unit(pairs.text).mean(0)
+        full, _ = across._Fit(pairs.matches.moments).map(1e-3, 1.0)
         components = np.linalg.svd(texts @ full)[2][:4].T
-        weight, _ = across._Fit(problem).map(1e-3, 0.25)
+        weight, _ = across._Fit(pairs.matches.moments).map(1e-3, 0.25)
         np.testing.assert_allclose(weight, full @ components @ components.T, atol=1e-8)
 
     def test_it_finds_most_videos_and_few_pairs_do_no_harm(self):

@@ -32,7 +32,7 @@ from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training._learning_curve import with_curve
 from dits_adapter.training.compare import compare, compare_folds, fold_splits
 from dits_adapter.training.config import Recipe, TrainingConfig
-from dits_adapter.training.rows import equal_cost_depth, few_pairs_rows, schedule, standard_rows
+from dits_adapter.training.rows import all_rows, equal_cost_depth, schedule
 from dits_adapter.training.run import fit
 from tests.spaces import made_up_space
 
@@ -59,7 +59,7 @@ def three(pairs: Pairs) -> tuple[Pairs, Pairs, Pairs]:
 
 
 def quick_rows(*names):
-    rows = standard_rows((1, 2), QUICK) | few_pairs_rows()
+    rows = all_rows((1, 2), QUICK)
     return {name: rows[name] for name in names or rows}
 
 
@@ -70,7 +70,7 @@ def rotated() -> Comparison:
 
 
 def test_every_adapter_has_its_row_in_order(rotated):
-    assert list(standard_rows((1, 2)) | few_pairs_rows()) == [
+    assert list(all_rows((1, 2))) == [
         "identity",
         "mean-shift",
         "procrustes",
@@ -85,20 +85,29 @@ def test_every_adapter_has_its_row_in_order(rotated):
         "dits-best",
         "query-bank",
         "score-bias",
+        "both-sides",
         "gentle-linear",
         "gentle-linear-bank",
         "gentle-linear-bias",
+        "gentle-linear-both",
         "gentle-mlp",
         "gentle-mlp-bank",
         "gentle-mlp-bias",
+        "gentle-mlp-both",
         "gentle-dits",
         "gentle-dits-bank",
         "gentle-dits-bias",
+        "gentle-dits-both",
+        "mlp-best-bank",
+        "mlp-best-bias",
+        "mlp-best-both",
     ]
-    families = ["plain"] + 5 * ["linear"] + 6 * ["network"] + 2 * ["bank"] + 3 * ["linear"]
+    families = ["plain"] + 5 * ["linear"] + 6 * ["network"] + 3 * ["bank"] + 4 * ["linear"] + 3 * ["network"]
     assert [row.family for row in rotated.rows] == families
     banks = [row.name for row in rotated.rows if row.uses_queries]
-    assert banks == [row.name for row in rotated.rows if row.name.endswith(("-bank", "-bias"))]
+    assert banks == [
+        row.name for row in rotated.rows if row.name.endswith(("-bank", "-bias", "-both", "both-sides"))
+    ]
     assert rotated.sizes == {"train": (116, 58), "validation": (28, 14), "test": (96, 48)}
 
 
@@ -331,7 +340,7 @@ def test_a_killed_comparison_goes_on_where_it_was(tmp_path, rotated, monkeypatch
     monkeypatch.setattr("dits_adapter.training.compare.fit", watched)
     splits, killed = three(rotated_pairs()), True
     rows = {name: recipe for name, recipe in quick_rows().items() if recipe.adapter != "low-rank-affine"}
-    rows = {name: recipe for name, recipe in rows.items() if not name.startswith(("gentle", "query", "score"))}
+    rows = {name: recipe for name, recipe in rows.items() if recipe.bank == "none" and "gentle" not in name}
     with pytest.raises(KeyboardInterrupt):
         compare(*splits, rows=rows, out=tmp_path, progress=False)
     assert list(dict.fromkeys(made)) == [
@@ -465,6 +474,7 @@ def test_the_command_prints_the_table_and_keeps_everything(tmp_path, capsys):
     rotated_pairs(videos=60).save(tmp_path / "cache.safetensors")
     out = tmp_path / "out"
     command = ["compare", str(tmp_path / "cache.safetensors"), "--steps", "1", "--epochs", "1", "--out", str(out)]
+    command += ["--rows", "ridge", "dits-1", "query-bank"]
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "| dits-1 " in printed

@@ -22,7 +22,7 @@ from dits_adapter.errors import InputError, SpaceMismatchError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training import distill as module
-from dits_adapter.training._loop import evaluate
+from dits_adapter.training._loop import evaluate, train
 from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.distill import TRAJECTORY_WEIGHT, distill, student_of, trajectory_objective
 from tests.training.test_frozen import SPACE, WIDTH, gap_pairs
@@ -108,6 +108,32 @@ def test_a_student_learns_its_teachers_ends(cache, teacher):
     assert distance(found.student.adapter) < 0.5 * distance(student_of(master.adapter, 1))
 
 
+def test_a_control_learns_from_the_videos_alone(cache, teacher, tmp_path, monkeypatch, capsys):
+    """Its weights are those of training by contrast, even where checkpoints of a distillation are left."""
+    config = TrainingConfig(epochs=2, batch_size=64)
+    master, pairs = Artifact.load(teacher), Pairs.load(cache)
+
+    def student(**options):
+        return distill(
+            master, pairs, tmp_path / "out", dataset="x", training=config, progress=False, **options
+        ).student
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "paired_bootstrap", dies)  # after the last checkpoint
+        with pytest.raises(KeyboardInterrupt):
+            student()
+    control = student(trajectory_weight=0.0)
+    assert control.training["recipe"]["trajectory_weight"] == 0
+    kept, validation = pairs.split(0.1, config.seed)[0].split(config.validation, config.seed)
+    expected = student_of(master.adapter, 1)
+    train(expected, kept, validation, config, progress=False)
+    for name, tensor in control.adapter.state_dict().items():
+        torch.testing.assert_close(tensor, expected.state_dict()[name], rtol=1e-4, atol=1e-6)
+    for weight in ("-1", "inf", "nan"):
+        assert run(cache, teacher, tmp_path / "no", "--trajectory-weight", weight) == 1
+        assert "expected 0 or more" in capsys.readouterr().err
+
+
 def test_a_student_that_is_worse_is_not_written(cache, teacher, tmp_path, monkeypatch, capsys):
     real = module.train
 
@@ -172,7 +198,8 @@ def dies(*_):
     raise KeyboardInterrupt
 
 
-def test_the_loss_is_contrast_and_distance_to_the_trajectory():
+@pytest.mark.parametrize("weight", [TRAJECTORY_WEIGHT, 0.3])
+def test_the_loss_is_contrast_and_distance_to_the_trajectory(weight):
     teacher, student = randomized(depth=1).double(), randomized(depth=2, steps=2).double()
     rng = torch.Generator().manual_seed(1)
     text, video = (torch.randn(5, WIDTH, generator=rng, dtype=torch.float64) for _ in range(2))
@@ -185,8 +212,9 @@ def test_the_loss_is_contrast_and_distance_to_the_trajectory():
     right = torch.arange(5)
     contrast = -(logits.log_softmax(1)[right, right] + logits.log_softmax(0)[right, right]).mean() / 2
     apart = (1 - cosine(own[1], path[5])).mean() / 2 + (1 - cosine(own[2], path[10])).mean() / 2
-    loss = trajectory_objective(teacher)(student, text, video, right, torch.tensor(20.0, dtype=torch.float64))
-    torch.testing.assert_close(loss, contrast + TRAJECTORY_WEIGHT * apart, rtol=1e-5, atol=0)
+    scale = torch.tensor(20.0, dtype=torch.float64)
+    loss = trajectory_objective(teacher, weight)(student, text, video, right, scale)
+    torch.testing.assert_close(loss, contrast + weight * apart, rtol=1e-5, atol=0)
     loss.backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert any(parameter.grad is not None for parameter in student.parameters())

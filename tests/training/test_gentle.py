@@ -82,7 +82,7 @@ def test_plain_clip_with_a_bank_is_a_query_bank(pairs):
     ("recipe", "message"),
     [
         (Recipe(adapter="ridge", bank="queries"), "cannot stand behind 'ridge'"),
-        (Recipe(bank="queries"), "cannot stand behind 'dits'"),
+        (Recipe(sampler={"condition": "video"}, bank="queries"), "depends on the video"),
         (Recipe(adapter="gentle-mlp", options={"depth": 2}), "takes no options"),
         (Recipe(adapter="gentle-dits", sampler={"steps": 5}), "takes no options"),
     ],

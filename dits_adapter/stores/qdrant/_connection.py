@@ -28,10 +28,12 @@ from dits_adapter.stores.qdrant._retry import (
     translate_errors,
 )
 
-__all__ = ["Connection", "api_key", "server_address"]
+__all__ = ["HEADERS", "Connection", "api_key", "server_address"]
 
 T = TypeVar("T")
 
+HEADERS = {"Accept-Encoding": "identity"}
+"""Headers of all requests: compressing an answer, mostly numbers, costs more than all else about it."""
 
 _HOST = re.compile(r"[\w-]+(\.[\w-]+)*\.?|[0-9a-f:.]*:[0-9a-f:.]*(%.+)?", re.IGNORECASE)
 """Names and addresses of hosts, IPv6's among them."""
@@ -142,6 +144,8 @@ class Connection:
                 api_key=self._key,
                 timeout=TIMEOUT,
                 check_compatibility=False,
+                headers=dict(HEADERS),
+                limits=httpx.Limits(),  # or qdrant-client connects anew for each request to this machine
                 event_hooks=hooks,
             )
         from dits_adapter.stores.qdrant.edge._client import EdgeClient

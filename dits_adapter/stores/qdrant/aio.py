@@ -13,7 +13,7 @@ from typing_extensions import Self, Unpack
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.qdrant._collection import QdrantCollection
-from dits_adapter.stores.qdrant._connection import api_key, server_address
+from dits_adapter.stores.qdrant._connection import HEADERS, api_key, server_address
 from dits_adapter.stores.qdrant._requests import Request, RequestPlan, call
 from dits_adapter.stores.qdrant._retry import (
     TIMEOUT,
@@ -71,7 +71,11 @@ class AsyncQdrantStore:
         elif isinstance(location, str) and re.match(r"https?://", location, re.IGNORECASE):
             self.location = server_address(location)
             self.client = AsyncQdrantClient(
-                url=self.location, api_key=api_key(), timeout=TIMEOUT, check_compatibility=False
+                url=self.location,
+                api_key=api_key(),
+                timeout=TIMEOUT,
+                check_compatibility=False,
+                headers=dict(HEADERS),
             )
             self.client.http.client.add_middleware(limit_request_async)
         else:

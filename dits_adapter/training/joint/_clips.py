@@ -24,10 +24,17 @@ ReadClip = Callable[[str, int, _Transform], NDArray[Any]]
 """Function (video, number of frames, transform of each frame) -> the transformed frames, (f, …)."""
 
 
-def read_clip(video: str, frames: int, transform: _Transform) -> NDArray[Any]:
-    """Decode the middles of equal intervals of a video file, transforming each frame as it comes: (f, …)."""
+def read_clip(video: str, frames: int, transform: _Transform, *, limit: float | None = None) -> NDArray[Any]:
+    """Decode the middles of equal intervals of a video file, transforming each frame as it comes: (f, …).
+
+    Args:
+        video: file.
+        frames: frames a clip.
+        transform: called on each frame, (h, w, 3) uint8.
+        limit: seconds from the start after which the rest of the video does not count.
+    """
     with Video(video) as file:
-        return file.frames(frames, transform=transform).frames
+        return file.frames(frames, end=limit, transform=transform).frames
 
 
 def find_failures(

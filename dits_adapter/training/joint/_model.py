@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dits_adapter.adapters import Adapter
+from dits_adapter.adapters import Adapter, adapter_entry
 from dits_adapter.encoders.dual import DualEncoder
+from dits_adapter.errors import InputError
 from dits_adapter.training._losses import contrastive_loss
+from dits_adapter.training.config import JointLoss, JointRecipe
 from dits_adapter.xpool import XPool
 
-__all__ = ["JointModel"]
+__all__ = ["JointModel", "initial_model"]
 
 
 def _gather(tensor: Tensor) -> Tensor:
@@ -32,12 +36,18 @@ class JointModel(nn.Module):
     DistributedDataParallel takes, is the gradient of one process with the whole batch.
     """
 
-    def __init__(self, encoder: DualEncoder, xpool: XPool, adapter: Adapter) -> None:
+    def __init__(self, encoder: DualEncoder, xpool: XPool, adapter: Adapter, loss: JointLoss = "xpool") -> None:
         super().__init__()
         self._encoder = encoder
+        self._loss: JointLoss = loss
         self.clip: Any = encoder.model
         self.xpool = xpool
         self.adapter = adapter
+
+    @property
+    def trains_head(self) -> bool:
+        """True where the loss trains the X-Pool head."""
+        return self._loss != "index"
 
     def embed_clips(self, pixels: Tensor) -> Tensor:
         """Embed prepared frames (b, f, …): (b, f, d), un-normalized, in the precision of the weights."""
@@ -53,6 +63,34 @@ class JointModel(nn.Module):
             tokens: tokens of each text, as the encoder's `texts` returns them, (b, l).
         """
         text = self._encoder.embed_tokens(tokens).to(self.clip.logit_scale.dtype)
-        frames = _gather(self.embed_clips(pixels))
-        similarity = _gather(self.xpool.similarity(self.adapter(text), text, frames))
-        return {"loss": contrastive_loss(similarity, self.clip.logit_scale.exp(), _gather(video))}
+        frames, video = _gather(self.embed_clips(pixels)), _gather(video)
+        losses = [
+            contrastive_loss(_gather(self.adapter.similarity(text, pooled)), self.clip.logit_scale.exp(), video)
+            for pooled in self._pooled(text, frames)
+        ]
+        return {"loss": torch.stack(losses).mean()}
+
+    def _pooled(self, text: Tensor, frames: Tensor) -> Iterator[Tensor]:
+        """Yield the videos to compare texts with: pooled under each text, (n, m, d), and as stored, (m, d)."""
+        if self.trains_head:
+            yield self.xpool(text, frames).to(text.dtype)
+        if self._loss != "xpool":
+            yield F.normalize(frames, dim=2).mean(dim=1)
+
+
+def initial_model(clip: DualEncoder, recipe: JointRecipe) -> JointModel:
+    """Build the model before training; all of its weights are trained.
+
+    Raises:
+        InputError: an adapter that can be trained in frozen mode only.
+    """
+    clip.model.requires_grad_(True)
+    if recipe.gradient_checkpointing:
+        # Its successor's name, activation_checkpointing_enable, came with transformers 5.23.
+        clip.model.gradient_checkpointing_enable({"use_reentrant": False})
+    adapter = recipe.build_adapter(clip.width)
+    if not adapter_entry(recipe.adapter).contrast:
+        raise InputError(f"the adapter {recipe.adapter} is for frozen mode: joint mode trains by contrast.")
+    if adapter.needs_video and recipe.loss != "xpool":
+        raise InputError(f"loss {recipe.loss}: an adapter that sees the video searches no index; take loss xpool.")
+    return JointModel(clip, XPool(clip.width, recipe.dropout), adapter, recipe.loss)

@@ -16,7 +16,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from dits_adapter.encoders._inputs import TextInputs
 from dits_adapter.encoders.dual import DualEncoder
 from dits_adapter.errors import DITSError
-from dits_adapter.evaluation.metrics import METRICS, DotProducts, RetrievalMetrics, Scores, ranks
+from dits_adapter.evaluation._scores import cosine_scores
+from dits_adapter.evaluation.metrics import METRICS, RetrievalMetrics, Scores, ranks
 from dits_adapter.training._loop import summary_writer
 from dits_adapter.training._state import MAX_LOGIT_SCALE
 from dits_adapter.training.config import JointRecipe
@@ -24,9 +25,8 @@ from dits_adapter.training.joint._datasets import TrainingDataset
 from dits_adapter.training.joint._model import JointModel
 from dits_adapter.training.joint._workers import end_with_parent, worker_context
 from dits_adapter.training.joint.captions import Captions
-from dits_adapter.vectors import unit
 from dits_adapter.video._pooling import mean_pool
-from dits_adapter.xpool import XPoolScores
+from dits_adapter.xpool import xpool_scores
 
 if TYPE_CHECKING:
     from accelerate import PartialState  # type: ignore[import-untyped]
@@ -71,30 +71,32 @@ class JointTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    @torch.inference_mode()
     def retrieval(self) -> dict[str, float]:
-        """Search the validation videos with their texts: `xpool_r1`, `mean_r1`, ….
+        """Search the validation videos with their texts: `index_r1`, `xpool_r1`, ….
 
-        `xpool` pools the frames under each query, as training does; `mean` is the pooling that an index can hold,
-        whose scores `cosines` keeps.
+        `index` is the mean of the frames, which an index can hold, and whose scores `cosines` keeps; `xpool` pools
+        the frames under each query, where a head is trained.
         """
         model: Any = self.model
-        model.eval()
-        batches = self._loader(self.eval_dataset)
-        embed = model.embed_clips
-        frames = torch.cat([self.accelerator.gather_for_metrics(embed(batch["pixels"])) for batch in batches])
-        text = self.encoder.embed_texts(self.validation.texts)
-        queries = model.adapter.for_inference().adapt(text)
-        self.cosines = DotProducts(unit(queries), mean_pool(frames.cpu().numpy()))
-        scores: dict[str, Scores] = {
-            "xpool": XPoolScores(model.xpool, queries, text, frames),
-            "mean": self.cosines,
-        }
+        frames, text = self.embed_clips(self.eval_dataset), self.encoder.embed_texts(self.validation.texts)
+        adapter = model.adapter.for_inference()
+        self.cosines = cosine_scores(adapter, text, mean_pool(frames.cpu().numpy()))
+        scores: dict[str, Scores] = {"index": self.cosines}
+        if model.trains_head:
+            scores["xpool"] = xpool_scores(model.xpool, adapter, text, frames)
         values: dict[str, float] = {}
         for pooling, matrix in scores.items():
             metrics = RetrievalMetrics.from_ranks(ranks(matrix, self.validation.labels))
             values |= {f"{pooling}_{name}": getattr(metrics, name) for name in METRICS}
         return values
+
+    @torch.inference_mode()
+    def embed_clips(self, videos: Any) -> Tensor:
+        """Embed the frames of a `ClipDataset`, shared by the processes: (m, f, d), un-normalized."""
+        model: Any = self.model
+        model.eval()
+        gather = self.accelerator.gather_for_metrics
+        return torch.cat([gather(model.embed_clips(batch["pixels"])) for batch in self._loader(videos)])
 
 
 class LossWatch(TrainerCallback):
@@ -139,7 +141,7 @@ def trainer_arguments(
         save_steps=interval,
         save_total_limit=1,  # beside the best one
         load_best_model_at_end=True,
-        metric_for_best_model="xpool_mrr",
+        metric_for_best_model=f"{recipe.select}_mrr",
         greater_is_better=True,
         logging_steps=max(1, interval // 10),
         logging_nan_inf_filter=False,

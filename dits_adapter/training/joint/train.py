@@ -12,19 +12,21 @@ from __future__ import annotations
 import shutil
 import tempfile
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import set_seed
 
 from dits_adapter._extras import name_missing_extra
-from dits_adapter.adapters import adapter_entry
 from dits_adapter.artifact._config import ENCODER
 from dits_adapter.artifact._find import require_free
 from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.data.pairs import Pairs
 from dits_adapter.encoders._families import DUAL_FAMILIES
 from dits_adapter.encoders._torch import weights_digest
 from dits_adapter.encoders.base import load_encoder
@@ -32,11 +34,12 @@ from dits_adapter.encoders.dual import DualEncoder
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.texts import check_texts, warn_if_cut
-from dits_adapter.training.config import JointRecipe
+from dits_adapter.training._initial import initialize
+from dits_adapter.training.config import JointRecipe, JointSelection
 from dits_adapter.training.joint._checkpoints import last_checkpoint, write_run
 from dits_adapter.training.joint._clips import ClipLoader, ReadClip, find_failures, read_clip
 from dits_adapter.training.joint._datasets import ClipDataset, TrainingDataset
-from dits_adapter.training.joint._model import JointModel
+from dits_adapter.training.joint._model import initial_model
 from dits_adapter.training.joint._trainer import (
     JointTrainer,
     LossWatch,
@@ -47,7 +50,7 @@ from dits_adapter.training.joint._trainer import (
 )
 from dits_adapter.training.joint.captions import Captions
 from dits_adapter.training.run import calibrate_scores
-from dits_adapter.xpool import XPool
+from dits_adapter.video._pooling import mean_pool
 
 with name_missing_extra("joint training"):
     from accelerate import PartialState  # type: ignore[import-untyped]
@@ -65,7 +68,7 @@ def train_joint(
     dataset: str,
     validation: Captions | None = None,
     revision: str | None = None,
-    read: ReadClip = read_clip,
+    read: ReadClip | None = None,
     log_dir: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> Path | None:
@@ -85,7 +88,7 @@ def train_joint(
         dataset: name of the pairs, for the artifact's record.
         validation: pairs of other videos, to choose the checkpoint; by default a share of the videos is held out.
         revision: hub revision of the encoder.
-        read: function that decodes clips.
+        read: function that decodes clips; by default `read_clip` with the limit of the recipe.
         log_dir: folder for TensorBoard event files.
         progress: show progress bars.
 
@@ -99,6 +102,7 @@ def train_joint(
         DITSError: the loss became NaN or infinite, or the checkpoints belong to another run.
     """
     state = PartialState(cpu=not torch.cuda.is_available())
+    read = read or partial(read_clip, limit=recipe.limit)
     if state.num_processes == 1 and torch.cuda.device_count() > 1:
         raise InputError(
             f"{torch.cuda.device_count()} GPUs are visible to one process. Use all with torchrun --nproc-per-node "
@@ -119,7 +123,7 @@ def train_joint(
             f"weights. Families that have them: {trainable}."
         )
     clip = loaded
-    model = _initial_model(clip, recipe)
+    model = initial_model(clip, recipe)
     warn_if_cut(captions.texts, clip, stacklevel=2)
     captions = _without_failures(captions, recipe, read, state, progress)
     if validation is None:
@@ -148,11 +152,6 @@ def train_joint(
         optimizers=(joint_optimizer(model, recipe), None),
         callbacks=[LossWatch(), *loggers(log_dir)],
     )
-    # The global generator, because that is the one whose state checkpoints keep; its own on each process.
-    device = trainer.args.device
-    cuda = device.type == "cuda"
-    model.adapter.noise = torch.cuda.default_generators[device.index] if cuda else torch.default_generator
-    set_seed(recipe.seed + state.process_index)
     run = {
         "recipe": recipe.model_dump(mode="json"),
         "encoder": weights_digest(clip.model),
@@ -161,17 +160,19 @@ def train_joint(
     }
     checkpoint = last_checkpoint(checkpoints, run)
     before = trainer.retrieval()
+    if checkpoint is None and recipe.pretraining is not None:
+        _pretrain(trainer, train, recipe, load)
+    # The global generator, because that is the one whose state checkpoints keep; its own on each process.
+    device = trainer.args.device
+    cuda = device.type == "cuda"
+    model.adapter.noise = torch.cuda.default_generators[device.index] if cuda else torch.default_generator
+    set_seed(recipe.seed + state.process_index)
     if state.is_main_process:
         write_run(checkpoints, run)
     result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     after = trainer.retrieval()
     if state.is_main_process:
-        if after["xpool_mrr"] <= before["xpool_mrr"]:
-            warnings.warn(
-                "no checkpoint finds the held-out videos better than the untrained model did; keep that, or train "
-                "with other settings or more pairs.",
-                stacklevel=2,
-            )
+        _warn_if_no_better(before, after, recipe.select)
         training = {
             "dataset": dataset,
             "base_model": clip.name,
@@ -190,8 +191,8 @@ def train_joint(
             EmbeddingSpace.of(trained_clip, frames=recipe.frames),
             training,
             metrics,
-            calibrate_scores(trainer.cosines, validation.labels),
-            xpool=model.xpool,
+            None if model.adapter.needs_video else calibrate_scores(trainer.cosines, validation.labels),
+            xpool=model.xpool if model.trains_head else None,
         )
         _save(artifact, trained_clip, target)
         shutil.rmtree(checkpoints)
@@ -199,23 +200,35 @@ def train_joint(
     return target if state.is_main_process else None
 
 
-def _initial_model(clip: DualEncoder, recipe: JointRecipe) -> JointModel:
-    """Build the model before training; all of its weights are trained.
-
-    Raises:
-        InputError: an adapter that can be trained in frozen mode only.
-    """
-    clip.model.requires_grad_(True)
-    if recipe.gradient_checkpointing:
-        # Its successor's name, activation_checkpointing_enable, came with transformers 5.23.
-        clip.model.gradient_checkpointing_enable({"use_reentrant": False})
-    adapter = recipe.build_adapter(clip.width)
-    if adapter.needs_video or not adapter_entry(recipe.adapter).contrast:
-        raise InputError(
-            f"the adapter {recipe.adapter} is for frozen mode: joint mode trains by contrast, and adapters see no "
-            "video in it (condition none or text)."
+def _pretrain(trainer: JointTrainer, train: Captions, recipe: JointRecipe, load: ClipLoader) -> None:
+    """Initialize the adapter on the vectors of the untrained CLIP; every process does the same."""
+    assert recipe.pretraining is not None
+    space = EmbeddingSpace.of(trainer.encoder, frames=recipe.frames)
+    pairs, held_out = (
+        Pairs(
+            trainer.encoder.embed_texts(captions.texts),
+            mean_pool(trainer.embed_clips(ClipDataset(captions.videos, load)).cpu().numpy()),
+            captions.labels,
+            space,
         )
-    return JointModel(clip, XPool(clip.width, recipe.dropout), adapter)
+        for captions in (train, trainer.validation)
+    )
+    model: Any = trainer.model
+    initialize(model.adapter, pairs, held_out, recipe.pretraining, device=trainer.args.device)
+
+
+def _warn_if_no_better(before: Mapping[str, float], after: Mapping[str, float], select: JointSelection) -> None:
+    """Warn of each way to search in which the held-out videos are found no better than before training."""
+    ways = {"index": "what an index finds", "xpool": "X-Pool's scores of all videos"}
+    measured = [name for name in ways if f"{name}_mrr" in after]
+    worse = [ways[name] for name in measured if after[f"{name}_mrr"] <= before[f"{name}_mrr"]]
+    if worse:
+        warnings.warn(
+            f"by {' and by '.join(worse)}, the kept checkpoint (chosen by {ways[select]}) is no better on the "
+            "held-out videos than the untrained model; to search so, keep that one, or train with other settings "
+            "or more pairs.",
+            stacklevel=3,
+        )
 
 
 def _without_failures(

@@ -9,7 +9,7 @@ from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import VideoError
 from dits_adapter.training.joint._clips import ClipLoader, find_failures, read_clip
 from dits_adapter.training.joint._datasets import ClipDataset
-from dits_adapter.video.decode import decode_frames
+from dits_adapter.video.decode import Video, decode_frames
 from tests.video.clips import number_of, picture, write_clip
 
 
@@ -30,6 +30,13 @@ def test_broken_files_are_found(film, tmp_path):
 def test_a_clip_is_the_middles_of_its_intervals(film):
     frames = read_clip(str(film), 4, lambda frame: frame)
     assert [number_of(frame) for frame in frames] == [3, 9, 15, 21]
+
+
+def test_beyond_the_limit_nothing_counts(film):
+    with Video(film) as video:
+        half = video.duration / 2
+    frames = read_clip(str(film), 4, lambda frame: frame, limit=half)
+    assert [number_of(frame) for frame in frames] == [1, 4, 7, 10]
 
 
 def test_a_clip_is_preprocessed_as_the_encoder_does(film, tiny_clip):

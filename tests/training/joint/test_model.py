@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from dits_adapter.adapters import DITSAdapter
 from dits_adapter.encoders import load_encoder
+from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training._losses import contrastive_loss
-from dits_adapter.xpool import XPoolScores
+from dits_adapter.training.joint._model import JointModel
+from dits_adapter.video._pooling import mean_pool
+from dits_adapter.xpool import XPoolScores, xpool_scores
 from tests.training.joint.blocks import small_batch, small_model
 
 
@@ -25,7 +31,6 @@ def half_a_batch(rank: int, folder, clip_folder) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_two_processes_have_the_loss_and_gradients_of_one_with_the_whole_batch(tiny_clip, tmp_path):
     torch.multiprocessing.start_processes(half_a_batch, (tmp_path, tiny_clip), nprocs=2, start_method="spawn")
     clip = load_encoder(tiny_clip, device="cpu")
@@ -49,6 +54,43 @@ def test_the_loss_is_that_of_the_score_matrix(tiny_clip):
         scores = XPoolScores(model.xpool, model.adapter(text), text, model.embed_clips(batch["pixels"]))
         expected = contrastive_loss(torch.tensor(scores[:]).double(), clip.model.logit_scale.exp(), batch["video"])
         torch.testing.assert_close(model(**batch)["loss"], expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("loss", ["index", "both"])
+def test_the_loss_of_an_index_is_that_of_its_score_matrix(loss, tiny_clip):
+    clip = load_encoder(tiny_clip, device="cpu")
+    batch, under_xpool = small_batch(clip), small_model(clip)
+    model = JointModel(clip, under_xpool.xpool, under_xpool.adapter, loss).double().eval()
+    with torch.no_grad():
+        text = clip.model.get_text_features(batch["input_ids"]).pooler_output
+        video = mean_pool(model.embed_clips(batch["pixels"]).numpy())
+        scores = torch.from_numpy(model.adapter.adapt(text).numpy() @ video.T)
+        losses = [contrastive_loss(scores.double(), clip.model.logit_scale.exp(), batch["video"])]
+        if loss == "both":
+            losses.append(under_xpool(**batch)["loss"])
+        torch.testing.assert_close(model(**batch)["loss"], torch.stack(losses).mean(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("condition", ["video", "both"])
+def test_the_loss_of_an_adapter_that_sees_the_video_is_that_of_its_pairs(condition, tiny_clip):
+    clip = load_encoder(tiny_clip, device="cpu")
+    batch, plain = small_batch(clip), small_model(clip)
+    adapter = DITSAdapter(SamplerConfig(width=32, depth=1, steps=2, input="raw", condition=condition))
+    for parameter in adapter.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    model = JointModel(clip, plain.xpool, adapter).double().eval()
+    with torch.no_grad():
+        text = clip.model.get_text_features(batch["input_ids"]).pooler_output
+        frames = model.embed_clips(batch["pixels"])
+        scores = torch.zeros(8, 8, dtype=torch.float64)
+        for i in range(8):
+            for j in range(8):
+                pooled = model.xpool(text[i : i + 1], frames[j : j + 1])[0]
+                scores[i, j] = F.cosine_similarity(adapter(text[i : i + 1], pooled), pooled)
+        expected = contrastive_loss(scores, clip.model.logit_scale.exp(), batch["video"])
+        torch.testing.assert_close(model(**batch)["loss"], expected, rtol=1e-6, atol=0)
+        matrix = xpool_scores(model.xpool, adapter, text.numpy(), frames)
+        np.testing.assert_allclose(matrix[:], scores, atol=1e-6)
 
 
 def test_the_order_of_the_batch_and_the_names_of_videos_do_not_matter(tiny_clip):

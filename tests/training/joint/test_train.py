@@ -16,6 +16,7 @@ from dits_adapter.evaluation.metrics import ranks
 from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.joint import _model as module
 from dits_adapter.training.joint import train as joint
+from dits_adapter.video._pooling import mean_pool
 from dits_adapter.xpool import XPool, XPoolScores
 from tests.conftest import embed_images
 from tests.training.joint.blocks import Clips, same, train, weights
@@ -31,7 +32,14 @@ def found_first(clips, clip, adapter, head) -> float:
 
 def test_it_learns_32_pairs_by_heart(tiny_clip, tmp_path):
     clips = Clips(32)
-    settings = {"batch_size": 32, "epochs": 120, "checkpoint_steps": 40, "clip_learning_rate": 3e-3, "dropout": 0}
+    settings = {
+        "batch_size": 32,
+        "epochs": 120,
+        "checkpoint_steps": 40,
+        "clip_learning_rate": 3e-3,
+        "dropout": 0,
+        "select": "xpool",
+    }
     assert found_first(clips, load_encoder(tiny_clip), None, XPool(32)) < 0.5
     out = train(clips, tmp_path / "out", tiny_clip, held_out=clips.captions, flip=False, **settings)
     artifact = Artifact.load(out)
@@ -59,7 +67,7 @@ def test_everything_is_trained_and_the_space_is_another(tiny_clip, tmp_path):
     assert all(changed[name] for name in ("logit_scale", "text_projection.weight", "visual_projection.weight"))
     assert trained.model.logit_scale.exp() <= 100.001
     assert artifact.training["pairs"] == {"train": 18, "validation": 2}
-    assert {"xpool_r1", "mean_r1"} <= artifact.metrics["validation"].keys()
+    assert {"xpool_r1", "index_r1"} <= artifact.metrics["validation"].keys()
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
@@ -162,6 +170,8 @@ def test_presets():
         assert (preset.learning_rate, preset.batch_size, preset.epochs, preset.seed) == (3e-5, 32, 5, 24)
         assert preset.sampler_config(512).noise_scale == 1.0
         assert preset.sampler_config(512).input == "raw"
+        assert (preset.loss, preset.select) == ("xpool", "xpool")
+    assert JointRecipe().select == "index"
 
 
 def test_the_other_adapters_train_jointly_too(tiny_clip, tmp_path):
@@ -178,10 +188,78 @@ def test_the_other_adapters_train_jointly_too(tiny_clip, tmp_path):
     assert Artifact.load(out).adapter.config.variance == 0.5
 
 
-@pytest.mark.parametrize("settings", [{"adapter": "diffusion-pretrained"}, {"sampler__condition": "video"}])
-def test_adapters_that_are_for_frozen_mode(settings, tiny_clip, tmp_path):
+def scripted(monkeypatch, *measured):
+    """Give a training these reciprocal ranks, (index, X-Pool): before it, at each checkpoint, at the end."""
+    values = iter(measured)
+
+    def retrieval(self):
+        index, xpool = next(values)
+        self.cosines = np.eye(len(self.validation.texts))
+        return {"index_mrr": index, "xpool_mrr": xpool, "index_r1": 1.0, "xpool_r1": 2.0}
+
+    monkeypatch.setattr(joint.JointTrainer, "retrieval", retrieval)
+
+
+@pytest.mark.parametrize(("select", "best"), [("index", 1), ("xpool", 2)])
+def test_the_checkpoint_is_chosen_by_what_the_user_will_run(select, best, tiny_clip, tmp_path, monkeypatch):
+    scripted(monkeypatch, (0.1, 0.1), (0.5, 0.2), (0.3, 0.4), (0.6, 0.6))
+    out = train(Clips(20), tmp_path / "out", tiny_clip, epochs=1, checkpoint_steps=1, select=select)
+    assert Artifact.load(out).training["best_step"] == best
+
+
+def test_either_way_to_search_that_is_no_better_is_named(tiny_clip, tmp_path, monkeypatch):
+    scripted(monkeypatch, (0.1, 0.5), (0.2, 0.4), (0.2, 0.4))
+    said = r"by X-Pool's scores of all videos, the kept checkpoint \(chosen by what an index finds\) is no better"
+    with pytest.warns(UserWarning, match=said):
+        train(Clips(20), tmp_path / "out", tiny_clip, epochs=1)
+
+
+def test_training_for_an_index_keeps_no_head(tiny_clip, tmp_path):
+    out = train(Clips(20), tmp_path / "out", tiny_clip, epochs=1, loss="index")
+    artifact = Artifact.load(out)
+    assert artifact.xpool is None
+    assert "index_r1" in artifact.metrics["validation"]
+    assert "xpool_r1" not in artifact.metrics["validation"]
+    with pytest.raises(InputError, match="loss index trains no X-Pool head that select xpool could choose by"):
+        train(Clips(20), tmp_path / "other", tiny_clip, loss="index", select="xpool")
+
+
+def test_an_adapter_is_pre_trained_on_the_vectors_of_the_untrained_clip(tiny_clip, tmp_path, monkeypatch):
+    clips, calls = Clips(20), []
+
+    def initialize(adapter, pairs, validation, config, *, device):
+        calls.append((pairs, validation, config.epochs))
+        torch.nn.init.constant_(adapter.network.final_layer.linear.weight, 0.5)
+
+    monkeypatch.setattr(joint, "initialize", initialize)
+    still = {"learning_rate": 1e-12, "clip_learning_rate": 0, "weight_decay": 0}
+    settings = {"adapter": "diffusion", "options__depth": 1, "pretraining__epochs": 7, **still}
+    out = train(clips, tmp_path / "out", tiny_clip, epochs=1, validation=0.2, **settings)
+    weight = Artifact.load(out).adapter.network.final_layer.linear.weight.detach()
+    assert float(weight.mean()) == pytest.approx(0.5, abs=1e-5)
+    ((pairs, validation, epochs),) = calls
+    assert epochs == 7
+    clip, (kept, held_out) = load_encoder(tiny_clip), clips.captions.split(0.2, JointRecipe().seed)
+    for split, captions in ((pairs, kept), (validation, held_out)):
+        np.testing.assert_allclose(split.text, clip.embed_texts(captions.texts), atol=1e-5)
+        frames = [embed_images(clip, list(clips.frames[int(video)][:2])) for video in captions.videos]
+        np.testing.assert_allclose(split.video, mean_pool(np.stack(frames)), atol=1e-5)
+        np.testing.assert_array_equal(split.labels, captions.labels)
+
+
+@pytest.mark.parametrize("settings", [{"sampler__condition": "video"}, {"adapter": "dits-of-videos"}])
+def test_adapters_that_see_the_pooled_video_train_too(settings, tiny_clip, tmp_path):
+    artifact = Artifact.load(train(Clips(20), tmp_path / "out", tiny_clip, epochs=1, sampler__steps=1, **settings))
+    assert artifact.adapter.needs_video
+    assert artifact.calibration is None
+    assert artifact.adapter.sampler.network.final_layer.linear.weight.abs().max() > 1e-6
+    with pytest.raises(InputError, match="loss both: an adapter that sees the video searches no index"):
+        train(Clips(20), tmp_path / "other", tiny_clip, loss="both", **settings)
+
+
+def test_an_adapter_that_is_for_frozen_mode(tiny_clip, tmp_path):
     with pytest.raises(InputError, match="is for frozen mode"):
-        train(Clips(20), tmp_path / "out", tiny_clip, **settings)
+        train(Clips(20), tmp_path / "out", tiny_clip, adapter="diffusion-pretrained")
 
 
 def test_an_encoder_that_is_no_clip(tmp_path, monkeypatch):

@@ -1,0 +1,345 @@
+"""Search of a store by texts: an encoder and a store together, hits with probabilities, and where nothing fits."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from os import PathLike, fspath
+from typing import Any, TypeVar
+
+from typing_extensions import Self, Unpack
+
+from dits_adapter._wording import without_password
+from dits_adapter.encoder import DITSQueryEncoder, check_queries
+from dits_adapter.errors import InputError
+from dits_adapter.evaluation.calibration import Calibration
+from dits_adapter.stores.base import VideoStore
+from dits_adapter.stores.bias import ScoreBias
+from dits_adapter.stores.open import open_store
+from dits_adapter.stores.requests import Hit, SearchOptions, SearchRequest, from_keywords
+
+__all__ = ["Answer", "Match", "VideoSearch", "check_encoder_options", "check_probabilities", "plain"]
+
+T = TypeVar("T")
+
+_FRESH_SECONDS = 5.0
+"""Seconds for which the score bias of a collection and its number of videos are not read again."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """Hit of a search with its probability.
+
+    Attributes:
+        hit: the segment.
+        probability: probability, 0 to 1, that its video is the right one; None where it is not known.
+    """
+
+    hit: Hit
+    probability: float | None
+
+    def __str__(self) -> str:
+        return str(self.hit) if self.probability is None else f"{self.probability:6.1%}  {self.hit}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer to one text.
+
+    Attributes:
+        matches: hits with their probabilities, best video first, without those that are less likely than was
+            asked for.
+        probability_of_any: probability, 0 to 1, that any of the ten best hits is right, those left out among
+            them; None where it is not known.
+    """
+
+    matches: tuple[Match, ...]
+    probability_of_any: float | None
+
+
+class VideoSearch:
+    """Search of a collection by texts; safe to use from several threads, and a context manager.
+
+    Nothing is loaded or opened before the first search, or `load`. Copied and pickled, a search travels as the
+    names that it was made of (`to_dict`).
+
+    Args:
+        model: folder, bundled name or hub id of an adapter, or an encoder.
+        store: address of a store, as `open_store` takes it, or a store, which stays open.
+        collection: name of the collection at an address.
+        encoder_options: options of `DITSQueryEncoder.from_pretrained`, with the name of an adapter.
+        store_options: options of `open_store`, such as `{"tenant": "acme"}`, with an address.
+
+    Raises:
+        InputError: options beside the object that they are for, or an unknown option of an encoder.
+    """
+
+    def __init__(
+        self,
+        model: str | PathLike[str] | DITSQueryEncoder,
+        store: str | PathLike[str] | VideoStore,
+        collection: str | None = None,
+        *,
+        encoder_options: Mapping[str, Any] | None = None,
+        store_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        of_encoder, of_store = dict(encoder_options or {}), dict(store_options or {})
+        if isinstance(model, DITSQueryEncoder) and of_encoder:
+            raise InputError("encoder_options are for the name of an adapter; give them to the encoder itself.")
+        if isinstance(store, VideoStore) and (of_store or collection):
+            raise InputError("collection and store_options are for an address; give them to the store itself.")
+        check_encoder_options(of_encoder)
+        if "space" in of_store:
+            raise InputError("store_options has 'space', which is that of the encoder; leave it out.")
+        self._encoder = model if isinstance(model, DITSQueryEncoder) else None
+        self._store = store if isinstance(store, VideoStore) else None
+        self._model = None if isinstance(model, DITSQueryEncoder) else fspath(model)
+        self._address = None if isinstance(store, VideoStore) else fspath(store)
+        self._name = collection or "videos"
+        self._encoder_options, self._store_options = of_encoder, of_store
+        self._lock = threading.RLock()
+        self._known: _Collection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).from_dict, (self.to_dict(),)
+
+    def close(self) -> None:
+        """Close the store, unless it was given as an object."""
+        with self._lock:
+            if self._address is not None and self._store is not None:
+                self._store.close()
+                self._store = None
+            self._known = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the names and options of encoder and store, ready for JSON, and never a password.
+
+        Where it is read again the store's password comes from the environment (docs/stores.md).
+
+        Raises:
+            InputError: the store was given as an object, the encoder is none that `from_pretrained` made, or an
+                option is no JSON.
+        """
+        if self._address is None:
+            raise InputError("a search around a store cannot be saved; make it of the store's address instead.")
+        model, options = self._model, self._encoder_options
+        if model is None and self._encoder is not None:
+            model, options = self._encoder.name_or_path, self._encoder.options
+        if model is None:
+            raise InputError(
+                "a search around an encoder without a name cannot be saved; name its adapter instead."
+            )
+        address = without_password(self._address)
+        if "=…" in address:
+            raise InputError(f"the address {address} has a key among its parameters, which is not saved.")
+        return {
+            "model": model,
+            "store": address,
+            "collection": self._name,
+            "encoder_options": plain(options, "encoder_options"),
+            "store_options": plain(self._store_options, "store_options"),
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the search that `to_dict` described; fields are those of the constructor.
+
+        Raises:
+            InputError: an unknown or a missing field.
+        """
+        known = list(inspect.signature(cls).parameters)
+        if unknown := sorted(fields.keys() - set(known)):
+            raise InputError(f"a search has no field {unknown[0]!r}; its fields are {', '.join(known)}.")
+        if missing := {"model", "store"} - fields.keys():
+            raise InputError(f"a search needs a {min(missing)}.")
+        return cls(**fields)
+
+    @property
+    def encoder(self) -> DITSQueryEncoder:
+        """The encoder of the queries."""
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = DITSQueryEncoder.from_pretrained(self._model or "", **self._encoder_options)
+            return self._encoder
+
+    @property
+    def store(self) -> VideoStore:
+        """The store that is searched."""
+        with self._lock:
+            if self._store is None:
+                self._store = open_store(
+                    self._address or "", self._name, space=self.encoder.space, **self._store_options
+                )
+            return self._store
+
+    def load(self) -> None:
+        """Check the collection and load the text encoder now, and not with the first search.
+
+        Raises:
+            StoreError, SpaceMismatchError, ArtifactError: see `VideoStore.open` and `DITSQueryEncoder.load`.
+        """
+        self._collection()
+        self.encoder.load()
+
+    def search(
+        self,
+        text: str,
+        request: SearchRequest | None = None,
+        *,
+        min_probability: float | None = None,
+        min_probability_of_any: float | None = None,
+        answerable: float = 0.5,
+        **options: Unpack[SearchOptions],
+    ) -> Answer:
+        """Find the videos that a text describes.
+
+        A collection's score bias is taken as `DITSQueryEncoder.beside` says, unless the request has a weight.
+
+        Args:
+            text: the query.
+            request: options as one object; or give its fields as keyword arguments (`limit=5`).
+            min_probability: least probability that a hit's video is the right one; others are left out.
+            min_probability_of_any: least probability that any of the ten best hits is right; below it nothing in
+                the collection is taken to fit, and the answer has no matches.
+            answerable: share of all queries that have their video in the collection.
+            options: fields of `SearchRequest`.
+
+        Raises:
+            InputError: no text, an option outside its range, or a least probability where none is known.
+            StoreError, SpaceMismatchError: see `VideoStore.search`.
+        """
+        request = from_keywords(SearchRequest, request, options)
+        least = {"min_probability": min_probability, "min_probability_of_any": min_probability_of_any}
+        check_probabilities(**least, answerable=answerable)
+        if not isinstance(text, str):
+            raise InputError(f"the query is a {type(text).__name__}; it is one text.")
+        check_queries(text)
+        collection = self._collection()
+        encoder = self.encoder
+        if request.bias is None:
+            encoder, request = collection.encoder, replace(request, bias=collection.weight)
+        calibration = collection.calibration(encoder, request)
+        wanted = [name for name, value in least.items() if value is not None]
+        if wanted and isinstance(calibration, str):
+            raise InputError(f"{wanted[0]}: {calibration}")
+        if min_probability_of_any is not None and request.offset:
+            raise InputError("min_probability_of_any is of the best hits; leave out offset.")
+        hits = self.store.search(encoder.encode_query(text), request)
+        if isinstance(calibration, str):
+            return Answer(tuple(Match(hit, None) for hit in hits), None)
+        matches = [Match(hit, calibration.probability(hit.score, videos=collection.videos)) for hit in hits]
+        of_any = None
+        if hits and not request.offset:
+            of_any = calibration.probability_of_any(hits[0].score, videos=collection.videos, share=answerable)
+        if of_any is not None and of_any < (min_probability_of_any or 0.0):
+            matches = []
+        least_probability = min_probability or 0.0
+        return Answer(tuple(m for m in matches if (m.probability or 0.0) >= least_probability), of_any)
+
+    async def search_async(self, text: str, request: SearchRequest | None = None, **options: Any) -> Answer:
+        """Search in a thread, so that others need not wait; arguments, answer and errors are those of `search`."""
+        return await asyncio.to_thread(self.search, text, request, **options)
+
+    def _collection(self) -> _Collection:
+        """Check the collection, and read what searches need to know of it, once in a while."""
+        with self._lock:
+            now = time.monotonic()
+            if self._known is None or now - self._known.read_at > _FRESH_SECONDS:
+                self._known = _Collection.read(self.store, self.encoder, now)
+            return self._known
+
+
+def check_encoder_options(options: Mapping[str, Any]) -> None:
+    """Refuse what is no option of `DITSQueryEncoder.from_pretrained`.
+
+    Raises:
+        InputError: naming it.
+    """
+    known = list(inspect.signature(DITSQueryEncoder.from_pretrained).parameters)[1:]
+    if unknown := sorted(options.keys() - set(known)):
+        raise InputError(f"an encoder has no option {unknown[0]!r}; its options are {', '.join(known)}.")
+
+
+def check_probabilities(**values: float | None) -> None:
+    """Refuse a number that is no probability; None is none.
+
+    Raises:
+        InputError: naming it.
+    """
+    for name, value in values.items():
+        if value is not None and not 0 < value < 1:
+            raise InputError(f"{name} is {value}; it lies between 0 and 1.")
+
+
+def plain(value: T, name: str) -> T:
+    """Return a value that can be saved as JSON.
+
+    Raises:
+        InputError: naming it by `name`.
+    """
+    try:
+        json.dumps(value)
+    except TypeError:
+        raise InputError(f"{name} is {value!r}, which cannot be saved as JSON.") from None
+    return value
+
+
+@dataclass(frozen=True)
+class _Collection:
+    """Facts of a collection.
+
+    Attributes:
+        store: the collection.
+        bias: record of its score bias; None where none is in use.
+        encoder: encoder of queries beside the bias (`DITSQueryEncoder.beside`).
+        weight: weight of the bias for such queries; None without a bias.
+        videos: number of videos.
+        read_at: monotonic time, in seconds.
+    """
+
+    store: VideoStore
+    bias: ScoreBias | None
+    encoder: DITSQueryEncoder
+    weight: float | None
+    videos: int
+    read_at: float
+
+    @classmethod
+    def read(cls, store: VideoStore, encoder: DITSQueryEncoder, now: float) -> _Collection:
+        store.open()
+        if store.space is None:
+            encoder.check(store)
+        metadata = store.metadata()
+        bias = None if metadata is None or metadata.bias is None or metadata.bias.mean is None else metadata.bias
+        beside, weight = (encoder, None) if bias is None else encoder.beside(bias)
+        return cls(store, bias, beside, weight, store.count_videos(), now)
+
+    def calibration(self, encoder: DITSQueryEncoder, request: SearchRequest) -> Calibration | str:
+        """Return the calibration of the scores of a search, or the reason why there is none, a sentence."""
+        if request.rerank is not None:
+            return "probabilities are of the scores before re-ranking; leave out rerank."
+        if not self.store.cosine:
+            return f"probabilities are of cosines, and the scores of the collection {self.store.name!r} are none."
+        if encoder.calibration is None:
+            return (
+                "the adapter was not calibrated, or not for this strength, these steps and the score bias of the "
+                "collection. Calibrate it on pairs that it was not trained on: dits-adapter calibrate CACHE ID "
+                "--out FOLDER"
+            )
+        if self.bias is None or not request.bias:
+            return encoder.calibration
+        return encoder.calibration.less(self.bias.bank, request.bias) or (
+            f"the adapter was not calibrated for the score bias of the collection {self.store.name!r}. Calibrate "
+            f"it so: dits-adapter calibrate CACHE ID --bias BANK --weight {request.bias:g} --out FOLDER"
+        )

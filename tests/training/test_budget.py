@@ -1,0 +1,135 @@
+"""What a comparison expects to take, and what it leaves out of a time budget."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from dits_adapter.cli import main
+from dits_adapter.cli._compare import _epochs, _seconds
+from dits_adapter.data.pairs import Pairs
+from dits_adapter.errors import InputError
+from dits_adapter.training import _estimate
+from dits_adapter.training._estimate import plan
+from dits_adapter.training.config import TrainingConfig
+from dits_adapter.training.rows import all_rows
+from dits_adapter.vectors import unit
+from tests.spaces import made_up_space
+
+WIDTH = 8
+
+
+def made_up(videos: int) -> Pairs:
+    rng = np.random.default_rng(0)
+    video = rng.normal(size=(videos, WIDTH))
+    text = video + rng.normal(size=(videos, WIDTH))
+    return Pairs(text.astype("float32"), unit(video), np.arange(videos), made_up_space(WIDTH))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that fits move: a step of a trained adapter takes a second, any other fit three."""
+    now = [0.0]
+
+    def fit(recipe, pairs, validation, **_):
+        epochs, rates = recipe.training.epochs, len(recipe.training.learning_rate)
+        now[0] += rates * epochs if recipe.adapter in ("mlp", "dits") else 3
+        return None, []
+
+    def still(action):
+        action()
+        return 0.0
+
+    monkeypatch.setattr(_estimate, "fit", fit)
+    monkeypatch.setattr(_estimate, "_seconds", still)
+    for name in ("perf_counter", "thread_time"):
+        monkeypatch.setattr(_estimate.time, name, lambda: now[0])
+    return now
+
+
+@pytest.fixture(scope="module")
+def split() -> tuple[Pairs, Pairs, Pairs]:
+    rest, test = made_up(3000).split(0.2, 0)
+    return (*rest.split(0.1, 0), test)
+
+
+ROWS = all_rows((1,), TrainingConfig(epochs=10, learning_rate=(1e-4, 1e-3)))
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_training_takes_its_steps_and_its_validations(split):
+    seconds = plan({"identity": ROWS["identity"], "mlp-1": ROWS["mlp-1"]}, [split]).seconds
+    steps, validating = 2160 // 256, 240 / 256 / 3  # a forward pass is a third of a step
+    assert seconds["mlp-1"] == pytest.approx(1 + 2 * 10 * (steps + validating))
+
+
+@pytest.mark.usefixtures("clock")
+def test_rows_of_one_fit_pay_once_and_folds_pay_each(split):
+    names = ("identity", "gentle-mlp", "gentle-mlp-bank", "gentle-mlp-bias")
+    rows = {name: ROWS[name] for name in names}
+    assert plan(rows, [split]).seconds == {
+        "identity": 3,
+        "gentle-mlp": 12,
+        "gentle-mlp-bank": 0,
+        "gentle-mlp-bias": 0,
+    }
+    assert plan(rows, [split] * 5).seconds["gentle-mlp"] == 60
+
+
+@pytest.mark.usefixtures("clock")
+def test_cheap_rows_fill_the_budget_and_the_others_are_named(split):
+    names = ("dits-best", "gentle-linear", "mlp-1", "identity", "ridge")
+    rows = {name: ROWS[name] for name in names}
+    planned = plan(rows, [split], budget=20)
+    assert list(planned.rows) == ["gentle-linear", "identity", "ridge"]  # in the order of the table
+    assert sum(planned.seconds.values()) <= 20
+    assert list(planned.left_out) == ["dits-best", "mlp-1"]
+    assert "Left out for want of time: dits-best (3 min), mlp-1 (3 min)." in str(planned)
+    assert list(plan(rows, [split], budget=0.1).rows) == ["identity"]
+    assert not plan(rows, [split]).left_out
+
+
+def test_a_plan_of_real_fits_changes_no_random_state_and_counts_kept_rows_as_free(split, tmp_path):
+    import torch
+
+    from dits_adapter.training.compare import fit_all
+
+    rows = {name: ROWS[name] for name in ("identity", "ridge")}
+    fit_all(rows, *split[:2], out=tmp_path, progress=False)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    planned = plan({**rows, "procrustes": ROWS["procrustes"]}, [split], out=tmp_path)
+    assert torch.rand(1) == expected
+    assert planned.seconds["ridge"] < planned.seconds["procrustes"]
+
+
+def test_the_command_says_how_long_and_what_is_left_out(tmp_path, capsys):
+    made_up(120).save(tmp_path / "pairs")
+    command = ["compare", str(tmp_path / "pairs"), "--rows", "ridge", "dits-best", "--steps", "1", "--json"]
+    assert main([*command, "--epochs", "1000", "--budget", "3s"]) == 0
+    captured = capsys.readouterr()
+    assert "2 rows take about" in captured.err
+    assert "Left out for want of time: dits-best" in captured.err
+    comparison = json.loads(captured.out)
+    assert [row["name"] for row in comparison["rows"]] == ["identity", "ridge"]
+    assert comparison["left_out"].keys() == {"dits-best"}
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400)])
+def test_times(text, seconds):
+    assert _seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "-5m", "0s", "infh", "nanm", "5 minutes"])
+def test_what_is_no_time_is_refused(text, capsys):
+    with pytest.raises(InputError, match="is no time; write 90s, 30m or 2h"):
+        _seconds(text)
+    assert main(["compare", "no-such-cache", f"--budget={text}"]) == 1
+    assert "is no time" in capsys.readouterr().err
+
+
+def test_of_many_pairs_fewer_epochs_are_the_default():
+    assert [_epochs(steps) for steps in (0, 16, 100, 195, 3_906)] == [30, 30, 30, 15, 3]
