@@ -25,7 +25,8 @@ from dits_adapter.cli import guarded
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation._tables import markdown_table
-from dits_adapter.evaluation.calibration import HITS, Reliability, fit_calibration
+from dits_adapter.evaluation.calibration import fit_calibration
+from dits_adapter.evaluation.reliability import HITS, Reliability
 from dits_adapter.video.encoder import VideoEncoder
 
 COLLECTION_SIZES = (30, 100, 300)

@@ -38,7 +38,9 @@ from dits_adapter.adapters import Adapter
 from dits_adapter.cli import guarded
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation._tables import markdown_table
-from dits_adapter.evaluation.calibration import HITS, Reliability, answer_figures, fit_calibration
+from dits_adapter.evaluation.answerability import answer_figures
+from dits_adapter.evaluation.calibration import fit_calibration
+from dits_adapter.evaluation.reliability import HITS, Reliability
 from dits_adapter.evaluation.score_bias import BIAS_WEIGHT, bias_sharpness, score_bias
 from dits_adapter.vectors import unit
 

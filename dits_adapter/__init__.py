@@ -93,6 +93,7 @@ _PUBLIC = {
     "data.embed": ("embed", "embed_from_store"),
     "data.embed_videos": ("EmbedVideos",),
     "data.import_vectors": ("VectorFiles", "import_vectors"),
+    "data.merge": ("merge_caches",),
     "data.put": ("put_videos",),
     "data.pairs": ("Pairs", "load_pairs"),
     "data.pairs_file": ("PairsFile",),
@@ -106,14 +107,9 @@ _PUBLIC = {
     "training.run": ("TrainingReport", "train_artifact"),
     "training.joint.captions": ("Captions",),
     "training.joint.train": ("train_joint",),
-    "evaluation.calibration": (
-        "Answerability",
-        "BiasedCalibration",
-        "Calibration",
-        "CalibrationFit",
-        "Reliability",
-        "fit_calibration",
-    ),
+    "evaluation.answerability": ("Answerability",),
+    "evaluation.reliability": ("Reliability",),
+    "evaluation.calibration": ("BiasedCalibration", "Calibration", "CalibrationFit", "fit_calibration"),
     "evaluation.gap": ("GapStatistics",),
     "evaluation.score_bias": ("bias_sharpness", "score_bias"),
     "evaluation.metrics": (
@@ -162,6 +158,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.data.embed_videos import EmbedVideos as EmbedVideos
     from dits_adapter.data.import_vectors import VectorFiles as VectorFiles
     from dits_adapter.data.import_vectors import import_vectors as import_vectors
+    from dits_adapter.data.merge import merge_caches as merge_caches
     from dits_adapter.data.pairs import Pairs as Pairs
     from dits_adapter.data.pairs import load_pairs as load_pairs
     from dits_adapter.data.pairs_file import PairsFile as PairsFile
@@ -184,11 +181,10 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.errors import SpaceMismatchError as SpaceMismatchError
     from dits_adapter.errors import StoreError as StoreError
     from dits_adapter.errors import VideoError as VideoError
-    from dits_adapter.evaluation.calibration import Answerability as Answerability
+    from dits_adapter.evaluation.answerability import Answerability as Answerability
     from dits_adapter.evaluation.calibration import BiasedCalibration as BiasedCalibration
     from dits_adapter.evaluation.calibration import Calibration as Calibration
     from dits_adapter.evaluation.calibration import CalibrationFit as CalibrationFit
-    from dits_adapter.evaluation.calibration import Reliability as Reliability
     from dits_adapter.evaluation.calibration import fit_calibration as fit_calibration
     from dits_adapter.evaluation.comparison import Comparison as Comparison
     from dits_adapter.evaluation.gap import GapStatistics as GapStatistics
@@ -198,6 +194,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.evaluation.metrics import paired_bootstrap as paired_bootstrap
     from dits_adapter.evaluation.metrics import ranks as ranks
     from dits_adapter.evaluation.metrics import video_to_text_ranks as video_to_text_ranks
+    from dits_adapter.evaluation.reliability import Reliability as Reliability
     from dits_adapter.evaluation.score_bias import bias_sharpness as bias_sharpness
     from dits_adapter.evaluation.score_bias import score_bias as score_bias
     from dits_adapter.sampler.folded import FoldedSampler as FoldedSampler

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from dits_adapter.encoders import Encoder
-from dits_adapter.evaluation.calibration import Answerability
+from dits_adapter.evaluation.answerability import Answerability
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer

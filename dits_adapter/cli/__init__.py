@@ -23,6 +23,7 @@ from dits_adapter.cli._export import add_export
 from dits_adapter.cli._gap import add_gap
 from dits_adapter.cli._import import add_import
 from dits_adapter.cli._ingest import add_ingest, add_ingest_options, decode_limits, ingest_options
+from dits_adapter.cli._merge import add_merge
 from dits_adapter.cli._put import add_put
 from dits_adapter.cli._rebuild import add_rebuild
 from dits_adapter.cli._recall import add_recall
@@ -44,6 +45,7 @@ _COMMANDS = (
     add_copy,
     add_serve,
     add_embed,
+    add_merge,
     add_import,
     add_put,
     add_bank,

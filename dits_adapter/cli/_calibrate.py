@@ -144,7 +144,7 @@ def _fit(
 
 def _report(fit: CalibrationFit) -> None:
     from dits_adapter.evaluation._tables import markdown_table
-    from dits_adapter.evaluation.calibration import HITS
+    from dits_adapter.evaluation.reliability import HITS
 
     calibration, answer = fit.calibration, fit.calibration.answer
     show(

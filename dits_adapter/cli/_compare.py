@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._options import add_device, add_pairs
+from dits_adapter.cli._options import add_device, add_pairs, seconds_of
 from dits_adapter.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _compare(args: argparse.Namespace) -> int:
     from dits_adapter.training.config import TrainingConfig
     from dits_adapter.training.rows import all_rows, selected_rows
 
-    budget = None if args.budget is None else _seconds(args.budget)
+    budget = None if args.budget is None else seconds_of("--budget", args.budget)
     if args.out is not None:
         require_writable(args.out)
     fields = {"seed": args.seed, "learning_rate": LEARNING_RATES, "patience": _PATIENCE}
@@ -138,22 +138,6 @@ def _compare(args: argparse.Namespace) -> int:
 def _epochs(steps: int) -> int:
     """Return the epochs of so many steps where none are given: of many pairs fewer passes do."""
     return min(_EPOCHS, max(_LEAST_EPOCHS, _MOST_STEPS // max(1, steps)))
-
-
-def _seconds(budget: str) -> float:
-    """Return the seconds of 90s, 30m or 2h.
-
-    Raises:
-        InputError: something else, or no time at all.
-    """
-    number, unit = budget[:-1], budget[-1:]
-    try:
-        seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
-    except (ValueError, KeyError):
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise InputError(f"--budget {budget}: is no time; write 90s, 30m or 2h.")
-    return seconds
 
 
 def _write_curve(comparison: Comparison, path: Path) -> None:

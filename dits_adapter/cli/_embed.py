@@ -11,6 +11,7 @@ from dits_adapter.cli._options import (
     add_device,
     add_encoder,
     add_id_field,
+    add_shard,
     add_store,
     add_text_cleaning,
     add_text_encoder,
@@ -48,6 +49,7 @@ def add_embed(commands: Any) -> None:
         "--videos", type=Path, metavar="FOLDER", help="folder of relative files (default: that of PAIRS)"
     )
     embed.add_argument("--retry-failed", action="store_true", help="try videos again that failed before")
+    add_shard(embed, "into a cache of its own: for N machines, whose caches `dits-adapter merge` joins")
     store = embed.add_argument_group(
         "from a collection",
         'read vectors instead of decoding; lines are then {"id": ID, "text": …}, columns id and text',
@@ -66,7 +68,7 @@ def _embed(args: argparse.Namespace) -> int:
     if args.store is not None and args.videos is not None:
         raise InputError("--videos is for files, --store for vectors from a collection; give one of them.")
     if args.store is None:
-        require_modules("dits-adapter embed", "av")
+        require_modules(f"dits-adapter {args.command}", "av")
     pairs = PairsFile(args.pairs, args.videos, files=args.store is None)  # refused before a model is loaded
     declared = declaration(args.encoder)
     if declared is not None and (args.store is None or args.text_encoder is None):
@@ -84,6 +86,7 @@ def _embed(args: argparse.Namespace) -> int:
             texts=texts,
             shared=args.shared_space,
             retry_failed=args.retry_failed,
+            shard=args.shard,
         )
     else:
         trusted = encoder.space if encoder is not None and args.trust_foreign else None
@@ -102,6 +105,7 @@ def _embed(args: argparse.Namespace) -> int:
                 shared=args.shared_space,
                 id_field=args.id_field,
                 retry_failed=args.retry_failed,
+                shard=args.shard,
             )
     print(report)
     return 3 if report.failures else 0

@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from dits_adapter.cli._options import add_encoder, add_store, assignments, chosen_store, video_encoder
+from dits_adapter.cli._options import (
+    add_encoder,
+    add_shard,
+    add_store,
+    assignments,
+    chosen_store,
+    video_encoder,
+)
 from dits_adapter.video.limits import DecodeLimits
 
 if TYPE_CHECKING:
@@ -46,6 +53,7 @@ def add_ingest_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--bulk", action="store_true", help="have a server build its index at the end: for a first, large run"
     )
+    add_shard(command, "by the paths of the files, into the same collection: for N machines that see all files")
     command.add_argument(
         "--bias",
         metavar="BANK",
@@ -132,6 +140,7 @@ def ingest_options(args: argparse.Namespace) -> IngestOptions:
         overlap=args.overlap,
         retry_failed=args.retry_failed,
         sync=getattr(args, "sync", False),
+        shard=getattr(args, "shard", None),
         bulk=getattr(args, "bulk", False),
         bias=None if bank is None else BiasBank.from_pretrained(bank),
         store_options=store_options,

@@ -32,6 +32,7 @@ __all__ = [
     "add_query",
     "add_recipe",
     "add_settings",
+    "add_shard",
     "add_store",
     "add_text_cleaning",
     "add_text_encoder",
@@ -46,6 +47,7 @@ __all__ = [
     "read_vectors",
     "require_qdrant",
     "require_width",
+    "seconds_of",
     "text_encoder",
     "video_encoder",
 ]
@@ -98,6 +100,18 @@ def add_id_field(command: Any) -> None:
         help='payload field or column with the ID; "" is the id of the segment itself (default: the one that has '
         "the most of the ids)",
     )
+
+
+def add_shard(command: Any, what: str) -> None:
+    """Add the option that chooses one machine's part of the work; `what` says where it goes, for the help."""
+    command.add_argument("--shard", type=_shard, metavar="I/N", help=f"the I-th of N equal parts alone, {what}")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text} is not I/N, with I from 1 to N, as in 3/8")
+    return int(number), int(of)
 
 
 def add_query(command: Any) -> None:
@@ -315,6 +329,21 @@ def assignments(option: str, values: Sequence[str]) -> dict[str, str]:
         if "=" not in assignment:
             raise InputError(f"{option} {assignment}: write NAME=VALUE.")
     return dict(assignment.split("=", 1) for assignment in values)
+
+
+def seconds_of(option: str, time: str) -> float:
+    """Return the seconds of an option's 90s, 30m or 2h.
+
+    Raises:
+        InputError: something else, or no time at all.
+    """
+    try:
+        seconds = float(time[:-1]) * {"s": 1, "m": 60, "h": 3600}[time[-1:]]
+    except (ValueError, KeyError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise InputError(f"{option} {time}: is no time; write 90s, 30m or 2h.")
+    return seconds
 
 
 def read_queries(path: Path) -> list[str] | NDArray[np.floating]:

@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dits_adapter.data._cache_index import is_cache, read_index
-from dits_adapter.data.cache import EmbeddingCache, FailedVideo
+from dits_adapter.data._cache_index import Section, is_cache, read_index
+from dits_adapter.data.cache import FailedVideo
 from dits_adapter.data.cache_writer import CacheWriter
 from dits_adapter.data.pairs_file import NamedVideo, PairsFile
 from dits_adapter.data.report import EmbedReport
 from dits_adapter.encoders.base import TextEncoder
-from dits_adapter.errors import DITSError
+from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores._shard import check_shard
 from dits_adapter.texts import warn_if_cut
 
 __all__ = ["CacheFiller", "VideoVectors"]
@@ -64,6 +65,7 @@ class CacheFiller:
         require_some: called before the texts are embedded, where videos are to be fetched; refuses a source that
             has not one of them.
         place: returns where a video is looked for, in words of the source; a failure is remembered for that place.
+        shard: (i, n): only every n-th shard of texts and of videos, from the i-th on; None for all.
     """
 
     file: PairsFile
@@ -73,6 +75,7 @@ class CacheFiller:
     fetch: Callable[[Sequence[NamedVideo]], Iterable[VideoVectors]]
     require_some: Callable[[], object]
     place: Callable[[NamedVideo], str]
+    shard: tuple[int, int] | None = None
 
     def fill(self, out: str | PathLike[str], *, retry_failed: bool, progress: bool) -> EmbedReport:
         """Write every shard that is missing, texts first.
@@ -80,9 +83,11 @@ class CacheFiller:
         Raises:
             SpaceMismatchError: the folder holds a cache of another space.
             DITSError: the folder holds something else, cannot be written, or not one video has vectors.
+            InputError: `shard` is none of the cache's.
         """
+        check_shard(self.shard)
         begun = read_index(Path(out)) if is_cache(Path(out)) else None
-        if begun is None or begun.videos.missing() or retry_failed:
+        if begun is None or self._missing(begun.videos) or retry_failed:
             self.require_some()
         writer = CacheWriter(
             out,
@@ -93,23 +98,34 @@ class CacheFiller:
             frames=self.frames,
             id_bytes=self.file.id_bytes,
         )
+        shards = len(writer.index.videos.spans())
+        if self.shard is not None and self.shard[0] > shards:
+            raise InputError(
+                f"{self.file.path}: its {self.file.videos:,} videos make {shards} shards; for shard "
+                f"{self.shard[0]} of {self.shard[1]} there is none. Divide the work among {shards} at most."
+            )
         with writer:
             started = time.monotonic()
             new_texts = self._write_texts(writer, progress)
             between = time.monotonic()
             new_videos = self._write_videos(writer, retry_failed, progress)
             ended = time.monotonic()
-        cache = EmbeddingCache(out)
-        if not len(cache.video):
-            first = cache.failures[0]
+        report = EmbedReport.of(out, new_texts, new_videos, between - started, ended - between)
+        if not report.videos:
+            first = report.failures[0]
             raise DITSError(
-                f"{self.file.path}: not one of its {self.file.videos} videos has vectors. The first is "
+                f"{self.file.path}: not one of its {len(report.failures)} videos has vectors. The first is "
                 f"{first.id}: {first.reason}. Check the names in the file, and the folder or collection."
             )
-        return EmbedReport.of(cache, new_texts, new_videos, between - started, ended - between)
+        return report
+
+    def _missing(self, section: Section) -> list[range]:
+        """Return the spans of this run's shards that are not written yet."""
+        number, of = self.shard or (1, 1)
+        return [span for span in section.missing() if span.start // section.span % of == number - 1]
 
     def _write_texts(self, cache: CacheWriter, progress: bool) -> int:
-        missing = cache.index.texts.missing()
+        missing = self._missing(cache.index.texts)
         new = sum(map(len, missing))
         cut = False
         with tqdm(total=new, desc="texts", unit="text", disable=not progress) as bar:
@@ -126,7 +142,7 @@ class CacheFiller:
     def _write_videos(self, cache: CacheWriter, retry_failed: bool, progress: bool) -> int:
         """Fetch the videos of each shard that is missing, and those that failed elsewhere or, on demand, here."""
         failures = cache.index.failures
-        spans = {span.start: span for span in cache.index.videos.missing()}
+        spans = {span.start: span for span in self._missing(cache.index.videos)}
         remembered = {}
         if not retry_failed:
             written = [f for f in failures if cache.spans_of([f.number])[0].start not in spans]

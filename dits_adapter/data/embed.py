@@ -35,6 +35,7 @@ def embed(
     texts: TextEncoder | None = None,
     shared: bool = False,
     retry_failed: bool = False,
+    shard: tuple[int, int] | None = None,
     progress: bool = True,
 ) -> EmbedReport:
     """Embed the texts and video files of a file of pairs into a cache, or go on where an earlier run stopped.
@@ -47,13 +48,15 @@ def embed(
         shared: the texts of `texts` lie in the space of the videos nevertheless (`EmbeddingSpace.shared`).
         retry_failed: try all videos that failed in earlier runs again. Those that failed at another place, or were
             missing and no longer are, are tried again in any case.
+        shard: (i, n): the i-th of n parts alone, for n machines, each with a cache of its own (`merge_caches`). A
+            part is every n-th file of the cache, of thousands of texts and hundreds of videos.
         progress: show progress bars.
 
     Returns:
         The contents of the cache, and the part of it that is new.
 
     Raises:
-        InputError: `pairs` has bad lines, or names no file that is there.
+        InputError: `pairs` has bad lines, or names no file that is there; or there is no such `shard`.
         SpaceMismatchError: the cache was begun with another encoder.
         DITSError: the folder holds something else, cannot be written, or not one video could be read. What is
             written stays.
@@ -82,7 +85,7 @@ def embed(
     space, of_texts = encoder.space, texts or encoder.encoder
     if texts is not None:
         space = EmbeddingSpace.join(TextSide.of(texts), space.video, shared=shared)
-    filler = CacheFiller(file, space, frames, of_texts, fetch, require_some, place)
+    filler = CacheFiller(file, space, frames, of_texts, fetch, require_some, place, shard)
     return filler.fill(out, retry_failed=retry_failed, progress=progress)
 
 
@@ -109,6 +112,7 @@ def embed_from_store(
     shared: bool = False,
     id_field: str | None = None,
     retry_failed: bool = False,
+    shard: tuple[int, int] | None = None,
     progress: bool = True,
 ) -> EmbedReport:
     """Embed the texts of a file of pairs and read the vectors of its videos from a store.
@@ -126,6 +130,7 @@ def embed_from_store(
             the most of the ids, among those that the collection's description names, and in a collection of
             another program all others.
         retry_failed: read videos again that the collection did not have.
+        shard: as for `embed`.
         progress: show progress bars.
 
     Returns:
@@ -164,5 +169,5 @@ def embed_from_store(
     def place(video: NamedVideo) -> str:
         return f"{store.location} {store.collection} {store.tenant} {stored.field} {video.id}"
 
-    filler = CacheFiller(file, space, stored.frames, of_texts, fetch, lambda: stored.field, place)
+    filler = CacheFiller(file, space, stored.frames, of_texts, fetch, lambda: stored.field, place, shard)
     return filler.fill(out, retry_failed=retry_failed, progress=progress)

@@ -151,7 +151,7 @@ def import_vectors(
             f"{space.text.encoder}.",
             stacklevel=2,
         )
-    return EmbedReport.of(cache, new_texts, new_videos, between - started, ended - between)
+    return EmbedReport.of(out, new_texts, new_videos, between - started, ended - between)
 
 
 def _write_videos(writer: CacheWriter, videos: VideoSource, progress: bool) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 
 from dits_adapter._wording import printable
+from dits_adapter.data._cache_index import KINDS, read_index
 from dits_adapter.data.cache import EmbeddingCache, FailedVideo
 
 __all__ = ["EmbedReport"]
@@ -17,7 +20,7 @@ class EmbedReport:
     Attributes:
         texts, videos: in the cache.
         new_texts, new_videos: added by this run.
-        skipped_texts: texts whose video failed.
+        skipped_texts: texts whose video failed; in one of several shards it is not known, and 0.
         failures: videos without vectors.
         text_seconds, video_seconds: duration of this run's texts and videos.
     """
@@ -33,16 +36,25 @@ class EmbedReport:
 
     @classmethod
     def of(
-        cls, cache: EmbeddingCache, new_texts: int, new_videos: int, text_seconds: float, video_seconds: float
+        cls,
+        folder: str | PathLike[str],
+        new_texts: int,
+        new_videos: int,
+        text_seconds: float,
+        video_seconds: float,
     ) -> EmbedReport:
-        """Describe a finished cache and the run that finished it."""
+        """Describe a cache, which may be the shards of one machine, and the run that wrote to it last."""
+        index = read_index(Path(folder))
+        whole = not any(index.section(kind).missing() for kind in KINDS)
+        cache = EmbeddingCache(folder) if whole else None
+        texts = sum(shard.rows for shard in index.texts.shards.values())
         return cls(
-            texts=len(cache.text),
-            videos=len(cache.video),
+            texts=texts if cache is None else len(cache.text),
+            videos=sum(shard.rows for shard in index.videos.shards.values()),
             new_texts=new_texts,
             new_videos=new_videos,
-            skipped_texts=cache.index.texts.total - len(cache.text),
-            failures=cache.failures,
+            skipped_texts=0 if cache is None else texts - len(cache.text),
+            failures=index.failures,
             text_seconds=text_seconds,
             video_seconds=video_seconds,
         )
@@ -56,8 +68,9 @@ class EmbedReport:
             rate = f" in {seconds:.1f} s ({new / seconds:,.1f} a second)" if new else ""
             lines.append(f"{name}  {count:,}, {new:,} of them new{rate}")
         if self.failures:
+            texts = f", with {self.skipped_texts:,} texts" if self.skipped_texts else ""
             lines.append(
-                f"failed  {len(self.failures):,} videos, with {self.skipped_texts:,} texts; once they are "
+                f"failed  {len(self.failures):,} videos{texts}; once they are "
                 "repaired, --retry-failed adds them (of `import` the same command)"
             )
             lines += [f"  {printable(failed.id)}: {printable(failed.reason)}" for failed in self.failures]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from dits_adapter._extras import require_modules
 from dits_adapter.errors import InputError, MissingExtraError
 from dits_adapter.evaluation._learning_curve import LearningCurve
-from dits_adapter.evaluation.calibration import HITS, CalibrationFit
+from dits_adapter.evaluation.calibration import CalibrationFit
+from dits_adapter.evaluation.reliability import HITS
 
 __all__ = [
     "ADAPTED",

@@ -8,9 +8,7 @@ however many there are: the odds fall as the collection grows. Among N videos in
 
 The log odds rise with the cosine: a least probability is a least cosine, which the vector store applies.
 
-A query that no video fits gets hits too. A second regression, on the log odds of the best hit, gives the
-probability that any of the `HITS` best hits is right. It is fitted on each held-out query twice, with its video
-and with that video left out of the collection, or on queries that are known to have none.
+The probability that any hit is right has a regression of its own (`Answerability`).
 
 Scores that a score bias was taken from (`ScoreBias`) are others than cosines, and need a calibration of their own.
 """
@@ -25,28 +23,11 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from dits_adapter.errors import InputError
+from dits_adapter.evaluation.answerability import Answerability, Answers
 from dits_adapter.evaluation.metrics import Scores, blocks, checked_labels
+from dits_adapter.evaluation.reliability import FOLDS, HITS, Reliability, logistic
 
-__all__ = [
-    "FOLDS",
-    "HITS",
-    "Answerability",
-    "BiasedCalibration",
-    "Calibration",
-    "CalibrationFit",
-    "Reliability",
-    "answer_figures",
-    "fit_calibration",
-]
-
-HITS = 10
-"""Number of best videos of each query that measure a calibration: nearly all other pairs are clear mismatches."""
-
-FOLDS = 5
-"""Number of parts that cross-fitting splits the queries into, by video."""
-
-_BINS = 10
-"""Number of bins of a reliability diagram, of equal width."""
+__all__ = ["BiasedCalibration", "Calibration", "CalibrationFit", "fit_calibration"]
 
 _MIN_VIDEOS = 20
 """Least number of videos with a text: fewer fix the offset no better than to about ± 0.5 in log odds."""
@@ -57,32 +38,6 @@ _GRID = 2**16
 _Floats = npt.NDArray[np.float64]
 
 _Counts = npt.NDArray[np.int64]
-
-_Numbers = npt.NDArray[np.int64 | np.float64]
-
-
-class Answerability(BaseModel):
-    """Map of the best hit's log odds to those that any of the `HITS` best hits is right.
-
-    Half of the queries of the fit have no video in the collection (`Calibration.probability_of_any` has the
-    share). The figures are of fits without the query and all other texts of its video.
-
-    Attributes:
-        slope: slope over the log odds of the best hit; 0 where the best score tells nothing.
-        offset: log odds where the best hit has even odds.
-        auroc: chance that a query with a right hit gets a higher probability than one without, 0 to 1; 0.5
-            where no query has one.
-        brier: mean squared distance of probability and truth (0 or 1).
-        ece: expected calibration error: mean distance of predicted probability and observed share, in ten bins.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    slope: float = Field(ge=0, allow_inf_nan=False)
-    offset: float = Field(allow_inf_nan=False)
-    auroc: float = Field(ge=0, le=1)
-    brier: float = Field(ge=0, le=1)
-    ece: float = Field(ge=0, le=1)
 
 
 class Calibration(BaseModel):
@@ -227,47 +182,6 @@ class BiasedCalibration(BaseModel):
 
 
 @dataclass(frozen=True)
-class Reliability:
-    """Reliability diagram: per bin, mean predicted probability, observed accuracy and count; no empty bins.
-
-    Attributes:
-        confidence: mean predicted probability of each bin, (bins,).
-        accuracy: share of each bin's pairs that match, (bins,).
-        pairs: number of pairs in each bin, or their weight, (bins,).
-    """
-
-    confidence: _Floats
-    accuracy: _Floats
-    pairs: _Floats
-
-    @classmethod
-    def of(cls, probability: _Floats, matches: _Numbers, pairs: _Numbers) -> Reliability:
-        """Sort groups of pairs into ten bins of equal width by their predicted probability.
-
-        Args:
-            probability: predicted probability of each group, (n,).
-            matches: number of each group's pairs that match, or their weight, (n,).
-            pairs: number of each group's pairs, likewise, (n,).
-        """
-        rows = np.minimum((probability * _BINS).astype(np.int64), _BINS - 1)
-        sums = (np.bincount(rows, weights, _BINS) for weights in (probability * pairs, matches, pairs))
-        predicted, matching, total = sums
-        filled = total > 0
-        predicted, matching, total = predicted[filled], matching[filled], total[filled]
-        return cls(predicted / total, matching / total, total.astype(np.float64))
-
-    @property
-    def ece(self) -> float:
-        """Expected calibration error: mean distance of confidence and accuracy, over all pairs."""
-        return float(np.average(np.abs(self.confidence - self.accuracy), weights=self.pairs))
-
-    @property
-    def total_accuracy(self) -> float:
-        """Share of all pairs that match."""
-        return float(np.average(self.accuracy, weights=self.pairs))
-
-
-@dataclass(frozen=True)
 class CalibrationFit:
     """Calibration, and its reliability on pairs that were held out from the fit.
 
@@ -313,7 +227,7 @@ def fit_calibration(
     fold_of = np.zeros(scores.shape[1], np.int64)
     fold_of[rng.permutation(described)] = np.arange(len(described)) % FOLDS
     everything, hits, best = (np.zeros((FOLDS, 2, _GRID + 1), np.int64) for _ in range(3))
-    answers = _Answers(fold_of[columns])
+    answers = Answers(fold_of[columns])
     for rows, block in blocks(scores):
         if np.abs(block).max() > 1.001:
             raise InputError(f"a score is {block.flat[np.abs(block).argmax()]:g}; cosines lie between -1 and 1.")
@@ -352,80 +266,6 @@ def fit_calibration(
     return CalibrationFit(calibration, reliability, reliability_of_best)
 
 
-class _Answers:
-    """Best scores of queries with a video in the collection and without, and their regression.
-
-    Args:
-        folds: fold of each query, (n,).
-    """
-
-    def __init__(self, folds: _Counts) -> None:
-        self._folds, self._folds_without = folds, folds
-        self._best, self._best_without = np.zeros(len(folds)), np.zeros(len(folds))
-        self._found = np.zeros(len(folds), dtype=bool)
-
-    def add(self, rows: slice, scores: npt.NDArray[np.floating], match: npt.NDArray[np.bool_]) -> None:
-        """Add queries by their scores (rows, videos), with their video and with it left out."""
-        right = scores[match]
-        others = np.where(match, -np.inf, scores)
-        self._found[rows] = (others > right[:, None]).sum(axis=1) < HITS
-        self._best_without[rows] = others.max(axis=1)
-        self._best[rows] = np.maximum(right, self._best_without[rows])
-
-    def replace_unanswerable(self, scores: Scores, rng: np.random.Generator) -> None:
-        """Replace the queries whose video was left out by queries that have none."""
-        self._best_without = np.concatenate([block.max(axis=1) for _, block in blocks(scores)])
-        self._folds_without = rng.permutation(len(self._best_without)) % FOLDS
-
-    def fit(self, whole: tuple[float, float], of_folds: list[tuple[float, float]]) -> Answerability:
-        """Fit the regression on log odds by the fit of all pairs, and judge it by those without a fold."""
-        best = np.concatenate([self._best, self._best_without])
-        right = np.concatenate([self._found, np.zeros(len(self._best_without), dtype=bool)])
-        folds = np.concatenate([self._folds, self._folds_without])
-        weight = np.ones(len(best))
-        weight[len(self._best) :] = len(self._best) / len(self._best_without)  # half of all
-
-        def regression(fit: tuple[float, float], rows: npt.NDArray[np.bool_]) -> tuple[float, float]:
-            slope, offset = fit
-            matches, others = (weight[rows] * (right[rows] == kind) for kind in (True, False))
-            scale, shift = _logistic(slope * best[rows] + offset, matches, others)
-            if scale > 0:
-                return scale, shift
-            return 0.0, float(np.log(matches.sum() + 1) - np.log(others.sum() + 1))
-
-        predicted = np.empty(len(best))
-        for fold, (slope, offset) in enumerate(of_folds):
-            rows = folds == fold
-            scale, shift = regression((slope, offset), ~rows)
-            predicted[rows] = np.exp(-np.logaddexp(0, -(scale * (slope * best[rows] + offset) + shift)))
-        scale, shift = regression(whole, np.ones(len(best), dtype=bool))
-        return Answerability(slope=scale, offset=shift, **answer_figures(predicted, right, weight))
-
-
-def answer_figures(
-    probability: _Floats, right: npt.NDArray[np.bool_], weight: _Floats | None = None
-) -> dict[str, float]:
-    """Measure probabilities that any hit is right.
-
-    Args:
-        probability: predicted probabilities, (n,).
-        right: True where any hit is right, (n,).
-        weight: weight of each query, (n,); None for one each.
-
-    Returns:
-        The figures of `Answerability` by name.
-    """
-    from sklearn.metrics import roc_auc_score
-
-    weight = np.ones(len(probability)) if weight is None else weight
-    both = 0 < np.count_nonzero(right) < len(right)  # else there is nothing to tell apart
-    return {
-        "auroc": float(roc_auc_score(right, probability, sample_weight=weight)) if both else 0.5,
-        "brier": float(np.average((probability - right) ** 2, weights=weight)),
-        "ece": Reliability.of(probability, weight * right, weight).ece,
-    }
-
-
 def _count(table: _Counts, folds: _Counts, match: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> None:
     """Add pairs to a table (folds, no match or match, cosine on the grid)."""
     cells = np.rint((np.clip(scores.astype(np.float64), -1, 1) + 1) * (_GRID / 2)).astype(np.int64)
@@ -451,28 +291,4 @@ def _platt(counts: _Counts) -> tuple[float, float]:
     """Fit slope and offset of the log odds to counts (no match or match, cosine on the grid)."""
     occupied = np.flatnonzero(counts.sum(axis=0))
     others, matches = counts[:, occupied]
-    return _logistic(_cosines()[occupied], matches, others)
-
-
-def _logistic(x: _Floats, matches: _Numbers, others: _Numbers) -> tuple[float, float]:
-    """Fit slope and offset of the log odds over x, (n,), to the numbers of matches and others there.
-
-    The targets are Platt's, not 0 and 1: (matches + 1) / (matches + 2) and 1 / (others + 2). They keep the slope
-    finite where all matches lie higher than all others.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    of_match, of_others = (matches.sum() + 1) / (matches.sum() + 2), 1 / (others.sum() + 2)
-    yes = matches * of_match + others * of_others
-    no = matches * (1 - of_match) + others * (1 - of_others)
-    center, spread = np.average(x, weights=matches + others), x.std()
-    if spread <= 1e-9 * max(1.0, float(np.abs(x).max())):  # x tells nothing, and the regression has no solution
-        return 0.0, float(np.log(yes.sum()) - np.log(no.sum()))
-    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-12, max_iter=1000)
-    model.fit(
-        (np.tile(x, 2)[:, None] - center) / spread,
-        np.repeat([0, 1], len(x)),
-        sample_weight=np.concatenate([no, yes]),
-    )
-    slope = float(model.coef_[0, 0] / spread)
-    return slope, float(model.intercept_[0] - slope * center)
+    return logistic(_cosines()[occupied], matches, others)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from dits_adapter._wording import printable
 from dits_adapter.errors import StoreError, VideoError
 from dits_adapter.stores._discover import absolute, find_videos, stat_video
+from dits_adapter.stores._shard import in_shard
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.ingest import IngestOptions, Paths
 from dits_adapter.stores.report import IngestReport
@@ -93,7 +94,7 @@ def estimate(
     result = Estimate()
     records = _records(store, options, result)
     report = IngestReport()
-    files = find_videos(absolute(paths), report)
+    files = [path for path in find_videos(absolute(paths), report) if in_shard(path, options.shard)]
     result.failed |= report.failed
     seconds, overlap = options.segment_seconds, options.overlap
     count_segments(1.0, seconds, overlap)  # refuses impossible ones

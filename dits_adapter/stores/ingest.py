@@ -33,6 +33,7 @@ from typing_extensions import Unpack
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._discover import absolute, find_videos
+from dits_adapter.stores._shard import check_shard, in_shard
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.bias import BiasBank
 from dits_adapter.stores.biasing import bias_of_new
@@ -64,11 +65,13 @@ class IngestOptions:
             always does.
         store_options: how the store keeps a new collection; a model of its own, such as Qdrant's
             `CollectionOptions`.
+        shard: (i, n): of the files only the i-th of n parts, by their paths, for n machines that see all files and
+            write into one store. `sync` is for one run over all files.
         bias: the bank of the collection's score bias, so that new segments have one, too. Without it they count as
             of mean bias, and the report says how many they are.
 
     Raises:
-        InputError: segments that cannot be cut.
+        InputError: segments that cannot be cut, a shard that there is not, or one to `sync`.
     """
 
     segment_seconds: float | None = None
@@ -77,10 +80,14 @@ class IngestOptions:
     sync: bool = False
     bulk: bool = False
     store_options: BaseModel | None = None
+    shard: tuple[int, int] | None = None
     bias: BiasBank | None = None
 
     def __post_init__(self) -> None:
         require_segments(self.segment_seconds, self.overlap)
+        check_shard(self.shard)
+        if self.sync and self.shard is not None:
+            raise InputError("sync is for all files at once; leave out the shard, or sync afterwards.")
 
 
 class IngestKeywords(TypedDict, total=False):
@@ -92,6 +99,7 @@ class IngestKeywords(TypedDict, total=False):
     sync: bool
     bulk: bool
     store_options: BaseModel | None
+    shard: tuple[int, int] | None
     bias: BiasBank | None
 
 
@@ -164,7 +172,7 @@ def ingesting(
     progress = progress and sys.stderr.isatty()
     report = IngestReport()
     roots = absolute(paths)
-    files = find_videos(roots, report)
+    files = [path for path in find_videos(roots, report) if in_shard(path, options.shard)]
     folders = [root for root in roots if os.path.isdir(root)]
     metadata = CollectionMetadata(
         space=space,

@@ -5,12 +5,17 @@ from __future__ import annotations
 from functools import lru_cache
 
 from dits_adapter.adapters import Adapter, GentleFit, adapter_entry, fit_query_bank
+from dits_adapter.adapters.bank import draw
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.comparison import PLAIN
 from dits_adapter.training.config import Recipe
 
 __all__ = ["fit_gently", "is_gentle"]
+
+
+_MOST_TEXTS = 20_000
+"""Texts that a bank is drawn from; of more as many are read."""
 
 
 def is_gentle(recipe: Recipe) -> bool:
@@ -40,7 +45,8 @@ def fit_gently(recipe: Recipe, pairs: Pairs) -> tuple[Adapter, dict[str, float]]
     """
     entry = adapter_entry(recipe.adapter)
     if entry.cross_validated is None:
-        return fit_query_bank(pairs.text), {}
+        texts = pairs.matches.text
+        return fit_query_bank(texts[draw(len(texts), _MOST_TEXTS, seed=0)]), {}
     fit = _cross_validated(recipe.adapter, pairs)
     if recipe.bank == "none":
         return fit.adapter, fit.choice()

@@ -13,7 +13,7 @@ from benchmarks.clips.scenes import render, scenes
 from dits_adapter import DITSQueryEncoder
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.encoders import load_encoder
-from dits_adapter.evaluation.calibration import HITS, Reliability
+from dits_adapter.evaluation.reliability import HITS, Reliability
 from dits_adapter.vectors import unit
 from dits_adapter.video._pooling import mean_pool
 

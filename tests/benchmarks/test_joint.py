@@ -66,6 +66,17 @@ def test_a_second_run_trains_only_what_is_missing(headline, capsys):
     assert json.loads((folder / "result.json").read_text())["rows"] == first
 
 
+def test_a_row_of_another_ablation_with_the_same_recipe_is_not_trained_again(headline, capsys):
+    arguments, folder = headline
+    only = arguments.index("--only")
+    assert run.main([*arguments[:only], "--ablation", "gap", "--only", "dits-v-t"]) == 0
+    assert "joint training" not in capsys.readouterr().err
+    assert not (folder / "dits-v-t").exists()
+    rows = {name: json.loads((folder / f"{name}.json").read_text())["rows"] for name in ("result", "gap")}
+    of_dits = [row["retrieval"] for row in rows["result"] if row["queries"] == "dits"]
+    assert of_dits == [row["retrieval"] for row in rows["gap"] if row["queries"] == "dits-v-t"]
+
+
 def test_a_row_of_another_recipe_is_not_taken_for_this_one(headline, capsys):
     arguments, folder = headline
     assert run.main([*arguments, "--seed", "7"]) == 1

@@ -34,6 +34,7 @@ LINES = {
     "serve": "--adapter IN --port 0 --no-browser",
     "embed": "IN --encoder CLIP --out OUT",
     "import": "IN IN --encoder CLIP --out OUT",
+    "merge": "IN --out OUT",
     "put": "IN --store OUT",
     "bank": "IN --adapter CLIP --out OUT",
     "bias": "IN --store OUT",

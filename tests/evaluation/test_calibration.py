@@ -22,14 +22,8 @@ from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.evaluation import metrics
 from dits_adapter.evaluation._scores import cosine_scores
-from dits_adapter.evaluation.calibration import (
-    FOLDS,
-    HITS,
-    BiasedCalibration,
-    Calibration,
-    Reliability,
-    fit_calibration,
-)
+from dits_adapter.evaluation.calibration import BiasedCalibration, Calibration, fit_calibration
+from dits_adapter.evaluation.reliability import FOLDS, HITS, Reliability
 from dits_adapter.space import EmbeddingSpace
 from tests.conftest import ANSWER, save_random_clip
 

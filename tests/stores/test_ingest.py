@@ -125,6 +125,21 @@ def test_a_second_run_decodes_nothing_and_changes_nothing(storage: Storage, libr
     assert_same(contents(storage.open()), before)
 
 
+def test_shards_of_three_machines_are_one_run(library: Path) -> None:
+    (library / "copy of good 2.mp4").unlink()  # of which any shard may be the first
+    clean, store = fresh(), fresh()
+    whole = run(clean, library)
+    reports = [run(store, library, shard=(number, 3)) for number in (1, 2, 3)]
+    assert_same(contents(store), contents(clean))
+    assert sum(report.videos for report in reports) == whole.videos
+    failed = {path for report in reports for path in report.failed}
+    assert (failed, sum(len(report.failed) for report in reports)) == (set(whole.failed), len(whole.failed))
+    assert max(report.videos for report in reports) < whole.videos
+    for wrong in ({"shard": (0, 3)}, {"shard": (4, 3)}, {"shard": (1, 3), "sync": True}):
+        with pytest.raises(InputError, match="shard"):
+            run(store, library, **wrong)
+
+
 @pytest.mark.parametrize("batch", [1, session.BATCH])
 def test_stopped_before_or_after_any_write_the_next_run_completes_it(
     library: Path, monkeypatch: pytest.MonkeyPatch, batch: int

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dits_adapter.cli import main
-from dits_adapter.cli._compare import _epochs, _seconds
+from dits_adapter.cli._compare import _epochs
+from dits_adapter.cli._options import seconds_of
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
 from dits_adapter.training import _estimate
@@ -120,13 +121,13 @@ def test_the_command_says_how_long_and_what_is_left_out(tmp_path, capsys):
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400)])
 def test_times(text, seconds):
-    assert _seconds(text) == seconds
+    assert seconds_of("--budget", text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "30", "m", "-5m", "0s", "infh", "nanm", "5 minutes"])
 def test_what_is_no_time_is_refused(text, capsys):
     with pytest.raises(InputError, match="is no time; write 90s, 30m or 2h"):
-        _seconds(text)
+        seconds_of("--budget", text)
     assert main(["compare", "no-such-cache", f"--budget={text}"]) == 1
     assert "is no time" in capsys.readouterr().err
 

@@ -1,0 +1,33 @@
+"""`dits-adapter merge`: caches of several machines into one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dits_adapter.cli._entry import show
+
+__all__ = ["add_merge"]
+
+
+def add_merge(commands: Any) -> None:
+    """Add `merge`."""
+    merge = commands.add_parser(
+        "merge",
+        help="merge the caches of several machines",
+        description="Merge the caches that `dits-adapter embed` wrote with --shard on several machines into the "
+        "one that a single machine would have written. Exit code 3: done, but some videos have no vectors.",
+    )
+    merge.add_argument("parts", type=Path, nargs="+", metavar="CACHE", help="caches of all shards")
+    merge.add_argument("--out", type=Path, required=True, metavar="CACHE", help="folder of the whole cache")
+    merge.set_defaults(run=_merge)
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from dits_adapter.data.merge import merge_caches
+
+    cache = merge_caches(args.parts, args.out)
+    failed = f"; {len(cache.failures):,} videos failed" if cache.failures else ""
+    show(f"{len(cache.text):,} texts and {len(cache.video):,} videos are in {args.out}{failed}")
+    return 3 if cache.failures else 0
