@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,7 +37,23 @@ from dits_adapter.training._state import Epoch, best_epoch
 from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.run import calibrate, describe, sizes, warn_if_few
 
-__all__ = ["TRAJECTORY_WEIGHT", "Distillation", "distill", "student_of", "trajectory_objective"]
+__all__ = [
+    "SMALL_DEPTH",
+    "SMALL_MLP_RATIO",
+    "TRAJECTORY_WEIGHT",
+    "Distillation",
+    "distill",
+    "query_milliseconds",
+    "small_student",
+    "student_of",
+    "trajectory_objective",
+]
+
+SMALL_DEPTH, SMALL_MLP_RATIO = 1, 1.0
+"""Network of a student that is fast at all steps: one block, whose MLP is as wide as its input (docs/best.md)."""
+
+_QUERIES = 21
+"""Queries that a time is the median of."""
 
 TRAJECTORY_WEIGHT = 10.0
 """Weight of the trajectory loss (mean 1 − cosine to the teacher's points) beside the contrastive loss."""
@@ -101,6 +119,27 @@ def student_of(
         }
     )
     return student
+
+
+def small_student(adapter: Adapter) -> DITSAdapter | None:
+    """Return the untrained student with the small network and all steps; None where none would be smaller."""
+    if not isinstance(adapter, DITSAdapter):
+        return None
+    try:
+        return student_of(adapter, adapter.steps, SMALL_DEPTH, SMALL_MLP_RATIO)
+    except InputError:
+        return None
+
+
+def query_milliseconds(adapter: Adapter) -> float:
+    """Return the median time of one query through the form for inference, on the adapter's device."""
+    ready, query = adapter.for_inference(), np.ones((1, adapter.text_width), np.float32)
+    taken = []
+    for _ in range(_QUERIES):
+        started = time.perf_counter()
+        ready.adapt(query)
+        taken.append(time.perf_counter() - started)
+    return 1e3 * float(np.median(taken))
 
 
 def trajectory_objective(teacher: DITSAdapter, weight: float = TRAJECTORY_WEIGHT) -> Objective:
