@@ -136,6 +136,7 @@ class JointRun:
         root, videos: folders of annotation and videos, as for `Dataset.load`.
         encoder: the CLIP to start from.
         train, test: names of the splits.
+        recipe: recipe of DITS on the dataset, of which the rows are variations.
         rows: recipes by name.
         out: folder of the run; what an earlier run finished there is kept.
         device: device of embedding and evaluation; joint training takes a graphics card where there is one.
@@ -147,6 +148,7 @@ class JointRun:
     encoder: str
     train: str
     test: str
+    recipe: JointRecipe
     rows: JointRows
     out: Path
     device: str
@@ -245,6 +247,8 @@ class JointRun:
             root=self.root,
             videos=self.videos,
             encoder=str(self._place(clip)) if clip else self.encoder,
+            frames=self.recipe.frames,
+            text_cleaning=self.recipe.text_cleaning,
             device=self.device,
             costs=costs,
         )

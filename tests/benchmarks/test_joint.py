@@ -49,6 +49,8 @@ def test_the_headline_by_one_command(headline):
     np.testing.assert_array_equal(rows["X-Pool over frames"]["ranks"], ranks(of_frames, test.labels))
     np.testing.assert_array_equal(rows["pooled cosine"]["ranks"], ranks(adapted @ test.video.T, test.labels))
     assert "pooled, top 50 by X-Pool" in rows
+    untrained = load_pairs(folder / "vectors" / "untrained" / "test")
+    assert untrained.space.video.frames == test.space.video.frames == 2
     written = (folder / "result.md").read_text()
     assert all(f"{name} (quoted from the paper)" in written for name in (*paper.DATASETS["lsmdc"], *paper.GAPS))
     assert {"training of dits", "embedding of test, dits", "embedding of test, untrained"} <= result[
