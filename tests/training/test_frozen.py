@@ -245,7 +245,7 @@ def test_stops_early():
 
 def test_bfloat16_trains():
     pairs, validation = gap_pairs(90).split(0.2, seed=0)
-    config = TrainingConfig(epochs=3, batch_size=24, bf16=True)
+    config = TrainingConfig(epochs=3, batch_size=24, precision="bfloat16")
     weights, history = weights_after(pairs, validation, config)
     assert all(value.dtype == torch.float32 for value in weights.values())
     assert history[-1].loss < history[1].loss
