@@ -162,6 +162,8 @@ def test_what_is_saved_is_names_and_no_password(encoder):
             lambda e, s: VideoSearch("demo-dits", "x", encoder_options={"step": 3}),
             "no option 'step'; its",
         ),
+        (lambda e, s: VideoSearch(None, s), "model is a NoneType; it is a name, a path or an encoder"),
+        (lambda e, s: VideoSearch(e, 7), "store is a int"),
         (lambda e, s: VideoSearch(e, s, "clips"), "give them to the store itself"),
         (lambda e, s: VideoSearch(e, "x", store_options={"space": None}), "leave it out"),
         (lambda e, s: VideoSearch.from_dict({"model": "demo-dits"}), "needs a store"),
