@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dits_adapter.cli._advice import commands_for
 from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_pairs, seconds_of
 from dits_adapter.errors import InputError, MissingExtraError
@@ -130,8 +131,12 @@ def _compare(args: argparse.Namespace) -> int:
         (args.out / "comparison.md").write_text(comparison.markdown() + "\n", "utf-8")
     if args.json:
         print(comparison.to_json())
-    else:
-        show(comparison.markdown())
+        return 0
+    show(comparison.markdown())
+    commands = commands_for(rows[comparison.recommendation.name], args.pairs, everything.space)
+    if commands:
+        show("\nTo have it, with a file of other queries for QUERIES:\n")
+        show("\n".join(f"    {command}" for command in commands))
     return 0
 
 
