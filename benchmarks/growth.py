@@ -1,12 +1,12 @@
 """Growth of the rows of `dits-adapter compare` with the number of pairs: `python -m benchmarks.growth`.
 
-Pairs of one text and one video are generated, written as a cache, and opened anew for each row, which is fitted as
-`compare` fits it, but for one epoch at one learning rate. Times are of the processor, so that a busy machine does
-not disturb them: with one thread they are those of an idle one. Memory is the highest resident size during the fit, less
-what was resident before; it is left out where the system does not tell, that is, other than on Linux. The width is
-narrow, so that a million pairs are quick to make: at another width times are others, and grow alike. Rows that
-differ in the bank alone share a fit, and are one. Of each number of pairs the rows are measured that fit
-`--budget`, cheap ones first.
+Pairs of one text and one video are generated, written as a cache, and opened anew for each row, which is fitted
+as `compare` fits it, but for one epoch at one learning rate. Times are of the processor, so that a busy machine
+does not disturb them: with one thread they are those of an idle one. Memory is the highest resident size during
+the fit, less what was resident before; it is left out where the system does not tell, that is, other than on
+Linux. The width is narrow, so that a million pairs are quick to make: at another width times are others, and grow
+alike. Rows that differ in the bank alone share a fit, and are one. Of each number of pairs the rows are measured
+that fit `--budget`, cheap ones first.
 """
 
 from __future__ import annotations

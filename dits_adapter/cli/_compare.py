@@ -93,6 +93,7 @@ def _compare(args: argparse.Namespace) -> int:
     from dits_adapter.training.compare import compare, compare_folds, fitting_rows, fold_splits
     from dits_adapter.training.config import TrainingConfig
     from dits_adapter.training.rows import all_rows, selected_rows
+    from dits_adapter.training.run import warn_if_few
 
     budget = None if args.budget is None else seconds_of("--budget", args.budget)
     if args.out is not None:
@@ -108,6 +109,7 @@ def _compare(args: argparse.Namespace) -> int:
     if args.folds is None:
         rest, test = everything.split(args.test_fraction, args.seed)
         splits = [(*rest.split(training.validation, args.seed), test)]
+        warn_if_few(test, "with --folds 5 all videos are searched.")
     else:
         splits = fold_splits(everything, args.folds, training.validation, args.seed)
     if args.curve is not None:
