@@ -35,7 +35,7 @@ section "A joint step, float32" 60 "$python" -m benchmarks.joint_step --device c
 section "A joint step, bfloat16" 60 "$python" -m benchmarks.joint_step --device cuda --bf16
 section "A training step on vectors, bfloat16" 60 "$python" -m benchmarks.training_profile --device cuda --bf16
 section "Latency" 120 "$python" -m benchmarks.latency --device cuda --seconds 4 --out results/gpu-latency
-section "Throughput" 120 "$python" -m benchmarks.throughput --device cuda --out results/gpu-throughput
+section "Throughput" 120 "$python" -m benchmarks.throughput --device cuda --seconds 20 --out results/gpu-throughput
 
 echo "written to $report" >&2
 exit "$failed"

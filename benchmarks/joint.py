@@ -24,6 +24,7 @@ from benchmarks.result import cost_table
 from benchmarks.scoring import ScorerRow, searches
 from benchmarks.vectors import embed_splits, list_splits
 from dits_adapter.adapters import Adapter, DITSAdapter
+from dits_adapter.artifact._config import read_config
 from dits_adapter.artifact._find import is_artifact
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data.pairs import Pairs
@@ -135,6 +136,7 @@ class JointRun:
         root, videos: folders of annotation and videos, as for `Dataset.load`.
         encoder: the CLIP to start from.
         train, test: names of the splits.
+        recipe: recipe of DITS on the dataset, of which the rows are variations.
         rows: recipes by name.
         out: folder of the run; what an earlier run finished there is kept.
         device: device of embedding and evaluation; joint training takes a graphics card where there is one.
@@ -146,6 +148,7 @@ class JointRun:
     encoder: str
     train: str
     test: str
+    recipe: JointRecipe
     rows: JointRows
     out: Path
     device: str
@@ -190,8 +193,8 @@ class JointRun:
 
     def _estimate(self, captions: Mapping[str, Captions]) -> None:
         """Print how long the trainings that are left will take on this machine."""
-        left = {name: row for name, row in self.rows.items() if not is_artifact(self.out / name)}
-        recipes = [row for row in left.values() if isinstance(row, JointRecipe)]
+        joint = {name: row for name, row in self.rows.items() if isinstance(row, JointRecipe)}
+        recipes = [recipe for name, recipe in joint.items() if not is_artifact(self._place(name))]
         if not recipes:
             return
         cost = measure(recipes[0], self.encoder, captions[self.train], self.device)
@@ -200,7 +203,7 @@ class JointRun:
             _seconds(cost, recipe, captions[self.train], captions.get("val"), cores) for recipe in recipes
         )
         pairs, batch, several = len(captions[self.train].texts), recipes[0].batch_size, "s" * (len(recipes) > 1)
-        done = f"; {len(self.rows) - len(left)} of {len(self.rows)} rows are there" * (len(left) < len(self.rows))
+        done = f"; {len(joint) - len(recipes)} of {len(joint)} are there" * (len(recipes) < len(joint))
         print(
             f"{len(recipes)} joint training{several} of {pairs:,} pairs: about {_words(seconds)} on this machine, "
             f"as busy as it is now (a step of {batch} pairs takes {cost.step:.2f} s, a clip {cost.decode:.2f} s "
@@ -208,10 +211,16 @@ class JointRun:
             file=sys.stderr,
         )
 
+    def _place(self, name: str) -> Path:
+        """Return the folder of a row's joint artifact: that of any row that was trained with the same recipe."""
+        recipe = _plain(self.rows[name])
+        alike = (path for path in self.out.glob("*") if is_artifact(path) and _recipe_of(path) == recipe)
+        return min(alike, default=self.out / name)
+
     def _train(self, name: str, recipe: JointRecipe, captions: Mapping[str, Captions]) -> None:
-        target = self.out / name
+        target = self._place(name)
         if is_artifact(target):
-            if Artifact.load(target).training["recipe"] != recipe.model_dump(mode="json"):
+            if _recipe_of(target) != _plain(recipe):
                 raise DITSError(
                     f"{target}: was trained with another recipe than this run has. Choose another --out, or "
                     "delete that folder."
@@ -230,14 +239,16 @@ class JointRun:
 
     def _pairs(self, clip: str, splits: Sequence[str]) -> tuple[dict[str, Pairs], list[str]]:
         """Embed splits with the CLIP of a row, or with the one that all start from."""
-        costs, name = Costs(), clip or "untrained"
+        costs, name = Costs(), self._place(clip).name if clip else "untrained"
         embedded = embed_splits(
             self.dataset,
             splits,
             self.out / "vectors" / name,
             root=self.root,
             videos=self.videos,
-            encoder=str(self.out / clip) if clip else self.encoder,
+            encoder=str(self._place(clip)) if clip else self.encoder,
+            frames=self.recipe.frames,
+            text_cleaning=self.recipe.text_cleaning,
             device=self.device,
             costs=costs,
         )
@@ -248,7 +259,7 @@ class JointRun:
     def _adapter(self, name: str, row: JointRecipe | OnVectors) -> tuple[Adapter, str]:
         """Return a row's adapter, and the row whose CLIP it belongs to."""
         if isinstance(row, JointRecipe):
-            return Artifact.load(self.out / name).adapter, name
+            return Artifact.load(self._place(name)).adapter, name
         pairs, _ = self._pairs(row.clip, [self.train, *self._validation])
         training = row.recipe.training
         held_out = pairs.get("val")
@@ -270,7 +281,7 @@ class JointRun:
         gaps: dict[str, GapStatistics] = {}
         for name, (adapter, clip) in {PLAIN: (plain, UNTRAINED), **adapters}.items():
             test = self._pairs(clip, [self.test])[0][self.test] if clip else untrained
-            xpool = Artifact.load(self.out / clip).xpool if clip else None
+            xpool = Artifact.load(self._place(clip)).xpool if clip else None
             if xpool is not None:
                 xpool.to(pick_device(self.device))
             noisy = noisy_at_inference({name: adapter}) if _drew_noise(adapter) else {}
@@ -290,6 +301,11 @@ def _drew_noise(adapter: Adapter) -> bool:
     if not isinstance(adapter, DITSAdapter) or adapter.needs_video:
         return False
     return adapter.config.noise_scale > 0 and adapter.config.steps > 0
+
+
+def _recipe_of(folder: Path) -> object:
+    """Return the recipe in the record of an artifact's training."""
+    return read_config(folder).training.get("recipe")
 
 
 def _plain(row: JointRecipe | OnVectors) -> dict[str, Any]:

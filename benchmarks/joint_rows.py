@@ -10,8 +10,8 @@ from benchmarks.ablations import TIMESTAMPS
 from benchmarks.datasets import Dataset
 from dits_adapter.adapters import VideoSideDITSAdapter
 from dits_adapter.errors import InputError
-from dits_adapter.training.config import PRESETS, JointRecipe, Recipe, TrainingConfig
-from dits_adapter.training.rows import schedule
+from dits_adapter.training.config import JointRecipe, Recipe, TrainingConfig
+from dits_adapter.training.rows import best_recipe, schedule
 
 UNTRAINED = ""
 """Name of the CLIP that the runs start from, in the place of a row's."""
@@ -140,7 +140,7 @@ def serving(joint: JointRecipe) -> JointRows:
     training = TrainingConfig(seed=joint.seed)
     return {
         "linear-fixed-clip": OnVectors(Recipe(adapter="contrastive-linear", training=training)),
-        "best-fixed-clip": OnVectors(PRESETS["best"]),
+        "best-fixed-clip": OnVectors(best_recipe(training)),
         "dits-for-index": _varied(quiet, loss="index", select="index"),
         "dits-for-both": _varied(quiet, loss="both", select="index"),
         "dits-for-xpool": _varied(quiet, loss="xpool", select="xpool"),

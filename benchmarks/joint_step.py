@@ -20,12 +20,10 @@ from torch import Tensor
 from benchmarks.costs import process_mib
 from dits_adapter.cli import guarded
 from dits_adapter.encoders._torch import pick_device
-from dits_adapter.encoders.base import load_encoder
 from dits_adapter.encoders.dual import DualEncoder
-from dits_adapter.errors import InputError
 from dits_adapter.training.config import JOINT_PRESETS, JointRecipe
 from dits_adapter.training.joint._clips import ClipLoader, read_clip
-from dits_adapter.training.joint._model import JointModel, initial_model
+from dits_adapter.training.joint._model import JointModel, initial_model, load_trainable
 from dits_adapter.training.joint._trainer import collate, joint_optimizer
 from dits_adapter.training.joint.captions import Captions
 
@@ -82,10 +80,8 @@ def measure(
         device: a torch device or `"auto"`.
     """
     place = pick_device(device)
-    clip = load_encoder(encoder, device="cpu", text_cleaning=recipe.text_cleaning)
-    if not isinstance(clip, DualEncoder):
-        raise InputError(f"{encoder} cannot be trained jointly.")
     torch.manual_seed(recipe.seed)
+    clip = load_trainable(encoder, recipe)
     model = initial_model(clip, recipe)
     started = time.monotonic()
     pixels, texts = _clips(clip, recipe, captions)
@@ -152,8 +148,7 @@ def save_vit_b_32(folder: Path) -> Path:
     """Save a random CLIP of ViT-B/32's shape, with the bundled CLIP's tokenizer."""
     from transformers import CLIPConfig, CLIPModel
 
-    small = load_encoder("demo-clip", device="cpu")
-    assert isinstance(small, DualEncoder)
+    small = load_trainable("demo-clip", JointRecipe())
     torch.manual_seed(0)
     CLIPModel(CLIPConfig()).save_pretrained(folder)
     small.texts.tokenizer.save_pretrained(folder)

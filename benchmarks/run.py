@@ -149,7 +149,7 @@ def run_joint(args: argparse.Namespace, out: Path) -> JointResult:
         chosen["epochs"] = str(args.epochs)
     if args.bf16:
         chosen["bf16"] = "true"
-    rows = joint_rows.rows_of(args.ablation, joint_rows.settings(dataset, chosen), args.only)
+    recipe = joint_rows.settings(dataset, chosen)
     splits = _splits(args)
     if args.root is None and dataset.make is not None:
         for split in splits:
@@ -161,7 +161,8 @@ def run_joint(args: argparse.Namespace, out: Path) -> JointResult:
         encoder=args.encoder,
         train=args.train,
         test=args.test,
-        rows=rows,
+        recipe=recipe,
+        rows=joint_rows.rows_of(args.ablation, recipe, args.only),
         out=out,
         device=args.device,
     )

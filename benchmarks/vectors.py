@@ -13,6 +13,7 @@ from benchmarks.datasets import Dataset, RetrievalSplit
 from dits_adapter.data.embed import embed
 from dits_adapter.data.pairs import Pairs, load_pairs
 from dits_adapter.errors import DITSError
+from dits_adapter.texts import TextCleaning
 from dits_adapter.video.encoder import VideoEncoder
 
 TOY = "demo-clip"
@@ -28,6 +29,8 @@ def embed_splits(
     root: Path,
     videos: Path | None,
     encoder: str,
+    frames: int | None = None,
+    text_cleaning: TextCleaning | None = None,
     device: str | torch.device = "auto",
     costs: Costs,
 ) -> tuple[dict[str, Pairs], list[str]]:
@@ -39,6 +42,7 @@ def embed_splits(
         out: folder of the caches.
         root, videos: folders of annotation and videos, as for `Dataset.load`.
         encoder: hub id, folder or bundled name of a CLIP, or of an adapter for its CLIP.
+        frames, text_cleaning: as for `VideoEncoder.from_pretrained`.
         device: device of the CLIP.
         costs: record to which the cost of each split's embedding is added.
 
@@ -49,7 +53,7 @@ def embed_splits(
         DITSError: annotation is missing or malformed, no video could be read, or `out` holds other vectors.
     """
     loaded = list_splits(dataset, splits, out, root=root, videos=videos)
-    model = VideoEncoder.from_pretrained(encoder, device=device)
+    model = VideoEncoder.from_pretrained(encoder, device=device, frames=frames, text_cleaning=text_cleaning)
     if dataset.span is not None:
         model.limit = dataset.span[1]
     pairs, deviations = {}, []

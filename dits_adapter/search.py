@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from typing import Any, TypeVar
@@ -21,14 +22,15 @@ from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.bias import ScoreBias
 from dits_adapter.stores.open import open_store
+from dits_adapter.stores.ranking import bias_weight
 from dits_adapter.stores.requests import Hit, SearchOptions, SearchRequest, from_keywords
 
-__all__ = ["Answer", "Match", "VideoSearch", "check_encoder_options", "check_probabilities", "plain"]
+__all__ = ["Answer", "Judge", "Match", "VideoSearch", "check_encoder_options", "check_probabilities", "plain"]
 
 T = TypeVar("T")
 
 _FRESH_SECONDS = 5.0
-"""Seconds for which the score bias of a collection and its number of videos are not read again."""
+"""Seconds for which the number of videos, on which probabilities depend a little, is used again."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +50,64 @@ class Match:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """Judge of the hits of one query.
+
+    Attributes:
+        calibration: calibration of their scores.
+        videos: number of videos in the collection.
+        min_probability, min_probability_of_any, answerable: see `VideoSearch.search`.
+    """
+
+    calibration: Calibration
+    videos: int
+    min_probability: float | None = None
+    min_probability_of_any: float | None = None
+    answerable: float = 0.5
+
+
+@dataclass(frozen=True)
 class Answer:
     """Answer to one text.
 
     Attributes:
         matches: hits with their probabilities, best video first, without those that are less likely than was
             asked for.
+        found: number of hits, those left out among them.
         probability_of_any: probability, 0 to 1, that any of the ten best hits is right, those left out among
             them; None where it is not known.
     """
 
     matches: tuple[Match, ...]
+    found: int
     probability_of_any: float | None
+
+    @classmethod
+    def of(cls, hits: Sequence[Hit], judge: Judge | None, *, first: bool = True) -> Answer:
+        """Give hits their probabilities, and leave out those that are less likely than the judge wants.
+
+        Args:
+            hits: hits of a search, best first.
+            judge: None where probabilities are not known.
+            first: True where the best hit of the collection is among them.
+        """
+        if judge is None:
+            return cls(tuple(Match(hit, None) for hit in hits), len(hits), None)
+        scale, videos = judge.calibration, judge.videos
+        of_any = None
+        if hits and first:
+            of_any = scale.probability_of_any(hits[0].score, videos=videos, share=judge.answerable)
+        judged = [(hit, scale.probability(hit.score, videos=videos)) for hit in hits]
+        fits = of_any is None or of_any >= (judge.min_probability_of_any or 0.0)
+        likely = [Match(hit, p) for hit, p in judged if fits and p >= (judge.min_probability or 0.0)]
+        return cls(tuple(likely), len(hits), of_any)
 
 
 class VideoSearch:
     """Search of a collection by texts; safe to use from several threads, and a context manager.
 
-    Nothing is loaded or opened before the first search, or `load`. Copied and pickled, a search travels as the
-    names that it was made of (`to_dict`).
+    Nothing is loaded or opened before the first search, or `load`. A score bias that the collection gets later is
+    seen by a new search. Copied and pickled, a search travels as the names that it was made of (`to_dict`).
 
     Args:
         model: folder, bundled name or hub id of an adapter, or an encoder.
@@ -104,6 +145,7 @@ class VideoSearch:
         self._encoder_options, self._store_options = of_encoder, of_store
         self._lock = threading.RLock()
         self._known: _Collection | None = None
+        self._counted = (0, -math.inf)
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +162,7 @@ class VideoSearch:
             if self._address is not None and self._store is not None:
                 self._store.close()
                 self._store = None
-            self._known = None
+            self._known, self._counted = None, (0, -math.inf)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the names and options of encoder and store, ready for JSON, and never a password.
@@ -189,8 +231,7 @@ class VideoSearch:
         Raises:
             StoreError, SpaceMismatchError, ArtifactError: see `VideoStore.open` and `DITSQueryEncoder.load`.
         """
-        self._collection()
-        self.encoder.load()
+        self._collection().encoder.load()
 
     def search(
         self,
@@ -228,7 +269,7 @@ class VideoSearch:
         collection = self._collection()
         encoder = self.encoder
         if request.bias is None:
-            encoder, request = collection.encoder, replace(request, bias=collection.weight)
+            encoder, request = collection.beside(request)
         calibration = collection.calibration(encoder, request)
         wanted = [name for name, value in least.items() if value is not None]
         if wanted and isinstance(calibration, str):
@@ -237,27 +278,29 @@ class VideoSearch:
             raise InputError("min_probability_of_any is of the best hits; leave out offset.")
         hits = self.store.search(encoder.encode_query(text), request)
         if isinstance(calibration, str):
-            return Answer(tuple(Match(hit, None) for hit in hits), None)
-        matches = [Match(hit, calibration.probability(hit.score, videos=collection.videos)) for hit in hits]
-        of_any = None
-        if hits and not request.offset:
-            of_any = calibration.probability_of_any(hits[0].score, videos=collection.videos, share=answerable)
-        if of_any is not None and of_any < (min_probability_of_any or 0.0):
-            matches = []
-        least_probability = min_probability or 0.0
-        return Answer(tuple(m for m in matches if (m.probability or 0.0) >= least_probability), of_any)
+            return Answer.of(hits, None)
+        judge = Judge(calibration, self._count_videos(), answerable=answerable, **least)
+        return Answer.of(hits, judge, first=not request.offset)
 
     async def search_async(self, text: str, request: SearchRequest | None = None, **options: Any) -> Answer:
         """Search in a thread, so that others need not wait; arguments, answer and errors are those of `search`."""
         return await asyncio.to_thread(self.search, text, request, **options)
 
     def _collection(self) -> _Collection:
-        """Check the collection, and read what searches need to know of it, once in a while."""
+        """Check the collection, once, as stores do."""
         with self._lock:
-            now = time.monotonic()
-            if self._known is None or now - self._known.read_at > _FRESH_SECONDS:
-                self._known = _Collection.read(self.store, self.encoder, now)
+            if self._known is None:
+                self._known = _Collection.read(self.store, self.encoder)
             return self._known
+
+    def _count_videos(self) -> int:
+        """Return the number of videos, as it was some seconds ago."""
+        with self._lock:
+            count, counted_at = self._counted
+            if time.monotonic() - counted_at > _FRESH_SECONDS:
+                count = self.store.count_videos()
+                self._counted = count, time.monotonic()
+            return count
 
 
 def check_encoder_options(options: Mapping[str, Any]) -> None:
@@ -297,33 +340,33 @@ def plain(value: T, name: str) -> T:
 
 @dataclass(frozen=True)
 class _Collection:
-    """Facts of a collection.
+    """Facts of a collection that a search is made by.
 
     Attributes:
         store: the collection.
         bias: record of its score bias; None where none is in use.
-        encoder: encoder of queries beside the bias (`DITSQueryEncoder.beside`).
-        weight: weight of the bias for such queries; None without a bias.
-        videos: number of videos.
-        read_at: monotonic time, in seconds.
+        encoder, weight: encoder of queries beside the bias, and its weight for them (`DITSQueryEncoder.beside`).
     """
 
     store: VideoStore
     bias: ScoreBias | None
     encoder: DITSQueryEncoder
-    weight: float | None
-    videos: int
-    read_at: float
+    weight: float
 
     @classmethod
-    def read(cls, store: VideoStore, encoder: DITSQueryEncoder, now: float) -> _Collection:
+    def read(cls, store: VideoStore, encoder: DITSQueryEncoder) -> _Collection:
         store.open()
         if store.space is None:
             encoder.check(store)
         metadata = store.metadata()
         bias = None if metadata is None or metadata.bias is None or metadata.bias.mean is None else metadata.bias
-        beside, weight = (encoder, None) if bias is None else encoder.beside(bias)
-        return cls(store, bias, beside, weight, store.count_videos(), now)
+        beside, weight = (encoder, 0.0) if bias is None else encoder.beside(bias)
+        return cls(store, bias, beside, weight)
+
+    def beside(self, request: SearchRequest) -> tuple[DITSQueryEncoder, SearchRequest]:
+        """Return the encoder and the request that take the score bias together."""
+        own = self.bias is None or self.weight == self.bias.weight
+        return self.encoder, request if own else replace(request, bias=self.weight)
 
     def calibration(self, encoder: DITSQueryEncoder, request: SearchRequest) -> Calibration | str:
         """Return the calibration of the scores of a search, or the reason why there is none, a sentence."""
@@ -337,9 +380,10 @@ class _Collection:
                 "collection. Calibrate it on pairs that it was not trained on: dits-adapter calibrate CACHE ID "
                 "--out FOLDER"
             )
-        if self.bias is None or not request.bias:
+        weight = bias_weight(request, self.bias)
+        if self.bias is None:
             return encoder.calibration
-        return encoder.calibration.less(self.bias.bank, request.bias) or (
+        return encoder.calibration.less(self.bias.bank, weight) or (
             f"the adapter was not calibrated for the score bias of the collection {self.store.name!r}. Calibrate "
-            f"it so: dits-adapter calibrate CACHE ID --bias BANK --weight {request.bias:g} --out FOLDER"
+            f"it so: dits-adapter calibrate CACHE ID --bias BANK --weight {weight:g} --out FOLDER"
         )

@@ -24,7 +24,12 @@ from dits_adapter import (
 from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import InputError, SpaceMismatchError
 from dits_adapter.space import EmbeddingSpace
-from tests.integrations.conftest import CALIBRATION, QUERY, encoder, prepared, rows  # noqa: F401  (fixtures)
+from tests.integrations.conftest import CALIBRATION, QUERY, prepared, rows  # noqa: F401  (fixtures)
+
+
+@pytest.fixture(scope="module")
+def encoder(prepared):
+    return DITSQueryEncoder.from_pretrained(prepared / "tiny-calibrated")
 
 
 @pytest.fixture

@@ -6,10 +6,9 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +19,9 @@ from dits_adapter.errors import InputError
 if TYPE_CHECKING:
     from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.evaluation.calibration import Calibration
+    from dits_adapter.search import Answer
     from dits_adapter.stores.base import VideoStore
-    from dits_adapter.stores.requests import Hit, SearchRequest
+    from dits_adapter.stores.requests import SearchRequest
     from dits_adapter.vectors import FloatArray
 
 __all__ = ["add_search"]
@@ -100,6 +100,7 @@ def _probability(text: str) -> float:
 
 def _search(args: argparse.Namespace) -> int:
     from dits_adapter.encoder import DITSQueryEncoder, check_queries
+    from dits_adapter.search import Answer, Judge
     from dits_adapter.stores.requests import SearchRequest
 
     if args.candidates is not None and args.rerank is None:
@@ -144,22 +145,30 @@ def _search(args: argparse.Namespace) -> int:
             bias=bias,
         )
         calibration = _calibration(args, store, encoder, request)
-        videos = store.count_videos() if calibration else 0
-        answers = [_judged(args, hits, calibration, videos) for hits in store.search_batch(queries, request)]
+        judge = None
+        if calibration is not None:
+            judge = Judge(
+                calibration,
+                store.count_videos(),
+                min_probability=args.min_probability,
+                answerable=args.answerable,
+            )
+        first = not args.offset
+        answers = [Answer.of(hits, judge, first=first) for hits in store.search_batch(queries, request)]
     if args.json:
-        listed = [answer.described() for answer in answers]
+        listed = [_described(answer) for answer in answers]
         named = [{"query": name, **answer} for name, answer in zip(names, listed, strict=True)]
         print(json.dumps(listed[0] if vectors is None else named, indent=2))
         return 0
     for name, answer in zip(names, answers, strict=True):
         if vectors is not None:
             show(f"{name}:")
-        for hit, probability in answer.hits:
-            show(hit if probability is None else f"{probability:6.1%}  {hit}")
-        if not answer.hits:
+        for match in answer.matches:
+            show(match)
+        if not answer.matches:
             show("no video is that likely" if answer.found else "nothing was found")
-        if answer.of_any is not None:
-            show(_of_any(answer.of_any, args.answerable))
+        if answer.probability_of_any is not None:
+            show(_of_any(answer.probability_of_any, args.answerable))
     return 0
 
 
@@ -174,35 +183,9 @@ def _declared(name: str, vectors: FloatArray) -> DITSQueryEncoder:
     return DITSQueryEncoder(TorchBackend(plain, None, device="cpu"))
 
 
-class _Answer(NamedTuple):
-    """Answer to one query.
-
-    Attributes:
-        hits: hits with their probabilities, those of least probability or more.
-        found: number of hits before that.
-        of_any: probability that any of them is right; None where it is not known.
-    """
-
-    hits: list[tuple[Hit, float | None]]
-    found: int
-    of_any: float | None
-
-    def described(self) -> dict[str, Any]:
-        hits = [{**asdict(hit), "probability": probability} for hit, probability in self.hits]
-        return {"probability_of_any": self.of_any, "hits": hits}
-
-
-def _judged(
-    args: argparse.Namespace, hits: Sequence[Hit], calibration: Calibration | None, videos: int
-) -> _Answer:
-    """Give hits their probabilities, and leave out those below the least one asked for."""
-    of_any = None
-    if calibration and hits and not args.offset:
-        of_any = calibration.probability_of_any(hits[0].score, videos=videos, share=args.answerable)
-    judged = [(hit, calibration.probability(hit.score, videos=videos) if calibration else None) for hit in hits]
-    if args.min_probability is not None:
-        judged = [(hit, p) for hit, p in judged if p is not None and p >= args.min_probability]
-    return _Answer(judged, len(hits), of_any)
+def _described(answer: Answer) -> dict[str, Any]:
+    hits = [{**asdict(match.hit), "probability": match.probability} for match in answer.matches]
+    return {"probability_of_any": answer.probability_of_any, "hits": hits}
 
 
 def _read_queries(path: Path, names: Path | None) -> tuple[list[str], FloatArray]:

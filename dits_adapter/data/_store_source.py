@@ -103,6 +103,10 @@ class StoredVideos:
                 return best
         raise self._none_there()
 
+    def require_some(self) -> None:
+        """Refuse ids of which none is in the collection; errors as `field`."""
+        _ = self.field
+
     def _candidates(self) -> list[str]:
         """Return the fields whose values the ids may be."""
         if self._id_field is not None:
@@ -228,7 +232,8 @@ class StoreVideos:
         id_field: as for `StoredVideos`.
 
     Raises:
-        InputError: the texts do not name their videos, or the collection is of another width.
+        InputError: the texts do not name their videos, none of these is there, or the collection is of another
+            width.
         StoreError, SpaceMismatchError: as `VideoStore.open`.
     """
 
@@ -253,6 +258,7 @@ class StoreVideos:
             stem=lambda name: unambiguous_stem(name, alike),
         )
         self.frames = self._videos.frames
+        self._videos.require_some()
 
     @property
     def digests(self) -> list[str]:

@@ -169,5 +169,5 @@ def embed_from_store(
     def place(video: NamedVideo) -> str:
         return f"{store.location} {store.collection} {store.tenant} {stored.field} {video.id}"
 
-    filler = CacheFiller(file, space, stored.frames, of_texts, fetch, lambda: stored.field, place, shard)
+    filler = CacheFiller(file, space, stored.frames, of_texts, fetch, stored.require_some, place, shard)
     return filler.fill(out, retry_failed=retry_failed, progress=progress)

@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from dits_adapter.encoder import DITSQueryEncoder, check_queries
 from dits_adapter.errors import InputError
+from dits_adapter.search import Answer, Judge
 from dits_adapter.serve._answers import About, Map, Point, SearchResult, SideBySide
 from dits_adapter.serve._batching import Batcher
 from dits_adapter.serve._map import project
@@ -120,7 +121,6 @@ class Searcher:
         own = self._adapter(options.steps)
         adapter, weight = self._beside_bias(own, strength)
         calibration = self._calibration(options.steps, strength, weight) if adapter is own else None
-        videos = self._count_videos(started // _COUNT_SECONDS) if calibration else 0
         if options.min_probability is not None and calibration is None:
             raise InputError(
                 "no probabilities are known: the adapter was not calibrated (dits-adapter calibrate), or not for "
@@ -132,16 +132,12 @@ class Searcher:
         adapted = normalize(adapter.adapt(text, strength=strength), dim=1)
         plain_hits = self._search(plain, options, bias=self._plain_weight())
         adapted_hits = self._search(adapted, options, bias=weight)
-        of_any = None
-        if calibration and adapted_hits:
-            of_any = calibration.probability_of_any(adapted_hits[0].score, videos=videos)
-        answers = [
-            (hit, calibration.probability(hit.score, videos=videos) if calibration else None)
-            for hit in adapted_hits
-        ]
-        if options.min_probability is not None:
-            answers = [(hit, p) for hit, p in answers if p is not None and p >= options.min_probability]
-        hits = plain_hits + [hit for hit, _ in answers]
+        judge = None
+        if calibration is not None:
+            videos = self._count_videos(started // _COUNT_SECONDS)
+            judge = Judge(calibration, videos, min_probability=options.min_probability)
+        answer = Answer.of(adapted_hits, judge)
+        hits = plain_hits + [match.hit for match in answer.matches]
         path = torch.cat([plain, *_path(adapter, text)])
         drawing, positions = self._draw(normalize(path, dim=1), adapted, hits)
         cosine = float((plain * adapted).sum().clamp(-1, 1))
@@ -150,9 +146,9 @@ class Searcher:
             strength=strength,
             steps=adapter.steps,
             angle=float(np.degrees(np.arccos(cosine))),
-            probability_of_any=of_any,
+            probability_of_any=answer.probability_of_any,
             plain=[_result(hit, positions) for hit in plain_hits],
-            adapted=[_result(hit, positions, probability) for hit, probability in answers],
+            adapted=[_result(match.hit, positions, match.probability) for match in answer.matches],
             map=drawing,
             seconds=time.monotonic() - started,
         )

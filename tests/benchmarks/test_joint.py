@@ -49,6 +49,8 @@ def test_the_headline_by_one_command(headline):
     np.testing.assert_array_equal(rows["X-Pool over frames"]["ranks"], ranks(of_frames, test.labels))
     np.testing.assert_array_equal(rows["pooled cosine"]["ranks"], ranks(adapted @ test.video.T, test.labels))
     assert "pooled, top 50 by X-Pool" in rows
+    untrained = load_pairs(folder / "vectors" / "untrained" / "test")
+    assert untrained.space.video.frames == test.space.video.frames == 2
     written = (folder / "result.md").read_text()
     assert all(f"{name} (quoted from the paper)" in written for name in (*paper.DATASETS["lsmdc"], *paper.GAPS))
     assert {"training of dits", "embedding of test, dits", "embedding of test, untrained"} <= result[
@@ -64,6 +66,17 @@ def test_a_second_run_trains_only_what_is_missing(headline, capsys):
     assert "joint training" not in capsys.readouterr().err
     assert (folder / "dits" / "adapter.safetensors").stat().st_mtime_ns == before
     assert json.loads((folder / "result.json").read_text())["rows"] == first
+
+
+def test_a_row_of_another_ablation_with_the_same_recipe_is_not_trained_again(headline, capsys):
+    arguments, folder = headline
+    only = arguments.index("--only")
+    assert run.main([*arguments[:only], "--ablation", "gap", "--only", "dits-v-t"]) == 0
+    assert "joint training" not in capsys.readouterr().err
+    assert not (folder / "dits-v-t").exists()
+    rows = {name: json.loads((folder / f"{name}.json").read_text())["rows"] for name in ("result", "gap")}
+    of_dits = [row["retrieval"] for row in rows["result"] if row["queries"] == "dits"]
+    assert of_dits == [row["retrieval"] for row in rows["gap"] if row["queries"] == "dits-v-t"]
 
 
 def test_a_row_of_another_recipe_is_not_taken_for_this_one(headline, capsys):

@@ -54,7 +54,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_clip: Path) -> Path:
         for parameter in adapter.parameters():
             parameter.normal_(std=0.06, generator=torch.Generator().manual_seed(0))
     space = EmbeddingSpace.of(load_encoder(tiny_clip))
-    Artifact(adapter, space, calibration=CALIBRATION).save(folder / "tiny-dits")
+    Artifact(adapter, space).save(folder / "tiny-dits")
+    Artifact(adapter, space, calibration=CALIBRATION).save(folder / "tiny-calibrated")
     (folder / "videos").mkdir()
     for seed in range(6):
         write_clip(folder / "videos" / f"{seed}.mp4", seed)

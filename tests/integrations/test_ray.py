@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow
+import pyarrow.parquet
 import pytest
 from qdrant_client import QdrantClient
 
@@ -235,6 +237,17 @@ def test_a_worker_with_other_weights_is_refused(
     assert re.search(
         r"the driver goes with texts of demo-clip .*, the worker on \S+ with texts of other-clip", error
     )
+
+
+def test_the_code_of_the_page_on_engines_runs(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(library.parent)
+    paths = [str(library / name) for name in ("6.mp4", "broken.mp4", "7.mp4")]
+    page = (ROOT / "docs" / "engines.md").read_text("utf-8")
+    (code,) = re.findall(r"```py\n(import ray\n.*?)```", page, re.DOTALL)
+    exec(code, {"paths": paths, "__name__": "__main__"})
+    table = pyarrow.parquet.read_table("segments-of-ray")
+    assert table.column("path").to_pylist() == [paths[0]] * 2 + paths[1:2] + [paths[2]] * 2
+    assert table.schema.field("vector").type == pyarrow.list_(pyarrow.float32(), 32)
 
 
 def test_workers_that_cannot_be_had_are_said(capsys: pytest.CaptureFixture[str]) -> None:

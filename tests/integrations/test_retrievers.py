@@ -50,7 +50,7 @@ def address(encoder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def search(prepared, address):
-    with VideoSearch(prepared / "tiny-dits", address) as search:
+    with VideoSearch(prepared / "tiny-calibrated", address) as search:
         yield search
 
 
@@ -100,7 +100,7 @@ def test_least_probabilities_filters_and_options(name, search):
 
 @pytest.mark.parametrize("form", ["saved", "pickled"])
 def test_a_restored_retriever_finds_the_same(name, prepared, address, form):
-    search = VideoSearch(prepared / "tiny-dits", address, encoder_options={"strength": 0.5})
+    search = VideoSearch(prepared / "tiny-calibrated", address, encoder_options={"strength": 0.5})
     retriever = MADE[name](search=search, **{NUMBER[name]: 3, FILTER[name]: VideoFilter(min_duration=4)})
     if form == "pickled":
         again = pickle.loads(pickle.dumps(retriever))

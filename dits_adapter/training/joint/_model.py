@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from os import PathLike
 from typing import Any
 
 import torch
@@ -10,13 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dits_adapter.adapters import Adapter, adapter_entry
+from dits_adapter.encoders._families import DUAL_FAMILIES
+from dits_adapter.encoders.base import load_encoder
 from dits_adapter.encoders.dual import DualEncoder
 from dits_adapter.errors import InputError
 from dits_adapter.training._losses import contrastive_loss
 from dits_adapter.training.config import JointLoss, JointRecipe
 from dits_adapter.xpool import XPool
 
-__all__ = ["JointModel", "initial_model"]
+__all__ = ["JointModel", "initial_model", "load_trainable"]
 
 
 def _gather(tensor: Tensor) -> Tensor:
@@ -76,6 +79,23 @@ class JointModel(nn.Module):
             yield self.xpool(text, frames).to(text.dtype)
         if self._loss != "xpool":
             yield F.normalize(frames, dim=2).mean(dim=1)
+
+
+def load_trainable(encoder: str | PathLike[str], recipe: JointRecipe, revision: str | None = None) -> DualEncoder:
+    """Load the encoder that a joint training starts from.
+
+    Raises:
+        ArtifactError: no encoder is there.
+        InputError: one that cannot be trained jointly.
+    """
+    loaded = load_encoder(encoder, revision=revision, device="cpu", text_cleaning=recipe.text_cleaning)
+    if not isinstance(loaded, DualEncoder) or not loaded.family.joint:
+        trainable = ", ".join(family.model_type for family in DUAL_FAMILIES.values() if family.joint)
+        raise InputError(
+            f"{loaded.name} cannot be trained jointly: that takes vectors of frames and a temperature among the "
+            f"weights. Families that have them: {trainable}."
+        )
+    return loaded
 
 
 def initial_model(clip: DualEncoder, recipe: JointRecipe) -> JointModel:

@@ -27,9 +27,7 @@ from dits_adapter.artifact._config import ENCODER
 from dits_adapter.artifact._find import require_free
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.encoders._families import DUAL_FAMILIES
 from dits_adapter.encoders._torch import weights_digest
-from dits_adapter.encoders.base import load_encoder
 from dits_adapter.encoders.dual import DualEncoder
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
@@ -39,7 +37,7 @@ from dits_adapter.training.config import JointRecipe, JointSelection
 from dits_adapter.training.joint._checkpoints import last_checkpoint, write_run
 from dits_adapter.training.joint._clips import ClipLoader, ReadClip, find_failures, read_clip
 from dits_adapter.training.joint._datasets import ClipDataset, TrainingDataset
-from dits_adapter.training.joint._model import initial_model
+from dits_adapter.training.joint._model import initial_model, load_trainable
 from dits_adapter.training.joint._trainer import (
     JointTrainer,
     LossWatch,
@@ -115,14 +113,7 @@ def train_joint(
     target = Path(out).absolute()
     require_free(target)
     set_seed(recipe.seed)
-    loaded = load_encoder(encoder, revision=revision, device="cpu", text_cleaning=recipe.text_cleaning)
-    if not isinstance(loaded, DualEncoder) or not loaded.family.joint:
-        trainable = ", ".join(family.model_type for family in DUAL_FAMILIES.values() if family.joint)
-        raise InputError(
-            f"{loaded.name} cannot be trained jointly: that takes vectors of frames and a temperature among the "
-            f"weights. Families that have them: {trainable}."
-        )
-    clip = loaded
+    clip = load_trainable(encoder, recipe, revision)
     model = initial_model(clip, recipe)
     warn_if_cut(captions.texts, clip, stacklevel=2)
     captions = _without_failures(captions, recipe, read, state, progress)

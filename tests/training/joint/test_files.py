@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 import torch
 
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
+from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.cli import main
 from dits_adapter.errors import SpaceMismatchError
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.training.joint.captions import Captions
@@ -87,12 +90,19 @@ def kill_all(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def test_an_index_of_the_original_space_is_refused_one_of_the_new_is_searched(pairs, tiny_clip, tmp_path):
+def test_from_the_shell_to_an_index_of_the_new_space_while_one_of_the_old_is_refused(
+    pairs, tiny_clip, tmp_path, capsys
+):
     captions = Captions.read(pairs)
     films, original = pairs.parent / "0.mp4", VideoEncoder.from_pretrained(tiny_clip, frames=2)
-    options = {"encoder": tiny_clip, "dataset": "films", "progress": False}
-    with pytest.warns(UserWarning, match="1 of 17 videos"):
-        out = train_joint(captions, recipe(epochs=2, workers=1), tmp_path / "mine", **options)
+    settings = [f"--set={name}={value}" for name, value in {**FAST, "epochs": 2, "workers": 1}.items()]
+    out = tmp_path / "mine"
+    command = ["train-joint", str(pairs), "--encoder", str(tiny_clip), "--out", str(out), "--select", "xpool"]
+    with pytest.warns(UserWarning, match="1 of 17 videos cannot be decoded"):
+        assert main([*command, *settings]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"validation: R@1 [\d.]+ from an index, [\d.]+ under X-Pool over all videos", printed)
+    assert Artifact.load(out).training["recipe"]["select"] == "xpool"
     queries = DITSQueryEncoder.from_pretrained(out)
     with QdrantStore(":memory:", "old") as store:
         ingest(store, [films], original)

@@ -265,7 +265,7 @@ def test_an_adapter_that_is_for_frozen_mode(tiny_clip, tmp_path):
 def test_an_encoder_that_is_no_clip(tmp_path, monkeypatch):
     options = {}
     monkeypatch.setattr(
-        joint, "load_encoder", lambda *_, **given: options.update(given) or SimpleNamespace(name="some-siglip")
+        module, "load_encoder", lambda *_, **given: options.update(given) or SimpleNamespace(name="some-siglip")
     )
     with pytest.raises(InputError, match=r"some-siglip cannot be trained jointly: .* clip, metaclip_2"):
         train(Clips(20), tmp_path / "out", "some-siglip", text_cleaning="clip")
