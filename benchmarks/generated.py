@@ -26,12 +26,16 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
+from dits_adapter.stores.rows import SegmentRow, VideoFile, video_id_of
 from dits_adapter.vectors import unit
+from dits_adapter.video.encoder import EncodedSegment
 
 CHUNK = 5_000
 """Number of vectors that are drawn together."""
 PER_VIDEO = 5
 """Number of consecutive segments of one video."""
+FRAMES, SECONDS = 12, 5.0
+"""Frames of a segment, and its length in seconds."""
 TOPICS = 1_000
 SHARES = {"topic": 0.4, "video": 0.4, "segment": 0.2}
 """Shares of the variance: common to a topic's segments, to a video's, and to none."""
@@ -154,6 +158,25 @@ class PairModel:
         alone = random.standard_normal((CHUNK, width), np.float32)
         x: Vectors = common.repeat(PER_VIDEO, axis=0) + np.float32(math.sqrt(SHARES["segment"])) * alone
         return x
+
+
+def segment_row(number: int, vector: Vectors) -> SegmentRow:
+    """Describe a generated segment as ingestion does, with its pooled vector and no frame vectors."""
+    video, position = divmod(number, PER_VIDEO)
+    start = position * SECONDS
+    segment = EncodedSegment(
+        path=f"/videos/{video // 1000:04d}/{video:07d}.mp4",
+        start=start,
+        end=start + SECONDS,
+        fps=25.0,
+        duration=PER_VIDEO * SECONDS,
+        vector=vector,
+        frame_vectors=np.empty((0, len(vector)), np.float32),
+        timestamps=start + SECONDS * (np.arange(FRAMES) + 0.5) / FRAMES,
+        decoder="generated",
+    )
+    file = VideoFile(segment.path, 1_000_000, 1_700_000_000_000_000_000, video_id_of(f"{video:064x}"))
+    return SegmentRow.of(file, segment, segments=PER_VIDEO if position == PER_VIDEO - 1 else None)
 
 
 def _factor(samples: Vectors) -> Vectors:

@@ -38,7 +38,7 @@ from qdrant_client import QdrantClient, models
 from tqdm import tqdm
 
 from benchmarks.datasets.lookalike import make_clips
-from benchmarks.generated import CHUNK, PER_VIDEO, PairModel, Stream, Vectors
+from benchmarks.generated import CHUNK, PairModel, Stream, Vectors, segment_row
 from benchmarks.qdrant import require
 from benchmarks.server import QdrantProcess
 from dits_adapter.adapters import Adapter
@@ -53,17 +53,15 @@ from dits_adapter.stores.qdrant.options import QUANTIZATIONS
 from dits_adapter.stores.qdrant.recall import Recall, measure_recall
 from dits_adapter.stores.qdrant.store import INDEXING_THRESHOLD, POOLED, QdrantStore
 from dits_adapter.stores.report import IngestReport
-from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, VideoFile, video_id_of
+from dits_adapter.stores.rows import CollectionMetadata
 from dits_adapter.training._initial import fit_closed_form
 from dits_adapter.training._loop import evaluate
 from dits_adapter.vectors import unit
-from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
+from dits_adapter.video.encoder import VideoEncoder
 
 LIMIT = 10
 BATCH = 500
 """Points a request: 1 MB at width 512."""
-FRAMES, SECONDS = 12, 5.0
-"""Frames of a generated segment, and its length in seconds."""
 SETTLED = 3.0
 """Seconds for which a collection must report that nothing is being built: work starts a moment after a change."""
 PAIRS: Mapping[Stream, int] = {"training": 1_000, "validation": 500, "test": 500}
@@ -413,23 +411,7 @@ def grpc_client(url: str, port: int) -> QdrantClient:
 
 def _point(number: int) -> models.PointStruct:
     """Describe a segment as ingestion does, without its vector."""
-    video, position = divmod(number, PER_VIDEO)
-    start = position * SECONDS
-    nothing = np.empty(0, np.float32)
-    segment = EncodedSegment(
-        path=f"/videos/{video // 1000:04d}/{video:07d}.mp4",
-        start=start,
-        end=start + SECONDS,
-        fps=25.0,
-        duration=PER_VIDEO * SECONDS,
-        vector=nothing,
-        frame_vectors=nothing,
-        timestamps=start + SECONDS * (np.arange(FRAMES) + 0.5) / FRAMES,
-        decoder="generated",
-    )
-    file = VideoFile(segment.path, 1_000_000, 1_700_000_000_000_000_000, video_id_of(f"{video:064x}"))
-    last = position == PER_VIDEO - 1
-    row = SegmentRow.of(file, segment, segments=PER_VIDEO if last else None)
+    row = segment_row(number, np.empty(0, np.float32))
     return models.PointStruct(id=row.id, vector={}, payload=row.payload())
 
 

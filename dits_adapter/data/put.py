@@ -14,7 +14,8 @@ from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, segment_id,
 
 __all__ = ["put_videos"]
 
-_BATCH = 256
+_BATCH = 1024
+"""Videos of one write, after which a store waits for its disk."""
 
 
 def put_videos(store: VideoStore, cache: EmbeddingCache, *, progress: bool = True) -> int:

@@ -41,7 +41,7 @@ from dits_adapter.stores._table import (
 from dits_adapter.stores._words import words_of
 from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.bias import BIAS, ScoreBias
-from dits_adapter.stores.ranking import nearest_search, video_filter
+from dits_adapter.stores.ranking import first_look, nearest_search, video_filter
 from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest
 from dits_adapter.stores.rows import (
     CollectionMetadata,
@@ -60,6 +60,9 @@ __all__ = ["TableStore"]
 
 _AT_ONCE = 500
 """Greatest number of keys or values in one condition."""
+
+_QUERIES = 64
+"""Greatest number of queries in one request."""
 
 
 class TableStore(VideoStore):
@@ -143,9 +146,9 @@ class TableStore(VideoStore):
 
     @abstractmethod
     def _nearest(
-        self, query: NDArray[np.float32], opened: Opened, condition: Condition, number: int, exact: bool
-    ) -> list[tuple[float, Row]]:
-        """Find the rows of the best cosines, best first, with the columns `opened.payload`.
+        self, queries: NDArray[np.float32], opened: Opened, condition: Condition, number: int, exact: bool
+    ) -> list[list[tuple[float, Row]]]:
+        """Find for each query the rows of the best cosines, best first, with the columns `opened.payload`.
 
         Fewer than `number` are all that there are.
         """
@@ -153,6 +156,10 @@ class TableStore(VideoStore):
     @abstractmethod
     def _count(self, condition: Condition) -> int:
         """Count segments."""
+
+    def _key(self, name: str) -> str:
+        """Return the column of the keys of a table."""
+        return self._opened.table.key if self._opened is not None and name == self.name else KEY
 
     @property
     def _failures(self) -> str:
@@ -355,25 +362,37 @@ class TableStore(VideoStore):
         self._update(self._scope().with_any("video_id", [file.video_id]), values)
 
     def find(self, queries: NDArray[np.float32], request: SearchRequest) -> list[list[Hit]]:
-        """Search for checked queries, (n, d) float32, one after the other."""
+        """Search for checked queries, (n, d) float32, many in one request; which have too few videos, again."""
         opened = self._open()
         if request.rerank is not None and not opened.has_frames:
             raise StoreError(f"the collection {self.name!r} has no frame vectors to re-rank with.")
         condition = self._chosen(opened, request)
         group = opened.layout.video or opened.table.key
+        first = first_look(request, opened.bias)
 
-        def search(query: NDArray[np.float32]) -> list[Hit]:
+        def search(query: NDArray[np.float32], looked: list[tuple[float, Row]]) -> list[Hit]:
             def nearest(
                 number: int, videos: Sequence[str | int] | None
             ) -> tuple[list[tuple[float, StoredSegment]], bool]:
-                chosen = condition if videos is None else condition.with_any(group, videos)
-                rows = self._nearest(query, opened, chosen, number, request.exact)
+                if videos is None and number == first:
+                    rows = looked
+                else:
+                    chosen = condition if videos is None else condition.with_any(group, videos)
+                    (rows,) = self._nearest(query[None], opened, chosen, number, request.exact)
                 keyed = [(score, row) for score, row in rows if row[opened.table.key] is not None]
                 return [(score, opened.segment(row)) for score, row in keyed], len(rows) < number
 
             return nearest_search(query, request, nearest, self._framed, bias=opened.bias, layout=opened.layout)
 
-        return [search(query / np.linalg.norm(query)) for query in queries]
+        units = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        parts = [units[start : start + _QUERIES] for start in range(0, len(units), _QUERIES)]
+        return [
+            search(query, looked)
+            for part in parts
+            for query, looked in zip(
+                part, self._nearest(part, opened, condition, first, request.exact), strict=True
+            )
+        ]
 
     def _chosen(self, opened: Opened, request: SearchRequest) -> Condition:
         condition = video_filter(request)

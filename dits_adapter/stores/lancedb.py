@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property, reduce
@@ -159,19 +159,19 @@ class LanceDBStore(TableStore):
                 yield from _rows(batch)
 
     def _nearest(
-        self, query: NDArray[np.float32], opened: Opened, condition: Condition, number: int, exact: bool
-    ) -> list[tuple[float, Row]]:
+        self, queries: NDArray[np.float32], opened: Opened, condition: Condition, number: int, exact: bool
+    ) -> list[list[tuple[float, Row]]]:
         table = self._table(self.name)
         with self._translating():
-            search = table.search(query, vector_column_name=opened.vector).distance_type("cosine")
+            search = table.search(list(queries), vector_column_name=opened.vector).distance_type("cosine")
             search = search.select([*opened.payload, "_distance"]).limit(number)
             if (expression := _expression(condition)) is not None:
                 search = search.where(expression, prefilter=True)
             if not exact and self._indexed(table, opened.vector):
-                found = list(_rows(search.refine_factor(2).to_arrow()))
-                if len(found) == number:
-                    return _scored(found)
-            return _scored(_rows(search.bypass_vector_index().to_arrow()))
+                nearest = _scored(search.refine_factor(2).to_arrow(), len(queries))
+                if all(len(rows) == number for rows in nearest):
+                    return nearest
+            return _scored(search.bypass_vector_index().to_arrow(), len(queries))
 
     def _indexed(self, table: Any, vector: str) -> bool:
         """Return whether searches by cosine can follow an index; another program may have made one of L2."""
@@ -220,9 +220,14 @@ def _rows(batch: pa.RecordBatch | pa.Table) -> Iterator[Row]:
         yield row
 
 
-def _scored(rows: Iterable[Row]) -> list[tuple[float, Row]]:
-    """Return rows with their cosines; those without a vector have none."""
-    return [(1.0 - row.pop("_distance"), row) for row in rows if row["_distance"] is not None]
+def _scored(table: pa.Table, queries: int) -> list[list[tuple[float, Row]]]:
+    """Return for each query its rows with their cosines; those without a vector have none."""
+    scored: list[list[tuple[float, Row]]] = [[] for _ in range(queries)]
+    for row in _rows(table):
+        query, distance = row.pop("query_index", 0), row.pop("_distance")
+        if distance is not None:
+            scored[query].append((1.0 - distance, row))
+    return scored
 
 
 def _array(value: Any) -> NDArray[np.float32] | None:

@@ -210,13 +210,32 @@ class MilvusStore(TableStore):
     def _select(
         self, name: str, columns: Sequence[str], condition: Condition, limit: int | None = None
     ) -> Iterator[Row]:
+        """Read pages in the order of the keys, and begin anew behind a key that pymilvus does not write as Milvus
+        reads it: one with quotes.
+        """
+        key, expression = self._key(name), _expression(condition)
+        scope = expression
+        while True:
+            for page in self._pages(name, list(dict.fromkeys([*columns, key])), scope, limit):
+                yield from (_read(row, columns) for row in page)
+                limit = None if limit is None else limit - len(page)
+                last = page[-1][key]
+                if limit != 0 and isinstance(last, str) and _literal(last) != f'"{last}"':
+                    break
+            else:
+                return
+            scope = " and ".join(filter(None, [f"{key} > {_literal(last)}", expression and f"({expression})"]))
+
+    def _pages(
+        self, name: str, columns: list[str], expression: str, limit: int | None
+    ) -> Iterator[Sequence[Mapping[str, Any]]]:
         with self._loaded(name) as client:
             pages = client.query_iterator(
                 name,
                 batch_size=min(_PAGE, limit or _PAGE),
                 limit=limit or -1,
-                filter=_expression(condition),
-                output_fields=list(columns),
+                filter=expression,
+                output_fields=columns,
             )
         try:
             while True:
@@ -224,14 +243,14 @@ class MilvusStore(TableStore):
                     page = pages.next()
                 if not page:
                     return
-                yield from (_read(row, columns) for row in page)
+                yield page
         finally:
             with self._using():
                 pages.close()
 
     def _nearest(
-        self, query: NDArray[np.float32], opened: Opened, condition: Condition, number: int, exact: bool
-    ) -> list[tuple[float, Row]]:
+        self, queries: NDArray[np.float32], opened: Opened, condition: Condition, number: int, exact: bool
+    ) -> list[list[tuple[float, Row]]]:
         if exact and self._file is None:
             raise InputError("exact: Milvus follows its index in every search; leave it out.")
         if number > _MOST:
@@ -240,16 +259,16 @@ class MilvusStore(TableStore):
                 "return; ask for fewer videos."
             )
         with self._loaded(self.name) as client:
-            (hits,) = client.search(
+            answers = client.search(
                 self.name,
-                data=[query],
+                data=list(queries),
                 anns_field=opened.vector,
                 limit=number,
                 filter=_expression(condition),
                 output_fields=opened.payload,
                 search_params={"metric_type": "COSINE"},
             )
-        return [(hit["distance"], _read(hit["entity"], opened.payload)) for hit in hits]
+        return [[(hit["distance"], _read(hit["entity"], opened.payload)) for hit in hits] for hits in answers]
 
     def _count(self, condition: Condition) -> int:
         with self._loaded(self.name) as client:

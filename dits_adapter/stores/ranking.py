@@ -26,6 +26,7 @@ __all__ = [
     "bias_weight",
     "candidate_request",
     "exact_search",
+    "first_look",
     "frame_scores",
     "group_by_video",
     "nearest_search",
@@ -161,7 +162,7 @@ class _Grouping:
 
     def videos(self, request: SearchRequest) -> list[list[_Scored]]:
         """Find the videos of the request's page, each with its best segments."""
-        number = CANDIDATES if self.weight else 2 * (request.offset + request.limit) + 10
+        number = _first_look(request, self.weight)
         ranked: dict[str | int, _Scored] = {}
         while True:
             complete = self._look(ranked, number, request)
@@ -211,6 +212,20 @@ class _Grouping:
 
     def _taken(self, segment: StoredSegment) -> float:
         return self.weight * self.bias.of(segment.payload) if self.weight and self.bias else 0.0
+
+
+def first_look(request: SearchRequest, bias: ScoreBias | None) -> int:
+    """Return for how many segments `nearest_search` asks first, for stores that answer several queries at once.
+
+    Raises:
+        StoreError: a weight for a bias that is not there.
+    """
+    weight = bias_weight(request, bias)
+    return _first_look(request if request.rerank is None else candidate_request(request), weight)
+
+
+def _first_look(request: SearchRequest, weight: float) -> int:
+    return CANDIDATES if weight else 2 * (request.offset + request.limit) + 10
 
 
 def video_filter(request: SearchRequest) -> VideoFilter | None:

@@ -237,6 +237,7 @@ def test_a_network_goes_on_from_the_same_start(kind: str, monkeypatch) -> None:
     start = choose_start(Problem.of(text, video))
     monkeypatch.setattr(_gentle, "_LEARNING_RATE", 0)
     monkeypatch.setattr(_gentle, "_FLOW_DOSE", 0)
+    monkeypatch.setattr(_gentle, "_PATIENCE", 2)
     fit = NETWORKS[kind](text, video)
     assert (fit.start, fit.steps) == (start, 0)
     assert isinstance(fit.adapter, AffineAdapter)  # and not a network that adds nothing to it
@@ -251,6 +252,7 @@ def test_a_network_that_helps_is_kept(kind: str, monkeypatch) -> None:
     monkeypatch.setattr(_gentle, "choose_start", lambda problem: Start(3e-2, 0.0, 0.0))
     monkeypatch.setattr(_gentle, "_LEARNING_RATE", 3e-3)
     monkeypatch.setattr(_gentle, "_FLOW_DOSE", 2e-2)
+    monkeypatch.setattr(_gentle, "_MOST_STEPS", 6)
     text, video = pairs(30, 2, 3)
     fit = NETWORKS[kind](text, video)
     assert fit.steps > 0
@@ -276,7 +278,8 @@ def test_a_step_of_a_flow_knows_how_far_its_schedule_carries() -> None:
 
 
 @pytest.mark.parametrize("name", ["gentle-linear", "gentle-mlp", "gentle-dits"])
-def test_the_registry_fits_it(name: str) -> None:
+def test_the_registry_fits_it(name: str, monkeypatch) -> None:
+    monkeypatch.setattr(_gentle, "_MOST_STEPS", 2)
     text, video = pairs(20, 1, 0)
     entry = adapter_entry(name)
     assert not entry.trained

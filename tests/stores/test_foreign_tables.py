@@ -94,7 +94,9 @@ def foreign(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
         store.close()
 
 
-def test_an_adopted_table_is_searched_like_one_of_ours(foreign: Callable[..., TableStore]) -> None:
+def test_an_adopted_table_is_searched_like_one_of_ours(
+    foreign: Callable[..., TableStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(StoreError, match="something other than dits_adapter made it"):
         foreign(space=fake_space()).search(QUERY)
     foreign().adopt(fake_space(), LAYOUT)
@@ -121,6 +123,11 @@ def test_an_adopted_table_is_searched_like_one_of_ours(foreign: Callable[..., Ta
     assert not store.capabilities.frames
     with pytest.raises(StoreError, match="no frame vectors"):
         store.search(QUERY, rerank="maxsim")
+    alone, nearest_of, requests = [store.search(query, limit=4) for query in (QUERY, -QUERY)], store._nearest, []
+    monkeypatch.setattr(store, "_nearest", lambda *asked: requests.append(asked) or nearest_of(*asked))
+    ids = [[hit.id for hit in hits] for hits in store.search_batch([QUERY, -QUERY], limit=4)]
+    assert ids == [[hit.id for hit in hits] for hits in alone]
+    assert len(requests) == 1
 
 
 def test_a_table_is_adopted_anew_and_trusted_without(foreign: Callable[..., TableStore]) -> None:
@@ -154,6 +161,27 @@ def test_what_cannot_be_is_refused_and_the_table_stays(foreign: Callable[..., Ta
     assert store.count() == CLIPS
 
 
+def test_milvus_is_read_on_behind_any_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pymilvus = pytest.importorskip("pymilvus")
+    pytest.importorskip("milvus_lite")
+    from dits_adapter.stores import milvus
+
+    keys = ['a"b', "c\\d", "e'f", 'g" or clip != "', "é", "y", "z"]
+    client = pymilvus.MilvusClient(f"{tmp_path}/lite.db")
+    schema = client.create_schema(enable_dynamic_field=False)
+    schema.add_field("clip", pymilvus.DataType.VARCHAR, is_primary=True, max_length=80)
+    schema.add_field("embedding", pymilvus.DataType.FLOAT_VECTOR, dim=8)
+    index = client.prepare_index_params()
+    index.add_index("embedding", index_type="FLAT", metric_type="COSINE")
+    client.create_collection("mine", schema=schema, index_params=index)
+    client.insert("mine", [{"clip": key, "embedding": vector} for key, vector in zip(keys, VECTORS, strict=False)])
+    monkeypatch.setattr(milvus, "_PAGE", 2)
+    with open_store(f"milvus://{tmp_path}/lite.db", "mine") as store:
+        store.adopt(fake_space(), PointLayout(vector="embedding"))  # type: ignore[attr-defined]
+        assert sorted(segment.id for segment in store.read(ReadRequest())) == sorted(keys)
+        assert len(list(store.read(ReadRequest(limit=3)))) == 3
+
+
 GAPS = [
     {"id": None if n == 7 else n, "film": None if n == 4 else n // 3, "frames": 25, "words": f"clip {n}"}
     for n in range(12)
@@ -179,7 +207,7 @@ def _pgvector_with_gaps(request: pytest.FixtureRequest, folder: Path) -> str:
     with psycopg.connect(url) as connection:
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         connection.execute("DROP TABLE IF EXISTS gaps")
-        connection.execute("CREATE TABLE gaps (id int, film int, frames int, words text, embedding vector(8))")
+        connection.execute("CREATE TABLE gaps (id int, film int, frames int, words text, embedding vector)")
         for row, vector in zip(GAPS, DIRECTIONS, strict=True):
             values = [*row.values(), None if vector is None else str(vector)]
             connection.execute("INSERT INTO gaps VALUES (%s, %s, %s, %s, %s::vector)", values)

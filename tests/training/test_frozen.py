@@ -92,16 +92,19 @@ def test_gradients_of_loss_and_sampler():
     assert torch.autograd.gradcheck(loss, (text, scale))
 
 
-@pytest.mark.parametrize("name", ["dits", "mlp", "contrastive-linear"])
-def test_overfits_32_pairs(name):
+@pytest.mark.parametrize(
+    ("name", "sampler", "epochs"),
+    [("dits", {"depth": 2, "steps": 3}, 80), ("mlp", {}, 80), ("contrastive-linear", {}, 250)],
+)
+def test_overfits_32_pairs(name, sampler, epochs):
     pairs = gap_pairs(32)
     torch.manual_seed(0)
-    adapter = fresh_adapter(name, WIDTH)
+    adapter = fresh_adapter(name, WIDTH, sampler)
     train(
         adapter,
         pairs,
         pairs,
-        TrainingConfig(epochs=250, batch_size=32, learning_rate=5e-3, weight_decay=0),
+        TrainingConfig(epochs=epochs, batch_size=32, learning_rate=5e-3, weight_decay=0),
         progress=False,
     )
     assert RetrievalMetrics.from_ranks(evaluate(adapter, pairs)).r1 == 100
@@ -242,7 +245,7 @@ def test_stops_early():
 
 def test_bfloat16_trains():
     pairs, validation = gap_pairs(90).split(0.2, seed=0)
-    config = TrainingConfig(epochs=3, batch_size=24, bf16=True)
+    config = TrainingConfig(epochs=3, batch_size=24, precision="bfloat16")
     weights, history = weights_after(pairs, validation, config)
     assert all(value.dtype == torch.float32 for value in weights.values())
     assert history[-1].loss < history[1].loss

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +80,14 @@ def batches_of_points(points: Iterable[models.PointStruct]) -> Iterator[list[mod
 
 def _size(point: models.PointStruct) -> int:
     named: Any = point.vector if isinstance(point.vector, dict) else {"": point.vector}
-    numbers = sum(int(np.prod(np.shape(vector))) for vector in named.values())
+    numbers = sum(_numbers(vector) for vector in named.values())
     return NUMBER_BYTES * numbers + len(json.dumps(point.payload, default=str))
+
+
+def _numbers(vector: Any) -> int:
+    if not isinstance(vector, Sequence):
+        return int(np.size(vector))
+    return sum(map(_numbers, vector)) if vector and isinstance(vector[0], Sequence) else len(vector)
 
 
 def refuses_size(error: UnexpectedResponse) -> bool:
