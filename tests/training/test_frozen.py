@@ -290,6 +290,20 @@ def test_nearest_videos_against_a_full_sort():
     assert torch.equal(nearest_videos(video, 5, chunk=7), similarity.argsort(dim=1, descending=True)[:, :5])
 
 
+def test_of_many_videos_the_nearest_of_a_part_are_found():
+    video = torch.nn.functional.normalize(torch.randn(90, 8), dim=1)
+    nearest = nearest_videos(video, 5, chunk=7, among=30)
+    reached = torch.zeros(90, 90, dtype=torch.bool)
+    reached[torch.arange(90)[:, None], nearest] = True
+    for _ in range(7):  # neighbors of neighbors: a part
+        reached |= (reached.float() @ reached.float() > 0) | reached.T
+    for row in range(90):
+        part = reached[row].nonzero()[:, 0]
+        assert len(part) == 30
+        others = part[part != row]
+        assert set(nearest[row].tolist()) == set(others[(video[others] @ video[row]).topk(5).indices].tolist())
+
+
 class TestPairs:
     def test_round_trip(self, tmp_path):
         pairs = gap_pairs(7, 2)
