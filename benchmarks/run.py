@@ -96,7 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--learning-rates", type=float, nargs="+", default=LEARNING_RATES, metavar="R", help="default: %(default)s"
     )
-    parser.add_argument("--bf16", action="store_true", help="train in bfloat16 (autocast)")
+    parser.add_argument(
+        "--precision",
+        default=DEFAULTS.precision,
+        metavar="P",
+        help="auto, float32 or bfloat16 (%(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=DEFAULTS.seed, help="default: %(default)s")
     parser.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
     parser.add_argument(
@@ -147,7 +152,7 @@ def run_joint(args: argparse.Namespace, out: Path) -> JointResult:
     chosen = {"seed": str(args.seed), **assignments("--set", args.set)}
     if args.epochs is not None:
         chosen["epochs"] = str(args.epochs)
-    if args.bf16:
+    if args.precision == "bfloat16":
         chosen["bf16"] = "true"
     recipe = joint_rows.settings(dataset, chosen)
     splits = _splits(args)
@@ -172,7 +177,12 @@ def run_joint(args: argparse.Namespace, out: Path) -> JointResult:
 def run(args: argparse.Namespace, out: Path) -> Result:
     """Run the benchmark of the parsed arguments."""
     epochs = DEFAULTS.epochs if args.epochs is None else args.epochs
-    fields = {"epochs": epochs, "learning_rate": args.learning_rates, "bf16": args.bf16, "seed": args.seed}
+    fields = {
+        "epochs": epochs,
+        "learning_rate": args.learning_rates,
+        "precision": args.precision,
+        "seed": args.seed,
+    }
     training = validated(TrainingConfig, fields, at="--")
     rows = rows_of(args.ablation, training) if args.ablation else standard_rows(args.steps, training)
     if args.only:

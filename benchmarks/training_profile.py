@@ -1,4 +1,4 @@
-"""Profile of training on vectors: `python -m benchmarks.training_profile --device cuda --bf16`.
+"""Profile of training on vectors: `python -m benchmarks.training_profile --device cuda`.
 
 Trains DITS for an epoch on generated pairs and prints where the time goes, operation by operation.
 """
@@ -15,6 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.generated import made_up_space
+from dits_adapter._wording import validated
 from dits_adapter.cli import guarded
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.encoders._torch import pick_device
@@ -49,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--pairs", type=int, default=10_000, help="(%(default)s)")
     parser.add_argument("--width", type=int, default=512, help="dimension of the embeddings (%(default)s)")
-    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 (autocast)")
+    parser.add_argument("--precision", default="auto", help="auto, float32 or bfloat16 (%(default)s)")
     parser.add_argument("--device", default="auto", help="a torch device (%(default)s)")
     args = parser.parse_args(argv)
     device = pick_device(args.device)
-    recipe = Recipe(training=TrainingConfig(epochs=1, bf16=args.bf16))
+    recipe = Recipe(training=validated(TrainingConfig, {"epochs": 1, "precision": args.precision}, at="--"))
     pairs, validation = (generated_pairs(n, args.width, seed) for seed, n in enumerate((args.pairs, 256)))
     epoch(recipe, validation, validation, device)  # kernels are chosen, memory is reserved
     seconds = epoch(recipe, pairs, validation, device)

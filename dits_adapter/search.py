@@ -117,7 +117,7 @@ class VideoSearch:
         store_options: options of `open_store`, such as `{"tenant": "acme"}`, with an address.
 
     Raises:
-        InputError: options beside the object that they are for, or an unknown option of an encoder.
+        InputError: something else, options beside the object that they are for, or an unknown one of an encoder.
     """
 
     def __init__(
@@ -139,8 +139,8 @@ class VideoSearch:
             raise InputError("store_options has 'space', which is that of the encoder; leave it out.")
         self._encoder = model if isinstance(model, DITSQueryEncoder) else None
         self._store = store if isinstance(store, VideoStore) else None
-        self._model = None if isinstance(model, DITSQueryEncoder) else fspath(model)
-        self._address = None if isinstance(store, VideoStore) else fspath(store)
+        self._model = None if isinstance(model, DITSQueryEncoder) else _name(model, "model", "an encoder")
+        self._address = None if isinstance(store, VideoStore) else _name(store, "store", "a store")
         self._name = collection or "videos"
         self._encoder_options, self._store_options = of_encoder, of_store
         self._lock = threading.RLock()
@@ -179,9 +179,7 @@ class VideoSearch:
         if model is None and self._encoder is not None:
             model, options = self._encoder.name_or_path, self._encoder.options
         if model is None:
-            raise InputError(
-                "a search around an encoder without a name cannot be saved; name its adapter instead."
-            )
+            raise InputError("a search around an encoder without a name cannot be saved; name its adapter.")
         address = without_password(self._address)
         if "=…" in address:
             raise InputError(f"the address {address} has a key among its parameters, which is not saved.")
@@ -212,7 +210,8 @@ class VideoSearch:
         """The encoder of the queries."""
         with self._lock:
             if self._encoder is None:
-                self._encoder = DITSQueryEncoder.from_pretrained(self._model or "", **self._encoder_options)
+                assert self._model is not None
+                self._encoder = DITSQueryEncoder.from_pretrained(self._model, **self._encoder_options)
             return self._encoder
 
     @property
@@ -220,9 +219,9 @@ class VideoSearch:
         """The store that is searched."""
         with self._lock:
             if self._store is None:
-                self._store = open_store(
-                    self._address or "", self._name, space=self.encoder.space, **self._store_options
-                )
+                assert self._address is not None
+                options = {"space": self.encoder.space, **self._store_options}
+                self._store = open_store(self._address, self._name, **options)
             return self._store
 
     def load(self) -> None:
@@ -301,6 +300,12 @@ class VideoSearch:
                 count = self.store.count_videos()
                 self._counted = count, time.monotonic()
             return count
+
+
+def _name(value: object, what: str, otherwise: str) -> str:
+    if not isinstance(value, str | PathLike):
+        raise InputError(f"{what} is a {type(value).__name__}; it is a name, a path or {otherwise}.")
+    return fspath(value)
 
 
 def check_encoder_options(options: Mapping[str, Any]) -> None:

@@ -123,6 +123,16 @@ def test_a_score_bias_takes_the_probabilities_that_are_not_of_it(encoder, store)
     assert plain.matches[0].probability == CALIBRATION.probability(plain.matches[0].hit.score, videos=20)
 
 
+def test_a_score_bias_for_other_queries_is_left_out(encoder, store):
+    queries = encoder.encode_document([f"scene {n}" for n in range(12)])
+    plain = BiasBank(queries, encoder.space, encoder.space.text.probes)
+    apply_bias(store, plain, progress=False)
+    assert store.search(encoder.encode_query(QUERY), limit=1)[0].bias
+    (match,) = VideoSearch(encoder, store).search(QUERY, limit=1).matches
+    assert match.hit.bias == 0
+    assert match.probability == CALIBRATION.probability(match.hit.score, videos=20)
+
+
 def test_another_space_is_refused(prepared, other_clip):
     store = MemoryStore()
     store.create(CollectionMetadata(space=EmbeddingSpace.of(load_encoder(other_clip))))
@@ -162,6 +172,8 @@ def test_what_is_saved_is_names_and_no_password(encoder):
             lambda e, s: VideoSearch("demo-dits", "x", encoder_options={"step": 3}),
             "no option 'step'; its",
         ),
+        (lambda e, s: VideoSearch(None, s), "model is a NoneType; it is a name, a path or an encoder"),
+        (lambda e, s: VideoSearch(e, 7), "store is a int"),
         (lambda e, s: VideoSearch(e, s, "clips"), "give them to the store itself"),
         (lambda e, s: VideoSearch(e, "x", store_options={"space": None}), "leave it out"),
         (lambda e, s: VideoSearch.from_dict({"model": "demo-dits"}), "needs a store"),

@@ -139,6 +139,11 @@ class QueryBankAdapter(Adapter):
         return self.inner is not None and self.inner.needs_norm
 
     @property
+    def trains_in_bfloat16(self) -> bool:
+        """True where the inner adapter does."""
+        return self.inner is not None and self.inner.trains_in_bfloat16
+
+    @property
     def exportable(self) -> bool:
         """True unless the inner adapter is not."""
         return self.inner is None or self.inner.exportable

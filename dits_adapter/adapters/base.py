@@ -97,6 +97,11 @@ class Adapter(nn.Module, ABC):
         return False
 
     @property
+    def trains_in_bfloat16(self) -> bool:
+        """True where training may multiply in bfloat16 under autocast because all sums stay float32."""
+        return False
+
+    @property
     def exportable(self) -> bool:
         """True where the adapter can be written as an ONNX graph."""
         return not self.needs_video

@@ -11,6 +11,7 @@ from dits_adapter.adapters.base import Adapter, Initializer, cosines
 from dits_adapter.adapters.registry import register_adapter
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import FoldedSampler, SamplerConfig, TruncatedSampler
+from dits_adapter.sampler._flow import can_flow, flow
 
 __all__ = ["DITSAdapter", "VideoSideDITSAdapter"]
 
@@ -38,8 +39,15 @@ class DITSAdapter(Adapter):
         """Run Eq. 8 on (n, d). In training mode with `config.noise_scale`, noise comes from `self.noise`."""
         if isinstance(self.sampler, FoldedSampler):
             return self.sampler(text)
+        if self.training and can_flow(self.sampler):
+            return flow(self.sampler, text, noise_scale=self.config.noise_scale, generator=self.noise)[0]
         scale = self.config.noise_scale if self.training else 0.0
         return self.sampler(text, video=video, noise_scale=scale, generator=self.noise)
+
+    @property
+    def trains_in_bfloat16(self) -> bool:
+        """True without condition and dropout, where training runs all steps as one function (`flow`)."""
+        return can_flow(self.sampler)
 
     @property
     def start(self) -> nn.Linear | None:
@@ -79,6 +87,8 @@ class DITSAdapter(Adapter):
         """
         if self.needs_video:
             return super().trajectory(text)
+        if self.training and can_flow(self.sampler):
+            return flow(self.sampler, text, whole=True)
         return self.sampler.trajectory(text)
 
     def initialize(self, initializer: Initializer) -> None:

@@ -93,6 +93,14 @@ class DITSEmbeddingFunction(EmbeddingFunction[Documents]):  # type: ignore[misc]
         """Return the arguments, as a collection keeps them."""
         return self._function.config()
 
+    def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
+        """Refuse a function for vectors of another space in the place of a collection's own.
+
+        Raises:
+            SpaceMismatchError: the spaces differ.
+        """
+        QueryFunction(**new_config).require(old_config["space"], theirs="the collection")
+
     @staticmethod
     def build_from_config(config: dict[str, Any]) -> DITSEmbeddingFunction:
         """Return the function that a collection keeps."""

@@ -14,7 +14,13 @@ from dits_adapter.sampler._limits import Depth, MlpRatio, Timesteps, Width
 from dits_adapter.sampler.network import AlignmentNetwork, Condition, Start, affine_start
 from dits_adapter.sampler.schedule import NoiseSchedule
 
-__all__ = ["SamplerConfig", "TruncatedSampler"]
+__all__ = ["SamplerConfig", "TruncatedSampler", "require_generator"]
+
+
+def require_generator(noise_scale: float, generator: torch.Generator | None) -> None:
+    """Raise an `InputError` for noise without a source of its own."""
+    if noise_scale and generator is None:
+        raise InputError("noise needs a generator: pass torch.Generator().manual_seed(…)")
 
 
 class SamplerConfig(BaseModel):
@@ -145,8 +151,7 @@ class TruncatedSampler(nn.Module):
         steps = self.config.steps if steps is None else steps
         if not 0 <= steps <= self.config.timesteps:
             raise InputError(f"steps T'={steps} lies outside 0 … T={self.config.timesteps}")
-        if noise_scale and generator is None:
-            raise InputError("noise needs a generator: pass torch.Generator().manual_seed(…)")
+        require_generator(noise_scale, generator)
         if steps == 0:
             return [text]
         v = text.to(next(self.network.parameters()).dtype)

@@ -21,6 +21,7 @@ from dits_adapter.errors import InputError, MissingExtraError
 from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation.metrics import RetrievalMetrics, ranks
 from dits_adapter.training._losses import Objective, contrast
+from dits_adapter.training._precision import settle_precision
 from dits_adapter.training._state import Epoch, TrainingState, best_epoch
 from dits_adapter.training.config import TrainingConfig
 
@@ -82,11 +83,13 @@ def train(
             f"set batch_size to at most {_MAX_PAIRED_BATCH}."
         )
     pairs.space.require(validation.space, mine="the training pairs", theirs="the validation pairs")
-    adapter.to(pick_device(device))
+    device = pick_device(device)
+    config = settle_precision(config, adapter, device)
+    adapter.to(device)
     initial = RetrievalMetrics.from_ranks(evaluate(adapter, validation))
     runs = []
     for rate in config.learning_rate:
-        run = TrainingState(copy.deepcopy(adapter), pairs, config, rate, objective, pick_device(device))
+        run = TrainingState(copy.deepcopy(adapter), pairs, config, rate, objective, device)
         file = None if checkpoints is None else checkpoints / f"{rate:g}.safetensors"
         folder = log_dir if log_dir is None or len(config.learning_rate) == 1 else Path(log_dir) / f"{rate:g}"
         runs.append((_epochs(run, initial, validation, file, summary_writer(folder), progress), run.best))

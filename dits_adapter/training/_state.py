@@ -75,6 +75,7 @@ class TrainingState:
         self.optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=rate,
+            fused=True,
         )
         self.average = (
             AveragedModel(adapter, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
@@ -114,7 +115,7 @@ class TrainingState:
             rows = batch.to(self.device)
             self.optimizer.zero_grad()
             labels = self.labels[rows]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
                 loss = self.objective(
                     self.adapter, self.text[rows], self.video[labels], labels, self.logit_scale.exp()
                 )

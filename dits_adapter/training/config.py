@@ -24,6 +24,7 @@ __all__ = [
     "JointLoss",
     "JointRecipe",
     "JointSelection",
+    "Precision",
     "Recipe",
     "TrainingConfig",
 ]
@@ -35,6 +36,9 @@ JointSelection = Literal["index", "xpool"]
 """Scores by which joint training chooses its checkpoint."""
 
 R = TypeVar("R", bound="BaseRecipe")
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""Precision of the products of matrices in training."""
 
 _SAMPLER_FIELDS = tuple(name for name in field_names(SamplerConfig) if name not in ("width", "text_width"))
 
@@ -56,7 +60,9 @@ class TrainingConfig(BaseModel):
         patience: number of epochs without a better validation after which training stops early; 0 for never.
         validation: share of the videos that is held out to choose the epoch.
         most_held_out: videos that are held out at most to choose by, and to measure on.
-        bf16: compute in bfloat16 (autocast); weights and optimizer stay float32.
+        precision: `bfloat16` or `float32`, of the products of matrices; weights, sums and optimizer stay float32.
+            `auto` is bfloat16 for DITS from width 128 on, where the processor has units for it (AMX, AVX-512 BF16,
+            a GPU's tensor cores).
         seed: seed of initial weights, batches, noise and the held-out videos.
     """
 
@@ -74,7 +80,7 @@ class TrainingConfig(BaseModel):
     patience: int = Field(default=0, ge=0)
     validation: float = Field(default=0.1, gt=0, lt=1)
     most_held_out: int = Field(default=MOST_HELD_OUT, ge=1)
-    bf16: bool = False
+    precision: Precision = "auto"
     seed: int = Field(default=24, ge=0)
 
     @field_validator("learning_rate", mode="before")

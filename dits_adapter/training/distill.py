@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,11 +32,28 @@ from dits_adapter.evaluation.metrics import Difference, RetrievalMetrics, paired
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training._loop import evaluate, train
 from dits_adapter.training._losses import Objective, contrastive_loss
+from dits_adapter.training._precision import settle_precision
 from dits_adapter.training._state import Epoch, best_epoch
 from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.run import calibrate, describe, sizes, warn_if_few
 
-__all__ = ["TRAJECTORY_WEIGHT", "Distillation", "distill", "student_of", "trajectory_objective"]
+__all__ = [
+    "SMALL_DEPTH",
+    "SMALL_MLP_RATIO",
+    "TRAJECTORY_WEIGHT",
+    "Distillation",
+    "distill",
+    "query_milliseconds",
+    "small_student",
+    "student_of",
+    "trajectory_objective",
+]
+
+SMALL_DEPTH, SMALL_MLP_RATIO = 1, 1.0
+"""Network of a student that is fast at all steps: one block, whose MLP is as wide as its input (docs/best.md)."""
+
+_QUERIES = 21
+"""Queries that a time is the median of."""
 
 TRAJECTORY_WEIGHT = 10.0
 """Weight of the trajectory loss (mean 1 − cosine to the teacher's points) beside the contrastive loss."""
@@ -103,14 +121,35 @@ def student_of(
     return student
 
 
+def small_student(adapter: Adapter) -> DITSAdapter | None:
+    """Return the untrained student with the small network and all steps; None where none would be smaller."""
+    if not isinstance(adapter, DITSAdapter):
+        return None
+    try:
+        return student_of(adapter, adapter.steps, SMALL_DEPTH, SMALL_MLP_RATIO)
+    except InputError:
+        return None
+
+
+def query_milliseconds(adapter: Adapter) -> float:
+    """Return the median time of one query through the form for inference, on the adapter's device."""
+    ready, query = adapter.for_inference(), np.ones((1, adapter.text_width), np.float32)
+    taken = []
+    for _ in range(_QUERIES):
+        started = time.perf_counter()
+        ready.adapt(query)
+        taken.append(time.perf_counter() - started)
+    return 1e3 * float(np.median(taken))
+
+
 def trajectory_objective(teacher: DITSAdapter, weight: float = TRAJECTORY_WEIGHT) -> Objective:
     """Return the loss of a student: contrast with the videos, and distance to the teacher's trajectory."""
-    sampler = teacher.for_inference().sampler
+    ready = teacher.for_inference()
 
     def objective(adapter: Adapter, text: Tensor, video: Tensor, labels: Tensor, logit_scale: Tensor) -> Tensor:
         with torch.no_grad():
-            path = sampler.trajectory(text)
-        own = cast(DITSAdapter, adapter).sampler.trajectory(text)
+            path = ready.trajectory(text)
+        own = adapter.trajectory(text)
         stride = (len(path) - 1) / (len(own) - 1)
         distances = [
             1 - F.cosine_similarity(point.float(), path[round(stride * step)].float(), dim=1).mean()
@@ -209,6 +248,7 @@ def distill(
         **sizes(train=kept, validation=validation, test=test),
         "recipe": {"training": training.model_dump(mode="json"), "trajectory_weight": trajectory_weight},
         "best_epoch": best_epoch(history).number,
+        "precision": settle_precision(training, student, pick_device(device)).precision,
     }
     metrics = {
         "test": describe(student_ranks, test.labels),

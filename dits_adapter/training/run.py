@@ -18,6 +18,7 @@ from dits_adapter.adapters import Adapter, adapter_entry
 from dits_adapter.artifact._find import is_artifact, require_free
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data.pairs import Pairs, record_split
+from dits_adapter.encoders._torch import pick_device
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation.calibration import Calibration, fit_calibration
@@ -32,6 +33,7 @@ from dits_adapter.training._banked import with_bank
 from dits_adapter.training._gentle import fit_gently, is_gentle
 from dits_adapter.training._initial import fit_closed_form, initialize, require_across
 from dits_adapter.training._loop import evaluate, train
+from dits_adapter.training._precision import settle_precision
 from dits_adapter.training._state import Epoch, best_epoch
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.rows import reference
@@ -219,6 +221,7 @@ def train_artifact(
             "recipe": recipe.model_dump(mode="json"),
             "best_epoch": best and best.number,
             "best_learning_rate": best and best.learning_rate,
+            "precision": best and settle_precision(recipe.training, adapter, pick_device(device)).precision,
             "choice": choice,
         },
         metrics={"test": describe(ranks, test.labels)},

@@ -67,7 +67,7 @@ def test_search_measures_every_way_and_leaves_nothing_behind(place, hasty, tmp_p
             for rows in kept.searches.values():
                 assert [row.search for row in rows[:2]] == ["exact", "index"]
                 assert rows[0].recall == 1
-            assert all(0 < p50 <= p99 for p50, p99 in kept.calls.values())
+            assert all(0 < p50 <= p99 and times > 0 for p50, p99, times in kept.calls.values())
         assert collection.kept[0].searches["plain"][1].recall == 1
         assert "index, not rescored" in [row.search for row in collection.kept[1].searches["plain"]]
     printed = capsys.readouterr().out
@@ -136,11 +136,12 @@ def test_an_index_is_waited_for(place):
         assert kept.disk > segments * width * 4 / 2**20
 
 
-def test_ingest_stores_distinct_clips_and_finds_them_again(served, tmp_path, monkeypatch, capsys):
-    processes = iter([ProcessPoolExecutor])  # the first run in a process of its own, the others without
+@pytest.mark.parametrize("processes", [0, pytest.param(1, marks=pytest.mark.slow)])  # each loads torch
+def test_ingest_stores_distinct_clips_and_finds_them_again(served, tmp_path, monkeypatch, capsys, processes):
+    pools = iter([ProcessPoolExecutor] * processes)
 
     def pool(workers, context):
-        of_processes = next(processes, None)
+        of_processes = next(pools, None)
         return of_processes(workers, context) if of_processes else ThreadPoolExecutor(workers)
 
     monkeypatch.setattr(scale, "ProcessPoolExecutor", pool)

@@ -53,7 +53,8 @@ def _recommendations():
     for place, text in messages():
         for match in ADVICE.finditer(text):
             named = not match[2] and text[match.end() :][:1] in ("`", ")")  # mentioned, as `dits-adapter embed`
-            arguments = match[2].replace("--weight ‹›", "--weight 1").replace("‹›", "x")
+            numbered = re.sub(r"(--(?:weight|steps|depth|mlp-ratio)) ‹›", r"\1 1", match[2])
+            arguments = numbered.replace("‹›", "x")
             yield pytest.param(match[1], arguments, named, id=f"{place} {match[1]}")
 
 

@@ -332,7 +332,7 @@ def test_a_picture_that_cannot_be_drawn_is_refused_first(tmp_path, capsys):
         ("training.epochs=0", "training.epochs is 0; it has to be at least 1."),
         ("training.learning_rate=-1", "training.learning_rate[0] is -1; it has to be above 0.0."),
         ("sampler.steps=30", "steps T'=30 exceeds timesteps T=10."),
-        ("training.bf16=maybe", "training.bf16 is 'maybe'; it has to be true or false."),
+        ("training.precision=half", "training.precision is 'half'; it has to be 'auto', 'float32' or 'bfloat16'."),
         ("training=3", "training is 3, not fields: training.NAME."),
         ("adapter.depth=3", "adapter is {'depth': 3}; it has to be a text."),
         ("training.epochs=[", "training.epochs=[, line 1: is not YAML"),

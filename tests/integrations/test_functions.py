@@ -43,7 +43,7 @@ def halfway(model, expected):
     return [(f"/{n}.mp4", float(scores[n])) for n in best]
 
 
-def test_chroma(model, elsewhere, halfway, tmp_path):
+def test_chroma(model, elsewhere, halfway, expected, tmp_path):
     chromadb = pytest.importorskip("chromadb")
     from dits_adapter.integrations.chroma import DITSEmbeddingFunction
 
@@ -71,14 +71,17 @@ def test_chroma(model, elsewhere, halfway, tmp_path):
     assert collection.count() == 20
 
     function.check(again)
+    again.modify(configuration={"embedding_function": DITSEmbeddingFunction(model)})
+    assert_found(nearest(client.get_collection("videos")), expected)
     with pytest.raises(StoreError, match="does not say which embedding space"):
         function.check(client.create_collection("texts", embedding_function=None))
     foreign = DITSEmbeddingFunction(model, space=elsewhere)
     other = client.create_collection("others", embedding_function=foreign)
     with pytest.raises(SpaceMismatchError, match="other-clip"):
         other.query(query_texts=[QUERY])
-    with pytest.raises(SpaceMismatchError, match="other-clip"):
-        function.check(other)
+    for replace in (function.check, lambda other: other.modify(configuration={"embedding_function": function})):
+        with pytest.raises(SpaceMismatchError, match="other-clip"):
+            replace(other)
 
 
 def test_lancedb(model, elsewhere, halfway, tmp_path):

@@ -136,6 +136,23 @@ def test_ten_steps_are_those_of_a_slow_reference(epochs, batch_size, tried):
     assert slow.seen == tried
 
 
+def test_query_and_key_weights_decay_and_stay_otherwise():
+    """Their gradients are exactly zero in the form that trains, so that AdamW leaves the decay alone at work."""
+    torch.manual_seed(0)
+    adapter = fresh_adapter("dits", WIDTH, {"depth": 1, "steps": 3})
+    for parameter in adapter.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    config = TrainingConfig(epochs=1, batch_size=20, weight_decay=0.5, warmup=0)
+    run = state_of(adapter, gap_pairs(20), config)
+    qkv = run.adapter.sampler.network.blocks[0].attn.qkv
+    before = qkv.weight.detach().clone(), qkv.bias.detach().clone()
+    run.epoch(1)
+    unused = 2 * WIDTH
+    assert torch.equal(qkv.bias[:unused], before[1][:unused])
+    torch.testing.assert_close(qkv.weight[:unused], (1 - RATE * 0.5) * before[0][:unused], rtol=1e-14, atol=0)
+    assert not torch.any(qkv.bias[unused:] == before[1][unused:])
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_decay_is_on_matrices_alone(name):
     """A loss without a gradient leaves the decay alone at work."""

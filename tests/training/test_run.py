@@ -15,6 +15,7 @@ from dits_adapter.data.pairs import Pairs, held_out
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.sampler import SamplerConfig
+from dits_adapter.training import distill
 from dits_adapter.training._initial import LEARNING_RATES
 from dits_adapter.training._loop import evaluate
 from dits_adapter.training.config import Recipe
@@ -53,8 +54,22 @@ def test_writes_an_artifact_that_says_what_it_is(cache, tmp_path, capsys):
     assert loaded.training["dataset"] == "pairs.safetensors"
     assert loaded.training["videos"] == {"train": 360, "validation": 40, "test": 100}
     assert loaded.metrics["test"]["queries"] == 200
+    assert loaded.training["precision"] == "float32"  # 16 dimensions are too few for units of bfloat16
     assert curve.read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "curve.png"]  # no checkpoint left
+
+
+def test_a_student_is_recommended_with_the_times_of_both(cache, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(distill, "query_milliseconds", lambda adapter: adapter.config.matrices)
+    assert run(cache, tmp_path / "a", **{"training.epochs": "1"}) == 0
+    out = tmp_path / "a"
+    printed = capsys.readouterr().out
+    assert "takes 102.0 ms a query here. A student takes 42.0 ms" in printed
+    recommended = f"dits-adapter distill {cache} {out} --out {out}-small --steps 10 --depth 1 --mlp-ratio 1\n"
+    assert recommended in printed
+    for settings in ({"sampler.mlp_ratio": "1.0", "training.epochs": "1"}, {"adapter": "ridge"}):
+        assert run(cache, tmp_path / "b", **settings) == 0  # small as it is
+        assert "dits-adapter distill" not in capsys.readouterr().out
 
 
 def test_probabilities_are_calibrated_on_the_pairs_that_chose_the_epoch(cache, tmp_path):

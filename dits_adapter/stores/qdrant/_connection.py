@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from qdrant_client import QdrantClient
@@ -28,12 +28,22 @@ from dits_adapter.stores.qdrant._retry import (
     translate_errors,
 )
 
-__all__ = ["HEADERS", "Connection", "api_key", "server_address"]
+__all__ = ["CLIENT", "Connection", "api_key", "server_address"]
 
 T = TypeVar("T")
 
-HEADERS = {"Accept-Encoding": "identity"}
-"""Headers of all requests: compressing an answer, mostly numbers, costs more than all else about it."""
+CLIENT: dict[str, Any] = {
+    "timeout": TIMEOUT,
+    "check_compatibility": False,
+    "headers": {"Accept-Encoding": "identity"},
+    "limits": httpx.Limits(keepalive_expiry=2.0),
+}
+"""Options of a client for a server.
+
+The store itself checks what it needs of a server: that the collection's metadata were kept. To compress an answer,
+mostly numbers, costs more than all else about it. Connections stay open, on this machine too, but less long than
+the 5 s after which Qdrant closes them.
+"""
 
 _HOST = re.compile(r"[\w-]+(\.[\w-]+)*\.?|[0-9a-f:.]*:[0-9a-f:.]*(%.+)?", re.IGNORECASE)
 """Names and addresses of hosts, IPv6's among them."""
@@ -137,17 +147,8 @@ class Connection:
         if self.location == ":memory:":
             return QdrantClient(":memory:")
         if self.folder is None:
-            # The store itself checks what it needs of a server: that the collection's metadata were kept.
             hooks = {"request": [limit_request], "response": [limit_answer]}
-            return QdrantClient(
-                url=self.location,
-                api_key=self._key,
-                timeout=TIMEOUT,
-                check_compatibility=False,
-                headers=dict(HEADERS),
-                limits=httpx.Limits(),  # or qdrant-client connects anew for each request to this machine
-                event_hooks=hooks,
-            )
+            return QdrantClient(url=self.location, api_key=self._key, event_hooks=hooks, **CLIENT)
         from dits_adapter.stores.qdrant.edge._client import EdgeClient
 
         return EdgeClient(self.folder)

@@ -13,10 +13,9 @@ from typing_extensions import Self, Unpack
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.qdrant._collection import QdrantCollection
-from dits_adapter.stores.qdrant._connection import HEADERS, api_key, server_address
+from dits_adapter.stores.qdrant._connection import CLIENT, api_key, server_address
 from dits_adapter.stores.qdrant._requests import Request, RequestPlan, call
 from dits_adapter.stores.qdrant._retry import (
-    TIMEOUT,
     Patience,
     RetryPolicy,
     limit_request_async,
@@ -70,13 +69,7 @@ class AsyncQdrantStore:
             self.location = "the Qdrant of the given client"
         elif isinstance(location, str) and re.match(r"https?://", location, re.IGNORECASE):
             self.location = server_address(location)
-            self.client = AsyncQdrantClient(
-                url=self.location,
-                api_key=api_key(),
-                timeout=TIMEOUT,
-                check_compatibility=False,
-                headers=dict(HEADERS),
-            )
+            self.client = AsyncQdrantClient(url=self.location, api_key=api_key(), **CLIENT)
             self.client.http.client.add_middleware(limit_request_async)
         else:
             raise InputError(

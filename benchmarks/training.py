@@ -1,0 +1,164 @@
+"""Speed of training DITS on vectors: `python -m benchmarks.training`.
+
+In each round every form takes one training step on the same batch: forward, backward, clipping, AdamW and the
+moving average of the weights. Forms: "faithful", the network as published, under autograd, and AdamW parameter by
+parameter; "fast", what `dits-adapter train` runs, in float32 and in bfloat16; and the narrow network of one block
+(MLP ratio 1), fast. Lower bounds: "products alone" are the matrix products of the folded flow, forward and
+backward, with nothing between.
+
+Times are of the processor's work (`time.process_time`), so that other processes on the machine disturb them less;
+ratios are taken within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.training_profile import generated_pairs
+from dits_adapter.adapters import Adapter, DITSAdapter
+from dits_adapter.adapters.base import cosines
+from dits_adapter.cli import guarded
+from dits_adapter.evaluation._environment import environment
+from dits_adapter.evaluation._tables import markdown_table
+from dits_adapter.training._losses import Objective, contrast, contrastive_loss
+from dits_adapter.training._precision import settle_precision
+from dits_adapter.training._state import TrainingState
+from dits_adapter.training.config import Precision, Recipe
+
+CAPTIONS = 4_100
+"""Captions of the epoch that the table speaks of."""
+CPU = torch.device("cpu")
+FAITHFUL, PRODUCTS = "faithful, float32", "products alone, float32"
+
+Step = Callable[[], object]
+
+
+def faithful(adapter: Adapter, text: Tensor, video: Tensor, labels: Tensor, logit_scale: Tensor) -> Tensor:
+    """Return the contrastive loss through the unfolded network, under autograd; an `Objective`."""
+    assert isinstance(adapter, DITSAdapter)
+    queries = adapter.sampler(text)
+    with torch.autocast(text.device.type, enabled=False):
+        return contrastive_loss(cosines(queries, video), logit_scale, labels)
+
+
+def training_step(
+    recipe: Recipe, width: int, precision: Precision, objective: Objective = contrast, *, fused: bool = True
+) -> Step:
+    """Return a step of training on one batch of generated pairs."""
+    batch = recipe.training.batch_size
+    training = recipe.training.model_copy(update={"precision": precision, "epochs": 1_000})
+    torch.manual_seed(0)
+    adapter = recipe.build_adapter(width)
+    training = settle_precision(training, adapter, CPU)
+    run = TrainingState(adapter, generated_pairs(batch, width, 0), training, 5e-4, objective, CPU)
+    if not fused:
+        for group in run.optimizer.param_groups:
+            group["fused"] = False
+    numbers = iter(range(1, 1_000))
+    return lambda: run.epoch(next(numbers))
+
+
+def products(recipe: Recipe, width: int, dtype: torch.dtype) -> Step:
+    """Return the products of a step: each matrix of the folded flow with its inputs, and both gradients of it."""
+    config, batch = recipe.sampler_config(width), recipe.training.batch_size
+    hidden = int(width * config.mlp_ratio)
+    shapes = [(width, width), *[(width, width), (hidden, width), (width, hidden)] * config.depth]
+    matrices = [torch.randn(shape).to(dtype) for shape in shapes]
+    inputs = {size: torch.randn(batch, size).to(dtype) for size in {width, hidden}}
+
+    def step() -> None:
+        for _ in range(config.steps):
+            for matrix in matrices:
+                output = inputs[matrix.shape[1]] @ matrix.T
+                output @ matrix
+                output.T @ inputs[matrix.shape[1]]
+
+    return step
+
+
+def forms(steps: int, width: int, batch: int) -> dict[str, Step]:
+    """Return all forms of a training step by name."""
+    settings = {"sampler.steps": str(steps), "training.batch_size": str(batch)}
+    recipe = Recipe.read("best", settings={**settings, "sampler.depth": "4", "sampler.mlp_ratio": "4.0"})
+    narrow = Recipe.read("best", settings={**settings, "sampler.depth": "1", "sampler.mlp_ratio": "1.0"})
+    return {
+        FAITHFUL: training_step(recipe, width, "float32", faithful, fused=False),
+        "faithful, bfloat16 by autocast": training_step(recipe, width, "bfloat16", faithful, fused=False),
+        "fast, float32": training_step(recipe, width, "float32"),
+        "fast, bfloat16": training_step(recipe, width, "bfloat16"),
+        "fast, narrow, float32": training_step(narrow, width, "float32"),
+        "fast, narrow, bfloat16": training_step(narrow, width, "bfloat16"),
+        PRODUCTS: products(recipe, width, torch.float32),
+        "products alone, bfloat16": products(recipe, width, torch.bfloat16),
+    }
+
+
+def measure(timed: dict[str, Step], rounds: int) -> np.ndarray:
+    """Time each step once a round, after a round that warms up: seconds, (rounds, steps)."""
+    taken = []
+    for _ in tqdm(range(rounds + 1), desc="measuring", unit="round"):
+        row = []
+        for step in timed.values():
+            started = time.process_time()
+            step()
+            row.append(time.process_time() - started)
+        taken.append(row)
+    return np.array(taken[1:])
+
+
+def table(names: Sequence[str], taken: np.ndarray, batch: int) -> str:
+    """Return the table of one measurement."""
+    batches = CAPTIONS // batch
+    over = {name: np.median(taken / taken[:, [names.index(name)]], axis=0) for name in (FAITHFUL, PRODUCTS)}
+    seconds = np.median(taken, axis=0)
+    rows = [
+        [
+            name,
+            f"{1e3 * seconds[place]:.0f}",
+            f"{batches * seconds[place]:.1f}",
+            f"{1 / over[FAITHFUL][place]:.2f}",
+            f"{over[PRODUCTS][place]:.2f}",
+        ]
+        for place, name in enumerate(names)
+    ]
+    head = ["", "ms a step", f"s an epoch of {CAPTIONS:,}", f"times faster than {FAITHFUL}", f"over {PRODUCTS}"]
+    return markdown_table(head, rows)
+
+
+@guarded("benchmarks.training")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print and write training.md."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 10], metavar="T'", help="(1 10)")
+    parser.add_argument("--width", type=int, default=512, help="dimension of the embeddings (%(default)s)")
+    parser.add_argument("--batch", type=int, default=256, help="pairs a step (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="of measuring (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("results/training"), metavar="DIR", help="%(default)s")
+    args = parser.parse_args(argv)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(args.threads)
+    parts = ["# Training", ", ".join(f"{key} {value}" for key, value in environment().items())]
+    for steps in args.steps:
+        timed = forms(steps, args.width, args.batch)
+        parts.append(f"## T' = {steps}, d = {args.width}, {args.batch} pairs a step, {args.threads} thread(s)")
+        parts.append(table(list(timed), measure(timed, args.rounds), args.batch))
+    torch.set_num_threads(threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    text = "\n\n".join(parts)
+    (args.out / "training.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
