@@ -1,11 +1,12 @@
 """Growth of the rows of `dits-adapter compare` with the number of pairs: `python -m benchmarks.growth`.
 
-Pairs of one text and one video are generated, written as a cache, and opened anew for each row, which is fitted as
-`compare` fits it, but for one epoch at one learning rate. Memory is the highest resident size during the fit, less
-what was resident before; it is left out where the system does not tell, that is, other than on Linux. The width is
-narrow, so that a million pairs are quick to make: at another width times are others, and grow alike. Rows that
-differ in the bank alone share a fit, and are one. Of each number of pairs the rows are measured that fit
-`--budget`, cheap ones first.
+Pairs of one text and one video are generated, written as a cache, and opened anew for each row, which is fitted
+as `compare` fits it, but for one epoch at one learning rate. Times are of the processor, so that a busy machine
+does not disturb them: with one thread they are those of an idle one. Memory is the highest resident size during
+the fit, less what was resident before; it is left out where the system does not tell, that is, other than on
+Linux. The width is narrow, so that a million pairs are quick to make: at another width times are others, and grow
+alike. Rows that differ in the bank alone share a fit, and are one. Of each number of pairs the rows are measured
+that fit `--budget`, cheap ones first.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 row.append("–" if action is None else measured(action, cache))
                 print(f"{count:,} pairs, {name}: {row[-1]}", file=sys.stderr, flush=True)
     facts = ", ".join(f"{key} {value}" for key, value in environment().items())
-    print(f"{facts}, {torch.get_num_threads()} threads\n\nd = {args.width}, seconds / MB:\n")
+    print(f"{facts}, {torch.get_num_threads()} threads\n\nd = {args.width}, seconds of the processor / MB:\n")
     print(markdown_table(["pairs", *(f"{count:,}" for count in args.pairs)], [[n, *c] for n, c in cells.items()]))
     return 0
 
@@ -133,13 +134,13 @@ def ranked(cache: Path) -> None:
 
 
 def measured(action: Callable[[Path], object], cache: Path) -> str:
-    """Return the seconds of an action and the megabytes that it takes at most, as `seconds / MB`."""
+    """Return the processor's seconds of an action and the megabytes that it takes at most, as `seconds / MB`."""
     gc.collect()
     getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)  # memory that was freed would be used again unseen
     before = resident(reset=True)
-    start = time.perf_counter()
+    start = time.process_time()
     action(cache)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     after = resident()
     return f"{seconds:.2g}" + ("" if before is None or after is None else f" / {(after - before) / KIB:.0f}")
 

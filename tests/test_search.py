@@ -123,6 +123,16 @@ def test_a_score_bias_takes_the_probabilities_that_are_not_of_it(encoder, store)
     assert plain.matches[0].probability == CALIBRATION.probability(plain.matches[0].hit.score, videos=20)
 
 
+def test_a_score_bias_for_other_queries_is_left_out(encoder, store):
+    queries = encoder.encode_document([f"scene {n}" for n in range(12)])
+    plain = BiasBank(queries, encoder.space, encoder.space.text.probes)
+    apply_bias(store, plain, progress=False)
+    assert store.search(encoder.encode_query(QUERY), limit=1)[0].bias
+    (match,) = VideoSearch(encoder, store).search(QUERY, limit=1).matches
+    assert match.hit.bias == 0
+    assert match.probability == CALIBRATION.probability(match.hit.score, videos=20)
+
+
 def test_another_space_is_refused(prepared, other_clip):
     store = MemoryStore()
     store.create(CollectionMetadata(space=EmbeddingSpace.of(load_encoder(other_clip))))

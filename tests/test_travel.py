@@ -85,6 +85,7 @@ def test_name_and_options_make_the_same_encoder(saved):
     assert again.options == encoder.options
 
 
+@pytest.mark.slow
 def test_a_pool_of_spawned_processes_gets_them(saved, tiny_clip, film):
     queries = DITSQueryEncoder.from_pretrained(saved)
     videos = VideoEncoder.from_pretrained(tiny_clip, frames=3)

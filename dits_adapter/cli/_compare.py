@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dits_adapter.cli._advice import commands_for
 from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_pairs, seconds_of
 from dits_adapter.errors import InputError, MissingExtraError
@@ -92,6 +93,7 @@ def _compare(args: argparse.Namespace) -> int:
     from dits_adapter.training.compare import compare, compare_folds, fitting_rows, fold_splits
     from dits_adapter.training.config import TrainingConfig
     from dits_adapter.training.rows import all_rows, selected_rows
+    from dits_adapter.training.run import warn_if_few
 
     budget = None if args.budget is None else seconds_of("--budget", args.budget)
     if args.out is not None:
@@ -107,6 +109,7 @@ def _compare(args: argparse.Namespace) -> int:
     if args.folds is None:
         rest, test = everything.split(args.test_fraction, args.seed)
         splits = [(*rest.split(training.validation, args.seed), test)]
+        warn_if_few(test, "with --folds 5 all videos are searched.")
     else:
         splits = fold_splits(everything, args.folds, training.validation, args.seed)
     if args.curve is not None:
@@ -130,8 +133,12 @@ def _compare(args: argparse.Namespace) -> int:
         (args.out / "comparison.md").write_text(comparison.markdown() + "\n", "utf-8")
     if args.json:
         print(comparison.to_json())
-    else:
-        show(comparison.markdown())
+        return 0
+    show(comparison.markdown())
+    commands = commands_for(rows[comparison.recommendation.name], args.pairs, everything.space)
+    if commands:
+        show("\nTo have it, with a file of other queries for QUERIES:\n")
+        show("\n".join(f"    {command}" for command in commands))
     return 0
 
 

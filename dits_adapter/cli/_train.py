@@ -33,7 +33,7 @@ def add_train(commands: Any) -> None:
     train.add_argument(
         "--bank",
         action="store_true",
-        help="put a bank of the texts behind a gentle preset, each adapted by one that has not seen its video; it "
+        help="put a bank of the texts behind the adapter, each adapted by one that has not seen its video; it "
         "pushes down the videos of CACHE, so they should not be in the collection",
     )
     train.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")

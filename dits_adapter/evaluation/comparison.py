@@ -243,18 +243,19 @@ def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
             standing, won, lost = challenger, duel, []
         else:
             lost.append(duel)
-    tried = any(row.family == "network" for row in rows)
-    networks = "no network than it" if tried else "and no network was tried"
+    families = {row.family for row in rows}
+    networks = "no network was better still" if "network" in families else "no network was tried"
+    maps = "no map was better still" if families & {"linear", "network"} else "no map was tried"
     answer = {
         "plain": "Keep plain CLIP: no adapter was better by more than noise",
-        "bank": "A bank of queries is enough: it was better than plain CLIP by more than noise, no map than it",
-        "linear": "A linear map is enough: it was better than what is cheaper by more than noise, " + networks,
+        "bank": f"A bank of queries is enough: it was better than plain CLIP by more than noise, and {maps}",
+        "linear": f"A linear map is enough: it was better than what is cheaper by more than noise, and {networks}",
         "network": "The network is worth it: it was better than what is cheaper by more than noise",
     }[standing.family]
     if rows[0].name == CHANCE:
         answer = {
             "plain": "These texts do not lead to the videos: no adapter was better than chance by more than noise",
-            "linear": "A linear map is enough: it was better than chance by more than noise, " + networks,
+            "linear": f"A linear map is enough: it was better than chance by more than noise, and {networks}",
         }.get(standing.family, answer)
-    sentences = [f"{answer} on {len(labels):,} test queries", *filter(None, [won, *lost])]
+    sentences = [f"{answer}, on {len(labels):,} test queries", *filter(None, [won, *lost])]
     return Recommendation(standing.name, ". ".join(sentences) + ".")

@@ -15,14 +15,25 @@ _NEIGHBORS = 10
 """Number of nearest videos from which the hard negatives of a video are drawn."""
 
 
-def nearest_videos(video: Tensor, neighbors: int, chunk: int = 1024) -> Tensor:
-    """Return the rows of the nearest other videos by cosine, (m, neighbors), for unit vectors (m, d)."""
-    nearest = []
-    for start in range(0, len(video), chunk):
-        similarity = video[start : start + chunk] @ video.T
-        similarity[torch.arange(len(similarity)), torch.arange(start, start + len(similarity))] = -torch.inf
-        nearest.append(similarity.topk(min(neighbors, len(video) - 1)).indices)
-    return torch.cat(nearest)
+_AMONG = 20_000
+"""Videos among which neighbors are searched."""
+
+
+def nearest_videos(video: Tensor, neighbors: int, chunk: int = 1024, among: int = _AMONG) -> Tensor:
+    """Return the rows of the nearest other videos by cosine, (m, neighbors), for unit vectors (m, d).
+
+    More than `among` videos are parted at random, and each is compared with those of its part: the nearest of so
+    many are hard negatives too, and the time grows with m, not with its square.
+    """
+    order = torch.randperm(len(video), generator=torch.Generator().manual_seed(0))
+    nearest = torch.empty(len(video), min(neighbors, len(video) - 1), dtype=torch.long, device=video.device)
+    for part in order.to(video.device).tensor_split(-(-len(video) // among)):
+        vectors = video[part]
+        for start in range(0, len(part), chunk):
+            similarity = vectors[start : start + chunk] @ vectors.T
+            similarity[torch.arange(len(similarity)), torch.arange(start, start + len(similarity))] = -torch.inf
+            nearest[part[start : start + chunk]] = part[similarity.topk(nearest.shape[1]).indices]
+    return nearest
 
 
 class Batches:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from benchmarks.growth import generate, main, recipes, split
+from dits_adapter.training.config import Recipe
+from dits_adapter.training.run import fit
 
 
 def test_it_prints_time_and_memory_of_each_row_and_number(capsys):
@@ -41,6 +44,14 @@ def test_a_text_is_near_its_video_and_shards_do_not_repeat_each_other(tmp_path):
     generate(tmp_path / "cache", 5_000, 8)
     pairs = split(tmp_path / "cache")[0]
     assert len(np.unique(pairs.video, axis=0)) == len(pairs.video) == 4_500
+
+
+@pytest.mark.parametrize("recipe", [Recipe(adapter="ridge"), Recipe(adapter="identity", bank="queries")])
+def test_what_needs_no_training_reads_no_side_of_a_cache_whole(recipe, tmp_path):
+    generate(tmp_path / "cache", 500, 8)
+    kept, validation = split(tmp_path / "cache")
+    fit(recipe, kept, validation)
+    assert not {"text", "video"} & vars(kept).keys()  # of the matrices that `Pairs` reads when they are asked for
 
 
 def test_too_few_pairs_are_refused(capsys):

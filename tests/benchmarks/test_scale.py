@@ -136,11 +136,12 @@ def test_an_index_is_waited_for(place):
         assert kept.disk > segments * width * 4 / 2**20
 
 
-def test_ingest_stores_distinct_clips_and_finds_them_again(served, tmp_path, monkeypatch, capsys):
-    processes = iter([ProcessPoolExecutor])  # the first run in a process of its own, the others without
+@pytest.mark.parametrize("processes", [0, pytest.param(1, marks=pytest.mark.slow)])  # each loads torch
+def test_ingest_stores_distinct_clips_and_finds_them_again(served, tmp_path, monkeypatch, capsys, processes):
+    pools = iter([ProcessPoolExecutor] * processes)
 
     def pool(workers, context):
-        of_processes = next(processes, None)
+        of_processes = next(pools, None)
         return of_processes(workers, context) if of_processes else ThreadPoolExecutor(workers)
 
     monkeypatch.setattr(scale, "ProcessPoolExecutor", pool)

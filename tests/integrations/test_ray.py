@@ -198,6 +198,7 @@ def test_moved_swapped_and_copied_files_are_followed(
     assert_as_one_clean_run(qdrant_server, collection, collections(), library)
 
 
+@pytest.mark.slow
 def test_a_file_that_kills_its_worker_is_a_failure_and_its_neighbors_are_not(
     library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from qdrant_client import QdrantClient
 from benchmarks.server import QdrantProcess
 from dits_adapter.stores.qdrant.store import QdrantStore
 
+STORAGES = ("memory", "folder", "server")
 QDRANT_IMAGE = "qdrant/qdrant:v1.16.3"
 
 
@@ -95,13 +97,20 @@ class Storage:
             self.opened.pop().close()
 
 
-@pytest.fixture(params=["memory", "folder", "server"])
+@pytest.fixture(params=STORAGES)
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     """Each kind of storage in turn, empty."""
+    with storage_of(request, tmp_path) as storage:
+        yield storage
+
+
+@contextmanager
+def storage_of(request: pytest.FixtureRequest, folder: Path) -> Iterator[Storage]:
+    """Give an empty storage of the kind that is a fixture's parameter, for as long as that fixture lives."""
     if request.param == "memory":
         storage = Storage(QdrantClient(":memory:"))
     elif request.param == "folder":
-        storage = Storage(tmp_path / "store")
+        storage = Storage(folder / "store")
     else:
         storage = Storage(request.getfixturevalue("qdrant_server"), f"videos-{uuid.uuid4().hex}")
     yield storage

@@ -29,7 +29,7 @@ from dits_adapter.stores.qdrant.store import INDEXING_THRESHOLD, QdrantStore
 from dits_adapter.stores.requests import Hit
 from dits_adapter.stores.rows import CollectionMetadata, PointLayout, VideoFile
 from dits_adapter.xpool import XPool, XPoolReranker
-from tests.stores.conftest import Storage, contents
+from tests.stores.conftest import STORAGES, Storage, contents, storage_of
 from tests.stores.fakes import FakeEncoder, fake_space, unit, write_video
 
 
@@ -54,10 +54,18 @@ def same(found: list[Hit], expected: list[Hit]) -> bool:
     )
 
 
-@pytest.fixture
-def filled(storage: Storage, tmp_path: Path) -> QdrantStore:
-    ingest(storage.open(), library(tmp_path / "library"))
-    return storage.open(space=fake_space())
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return library(tmp_path_factory.mktemp("library"))
+
+
+@pytest.fixture(scope="module", params=STORAGES)
+def filled(
+    request: pytest.FixtureRequest, films: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[QdrantStore]:
+    with storage_of(request, tmp_path_factory.mktemp("filled")) as storage:
+        ingest(storage.open(), films)
+        yield storage.open(space=fake_space())
 
 
 @pytest.mark.parametrize(
@@ -138,10 +146,8 @@ def test_a_score_is_a_threshold(filled: QdrantStore) -> None:
         assert filled.search(query, min_score=1.1) == []
 
 
-def test_maxsim_ranks_by_the_nearest_frame(filled: QdrantStore, tmp_path: Path) -> None:
-    segments = list(
-        FakeEncoder().iter_segments(map(str, sorted(tmp_path.glob("library/*"))), on_error=pytest.fail)
-    )
+def test_maxsim_ranks_by_the_nearest_frame(filled: QdrantStore, films: Path) -> None:
+    segments = list(FakeEncoder().iter_segments(map(str, sorted(films.iterdir())), on_error=pytest.fail))
     for query in queries(4):
         unit = query / np.linalg.norm(query)
         best: dict[str, float] = {}
@@ -177,8 +183,10 @@ LONG, SHORT, EACH = 7, 30, 120
 AXIS = np.eye(8)[0]
 
 
-@pytest.fixture
-def crowded(storage: Storage) -> tuple[QdrantStore, list[Segment]]:
+@pytest.fixture(scope="module", params=STORAGES)
+def crowded(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[QdrantStore, list[Segment]]]:
     """Long videos with all their segments nearer to the first axis than any of the short ones; nearest first."""
     random = np.random.default_rng(0)
     segments = []
@@ -187,8 +195,6 @@ def crowded(storage: Storage) -> tuple[QdrantStore, list[Segment]]:
             angle = 0.02 * (video + 1) + 1e-4 * n
             pooled = np.r_[np.cos(angle), np.sin(angle) * unit(random.normal(size=7))]
             segments.append(Segment(len(segments), f"{video}.mp4", pooled, unit(random.normal(size=(4, 8)))))
-    store = storage.open()
-    store.create(CollectionMetadata(space=fake_space()))
     points = [
         models.PointStruct(
             id=segment.id,
@@ -197,8 +203,11 @@ def crowded(storage: Storage) -> tuple[QdrantStore, list[Segment]]:
         )
         for segment in segments
     ]
-    store.write_points(points)
-    return store, segments
+    with storage_of(request, tmp_path_factory.mktemp("crowded")) as storage:
+        store = storage.open()
+        store.create(CollectionMetadata(space=fake_space()))
+        store.write_points(points)
+        yield store, segments
 
 
 def first_of_each(segments: list[Segment], count: int) -> list[Segment]:

@@ -92,16 +92,19 @@ def test_gradients_of_loss_and_sampler():
     assert torch.autograd.gradcheck(loss, (text, scale))
 
 
-@pytest.mark.parametrize("name", ["dits", "mlp", "contrastive-linear"])
-def test_overfits_32_pairs(name):
+@pytest.mark.parametrize(
+    ("name", "sampler", "epochs"),
+    [("dits", {"depth": 2, "steps": 3}, 80), ("mlp", {}, 80), ("contrastive-linear", {}, 250)],
+)
+def test_overfits_32_pairs(name, sampler, epochs):
     pairs = gap_pairs(32)
     torch.manual_seed(0)
-    adapter = fresh_adapter(name, WIDTH)
+    adapter = fresh_adapter(name, WIDTH, sampler)
     train(
         adapter,
         pairs,
         pairs,
-        TrainingConfig(epochs=250, batch_size=32, learning_rate=5e-3, weight_decay=0),
+        TrainingConfig(epochs=epochs, batch_size=32, learning_rate=5e-3, weight_decay=0),
         progress=False,
     )
     assert RetrievalMetrics.from_ranks(evaluate(adapter, pairs)).r1 == 100
@@ -285,6 +288,20 @@ def test_nearest_videos_against_a_full_sort():
     video = torch.nn.functional.normalize(torch.randn(50, 8), dim=1)
     similarity = (video @ video.T).fill_diagonal_(-2)
     assert torch.equal(nearest_videos(video, 5, chunk=7), similarity.argsort(dim=1, descending=True)[:, :5])
+
+
+def test_of_many_videos_the_nearest_of_a_part_are_found():
+    video = torch.nn.functional.normalize(torch.randn(90, 8), dim=1)
+    nearest = nearest_videos(video, 5, chunk=7, among=30)
+    reached = torch.zeros(90, 90, dtype=torch.bool)
+    reached[torch.arange(90)[:, None], nearest] = True
+    for _ in range(7):  # neighbors of neighbors: a part
+        reached |= (reached.float() @ reached.float() > 0) | reached.T
+    for row in range(90):
+        part = reached[row].nonzero()[:, 0]
+        assert len(part) == 30
+        others = part[part != row]
+        assert set(nearest[row].tolist()) == set(others[(video[others] @ video[row]).topk(5).indices].tolist())
 
 
 class TestPairs:

@@ -95,7 +95,7 @@ def test_from_the_shell_to_an_index_of_the_new_space_while_one_of_the_old_is_ref
 ):
     captions = Captions.read(pairs)
     films, original = pairs.parent / "0.mp4", VideoEncoder.from_pretrained(tiny_clip, frames=2)
-    settings = [f"--set={name}={value}" for name, value in {**FAST, "epochs": 2, "workers": 1}.items()]
+    settings = [f"--set={name}={value}" for name, value in {**FAST, "epochs": 1}.items()]
     out = tmp_path / "mine"
     command = ["train-joint", str(pairs), "--encoder", str(tiny_clip), "--out", str(out), "--select", "xpool"]
     with pytest.warns(UserWarning, match="1 of 17 videos cannot be decoded"):

@@ -34,8 +34,8 @@ def test_it_learns_32_pairs_by_heart(tiny_clip, tmp_path):
     clips = Clips(32)
     settings = {
         "batch_size": 32,
-        "epochs": 120,
-        "checkpoint_steps": 40,
+        "epochs": 60,
+        "checkpoint_steps": 20,
         "clip_learning_rate": 3e-3,
         "dropout": 0,
         "select": "xpool",
