@@ -126,7 +126,7 @@ def curved_pairs(videos: int, width: int, seed: int) -> Pairs:
     rng, fixed = np.random.default_rng(seed), np.random.default_rng(99)
     inner, outer = fixed.normal(size=(2, width, width)) / width**0.5
     video = rng.normal(size=(videos, width))
-    text = np.tanh(2 * video @ inner) @ outer + 0.5 * rng.normal(size=video.shape) + 1
+    text = np.tanh(2 * video @ inner) @ outer + 1.5 * rng.normal(size=video.shape) + 1
     space = made_up_space("generated", width)
     return Pairs(text.astype(np.float32), unit(video.astype(np.float32)), np.arange(videos), space)
 
