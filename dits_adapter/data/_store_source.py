@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,10 @@ _IDS_A_REQUEST = 256
 
 _NAMES = 1000
 """Segments that are looked at to say which fields there are, and which id may have been meant."""
+
+
+_PROBED = 4 * _NAMES
+"""Segments that are read to learn whether a field holds the ids; one that holds a category has millions."""
 
 
 class StoredVideo(NamedTuple):
@@ -84,22 +89,36 @@ class StoredVideos:
 
     @cached_property
     def field(self) -> str:
-        """Payload field that the ids are values of, that of the most where none was given.
+        """Payload field that the ids are values of: where none was given, the one that has the most of some ids.
 
         Raises:
-            InputError: none of the ids is in the collection, with what it has instead.
+            InputError: none of the ids is in the collection, with what it has instead; or two fields have about as
+                many, of different segments.
             StoreError: the database cannot be reached.
         """
-        fields = self._candidates()
+        described, others = self._candidates()
         names = self._names()
         while part := list(islice(names, _IDS_A_REQUEST)):
-            counts = {}
-            for field in fields:
-                counts[field] = len(self._read(field, part))
-                if counts[field] == len(part):
-                    break
-            best = max(counts, key=lambda field: counts[field])
-            if counts[best]:
+            found: dict[str, dict[str, set[str | int]]] = {}
+            for field in [*described, *others]:
+                try:
+                    segments = self._read(field, part, most=_PROBED)
+                except StoreError:
+                    if not found:
+                        raise
+                    continue  # some servers refuse a search by a field that is not indexed
+                found[field] = {name: {segment.id for segment in several} for name, several in segments.items()}
+                if field in described and 2 * len(segments) > len(part):
+                    return field
+            best = max(found, key=lambda field: len(found[field]))
+            rivals = [field for field in found if 2 * len(found[field]) > len(found[best]) > 0]
+            if any(found[field] != found[best] for field in rivals):
+                fields = " and of ".join(map(_shown, rivals))
+                raise InputError(
+                    f"{self._label}: in {self._where} its ids are values of {fields}, which are of different "
+                    "segments. Choose one with --id-field."
+                )
+            if found[best]:
                 return best
         raise self._none_there()
 
@@ -107,13 +126,13 @@ class StoredVideos:
         """Refuse ids of which none is in the collection; errors as `field`."""
         _ = self.field
 
-    def _candidates(self) -> list[str]:
-        """Return the fields whose values the ids may be."""
+    def _candidates(self) -> tuple[list[str], list[str]]:
+        """Return the fields that are said to hold ids of videos, and others that may."""
         if self._id_field is not None:
-            return [self._id_field]
+            return [self._id_field], []
         metadata = self._store.metadata()
         if metadata is not None and metadata.layout is None:
-            return ["video_id", "path", ""]
+            return ["video_id", "path", ""], []
         layout = (metadata and metadata.layout) or PointLayout()
         names = {
             name: None
@@ -122,7 +141,8 @@ class StoredVideos:
             if isinstance(value, str | int) and not isinstance(value, bool)
         }
         described = [layout.video] if layout.video else []
-        return list(dict.fromkeys([*described, "", layout.path, *filter(None, [layout.title]), *names]))
+        others = ["", layout.path, *filter(None, [layout.title]), *names]
+        return described, [name for name in dict.fromkeys(others) if name not in described]
 
     def fetch(self, ids: Sequence[str]) -> Iterator[StoredVideo]:
         """Read the videos with these ids, in their order.
@@ -140,22 +160,28 @@ class StoredVideos:
             for name in part:
                 yield self._video(name, segments.get(name, []))
 
-    def _read(self, field: str, ids: Sequence[str], *, vectors: bool = False) -> dict[str, list[StoredSegment]]:
-        """Read the segments of some videos by their ids; an id without segments is left out."""
-        segments = self._exactly(field, ids, vectors)
-        others = (name for name in ids if name not in segments)
-        stems = {name: stem for name in others if (stem := self._stem(name)) is not None}
-        if stems:
-            by_stem = self._exactly(field, list(stems.values()), vectors)
-            segments |= {name: by_stem[stem] for name, stem in stems.items() if stem in by_stem}
+    def _read(
+        self, field: str, ids: Sequence[str], *, vectors: bool = False, most: int | None = None
+    ) -> dict[str, list[StoredSegment]]:
+        """Read the segments of some videos by their ids, in other spellings too; an id without any is left out."""
+        segments = self._exactly(field, ids, vectors, most)
+        for spelling in (self._stem, _canonical_uuid):
+            others = (name for name in ids if name not in segments)
+            spelled = {name: other for name in others if (other := spelling(name)) is not None}
+            if spelled:
+                again = self._exactly(field, list(spelled.values()), vectors, most)
+                segments |= {name: again[other] for name, other in spelled.items() if other in again}
         return segments
 
-    def _exactly(self, field: str, values: Sequence[str], vectors: bool) -> dict[str, list[StoredSegment]]:
+    def _exactly(
+        self, field: str, values: Sequence[str], vectors: bool, most: int | None
+    ) -> dict[str, list[StoredSegment]]:
         request = ReadRequest(field=field, values=values, vectors=vectors, frames=vectors and self.frames > 0)
-        groups: dict[str, list[StoredSegment]] = {}
-        for segment in self._store.read(request):
-            groups.setdefault(_name(segment, field), []).append(segment)
-        return groups
+        groups: dict[str, list[StoredSegment]] = {name: [] for name in values}
+        for segment in islice(self._store.read(request), most):
+            if (several := groups.get(_name(segment, field))) is not None:
+                several.append(segment)
+        return {name: several for name, several in groups.items() if several}
 
     def _video(self, name: str, segments: Sequence[StoredSegment]) -> StoredVideo:
         if not segments:
@@ -196,10 +222,10 @@ class StoredVideos:
                 f"has {', '.join(fields) or 'none'}. Choose one with --id-field, or leave the option out."
             )
         first = next(self._names())
-        shown = self._candidates()[0] if field is None else field
-        names = list(dict.fromkeys(_name(segment, shown) for segment in segments))
+        candidates = [*chain(*self._candidates())]
+        names = list(dict.fromkeys(_name(segment, candidates[0]) for segment in segments))
         examples = ", ".join(map(repr, names[:3])) or "none"
-        tried = f"now {field!r}" if field is not None else f"tried: {', '.join(map(repr, self._candidates()))}"
+        tried = f"now {field!r}" if field is not None else f"tried: {', '.join(map(repr, candidates))}"
         return InputError(
             f"{self._label}: not one of its ids is in {self._where}. The first is {first!r}"
             f"{did_you_mean(first, names) or ';'} the collection has {examples}. Check the ids, and --id-field "
@@ -209,6 +235,19 @@ class StoredVideos:
 
 def _name(segment: StoredSegment, field: str) -> str:
     return str(payload_value(segment.payload, field) if field else segment.id)
+
+
+def _shown(field: str) -> str:
+    return f"the field {field!r}" if field else "the segments' own ids"
+
+
+def _canonical_uuid(name: str) -> str | None:
+    """Return a UUID as databases spell it; None for what is none, or is spelled so."""
+    try:
+        spelled = str(uuid.UUID(name))
+    except ValueError:
+        return None
+    return None if spelled == name else spelled
 
 
 def _direction(vectors: NDArray[np.float32]) -> NDArray[np.float32] | None:

@@ -27,8 +27,8 @@ class EmbedVideos:
     """Callable that embeds videos: a batch of paths in, a row of `segment_schema` for each segment out.
 
     It is cheap to pickle: it travels as a name and options, and loads the model at its first call in a process,
-    so that `ray.data.Dataset.map_batches(EmbedVideos, …)` loads one an actor. Segments come in batches of 64 while
-    the next files are decoded: no more are in memory at a time. A file that cannot be read is a row with its
+    so that `ray.data.Dataset.map_batches(EmbedVideos, …)` loads one an actor. Rows come in batches of 64 while the
+    next segments are decoded, and no more of them are in memory. A file that cannot be read is a row with its
     `error`, and ends nothing. GPUs and their fractions are the engine's to give (`num_gpus=0.5`).
 
     Args:

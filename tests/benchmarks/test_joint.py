@@ -52,7 +52,8 @@ def test_the_headline_by_one_command(headline):
     untrained = load_pairs(folder / "vectors" / "untrained" / "test")
     assert untrained.space.video.frames == test.space.video.frames == 2
     written = (folder / "result.md").read_text()
-    assert all(f"{name} (quoted from the paper)" in written for name in (*paper.DATASETS["lsmdc"], *paper.GAPS))
+    assert all(f"{name} (quoted from the paper)" in written for name in paper.DATASETS["lsmdc"])
+    assert "23.76" not in written  # the gap on MSR-VTT
     assert {"training of dits", "embedding of test, dits", "embedding of test, untrained"} <= result[
         "costs"
     ].keys()

@@ -149,6 +149,37 @@ def test_a_video_that_is_not_there_is_a_failure_until_it_is(qdrant: QdrantStore,
     assert_right(load_pairs(tmp_path / "cache"), ids)
 
 
+def test_numbers_that_are_values_of_two_fields_are_not_guessed(tmp_path: Path) -> None:
+    client = QdrantClient(":memory:")
+    client.create_collection("mine", models.VectorParams(size=WIDTH, distance=models.Distance.COSINE))
+    client.upsert(
+        "mine",
+        [
+            models.PointStruct(id=n, vector=VECTORS[n].tolist(), payload={"film": (n + 1) % VIDEOS, "same": n})
+            for n in range(VIDEOS)
+        ],
+    )
+    store = QdrantStore(client, "mine")
+    adopt_collection(store, SPACE, PointLayout(vector=""))
+    files = write_files(tmp_path, list(range(VIDEOS)))
+    with pytest.raises(InputError, match="of the segments' own ids and of the field 'film' and"):
+        imported(files, store, tmp_path / "cache")
+    with pytest.warns(UserWarning, match="not sure that texts are nearer to their own videos"):
+        imported(files, store, tmp_path / "cache", id_field="film")
+    assert_right(load_pairs(tmp_path / "cache"), list(range(VIDEOS)), np.roll(VECTORS, 1, axis=0), 1e-6)
+    client.delete_payload("mine", ["film"], points=list(range(VIDEOS)))
+    imported(files, store, tmp_path / "other")  # two fields that mean the same segments are no matter
+    assert_right(load_pairs(tmp_path / "other"), list(range(VIDEOS)), VECTORS, 1e-6)
+
+
+def test_a_uuid_is_one_however_it_is_spelled(tmp_path: Path) -> None:
+    store = next(_cosine(IDS["uuid"], "uuid", None, tmp_path))
+    spelled = [name.upper() if n % 2 else name.replace("-", "") for n, name in enumerate(IDS["uuid"])]
+    report = imported(write_files(tmp_path, spelled), store, tmp_path / "cache")
+    assert report.failures == []
+    assert_right(load_pairs(tmp_path / "cache"), spelled)
+
+
 def _is(film: str) -> models.FieldCondition:
     return models.FieldCondition(key="film", match=models.MatchValue(value=film))
 

@@ -161,5 +161,7 @@ def test_noise_is_for_dits(pairs, tmp_path, capsys):
     loaded = Pairs.load(pairs)
     shift = mean_shift(loaded.text, loaded.video[loaded.labels])
     folder = Artifact(shift, loaded.space).save(tmp_path / "adapter")
-    assert main(["gap", str(pairs), str(folder), "--noise", "1", "--out", str(tmp_path / "out")]) == 1
-    assert "--noise 1: expected a factor of at least 0, and an adapter of kind dits" in capsys.readouterr().err
+    for scale in ("1", "-1", "nan"):
+        assert main(["gap", str(pairs), str(folder), "--noise", scale, "--out", str(tmp_path / "out")]) == 1
+        said = f"--noise {scale}: expected a factor of at least 0, and an adapter of kind dits"
+        assert said in capsys.readouterr().err
