@@ -205,12 +205,13 @@ PASSING = [
     (500, 'Service internal error: Tonic status error: status: Unknown, message: "transport error", details: []'),
     (500, "Service internal error: The replica set for shard 1 on peer 7 has no active replica"),
     (500, "Service internal error: Waiting for consensus operation commit failed. Timeout set at: 10 seconds"),
+    (500, "Service internal error: 1 of 1 read operations failed: Local shard 0 not found"),
 ]
 LASTING = [(500, "Service internal error: No space left on device"), (404, "Not found: Collection `videos`")]
 
 
 @pytest.mark.parametrize(("status", "answer"), [*PASSING, *LASTING])
-@pytest.mark.parametrize("request_", ["upsert", "query_points_groups"])
+@pytest.mark.parametrize("request_", ["upsert", "query_batch_points"])
 def test_only_what_passes_is_asked_again(
     library: Path, monkeypatch: pytest.MonkeyPatch, status: int, answer: str, request_: str
 ) -> None:
@@ -237,7 +238,7 @@ def test_only_what_passes_is_asked_again(
         with pytest.raises(StoreError, match=f"answers {status}: {answer}"):
             act()
         # a search looks once more, as an alias may have moved to another collection
-        assert asked == (2 if status == 404 and request_ == "query_points_groups" else 1)
+        assert asked == (2 if status == 404 and request_ == "query_batch_points" else 1)
     else:
         assert act()
         assert asked >= 3
@@ -252,6 +253,6 @@ def test_a_search_gives_up_soon(library: Path, monkeypatch: pytest.MonkeyPatch) 
     def away(*_: Any, **__: Any) -> Any:
         raise UnexpectedResponse(PASSING[1][0], "", PASSING[1][1].encode(), Headers())
 
-    monkeypatch.setattr(client, "query_points_groups", away)
+    monkeypatch.setattr(client, "query_batch_points", away)
     with pytest.raises(StoreError, match="too many nodes of the cluster are away"):
         store.search([1.0] * 8)

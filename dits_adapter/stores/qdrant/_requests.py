@@ -148,7 +148,7 @@ class QueryGroups(_OfCollection[models.GroupsResult]):
     query_filter: models.Filter | None = None
     score_threshold: float | None = None
     search_params: models.SearchParams | None = None
-    with_payload: bool | Sequence[str] = True
+    with_payload: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,8 @@ _OVERLOADED = (408, 429, 502, 503, 504)
 """HTTP statuses of a server, or of a proxy before it, that may pass within a moment."""
 
 _INCOMPLETE = re.compile(
-    r"status: (Unavailable|DeadlineExceeded)|transport error|consensus operation|active replica"
+    r"status: (Unavailable|DeadlineExceeded)|transport error|consensus operation|active replica|"
+    r"Local shard \d+ not found"
 )
 """Answers of a cluster, with status 500, while too few of its nodes are up; other errors 500 do not pass."""
 

@@ -56,45 +56,29 @@ def finding(collection: QdrantCollection, queries: _Query, request: SearchReques
     yield from collection.opening()
     if request.rerank is not None and not collection.has_frames:
         raise StoreError(f"the collection {collection.name!r} has no frame vectors to re-rank with.")
-    search = _Search(collection, request)
+    search = _Search(collection, collection.filter(request), bias_weight(request, collection.bias))
     hits: list[list[Hit]] = []
-    size = search.batch(queries)
+    size = search.batch(queries, request)
     for start in range(0, len(queries), size):
-        hits += yield from collection.following(partial(search.hits, queries[start : start + size]))
+        batch = queries[start : start + size]
+        points = yield from collection.following(partial(search.points, batch, request))
+        frames: dict[models.ExtendedPointId, Any] = {}
+        if request.locate:
+            frames = yield from search.frames(point for row in points for point in row)
+        hits += [
+            [search.hit(point, frames.get(point.id), query, biased=request.rerank is None) for point in row]
+            for query, row in zip(batch, points, strict=True)
+        ]
     return hits
 
 
 class _Search:
-    """Searches of an opened collection that share their request.
+    """Searches of an opened collection that share a filter and the weight of the score bias."""
 
-    Points are found with the fields that choose among them, and the whole payload of the hits is read afterwards,
-    with their frame vectors; in one go only where nothing of either is left to do.
-    """
-
-    def __init__(self, collection: QdrantCollection, request: SearchRequest) -> None:
+    def __init__(self, collection: QdrantCollection, condition: models.Filter | None, weight: float) -> None:
         self.collection = collection
-        self.request = request
-        self.condition = collection.filter(request)
-        self.weight = bias_weight(request, collection.bias)
-        self.locates = request.locate and collection.has_frames
-        self.at_once = not (self.locates or self.weight or request.rerank is not None)
-
-    @property
-    def payload(self) -> bool | list[str]:
-        """Fields that points are found with."""
-        field = self.collection.layout.video
-        return self.at_once or [BIAS, *([] if field is None else [field])]
-
-    def hits(self, queries: _Query) -> RequestPlan[list[list[Hit]]]:
-        rows = yield from self.points(queries, self.request)
-        points = {point.id: point for row in rows for point in row}
-        whole: Mapping[models.ExtendedPointId, models.Record | models.ScoredPoint] = points
-        if not self.at_once:
-            whole = yield from self._read(points, frames=self.locates)
-        return [
-            [self._hit(point, whole[point.id], query) for point in row if point.id in whole]
-            for query, row in zip(queries, rows, strict=True)
-        ]
+        self.condition = condition
+        self.weight = weight
 
     def points(self, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[models.ScoredPoint]]]:
         if request.rerank is not None:
@@ -120,9 +104,9 @@ class _Search:
         full = len(videos) == request.limit and all(len(hits) == request.per_video for hits in videos)
         return [point for hits in videos for point in hits], full or len(points) < reach
 
-    def batch(self, queries: _Query) -> int:
+    def batch(self, queries: _Query, request: SearchRequest) -> int:
         """Return how many queries one request takes."""
-        found = self.request if self.request.rerank is None else candidate_request(self.request)
+        found = request if request.rerank is None else candidate_request(request)
         return fitting(NUMBER_BYTES * queries.shape[1] + PAYLOAD_BYTES * self._reach(found), BATCH)
 
     def _reach(self, request: SearchRequest) -> int:
@@ -139,12 +123,14 @@ class _Search:
         request: SearchRequest,
         limit: int,
         offset: int = 0,
+        payload: bool | list[str] = True,
         beyond: Collection[str | int] = (),
     ) -> RequestPlan[list[list[models.ScoredPoint]]]:
         """Find the segments nearest to each query, in as many requests as the server's limit of hits makes.
 
         Args:
             queries, request, limit, offset: as for a search.
+            payload: all fields, or these.
             beyond: videos to leave out.
         """
         scope = self._scope(beyond)
@@ -160,7 +146,7 @@ class _Search:
                     filter=scope,
                     score_threshold=request.min_score,
                     params=self._search_params(request),
-                    with_payload=self.payload,
+                    with_payload=payload,
                 )
                 for query in queries
             ]
@@ -224,7 +210,7 @@ class _Search:
                 ),
                 query=formula,
                 limit=reach,
-                with_payload=self.payload,
+                with_payload=True,
             )
             for query in queries
         ]
@@ -239,19 +225,31 @@ class _Search:
     ) -> RequestPlan[list[list[models.ScoredPoint]]]:
         """Order the candidates here."""
         field = self.collection.layout.video
-        rows = []
-        for query, block in zip(queries, (yield from self._nearest(queries, request, CANDIDATES)), strict=True):
+        fields = [BIAS] if field is None else [BIAS, field]
+        first = yield from self._nearest(queries, request, CANDIDATES, payload=fields)
+        videos = []
+        for n, block in enumerate(first):
             ranked = self._corrected(block)
             page = group_by_video(ranked, self._videos, request)
             while len(block) == CANDIDATES and len(page) < request.limit:
                 named = [self._videos(point) if field else [] for point in ranked]
-                unnamed = named.count([])  # which no filter leaves out
-                beyond = {video for names in named for video in names}
-                (block,) = yield from self._nearest(query[None], request, CANDIDATES, unnamed, beyond)
+                (block,) = yield from self._nearest(
+                    queries[n : n + 1],
+                    request,
+                    CANDIDATES,
+                    named.count([]),  # which no filter leaves out
+                    payload=fields,
+                    beyond={video for names in named for video in names},
+                )
                 ranked += self._corrected(block)
                 page = group_by_video(ranked, self._videos, request)
-            rows.append([point for hits in page for point in hits])
-        return rows
+            videos.append(page)
+        rows = [[point for hits in page for point in hits] for page in videos]
+        payloads = yield from self._payloads(point.id for row in rows for point in row)
+        return [
+            [point.model_copy(update={"payload": payloads[point.id]}) for point in row if point.id in payloads]
+            for row in rows
+        ]
 
     def _corrected(self, points: Sequence[models.ScoredPoint]) -> list[models.ScoredPoint]:
         corrected = [p.model_copy(update={"score": p.score - self._bias(p.payload)}) for p in points]
@@ -260,6 +258,18 @@ class _Search:
     def _bias(self, payload: Mapping[str, Any] | None) -> float:
         bias = self.collection.bias
         return self.weight * bias.of(payload) if self.weight and bias is not None else 0.0
+
+    def _payloads(
+        self, ids: Iterable[models.ExtendedPointId]
+    ) -> RequestPlan[dict[models.ExtendedPointId, models.Payload | None]]:
+        distinct = list(dict.fromkeys(ids))
+        payloads: dict[models.ExtendedPointId, models.Payload | None] = {}
+        size = self.collection.page()
+        for start in range(0, len(distinct), size):
+            chosen = distinct[start : start + size]
+            records = yield from Retrieve(collection_name=self.collection.target, ids=chosen, with_payload=True)
+            payloads |= {record.id: record.payload for record in records}
+        return payloads
 
     def _grouped(self, query: _Query, request: SearchRequest) -> RequestPlan[list[models.ScoredPoint]]:
         """Find the best videos.
@@ -282,7 +292,6 @@ class _Search:
                 query_filter=self._scope(groups),
                 score_threshold=request.min_score,
                 search_params=self._search_params(request),
-                with_payload=self.payload,
             )
             # a video of a list of names comes back by another of them
             fresh = {group.id: group for group in answer.groups if group.id not in groups}
@@ -356,9 +365,8 @@ class _Search:
         self, query: _Query, points: Sequence[models.ScoredPoint], rerank: Literal["maxsim"] | Reranker
     ) -> RequestPlan[dict[models.ExtendedPointId, float]]:
         """Score segments by their frame vectors, which are read; best first."""
-        records = yield from self._read([point.id for point in points], payload=False)
-        frames = {id_: vectors for id_, record in records.items() if (vectors := _frames(record)) is not None}
-        scores = frame_scores(rerank, query, list(frames.values()))
+        frames = yield from self.frames(points)
+        scores = frame_scores(rerank, query, [np.asarray(vectors, np.float32) for vectors in frames.values()])
         ids = list(frames)
         return {ids[n]: float(scores[n]) for n in np.argsort(-scores, kind="stable")}
 
@@ -373,37 +381,29 @@ class _Search:
             return models.SearchParams(exact=True)
         return rescored(self.collection.limits.oversampling) if self.collection.quantized else None
 
-    def _read(
-        self, ids: Iterable[models.ExtendedPointId], *, payload: bool = True, frames: bool = True
-    ) -> RequestPlan[dict[models.ExtendedPointId, models.Record]]:
-        """Read points that were found; those that are gone meanwhile are left out."""
-        chosen = list(ids)
-        records: dict[models.ExtendedPointId, models.Record] = {}
-        size = self.collection.page(frames=frames)
-        for start in range(0, len(chosen), size):
-            page = yield from Retrieve(
-                collection_name=self.collection.target,
-                ids=chosen[start : start + size],
-                with_payload=payload,
-                with_vectors=[FRAMES] if frames else False,
+    def frames(self, points: Iterable[models.ScoredPoint]) -> RequestPlan[dict[models.ExtendedPointId, Any]]:
+        """Read the frame vectors of hits only: read by the search itself, memory copies everybody's."""
+        ids = list(dict.fromkeys(point.id for point in points))
+        if not self.collection.has_frames:
+            return {}
+        frames: dict[models.ExtendedPointId, Any] = {}
+        size = self.collection.page(frames=True)
+        for start in range(0, len(ids), size):
+            records = yield from Retrieve(
+                collection_name=self.collection.target, ids=ids[start : start + size], with_vectors=[FRAMES]
             )
-            records |= {record.id: record for record in page}
-        return records
+            vectors = {r.id: r.vector for r in records if isinstance(r.vector, dict)}
+            frames |= {id_: named[FRAMES] for id_, named in vectors.items() if FRAMES in named}
+        return frames
 
-    def _hit(self, point: models.ScoredPoint, whole: models.Record | models.ScoredPoint, query: _Query) -> Hit:
-        payload = whole.payload or {}
+    def hit(self, point: models.ScoredPoint, frames: Any, query: _Query, *, biased: bool) -> Hit:
+        payload = point.payload or {}
         return Hit.of(
             plain_id(point.id),
             payload,
             point.score,
             video_id=next(iter(self._videos(point)), None),
-            timestamp=best_timestamp(_frames(whole), payload.get("timestamps"), query),
+            timestamp=best_timestamp(frames, payload.get("timestamps"), query),
             layout=self.collection.layout,
-            bias=self._bias(payload) if self.request.rerank is None else 0.0,
+            bias=self._bias(payload) if biased else 0.0,
         )
-
-
-def _frames(point: models.Record | models.ScoredPoint) -> NDArray[np.float32] | None:
-    """Return the frame vectors of a point, (n, d); None where they were not read, or are not there."""
-    vectors = point.vector.get(FRAMES) if isinstance(point.vector, dict) else None
-    return None if vectors is None else np.asarray(vectors, np.float32)
