@@ -33,7 +33,7 @@ section "Machine" 30 "$python" -c 'from dits_adapter.evaluation._environment imp
 section "Tests" 120 "$python" -m pytest -q -p no:cacheprovider -m gpu tests/test_gpu.py
 section "A joint step, float32" 60 "$python" -m benchmarks.joint_step --device cuda
 section "A joint step, bfloat16" 60 "$python" -m benchmarks.joint_step --device cuda --bf16
-section "A training step on vectors" 60 "$python" -m benchmarks.training_profile --device cuda
+section "A training step on vectors, bfloat16" 60 "$python" -m benchmarks.training_profile --device cuda --precision bfloat16
 section "Latency" 120 "$python" -m benchmarks.latency --device cuda --seconds 4 --out results/gpu-latency
 section "Throughput" 120 "$python" -m benchmarks.throughput --device cuda --seconds 20 --out results/gpu-throughput
 

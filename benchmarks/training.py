@@ -23,16 +23,22 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.generated import made_up_space
 from benchmarks.training_profile import generated_pairs
 from dits_adapter.adapters import Adapter, DITSAdapter
 from dits_adapter.adapters.base import cosines
 from dits_adapter.cli import guarded
+from dits_adapter.data.pairs import Pairs
 from dits_adapter.evaluation._environment import environment
 from dits_adapter.evaluation._tables import markdown_table
+from dits_adapter.evaluation.metrics import RetrievalMetrics, paired_bootstrap
+from dits_adapter.training._loop import evaluate
 from dits_adapter.training._losses import Objective, contrast, contrastive_loss
 from dits_adapter.training._precision import settle_precision
 from dits_adapter.training._state import TrainingState
 from dits_adapter.training.config import Precision, Recipe
+from dits_adapter.training.run import fit
+from dits_adapter.vectors import unit
 
 CAPTIONS = 4_100
 """Captions of the epoch that the table speaks of."""
@@ -115,6 +121,33 @@ def measure(timed: dict[str, Step], rounds: int) -> np.ndarray:
     return np.array(taken[1:])
 
 
+def curved_pairs(videos: int, width: int, seed: int) -> Pairs:
+    """Make pairs whose texts are a curved function of their videos, with noise: no linear map undoes it."""
+    rng, fixed = np.random.default_rng(seed), np.random.default_rng(99)
+    inner, outer = fixed.normal(size=(2, width, width)) / width**0.5
+    video = rng.normal(size=(videos, width))
+    text = np.tanh(2 * video @ inner) @ outer + 1.5 * rng.normal(size=video.shape) + 1
+    space = made_up_space("generated", width)
+    return Pairs(text.astype(np.float32), unit(video.astype(np.float32)), np.arange(videos), space)
+
+
+def agreement(width: int, seeds: int) -> str:
+    """Train in float32 and in bfloat16, and return the table of R@1 on held-out pairs, paired by query."""
+    splits = [curved_pairs(count, width, place) for place, count in enumerate((3_000, 500, 1_000))]
+    pairs, validation, test = splits
+    rows = []
+    for seed in range(seeds):
+        ranks = {}
+        for precision in ("float32", "bfloat16"):
+            fields = {"epochs": "6", "learning_rate": "[5e-4]", "precision": precision, "seed": str(seed)}
+            recipe = Recipe.read("best", settings={f"training.{name}": value for name, value in fields.items()})
+            ranks[precision] = evaluate(fit(recipe, pairs, validation, progress=False)[0], test)
+        r1 = [f"{RetrievalMetrics.from_ranks(found).r1:.1f}" for found in ranks.values()]
+        gain = paired_bootstrap(ranks["float32"], ranks["bfloat16"], test.labels)["r1"]
+        rows.append([str(seed), *r1, f"{gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"])
+    return markdown_table(["seed", *ranks, "bfloat16 over float32"], rows)
+
+
 def table(names: Sequence[str], taken: np.ndarray, batch: int) -> str:
     """Return the table of one measurement."""
     batches = CAPTIONS // batch
@@ -143,8 +176,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=256, help="pairs a step (%(default)s)")
     parser.add_argument("--rounds", type=int, default=10, help="of measuring (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (%(default)s)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=0,
+        metavar="N",
+        help="instead: train this many times in float32 and in bfloat16, and compare R@1 on held-out pairs",
+    )
     parser.add_argument("--out", type=Path, default=Path("results/training"), metavar="DIR", help="%(default)s")
     args = parser.parse_args(argv)
+    if args.seeds:
+        print(agreement(args.width, args.seeds))
+        return 0
     threads = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     parts = ["# Training", ", ".join(f"{key} {value}" for key, value in environment().items())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 from dits_adapter.adapters import LEAST_VIDEOS, adapter_entry
 from dits_adapter.artifact._find import is_artifact
 from dits_adapter.data.pairs import Pairs
+from dits_adapter.errors import InputError
 from dits_adapter.evaluation._tables import duration, durations
 from dits_adapter.evaluation.metrics import DotProducts, bootstrap, ranks
 from dits_adapter.training._banked import trainings
@@ -83,7 +84,8 @@ def plan(
 
     A trained row is tried with one batch for one epoch and for three: what two epochs took more is the time of a
     step. Rows that differ in the bank alone share a fit. Rows that `out` holds take no more than their evaluation.
-    Times are of this thread alone, so that a busy machine disturbs them little, and scaled by what it waited.
+    Times are of this thread alone, so that a busy machine disturbs them little, and scaled by what it waited. The
+    budget pays for the trials, too.
 
     Args:
         rows, out, device: as for `compare`.
@@ -96,7 +98,8 @@ def plan(
         clock = _Clock(*splits[0], device)
         fits = {_fit_of(recipe): recipe for recipe in rows.values()}
         of_fits = {key: clock.fit(recipe) for key, recipe in fits.items()}
-    waiting = (time.perf_counter() - begun[0]) / (time.thread_time() - begun[1])
+    spent = time.perf_counter() - begun[0]
+    waiting = spent / (time.thread_time() - begun[1])
     seconds: dict[str, float] = {}
     dear: dict[str, float] = {}
     paid: set[str] = set()
@@ -104,7 +107,7 @@ def plan(
         key = _fit_of(rows[name])
         free = key in paid or (out is not None and _is_kept(out, name, len(splits)))
         cost = waiting * len(splits) * (clock.evaluation + (0 if free else of_fits[key]))
-        if budget is not None and name != first and sum(seconds.values()) + cost > budget:
+        if budget is not None and name != first and spent + sum(seconds.values()) + cost > budget:
             dear[name] = cost
         else:
             seconds[name] = cost
@@ -156,7 +159,8 @@ class _Clock:
 
     def _timed(self, recipe: Recipe, pairs: Pairs) -> float:
         start = time.thread_time()
-        fit(recipe, pairs, pairs, device=self._device, progress=False)
+        with suppress(InputError):  # too few distinct videos or texts here are no reason to refuse all of them
+            fit(recipe, pairs, pairs, device=self._device, progress=False)
         return time.thread_time() - start
 
 
