@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dits_adapter.adapters import LEAST_VIDEOS, adapter_entry
+from dits_adapter.adapters import LEAST_VIDEOS, Matches, adapter_entry
 from dits_adapter.artifact._find import is_artifact
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.evaluation._tables import duration, durations
+from dits_adapter.evaluation.comparison import PLAIN
 from dits_adapter.evaluation.metrics import DotProducts, bootstrap, ranks
 from dits_adapter.training._banked import trainings
 from dits_adapter.training.config import Recipe
@@ -32,6 +33,9 @@ _PROBE = 256
 
 _RANKED = 1000
 """Videos that a search is tried on."""
+
+_READ = 2048
+"""Pairs that the reading of all is tried on."""
 
 _CANDIDATES = 5
 """Candidates of a closed form, at most, among which the validation pairs choose."""
@@ -88,7 +92,8 @@ def plan(
     Args:
         rows, out, device: as for `compare`.
         splits: training, validation and test pairs of each fold.
-        budget: seconds; None for no limit. Plain CLIP, or chance, is compared in any case.
+        budget: seconds, those of the trial among them; None for no limit. Plain CLIP, or chance, is compared in
+            any case.
     """
     first = reference(splits[0][2].space)
     begun = time.perf_counter(), time.thread_time()
@@ -96,7 +101,8 @@ def plan(
         clock = _Clock(*splits[0], device)
         fits = {_fit_of(recipe): recipe for recipe in rows.values()}
         of_fits = {key: clock.fit(recipe) for key, recipe in fits.items()}
-    waiting = (time.perf_counter() - begun[0]) / (time.thread_time() - begun[1])
+    tried = time.perf_counter() - begun[0]
+    waiting = tried / (time.thread_time() - begun[1])
     seconds: dict[str, float] = {}
     dear: dict[str, float] = {}
     paid: set[str] = set()
@@ -104,7 +110,7 @@ def plan(
         key = _fit_of(rows[name])
         free = key in paid or (out is not None and _is_kept(out, name, len(splits)))
         cost = waiting * len(splits) * (clock.evaluation + (0 if free else of_fits[key]))
-        if budget is not None and name != first and sum(seconds.values()) + cost > budget:
+        if budget is not None and name != first and tried + sum(seconds.values()) + cost > budget:
             dear[name] = cost
         else:
             seconds[name] = cost
@@ -135,7 +141,7 @@ class _Clock:
     def __init__(self, train: Pairs, validation: Pairs, test: Pairs, device: str | torch.device) -> None:
         self._train, self._validation, self._device = train, validation, device
         self._probe, self._few = (_part(train, texts) for texts in (_PROBE, _FEW))
-        self._validating = _ranking(validation)
+        self._validating, self._reading = _ranking(validation), _reading(train)
         self.evaluation = self._validating + 3 * _ranking(test) + 3 * _resampling(test)
 
     def fit(self, recipe: Recipe) -> float:
@@ -144,7 +150,8 @@ class _Clock:
         if not entry.trained:
             growth = _GROWTH if entry.cross_validated and len(self._train) > len(self._few) else 1
             choosing = _CANDIDATES * self._validating if entry.closed_form else 0
-            return growth * self._timed(recipe, self._few) + choosing
+            reading = self._reading if entry.closed_form and entry.name != PLAIN else 0
+            return growth * self._timed(recipe, self._few) + choosing + reading
         alone = recipe.model_copy(update={"bank": "none"})
         once, thrice = (self._timed(_with_epochs(alone, epochs), self._probe) for epochs in (1, 3))
         config = recipe.training
@@ -175,6 +182,12 @@ def _ranking(pairs: Pairs) -> float:
     scores = DotProducts(part.video[part.labels], part.video)
     share = len(part) / len(pairs) * len(part.video) / len(pairs.video)
     return _seconds(lambda: ranks(scores, part.labels)) / share
+
+
+def _reading(pairs: Pairs) -> float:
+    """Return the seconds in which a closed form reads all pairs once."""
+    text, video = pairs.matches.text[:_READ], pairs.matches.video[:_READ]
+    return _seconds(lambda: Matches(text, video).moments) * len(pairs) / len(text)
 
 
 def _resampling(pairs: Pairs) -> float:
