@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from os import PathLike, fspath
 from typing import Any, TypeVar
 
@@ -320,14 +321,14 @@ def check_encoder_options(options: Mapping[str, Any]) -> None:
 
 
 def check_probabilities(**values: float | None) -> None:
-    """Refuse a number that is no probability; None is none.
+    """Refuse what is no probability; None stands for one that is not asked for.
 
     Raises:
         InputError: naming it.
     """
     for name, value in values.items():
-        if value is not None and not 0 < value < 1:
-            raise InputError(f"{name} is {value}; it lies between 0 and 1.")
+        if value is not None and not (isinstance(value, Real) and 0 < value < 1):
+            raise InputError(f"{name} is {value!r}; it is a number between 0 and 1.")
 
 
 def plain(value: T, name: str) -> T:

@@ -97,7 +97,8 @@ def test_without_a_known_probability_there_is_none(encoder, store):
         (VideoSearch(half, store), {"min_probability": 0.5}, "was not calibrated, or not for this strength"),
         (VideoSearch(encoder, store), {"min_probability": 0.5, "rerank": "maxsim"}, "leave out rerank"),
         (VideoSearch(encoder, store), {"min_probability_of_any": 0.5, "offset": 3}, "leave out offset"),
-        (VideoSearch(encoder, store), {"min_probability": 1.5}, "lies between 0 and 1"),
+        (VideoSearch(encoder, store), {"min_probability": 1.5}, "is a number between 0 and 1"),
+        (VideoSearch(encoder, store), {"min_probability": "0.5"}, "min_probability is '0.5'; it is a number"),
         (VideoSearch(encoder, store), {"answerable": 0}, "answerable is 0"),
         (VideoSearch(encoder, store), {"limits": 5}, "no option 'limits'"),
     ):

@@ -18,6 +18,7 @@ from dits_adapter.cli._options import (
     add_vectors,
     chosen_store,
     declaration,
+    require_store,
     text_encoder,
     video_encoder,
 )
@@ -67,6 +68,7 @@ def _embed(args: argparse.Namespace) -> int:
 
     if args.store is not None and args.videos is not None:
         raise InputError("--videos is for files, --store for vectors from a collection; give one of them.")
+    require_store(args)
     if args.store is None:
         require_modules(f"dits-adapter {args.command}", "av")
     pairs = PairsFile(args.pairs, args.videos, files=args.store is None)  # refused before a model is loaded

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from dits_adapter._wording import without_password
 from dits_adapter.cli._options import (
     add_device,
     add_encoder,
@@ -18,6 +19,7 @@ from dits_adapter.cli._options import (
     chosen_store,
     declaration,
     described_space,
+    require_store,
     video_encoder,
 )
 from dits_adapter.errors import InputError
@@ -82,12 +84,13 @@ def _import(args: argparse.Namespace) -> int:
 
     if (args.videos is None) == (args.store is None):
         raise InputError("import: give VIDEOS, or the collection that they are in (--store); one of them.")
+    require_store(args)
     encoder = None
     if args.trust_foreign:
         if declaration(args.encoder) is not None:
             raise InputError(
-                f"--trust-foreign: describe the collection instead, once: dits-adapter adopt --store {args.store} "
-                f"--collection {args.collection} --encoder {args.encoder}"
+                "--trust-foreign: describe the collection instead, once: dits-adapter adopt "
+                f"--store {without_password(args.store)} --collection {args.collection} --encoder {args.encoder}"
             )
         encoder = video_encoder(args)
     trusted = None if encoder is None else encoder.space

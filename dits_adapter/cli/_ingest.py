@@ -153,7 +153,7 @@ def _ingest(args: argparse.Namespace) -> int:
     limits, options = decode_limits(args), ingest_options(args)  # refused before a model is loaded
     if args.dry_run:
         return _dry_run(args, limits, options)
-    with chosen_store(args) as store:  # so is a store that nothing opens
+    with chosen_store(args) as store:  # an address that no store opens is refused before a model is loaded, too
         report = ingest(store, args.paths, video_encoder(args, limits), options)
     print(report)
     return 3 if report.failed else 0

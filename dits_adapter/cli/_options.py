@@ -46,6 +46,7 @@ __all__ = [
     "read_recipe",
     "read_vectors",
     "require_qdrant",
+    "require_store",
     "require_width",
     "seconds_of",
     "text_encoder",
@@ -100,6 +101,18 @@ def add_id_field(command: Any) -> None:
         help='payload field or column with the ID; "" is the id of the segment itself (default: the one that has '
         "the most of the ids)",
     )
+
+
+def require_store(args: argparse.Namespace) -> None:
+    """Refuse options that choose among the vectors of a collection, where `--store` names none.
+
+    Raises:
+        InputError: naming the first.
+    """
+    chosen = {"--id-field": args.id_field, "--vector": args.vector, "--trust-foreign": args.trust_foreign or None}
+    unused = [option for option, value in chosen.items() if value is not None]
+    if args.store is None and unused:
+        raise InputError(f"{unused[0]} is for vectors of a collection; name its --store, or leave it out.")
 
 
 def add_shard(command: Any, what: str) -> None:

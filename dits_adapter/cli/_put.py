@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from dits_adapter._wording import without_password
 from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_pairs, add_store, chosen_store
 
@@ -31,5 +32,5 @@ def _put(args: argparse.Namespace) -> int:
     cache = EmbeddingCache(args.pairs)
     with chosen_store(args) as store:
         stored = put_videos(store, cache)
-    show(f"{stored:,} videos are stored in {args.store}, collection {args.collection}")
+    show(f"{stored:,} videos are stored in {without_password(args.store)}, collection {args.collection}")
     return 0

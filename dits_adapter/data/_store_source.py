@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -281,7 +282,7 @@ class StoreVideos:
         self.label = f"the collection {store.collection!r}"
         if width is not None and width != self.width:
             raise InputError(f"{self.label} has vectors of width {self.width}; {width} is expected.")
-        self._texts = texts
+        self._store, self._texts = store, texts
         names, stems = bytearray(), bytearray()
         for name in texts.names():
             names += id_digest(name)
@@ -301,7 +302,8 @@ class StoreVideos:
 
     @property
     def digests(self) -> list[str]:
-        return []
+        place = [self._store.location, self._store.name, self._store.tenant, self._videos.field]
+        return [hashlib.sha256(repr(place).encode("utf-8", "surrogateescape")).hexdigest()]
 
     def ids(self) -> Iterator[str]:
         seen = 0

@@ -97,7 +97,7 @@ class VideoSource(Protocol):
 
     @property
     def digests(self) -> list[str]:
-        """Return the SHA-256 of what the vectors are read from, in hex."""
+        """Return the SHA-256 of what the vectors are read from, in hex; of a store, that of its address."""
         ...
 
     def ids(self) -> Iterator[str]:

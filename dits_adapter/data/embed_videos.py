@@ -85,13 +85,13 @@ class EmbedVideos:
         return segment_schema(self.encoder.space.video.width)
 
     def __call__(self, batch: Any) -> Iterator[pa.Table]:
-        """Embed a batch: a table or a mapping with a column of paths, or paths.
+        """Embed a batch: a table, a data frame or a mapping with a column of paths, or paths.
 
         Yields:
             Tables of 64 rows or fewer.
 
         Raises:
-            InputError: no such column.
+            InputError: no such column, or something else than paths in it.
         """
         import pyarrow as pa
 
@@ -103,15 +103,19 @@ class EmbedVideos:
 
         Returns:
             Array of lists of structs with the fields of `schema`, as long as `paths`; explode it.
+
+        Raises:
+            InputError: as a call.
         """
         import pyarrow as pa
 
-        by_path: dict[str, list[dict[str, Any]]] = {}
-        paths = self._paths(paths)
-        for rows in self.batches(paths):
-            for row in rows.to_pylist():
-                by_path.setdefault(row["path"], []).append(row)
-        return pa.array([by_path[path] for path in paths], pa.list_(pa.struct(list(self.schema))))
+        names = self._paths(paths)
+        places = {path: place for place, path in enumerate(dict.fromkeys(names))}
+        table = pa.Table.from_batches(self.batches(names), self.schema).combine_chunks()
+        spelled = table["path"].to_pylist()
+        starts = [row for row, path in enumerate(spelled) if row == 0 or path != spelled[row - 1]]
+        lists = pa.ListArray.from_arrays([*starts, len(spelled)], pa.array(table.to_struct_array()))
+        return lists.take(pa.array([places[path] for path in names], pa.int64()))
 
     def batches(
         self,
@@ -143,13 +147,13 @@ class EmbedVideos:
     ) -> Iterator[EmbeddedFile]:
         """Yield the rows of files, in their order; the last segment of each with their number."""
         files: dict[str, VideoFile] = {}
-        errors: dict[str, str] = {}
+        errors: dict[str, VideoError] = {}
         paths = list(dict.fromkeys(paths))
         for path in paths:
             try:
                 files[path] = identify(path)
             except VideoError as error:
-                errors[path] = error.reason
+                errors[path] = error
         left_out = set() if unwanted is None else unwanted([file.video_id for file in files.values()])
         wanted = [path for path, file in files.items() if file.video_id not in left_out]
         encoded = self.encoder.iter_segments(
@@ -157,11 +161,13 @@ class EmbedVideos:
             segment_seconds=self._segment_seconds,
             overlap=self._overlap,
             workers=self._workers,
-            on_error=lambda error: errors.update({error.path: error.reason}),
+            on_error=lambda error: errors.update({error.path: error}),
         )
         segment = next(encoded, None)
         for path in paths:
-            file, count = files.get(path, VideoFile(path, 0, 0)), 0
+            file, count = files.get(path), 0
+            if file is None:
+                file = VideoFile(errors[path].path, 0, 0)  # whose name can be stored
             while segment is not None and segment.path == path:
                 count += 1
                 following: EncodedSegment | None = next(encoded, None)
@@ -169,15 +175,26 @@ class EmbedVideos:
                 yield EmbeddedFile(file, segment, count if last else None)
                 segment = following
             if path in errors or not count:
-                reason = errors.get(path, "gave no segments" if path in wanted else "")
+                reason = errors[path].reason if path in errors else "gave no segments" if path in wanted else ""
                 yield EmbeddedFile(file, error=reason)
 
     def _paths(self, batch: Any) -> list[str]:
         """Return the paths of a batch: of its column, where it has columns."""
-        columns = batch if isinstance(batch, Mapping) else getattr(getattr(batch, "schema", None), "names", None)
+        import pyarrow as pa
+
+        if isinstance(batch, str | PathLike):
+            raise InputError(f"the batch is one path, {os.fspath(batch)!r}; give a list of paths.")
+        if isinstance(batch, pa.Table | pa.RecordBatch):
+            columns: Any = batch.schema.names
+        else:  # a mapping, a data frame, or paths
+            columns = batch if isinstance(batch, Mapping) else getattr(batch, "columns", None)
         if columns is not None:
             if self._column not in columns:
-                names = ", ".join(columns) or "none"
+                names = ", ".join(map(str, columns)) or "none"
                 raise InputError(f"the batch has no column {self._column!r} of paths; it has {names} (column=…).")
             batch = batch[self._column]
-        return [os.fspath(path) for path in (batch.to_pylist() if hasattr(batch, "to_pylist") else batch)]
+        paths = batch.to_pylist() if hasattr(batch, "to_pylist") else list(batch)
+        for row, path in enumerate(paths):
+            if not isinstance(path, str | PathLike):
+                raise InputError(f"row {row} of the batch is {path!r}; a path is expected.")
+        return [os.fspath(path) for path in paths]

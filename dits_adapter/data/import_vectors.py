@@ -196,7 +196,7 @@ def read_widths(files: VectorFiles) -> tuple[int, int]:
 
 def _open(files: VectorFiles, widths: tuple[int | None, int | None]) -> tuple[TextSource, VideoSource]:
     """Open both sides, and refuse files that are not of their form."""
-    forms = [_form(source) for source in (files.texts, files.videos)]
+    forms = [_form(source, side) for source, side in ((files.texts, "texts"), (files.videos, "videos"))]
     beside = {"texts": ("labels", "captions", "pairs"), "videos": ("frames", "ids")}
     for side, form in zip(beside, forms, strict=True):
         chosen = [name for name in beside[side] if getattr(files, name) is not None]
@@ -226,12 +226,15 @@ def _open(files: VectorFiles, widths: tuple[int | None, int | None]) -> tuple[Te
     return texts, videos
 
 
-def _form(source: Any) -> Literal["numpy", "arrow", "store"]:
+def _form(source: Any, side: str) -> Literal["numpy", "arrow", "store"]:
     """Return the form of vectors: that of a file by the end of its name."""
-    if isinstance(source, VideoStore):
+    if isinstance(source, VideoStore) and side == "videos":
         return "store"
     if not isinstance(source, Path):
-        return "arrow"
+        if hasattr(source, "to_batches"):
+            return "arrow"
+        forms = "a Path or a pyarrow.Table" + (" or a VideoStore" if side == "videos" else "")
+        raise InputError(f"{side} is a {type(source).__name__}; it is {forms}.")
     suffix = source.suffix.lower()
     if suffix == ".npy":
         return "numpy"

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from dits_adapter.encoder import DITSQueryEncoder
-from dits_adapter.errors import MissingExtraError
+from dits_adapter.errors import InputError, MissingExtraError
 from dits_adapter.integrations._documents import Retrieval, content, metadata, no_documents
 from dits_adapter.search import Answer, VideoSearch
 from dits_adapter.stores.requests import VideoFilter
@@ -118,6 +118,9 @@ class DITSEmbedding(BaseEmbedding):
         encoder_options: options of `DITSQueryEncoder.from_pretrained`.
         options: fields of `BaseEmbedding`.
 
+    Raises:
+        InputError: neither an encoder nor a name.
+
     Example:
         >>> embedding = DITSEmbedding(DITSQueryEncoder.from_pretrained("demo-dits"))
         >>> len(embedding.get_query_embedding("a large red circle rises over a green field"))
@@ -133,11 +136,13 @@ class DITSEmbedding(BaseEmbedding):
         self,
         encoder: DITSQueryEncoder | None = None,
         *,
-        model_name: str = "demo-dits",
+        model_name: str | None = None,
         encoder_options: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
         if encoder is None:
+            if model_name is None:
+                raise InputError("DITSEmbedding needs an encoder, or the model_name of an adapter.")
             encoder = DITSQueryEncoder.from_pretrained(model_name, **(encoder_options or {}))
         name = encoder.name_or_path or f"DITS on {encoder.space.text.encoder}"
         options.update(model_name=name, encoder_options=encoder.options)

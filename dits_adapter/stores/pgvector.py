@@ -341,15 +341,23 @@ class PgVectorStore(TableStore):
         )
         kilobytes = min(rows * (4 * width + _EDGES) // 1024 + 1, _MOST_MEMORY)
 
-        def work(connection: psycopg.Connection[Row]) -> None:
+        def work(connection: psycopg.Connection[Row], *, together: bool) -> None:
             connection.execute(
                 "SELECT set_config('maintenance_work_mem', greatest(setting::int, %s)::text, true) "
                 "FROM pg_settings WHERE name = 'maintenance_work_mem'",
                 [kilobytes],
             )
+            if not together:
+                connection.execute("SET LOCAL max_parallel_maintenance_workers = 0")
             connection.execute(statement)
 
-        self._run(work)
+        try:
+            self._run(partial(work, together=True))
+        except StoreError as error:
+            # Processes that build an index together do so in shared memory, of which a container has 64 MB.
+            if not isinstance(error.__cause__, psycopg.errors.DiskFull):
+                raise
+            self._run(partial(work, together=False))
 
 
 _TABLE = SQL("SELECT to_regclass(quote_ident(%s))::text AS name")

@@ -75,8 +75,17 @@ def exact_search(
         for segment in segments
         if segment.vector is not None and (condition is None or condition.admits(segment.payload))
     ]
-    scored.sort(key=_score, reverse=True)
-    return nearest_search(unit, request, lambda number, videos: (scored, True), lambda chosen: chosen, bias=bias)
+    scored = sorted((item for item in scored if not math.isnan(item[0])), key=_score, reverse=True)
+
+    def nearest(number: int, videos: Sequence[str | int] | None) -> tuple[list[tuple[float, StoredSegment]], bool]:
+        if videos is not None:
+            chosen = set(videos)
+            return [item for item in scored if payload_value(item[1].payload, "video_id") in chosen], True
+        if bias is not None:  # which may bring up any segment
+            return scored, True
+        return scored[:number], number >= len(scored)
+
+    return nearest_search(unit, request, nearest, lambda chosen: chosen, bias=bias)
 
 
 def nearest_search(

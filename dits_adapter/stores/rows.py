@@ -287,7 +287,7 @@ class SegmentRow:
 
         `segments` is there only on the last segment, and the bias only where there is one.
         """
-        payload = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_PAYLOAD}
+        payload = {name: getattr(self, name) for name in _PAYLOAD}
         payload["timestamps"] = list(self.timestamps)
         if self.segments is None:
             del payload["segments"]
@@ -296,7 +296,7 @@ class SegmentRow:
         return payload
 
 
-_NOT_PAYLOAD = ("id", "vector", "frame_vectors", "bias")
+_PAYLOAD = [f.name for f in fields(SegmentRow) if f.name not in ("id", "vector", "frame_vectors", "bias")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 from dits_adapter.adapters import LEAST_VIDEOS, Matches, adapter_entry
 from dits_adapter.artifact._find import is_artifact
 from dits_adapter.data.pairs import Pairs
+from dits_adapter.errors import InputError
 from dits_adapter.evaluation._tables import duration, durations
 from dits_adapter.evaluation.comparison import PLAIN
 from dits_adapter.evaluation.metrics import DotProducts, bootstrap, ranks
@@ -87,13 +88,13 @@ def plan(
 
     A trained row is tried with one batch for one epoch and for three: what two epochs took more is the time of a
     step. Rows that differ in the bank alone share a fit. Rows that `out` holds take no more than their evaluation.
-    Times are of this thread alone, so that a busy machine disturbs them little, and scaled by what it waited.
+    Times are of this thread alone, so that a busy machine disturbs them little, and scaled by what it waited. The
+    budget pays for the trials, too.
 
     Args:
         rows, out, device: as for `compare`.
         splits: training, validation and test pairs of each fold.
-        budget: seconds, those of the trial among them; None for no limit. Plain CLIP, or chance, is compared in
-            any case.
+        budget: seconds; None for no limit. Plain CLIP, or chance, is compared in any case.
     """
     first = reference(splits[0][2].space)
     begun = time.perf_counter(), time.thread_time()
@@ -101,8 +102,8 @@ def plan(
         clock = _Clock(*splits[0], device)
         fits = {_fit_of(recipe): recipe for recipe in rows.values()}
         of_fits = {key: clock.fit(recipe) for key, recipe in fits.items()}
-    tried = time.perf_counter() - begun[0]
-    waiting = tried / (time.thread_time() - begun[1])
+    spent = time.perf_counter() - begun[0]
+    waiting = spent / (time.thread_time() - begun[1])
     seconds: dict[str, float] = {}
     dear: dict[str, float] = {}
     paid: set[str] = set()
@@ -110,7 +111,7 @@ def plan(
         key = _fit_of(rows[name])
         free = key in paid or (out is not None and _is_kept(out, name, len(splits)))
         cost = waiting * len(splits) * (clock.evaluation + (0 if free else of_fits[key]))
-        if budget is not None and name != first and tried + sum(seconds.values()) + cost > budget:
+        if budget is not None and name != first and spent + sum(seconds.values()) + cost > budget:
             dear[name] = cost
         else:
             seconds[name] = cost
@@ -155,7 +156,9 @@ class _Clock:
         alone = recipe.model_copy(update={"bank": "none"})
         once, thrice = (self._timed(_with_epochs(alone, epochs), self._probe) for epochs in (1, 3))
         config = recipe.training
-        step = max(0.0, thrice - once) / 2 / max(1, len(self._probe) // config.batch_size)
+        # The first fit of a process pays for more than itself: then the second one bounds an epoch from above.
+        epoch_tried = (thrice - once) / 2 if thrice > once else thrice / 3
+        step = epoch_tried / max(1, len(self._probe) // config.batch_size)
         validating = self._validating + len(self._validation) / config.batch_size * step * _FORWARD
         epoch = max(1, len(self._train) // config.batch_size) * step + validating
         training = once + len(config.learning_rate) * config.epochs * epoch
@@ -163,7 +166,8 @@ class _Clock:
 
     def _timed(self, recipe: Recipe, pairs: Pairs) -> float:
         start = time.thread_time()
-        fit(recipe, pairs, pairs, device=self._device, progress=False)
+        with suppress(InputError):  # too few distinct videos or texts here are no reason to refuse all of them
+            fit(recipe, pairs, pairs, device=self._device, progress=False)
         return time.thread_time() - start
 
 

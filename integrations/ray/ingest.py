@@ -22,6 +22,7 @@ from dits_adapter.errors import MissingExtraError, VideoError
 from dits_adapter.stores._discover import identify
 from dits_adapter.stores.ingest import ingesting
 from dits_adapter.stores.report import IngestReport
+from dits_adapter.stores.rows import VideoFile
 from dits_adapter.stores.session import IngestSession
 
 try:
@@ -95,7 +96,10 @@ class Worker:
     def alone(self, path: str) -> Iterator[pa.Table]:
         """Embed a file that may be one that kills its process: a decoder's crash, or no memory left."""
         if ray.get(self.ledger.begin.remote("alone", path)) > DEATHS:
-            row = EmbeddedFile(identify(path), error="the process that reads it dies, each time")
+            try:
+                row = EmbeddedFile(identify(path), error="the process that reads it dies, each time")
+            except VideoError as error:  # it is gone meanwhile
+                row = EmbeddedFile(VideoFile(error.path, 0, 0), error=error.reason)
             yield pa.Table.from_batches([segment_batch([row], self.embed.schema)])
             return
         yield from self.tables([path])

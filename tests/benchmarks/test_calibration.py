@@ -12,7 +12,7 @@ from benchmarks.clips.dataset import item_of, write_clip
 from benchmarks.clips.scenes import scenes
 from dits_adapter import DITSQueryEncoder, VideoEncoder
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.evaluation.calibration import HITS, Reliability
+from dits_adapter.evaluation.reliability import HITS, Reliability
 from dits_adapter.vectors import unit
 
 VIDEOS = 80

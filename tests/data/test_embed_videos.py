@@ -18,6 +18,7 @@ from tests.data.fakes import FRAMES
 from tests.video.clips import picture, write_clip
 
 pa = pytest.importorskip("pyarrow")
+pd = pytest.importorskip("pandas")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 SECONDS = 0.2
@@ -63,10 +64,22 @@ def test_it_travels_without_its_model_and_takes_any_batch_of_paths(files, embed)
     embed.encoder  # noqa: B018  (is loaded)
     assert len(pickle.dumps(embed)) < 2000
     assert pickle.loads(pickle.dumps(embed))._encoder is None
-    for batch in (files[2:3], {"path": np.array(files[2:3], object)}, pa.table({"path": files[2:3]})):
-        assert [table.num_rows for table in embed(batch)] == [1]
-    with pytest.raises(InputError, match="no column 'path' of paths; it has file"):
-        next(embed({"file": files}))
+    for batch in (
+        files[2:3],
+        {"path": np.array(files[2:3], object)},
+        pa.table({"path": files[2:3]}),
+        pd.DataFrame({"n": [1], "path": files[2:3]}),
+        pa.record_batch({"path": files[2:3]}),
+    ):
+        assert [table["path"].to_pylist() for table in embed(batch)] == [files[2:3]]
+    for batch, reason in (
+        ({"file": files}, "no column 'path' of paths; it has file"),
+        (pd.DataFrame({"file": files}), "no column 'path' of paths; it has file"),
+        (files[0], "is one path"),
+        ({"path": [files[0], None]}, "row 1 of the batch is None"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            next(embed(batch))
     with pytest.raises(InputError, match="overlap"):
         EmbedVideos("demo-clip", segment_seconds=1, overlap=2)
 
@@ -77,9 +90,22 @@ def test_batches_are_small_and_come_while_later_files_wait(files, embed, monkeyp
 
 
 def test_lists_stand_beside_their_paths(files, embed):
-    nested = embed.nested(pa.array([files[3], files[1], files[3]]))
-    assert [len(rows) for rows in nested.to_pylist()] == [3, 1, 3]
+    nested = embed.nested(pa.array([files[3], files[1], files[3], files[0]]))
+    assert [len(rows) for rows in nested.to_pylist()] == [3, 1, 3, 3]
     assert nested[0].as_py() == nested[2].as_py()
+    (table,) = embed(files[:1])
+    assert nested[3].as_py() == table.to_pylist()
+    assert nested.type == pa.list_(pa.struct(list(embed.schema)))
+    assert embed.nested([]).to_pylist() == []
+
+
+def test_a_name_that_cannot_be_stored_is_a_failure(files, embed):
+    names = ["no \udcff.mp4", files[1]]
+    rows = [row.as_py() for row in embed.nested(names)]
+    assert [[(row["path"], row["error"][:15]) for row in file] for file in rows] == [
+        [("no \\udcff.mp4", "has a name that")],
+        [(files[1], "is not a video,")],
+    ]
 
 
 def test_content_that_is_not_wanted_is_not_decoded(files, embed):

@@ -14,7 +14,7 @@ from qdrant_client import QdrantClient, models
 from dits_adapter.cli import main
 from dits_adapter.data.import_vectors import VectorFiles, import_vectors
 from dits_adapter.data.pairs import Pairs, load_pairs
-from dits_adapter.errors import InputError, SpaceMismatchError
+from dits_adapter.errors import DITSError, InputError, SpaceMismatchError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.open import open_store
@@ -149,6 +149,21 @@ def test_a_video_that_is_not_there_is_a_failure_until_it_is(qdrant: QdrantStore,
     assert_right(load_pairs(tmp_path / "cache"), ids)
 
 
+def test_a_cache_of_one_collection_is_not_finished_from_another(qdrant: QdrantStore, tmp_path: Path) -> None:
+    files = write_files(tmp_path, IDS["string"])
+    imported(files, qdrant, tmp_path / "cache")
+    vectors = models.VectorParams(size=WIDTH, distance=models.Distance.COSINE)
+    qdrant.client.create_collection("other", vectors)
+    points = qdrant.client.scroll("mine", limit=VIDEOS, with_vectors=True)[0]
+    qdrant.client.upsert(
+        "other", [models.PointStruct(**p.model_dump(include={"id", "vector", "payload"})) for p in points]
+    )
+    other = QdrantStore(qdrant.client, "other")
+    adopt_collection(other, SPACE, PointLayout(vector=""))
+    with pytest.raises(DITSError, match="begun from other pairs or vectors"):
+        imported(files, other, tmp_path / "cache")
+
+
 def test_numbers_that_are_values_of_two_fields_are_not_guessed(tmp_path: Path) -> None:
     client = QdrantClient(":memory:")
     client.create_collection("mine", models.VectorParams(size=WIDTH, distance=models.Distance.COSINE))
@@ -200,6 +215,13 @@ def test_what_does_not_fit_is_refused(qdrant: QdrantStore, tmp_path: Path) -> No
         imported(files, qdrant, tmp_path / "cache", pairs=None)
     with pytest.raises(InputError, match=r"ids is a file beside videos in \.npy"):
         imported(files, qdrant, tmp_path / "cache", ids=tmp_path / "ids.txt")
+    for changes, message in (
+        ({"texts": str(files.texts)}, r"texts is a str; it is a Path or a pyarrow\.Table\."),
+        ({"texts": qdrant}, "texts is a QdrantStore; it is a Path"),
+        ({"videos": None}, "videos is a NoneType; .* or a VideoStore"),
+    ):
+        with pytest.raises(InputError, match=message):
+            imported(files, qdrant, tmp_path / "cache", **changes)
     given = VectorFiles(**{**files.__dict__, "videos": qdrant})
     with pytest.raises(SpaceMismatchError, match="acme/embed"):
         import_vectors(given, tmp_path / "cache", EmbeddingSpace.declare("acme/embed@2", WIDTH), progress=False)
@@ -229,9 +251,17 @@ def test_the_journey_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (["texts.npy", "texts.npy", *mine], "give VIDEOS, or the collection that they are in"),
         (["texts.npy"], "give VIDEOS, or the collection that they are in"),
         (["texts.npy", *mine, "--trust-foreign"], "dits-adapter adopt --store lancedb://lance --collection clips"),
+        (
+            ["texts.npy", "--store", "postgresql://me:secret@h/v", "--trust-foreign"],
+            "dits-adapter adopt --store postgresql://me@h/v --collection videos",
+        ),
+        (["texts.npy", "texts.npy", "--trust-foreign"], "--trust-foreign is for vectors of a collection"),
+        (["texts.npy", "texts.npy", "--id-field", "film"], "--id-field is for vectors of a collection"),
     ):
         assert main(["import", *wrong, *encoder, "--out", "none"]) == 1
         assert message in capsys.readouterr().err
+    assert main(["embed", "clicks.csv", *encoder, "--id-field", "film", "--out", "none"]) == 1
+    assert "--id-field is for vectors of a collection" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["table", ".arrow", ".feather", ".parquet"])

@@ -54,4 +54,6 @@ def test_a_restored_embedding_is_the_same(prepared, restore):
     restored = restore(embedding)
     assert restored.get_query_embedding(QUERY) == pytest.approx(embedding.get_query_embedding(QUERY), abs=1e-6)
     assert restored.embed_batch_size == 3
+    with pytest.raises(InputError, match="needs an encoder"):
+        DITSEmbedding()
     assert restored.model_name == str(prepared / "tiny-dits")

@@ -21,8 +21,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import pyarrow
-import pyarrow.parquet
 import pytest
 from qdrant_client import QdrantClient
 
@@ -240,15 +238,13 @@ def test_a_worker_with_other_weights_is_refused(
     )
 
 
-def test_the_code_of_the_page_on_engines_runs(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(library.parent)
+def test_the_code_of_the_page_on_engines_runs(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [str(library / name) for name in ("6.mp4", "broken.mp4", "7.mp4")]
     page = (ROOT / "docs" / "engines.md").read_text("utf-8")
     (code,) = re.findall(r"```py\n(import ray\n.*?)```", page, re.DOTALL)
     exec(code, {"paths": paths, "__name__": "__main__"})
-    table = pyarrow.parquet.read_table("segments-of-ray")
-    assert table.column("path").to_pylist() == [paths[0]] * 2 + paths[1:2] + [paths[2]] * 2
-    assert table.schema.field("vector").type == pyarrow.list_(pyarrow.float32(), 32)
+    rows = re.findall(r"^\d+$", capsys.readouterr().out, re.MULTILINE)
+    assert sum(map(int, rows)) == 5  # two segments of each clip, and a failure
 
 
 def test_workers_that_cannot_be_had_are_said(capsys: pytest.CaptureFixture[str]) -> None:

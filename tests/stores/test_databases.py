@@ -227,6 +227,29 @@ def test_a_password_is_never_shown(address: str, tmp_path: Path, capfd: pytest.C
         assert code == (0 if "--dry-run" in command and "nosuch" not in address else 1), (command, captured)
 
 
+def test_an_index_is_built_where_shared_memory_is_small(
+    postgres_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    execute = psycopg.Connection.execute
+
+    def in_a_container(self: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+        if "CREATE INDEX" in (query if isinstance(query, str) else query.as_string(self)):
+            (setting,) = execute(self, "SHOW max_parallel_maintenance_workers").fetchone().values()
+            if setting != "0":
+                raise psycopg.errors.DiskFull("could not resize shared memory segment: No space left on device")
+        return execute(self, query, *arguments, **options)
+
+    monkeypatch.setattr("dits_adapter.stores.pgvector._INDEXED", 2)
+    with open_store(postgres_server, "in_a_container") as store:
+        store.create(CollectionMetadata(space=fake_space()))
+        store.write(rows(4))
+        monkeypatch.setattr(psycopg.Connection, "execute", in_a_container)
+        store.finish()
+        assert is_indexed(store)
+
+
 def test_names_that_a_database_does_not_take_are_refused(tmp_path: Path, postgres_server: str) -> None:
     metadata = CollectionMetadata(space=fake_space())
     with pytest.raises(InputError, match="made of letters, digits, dots"):

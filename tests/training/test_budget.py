@@ -79,14 +79,18 @@ def test_rows_of_one_fit_pay_once_and_folds_pay_each(split):
     assert plan(rows, [split] * 5).seconds["gentle-mlp"] == 60
 
 
+TRIALS = 3 * 3 + 2 * (1 + 3)
+"""Seconds of the trials of three fits at once, and of two trainings for one epoch and for three."""
+
+
 @pytest.mark.usefixtures("clock")
 def test_cheap_rows_fill_the_budget_and_the_others_are_named(split):
     names = ("dits-best", "gentle-linear", "mlp-1", "identity", "ridge")
     rows = {name: ROWS[name] for name in names}
-    planned = plan(rows, [split], budget=17 + 20)  # 17 s are spent on trials
+    planned = plan(rows, [split], budget=20 + TRIALS)
     assert list(planned.rows) == ["gentle-linear", "identity", "ridge"]  # in the order of the table
     assert sum(planned.seconds.values()) == 18
-    assert list(plan(rows, [split], budget=17 + 17).rows) == ["identity", "ridge"]
+    assert list(plan(rows, [split], budget=17 + TRIALS).rows) == ["identity", "ridge"]
     assert list(planned.left_out) == ["dits-best", "mlp-1"]
     assert "Left out for want of time: dits-best (3 min), mlp-1 (3 min)." in str(planned)
     assert list(plan(rows, [split], budget=0.1).rows) == ["identity"]
@@ -108,10 +112,19 @@ def test_a_plan_of_real_fits_changes_no_random_state_and_counts_kept_rows_as_fre
     assert planned.seconds["ridge"] < planned.seconds["procrustes"]
 
 
+def test_rows_that_refuse_a_trial_are_tried_on_all_pairs(split):
+    train, validation, test = split
+    same = np.tile(train.video[:1], (1000, 1))  # most of what a trial draws
+    video = np.concatenate([same, train.video[1000:1012]])
+    pairs = Pairs(train.text[:1012], video, np.arange(1012), train.space)
+    rows = {name: ROWS[name] for name in ("identity", "gentle-linear")}
+    assert list(plan(rows, [(pairs, validation, test)]).rows) == list(rows)
+
+
 def test_the_command_says_how_long_and_what_is_left_out(tmp_path, capsys):
     made_up(120).save(tmp_path / "pairs")
     command = ["compare", str(tmp_path / "pairs"), "--rows", "ridge", "dits-best", "--steps", "1", "--json"]
-    assert main([*command, "--epochs", "1000000", "--budget", "90s"]) == 0
+    assert main([*command, "--epochs", "10000000", "--budget", "1h"]) == 0
     captured = capsys.readouterr()
     assert "2 rows take about" in captured.err
     assert "Left out for want of time: dits-best" in captured.err
