@@ -281,8 +281,11 @@ class JointRun:
         for name, (adapter, clip) in {PLAIN: (plain, UNTRAINED), **adapters}.items():
             test = self._pairs(clip, [self.test])[0][self.test] if clip else untrained
             xpool = Artifact.load(self._place(clip)).xpool if clip else None
+            place = pick_device(self.device)
             if xpool is not None:
-                xpool.to(pick_device(self.device))
+                xpool.to(place)
+            if adapter.needs_video:  # which runs on every pair
+                adapter.to(place)
             noisy = noisy_at_inference({name: adapter}) if _drew_noise(adapter) else {}
             for queries, form in {name: adapter, **noisy}.items():
                 with self.costs.of(f"evaluation of {queries}"):

@@ -132,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--ablation {args.ablation} is one {without} --joint; here there are {', '.join(joint)}")
     if args.joint and (args.vectors or args.qdrant):
         parser.error("--joint trains on video files: give --root, and neither --vectors nor --qdrant")
+    if args.joint and (args.steps != STEPS or args.learning_rates != LEARNING_RATES):
+        parser.error("--joint takes --set sampler.steps=T' learning_rate=R, not --steps and --learning-rates")
     if args.set and not args.joint:
         parser.error("--set belongs to --joint")
     if args.check:
@@ -171,7 +173,7 @@ def run_joint(args: argparse.Namespace, out: Path) -> JointResult:
         out=out,
         device=args.device,
     )
-    return joint.run(args.ablation or "", args.seed)
+    return joint.run(args.ablation or "", recipe.seed)
 
 
 def run(args: argparse.Namespace, out: Path) -> Result:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["commands_for"]
 
+_ADAPTER, _BANK = "my-adapter", "my-bank"
+"""Folders that the commands write."""
+
 
 def commands_for(recipe: Recipe, cache: Path, space: EmbeddingSpace) -> list[str]:
     """Return the commands, one a line, that make the adapter of a row from the pairs and put its bank to use.
@@ -27,17 +30,17 @@ def commands_for(recipe: Recipe, cache: Path, space: EmbeddingSpace) -> list[str
     if recipe.adapter == CHANCE:
         return []
     commands = []
-    made, adapter = "my-adapter", shlex.quote(space.text.encoder)
+    made, adapter = _ADAPTER, shlex.quote(space.text.encoder)
     if recipe.adapter != PLAIN:
-        bank, made = (" --bank", "my-bank") if recipe.bank == "queries" else ("", made)
+        bank, made = (" --bank", _BANK) if recipe.bank == "queries" else ("", made)
         options, adapter = _options(recipe), made
-        commands.append(f"dits-adapter train {shlex.quote(str(cache))}{options}{bank} --out {made}")
+        commands.append(f"dits-adapter train {shlex.quote(str(cache))} --out {made}" + options + bank)
     if recipe.bank in ("scores", "both") or (recipe.bank == "queries" and recipe.adapter == PLAIN):
-        commands.append(f"dits-adapter bank QUERIES --adapter {adapter} --out my-bank")
+        commands.append(f"dits-adapter bank QUERIES --adapter {adapter} --out {_BANK}")
     if recipe.bank in ("scores", "both"):
-        commands.append("dits-adapter bias my-bank --collection NAME")
+        commands.append(f"dits-adapter bias {_BANK} --collection NAME")
     if commands:
-        searching = "my-bank" if recipe.bank in ("queries", "both") else adapter
+        searching = _BANK if recipe.bank in ("queries", "both") else adapter
         commands.append(f"dits-adapter search TEXT --collection NAME --adapter {searching}")
     return commands
 

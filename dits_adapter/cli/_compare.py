@@ -76,8 +76,8 @@ def add_compare(commands: Any) -> None:
     compare.add_argument(
         "--budget",
         metavar="TIME",
-        help="90s, 30m or 2h: compare the rows that fit, cheap ones first, and name the others (default: all "
-        "rows; the time that they take is printed before they start)",
+        help="90s, 30m or 2h: compare the rows that fit, cheap ones first, and name the others; --curve takes its "
+        "time beyond (default: all rows; the time that they take is printed before they start)",
     )
     add_device(compare)
     compare.set_defaults(run=_compare, needs=("scipy", "sklearn", "yaml"))
@@ -120,6 +120,8 @@ def _compare(args: argparse.Namespace) -> int:
     planned = plan(rows, splits, budget=budget, out=args.out, device=args.device)
     print(planned, file=sys.stderr, flush=True)
     rows = planned.rows
+    if args.curve is not None:
+        curve_rows(rows, splits)  # of what the budget has left
     if args.folds is None:
         comparison = compare(*splits[0], rows=rows, out=args.out, device=args.device)
     else:

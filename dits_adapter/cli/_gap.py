@@ -65,7 +65,7 @@ def _gap(args: argparse.Namespace) -> int:
         second = {"pairs": Path(args.against[0]), "adapter": args.against[1]}
         other, other_pairs = _opened(argparse.Namespace(**{**vars(args), **second}))
         pairs, other_pairs = _common(pairs, other_pairs)
-    if not args.noise >= 0 or (args.noise and not isinstance(adapter, DITSAdapter)):
+    if not 0 <= args.noise < np.inf or (args.noise and not isinstance(adapter, DITSAdapter)):
         raise InputError(f"--noise {args.noise:g}: expected a factor of at least 0, and an adapter of kind dits.")
     args.out.mkdir(parents=True, exist_ok=True)
     ready = adapter.for_inference()

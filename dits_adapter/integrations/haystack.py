@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from dits_adapter.encoder import DITSQueryEncoder
-from dits_adapter.errors import MissingExtraError
+from dits_adapter.errors import InputError, MissingExtraError
 from dits_adapter.integrations._documents import Retrieval, content, metadata
-from dits_adapter.search import Answer, VideoSearch
+from dits_adapter.search import Answer, VideoSearch, check_encoder_options
 from dits_adapter.stores.requests import VideoFilter
 
 try:
@@ -26,12 +26,18 @@ class DITSTextEmbedder:
         model: folder, bundled name or hub id of an adapter.
         strength: movement of queries, 0 (plain CLIP) to 1.
         encoder_options: further options of `DITSQueryEncoder.from_pretrained`, such as `{"backend": "onnx"}`.
+
+    Raises:
+        InputError: an unknown option, or `strength` among the further ones.
     """
 
     def __init__(self, model: str, strength: float = 1.0, encoder_options: dict[str, Any] | None = None) -> None:
         self.model = model
         self.strength = strength
         self.encoder_options = dict(encoder_options or {})
+        check_encoder_options(self.encoder_options)
+        if "strength" in self.encoder_options:
+            raise InputError("encoder_options has 'strength', which the component has an argument for.")
         self._encoder: DITSQueryEncoder | None = None
 
     def to_dict(self) -> dict[str, Any]:

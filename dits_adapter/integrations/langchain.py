@@ -43,7 +43,7 @@ class VideoRetriever(BaseRetriever):
         search_options: further fields of `SearchRequest`, such as `{"per_video": 3}`.
 
     Raises:
-        InputError: an option outside its range.
+        InputError: an option outside its range, or an unknown one.
     """
 
     search: VideoSearch
@@ -54,6 +54,9 @@ class VideoRetriever(BaseRetriever):
     search_options: dict[str, Any] = Field(default_factory=dict)
 
     def __init__(self, *, search: VideoSearch | dict[str, Any], **fields: Any) -> None:
+        known = type(self).model_fields
+        if unknown := sorted(fields.keys() - known):  # pydantic would leave them out in silence
+            raise InputError(f"the retriever has no option {unknown[0]!r}; its options are {', '.join(known)}.")
         fields["search"] = VideoSearch.from_dict(search) if isinstance(search, dict) else search
         super().__init__(**fields)
         self._retrieval()

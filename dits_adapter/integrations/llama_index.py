@@ -119,7 +119,7 @@ class DITSEmbedding(BaseEmbedding):
         options: fields of `BaseEmbedding`.
 
     Raises:
-        InputError: neither an encoder nor a name.
+        InputError: neither an encoder nor a name, or both.
 
     Example:
         >>> embedding = DITSEmbedding(DITSQueryEncoder.from_pretrained("demo-dits"))
@@ -140,6 +140,8 @@ class DITSEmbedding(BaseEmbedding):
         encoder_options: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        if encoder is not None and (model_name or encoder_options):
+            raise InputError("model_name and encoder_options stand in the place of an encoder; leave them out.")
         if encoder is None:
             if model_name is None:
                 raise InputError("DITSEmbedding needs an encoder, or the model_name of an adapter.")

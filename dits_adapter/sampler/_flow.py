@@ -26,7 +26,7 @@ _KEPT = 2**30
 """Bytes of activations that are kept for the backward pass; a flow with more is computed again there, in parts."""
 
 _CACHED = 32
-"""Rows of an MLP's activations that stay in the cache."""
+"""Rows of an MLP's activations that stay in a processor's cache."""
 
 _C1 = 2 * (2 / torch.pi) ** 0.5
 _C3 = 0.044715 * _C1
@@ -251,10 +251,12 @@ class _Segment:
 def _gelu(x: Tensor, out: Tensor) -> None:
     """Write GELU(x), approximated by tanh, into `out`, and its derivative over x, both (n, h).
 
-    Passes over rows that stay in the cache, around one sigmoid: torch's kernels compute a slow tanh twice.
+    Passes over rows that stay in the cache, around one sigmoid: torch's kernels compute a slow tanh twice. A
+    graphics card takes all rows at once.
     """
     c1 = torch.tensor(_C1, dtype=torch.promote_types(x.dtype, torch.float32))
-    for rows, target in zip(x.split(_CACHED), out.split(_CACHED), strict=True):
+    length = _CACHED if x.device.type == "cpu" else len(x)
+    for rows, target in zip(x.split(length), out.split(length), strict=True):
         value = rows.to(c1.dtype)
         square = value * value
         sigma = torch.add(c1, square, alpha=_C3).mul_(value).sigmoid_()

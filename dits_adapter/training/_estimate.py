@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dits_adapter.adapters import LEAST_VIDEOS, adapter_entry
+from dits_adapter.adapters import LEAST_VIDEOS, Matches, adapter_entry
 from dits_adapter.artifact._find import is_artifact
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation._tables import duration, durations
+from dits_adapter.evaluation.comparison import PLAIN
 from dits_adapter.evaluation.metrics import DotProducts, bootstrap, ranks
 from dits_adapter.training._banked import trainings
 from dits_adapter.training.config import Recipe
@@ -33,6 +34,9 @@ _PROBE = 256
 
 _RANKED = 1000
 """Videos that a search is tried on."""
+
+_READ = 2048
+"""Pairs that the reading of all is tried on."""
 
 _CANDIDATES = 5
 """Candidates of a closed form, at most, among which the validation pairs choose."""
@@ -138,7 +142,7 @@ class _Clock:
     def __init__(self, train: Pairs, validation: Pairs, test: Pairs, device: str | torch.device) -> None:
         self._train, self._validation, self._device = train, validation, device
         self._probe, self._few = (_part(train, texts) for texts in (_PROBE, _FEW))
-        self._validating = _ranking(validation)
+        self._validating, self._reading = _ranking(validation), _reading(train)
         self.evaluation = self._validating + 3 * _ranking(test) + 3 * _resampling(test)
 
     def fit(self, recipe: Recipe) -> float:
@@ -147,11 +151,14 @@ class _Clock:
         if not entry.trained:
             growth = _GROWTH if entry.cross_validated and len(self._train) > len(self._few) else 1
             choosing = _CANDIDATES * self._validating if entry.closed_form else 0
-            return growth * self._timed(recipe, self._few) + choosing
+            reading = self._reading if entry.closed_form and entry.name != PLAIN else 0
+            return growth * self._timed(recipe, self._few) + choosing + reading
         alone = recipe.model_copy(update={"bank": "none"})
         once, thrice = (self._timed(_with_epochs(alone, epochs), self._probe) for epochs in (1, 3))
         config = recipe.training
-        step = max(0.0, thrice - once) / 2 / max(1, len(self._probe) // config.batch_size)
+        # The first fit of a process pays for more than itself: then the second one bounds an epoch from above.
+        epoch_tried = (thrice - once) / 2 if thrice > once else thrice / 3
+        step = epoch_tried / max(1, len(self._probe) // config.batch_size)
         validating = self._validating + len(self._validation) / config.batch_size * step * _FORWARD
         epoch = max(1, len(self._train) // config.batch_size) * step + validating
         training = once + len(config.learning_rate) * config.epochs * epoch
@@ -179,6 +186,12 @@ def _ranking(pairs: Pairs) -> float:
     scores = DotProducts(part.video[part.labels], part.video)
     share = len(part) / len(pairs) * len(part.video) / len(pairs.video)
     return _seconds(lambda: ranks(scores, part.labels)) / share
+
+
+def _reading(pairs: Pairs) -> float:
+    """Return the seconds in which a closed form reads all pairs once."""
+    text, video = pairs.matches.text[:_READ], pairs.matches.video[:_READ]
+    return _seconds(lambda: Matches(text, video).moments) * len(pairs) / len(text)
 
 
 def _resampling(pairs: Pairs) -> float:

@@ -154,6 +154,7 @@ def test_a_row_brings_the_one_whose_clip_it_needs():
         (["--joint", "--root", "DIR", "--ablation", "best"], "--ablation best is one without --joint"),
         (["--root", "DIR", "--ablation", "serving"], "--ablation serving is one with --joint"),
         (["--root", "DIR", "--set", "batch_size=4"], "--set belongs to --joint"),
+        (["--joint", "--root", "DIR", "--steps", "5"], "--joint takes --set sampler.steps=T'"),
     ],
 )
 def test_wrong_usage(more, message, capsys):

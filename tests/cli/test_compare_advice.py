@@ -36,7 +36,7 @@ def test_the_first_one_trains_by_the_recipe_of_the_row(name):
 
 def test_gentle_rows_take_no_settings_and_the_best_ones_few():
     assert commands_for(ROWS["gentle-mlp"], Path("cache"), made_up_space(8))[0] == (
-        "dits-adapter train cache --preset gentle-mlp --out my-adapter"
+        "dits-adapter train cache --out my-adapter --preset gentle-mlp"
     )
     best = shlex.split(commands_for(ROWS["dits-best"], Path("cache"), made_up_space(8))[0])
     assert after(best, "--set") == ["training.seed=3"]
@@ -61,7 +61,7 @@ def test_gentle_rows_take_no_settings_and_the_best_ones_few():
         (
             "gentle-dits-both",
             [
-                "train cache --preset gentle-dits --out my-adapter",
+                "train cache --out my-adapter --preset gentle-dits",
                 "bank QUERIES --adapter my-adapter --out my-bank",
                 "bias my-bank --collection NAME",
                 f"{SEARCH} my-bank",

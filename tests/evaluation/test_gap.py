@@ -160,8 +160,10 @@ def test_two_adapters_are_compared_on_the_pairs_that_both_have(pairs, tmp_path, 
 def test_noise_is_for_dits(pairs, tmp_path, capsys):
     loaded = Pairs.load(pairs)
     shift = mean_shift(loaded.text, loaded.video[loaded.labels])
-    folder = Artifact(shift, loaded.space).save(tmp_path / "adapter")
-    for scale in ("1", "-1", "nan"):
+    sampler = DITSAdapter(SamplerConfig(width=32, depth=1)).eval()
+    linear = Artifact(shift, loaded.space).save(tmp_path / "linear")
+    dits = Artifact(sampler, loaded.space).save(tmp_path / "dits")
+    for folder, scale in ((linear, "1"), (dits, "-1"), (dits, "nan"), (dits, "inf")):
         assert main(["gap", str(pairs), str(folder), "--noise", scale, "--out", str(tmp_path / "out")]) == 1
         said = f"--noise {scale}: expected a factor of at least 0, and an adapter of kind dits"
         assert said in capsys.readouterr().err

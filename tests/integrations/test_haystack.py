@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from haystack import Document, Pipeline
 from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
+from dits_adapter.errors import InputError
 from dits_adapter.integrations.haystack import DITSTextEmbedder
 from tests.integrations.conftest import QUERY, assert_found, rows
 
@@ -23,3 +25,12 @@ def test_a_document_store_finds_the_adapted_query(prepared, expected):
     again.connect("embedder.embedding", "retriever.query_embedding")
     found = again.run({"embedder": {"text": QUERY}})["retriever"]["documents"]
     assert_found([(document.content, document.score) for document in found], expected)
+
+
+def test_options_that_would_be_left_out_are_refused():
+    for options, reason in (
+        ({"strength": 0.5}, "has an argument for"),
+        ({"backed": "onnx"}, "no option 'backed'"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            DITSTextEmbedder("demo-dits", encoder_options=options)

@@ -56,4 +56,6 @@ def test_a_restored_embedding_is_the_same(prepared, restore):
     assert restored.embed_batch_size == 3
     with pytest.raises(InputError, match="needs an encoder"):
         DITSEmbedding()
+    with pytest.raises(InputError, match="in the place of an encoder"):
+        DITSEmbedding(encoder, encoder_options={"strength": 1.0})
     assert restored.model_name == str(prepared / "tiny-dits")

@@ -134,8 +134,10 @@ def test_what_cannot_be_is_refused_in_words(name, search, encoder):
     assert documents(around_a_store) == []
     with pytest.raises(InputError, match="around a store cannot be saved"):
         pickle.dumps(around_a_store)
-    if name == "langchain":  # as its tracing has it
-        assert '"not_implemented"' in dumps(around_a_store)
+    if name == "langchain":
+        with pytest.raises(InputError, match=r"no option .min_probabilty.; its options are .*min_probability"):
+            MADE[name](search=search, min_probabilty=0.5)
+        assert '"not_implemented"' in dumps(around_a_store)  # as its tracing has it
 
 
 def test_one_query_may_have_its_own_number_and_filter(search):
