@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dits_adapter._files import write_atomically
 from dits_adapter.errors import ArtifactError
@@ -33,10 +35,8 @@ def load_weights(path: Path, module: nn.Module) -> None:
     Raises:
         ArtifactError: as `require_tensors`.
     """
-    from safetensors import safe_open
-
     require_tensors(path, module)
-    with safe_open(path, "pt") as file:
+    with _opened(path) as file:
         module.load_state_dict({name: file.get_tensor(name) for name in module.state_dict()})
 
 
@@ -50,20 +50,25 @@ def require_tensors(path: Path, module: nn.Module) -> None:
     Raises:
         ArtifactError: the file is damaged, or its tensors are others in name or shape.
     """
+    expected = module.state_dict()
+    with _opened(path) as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    if missing := sorted(expected.keys() - shapes.keys()):
+        raise ArtifactError(f"{path}: {len(missing)} tensors are missing, the first is {missing[0]}.")
+    if extra := sorted(shapes.keys() - expected.keys()):
+        raise ArtifactError(f"{path}: {len(extra)} tensors are unknown, the first is {extra[0]}.")
+    for name, tensor in expected.items():
+        if shapes[name] != tuple(tensor.shape):
+            raise ArtifactError(f"{path}: {name} has shape {shapes[name]}, the config says {tuple(tensor.shape)}.")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
-    expected = module.state_dict()
     try:
         with safe_open(path, "pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            if missing := sorted(expected.keys() - shapes.keys()):
-                raise ArtifactError(f"{path}: {len(missing)} tensors are missing, the first is {missing[0]}.")
-            if extra := sorted(shapes.keys() - expected.keys()):
-                raise ArtifactError(f"{path}: {len(extra)} tensors are unknown, the first is {extra[0]}.")
-            for name, tensor in expected.items():
-                if shapes[name] != tuple(tensor.shape):
-                    raise ArtifactError(
-                        f"{path}: {name} has shape {shapes[name]}, the config says {tuple(tensor.shape)}."
-                    )
-    except (OSError, SafetensorError) as error:
+            yield file
+    # The file is opened twice, by torch the second time: one that was moved in between is a RuntimeError.
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise ArtifactError(f"{path}: is no intact safetensors file ({error}).") from None

@@ -72,7 +72,8 @@ class ShardReader:
         try:
             with safe_open(path, "pt") as file:  # maps the file, where "np" would copy; and holds no descriptor
                 tensor: NDArray[Any] = file.get_tensor(name).numpy()
-        except (OSError, SafetensorError) as error:
+        # The file is opened twice, by torch the second time: one that went in between is a RuntimeError.
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise DITSError(f"{path}: is no intact shard of a cache ({error}).") from None
         if (place, name) not in self._checked:
             whole = tensor.shape == (shard.rows, *row_shape) and tensor.dtype == dtype

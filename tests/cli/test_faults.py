@@ -269,10 +269,10 @@ def test_an_interruption_says_what_becomes_of_the_work(command, after, workplace
 
 
 def test_bad_lines_are_listed_in_one_line(run, workplace, tmp_path):
-    (tmp_path / "pairs.csv").write_text("video,text\nclip.mp4,a dog\n")
-    code, _, said = run("embed", "pairs.csv")
+    (tmp_path / "pairs.txt").write_text("video,text\nclip.mp4,a dog\n")
+    code, _, said = run("embed", "pairs.txt")
     assert (code, len(said)) == (1, 1)
-    assert "as CSV. line 1: is not JSON (Expecting value, column 1); line 2: is not JSON" in said[0]
+    assert "ends in .csv. line 1: is not JSON (Expecting value, column 1); line 2: is not JSON" in said[0]
 
 
 def test_weights_of_another_user(run, workplace, monkeypatch):

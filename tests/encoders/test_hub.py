@@ -35,7 +35,7 @@ PAGES = [
     *ROOT.glob("integrations/**/*.md"),
 ]
 OWNERS = {name.partition("/")[0] for family in DUAL_FAMILIES.values() for name in family.examples}
-NAMED = rf"\b(?:{'|'.join({*OWNERS, 'sentence-transformers', 'timm', 'Qwen'})})/[\w.-]*\w"
+NAMED = rf"(?<!/)(?<!declared:)\b(?:{'|'.join({*OWNERS, 'sentence-transformers', 'timm', 'Qwen'})})/[\w.-]*\w"
 SAFE = "openai/clip-vit-large-patch14"
 PICKLED = "openai/clip-vit-base-patch32"
 LOADERS = [load_encoder, VideoEncoder.from_pretrained, DITSQueryEncoder.from_pretrained]

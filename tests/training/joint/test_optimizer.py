@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from dits_adapter.training.joint import train as module
+from dits_adapter.training.joint import _model as module
 from dits_adapter.training.joint._model import JointModel
 from tests.training.joint.blocks import Clips, train
 
@@ -25,7 +24,7 @@ class Recorder:
         self.gradients: list[dict[str, np.ndarray]] = []
         self.weights: list[dict[str, np.ndarray]] = []
 
-    def model(self, *parts: torch.nn.Module) -> JointModel:
+    def model(self, *parts: object) -> JointModel:
         """Stands in for `JointModel`."""
         joint = JointModel(*parts)
         self.parameters = dict(joint.named_parameters())
