@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain, islice
+from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +58,8 @@ class StoredVideos:
     """Reader of the videos that ids name in a store.
 
     A video of several segments has the mean of their vectors, scaled to unit norm, which a warning says once.
+    Names of video files that are values of no field stand for the paths that end in them: `a/1.mp4` for
+    `/films/a/1.mp4`.
 
     Args:
         store: the collection.
@@ -87,14 +90,15 @@ class StoredVideos:
         self._where = f"the collection {store.collection!r}"
         self.frames = (videos.frames or 0) if store.capabilities.frames and videos.pooling == "mean" else 0
         self._remarked = False
+        self._paths: dict[str, str] = {}
 
     @cached_property
     def field(self) -> str:
         """Payload field that the ids are values of: where none was given, the one that has the most of some ids.
 
         Raises:
-            InputError: none of the ids is in the collection, with what it has instead; or two fields have about as
-                many, of different segments.
+            InputError: none of the ids is in the collection, with what it has instead; two fields have about as
+                many, of different segments; or two paths end in a name.
             StoreError: the database cannot be reached.
         """
         described, others = self._candidates()
@@ -121,11 +125,40 @@ class StoredVideos:
                 )
             if found[best]:
                 return best
+        if (path := self._path_field) in {*described, *others}:
+            self._paths = self._endings(path)
+            if self._paths:
+                return path
         raise self._none_there()
 
     def require_some(self) -> None:
         """Refuse ids of which none is in the collection; errors as `field`."""
         _ = self.field
+
+    @cached_property
+    def _path_field(self) -> str:
+        metadata = self._store.metadata()
+        return "path" if metadata is None or metadata.layout is None else metadata.layout.path
+
+    def _endings(self, field: str) -> dict[str, str]:
+        """Return the path that ends in an id, for each id that is the name of a video file; reads all payloads.
+
+        Raises:
+            InputError: an id is the end of two paths.
+        """
+        named = {PurePath(name).as_posix(): name for name in self._names() if without_suffix(name)}
+        paths: dict[str, str] = {}
+        for segment in self._store.read(ReadRequest()) if named else ():
+            path = str(payload_value(segment.payload, field))
+            parts = PurePath(path).parts
+            for depth in range(1, len(parts)):
+                name = named.get("/".join(parts[-depth:]))
+                if name is not None and (other := paths.setdefault(name, path)) != path:
+                    raise InputError(
+                        f"{self._label}: in {self._where} both {other} and {path} end in {name!r}. Give as much "
+                        "of the paths as tells them apart."
+                    )
+        return paths
 
     def _candidates(self) -> tuple[list[str], list[str]]:
         """Return the fields that are said to hold ids of videos, and others that may."""
@@ -166,7 +199,7 @@ class StoredVideos:
     ) -> dict[str, list[StoredSegment]]:
         """Read the segments of some videos by their ids, in other spellings too; an id without any is left out."""
         segments = self._exactly(field, ids, vectors, most)
-        for spelling in (self._stem, _canonical_uuid):
+        for spelling in (self._paths.get, self._stem, _canonical_uuid):
             others = (name for name in ids if name not in segments)
             spelled = {name: other for name in others if (other := spelling(name)) is not None}
             if spelled:
@@ -226,6 +259,8 @@ class StoredVideos:
         candidates = [*chain(*self._candidates())]
         names = list(dict.fromkeys(_name(segment, candidates[0]) for segment in segments))
         examples = ", ".join(map(repr, names[:3])) or "none"
+        if self._path_field in candidates[1:] and segments:
+            examples += f", at paths such as {_name(segments[0], self._path_field)!r}"
         tried = f"now {field!r}" if field is not None else f"tried: {', '.join(map(repr, candidates))}"
         return InputError(
             f"{self._label}: not one of its ids is in {self._where}. The first is {first!r}"

@@ -90,6 +90,30 @@ class TestAnyStore:
         )
         assert (again.new_texts, again.new_videos) == (0, 0)
 
+    def test_names_of_files_are_ends_of_paths(self, open_store, clips, encoder, tmp_path):
+        store = open_store(tmp_path)
+        ingest(store, clips, encoder, progress=False)
+        folder = clips[0].parent.name
+        names = [clips[3].name, f"{folder}/{clips[1].name}", f"./{clips[0].name}", "9.mp4"]
+        pairs = write_pairs(tmp_path / "names.jsonl", [{"id": name, "text": name} for name in names])
+        report = embed_from_store(pairs, tmp_path / "cache", encoder.encoder, store, progress=False)
+        assert [(failed.id, failed.reason) for failed in report.failures] == [
+            ("9.mp4", "the collection has no such video")
+        ]
+        vectors = {row.payload["path"]: row.vector for row in store.read(ReadRequest(vectors=True))}
+        expected = [vectors[str(clips[n])] for n in (3, 1, 0)]
+        np.testing.assert_allclose(load_pairs(tmp_path / "cache").video, expected, atol=1e-6)
+
+    def test_a_name_that_two_paths_end_in_is_refused(self, open_store, clips, encoder, tmp_path):
+        store = open_store(tmp_path)
+        for side in ("a", "b"):
+            (tmp_path / side).mkdir()
+        twins = [write_clip(tmp_path / side / "1.mp4", [picture(n)]) for n, side in enumerate(("a", "b"))]
+        ingest(store, twins, encoder, progress=False)
+        pairs = write_pairs(tmp_path / "names.jsonl", [{"id": "1.mp4", "text": "a"}])
+        with pytest.raises(InputError, match=r"both .*1\.mp4 and .*1\.mp4 end in '1\.mp4'\. Give as much"):
+            embed_from_store(pairs, tmp_path / "cache", encoder.encoder, store, progress=False)
+
     def test_frames_that_the_store_does_not_keep_are_not_in_the_cache(self, open_store, clips, encoder, tmp_path):
         store = open_store(tmp_path)
         ingest(store, clips, encoder, progress=False)
