@@ -70,6 +70,18 @@ def test_of_the_training_cache_the_held_out_pairs_are_taken(fraction, pairs, tmp
     assert others.digest != loaded.digest
 
 
+def test_no_more_videos_than_asked_for_are_measured(pairs, tmp_path, capsys):
+    loaded = Pairs.load(pairs)
+    adapter = mean_shift(loaded.text, loaded.video[loaded.labels])
+    folder = Artifact(adapter, loaded.space).save(tmp_path / "adapter")
+    with pytest.warns(UserWarning, match="of 40 videos to measure on 25 are drawn"):
+        assert main(["gap", str(pairs), str(folder), "--videos", "25", "--out", str(tmp_path / "out")]) == 0
+    assert "(50 pairs)" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match="of 40 videos to measure on 25 are drawn"):
+        assert main(["calibrate", str(pairs), str(folder), "--videos", "25"]) == 0
+    assert Artifact.load(folder).calibration.videos == 25
+
+
 def test_statistics_against_loops():
     rng = np.random.default_rng(1)
     text, video = rng.normal(size=(2, 7, 5))
