@@ -365,7 +365,7 @@ class _Collection:
         if store.space is None:
             encoder.check(store)
         metadata = store.metadata()
-        bias = None if metadata is None or metadata.bias is None or metadata.bias.mean is None else metadata.bias
+        bias = None if metadata is None else metadata.bias_in_use
         beside, weight = (encoder, 0.0) if bias is None else encoder.beside(bias)
         return cls(store, bias, beside, weight)
 

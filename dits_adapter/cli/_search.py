@@ -238,7 +238,7 @@ def _calibration(
 
     calibration = encoder.calibration if store.cosine and not (args.plain or args.rerank) else None
     metadata = store.metadata()
-    bias = None if metadata is None else metadata.bias
+    bias = None if metadata is None else metadata.bias_in_use
     weight = bias_weight(request, bias)
     if calibration is not None and bias is not None and weight:
         calibration = calibration.less(bias.bank, weight)
@@ -258,8 +258,8 @@ def _beside_bias(
         InputError: probabilities are asked for, and the encoder loses them beside the bias.
     """
     metadata = store.metadata()
-    bias = None if metadata is None else metadata.bias
-    if bias is None or bias.mean is None:
+    bias = None if metadata is None else metadata.bias_in_use
+    if bias is None:
         return encoder, None
     if args.plain and bias.fits(encoder.space.text.probes):
         return encoder, None

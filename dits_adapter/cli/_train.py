@@ -100,7 +100,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _advise(args: argparse.Namespace, adapter: Adapter, seed: int) -> None:
-    """Say what distilling the adapter would make of the time of a query, where that is at most half of it.
+    """Print the time of a query, and the command that distils a student where that takes half of it or less.
 
     The command holds out the pairs that the training held out: on others the teacher would be ahead.
     """

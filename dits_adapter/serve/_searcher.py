@@ -156,14 +156,14 @@ class Searcher:
     def _beside_bias(self, adapter: Adapter, strength: float) -> tuple[Adapter, float]:
         """Return the adapter and the weight of the score bias that are taken together (`ScoreBias.beside`)."""
         bias = self._read_bias(self.store.collection)
-        if bias is None or bias.mean is None:
+        if bias is None:
             return adapter, 0.0
         return bias.beside(adapter, np.array(self.encoder.space.text.probes, np.float32), strength)
 
     def _plain_weight(self) -> float:
         """Return the weight of the score bias for plain queries: 0 if it is for others."""
         bias = self._read_bias(self.store.collection)
-        fits = bias is not None and bias.mean is not None and bias.fits(self.encoder.space.text.probes)
+        fits = bias is not None and bias.fits(self.encoder.space.text.probes)
         return bias.weight if bias is not None and fits else 0.0
 
     def _search(self, query: torch.Tensor, options: CompareOptions, *, bias: float) -> list[Hit]:
@@ -185,7 +185,7 @@ class Searcher:
 
     def _load_bias(self, collection: str) -> ScoreBias | None:
         metadata = self.store.metadata()
-        return None if metadata is None else metadata.bias
+        return None if metadata is None else metadata.bias_in_use
 
     def _load_adapter(self, steps: int | None) -> Adapter:
         adapter = self.encoder.artifact.adapter

@@ -119,6 +119,11 @@ class CollectionMetadata(BaseModel):
     layout: PointLayout | None = None
     bias: ScoreBias | None = None
 
+    @property
+    def bias_in_use(self) -> ScoreBias | None:
+        """Record of the score bias, once all segments have one; None before, and in a collection without."""
+        return None if self.bias is None or self.bias.mean is None else self.bias
+
     def require_possible(self) -> None:
         """Refuse segments that cannot be cut.
 

@@ -35,7 +35,7 @@ def elsewhere(other_clip):
 
 @pytest.fixture
 def halfway(model, expected):
-    """What half the movement finds, which an option that was lost would not."""
+    """Videos and scores that half of the movement finds: others than those of a function that lost the option."""
     query = DITSQueryEncoder.from_pretrained(model, strength=0.5).encode_query(QUERY)
     scores = np.array([row.vector for row in rows()]) @ query
     best = np.argsort(-scores)[:5]

@@ -1,4 +1,4 @@
-"""What a comparison expects to take, and what it leaves out of a time budget."""
+"""Time that a comparison expects to take, and rows that a budget leaves out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which precision a training takes, and that it goes on in it."""
+"""Precision of a training: chosen by the processor, recorded, and kept when the training goes on."""
 
 from __future__ import annotations
 
