@@ -99,6 +99,10 @@ _PUBLIC = {
     "data.pairs_file": ("PairsFile",),
     "data.report": ("EmbedReport",),
     "data.segment_table": ("segment_schema",),
+    "sources.base": ("Findings", "FoundText", "TextFinder"),
+    "sources.find": ("find_pairs",),
+    "sources.report": ("PairsReport",),
+    "sources.text": ("VideoTexts",),
     "training.compare": ("compare",),
     "evaluation.comparison": ("Comparison",),
     "training.config": ("JointRecipe", "Recipe", "TrainingConfig"),
@@ -205,6 +209,12 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.search import Answer as Answer
     from dits_adapter.search import Match as Match
     from dits_adapter.search import VideoSearch as VideoSearch
+    from dits_adapter.sources.base import Findings as Findings
+    from dits_adapter.sources.base import FoundText as FoundText
+    from dits_adapter.sources.base import TextFinder as TextFinder
+    from dits_adapter.sources.find import find_pairs as find_pairs
+    from dits_adapter.sources.report import PairsReport as PairsReport
+    from dits_adapter.sources.text import VideoTexts as VideoTexts
     from dits_adapter.space import EmbeddingSpace as EmbeddingSpace
     from dits_adapter.space import TextSide as TextSide
     from dits_adapter.space import VideoSide as VideoSide

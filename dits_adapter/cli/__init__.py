@@ -24,6 +24,7 @@ from dits_adapter.cli._gap import add_gap
 from dits_adapter.cli._import import add_import
 from dits_adapter.cli._ingest import add_ingest, add_ingest_options, decode_limits, ingest_options
 from dits_adapter.cli._merge import add_merge
+from dits_adapter.cli._pairs import add_pairs_command
 from dits_adapter.cli._put import add_put
 from dits_adapter.cli._rebuild import add_rebuild
 from dits_adapter.cli._recall import add_recall
@@ -44,6 +45,7 @@ _COMMANDS = (
     add_recall,
     add_copy,
     add_serve,
+    add_pairs_command,
     add_embed,
     add_merge,
     add_import,
@@ -65,6 +67,7 @@ _CONTINUED = (
     "ingest",
     "rebuild",
     "copy",
+    "pairs",
     "embed",
     "import",
     "put",

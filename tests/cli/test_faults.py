@@ -32,6 +32,7 @@ LINES = {
     "recall": "IN --adapter ADAPTER --store OUT",
     "copy": "IN OUT",
     "serve": "--adapter IN --port 0 --no-browser",
+    "pairs": "IN --out OUT",
     "embed": "IN --encoder CLIP --out OUT",
     "import": "IN IN --encoder CLIP --out OUT",
     "merge": "IN --out OUT",
