@@ -17,7 +17,7 @@ __all__ = ["DEMO"]
 def _read(split: str, files: Mapping[str, Path]) -> Iterator[Query]:
     pairs = PairsFile(files[_listing(split)])
     ids = [Path(video.id).stem for video in pairs.iter_videos()]
-    for text, number in pairs.iter_texts():
+    for text, number, *_ in pairs.iter_texts():
         yield Query(text, ids[number])
 
 

@@ -39,7 +39,8 @@ def add_embed(commands: Any) -> None:
         "pairs",
         type=Path,
         metavar="PAIRS",
-        help='.jsonl: {"video": FILE, "text": TEXT or [TEXT, …]} a line; or .csv: columns video and text',
+        help='.jsonl: {"video": FILE, "text": TEXT or [TEXT, …]} a line, with "start" and "end" for a span in '
+        "seconds; or .csv: columns video and text",
     )
     add_encoder(embed, declared=True)
     add_text_encoder(embed)
@@ -48,6 +49,13 @@ def add_embed(commands: Any) -> None:
     add_device(embed)
     embed.add_argument(
         "--videos", type=Path, metavar="FOLDER", help="folder of relative files (default: that of PAIRS)"
+    )
+    embed.add_argument(
+        "--min-confidence",
+        type=float,
+        default=0.0,
+        metavar="C",
+        help="leave out lines whose confidence is below (default: %(default)g)",
     )
     embed.add_argument("--retry-failed", action="store_true", help="try videos again that failed before")
     add_shard(embed, "into a cache of its own: for N machines, whose caches `dits-adapter merge` joins")
@@ -71,7 +79,9 @@ def _embed(args: argparse.Namespace) -> int:
     require_store(args)
     if args.store is None:
         require_modules(f"dits-adapter {args.command}", "av")
-    pairs = PairsFile(args.pairs, args.videos, files=args.store is None)  # refused before a model is loaded
+    pairs = PairsFile(  # refused before a model is loaded
+        args.pairs, args.videos, files=args.store is None, min_confidence=args.min_confidence
+    )
     declared = declaration(args.encoder)
     if declared is not None and (args.store is None or args.text_encoder is None):
         raise InputError(
@@ -110,4 +120,6 @@ def _embed(args: argparse.Namespace) -> int:
                 shard=args.shard,
             )
     print(report)
+    if pairs.left_out:
+        print(f"left out  {pairs.left_out:,} lines of less confidence than {args.min_confidence:g}")
     return 3 if report.failures else 0

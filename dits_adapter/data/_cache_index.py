@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,6 +115,7 @@ class CacheIndex(BaseModel):
         id_bytes: width b of the ids.
         texts, videos: their shards.
         failures: videos without vectors.
+        marked: True where texts have a source and a confidence.
         checksum: `expected_checksum` when the index was written.
     """
 
@@ -128,6 +130,7 @@ class CacheIndex(BaseModel):
     texts: Section
     videos: Section
     failures: list[FailedVideo] = Field(default_factory=list)
+    marked: bool = Field(default=False, exclude_if=operator.not_)  # absent from caches of texts without marks
     checksum: str = ""
 
     def expected_checksum(self) -> str:
@@ -142,7 +145,9 @@ class CacheIndex(BaseModel):
     def columns(self, kind: Kind) -> dict[str, _Column]:
         """Return the tensors of a shard: dtype and shape of one row, by name."""
         if kind == "texts":
-            return {"vector": (np.float32, (self.space.text.width,)), "video": (np.int64, ())}
+            marks: dict[str, _Column] = {"source": (np.uint8, ()), "confidence": (np.float32, ())}
+            texts: dict[str, _Column] = {"vector": (np.float32, (self.space.text.width,)), "video": (np.int64, ())}
+            return texts | (marks if self.marked else {})
         width = self.space.video.width
         columns: dict[str, _Column] = {"vector": (np.float32, (width,))}
         if self.frames:

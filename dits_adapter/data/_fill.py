@@ -19,6 +19,7 @@ from dits_adapter.data._cache_index import Section, is_cache, read_index
 from dits_adapter.data.cache import FailedVideo
 from dits_adapter.data.cache_writer import CacheWriter
 from dits_adapter.data.pairs_file import NamedVideo, PairsFile
+from dits_adapter.data.provenance import Marks
 from dits_adapter.data.report import EmbedReport
 from dits_adapter.encoders.base import TextEncoder
 from dits_adapter.errors import DITSError, InputError
@@ -97,6 +98,7 @@ class CacheFiller:
             videos=self.file.videos,
             frames=self.frames,
             id_bytes=self.file.id_bytes,
+            marked=self.file.marked,
         )
         shards = len(writer.index.videos.spans())
         if self.shard is not None and self.shard[0] > shards:
@@ -132,11 +134,12 @@ class CacheFiller:
             for span, texts in _chunks(self.file.iter_texts(), missing):
                 vectors = np.empty((len(span), self.space.text.width), np.float32)
                 for start in range(0, len(span), _TEXTS_A_CALL):
-                    batch = [text for text, _ in texts[start : start + _TEXTS_A_CALL]]
+                    batch = [text.text for text in texts[start : start + _TEXTS_A_CALL]]
                     cut = cut or warn_if_cut(batch, self.encoder, stacklevel=4)
                     vectors[start : start + len(batch)] = self.encoder.embed_texts(batch)
                     bar.update(len(batch))
-                cache.write_texts(span, vectors, [video for _, video in texts])
+                marks = Marks.of((text.source, text.confidence) for text in texts) if self.file.marked else None
+                cache.write_texts(span, vectors, [text.video for text in texts], marks)
         return new
 
     def _write_videos(self, cache: CacheWriter, retry_failed: bool, progress: bool) -> int:

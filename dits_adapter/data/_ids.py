@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 from typing import overload
@@ -24,9 +25,14 @@ __all__ = [
     "id_digest",
     "match_id",
     "number_ids",
+    "source_file",
+    "span_id",
     "unambiguous_stem",
     "without_suffix",
 ]
+
+_SPAN = re.compile(r"#t=[\d.]+,[\d.]+$")
+"""Fragment of a span at the end of an id."""
 
 MOST_ID_BYTES = 1024
 """Greatest length of an id in UTF-8."""
@@ -91,6 +97,25 @@ def without_suffix(name: str) -> str | None:
     """
     stem, _, suffix = name.rpartition(".")
     return stem if stem and f".{suffix.lower()}" in VIDEO_SUFFIXES else None
+
+
+def span_id(name: str, start: float, end: float) -> str:
+    """Return the id of a span of a video, in seconds, as a media fragment (W3C Media Fragments URI, 4.2.1).
+
+    >>> span_id("a.mp4", 12.0, 20.5)
+    'a.mp4#t=12,20.5'
+    """
+    first, last = (f"{seconds:.3f}".rstrip("0").rstrip(".") for seconds in (start, end))
+    return f"{name}#t={first},{last}"
+
+
+def source_file(name: str) -> str:
+    """Return the file that an id of `span_id` is a span of; other ids are files of their own.
+
+    >>> source_file("a.mp4#t=12,20.5"), source_file("b.mp4")
+    ('a.mp4', 'b.mp4')
+    """
+    return _SPAN.sub("", name)
 
 
 def ambiguous_stems(stems: bytes | bytearray, numbers: NDArray[np.int64]) -> frozenset[bytes]:

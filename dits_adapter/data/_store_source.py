@@ -36,6 +36,8 @@ _NAMES = 1000
 """Segments that are looked at to say which fields there are, and which id may have been meant."""
 
 
+_Span = tuple[float, float]
+
 _PROBED = 4 * _NAMES
 """Segments that are read to learn whether a field holds the ids; one that holds a category has millions."""
 
@@ -65,7 +67,7 @@ class StoredVideos:
         store: the collection.
         id_field: payload field that an id is a value of; "" for the segments' own ids; None to find it.
         label: source of the ids, for messages.
-        names: function that reads all ids, each once.
+        names: function that reads all ids, each as often as there are spans of it.
         stem: returns an id without the suffix of a video file, where that can mean no other one.
 
     Attributes:
@@ -103,7 +105,7 @@ class StoredVideos:
         """
         described, others = self._candidates()
         names = self._names()
-        while part := list(islice(names, _IDS_A_REQUEST)):
+        while part := list(dict.fromkeys(islice(names, _IDS_A_REQUEST))):
             found: dict[str, dict[str, set[str | int]]] = {}
             for field in [*described, *others]:
                 try:
@@ -125,7 +127,7 @@ class StoredVideos:
                 )
             if found[best]:
                 return best
-        if (path := self._path_field) in {*described, *others}:
+        if (path := self._layout.path) in {*described, *others}:
             self._paths = self._endings(path)
             if self._paths:
                 return path
@@ -136,9 +138,9 @@ class StoredVideos:
         _ = self.field
 
     @cached_property
-    def _path_field(self) -> str:
+    def _layout(self) -> PointLayout:
         metadata = self._store.metadata()
-        return "path" if metadata is None or metadata.layout is None else metadata.layout.path
+        return (metadata and metadata.layout) or PointLayout()
 
     def _endings(self, field: str) -> dict[str, str]:
         """Return the path that ends in an id, for each id that is the name of a video file; reads all payloads.
@@ -167,7 +169,7 @@ class StoredVideos:
         metadata = self._store.metadata()
         if metadata is not None and metadata.layout is None:
             return ["video_id", "path", ""], []
-        layout = (metadata and metadata.layout) or PointLayout()
+        layout = self._layout
         names = {
             name: None
             for segment in self._store.read(ReadRequest(limit=_NAMES))
@@ -178,21 +180,22 @@ class StoredVideos:
         others = ["", layout.path, *filter(None, [layout.title]), *names]
         return described, [name for name in dict.fromkeys(others) if name not in described]
 
-    def fetch(self, ids: Sequence[str]) -> Iterator[StoredVideo]:
-        """Read the videos with these ids, in their order.
+    def fetch(self, wanted: Sequence[tuple[str, _Span | None]]) -> Iterator[StoredVideo]:
+        """Read the videos with these ids, or spans of them in seconds, in their order.
 
         Raises:
             InputError: as `field`.
             StoreError: the database cannot be reached.
         """
-        for start in range(0, len(ids), _IDS_A_REQUEST):
-            part = ids[start : start + _IDS_A_REQUEST]
+        for start in range(0, len(wanted), _IDS_A_REQUEST):
+            part = wanted[start : start + _IDS_A_REQUEST]
+            names = list(dict.fromkeys(name for name, _ in part))
             try:
-                segments = self._read(self.field, part, vectors=True)
+                segments = self._read(self.field, names, vectors=True)
             except StoreError as error:
                 raise StoreError(f"{error} What is written stays; the same command goes on from there.") from error
-            for name in part:
-                yield self._video(name, segments.get(name, []))
+            for name, span in part:
+                yield self._video(name, segments.get(name, []), span)
 
     def _read(
         self, field: str, ids: Sequence[str], *, vectors: bool = False, most: int | None = None
@@ -217,10 +220,12 @@ class StoredVideos:
                 several.append(segment)
         return {name: several for name, several in groups.items() if several}
 
-    def _video(self, name: str, segments: Sequence[StoredSegment]) -> StoredVideo:
+    def _video(self, name: str, segments: Sequence[StoredSegment], span: _Span | None) -> StoredVideo:
         if not segments:
             return StoredVideo(reason="the collection has no such video")
-        if len(segments) > 1 and not self._remarked:
+        if span is not None and not (segments := _in_span(segments, span, self._layout)):
+            return StoredVideo(reason=f"the collection has no segment from {span[0]:g} s to {span[1]:g} s of it")
+        if span is None and len(segments) > 1 and not self._remarked:
             self._remarked = True
             warnings.warn(
                 f"{self._where} has several segments of a video, such as {len(segments)} of {name!r}: the mean of "
@@ -259,8 +264,8 @@ class StoredVideos:
         candidates = [*chain(*self._candidates())]
         names = list(dict.fromkeys(_name(segment, candidates[0]) for segment in segments))
         examples = ", ".join(map(repr, names[:3])) or "none"
-        if self._path_field in candidates[1:] and segments:
-            examples += f", at paths such as {_name(segments[0], self._path_field)!r}"
+        if self._layout.path in candidates[1:] and segments:
+            examples += f", at paths such as {_name(segments[0], self._layout.path)!r}"
         tried = f"now {field!r}" if field is not None else f"tried: {', '.join(map(repr, candidates))}"
         return InputError(
             f"{self._label}: not one of its ids is in {self._where}. The first is {first!r}"
@@ -271,6 +276,24 @@ class StoredVideos:
 
 def _name(segment: StoredSegment, field: str) -> str:
     return str(payload_value(segment.payload, field) if field else segment.id)
+
+
+def _in_span(segments: Sequence[StoredSegment], span: _Span, layout: PointLayout) -> list[StoredSegment]:
+    """Return the segments that lie in a span by half or more, or else the one that has most of it.
+
+    A segment without times, which stands for a whole video or was named by its own id, is in any span.
+    """
+    shares = []
+    for segment in segments:
+        start, end = (payload_value(segment.payload, name) for name in (layout.start, layout.end))
+        if not isinstance(start, int | float) or not isinstance(end, int | float) or not start < end:
+            shares.append((1.0, 1.0))
+            continue
+        common = min(end, span[1]) - max(start, span[0])
+        shares.append((common / (end - start), common))
+    covered = [segment for segment, (share, _) in zip(segments, shares, strict=True) if share >= 0.5]
+    best = max(range(len(segments)), key=lambda row: shares[row][1])
+    return covered or ([segments[best]] if shares[best][1] > 0 else [])
 
 
 def _shown(field: str) -> str:
@@ -353,7 +376,7 @@ class StoreVideos:
             vectors = np.zeros((len(part), self.width), np.float32)
             frames = np.zeros((len(part), self.frames, self.width), np.float32)
             reasons = np.full(len(part), "", object)
-            for row, video in enumerate(self._videos.fetch(part)):
+            for row, video in enumerate(self._videos.fetch([(name, None) for name in part])):
                 if video.vector is None:
                     reasons[row] = video.reason
                 else:

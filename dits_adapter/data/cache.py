@@ -3,6 +3,8 @@
     index.json                contents of the folder, with a SHA-256 of every tensor
     texts-00000.safetensors   vector (n, d) float32   as the encoder gives it, not normalized
                               video  (n,) int64       number of the video that the text describes
+                              source (n,) uint8       where the text comes from, its place in `SOURCES`, and
+                              confidence (n,) float32 of it; both absent where all texts are of people
     videos-00000.safetensors  vector (m, d) float32   pooled, unit norm
                               frames (m, k, d) float32, absent where only pooled vectors were to be had
                               number (m,) int64       ascending
@@ -34,6 +36,7 @@ from numpy.typing import NDArray
 from dits_adapter.data._cache_index import KINDS, CacheIndex, FailedVideo, read_index
 from dits_adapter.data._ids import VideoIds
 from dits_adapter.data._shards import ShardReader
+from dits_adapter.data.provenance import Marks
 from dits_adapter.errors import DITSError
 from dits_adapter.space import EmbeddingSpace
 
@@ -50,6 +53,7 @@ class EmbeddingCache:
         labels: row of each text's video, (n,) int64.
         video: pooled video vectors, (m, d) float32, unit norm.
         frames: frame vectors, (m, k, d) float32, or None.
+        marks: source and confidence of each text; None where all texts are of people.
         ids: ids of the videos, m.
 
     Raises:
@@ -79,6 +83,10 @@ class EmbeddingCache:
         self.video = videos.column("vector")
         self.frames = videos.column("frames") if self.index.frames else None
         self.ids = VideoIds(videos.column("id"))
+        self.marks: Marks | None = None
+        if self.index.marked:
+            sources, confidences = (texts.column(name, present) for name in ("source", "confidence"))
+            self.marks = Marks(np.asarray(sources), np.asarray(confidences))
 
     @property
     def space(self) -> EmbeddingSpace:

@@ -30,6 +30,7 @@ from dits_adapter.data._cache_index import (
 )
 from dits_adapter.data._ids import encode_ids
 from dits_adapter.data._shards import ShardReader
+from dits_adapter.data.provenance import Marks
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 
@@ -53,6 +54,7 @@ class CacheWriter:
         texts, videos: numbers of texts and of videos in the source.
         frames: frame vectors k of each video; 0 for none.
         id_bytes: length of the longest id in UTF-8.
+        marked: True where each text has a source and a confidence.
 
     Attributes:
         index: description of the cache: what is written and what is missing.
@@ -72,6 +74,7 @@ class CacheWriter:
         videos: int,
         frames: int,
         id_bytes: int,
+        marked: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.index = CacheIndex(
@@ -81,6 +84,7 @@ class CacheWriter:
             id_bytes=id_bytes,
             texts=Section(total=texts, span=SHARD_VECTORS),
             videos=Section(total=videos, span=max(1, SHARD_VECTORS // (1 + frames))),
+            marked=marked,
         )
         self._lock = portalocker.Lock(self.folder / _LOCK, "a", timeout=0, fail_when_locked=True)
 
@@ -122,7 +126,9 @@ class CacheWriter:
             theirs="what is to be written to it",
             together=True,
         )
-        sources = [(i.source, i.texts.total, i.videos.total, i.frames, i.id_bytes) for i in (begun, self.index)]
+        sources = [
+            (i.source, i.texts.total, i.videos.total, i.frames, i.id_bytes, i.marked) for i in (begun, self.index)
+        ]
         if sources[0] != sources[1]:
             raise DITSError(
                 f"{self.folder}: was begun from other pairs or vectors than these. Choose another folder, or "
@@ -155,13 +161,14 @@ class CacheWriter:
         reader = ShardReader(self.folder, self.index, "videos")
         return {name: np.array(reader.tensor(span.start // self.index.videos.span, name)) for name in columns}
 
-    def write_texts(self, span: range, vectors: ArrayLike, videos: ArrayLike) -> None:
+    def write_texts(self, span: range, vectors: ArrayLike, videos: ArrayLike, marks: Marks | None = None) -> None:
         """Write the texts of a span.
 
         Args:
             span: one of `index.texts.spans()`.
             vectors: (len(span), d) floats.
             videos: number of each text's video, (len(span),).
+            marks: source and confidence of each text, in a cache that is `marked`.
 
         Raises:
             InputError: a text without direction, or of a video that the source does not have, by its number.
@@ -174,7 +181,10 @@ class CacheWriter:
             raise InputError(
                 f"text {span[bad[0]]} belongs to video {videos[bad[0]]}; there are {total}, counted from 0."
             )
-        self._write("texts", span, len(span), {"vector": vectors, "video": videos})
+        tensors: dict[str, NDArray[Any]] = {"vector": vectors, "video": videos}
+        if marks is not None:
+            tensors |= {"source": marks.sources, "confidence": marks.confidences}
+        self._write("texts", span, len(span), tensors)
 
     def write_videos(
         self,

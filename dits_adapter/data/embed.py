@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from os import PathLike
@@ -19,6 +20,7 @@ from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
 from dits_adapter.stores.base import VideoStore
 
 if TYPE_CHECKING:
+    from dits_adapter.video.decode import Video
     from dits_adapter.video.encoder import VideoEncoder
 
 __all__ = ["embed", "embed_from_store"]
@@ -41,7 +43,9 @@ def embed(
     """Embed the texts and video files of a file of pairs into a cache, or go on where an earlier run stopped.
 
     Args:
-        pairs: see `dits_adapter.data.pairs_file`; a `PairsFile` for videos in another folder than the file's.
+        pairs: see `dits_adapter.data.pairs_file`; a `PairsFile` for videos in another folder than the file's. A
+            file is opened once for all its spans in a shard; a span of which less than half lies in the file has
+            failed.
         out: the cache's folder: new, empty, or begun from the same pairs.
         encoder: embeds both; its space is the cache's.
         texts: embeds the texts in its place.
@@ -65,13 +69,15 @@ def embed(
     frames = encoder.frames if encoder.space.video.pooling == "mean" else 0
 
     def fetch(batch: Sequence[NamedVideo]) -> Iterator[VideoVectors]:
-        by_path = {video.path: video for video in batch}
+        files = _Files(batch)
         errors: list[VideoError] = []
-        for segment in encoder.iter_segments(list(by_path), on_error=errors.append):
+        spans = files.spans if any(video.span for video in batch) else None
+        for segment in encoder.iter_segments(list(files.waiting), on_error=errors.append, spans=spans):
             of_frames = segment.frame_vectors if frames else None
-            yield VideoVectors(by_path[segment.path], segment.vector, of_frames)
+            yield VideoVectors(files.waiting[segment.path].popleft(), segment.vector, of_frames)
         for error in errors:
-            yield VideoVectors(by_path[error.path], reason=error.reason)
+            yield from (VideoVectors(video, reason=error.reason) for video in files.waiting[error.path])
+        yield from files.outside
 
     file = pairs if isinstance(pairs, PairsFile) else PairsFile(pairs)
 
@@ -87,6 +93,34 @@ def embed(
         space = EmbeddingSpace.join(TextSide.of(texts), space.video, shared=shared)
     filler = CacheFiller(file, space, frames, of_texts, fetch, require_some, place, shard)
     return filler.fill(out, retry_failed=retry_failed, progress=progress)
+
+
+class _Files:
+    """Videos of a batch by their files.
+
+    Attributes:
+        waiting: videos of each file that have no vectors yet, in the order in which they are decoded.
+        outside: spans that do not lie in their files.
+    """
+
+    def __init__(self, batch: Sequence[NamedVideo]) -> None:
+        self.waiting: dict[str, deque[NamedVideo]] = {}
+        self.outside: list[VideoVectors] = []
+        for video in sorted(batch, key=lambda video: video.span or (0.0, 0.0)):
+            self.waiting.setdefault(video.path, deque()).append(video)
+
+    def spans(self, file: Video) -> list[tuple[float, float]]:
+        """Return the spans to decode of an opened file, in seconds."""
+        inside: dict[NamedVideo, tuple[float, float]] = {}
+        for video in self.waiting[file.path]:
+            start, end = video.span or (0.0, file.duration)
+            if 2 * (file.duration - start) < end - start or start >= file.duration:
+                reason = f"lasts {file.duration:.2f} s; of {start:g} s to {end:g} s less than half lies in it"
+                self.outside.append(VideoVectors(video, reason=reason))
+            else:
+                inside[video] = start, min(end, file.duration)
+        self.waiting[file.path] = deque(inside)
+        return list(inside.values())
 
 
 def _refuse_folder(file: PairsFile) -> NoReturn:
@@ -120,7 +154,8 @@ def embed_from_store(
     Args:
         pairs: each line has a `text` and an `id`; only the videos named there are read. An id that ends in the
             suffix of a video file and is not in the collection stands for the id without that suffix. A video of
-            several segments has the mean of their vectors, which a warning says.
+            several segments has the mean of their vectors, which a warning says; a span of it, with `start` and
+            `end`, that of the segments that lie in the span by half or more, or else the one that has most of it.
         out: as for `embed`.
         encoder: the encoder of the collection's videos, which embeds the texts, too. With `texts` it may be None,
             and the collection's word is taken for its videos.
@@ -158,12 +193,13 @@ def embed_from_store(
         store,
         id_field,
         label=str(file.path),
-        names=lambda: (video.id for video in file.iter_videos()),
+        names=lambda: (video.path for video in file.iter_videos()),
         stem=file.stem,
     )
 
     def fetch(batch: Sequence[NamedVideo]) -> Iterator[VideoVectors]:
-        for video, read in zip(batch, stored.fetch([video.id for video in batch]), strict=True):
+        wanted = [(video.path, video.span) for video in batch]
+        for video, read in zip(batch, stored.fetch(wanted), strict=True):
             yield VideoVectors(video, *read)
 
     def place(video: NamedVideo) -> str:

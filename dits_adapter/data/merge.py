@@ -62,7 +62,7 @@ def merge_caches(parts: Sequence[str | PathLike[str]], out: str | PathLike[str])
 def _require_same_source(first: Path, merged: CacheIndex, folder: Path, index: CacheIndex) -> None:
     merged.space.require(index.space, mine=f"the cache {first}", theirs=f"the cache {folder}", together=True)
     sources = [
-        (i.source, i.frames, i.id_bytes, i.texts.total, i.texts.span, i.videos.total, i.videos.span)
+        (i.source, i.frames, i.id_bytes, i.marked, i.texts.total, i.texts.span, i.videos.total, i.videos.span)
         for i in (merged, index)
     ]
     if sources[0] != sources[1]:

@@ -23,6 +23,7 @@ from dits_adapter.adapters import Matches
 from dits_adapter.data._ids import VideoIds
 from dits_adapter.data._sharded_array import ShardedArray
 from dits_adapter.data.cache import EmbeddingCache
+from dits_adapter.data.provenance import Marks
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import check_vectors
@@ -73,6 +74,7 @@ class Pairs:
         video_ids: a name for each video; `0`, `1`, … by default.
         frames: frame vectors of each video, (m, k, d) float32, for re-rankers; they stay where they are, and
             indexing them gives arrays.
+        marks: source and confidence of each text; None where all texts are of people.
 
     Raises:
         InputError: shapes that do not fit, NaN, or a label without a video, naming the row.
@@ -86,6 +88,7 @@ class Pairs:
         space: EmbeddingSpace,
         video_ids: Sequence[str] = (),
         frames: _Vectors | None = None,
+        marks: Marks | None = None,
     ) -> None:
         self._text = text
         self._video = video
@@ -93,6 +96,7 @@ class Pairs:
         self.space = space
         self.video_ids = video_ids if len(video_ids) else tuple(map(str, range(len(video))))
         self.frames = frames
+        self.marks = marks
         for name, vectors, side in (("text", text, space.text), ("video", video, space.video)):
             try:
                 check_vectors(vectors if isinstance(vectors, np.ndarray) else vectors[:0], side.width)
@@ -106,6 +110,10 @@ class Pairs:
         if len(bad):
             raise InputError(
                 f"text {bad[0]} has label {labels[bad[0]]}; there are {len(video)} videos, counted from 0."
+            )
+        if marks is not None and not len(marks.sources) == len(marks.confidences) == len(text):
+            raise InputError(
+                f"{len(marks.sources)} sources and {len(marks.confidences)} confidences for {len(text)} texts."
             )
         if len(self.video_ids) != len(video):
             raise InputError(f"{len(self.video_ids)} video ids for {len(video)} videos.")
@@ -135,6 +143,8 @@ class Pairs:
         for vectors in (self._text, self._video):
             rows = np.linspace(0, len(vectors) - 1, _DIGESTED).astype(np.int64)
             digest.update(np.ascontiguousarray(np.asarray(_select(vectors, np.unique(rows))), "<f4").tobytes())
+        if self.marks is not None:
+            digest.update(self.marks.sources.tobytes())
         return digest.hexdigest()
 
     @cached_property
@@ -162,6 +172,7 @@ class Pairs:
             self.space,
             ids.select(rows) if isinstance(ids, VideoIds) else tuple(ids[row] for row in rows),
             None if self.frames is None else _select(self.frames, rows),
+            None if self.marks is None else self.marks[texts],
         )
 
     def split(self, fraction: float, seed: int, most: int = MOST_HELD_OUT) -> tuple[Pairs, Pairs]:
@@ -197,6 +208,8 @@ class Pairs:
         }
         if self.frames is not None:
             tensors["frames"] = np.ascontiguousarray(self.frames)
+        if self.marks is not None:
+            tensors |= {"source": self.marks.sources, "confidence": self.marks.confidences}
         metadata = {"space": self.space.model_dump_json(), "video_ids": json.dumps(list(self.video_ids))}
         save_file(tensors, path, metadata)
 
@@ -215,7 +228,11 @@ class Pairs:
             with safe_open(path, "np") as file:
                 metadata = file.metadata() or {}
                 text, video, labels = (file.get_tensor(name) for name in ("text", "video", "labels"))
-                frames = file.get_tensor("frames") if "frames" in file.keys() else None  # noqa: SIM118
+                names = set(file.keys())
+                frames = file.get_tensor("frames") if "frames" in names else None
+                marks = None
+                if "source" in names:
+                    marks = Marks(file.get_tensor("source"), file.get_tensor("confidence"))
             space = validated(EmbeddingSpace, metadata["space"])
             ids = tuple(map(str, parse_json(metadata["video_ids"], path)))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -223,7 +240,7 @@ class Pairs:
                 f"{path}: is no file of cached pairs ({type(error).__name__}: {error}). `dits-adapter embed` "
                 "makes a cache of texts and their videos."
             ) from None
-        return cls(text, video, labels.astype(np.int64), space, ids, frames)
+        return cls(text, video, labels.astype(np.int64), space, ids, frames, marks)
 
     def tensors(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return text, unit video vectors and labels as tensors on a device."""
@@ -240,7 +257,7 @@ def load_pairs(path: str | PathLike[str]) -> Pairs:
     if not Path(path).is_dir():
         return Pairs.load(path)
     cache = EmbeddingCache(path)
-    return Pairs(cache.text, cache.video, cache.labels, cache.space, cache.ids, cache.frames)
+    return Pairs(cache.text, cache.video, cache.labels, cache.space, cache.ids, cache.frames, cache.marks)
 
 
 def record_split(pairs: Pairs, fraction: float | None, seed: int, most: int = MOST_HELD_OUT) -> dict[str, Any]:

@@ -264,6 +264,7 @@ class VideoEncoder:
         on_error: OnError = "raise",
         skip: Callable[[str], int] | None = None,
         suspect: Callable[[str], bool] | None = None,
+        spans: Callable[[Video], Iterable[tuple[float, float]]] | None = None,
     ) -> Generator[EncodedSegment, None, None]:
         """Embed the segments of videos, one after the other, while worker threads decode ahead.
 
@@ -282,6 +283,8 @@ class VideoEncoder:
             skip: returns how many of a file's first segments are not needed, fewer than it has; None for all.
             suspect: returns True for a file that may crash this process: it is read in a child first, whose
                 crash is the file's error.
+            spans: returns the segments of an opened file, (start, end) in seconds, in the place of
+                `segment_seconds`; called in the threads that decode.
 
         Raises:
             InputError: impossible segments, batch or number of workers.
@@ -293,7 +296,7 @@ class VideoEncoder:
             raise InputError(f"expected batch_frames and workers of at least 1, got {batch_frames} and {workers}.")
         if isinstance(paths, (str, PathLike)):
             paths = [paths]
-        return self._encode(paths, segment_seconds, overlap, batch_frames, workers, on_error, skip, suspect)
+        return self._encode(paths, segment_seconds, overlap, batch_frames, workers, on_error, skip, suspect, spans)
 
     def _encode(
         self,
@@ -305,6 +308,7 @@ class VideoEncoder:
         on_error: OnError,
         skip: Callable[[str], int] | None,
         suspect: Callable[[str], bool] | None,
+        given: Callable[[Video], Iterable[tuple[float, float]]] | None,
     ) -> Generator[EncodedSegment, None, None]:
         stopped = Event()
         reading = Reading(self.frames, seconds, overlap, self.limit, self.decoder, self.limits)
@@ -318,7 +322,8 @@ class VideoEncoder:
             except VideoError as error:
                 return iter([_Task(number, error, [])])
             first = 0 if skip is None else skip(video.path)
-            spans = islice(video.spans(seconds, overlap, self.limit), first, None)
+            every = video.spans(seconds, overlap, self.limit) if given is None else given(video)
+            spans = islice(every, first, None)
             return (_Task(number, video, few) for few in _in_groups(spans, _SPANS_PER_TASK))
 
         decode = partial(self._decode, stopped=stopped)

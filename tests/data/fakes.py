@@ -20,6 +20,9 @@ from tests.stores.fakes import fake_space, unit
 
 WIDTH, FRAMES = 8, 4
 
+SECONDS = 30.0
+"""Duration of every fake video."""
+
 
 def write_pairs(path: Path, lines: Sequence[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -64,15 +67,22 @@ class FakeEncoder:
         self.decoded: list[str] = []
 
     def iter_segments(
-        self, paths: Sequence[str], *, on_error: Callable[[VideoError], object]
+        self,
+        paths: Sequence[str],
+        *,
+        on_error: Callable[[VideoError], object],
+        spans: Callable[[Any], Sequence[tuple[float, float]]] | None = None,
     ) -> Iterator[SimpleNamespace]:
         for path in paths:
             self.decoded.append(Path(path).name)
             content = Path(path).read_text() if Path(path).exists() else "broken: no such file"
             if content.startswith("broken"):
                 on_error(VideoError(path, content))
-            else:
-                frames = np.stack([vector_of(f"{content} {n}") for n in range(FRAMES)])
+                continue
+            given = [None] if spans is None else spans(SimpleNamespace(path=path, duration=SECONDS))
+            for span in given:
+                name = content if span in (None, (0.0, SECONDS)) else f"{content} {span}"
+                frames = np.stack([vector_of(f"{name} {n}") for n in range(FRAMES)])
                 yield SimpleNamespace(path=path, vector=unit(frames.mean(axis=0)), frame_vectors=frames)
 
 

@@ -125,10 +125,10 @@ class TestDamage:
 
     def test_two_writers_do_not_meet(self, fake_pairs, tmp_path):
         class Curious(FakeEncoder):
-            def iter_segments(self, paths, *, on_error):
+            def iter_segments(self, paths, **options):
                 with pytest.raises(DITSError, match="another process is writing"):
                     run(fake_pairs, tmp_path / "cache")
-                return super().iter_segments(paths, on_error=on_error)
+                return super().iter_segments(paths, **options)
 
         assert run(fake_pairs, tmp_path / "cache", Curious()).videos == 9
         assert not (tmp_path / "cache" / ".lock").exists()

@@ -31,7 +31,7 @@ class TestPairsFile:
         )
         file = PairsFile(path)
         assert (file.texts, file.videos, file.id_bytes) == (4, 2, 5)
-        assert list(file.iter_texts()) == [("one", 0), ("two", 1), ("three", 1), ("été", 0)]
+        assert [text[:2] for text in file.iter_texts()] == [("one", 0), ("two", 1), ("three", 1), ("été", 0)]
         assert [(v.number, v.id, v.path) for v in file.iter_videos()] == [
             (0, "b.mp4", str(tmp_path / "b.mp4")),
             (1, "7", str(tmp_path / "sub/a.mp4")),
@@ -45,7 +45,7 @@ class TestPairsFile:
             lines = [{"video": video, "text": "x"} for video in videos]
             file = PairsFile(write_pairs(Path(folder) / "pairs.jsonl", lines))
             rows: dict[str, int] = {}
-            assert [number for _, number in file.iter_texts()] == [rows.setdefault(v, len(rows)) for v in videos]
+            assert [text.video for text in file.iter_texts()] == [rows.setdefault(v, len(rows)) for v in videos]
             assert [(v.id, v.number) for v in file.iter_videos()] == list(rows.items())
 
     @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ class TestPairsFile:
         for kind, content in written(text):
             (tmp_path / "pairs.jsonl").write_bytes(content)
             file = PairsFile(tmp_path / "pairs.jsonl")
-            assert list(file.iter_texts()) == [("a dog", 0), ("猫", 0), ("two", 1)], kind
+            assert [text[:2] for text in file.iter_texts()] == [("a dog", 0), ("猫", 0), ("two", 1)], kind
             assert [video.id for video in file.iter_videos()] == ["é.mp4", "b"], kind
 
     @pytest.mark.parametrize("content", ["video,text\na.mp4,a dog\n", "video;text\na.mp4;a dog", "a.mp4\ta dog"])
@@ -120,7 +120,7 @@ class TestPairsFile:
         paths += ["other/hard.mp4", " blank .mp4 ", "sub/none.mp4", "other/none.mp4"]
         lines = [{"video": path, "text": path} for path in paths]
         file = PairsFile(write_pairs(tmp_path / "pairs.jsonl", lines), folder)
-        assert [number for _, number in file.iter_texts()] == [0] * 7 + [1, 2, 2]
+        assert [text.video for text in file.iter_texts()] == [0] * 7 + [1, 2, 2]
         assert [video.id for video in file.iter_videos()] == ["a.mp4", " blank .mp4 ", "sub/none.mp4"]
         lines = [{"video": "a.mp4", "id": "a", "text": "t"}, {"video": "link.mp4", "id": "b", "text": "t"}]
         with pytest.raises(InputError, match=r"line 2: the video link.mp4 has the id 'b', on line 1 'a'"):

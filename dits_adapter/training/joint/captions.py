@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dits_adapter.data.pairs import split_videos
 from dits_adapter.data.pairs_file import PairsFile
+from dits_adapter.errors import InputError
 
 __all__ = ["Captions"]
 
@@ -46,11 +47,18 @@ class Captions:
         """Read a file of pairs (`dits_adapter.data.pairs_file`).
 
         Raises:
-            InputError: no such file, no pairs in it, or lines that are something else.
+            InputError: no such file, no pairs in it, lines that are something else, or spans of videos.
         """
         file = PairsFile(path)
-        texts, labels = zip(*file.iter_texts(), strict=True)
-        return cls(tuple(video.path for video in file.iter_videos()), texts, np.asarray(labels, np.int64))
+        texts, labels, *_ = zip(*file.iter_texts(), strict=True)
+        videos = list(file.iter_videos())
+        for video in videos:
+            if video.span is not None:
+                raise InputError(
+                    f"{file.path}: {video.id} is a span of a video; joint training takes whole files. Cut the "
+                    "span into a file of its own, or train on vectors (dits-adapter embed, then train)."
+                )
+        return cls(tuple(video.path for video in videos), texts, np.asarray(labels, np.int64))
 
     def of_videos(self, rows: Iterable[int]) -> Captions:
         """Return the pairs of some videos only."""
