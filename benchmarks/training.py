@@ -34,6 +34,7 @@ from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.evaluation.metrics import RetrievalMetrics, paired_bootstrap
 from dits_adapter.training._loop import evaluate
 from dits_adapter.training._losses import Objective, contrast, contrastive_loss
+from dits_adapter.training._memory import keep_freed_memory
 from dits_adapter.training._precision import settle_precision
 from dits_adapter.training._state import TrainingState
 from dits_adapter.training.config import Precision, Recipe
@@ -74,19 +75,27 @@ def training_step(
 
 
 def products(recipe: Recipe, width: int, dtype: torch.dtype) -> Step:
-    """Return the products of a step: each matrix of the folded flow with its inputs, and both gradients of it."""
+    """Return the products of a step: each matrix of the folded flow with its inputs, and both gradients of it.
+
+    These are the matrices of the blocks in all steps, those between two steps, one before the first, one after the
+    last, and an affine start.
+    """
     config, batch = recipe.sampler_config(width), recipe.training.batch_size
     hidden = int(width * config.mlp_ratio)
-    shapes = [(width, width), *[(width, width), (hidden, width), (width, hidden)] * config.depth]
-    matrices = [torch.randn(shape).to(dtype) for shape in shapes]
+    square = (width, width)
+    block = [square, (hidden, width), (width, hidden)]
+    outside, between, inside = (
+        [torch.randn(shape).to(dtype) for shape in shapes]
+        for shapes in ([square] * (2 + (config.start == "affine")), [square], block * config.depth)
+    )
+    matrices = [*outside, *between * (config.steps - 1), *inside * config.steps]
     inputs = {size: torch.randn(batch, size).to(dtype) for size in {width, hidden}}
 
     def step() -> None:
-        for _ in range(config.steps):
-            for matrix in matrices:
-                output = inputs[matrix.shape[1]] @ matrix.T
-                output @ matrix
-                output.T @ inputs[matrix.shape[1]]
+        for matrix in matrices:
+            output = inputs[matrix.shape[1]] @ matrix.T
+            output @ matrix
+            output.T @ inputs[matrix.shape[1]]
 
     return step
 
@@ -194,7 +203,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for steps in args.steps:
         timed = forms(steps, args.width, args.batch)
         parts.append(f"## T' = {steps}, d = {args.width}, {args.batch} pairs a step, {args.threads} thread(s)")
-        parts.append(table(list(timed), measure(timed, args.rounds), args.batch))
+        with keep_freed_memory():  # as training does
+            parts.append(table(list(timed), measure(timed, args.rounds), args.batch))
     torch.set_num_threads(threads)
     args.out.mkdir(parents=True, exist_ok=True)
     text = "\n\n".join(parts)

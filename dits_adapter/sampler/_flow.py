@@ -8,7 +8,7 @@ LayerNorms and the state keep the dtype of the weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -61,16 +61,17 @@ def flow(
     kind, wide = text.device.type, sampler.network.x_embedder.weight.dtype
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else wide
     with torch.autocast(kind, enabled=False):
-        weights = fold(sampler, dtype)
+        steps, width = sampler.config.steps, sampler.config.width
+        weights = fold(sampler, dtype, attention=steps * len(text) > width)  # fewer rows are less work unfolded
         v = sampler.config.scaled(text.to(wide))
         v = v if sampler.start is None else sampler.start(v)
         noise = v.new_zeros(len(weights.traveled) - 1, *v.shape)
         if noise_scale:
-            for z, scale in zip(noise, sampler.schedule.lam[1 : sampler.config.steps][::-1], strict=True):
+            for z, scale in zip(noise, sampler.schedule.lam[1:steps][::-1], strict=True):
                 z.normal_(generator=generator).mul_(noise_scale * float(scale))
         pushed = F.linear(noise, weights.inward[0]) if noise_scale else noise
-        layers = [layer for block in weights.blocks for layer in (block.attn, block.fc1, block.fc2)]
-        no_bias = v.new_zeros(v.shape[1])
+        layers = [layer for block in weights.blocks for layer in (*block.attn, *block.mlp)]
+        no_bias = v.new_zeros(width)
         matrices = [tensor.to(dtype) for layer in ((weights.merged, no_bias), *layers) for tensor in layer]
         parts: Tensor = _Flow.apply(F.linear(v, *weights.inward), pushed, weights.table, *matrices)  # type: ignore[no-untyped-call]
         matrix, bias = weights.outward
@@ -175,10 +176,13 @@ class _Norm:
 
 
 class _Branch:
-    """Branch of a block: h + gate · f(norm(h)), f one layer (the attention) or two with GELU between (the MLP)."""
+    """Branch of a block: h + gate · f(norm(h)), f the one or two layers of the attention, or those of the MLP.
 
-    def __init__(self, *layers: _Layer) -> None:
-        self.layers, self._norm = layers, _Norm()
+    `between` writes the input of the second layer, and over the output of the first the derivative.
+    """
+
+    def __init__(self, layers: Sequence[_Layer], between: Callable[[Tensor, Tensor], None]) -> None:
+        self.layers, self._between, self._norm = layers, between, _Norm()
 
     def forward(self, place: int, h: Tensor, modulation: Tensor) -> Tensor:
         """Map (n, d) under shift, scale and gate, (3, d), to (n, d)."""
@@ -186,7 +190,7 @@ class _Branch:
         self._norm.forward(h, modulation[0], modulation[1], first.inputs[place])
         output = first.forward(place)
         if last is not first:
-            _gelu(output, last.inputs[place])
+            self._between(output, last.inputs[place])
             output = last.forward(place)
         return torch.addcmul(h, modulation[2], output.to(h.dtype))
 
@@ -209,9 +213,10 @@ class _Segment:
         last = len(table) - 1  # which leads to no other step
         self._move = _Layer(len(steps) - (steps[-1] == last), rows, merged, no_bias)
         self._layers = [_Layer(len(steps), rows, *pair) for pair in zip(others[::2], others[1::2], strict=True)]
-        self._branches = []
-        for attn, fc1, fc2 in zip(*(self._layers[part::3] for part in range(3)), strict=True):
-            self._branches += [_Branch(attn), _Branch(fc1, fc2)]
+        self._branches, blocks = [], table.shape[1] // 6
+        for block in range(blocks):
+            *attn, fc1, fc2 = self._layers[block * len(self._layers) // blocks :][: len(self._layers) // blocks]
+            self._branches += [_Branch(attn, _as_it_is), _Branch([fc1, fc2], _gelu)]
         self._norm = _Norm()
 
     def forward(self, x: Tensor, parts: Tensor) -> Tensor:
@@ -246,6 +251,12 @@ class _Segment:
     def gradients(self) -> list[Tensor]:
         """Return the gradients of the matrices and biases."""
         return [tensor for layer in (self._move, *self._layers) for tensor in layer.gradients()]
+
+
+def _as_it_is(x: Tensor, out: Tensor) -> None:
+    """Write x into `out`, and 1, its derivative, over x."""
+    out.copy_(x)
+    x.fill_(1)
 
 
 def _gelu(x: Tensor, out: Tensor) -> None:

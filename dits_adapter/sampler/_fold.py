@@ -30,11 +30,10 @@ __all__ = ["BlockFold", "Fold", "fold"]
 
 @dataclass(frozen=True)
 class BlockFold:
-    """Weights of a block: its attention as one map (d, d), and the two layers of its MLP."""
+    """Weights and biases of a block's layers: of its attention, one or two maps (d, d), and the two of its MLP."""
 
-    attn: tuple[Tensor, Tensor]
-    fc1: tuple[Tensor, Tensor]
-    fc2: tuple[Tensor, Tensor]
+    attn: tuple[tuple[Tensor, Tensor], ...]
+    mlp: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Fold:
     Attributes:
         inward: E and e, of the map from v to the state.
         blocks: the network's blocks.
-        merged: −E F, (d, d), of the map from one step's state to the next.
+        merged: −E F, (d, d), of the map from one step's state to the next; zero where there is no next.
         outward: −F and −f.
         table: a row a step, t = T' … 1, (T', 6 N + 3, d): shift, scale with 1 added and gate of each branch of
             each block; shift and scale of the last LayerNorm, times χ_t; −χ_t E f.
@@ -59,12 +58,13 @@ class Fold:
     traveled: tuple[float, ...]
 
 
-def fold(sampler: TruncatedSampler, dtype: torch.dtype) -> Fold:
+def fold(sampler: TruncatedSampler, dtype: torch.dtype, *, attention: bool = True) -> Fold:
     """Fold a sampler with an unconditioned network for its T' steps.
 
     Args:
         sampler: the sampler.
         dtype: dtype of the products of matrices; the other weights keep their own.
+        attention: make one map of the two of each attention, by a product of matrices.
 
     Raises:
         InputError: the network is conditioned, so that its modulation is no table.
@@ -79,9 +79,11 @@ def fold(sampler: TruncatedSampler, dtype: torch.dtype) -> Fold:
     for block in unfolded:
         out, mlp = block.attn.proj, block.mlp
         value, bias = block.attn.qkv.weight[2 * width :], block.attn.qkv.bias[2 * width :]
-        bias = torch.mv(out.weight.to(exact), bias.to(exact)) + out.bias
-        attn = (out.weight.to(dtype) @ value.to(dtype), bias)
-        blocks.append(BlockFold(attn, (mlp.fc1.weight, mlp.fc1.bias), (mlp.fc2.weight, mlp.fc2.bias)))
+        attn: tuple[tuple[Tensor, Tensor], ...] = ((value, bias), (out.weight, out.bias))
+        if attention:
+            bias = torch.mv(out.weight.to(exact), bias.to(exact)) + out.bias
+            attn = ((out.weight.to(dtype) @ value.to(dtype), bias),)
+        blocks.append(BlockFold(attn, ((mlp.fc1.weight, mlp.fc1.bias), (mlp.fc2.weight, mlp.fc2.bias))))
 
     steps = torch.arange(sampler.config.steps, 0, -1, device=inward.weight.device)
     chi = torch.as_tensor(sampler.schedule.chi, device=inward.weight.device)[steps - 1]
@@ -92,11 +94,14 @@ def fold(sampler: TruncatedSampler, dtype: torch.dtype) -> Fold:
     rows = [block.adaLN_modulation(c).unflatten(1, (6, width)) + one for block in unfolded]
     shift, scale = network.final_layer.adaLN_modulation(c).chunk(2, dim=1)
     between = -chi * torch.mv(inward.weight.to(exact), outward.bias.to(exact))
+    merged = inward.weight.new_zeros(width, width, dtype=dtype)
+    if len(steps) > 1:
+        merged = -inward.weight.to(dtype) @ outward.weight.to(dtype)
     last = torch.stack([chi * shift, chi * (1 + scale), between], dim=1).to(c.dtype)
     return Fold(
         (inward.weight, inward.bias),
         tuple(blocks),
-        -inward.weight.to(dtype) @ outward.weight.to(dtype),
+        merged,
         (-outward.weight, -outward.bias),
         torch.cat([*rows, last], dim=1),
         traveled,

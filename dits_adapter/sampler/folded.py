@@ -30,7 +30,7 @@ class _FoldedBlock(nn.Module):
 
     def __init__(self, block: BlockFold, like: Tensor) -> None:
         super().__init__()
-        self.attn, fc1, fc2 = (_linear(weights, like) for weights in (block.attn, block.fc1, block.fc2))
+        self.attn, fc1, fc2 = (_linear(weights, like) for weights in (*block.attn, *block.mlp))
         self.mlp = Mlp(fc1.in_features, fc1.out_features).to(like)
         self.mlp.fc1, self.mlp.fc2 = fc1, fc2
 

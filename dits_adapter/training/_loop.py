@@ -21,6 +21,7 @@ from dits_adapter.errors import InputError, MissingExtraError
 from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation.metrics import RetrievalMetrics, ranks
 from dits_adapter.training._losses import Objective, contrast
+from dits_adapter.training._memory import keep_freed_memory
 from dits_adapter.training._precision import settle_precision
 from dits_adapter.training._state import Epoch, TrainingState, best_epoch
 from dits_adapter.training.config import TrainingConfig
@@ -92,7 +93,9 @@ def train(
         run = TrainingState(copy.deepcopy(adapter), pairs, config, rate, objective, device)
         file = None if checkpoints is None else checkpoints / f"{rate:g}.safetensors"
         folder = log_dir if log_dir is None or len(config.learning_rate) == 1 else Path(log_dir) / f"{rate:g}"
-        runs.append((_epochs(run, initial, validation, file, summary_writer(folder), progress), run.best))
+        with keep_freed_memory():
+            history = _epochs(run, initial, validation, file, summary_writer(folder), progress)
+        runs.append((history, run.best))
     history, weights = max(runs, key=lambda run: best_epoch(run[0]).validation.mrr)
     adapter.load_state_dict(weights)
     adapter.eval()
