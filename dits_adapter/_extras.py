@@ -26,6 +26,7 @@ PACKAGES = {
     "langchain_core": ("langchain-core", "langchain"),
     "llama_index": ("llama-index-core", "llama-index"),
     "matplotlib": ("matplotlib", "figures"),
+    "mcp": ("mcp", "mcp"),
     "milvus_lite": ("milvus-lite", "milvus-lite"),
     "onnx": ("onnx", "export"),
     "onnxscript": ("onnxscript", "export"),

@@ -282,6 +282,17 @@ class VideoSearch:
         judge = Judge(calibration, self._count_videos(), answerable=answerable, **least)
         return Answer.of(hits, judge, first=not request.offset)
 
+    def no_probabilities(self) -> str | None:
+        """Return the reason why matches have no probabilities, a sentence; None where they have them.
+
+        Raises:
+            StoreError, SpaceMismatchError: see `VideoStore.open`.
+        """
+        collection = self._collection()
+        encoder, request = collection.beside(SearchRequest())
+        calibration = collection.calibration(encoder, request)
+        return calibration if isinstance(calibration, str) else None
+
     async def search_async(self, text: str, request: SearchRequest | None = None, **options: Any) -> Answer:
         """Search in a thread, so that others need not wait; arguments, answer and errors are those of `search`."""
         return await asyncio.to_thread(self.search, text, request, **options)

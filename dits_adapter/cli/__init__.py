@@ -23,6 +23,7 @@ from dits_adapter.cli._export import add_export
 from dits_adapter.cli._gap import add_gap
 from dits_adapter.cli._import import add_import
 from dits_adapter.cli._ingest import add_ingest, add_ingest_options, decode_limits, ingest_options
+from dits_adapter.cli._mcp import add_mcp
 from dits_adapter.cli._merge import add_merge
 from dits_adapter.cli._pairs import add_pairs_command
 from dits_adapter.cli._put import add_put
@@ -46,6 +47,7 @@ _COMMANDS = (
     add_copy,
     add_serve,
     add_pairs_command,
+    add_mcp,
     add_embed,
     add_merge,
     add_import,

@@ -39,7 +39,7 @@ class RequireToken:
         in_address = request.query_params.get("token")
         response: Response | None = None
         if not any(map(self._is_right, (bearer, in_address, request.cookies.get(_COOKIE)))):
-            needed = "open the address that `dits-adapter serve` printed, or send `Authorization: Bearer TOKEN`"
+            needed = "open the address that the server printed, or send `Authorization: Bearer TOKEN`"
             response = JSONResponse(
                 {"detail": f"a token is needed: {needed}."}, 401, {"www-authenticate": "Bearer"}
             )

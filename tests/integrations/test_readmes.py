@@ -60,6 +60,7 @@ def test_readmes_run_against_a_server(name, workplace, qdrant_server, capsys, mo
         ("fastembed", "fastembed"),
         ("chroma", "chromadb"),
         ("lancedb", "lancedb.embeddings"),
+        ("mcp", "mcp"),
     ],
 )
 def test_a_missing_package_is_said_with_the_pip_line(name, package, monkeypatch):
