@@ -55,18 +55,11 @@ def _mcp(args: argparse.Namespace) -> int:
         store.open()
     with store:
         search = VideoSearch(encoder, store)
-        # Agents wait some seconds for a server that they start: the text encoder is loaded while it answers them.
-        threading.Thread(target=_load, args=(search,), daemon=True).start()
         if listener is None:
             _serve_streams(search)
         else:
             _serve_port(search, listener, args.host)
     return 0
-
-
-def _load(search: VideoSearch) -> None:
-    with suppress(Exception):  # the first search meets the same error, and says it to its agent
-        search.load()
 
 
 def _serve_streams(search: VideoSearch) -> None:
@@ -75,7 +68,14 @@ def _serve_streams(search: VideoSearch) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
+    # Agents wait some seconds for a server that they start: the text encoder is loaded while it answers them.
+    threading.Thread(target=_load, args=(search,), daemon=True).start()
     make_mcp_server(search).run()
+
+
+def _load(search: VideoSearch) -> None:
+    with suppress(Exception):  # the first search meets the same error, and says it to its agent
+        search.load()
 
 
 def _leave(*_: object) -> NoReturn:
@@ -90,6 +90,7 @@ def _serve_port(search: VideoSearch, listener: socket.socket, host: str) -> None
     from dits_adapter.serve._mcp import PATH, create_mcp_app
     from dits_adapter.serve._server import make_server
 
+    search.load()
     token = needed_token(listener)
     app = create_mcp_app(make_mcp_server(search), token=token, host=host)
     print(f"MCP server: {address(listener)}{PATH}", flush=True)

@@ -354,7 +354,7 @@ class TestWhoMayAsk:
             for extra in ({}, {"headers": {"authorization": "Bearer open"}}, {"params": {"token": "ö"}}):
                 answer = guarded.get(path, **extra)
                 assert answer.status_code == 401
-                assert "dits-adapter serve" in answer.json()["detail"]
+                assert "Authorization: Bearer" in answer.json()["detail"]
             assert guarded.get(path, headers={"cookie": "dits_adapter_token=open"}).status_code == 401
 
     @pytest.mark.parametrize(
