@@ -193,20 +193,22 @@ class JointRun:
     def _estimate(self, captions: Mapping[str, Captions]) -> None:
         """Print how long the trainings that are left will take on this machine."""
         joint = {name: row for name, row in self.rows.items() if isinstance(row, JointRecipe)}
-        recipes = [recipe for name, recipe in joint.items() if not is_artifact(self._place(name))]
-        if not recipes:
+        left = {name: recipe for name, recipe in joint.items() if not is_artifact(self._place(name))}
+        if not left:
             return
-        cost = measure(recipes[0], self.encoder, captions[self.train], self.device)
-        cores = os.cpu_count() or 1
-        seconds = sum(
-            _seconds(cost, recipe, captions[self.train], captions.get("val"), cores) for recipe in recipes
-        )
-        pairs, batch, several = len(captions[self.train].texts), recipes[0].batch_size, "s" * (len(recipes) > 1)
-        done = f"; {len(joint) - len(recipes)} of {len(joint)} are there" * (len(recipes) < len(joint))
+        train, validation, cores = captions[self.train], captions.get("val"), os.cpu_count() or 1
+        costs = dict(zip(left, measure(list(left.values()), self.encoder, train, self.device), strict=True))
+        seconds = sum(_seconds(costs[name], recipe, train, validation, cores) for name, recipe in left.items())
+        first = next(iter(left))
+        quick, slow = (choose(costs, key=lambda name: costs[name].step) for choose in (min, max))
+        steps = " to ".join(f"{costs[name].step:.2f} s ({name})" for name in dict.fromkeys((quick, slow)))
+        several = "s" * (len(left) > 1)
+        done = f"; {len(joint) - len(left)} of {len(joint)} are there" * (len(left) < len(joint))
         print(
-            f"{len(recipes)} joint training{several} of {pairs:,} pairs: about {_words(seconds)} on this machine, "
-            f"as busy as it is now (a step of {batch} pairs takes {cost.step:.2f} s, a clip {cost.decode:.2f} s "
-            f"to decode). Stopped, the same command goes on{done}. --only ROW trains one row.",
+            f"{len(left)} joint training{several} of {len(train.texts):,} pairs: about {_words(seconds)} on this "
+            f"machine, as busy as it is now (a step of {left[first].batch_size} pairs takes {steps}, a clip "
+            f"{costs[first].decode:.2f} s to decode). Stopped, the same command goes on{done}. --only ROW trains "
+            "one row.",
             file=sys.stderr,
         )
 

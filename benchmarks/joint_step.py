@@ -9,13 +9,14 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from benchmarks.costs import process_mib
 from dits_adapter.cli import guarded
@@ -69,20 +70,24 @@ class StepCost:
 
 
 def measure(
-    recipe: JointRecipe, encoder: str | Path, captions: Captions | None = None, device: str | torch.device = "auto"
-) -> StepCost:
-    """Measure the steps of a recipe.
+    recipes: Sequence[JointRecipe],
+    encoder: str | Path,
+    captions: Captions | None = None,
+    device: str | torch.device = "auto",
+) -> list[StepCost]:
+    """Measure the steps of recipes that differ in what follows CLIP: adapter, loss, rates.
+
+    CLIP takes most of a step, so its part is measured with the first recipe alone.
 
     Args:
-        recipe: the recipe.
+        recipes: the recipes.
         encoder: the CLIP: folder, bundled name or hub id.
         captions: pairs whose first clips are decoded; without them frames are random, and decoding costs nothing.
         device: a torch device or `"auto"`.
     """
-    place = pick_device(device)
+    recipe, place = recipes[0], pick_device(device)
     torch.manual_seed(recipe.seed)
     clip = load_trainable(encoder, recipe)
-    model = initial_model(clip, recipe)
     started = time.monotonic()
     pixels, texts = _clips(clip, recipe, captions)
     decode = 0.0 if captions is None else (time.monotonic() - started) / len(pixels)
@@ -92,15 +97,41 @@ def measure(
         for number, row in enumerate(rows.tolist())
     ]
     batch = {name: tensor.to(place) for name, tensor in collate(clip.texts, items).items()}
-    model.to(place)
-    model.adapter.noise = torch.Generator(place).manual_seed(recipe.seed)
-    optimizer = joint_optimizer(model, recipe)
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    step = _seconds(partial(_step, model, optimizer, batch, recipe), place)
+    model = _placed(clip, recipe, place)
+    step = _seconds(partial(_step, model, joint_optimizer(model, recipe), batch, recipe), place)
     embed = _seconds(partial(_embed, model, batch["pixels"], recipe), place) / recipe.batch_size
     gpu = torch.cuda.max_memory_allocated() / 1024**2 if place.type == "cuda" else None
-    return StepCost(step, embed, decode, process_mib(), gpu)
+    cost = StepCost(step, embed, decode, process_mib(), gpu)
+    if len(recipes) == 1:
+        return [cost]
+    heads = [
+        _head(_placed(clip, other, place), other, place) for other in tqdm(recipes, desc="measuring", unit="row")
+    ]
+    return [replace(cost, step=cost.step + head - heads[0]) for head in heads]
+
+
+def _placed(clip: DualEncoder, recipe: JointRecipe, place: torch.device) -> JointModel:
+    model = initial_model(clip, recipe).to(place)
+    model.adapter.noise = torch.Generator(place).manual_seed(recipe.seed)
+    return model
+
+
+def _head(model: JointModel, recipe: JointRecipe, place: torch.device) -> float:
+    """Return the seconds of a step on random embeddings: what follows CLIP."""
+    width, batch = model.adapter.width, recipe.batch_size
+    text = torch.randn(batch, width, device=place, requires_grad=True)
+    frames = torch.randn(batch, recipe.frames, width, device=place, requires_grad=True)
+    video = torch.arange(batch, device=place)
+
+    def step() -> None:
+        model.train()
+        with torch.autocast(place.type, torch.bfloat16, enabled=recipe.bf16):
+            loss = model.contrast(text, frames, video)
+        loss.backward()
+
+    return _seconds(step, place)
 
 
 def _clips(clip: DualEncoder, recipe: JointRecipe, captions: Captions | None) -> tuple[Tensor, Sequence[str]]:
@@ -132,7 +163,7 @@ def _embed(model: JointModel, pixels: Tensor, recipe: JointRecipe) -> None:
         model.embed_clips(pixels)
 
 
-def _seconds(call: partial[None], device: torch.device) -> float:
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
     """Return the median time of a call, after one that is not timed."""
     times = []
     for _ in range(REPEATS + 1):
@@ -167,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     recipe = JOINT_PRESETS["paper"].model_copy(update={"batch_size": args.batch, "bf16": args.bf16})
     with tempfile.TemporaryDirectory() as scratch:
-        cost = measure(recipe, args.encoder or save_vit_b_32(Path(scratch)), device=args.device)
+        cost = measure([recipe], args.encoder or save_vit_b_32(Path(scratch)), device=args.device)[0]
     card = "" if cost.gpu_mib is None else f", {cost.gpu_mib:,.0f} MiB of the graphics card"
     hours = 5 * (180_000 // args.batch) * cost.step / 3600
     print(

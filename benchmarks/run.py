@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 from benchmarks import joint_rows, qdrant
 from benchmarks.ablations import ABLATIONS, noisy_at_inference, rows_of
@@ -32,7 +33,7 @@ from dits_adapter.errors import InputError
 from dits_adapter.evaluation.comparison import PLAIN
 from dits_adapter.training._initial import LEARNING_RATES
 from dits_adapter.training.compare import check_splits, fit_all, tabulate
-from dits_adapter.training.config import TrainingConfig
+from dits_adapter.training.config import Precision, TrainingConfig
 from dits_adapter.training.rows import STEPS, standard_rows
 
 DEFAULTS = TrainingConfig()
@@ -66,10 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--encoder",
-        default=TOY,
         metavar="ID",
         help="CLIP; or a trained adapter, which brings its CLIP, is one more row, and re-ranks with its X-Pool "
-        "head if it is a joint one: hub id, folder or bundled name (default: %(default)s)",
+        f"head if it is a joint one: hub id, folder or bundled name (default: {TOY})",
     )
     parser.add_argument("--train", default="train", metavar="SPLIT", help="default: %(default)s")
     parser.add_argument("--test", default="test", metavar="SPLIT", help="default: %(default)s")
@@ -91,18 +91,17 @@ def _parser() -> argparse.ArgumentParser:
         help="redo one of the paper's ablations instead",
     )
     parser.add_argument("--only", nargs="+", metavar="ROW", help="of the rows, these alone beside plain CLIP")
-    parser.add_argument("--steps", type=int, nargs="+", default=STEPS, metavar="T'", help="of the DITS rows")
+    parser.add_argument(
+        "--steps", type=int, nargs="+", metavar="T'", help=f"of the DITS rows (default: {_listed(STEPS)})"
+    )
     parser.add_argument("--epochs", type=int, help=f"default: {DEFAULTS.epochs}, with --joint the paper's")
     parser.add_argument(
-        "--learning-rates", type=float, nargs="+", default=LEARNING_RATES, metavar="R", help="default: %(default)s"
+        "--learning-rates", type=float, nargs="+", metavar="R", help=f"default: {_listed(LEARNING_RATES)}"
     )
     parser.add_argument(
-        "--precision",
-        default=DEFAULTS.precision,
-        metavar="P",
-        help="auto, float32 or bfloat16 (%(default)s)",
+        "--precision", choices=get_args(Precision), help=f"default: {DEFAULTS.precision}, with --joint float32"
     )
-    parser.add_argument("--seed", type=int, default=DEFAULTS.seed, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, help=f"default: {DEFAULTS.seed}")
     parser.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
     parser.add_argument(
         "--qdrant",
@@ -118,45 +117,76 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one benchmark; return its exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
     parser = _parser()
     args = parser.parse_args(argv)
-    if args.dataset == OWN and args.vectors is None:
-        parser.error(f"{OWN} stands for vectors: give --vectors")
-    if args.check and args.root is None:
-        parser.error("--check looks at a dataset on disk: give --root")
-    if args.root is None and args.vectors is None and DATASETS[args.dataset].make is None:
-        parser.error("say where the data is, with --root or --vectors")
-    if args.ablation and args.qdrant:
-        parser.error("--qdrant belongs to the main table, not to an ablation")
-    joint = dict.fromkeys(joint_rows.ABLATIONS) if args.joint else dict.fromkeys(ABLATIONS)
-    if args.ablation and args.ablation not in joint:
-        without = "without" if args.joint else "with"
-        parser.error(f"--ablation {args.ablation} is one {without} --joint; here there are {', '.join(joint)}")
-    if args.joint and (args.vectors or args.qdrant):
-        parser.error("--joint trains on video files: give --root, and neither --vectors nor --qdrant")
-    if args.joint and (args.steps != STEPS or args.learning_rates != LEARNING_RATES):
-        parser.error("--joint takes --set sampler.steps=T' learning_rate=R, not --steps and --learning-rates")
-    if args.set and not args.joint:
-        parser.error("--set belongs to --joint")
+    for wrong, message in _misuse(args):
+        if wrong:
+            parser.error(message)
     if args.check:
         print(DATASETS[args.dataset].check(args.root, args.videos))
-    else:
-        require_modules("benchmarks.run", "matplotlib", *(["accelerate"] if args.joint else []))
-        out = args.out or Path("results/benchmarks") / args.dataset
-        result = run_joint(args, out / "joint") if args.joint else run(args, out)
-        name = (args.ablation or "result") + (f"-{args.test}" if args.test != "test" else "")
-        written = result.write(out / "joint" if args.joint else out, name)
-        print(f"{result.markdown()}\n\nwritten to {', '.join(map(str, written))}")
+        return 0
+    require_modules("benchmarks.run", "matplotlib", *(["accelerate"] if args.joint else []))
+    pick_device(args.device)
+    out = args.out or Path("results/benchmarks") / args.dataset
+    result = run_joint(args, out / "joint") if args.joint else run(args, out)
+    name = (args.ablation or "result") + (f"-{args.test}" if args.test != "test" else "")
+    written = result.write(out / "joint" if args.joint else out, name)
+    print(f"{result.markdown()}\n\nwritten to {', '.join(map(str, written))}")
     return 0
+
+
+def _misuse(args: argparse.Namespace) -> Iterator[tuple[bool, str]]:
+    """Yield each condition under which options do not go together, and what to say then."""
+    without = args.root is None
+    yield args.dataset == OWN and args.vectors is None, f"{OWN} stands for vectors: give --vectors"
+    yield args.check and without, "--check looks at a dataset on disk: give --root"
+    made = args.dataset != OWN and DATASETS[args.dataset].make is not None
+    yield without and args.vectors is None and not made, "say where the data is, with --root or --vectors"
+    yield args.videos is not None and without, "--videos belongs to --root"
+    bare = args.vectors is not None and args.encoder is not None and find_adapter(args.encoder) is None
+    yield bare, "--vectors are of a CLIP already: --encoder may name a trained adapter beside them, and no CLIP"
+    yield bool(args.ablation and args.qdrant), "--qdrant belongs to the main table, not to an ablation"
+    yield bool(args.ablation and args.steps), "--steps belongs to the main table, not to an ablation"
+    here = dict.fromkeys(joint_rows.ABLATIONS if args.joint else ABLATIONS)
+    other = "without" if args.joint else "with"
+    yield (
+        args.ablation is not None and args.ablation not in here,
+        f"--ablation {args.ablation} is one {other} --joint; here there are {', '.join(here)}",
+    )
+    yield bool(args.set and not args.joint), "--set belongs to --joint"
+    if not args.joint:
+        return
+    yield (
+        bool(args.vectors or args.qdrant),
+        "--joint trains on video files: give --root, and neither --vectors nor --qdrant",
+    )
+    yield (
+        bool(args.steps or args.learning_rates),
+        "--joint takes --set sampler.steps=T' learning_rate=R, not --steps and --learning-rates",
+    )
+    named = {word.partition("=")[0].strip() for word in args.set}
+    for option, setting in {"epochs": "epochs", "seed": "seed", "precision": "bf16"}.items():
+        yield (
+            getattr(args, option) is not None and setting in named,
+            f"--{option} and --set {setting} say the same thing: give one of them",
+        )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def run_joint(args: argparse.Namespace, out: Path) -> JointResult:
     """Run the benchmark of the parsed arguments with CLIP trained along."""
     dataset = DATASETS[args.dataset]
-    chosen = {"seed": str(args.seed), **assignments("--set", args.set)}
-    if args.epochs is not None:
-        chosen["epochs"] = str(args.epochs)
-    if args.precision == "bfloat16":
-        chosen["bf16"] = "true"
+    chosen = assignments("--set", args.set)
+    given = {"seed": args.seed, "epochs": args.epochs, "bf16": args.precision == "bfloat16" or None}
+    chosen |= {name: str(value).lower() for name, value in given.items() if value is not None}
     recipe = joint_rows.settings(dataset, chosen)
+    rows = joint_rows.rows_of(args.ablation, recipe, args.only)
+    if pick_device(args.device).type != pick_device("auto").type:
+        raise InputError(
+            f"--joint --device {args.device}: joint training takes the graphics card that it sees; hide it with "
+            "CUDA_VISIBLE_DEVICES= instead."
+        )
     splits = _splits(args)
     if args.root is None and dataset.make is not None:
         for split in splits:
@@ -165,11 +195,11 @@ def run_joint(args: argparse.Namespace, out: Path) -> JointResult:
         dataset=dataset,
         root=args.root or MADE,
         videos=args.videos,
-        encoder=args.encoder,
+        encoder=args.encoder or TOY,
         train=args.train,
         test=args.test,
         recipe=recipe,
-        rows=joint_rows.rows_of(args.ablation, recipe, args.only),
+        rows=rows,
         out=out,
         device=args.device,
     )
@@ -178,28 +208,28 @@ def run_joint(args: argparse.Namespace, out: Path) -> JointResult:
 
 def run(args: argparse.Namespace, out: Path) -> Result:
     """Run the benchmark of the parsed arguments."""
-    epochs = DEFAULTS.epochs if args.epochs is None else args.epochs
     fields = {
-        "epochs": epochs,
-        "learning_rate": args.learning_rates,
+        "epochs": args.epochs,
+        "learning_rate": args.learning_rates or LEARNING_RATES,
         "precision": args.precision,
         "seed": args.seed,
     }
-    training = validated(TrainingConfig, fields, at="--")
-    rows = rows_of(args.ablation, training) if args.ablation else standard_rows(args.steps, training)
+    given = {name: value for name, value in fields.items() if value is not None}
+    training = validated(TrainingConfig, given, at="--")
+    rows = rows_of(args.ablation, training) if args.ablation else standard_rows(args.steps or STEPS, training)
     if args.only:
         if unknown := [name for name in args.only if name not in rows]:
             raise InputError(f"--only {' '.join(unknown)}: no such row; there are {', '.join(rows)}")
         rows = {name: recipe for name, recipe in rows.items() if name in (PLAIN, *args.only)}
     if args.qdrant:
         qdrant.require(args.qdrant)
-    own = _own_adapter(args.encoder)
+    own = {} if args.encoder is None else _own_adapter(args.encoder)
     costs = Costs()
     pairs, deviations = _pairs(args, out, costs)
     train, test = pairs[args.train], pairs[args.test]
     validation = pairs.get("val")
     if validation is None:
-        train, validation = train.split(training.validation, args.seed)
+        train, validation = train.split(training.validation, training.seed)
     check_splits(train, validation, test)
     for name, artifact in own.items():
         artifact.space.require(test.space, mine=f"the adapter {args.encoder}", theirs="the test videos")
@@ -224,7 +254,7 @@ def run(args: argparse.Namespace, out: Path) -> Result:
             xpool = next((artifact.xpool for artifact in own.values()), None)
             if xpool is not None:
                 xpool.to(pick_device(args.device))
-            scorers = score_all(chosen, train, test, xpool=xpool, location=args.qdrant, seed=args.seed)
+            scorers = score_all(chosen, train, test, xpool=xpool, location=args.qdrant, seed=training.seed)
     return Result(
         dataset=args.dataset,
         title=args.vectors.name if args.dataset == OWN else DATASETS[args.dataset].title,
@@ -233,7 +263,7 @@ def run(args: argparse.Namespace, out: Path) -> Result:
         deviations=tuple(deviations),
         comparison=comparison,
         scorers=tuple(scorers),
-        seed=args.seed,
+        seed=training.seed,
         costs=costs.stages,
     )
 
@@ -261,7 +291,7 @@ def _pairs(args: argparse.Namespace, out: Path, costs: Costs) -> tuple[dict[str,
         out / "vectors",
         root=args.root or MADE,
         videos=args.videos,
-        encoder=args.encoder,
+        encoder=args.encoder or TOY,
         device=args.device,
         costs=costs,
     )

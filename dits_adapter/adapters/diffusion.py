@@ -46,10 +46,10 @@ class FixedPriorConfig(BaseModel):
 
 @register_adapter
 class FixedPriorAdapter(Adapter):
-    """Fixed prior v = t + δ with δ ~ N(0, σ² I), an adapter without weights.
+    """Fixed prior v = t + δ with δ ~ N(0, σ² I) (Eq. 3), an adapter without weights.
 
-    The paper names this row "fixed prior" and gives σ² alone. Read as here, it is text augmented with noise: in
-    the joint mode the encoder can learn to live with it; on cached vectors nothing is left to learn.
+    It is text augmented with noise: in the joint mode the encoder can learn to live with it; on cached vectors
+    nothing is left to learn.
     """
 
     kind: ClassVar[str] = "fixed-prior"

@@ -86,19 +86,36 @@ def test_a_row_of_another_recipe_is_not_taken_for_this_one(headline, capsys):
     assert f"{folder / 'dits'}: was trained with another recipe than this run has" in capsys.readouterr().err
 
 
-def test_before_training_it_says_how_long_it_will_take(headline, tmp_path, monkeypatch, capsys):
-    """Nothing is trained here: what training needs is an hour a step."""
+def test_before_training_it_says_how_long_all_rows_will_take(headline, tmp_path, monkeypatch, capsys):
+    """Nothing is trained here: what training needs is an hour a step, two hours with the condition."""
     arguments, _ = headline
-    cost = joint_step.StepCost(step=3600.0, embed=0, decode=0, process_mib=1, gpu_mib=None)
-    monkeypatch.setattr(joint, "measure", lambda *_: cost)
+
+    def hours(recipes, *_):
+        steps = [3600.0 * (1 + (recipe.sampler["condition"] == "text")) for recipe in recipes]
+        return [joint_step.StepCost(step, embed=0, decode=0, process_mib=1, gpu_mib=None) for step in steps]
+
+    monkeypatch.setattr(joint, "measure", hours)
 
     def stops(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(joint, "train_joint", stops)
     place = arguments.index("--out") + 1
-    assert run.main([*arguments[:place], str(tmp_path), *arguments[place + 1 :]]) == 130
-    assert "1 joint training of 40 pairs: about 10.0 hours on this machine" in capsys.readouterr().err
+    command = [*arguments[:place], str(tmp_path), "--ablation", "condition"]
+    command += ["--only", "dits-condition-none", "dits-condition-text"]
+    assert run.main(command) == 130
+    said = capsys.readouterr().err
+    assert "2 joint trainings of 40 pairs: about 30.0 hours on this machine" in said
+    assert "a step of 4 pairs takes 3600.00 s (dits-condition-none) to 7200.00 s (dits-condition-text)" in said
+
+
+def test_rows_are_measured_by_what_follows_clip(tiny_clip, monkeypatch):
+    monkeypatch.setattr(joint_step, "REPEATS", 1)
+    recipe = JointRecipe(batch_size=2, frames=2, sampler={"depth": 1})
+    paired = recipe.model_copy(update={"batch_size": 2, "sampler": {"condition": "both", "depth": 8}})
+    light, heavy = joint_step.measure([recipe, paired], tiny_clip, device="cpu")
+    assert light.embed == heavy.embed
+    assert heavy.step > light.step > 0
 
 
 def test_the_estimate_counts_steps_decoding_and_validations():
@@ -155,12 +172,30 @@ def test_a_row_brings_the_one_whose_clip_it_needs():
         (["--root", "DIR", "--ablation", "serving"], "--ablation serving is one with --joint"),
         (["--root", "DIR", "--set", "batch_size=4"], "--set belongs to --joint"),
         (["--joint", "--root", "DIR", "--steps", "5"], "--joint takes --set sampler.steps=T'"),
+        (["--joint", "--root", "DIR", "--precision", "nonsense"], "argument --precision: invalid choice"),
+        (["--joint", "--root", "DIR", "--seed", "1", "--set", "seed=2"], "--seed and --set seed say the same"),
+        (["--joint", "--root", "DIR", "--precision", "float32", "--set", "bf16=true"], "say the same thing"),
     ],
 )
 def test_wrong_usage(more, message, capsys):
     with pytest.raises(SystemExit):
         run.main(["msrvtt", *more])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--only", "nonsense"], "--only nonsense: no such row"),
+        (["--set", "batch_size=1"], "batch_size"),
+        (["--device", "nonsense"], "the device 'nonsense' cannot be used here"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_clips_are_made(more, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # where `demo` would make its clips
+    assert run.main(["demo", "--joint", *more]) == 1
+    assert message in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_step_at_real_size_is_measured_without_a_model_of_the_hub(tiny_clip, capsys, monkeypatch):

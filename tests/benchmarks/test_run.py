@@ -53,8 +53,9 @@ def command(tmp_path, clips, tiny_clip):
         root = tmp_path / name
         if not root.exists():
             write_lookalike(name, root, clips)
-        common = ["--encoder", str(tiny_clip), "--steps", "1", "--epochs", "1", "--out", str(tmp_path / "out")]
-        return [name, "--root", str(root), *common, *more]
+        common = ["--encoder", str(tiny_clip), "--epochs", "1", "--out", str(tmp_path / "out")]
+        steps = [] if "--ablation" in more else ["--steps", "1"]
+        return [name, "--root", str(root), *common, *steps, *more]
 
     return build
 
@@ -183,6 +184,9 @@ def test_the_check_opens_no_video_and_trains_nothing(command, tmp_path, capsys):
         (["demo", "--check"], "--check looks at a dataset on disk: give --root"),
         (["vatex"], "say where the data is, with --root or --vectors"),
         (["demo", "--ablation", "gap", "--qdrant", ":memory:"], "--qdrant belongs to the main table"),
+        (["demo", "--ablation", "gap", "--steps", "5"], "--steps belongs to the main table"),
+        (["demo", "--videos", "DIR"], "--videos belongs to --root"),
+        (["own", "--vectors", "DIR", "--encoder", "demo-clip"], "may name a trained adapter beside them"),
     ],
 )
 def test_wrong_usage(arguments, message, capsys):

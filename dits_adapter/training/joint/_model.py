@@ -66,12 +66,15 @@ class JointModel(nn.Module):
             tokens: tokens of each text, as the encoder's `texts` returns them, (b, l).
         """
         text = self._encoder.embed_tokens(tokens).to(self.clip.logit_scale.dtype)
-        frames, video = _gather(self.embed_clips(pixels)), _gather(video)
+        return {"loss": self.contrast(text, _gather(self.embed_clips(pixels)), _gather(video))}
+
+    def contrast(self, text: Tensor, frames: Tensor, video: Tensor) -> Tensor:
+        """Return the loss of texts (b, d) and frames (m, f, d); `video` numbers the video of each clip, (m,)."""
         losses = [
             contrastive_loss(_gather(self.adapter.similarity(text, pooled)), self.clip.logit_scale.exp(), video)
             for pooled in self._pooled(text, frames)
         ]
-        return {"loss": torch.stack(losses).mean()}
+        return torch.stack(losses).mean()
 
     def _pooled(self, text: Tensor, frames: Tensor) -> Iterator[Tensor]:
         """Yield the videos to compare texts with: pooled under each text, (n, m, d), and as stored, (m, d)."""
