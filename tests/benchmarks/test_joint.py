@@ -215,6 +215,10 @@ def test_without_a_card_the_script_for_one_says_so(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("benchmarks/gpu.sh: no CUDA card is visible to torch here")
     assert not (tmp_path / "report.md").exists()
+    rehearsal = {**environment, "DEVICE": "cpu"}
+    done = subprocess.run(["bash", script, tmp_path / "report.md"], env=rehearsal, capture_output=True, text=True)
+    assert "benchmarks.joint_step --device cpu --batch 2 --bf16" in (tmp_path / "report.md").read_text()
+    assert done.returncode == 1  # this python runs nothing
 
 
 def test_with_a_card_the_script_runs_all_of_its_sections_and_says_which_failed(tmp_path):
