@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dits_adapter._user_files import parse_json
 from dits_adapter._wording import validated
-from dits_adapter.adapters import Matches
+from dits_adapter.adapters import Matches, Rows
 from dits_adapter.data._ids import VideoIds
 from dits_adapter.data._sharded_array import ShardedArray
 from dits_adapter.data.cache import EmbeddingCache
@@ -136,6 +135,11 @@ class Pairs:
         """Pooled video vectors, (m, d) float32, unit norm, in memory."""
         return np.asarray(self._video)
 
+    @property
+    def video_rows(self) -> Rows:
+        """Pooled video vectors, (m, d), read where they are indexed."""
+        return self._video
+
     @cached_property
     def digest(self) -> str:
         """Digest of the labels and of some vectors, by which the same pairs are known again."""
@@ -241,11 +245,6 @@ class Pairs:
                 "makes a cache of texts and their videos."
             ) from None
         return cls(text, video, labels.astype(np.int64), space, ids, frames, marks)
-
-    def tensors(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return text, unit video vectors and labels as tensors on a device."""
-        video = torch.nn.functional.normalize(torch.from_numpy(self.video).to(device), dim=1)
-        return torch.from_numpy(self.text).to(device), video, torch.from_numpy(self.labels).to(device)
 
 
 def load_pairs(path: str | PathLike[str]) -> Pairs:

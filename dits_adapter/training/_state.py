@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -21,7 +22,7 @@ from dits_adapter.adapters import Adapter
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import DITSError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
-from dits_adapter.training._batches import Batches
+from dits_adapter.training._batches import Batches, blocks
 from dits_adapter.training._losses import Objective
 from dits_adapter.training.config import TrainingConfig
 
@@ -67,8 +68,8 @@ class TrainingState:
     ) -> None:
         self.adapter, self.config, self.rate, self.device = adapter.to(device), config, rate, device
         self.objective = objective
-        self.text, self.video, self.labels = pairs.tensors(device)
-        self.batches = Batches(self.labels, self.video, config)
+        self._pairs = pairs
+        self.batches = Batches(pairs, config, device)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature), device=device))
         matrices = [p for p in adapter.parameters() if p.ndim > 1]
         others = [p for p in adapter.parameters() if p.ndim <= 1] + [self.logit_scale]
@@ -112,13 +113,9 @@ class TrainingState:
             decay = (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup))) / 2
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate * min((step + 1) / warmup, decay)
-            rows = batch.to(self.device)
             self.optimizer.zero_grad()
-            labels = self.labels[rows]
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                loss = self.objective(
-                    self.adapter, self.text[rows], self.video[labels], labels, self.logit_scale.exp()
-                )
+                loss = self.objective(self.adapter, *batch, self.logit_scale.exp())
             loss.backward()
             nn.utils.clip_grad_norm_([*self.adapter.parameters(), self.logit_scale], config.gradient_norm)
             self.optimizer.step()
@@ -133,9 +130,11 @@ class TrainingState:
             raise DITSError(f"the loss became {mean} in epoch {number}; lower learning_rate or noise_scale.")
         return mean
 
+    @cached_property
     def _identity(self) -> str:
-        """Return the facts that a checkpoint shares with the run that resumes from it, as JSON."""
-        data = [len(self.text), len(self.video), float(self.text.sum()), float(self.video.sum())]
+        """Facts that a checkpoint shares with the run that resumes from it, as JSON."""
+        sides = self._pairs.matches.text, self._pairs.video_rows
+        data = [self._pairs.digest, *(math.fsum(float(block.sum()) for block in blocks(side)) for side in sides)]
         recipe = {**self.config.model_dump(mode="json"), "learning_rate": self.rate}
         return json.dumps([self.adapter.config.model_dump(mode="json"), recipe, data])
 
@@ -149,7 +148,7 @@ class TrainingState:
         tensors |= {f"best/{key}": value for key, value in self.best.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
-        metadata = {"run": self._identity(), "history": json.dumps([asdict(epoch) for epoch in history])}
+        metadata = {"run": self._identity, "history": json.dumps([asdict(epoch) for epoch in history])}
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(path) as part:
             save_file({key: value.contiguous().clone() for key, value in tensors.items()}, part, metadata)
@@ -162,7 +161,7 @@ class TrainingState:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise DITSError(f"{path}: is no intact checkpoint ({error}). Remove it to start anew.") from None
-        if metadata.get("run") != self._identity():
+        if metadata.get("run") != self._identity:
             raise DITSError(
                 f"{path}: belongs to a run with other data, another adapter or another recipe. "
                 "Remove it to start anew, or name another checkpoint."

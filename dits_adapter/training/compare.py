@@ -25,6 +25,7 @@ from dits_adapter.evaluation.metrics import (
     RetrievalMetrics,
 )
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.training._batches import blocks
 from dits_adapter.training._state import best_epoch
 from dits_adapter.training._table import measure, row_ranks, tabulate_folds
 from dits_adapter.training.rows import Recipes, all_rows, rows_across
@@ -39,9 +40,6 @@ __all__ = [
     "fold_splits",
     "tabulate",
 ]
-
-_BLOCK = 8192
-"""Vectors in memory at a time."""
 
 
 def compare(
@@ -254,17 +252,12 @@ def tabulate(
 
 def _shared(few: Rows, many: Rows) -> set[bytes]:
     """Return the digests of the rows that both have; the larger one is read block by block, and not kept."""
-    known = {digest for block in _blocks(few) for digest in _digests(block)}
-    return {digest for block in _blocks(many) for digest in _digests(block) if digest in known}
+    known = {digest for block in blocks(few) for digest in _digests(block)}
+    return {digest for block in blocks(many) for digest in _digests(block) if digest in known}
 
 
 def _digests(rows: NDArray[np.float32]) -> Iterator[bytes]:
     return (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
-
-
-def _blocks(vectors: Rows) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(vectors), _BLOCK):
-        yield vectors[start : start + _BLOCK]
 
 
 def _digest(pairs: Pairs, validation: Pairs) -> str:
@@ -274,6 +267,6 @@ def _digest(pairs: Pairs, validation: Pairs) -> str:
     for split in (pairs, validation):
         digest.update(np.ascontiguousarray(split.labels).tobytes())
         for vectors in (split.matches.text, split.matches.video):
-            for block in _blocks(vectors):
+            for block in blocks(vectors):
                 digest.update(np.ascontiguousarray(block).tobytes())
     return digest.hexdigest()

@@ -53,6 +53,10 @@ _MAX_ERROR = 5.0
 """Half-width of the 95 % interval, in points of R@1, above which a test split is too small to compare adapters."""
 
 
+_NORMS = 1000
+"""Texts whose norms are looked at."""
+
+
 @dataclass(frozen=True)
 class TrainingReport:
     """Result of a training run.
@@ -187,7 +191,7 @@ def train_artifact(
     require_across(recipe.adapter, pairs.space)
     widths = pairs.space.video.width, pairs.space.other_text_width
     if adapter_entry(recipe.adapter).trained and recipe.build_adapter(*widths).needs_norm:
-        _require_norms(pairs.text)
+        _require_norms(pairs.matches.text[:_NORMS])
     incumbent = Artifact.load(target) if is_artifact(target) else None
     if incumbent is not None:
         pairs.space.require(incumbent.space, mine="the training pairs", theirs=f"the adapter at {target}")
@@ -269,7 +273,7 @@ def sizes(**splits: Pairs) -> dict[str, dict[str, int]]:
 
 def _require_norms(text: np.ndarray) -> None:
     """Refuse normalized texts for an adapter that depends on the norm that CLIP gives a query."""
-    norms = np.linalg.norm(text[:1000], axis=1)
+    norms = np.linalg.norm(text, axis=1)
     if np.allclose(norms, 1, atol=1e-3):
         raise InputError(
             "the texts have unit norm, but this recipe's adapter takes them raw, with the norm that CLIP gives a "

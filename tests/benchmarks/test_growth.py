@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.growth import generate, main, recipes, split
-from dits_adapter.training.config import Recipe
+from dits_adapter.training.config import Recipe, TrainingConfig
 from dits_adapter.training.run import fit
 
 
@@ -46,11 +46,22 @@ def test_a_text_is_near_its_video_and_shards_do_not_repeat_each_other(tmp_path):
     assert len(np.unique(pairs.video, axis=0)) == len(pairs.video) == 4_500
 
 
-@pytest.mark.parametrize("recipe", [Recipe(adapter="ridge"), Recipe(adapter="identity", bank="queries")])
-def test_what_needs_no_training_reads_no_side_of_a_cache_whole(recipe, tmp_path):
+ONCE = TrainingConfig(epochs=1, hard_negatives=0.2)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(adapter="ridge"),
+        Recipe(adapter="identity", bank="queries"),
+        Recipe(sampler={"start": "affine", "steps": 1}, training=ONCE),
+        Recipe(adapter="mlp", training=ONCE),
+    ],
+)
+def test_no_fit_reads_a_side_of_a_cache_whole(recipe, tmp_path):
     generate(tmp_path / "cache", 500, 8)
     kept, validation = split(tmp_path / "cache")
-    fit(recipe, kept, validation)
+    fit(recipe, kept, validation, checkpoints=tmp_path / "checkpoints")
     assert not {"text", "video"} & vars(kept).keys()  # of the matrices that `Pairs` reads when they are asked for
 
 

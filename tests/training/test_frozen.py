@@ -29,6 +29,7 @@ from tests.hostile_files import written
 from tests.spaces import made_up_space
 
 WIDTH = 16
+CPU = torch.device("cpu")
 SPACE, ELSEWHERE = (made_up_space(WIDTH, seed=seed) for seed in (0, 1))
 
 
@@ -271,28 +272,45 @@ def test_refuses_pairs_that_cannot_be_contrasted():
 
 def test_batches_cover_an_epoch_and_hard_ones_are_near():
     pairs = gap_pairs(64, 2)
-    _, video, labels = pairs.tensors(torch.device("cpu"))
-    plain = list(batches.Batches(labels, video, TrainingConfig(batch_size=32)).epoch(1))
+    plain = list(batches.Batches(pairs, TrainingConfig(batch_size=32), CPU).rows(1))
     assert sorted(torch.cat(plain).tolist()) == list(range(128))
-    hard = batches.Batches(labels, video, TrainingConfig(batch_size=32, hard_negatives=0.5))
-    again = list(hard.epoch(3))
-    assert all(torch.equal(a, b) for a, b in zip(again, hard.epoch(3), strict=True))
+    hard = batches.Batches(pairs, TrainingConfig(batch_size=32, hard_negatives=0.5), CPU)
+    again = list(hard.rows(3))
+    assert all(torch.equal(a, b) for a, b in zip(again, hard.rows(3), strict=True))
 
     def mean_similarity(batches):
-        return np.mean([float((video[labels[b]] @ video[labels[b]].T).mean()) for b in batches])
+        videos = [pairs.video[pairs.labels[rows]] for rows in batches]
+        return np.mean([(video @ video.T).mean() for video in videos])
 
     assert mean_similarity(again) > mean_similarity(plain)
 
 
+@pytest.mark.parametrize("read", [1, 70, 16_384])
+def test_a_batch_is_the_rows_of_its_pairs_however_many_are_read_at_once(read, monkeypatch):
+    monkeypatch.setattr(batches, "_READ", read)
+    pairs = gap_pairs(50, 2)
+    pairs.video *= 3
+    found = batches.Batches(pairs, TrainingConfig(batch_size=24), CPU)
+    drawn = list(found.epoch(2))
+    assert len(drawn) == found.count == 4
+    for batch, rows in zip(drawn, found.rows(2), strict=True):
+        assert torch.equal(batch.labels, torch.from_numpy(pairs.labels)[rows])
+        assert torch.equal(batch.text, torch.from_numpy(pairs.text)[rows])
+        whole = torch.nn.functional.normalize(torch.from_numpy(pairs.video), dim=1)
+        assert torch.equal(batch.video, whole[batch.labels])
+
+
 def test_nearest_videos_against_a_full_sort():
-    video = torch.nn.functional.normalize(torch.randn(50, 8), dim=1)
-    similarity = (video @ video.T).fill_diagonal_(-2)
-    assert torch.equal(nearest_videos(video, 5, chunk=7), similarity.argsort(dim=1, descending=True)[:, :5])
+    video = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+    directions = torch.nn.functional.normalize(torch.from_numpy(video), dim=1)
+    similarity = (directions @ directions.T).fill_diagonal_(-2)
+    found = nearest_videos(video, 5, CPU, chunk=7)
+    assert torch.equal(found, similarity.argsort(dim=1, descending=True)[:, :5])
 
 
 def test_of_many_videos_the_nearest_of_a_part_are_found():
     video = torch.nn.functional.normalize(torch.randn(90, 8), dim=1)
-    nearest = nearest_videos(video, 5, chunk=7, among=30)
+    nearest = nearest_videos(video.numpy(), 5, CPU, chunk=7, among=30)
     reached = torch.zeros(90, 90, dtype=torch.bool)
     reached[torch.arange(90)[:, None], nearest] = True
     for _ in range(7):  # neighbors of neighbors: a part

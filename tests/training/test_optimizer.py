@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from dits_adapter.adapters import adapter_entries, fresh_adapter
 from dits_adapter.data.pairs import Pairs
+from dits_adapter.training._batches import Batch
 from dits_adapter.training._losses import contrast
 from dits_adapter.training._state import TrainingState
 from dits_adapter.training.config import TrainingConfig
@@ -30,7 +31,8 @@ def float64():
 
 def state_of(adapter, pairs, config, objective=contrast) -> TrainingState:
     run = TrainingState(adapter.double(), pairs, config, RATE, objective, torch.device("cpu"))
-    run.text, run.video = run.text.double(), run.video.double()
+    epoch = run.batches.epoch
+    run.batches.epoch = lambda number: (Batch(b.text.double(), b.video.double(), b.labels) for b in epoch(number))
     return run
 
 
@@ -125,8 +127,8 @@ def test_ten_steps_are_those_of_a_slow_reference(epochs, batch_size, tried):
     for number in range(1, epochs + 1):
         batches = list(run.batches.epoch(number))
         run.epoch(number)
-        for rows in batches:
-            slow.step(run.text[rows], run.video[run.labels[rows]])
+        for batch in batches:
+            slow.step(batch.text, batch.video)
         torch.testing.assert_close(run.logit_scale.detach(), slow.weights["logit_scale"], rtol=0, atol=1e-11)
         for name, parameter in run.adapter.named_parameters():
             torch.testing.assert_close(parameter.detach(), slow.weights[name], rtol=0, atol=1e-11)
