@@ -27,6 +27,7 @@ check: $(INSTALLED)
 	$(CHECK)
 
 wheels: $(INSTALLED)  ## build what is published, and try it in fresh environments
+	$(BIN)/python distributions/licenses.py
 	$(BIN)/python distributions/check.py
 
 model: $(INSTALLED)  ## rebuild the shipped encoder and adapters from nothing (about an hour on 2 cores)

@@ -1,14 +1,18 @@
 """Build of the published wheels: `dits-adapter-slim`, the module, and `dits-adapter`, which requires its layers.
 
     python distributions/build.py --out dist
+    python distributions/build.py --repository https://github.com/OWNER/NAME --ref v0.1.0    # what is uploaded
 
-Both get a pyproject.toml of their own, made from the repository's, which is the only place where dependencies are
-written down. A checkout is installed from that one as a whole, with no index that knows our own distributions.
+Links and pictures of the README lead into the repository; a package index shows it elsewhere, and so they are
+made absolute where the address is known. Both get a pyproject.toml of their own, made from the repository's, which
+is the only place where dependencies are written down. A checkout is installed from that one as a whole, with no
+index that knows our own distributions.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -49,14 +53,41 @@ def whole(project: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
-def build(out: Path) -> list[Path]:
+def addresses(repository: str, ref: str) -> dict[str, str]:
+    """Return the `[project.urls]` of a repository on GitHub."""
+    return {
+        "Source": repository,
+        "Documentation": f"{repository}/blob/{ref}/README.md",
+        "Changelog": f"{repository}/blob/{ref}/CHANGELOG.md",
+        "Issues": f"{repository}/issues",
+    }
+
+
+def absolute_links(text: str, repository: str, ref: str) -> str:
+    """Return Markdown whose links and pictures lead into a repository on GitHub from anywhere."""
+
+    def target(match: re.Match[str]) -> str:
+        place = f"{repository}/{'raw' if match[1] else 'blob'}/{ref}"
+        return f"{match[1]}{match[2]}({place}/{match[3]})"
+
+    return re.sub(r"(!?)(\[[^\]]*\])\((?!https?:|#|mailto:)([^)\s]+)\)", target, text)
+
+
+def build(out: Path, repository: str | None = None, ref: str = "main") -> list[Path]:
     """Write an sdist and a wheel of each distribution into a folder.
+
+    Args:
+        out: the folder.
+        repository: address of the repository on GitHub, for links; None leaves them as they are.
+        ref: tag or branch that links lead to.
 
     Returns:
         The four files.
     """
     document = tomlkit.parse((ROOT / "pyproject.toml").read_text("utf-8")).unwrap()
     project, build_system = document["project"], document["build-system"]
+    if repository is not None:
+        project["urls"] = addresses(repository, ref)
     paths: list[Path] = []
     for table, target in (
         (slim(project), {"packages": ["dits_adapter"]}),
@@ -66,6 +97,9 @@ def build(out: Path) -> list[Path]:
             stage = Path(folder)
             for file in FILES:
                 shutil.copy(ROOT / file, stage)
+            if repository is not None:
+                readme = stage / "README.md"
+                readme.write_text(absolute_links(readme.read_text("utf-8"), repository, ref), "utf-8")
             if "packages" in target:
                 shutil.copytree(
                     ROOT / "dits_adapter", stage / "dits_adapter", ignore=shutil.ignore_patterns("__pycache__")
@@ -85,4 +119,7 @@ def build(out: Path) -> list[Path]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder (default: %(default)s)")
-    print(*build(parser.parse_args().out), sep="\n")
+    parser.add_argument("--repository", metavar="URL", help="address of the repository on GitHub, for links")
+    parser.add_argument("--ref", default="main", metavar="TAG", help="that links lead to (default: %(default)s)")
+    options = parser.parse_args()
+    print(*build(options.out, options.repository, options.ref), sep="\n")

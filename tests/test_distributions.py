@@ -11,7 +11,10 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import tomlkit
+import yaml
 
+from distributions import build
 from dits_adapter import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -103,3 +106,41 @@ def test_source_distributions_build_the_same_wheel(built, tmp_path, name):
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
     subprocess.run(command, cwd=tmp_path / f"{name}-{__version__}", check=True, capture_output=True)
     assert wheel(tmp_path, name).read_bytes() == wheel(built, name).read_bytes()
+
+
+def test_the_extra_all_has_every_other_one():
+    groups = tomlkit.parse((ROOT / "pyproject.toml").read_text("utf-8")).unwrap()["project"][
+        "optional-dependencies"
+    ]
+    (line,) = groups["all"]
+    named = set(re.search(r"\[(.*)\]", line)[1].split(","))
+    reached = set(named)
+    for extra in named:
+        for inner in groups[extra]:
+            reached |= set((re.search(r"^dits-adapter\[(.*)\]", inner) or ["", ""])[1].split(","))
+    assert reached - {""} == groups.keys() - {"all", "dev"}
+
+
+def test_links_of_the_readme_are_absolute_where_the_address_is_known():
+    place = "https://example.org/o/n"
+    text = "![A](docs/a.png) [b](docs/b.md#part) [c](https://c.example) [d](#d)"
+    assert build.absolute_links(text, place, "v1") == (
+        "![A](https://example.org/o/n/raw/v1/docs/a.png) [b](https://example.org/o/n/blob/v1/docs/b.md#part) "
+        "[c](https://c.example) [d](#d)"
+    )
+    readme = build.absolute_links((ROOT / "README.md").read_text("utf-8"), place, "v1")
+    assert set(re.findall(r"\]\((?!https://)([^)]*)\)", readme)) == set()
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert (citation["version"], citation["license"]) == (__version__, "Apache-2.0")
+    assert citation["preferred-citation"]["title"] in " ".join((ROOT / "README.md").read_text("utf-8").split())
+
+
+def test_the_release_builds_what_the_tests_build():
+    workflow = (ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8")
+    steps = yaml.safe_load(workflow)["jobs"]["build"]["steps"]
+    (command,) = re.findall(r"distributions/build\.py (--.*)", "\n".join(step.get("run", "") for step in steps))
+    assert set(re.findall(r"--[a-z]+", command)) == {"--repository", "--ref"}
+    assert "id-token: write" in workflow
