@@ -100,6 +100,7 @@ _PUBLIC = {
     "data.report": ("EmbedReport",),
     "data.segment_table": ("segment_schema",),
     "sources.base": ("Findings", "FoundText", "TextFinder"),
+    "sources.fields": ("find_pairs_in_store",),
     "sources.find": ("find_pairs",),
     "sources.report": ("PairsReport",),
     "sources.text": ("VideoTexts",),
@@ -212,6 +213,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.sources.base import Findings as Findings
     from dits_adapter.sources.base import FoundText as FoundText
     from dits_adapter.sources.base import TextFinder as TextFinder
+    from dits_adapter.sources.fields import find_pairs_in_store as find_pairs_in_store
     from dits_adapter.sources.find import find_pairs as find_pairs
     from dits_adapter.sources.report import PairsReport as PairsReport
     from dits_adapter.sources.text import VideoTexts as VideoTexts

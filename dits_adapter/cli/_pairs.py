@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dits_adapter.cli._entry import show
+from dits_adapter.cli._options import add_store, chosen_store
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,11 +29,26 @@ def _run_text(args: argparse.Namespace) -> PairsReport:
     from dits_adapter.sources.find import find_pairs
     from dits_adapter.sources.text import VideoTexts
 
-    return find_pairs(args.sources, args.out, VideoTexts(), retry_failed=args.retry_failed)
+    finder = VideoTexts(
+        language=args.language, segment_seconds=args.segment_seconds, table=args.table, names=args.names
+    )
+    return find_pairs(args.sources, args.out, finder, retry_failed=args.retry_failed)
+
+
+def _run_fields(args: argparse.Namespace) -> PairsReport:
+    from dits_adapter.sources.fields import find_pairs_in_store
+
+    if args.store is None or args.sources:
+        raise InputError("fields are those of a collection: name its --store, and no SOURCE.")
+    with chosen_store(args) as store:
+        return find_pairs_in_store(store, args.out, args.field or ())
 
 
 _WAYS = {
-    "text": _Way("texts beside and in the videos: subtitles, titles, descriptions", ("av",), _run_text),
+    "text": _Way(
+        "files beside the videos, and what they hold", ("av", "charset_normalizer", "pysubs2"), _run_text
+    ),
+    "fields": _Way("payload fields of a collection", (), _run_fields),
 }
 """Ways by the value of `--from`. One that goes through videos runs `find_pairs` with its finder."""
 
@@ -45,7 +61,7 @@ def add_pairs_command(commands: Any) -> None:
         description="Find texts for videos and add them to a file of pairs. Videos that were done are skipped; "
         "several commands may add to one file. Exit code 3: done, but some files could not be read.",
     )
-    pairs.add_argument("sources", nargs="+", metavar="SOURCE", help="folders, or video files")
+    pairs.add_argument("sources", nargs="*", metavar="SOURCE", help="folders, or video files")
     pairs.add_argument("--out", type=Path, required=True, metavar="PAIRS", help="the file of pairs, .jsonl")
     pairs.add_argument(
         "--from",
@@ -58,33 +74,63 @@ def add_pairs_command(commands: Any) -> None:
     pairs.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the lines shown (default: %(default)s)"
     )
-    _only_for(pairs)
-    pairs.set_defaults(run=_pairs)
+    pairs.set_defaults(run=_pairs, only=_add_options(pairs))
 
 
-def _only_for(command: Any) -> None:
-    """Add the options that are only for some ways, and remember for which."""
+def _add_options(command: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Add the options that are for some ways alone; return each with the ways, by its attribute."""
     only: dict[str, tuple[str, tuple[str, ...]]] = {}
 
     def add(ways: tuple[str, ...], group: Any, *names: str, **options: Any) -> None:
         action = group.add_argument(*names, **options)
         only[action.dest] = (names[0], ways)
 
-    # add(("speech", "captions"), command.add_argument_group("models"), "--model", metavar="ID", help="…")
-    del add
-    command.set_defaults(only=only)
+    timed = command.add_argument_group("from text in videos and beside them")
+    add(
+        ("text",),
+        timed,
+        "--segment-seconds",
+        type=float,
+        metavar="S",
+        help="length of the segments of your collection, as of `ingest`, which timed texts are then of (default: 5 "
+        "to 20 s, as sentences and pauses have it)",
+    )
+    add(("text",), timed, "--language", metavar="CODE", help="such as en: leave out subtitles in other ones")
+    add(
+        ("text",),
+        timed,
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help=".csv: a column video, and some of text, title, description and tags",
+    )
+    add(("text",), timed, "--names", action="store_true", help="take names of files and folders that are words")
+    stored = command.add_argument_group("from payload fields")
+    add_store(stored, default=None)
+    only["store"] = ("--store", ("fields",))
+    add(
+        ("fields",),
+        stored,
+        "--field",
+        action="append",
+        metavar="NAME",
+        help="field with a text or a list of words; may be repeated (default: the title of an adopted collection)",
+    )
+    return only
 
 
 def _way(args: argparse.Namespace) -> str:
     """Return the way that `--from` names, or that the sources stand for.
 
     Raises:
-        InputError: an option of another way.
+        InputError: an option of another way, or no source.
     """
-    way: str = args.way or "text"
+    way: str = args.way or ("fields" if args.store is not None else "text")
     for dest, (option, ways) in args.only.items():
         if way not in ways and getattr(args, dest) not in (None, False):
             raise InputError(f"{option} is for --from {' or '.join(ways)}; this is --from {way}.")
+    if way != "fields" and not args.sources:
+        raise InputError("name a SOURCE: a folder or a video file; or a collection with --store.")
     return way
 
 
@@ -98,8 +144,11 @@ def _pairs(args: argparse.Namespace) -> int:
     show(report)
     sample = Sample.of(args.out, args.seed) if args.out.exists() else Sample()
     if not sample.lines:
-        raise InputError(f"{args.out}: was not written: no texts were found.")
+        raise InputError(
+            f"{args.out}: holds no pairs, as no texts were found. What other ways there are, docs/pairs.md says."
+        )
     show(f"\n{args.out} holds\n{sample}\n")
     show("Delete the lines that are wrong; they stay deleted. Then:")
-    show(f"  dits-adapter embed {args.out} --encoder ID --out CACHE")
+    place = f" --store {args.store} --collection {args.collection}" if way == "fields" else ""
+    show(f"  dits-adapter embed {args.out}{place} --encoder ID --out CACHE")
     return 3 if report.failed else 0

@@ -73,6 +73,10 @@ class TextFinder(ABC):
             parts.append(f"{os.path.basename(file)} {status.st_size} {status.st_mtime_ns}")
         return "; ".join(parts)
 
+    def leftovers(self) -> dict[str, str]:
+        """Name what belongs to no video, and why, once all videos were gone through."""
+        return {}
+
     @abstractmethod
     def find(self, path: str) -> Findings:
         """Find the texts of a video.

@@ -67,6 +67,7 @@ def find_pairs(
         writer.forget(todo)
         for path in tqdm(todo, desc=finder.name, unit="video", disable=not progress or not todo):
             _do(path, writer, finder, report)
+    report.failed |= finder.leftovers()
     report.seconds = time.perf_counter() - started
     return report
 

@@ -1,36 +1,104 @@
-"""Texts that lie beside a video: sidecar files."""
+"""Texts that are there: beside a video, in it, in a table, in its name."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from os import PathLike
 
-from dits_adapter._user_files import UserFileError, entries
-from dits_adapter.sources.base import Findings, FoundText, TextFinder
+from dits_adapter.errors import InputError
+from dits_adapter.sources._collected import Collected
+from dits_adapter.sources._cues import Division
+from dits_adapter.sources._kinds import Kind
+from dits_adapter.sources._languages import primary_language
+from dits_adapter.sources._sidecars import Sidecars
+from dits_adapter.sources._table import TextTable
+from dits_adapter.sources._titles import name_words
+from dits_adapter.sources.base import Findings, TextFinder
+from dits_adapter.video.container_texts import read_container_texts
 
 __all__ = ["VideoTexts"]
 
 
 class VideoTexts(TextFinder):
-    """Finder of the texts that people wrote: sidecars of a video."""
+    """Finder of the texts that people wrote: sidecar files, the container's own, rows of a table, names of files.
+
+    Timed texts become texts of spans: of 5 to 20 s, as sentences and pauses have it, or of the segments that
+    ingestion cuts; of a video no longer than that, texts of the whole.
+
+    Args:
+        language: two letters; subtitles that are marked as of another language are left out.
+        segment_seconds: length of the segments that ingestion cuts.
+        table: CSV file with a column `video` and some of `text`, `title`, `description` and `tags`.
+        names: take the words that names of files and of their folders consist of.
+
+    Raises:
+        InputError: no such language or segments, or a table that cannot be read.
+    """
 
     name = "text"
-    sources = frozenset({"subtitles", "sidecar", "title"})
+    sources = frozenset({"sidecar", "subtitles", "title"})
 
-    def __init__(self) -> None:
-        self.settings = {}
+    def __init__(
+        self,
+        *,
+        language: str | None = None,
+        segment_seconds: float | None = None,
+        table: str | PathLike[str] | None = None,
+        names: bool = False,
+    ) -> None:
+        Division(1.0, segment_seconds)  # refuses segments that cannot be cut
+        self._language = None if language is None else primary_language(language)
+        if self._language == "":
+            raise InputError(f"language is {language!r}; it is a code such as en.")
+        self._segment_seconds = segment_seconds
+        self._table = None if table is None else TextTable(table)
+        self._names = names
+        self._sidecars = Sidecars()
+        self.settings = {"language": self._language, "segment_seconds": segment_seconds, "names": names}
 
     def files(self, path: str) -> Iterable[str]:
         """Name the video and its sidecars."""
-        return (path, os.path.splitext(path)[0] + ".txt")
+        return [path, *(sidecar.path for sidecar in self._sidecars.of(path))]
+
+    def state(self, path: str) -> str:
+        """Return what tells whether a video's texts may have changed: its files and its rows of the table."""
+        rows = [] if self._table is None else self._table.of(path)
+        digest = hashlib.sha256(repr(rows).encode()).hexdigest()[:16] if rows else ""
+        return f"{super().state(path)}; {digest}"
+
+    def leftovers(self) -> dict[str, str]:
+        """Name subtitles and rows of the table that belong to no video."""
+        rest = dict.fromkeys(sorted(self._sidecars.orphans), "no video of this name lies beside it")
+        for name in [] if self._table is None else self._table.unused():
+            rest[name] = "is in the table, and no video of the sources"
+        return rest
 
     def find(self, path: str) -> Findings:
-        """Find the texts of a video; a file beside it that cannot be read is in `failed`."""
-        findings = Findings()
-        for file in self.files(path):
-            if file != path and os.path.exists(file):
-                try:
-                    findings.texts += [FoundText(text, "sidecar", 0.8) for _, text in entries(file)]
-                except UserFileError as error:
-                    findings.failed[file] = error.reason
-        return findings
+        """Find the texts of a video; a file beside it that cannot be read is in `failed`.
+
+        Raises:
+            VideoError: the video itself cannot be read.
+        """
+        contained = read_container_texts(path)
+        collected = Collected(path, contained.duration, self._segment_seconds, self._wants)
+        collected.add_container(contained)
+        for sidecar in self._sidecars.of(path):
+            collected.add_sidecar(sidecar)
+        if self._table is not None:
+            collected.add(self._table.of(path))
+        if self._names:
+            collected.add(_names_of(path))
+        return collected.findings
+
+    def _wants(self, language: str) -> bool:
+        return not language or self._language in (None, language)
+
+
+def _names_of(path: str) -> Iterator[tuple[Kind, str]]:
+    """Find the words of a file's name and of its folder's."""
+    folder, name = os.path.split(path)
+    for stem in (os.path.splitext(name)[0], os.path.basename(folder)):
+        if words := name_words(stem):
+            yield "name", words

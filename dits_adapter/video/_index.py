@@ -22,7 +22,7 @@ from dits_adapter.video._clock import Gaps, find_gaps, read_clock
 from dits_adapter.video._packages import error_line, load_package
 from dits_adapter.video.limits import DecodeLimits
 
-__all__ = ["FrameIndex", "read_duration", "read_frame_index", "require_size"]
+__all__ = ["FrameIndex", "open_video", "read_duration", "read_frame_index", "require_size"]
 
 _NOT_VIDEO = frozenset({"adf", "bin", "concat", "dash", "hls", "ico", "idf", "image2", "sdp", "tty", "xbin"})
 """Formats that FFmpeg reads as video and that are none: pictures, text, and lists of other files."""
@@ -111,7 +111,7 @@ def read_frame_index(path: str, limits: DecodeLimits) -> FrameIndex:
             the limits.
     """
     av, size = load_package("pyav"), _require_regular(path)
-    with _opened(path, limits.seconds_for(size)) as (container, stream):
+    with open_video(path, limits.seconds_for(size)) as (container, stream):
         name = container.format.name
         _require_frames(path, stream.frames, size, limits)
         packets, first, reached = _read_packets(path, container, size, limits)
@@ -164,14 +164,14 @@ def read_duration(path: str, limits: DecodeLimits) -> float | None:
         VideoError: the file is not a video, as far as its header tells.
     """
     av, size = load_package("pyav"), _require_regular(path)
-    with _opened(path, limits.seconds_for(size)) as (container, stream):
+    with open_video(path, limits.seconds_for(size)) as (container, stream):
         _require_frames(path, stream.frames, size, limits)
         seconds = float(container.duration / av.time_base) if container.duration else 0.0
     return seconds if 0 < seconds <= size else None
 
 
 @contextmanager
-def _opened(path: str, seconds: float) -> Iterator[tuple[Any, Any]]:
+def open_video(path: str, seconds: float) -> Iterator[tuple[Any, Any]]:
     """Open a file and find its main video stream; what FFmpeg raises meanwhile is the file's error."""
     av = load_package("pyav")
     try:

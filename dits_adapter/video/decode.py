@@ -31,7 +31,17 @@ from dits_adapter.video._reader import Decoder, Frame, FrameReader
 from dits_adapter.video._readers import READERS, usable_decoders
 from dits_adapter.video.limits import DecodeLimits
 
-__all__ = ["DecodedFrames", "Decoder", "Frame", "Video", "VideoInfo", "decode_frames", "probe", "stated_duration"]
+__all__ = [
+    "DecodedFrames",
+    "Decoder",
+    "Frame",
+    "Video",
+    "VideoInfo",
+    "decode_frames",
+    "naming_file",
+    "probe",
+    "stated_duration",
+]
 
 
 _DEFAULT_LIMITS = DecodeLimits()
@@ -98,7 +108,7 @@ def stated_duration(path: str | PathLike[str], limits: DecodeLimits = _DEFAULT_L
     Raises:
         VideoError: the file is not a video, as far as its header tells.
     """
-    with _blaming(fspath(path)):
+    with naming_file(fspath(path)):
         return read_duration(fspath(path), limits)
 
 
@@ -148,7 +158,7 @@ class Video:
         self.path = fspath(path)
         self.limits = limits
         self._decoders = usable_decoders(decoder)
-        with _blaming(self.path):
+        with naming_file(self.path):
             self._index = read_frame_index(self.path, limits)
         self._reader: FrameReader | None = None
         self._failures: list[str] = []
@@ -275,7 +285,7 @@ class Video:
 
 
 @contextmanager
-def _blaming(path: str) -> Iterator[None]:
+def naming_file(path: str) -> Iterator[None]:
     """Turn any exception into one error of the file: what a damaged file makes a library raise has no end."""
     try:
         yield
