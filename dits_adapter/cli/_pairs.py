@@ -92,8 +92,8 @@ def _add_options(command: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
         "--segment-seconds",
         type=float,
         metavar="S",
-        help="length of the segments of your collection, as of `ingest`, which timed texts are then of (default: 5 "
-        "to 20 s, as sentences and pauses have it)",
+        help="length of the segments of your collection, as of `ingest`, which timed texts are then of (default: "
+        "5 to 20 s, as sentences and pauses have it)",
     )
     add(("text",), timed, "--language", metavar="CODE", help="such as en: leave out subtitles in other ones")
     add(

@@ -14,7 +14,7 @@ from dits_adapter.sources._sidecars import Sidecar
 from dits_adapter.sources._subtitles import SUBTITLE_SUFFIXES, read_subtitles, read_text
 from dits_adapter.sources._titles import description_of, title_of
 from dits_adapter.sources.base import Findings
-from dits_adapter.video.container_texts import ContainerTexts
+from dits_adapter.video._container_texts import ContainerTexts
 
 __all__ = ["Collected"]
 

@@ -54,7 +54,8 @@ def find_pairs_in_store(
     started = time.perf_counter()
     metadata = store.metadata()
     layout = None if metadata is None else metadata.layout
-    names = list(fields) or [layout.title] * (layout is not None and layout.title is not None)
+    title = None if layout is None else layout.title
+    names = list(fields) or ([] if title is None else [title])
     if not names:
         raise _no_field(store, "name a payload field that holds texts")
     video = layout.video if layout is not None else None if metadata is None else "video_id"

@@ -16,7 +16,7 @@ from dits_adapter.sources._sidecars import Sidecars
 from dits_adapter.sources._table import TextTable
 from dits_adapter.sources._titles import name_words
 from dits_adapter.sources.base import Findings, TextFinder
-from dits_adapter.video.container_texts import read_container_texts
+from dits_adapter.video._container_texts import read_container_texts
 
 __all__ = ["VideoTexts"]
 

@@ -54,7 +54,7 @@ def store(space):
             times = {"start": k, "end": k + 1, "timestamps": (k + 0.5,), "duration": 2, "fps": 10, "segments": 2}
             file = {"path": f"/films/{number}.mp4", "size": 1, "mtime_ns": 1, "decoder": "pyav"}
             row = {"id": segment_id(video, k, k + 1), "video_id": video, **times, **file}
-            store.write([SegmentRow(**row, vector=vector, frame_vectors=vector[None])])
+            store.write([SegmentRow(**row, vector=vector, frame_vectors=np.tile(vector, (12, 1)))])
     return store
 
 
@@ -95,7 +95,7 @@ def test_an_adopted_collection_has_a_title_and_videos_of_its_own(store, tmp_path
     [
         (
             [],
-            "name a payload field that holds texts. Fields with texts there: decoder, path, tags, title, video_id;",
+            "name a payload field that holds texts. Fields with texts there: decoder, path, tags, title, video",
         ),
         (["titel"], "no segment has a field 'titel'; did you mean 'title'?"),
         (["meta.nothing"], "no segment has a field 'meta.nothing'"),
