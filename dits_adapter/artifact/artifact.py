@@ -47,6 +47,7 @@ class Artifact:
         calibration: probabilities of its scores at full strength (`fit_calibration`).
         encoder: folder of the encoder that was trained along, for a joint adapter.
         xpool: head that pools frames under a query, to re-rank with, for a joint adapter.
+        digest: checksum of the config that it was loaded from; "" for one that was not.
     """
 
     adapter: Adapter
@@ -56,6 +57,7 @@ class Artifact:
     calibration: Calibration | None = None
     encoder: Path | None = None
     xpool: XPool | None = None
+    digest: str = field(default="", init=False, compare=False)  # a copy with another adapter has none
 
     @classmethod
     def plain(cls, space: EmbeddingSpace) -> Artifact:
@@ -163,6 +165,7 @@ class Artifact:
             )
         load_weights(folder / WEIGHTS, adapter)
         artifact = cls(adapter.eval(), config.space, config.training, config.metrics, config.calibration)
+        artifact.digest = config.checksum
         if config.kind == "joint":
             _check_bundle(folder, config)
             artifact.encoder = folder / ENCODER

@@ -25,7 +25,10 @@ def add_bank(commands: Any) -> None:
         "captions of videos in the collection: it would push those very videos down.",
     )
     bank.add_argument(
-        "queries", type=Path, metavar="QUERIES", help="one query a line (UTF-8), or .npy of text vectors (n, d)"
+        "queries",
+        type=Path,
+        metavar="QUERIES",
+        help="one query a line (UTF-8), .npy of text vectors (n, d), or feedback of `dits-adapter serve`",
     )
     bank.add_argument(
         "--adapter",

@@ -75,10 +75,16 @@ def _calibrate(args: argparse.Namespace) -> int:
     from dits_adapter.artifact._find import require_free
     from dits_adapter.evaluation._figures import check_figure, reliability_plot
     from dits_adapter.evaluation.calibration import BiasedCalibration
+    from dits_adapter.sources._feedback_file import is_feedback
     from dits_adapter.stores.bias import BiasBank, check_weight
 
     if args.plot:
         check_figure(args.plot, "--plot")
+    if args.unanswerable is not None and is_feedback(args.unanswerable):
+        raise InputError(
+            f"{args.unanswerable}: is a file of feedback, with queries of both kinds. Write those that nothing "
+            "fits with dits-adapter pairs FEEDBACK --out PAIRS --unanswerable QUERIES, and name that file."
+        )
     check_weight(args.weight)
     target = args.out or Path(args.adapter)
     require_free(target.absolute())

@@ -360,7 +360,7 @@ def seconds_of(option: str, time: str) -> float:
 
 
 def read_queries(path: Path) -> list[str] | NDArray[np.floating]:
-    """Read a file of queries: the distinct lines of a text, without blank ones, or text vectors (n, d) in .npy.
+    """Read queries: text vectors (n, d) in .npy, distinct lines of a text, or the queries of a file of feedback.
 
     Raises:
         InputError: it cannot be read, is no list of texts, or holds a NaN, infinite or zero vector.
@@ -368,8 +368,12 @@ def read_queries(path: Path) -> list[str] | NDArray[np.floating]:
     if path.suffix == ".npy":
         return read_vectors(path)
     from dits_adapter.encoder import check_queries
+    from dits_adapter.sources._feedback_file import is_feedback
+    from dits_adapter.sources.feedback import feedback_queries
 
-    queries = list(dict.fromkeys(line for _, line in entries(path)))
+    queries = (
+        feedback_queries(path) if is_feedback(path) else list(dict.fromkeys(line for _, line in entries(path)))
+    )
     check_queries(queries)
     return queries
 

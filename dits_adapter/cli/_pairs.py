@@ -18,11 +18,12 @@ __all__ = ["add_pairs_command"]
 
 
 class _Way(NamedTuple):
-    """Way to texts: what it does, in the help; packages that it needs; and what runs it."""
+    """Way to texts: its help, the packages it needs, what runs it, and what to do with its lines."""
 
     help: str
     needs: tuple[str, ...]
     run: Callable[[argparse.Namespace], PairsReport]
+    wrong: str = "Delete the lines that are wrong; they stay deleted."
 
 
 def _run_text(args: argparse.Namespace) -> PairsReport:
@@ -44,11 +45,23 @@ def _run_fields(args: argparse.Namespace) -> PairsReport:
         return find_pairs_in_store(store, args.out, args.field or ())
 
 
+def _run_feedback(args: argparse.Namespace) -> PairsReport:
+    from dits_adapter.sources.feedback import feedback_pairs
+
+    return feedback_pairs(args.sources, args.out, unanswerable=args.unanswerable)
+
+
 _WAYS = {
     "text": _Way(
         "files beside the videos, and what they hold", ("av", "charset_normalizer", "pysubs2"), _run_text
     ),
     "fields": _Way("payload fields of a collection", (), _run_fields),
+    "feedback": _Way(
+        "hits that people chose, in files of feedback of `dits-adapter serve`",
+        (),
+        _run_feedback,
+        "Lines of feedback are made anew each time; delete a judgement that is wrong from the file of feedback.",
+    ),
 }
 """Ways by the value of `--from`. One that goes through videos runs `find_pairs` with its finder."""
 
@@ -61,7 +74,7 @@ def add_pairs_command(commands: Any) -> None:
         description="Find texts for videos and add them to a file of pairs. Videos that were done are skipped; "
         "several commands may add to one file. Exit code 3: done, but some files could not be read.",
     )
-    pairs.add_argument("sources", nargs="*", metavar="SOURCE", help="folders, or video files")
+    pairs.add_argument("sources", nargs="*", metavar="SOURCE", help="folders, video files, or files of feedback")
     pairs.add_argument("--out", type=Path, required=True, metavar="PAIRS", help="the file of pairs, .jsonl")
     pairs.add_argument(
         "--from",
@@ -116,6 +129,14 @@ def _add_options(command: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
         metavar="NAME",
         help="field with a text or a list of words; may be repeated (default: the title of an adopted collection)",
     )
+    add(
+        ("feedback",),
+        command.add_argument_group("from feedback"),
+        "--unanswerable",
+        type=Path,
+        metavar="FILE",
+        help="write the queries that nothing fits there, one a line, for `dits-adapter calibrate`",
+    )
     return only
 
 
@@ -125,7 +146,10 @@ def _way(args: argparse.Namespace) -> str:
     Raises:
         InputError: an option of another way, or no source.
     """
-    way: str = args.way or ("fields" if args.store is not None else "text")
+    from dits_adapter.sources._feedback_file import is_feedback
+
+    fed_back = bool(args.sources) and all(is_feedback(Path(source)) for source in args.sources)
+    way: str = args.way or ("fields" if args.store is not None else "feedback" if fed_back else "text")
     for dest, (option, ways) in args.only.items():
         if way not in ways and getattr(args, dest) not in (None, False):
             raise InputError(f"{option} is for --from {' or '.join(ways)}; this is --from {way}.")
@@ -143,12 +167,12 @@ def _pairs(args: argparse.Namespace) -> int:
     report = _WAYS[way].run(args)
     show(report)
     sample = Sample.of(args.out, args.seed) if args.out.exists() else Sample()
-    if not sample.lines:
+    if not sample.lines and args.unanswerable is None:
         raise InputError(
             f"{args.out}: holds no pairs, as no texts were found. What other ways there are, docs/pairs.md says."
         )
     show(f"\n{args.out} holds\n{sample}\n")
-    show("Delete the lines that are wrong; they stay deleted. Then:")
-    place = f" --store {args.store} --collection {args.collection}" if way == "fields" else ""
-    show(f"  dits-adapter embed {args.out}{place} --encoder ID --out CACHE")
+    show(f"{_WAYS[way].wrong} Then:")
+    places = {"fields": f" --store {args.store} --collection {args.collection}", "feedback": " --store STORE"}
+    show(f"  dits-adapter embed {args.out}{places.get(way, '')} --encoder ID --out CACHE")
     return 3 if report.failed else 0

@@ -7,10 +7,12 @@ import os
 import sys
 import webbrowser
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from dits_adapter.cli._listening import TOKEN, add_address, address, listen, needed_token
 from dits_adapter.cli._options import add_query, add_store, chosen_store
+from dits_adapter.errors import InputError
 
 __all__ = ["add_serve"]
 
@@ -23,11 +25,24 @@ def add_serve(commands: Any) -> None:
         description="Open a page in the browser that searches a collection with plain CLIP and with an adapter, "
         "side by side. By default only this machine can reach the page. On any other address a token is needed: "
         f"the value of the environment variable {TOKEN}, or a fresh one, which is printed. Nothing is encrypted: "
-        "across a network that you do not trust, put the page behind a proxy with TLS or an SSH tunnel.",
+        "across a network that you do not trust, put the page behind a proxy with TLS or an SSH tunnel. An "
+        "adapter in a folder that `dits-adapter train` replaces is taken up without a restart.",
     )
     add_store(serve)
     add_query(serve)
     add_address(serve)
+    serve.add_argument(
+        "--feedback",
+        type=Path,
+        metavar="FILE",
+        help='let people say "this is the one" and "none of these", and add that to FILE (.jsonl), with the '
+        "query, the hits that were shown, scores and time; `dits-adapter pairs` makes pairs of it",
+    )
+    serve.add_argument(
+        "--log-queries",
+        action="store_true",
+        help="add the text of every search to that file too, for `dits-adapter bank`",
+    )
     serve.add_argument("--no-browser", action="store_true", help="only print the address")
     serve.set_defaults(run=_serve, needs=("fastapi", "sklearn", "uvicorn"))
 
@@ -35,9 +50,15 @@ def add_serve(commands: Any) -> None:
 def _serve(args: argparse.Namespace) -> int:
     from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.serve._app import LOOPBACK, create_app
+    from dits_adapter.serve._feedback import FeedbackRecorder
     from dits_adapter.serve._searcher import Searcher
     from dits_adapter.serve._server import make_server
 
+    if args.log_queries and args.feedback is None:
+        raise InputError("--log-queries adds to the file of --feedback; name one.")
+    feedback = None
+    if args.feedback is not None:
+        feedback = FeedbackRecorder(args.feedback, log_queries=args.log_queries)
     listener = listen(args.host, args.port)
     token = needed_token(listener)
     encoder = DITSQueryEncoder.from_pretrained(
@@ -50,9 +71,10 @@ def _serve(args: argparse.Namespace) -> int:
     with listener, chosen_store(args, encoder.space) as store:
         searcher = Searcher(store, encoder)
         searcher.load()
-        app = create_app(searcher, token=token, hosts=(*LOOPBACK, args.host))
+        app = create_app(searcher, token=token, hosts=(*LOOPBACK, args.host), feedback=feedback)
         url = address(listener) + (f"/?token={token}" if token else "/")
-        print(f"Search page: {url}\nCtrl+C ends it.", flush=True)
+        kept = "" if feedback is None else f"Feedback is added to {feedback.path}.\n"
+        print(f"Search page: {url}\n{kept}Ctrl+C ends it.", flush=True)
         if not args.no_browser and _has_screen():
             webbrowser.open(url)  # the port is open: the browser waits for the server to start
         with suppress(KeyboardInterrupt):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-__all__ = ["About", "Map", "Point", "SearchResult", "SideBySide"]
+__all__ = ["About", "FeedbackNotice", "Map", "Point", "SearchResult", "SideBySide"]
 
 Point = tuple[float, float]
 """Position (x, y) on the map."""
@@ -14,6 +14,7 @@ class SearchResult(BaseModel):
     """Segment that a search returned.
 
     Attributes:
+        id: id of the segment in its store, as text: JavaScript has no whole numbers of 64 bits.
         video: URL of the file; None unless ingestion recorded it, since no other file may be read.
         frame: URL of the frame at `timestamp`, as JPEG, likewise.
         start, end, timestamp: the segment and the frame that matches best, in seconds.
@@ -22,6 +23,7 @@ class SearchResult(BaseModel):
         position: on the map.
     """
 
+    id: str
     video_id: str
     path: str | None
     start: float | None
@@ -60,6 +62,9 @@ class SideBySide(BaseModel):
         angle: between the plain and the adapted query, in degrees.
         probability_of_any: that any of the ten best adapted hits is the right video, where half of all queries
             have theirs in the collection; None where it is not known, or nothing was found.
+        plain_bias, adapted_bias: weight of the collection's score bias in each ranking; 0 without one.
+        digest: checksum of the adapter's config; another one than the page's where the adapter was replaced.
+        search: id of this search, to judge its results by; None where no feedback is taken.
         seconds: for encoding, searching and projecting.
     """
 
@@ -71,7 +76,23 @@ class SideBySide(BaseModel):
     plain: list[SearchResult]
     adapted: list[SearchResult]
     map: Map
+    plain_bias: float
+    adapted_bias: float
+    digest: str
+    search: str | None = None
     seconds: float
+
+
+class FeedbackNotice(BaseModel):
+    """Notice that people's judgements are written down.
+
+    Attributes:
+        file: the file on the server's disk.
+        queries: True where the texts of all searches are written down too.
+    """
+
+    file: str
+    queries: bool
 
 
 class About(BaseModel):
@@ -84,6 +105,8 @@ class About(BaseModel):
         max_steps: T, the largest number of steps; likewise.
         calibrated: True where probabilities are known, at strength 1 and the trained steps; in a collection with
             a score bias, where the adapter was calibrated for it.
+        digest: checksum of the adapter's config; "" for one that was not saved.
+        feedback: notice that feedback is taken; None where it is not.
     """
 
     collection: str
@@ -94,3 +117,5 @@ class About(BaseModel):
     trained_steps: int | None
     max_steps: int | None
     calibrated: bool
+    digest: str
+    feedback: FeedbackNotice | None = None

@@ -1,7 +1,7 @@
 """The web application of the search page: the page, a JSON API with its OpenAPI description, and the videos.
 
-The page loads nothing from other hosts, and the API changes nothing. The only files that can be read are those
-that the collection records as ingested, as long as they have not changed since.
+The page loads nothing from other hosts. The only files that can be read are those that the collection records as
+ingested, as long as they have not changed since. The API changes nothing but one file, where feedback is taken.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from dits_adapter.errors import (
     VideoError,
 )
 from dits_adapter.serve._answers import About, SideBySide
+from dits_adapter.serve._feedback import Choice, FeedbackRecorder, ForgottenSearchError, Judged
+from dits_adapter.serve._reload import Reloader
 from dits_adapter.serve._searcher import INGESTED, CompareOptions, Searcher
+from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.requests import ReadRequest, VideoFilter
 
 try:
@@ -36,7 +39,7 @@ try:
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from dits_adapter.serve._frames import FileVersion, FrameDecoder
-    from dits_adapter.serve._middleware import RequireToken, SecureHeaders
+    from dits_adapter.serve._middleware import CheckWrites, RequireToken, SecureHeaders
 except ImportError:
     raise MissingExtraError("fastapi", "serve", "the search page") from None
 
@@ -47,15 +50,23 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 """Names of this machine for itself."""
 
 
-def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[str] = LOOPBACK) -> FastAPI:
+def create_app(
+    searcher: Searcher,
+    *,
+    token: str | None = None,
+    hosts: Sequence[str] = LOOPBACK,
+    feedback: FeedbackRecorder | None = None,
+) -> FastAPI:
     """Make the ASGI application.
 
     Args:
-        searcher: the collection and the adapter, loaded.
+        searcher: the collection and the adapter, loaded. An adapter in a folder that is replaced while the
+            application runs is taken up (`Reloader`).
         token: required of every request, in `Authorization: Bearer`, in `?token=` or in the cookie that the latter
             sets; None admits everybody who reaches the port.
         hosts: host names that requests without a token may use, so that no web site can reach the page through
             a browser on this machine under a name of its own (DNS rebinding).
+        feedback: recorder of people's judgements; None to take none.
 
     Raises:
         InputError: a token that no HTTP header can carry.
@@ -63,10 +74,12 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
         raise InputError("the token holds a blank or a character outside ASCII; an HTTP header carries neither.")
     frames = FrameDecoder()
+    serving = Reloader(searcher)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        with serving.watching():
+            yield
         frames.close()
 
     app = FastAPI(
@@ -78,6 +91,7 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere
         redoc_url=None,
     )
+    app.add_middleware(CheckWrites)
     if token is None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     else:
@@ -98,7 +112,8 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
     @app.get("/api/about")
     def about() -> About:
         """Describe the collection that is searched and the adapter."""
-        return searcher.about()
+        described = serving.searcher.about()
+        return described.model_copy(update={"feedback": feedback and feedback.notice})
 
     @app.get("/api/search")
     def search(
@@ -133,13 +148,27 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
             filter=VideoFilter(words=words, min_duration=min_duration, max_duration=max_duration),
             min_probability=min_probability,
         )
-        return searcher.compare(query, options)
+        searcher = serving.searcher
+        answer = searcher.compare(query, options)
+        return answer if feedback is None else feedback.remember(answer, options, searcher)
+
+    if feedback is not None:
+
+        @app.post("/api/feedback")
+        def judge(choice: Choice) -> Judged:
+            """Write down which result of a search is right, or that none is; the last judgement counts."""
+            return feedback.judge(choice)
+
+        @app.delete("/api/feedback/{search}")
+        def take_back(search: str) -> Judged:
+            """Take the judgement of a search back."""
+            return feedback.take_back(search)
 
     @app.get("/api/videos/{video_id}", response_class=FileResponse, responses=_content("video/*"))
     @app.head("/api/videos/{video_id}", include_in_schema=False)
     def video(video_id: str) -> FileResponse:
         """Send an ingested file, or the range of it that is asked for."""
-        file, status = _ingested_file(searcher, video_id)
+        file, status = _ingested_file(serving.searcher.store, video_id)
         media_type = mimetypes.guess_type(file.path)[0] or ""
         return FileResponse(
             file.path,
@@ -154,7 +183,7 @@ def create_app(searcher: Searcher, *, token: str | None = None, hosts: Sequence[
         at: Annotated[float, Query(ge=0, allow_inf_nan=False, description="Seconds from the first frame.")] = 0.0,
     ) -> Response:
         """Decode the frame on screen at a moment, as a small JPEG; 503 while too many are asked for."""
-        content = await frames.jpeg(lambda: _ingested_file(searcher, video_id)[0], at)
+        content = await frames.jpeg(lambda: _ingested_file(serving.searcher.store, video_id)[0], at)
         return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
 
     return app
@@ -179,13 +208,13 @@ def _content(media_type: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
-def _ingested_file(searcher: Searcher, video_id: str) -> tuple[FileVersion, os.stat_result]:
+def _ingested_file(store: VideoStore, video_id: str) -> tuple[FileVersion, os.stat_result]:
     """Return the file of an ingested video, if it still is the file that was ingested.
 
     Raises:
         HTTPException: 404 if the collection does not know the video or its file, 410 if the file was changed.
     """
-    segment = next(iter(searcher.store.read(ReadRequest(field="video_id", values=[video_id], limit=1))), None)
+    segment = next(iter(store.read(ReadRequest(field="video_id", values=[video_id], limit=1))), None)
     payload = {} if segment is None else segment.payload
     if not {"path", "size", INGESTED} <= payload.keys():
         raise HTTPException(404, "no ingested video has this id.")
@@ -200,7 +229,13 @@ def _ingested_file(searcher: Searcher, video_id: str) -> tuple[FileVersion, os.s
 
 
 def _error_response(_: Request, error: Exception) -> JSONResponse:
-    status = {InputError: 400, MissingCollectionError: 404, VideoError: 422, StoreError: 503}.get(type(error), 500)
+    status = {
+        InputError: 400,
+        MissingCollectionError: 404,
+        ForgottenSearchError: 410,
+        VideoError: 422,
+        StoreError: 503,
+    }.get(type(error), 500)
     return JSONResponse({"detail": str(error)}, status)
 
 

@@ -1,15 +1,20 @@
-"""ASGI middleware of the search page: a token for every request, and security headers on every response."""
+"""ASGI middleware of the search page: a token for every request, checks of those that write, security headers."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+from urllib.parse import urlsplit
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["RequireToken", "SecureHeaders"]
+__all__ = ["CheckWrites", "RequireToken", "SecureHeaders"]
+
+_BODY_BYTES, _BODY_SECONDS = 16 << 10, 10.0
+"""Largest body of a request, and the time in which it arrives."""
 
 _COOKIE = "dits_adapter_token"
 _HEADERS = {
@@ -50,6 +55,75 @@ class RequireToken:
 
     def _is_right(self, token: str | None) -> bool:
         return hmac.compare_digest((token or "").encode(), self.token.encode())
+
+
+class CheckWrites:
+    """Middleware that admits requests that write only from this page or from programs, in JSON, small and soon.
+
+    A form of another web site can send no JSON, and a script of one names its origin.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 403, 408, 413 or 415, or let the application answer."""
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+            await self.app(scope, receive, send)
+            return
+        headers = Request(scope).headers
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if _is_elsewhere(headers):
+            await _refuse(403, "a page of another web site may not write here.")(scope, receive, send)
+            return
+        if scope["method"] == "POST" and media_type != "application/json":
+            await _refuse(415, "the body has to be JSON; send `Content-Type: application/json`.")(
+                scope, receive, send
+            )
+            return
+        try:
+            body = await asyncio.wait_for(_body(receive), _BODY_SECONDS)
+        except asyncio.TimeoutError:
+            body = None
+            refusal = _refuse(408, f"the body did not arrive within {_BODY_SECONDS:g} seconds.")
+        else:
+            refusal = _refuse(413, f"the body is larger than {_BODY_BYTES:,} bytes.")
+        if body is None:
+            refusal.headers["connection"] = "close"  # the rest of the body is not read
+            await refusal(scope, receive, send)
+            return
+
+        async def receive_whole() -> Message:
+            nonlocal body
+            if body is None:
+                return await receive()
+            whole, body = body, None
+            return {"type": "http.request", "body": whole, "more_body": False}
+
+        await self.app(scope, receive_whole, send)
+
+
+def _is_elsewhere(headers: Headers) -> bool:
+    """Tell whether a browser says that a page of another site makes the request; other programs say nothing."""
+    if site := headers.get("sec-fetch-site"):  # what a proxy that changes the host leaves right
+        return site not in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != headers.get("host")
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """Return the body of a request; None for one that is too large."""
+    body = b""
+    while len(body) <= _BODY_BYTES:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return body if len(body) <= _BODY_BYTES else None
+    return None
+
+
+def _refuse(status: int, reason: str) -> JSONResponse:
+    return JSONResponse({"detail": reason}, status)
 
 
 class SecureHeaders:

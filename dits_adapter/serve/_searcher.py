@@ -105,6 +105,7 @@ class Searcher:
             trained_steps=adapter.steps,
             max_steps=adapter.max_steps,
             calibrated=beside is adapter and self._calibration(None, 1.0, weight) is not None,
+            digest=self.encoder.artifact.digest,
         )
 
     def compare(self, query: str, options: CompareOptions | None = None) -> SideBySide:
@@ -130,7 +131,8 @@ class Searcher:
         text = self._embed(query)
         plain = normalize(text, dim=1)
         adapted = normalize(adapter.adapt(text, strength=strength), dim=1)
-        plain_hits = self._search(plain, options, bias=self._plain_weight())
+        plain_weight = self._plain_weight()
+        plain_hits = self._search(plain, options, bias=plain_weight)
         adapted_hits = self._search(adapted, options, bias=weight)
         judge = None
         if calibration is not None:
@@ -150,6 +152,9 @@ class Searcher:
             plain=[_result(hit, positions) for hit in plain_hits],
             adapted=[_result(match.hit, positions, match.probability) for match in answer.matches],
             map=drawing,
+            plain_bias=plain_weight,
+            adapted_bias=weight,
+            digest=self.encoder.artifact.digest,
             seconds=time.monotonic() - started,
         )
 
@@ -224,6 +229,7 @@ def _result(hit: Hit, positions: dict[str, Point], probability: float | None = N
     url = f"api/videos/{hit.video_id}" if INGESTED in hit.payload else None
     at = hit.timestamp if hit.timestamp is not None else hit.start
     return SearchResult(
+        id=str(hit.id),
         video_id=hit.video_id,
         path=hit.path,
         start=hit.start,

@@ -19,7 +19,7 @@ _HEAD_SECONDS = 10.0
 """Seconds in which a request's head arrives, once the connection is open; uvicorn has no bound of its own."""
 
 _HEAD_BYTES = 16 << 10
-"""Largest head of a request: its address and headers. No request has a body that would be read."""
+"""Largest head of a request: its address and headers. `CheckWrites` bounds bodies."""
 
 
 def make_server(app: Any) -> uvicorn.Server:

@@ -18,7 +18,9 @@ from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.serve._app import create_app
+from dits_adapter.serve._feedback import FeedbackRecorder
 from dits_adapter.serve._searcher import CompareOptions, Searcher
+from dits_adapter.sources._feedback_file import read_entries
 from tests.serve.conftest import QUERY
 
 QUIET = [
@@ -299,6 +301,77 @@ def test_a_token_opens_page_and_videos(browser, serve, searcher):
     expect(page.locator("section.adapted li").filter(has_text="long.mp4").locator("video")).to_have_js_property(
         "paused", False
     )
+    page.close()
+
+
+def test_the_right_hit_is_chosen_and_taken_back(browser, serve, searcher, tmp_path):
+    """By the keyboard, too; and of what cannot be written the page says so."""
+    file = tmp_path / "kept" / "feedback.jsonl"
+    file.parent.mkdir()
+    page = browser.new_page(viewport={"width": 320, "height": 800})
+    page.goto(serve(create_app(searcher, feedback=FeedbackRecorder(file, log_queries=True))))
+    expect(page.get_by_text(f"written to {file} on the server. Every query is written there, too")).to_be_visible()
+    none = page.get_by_role("button", name="None of these")
+    expect(none).to_be_hidden()
+    search(page)
+    result = searcher.compare(QUERY).adapted[1]
+    name = f"This is the one: 2. {result.path.rsplit('/')[-1]}, by DITS"
+    right = page.get_by_role("button", name=name)
+    right.focus()
+    page.keyboard.press("Enter")
+    expect(right).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".said")).to_have_text(f"Written: {name.removeprefix('This is the one: ')}.")
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    none.click()
+    expect(none).to_have_attribute("aria-pressed", "true")
+    expect(right).to_have_attribute("aria-pressed", "false")
+    page.get_by_role("button", name="Take back").press("Space")
+    expect(page.locator(".said")).to_have_text("Taken back.")
+    expect(none).to_be_focused()
+    page.get_by_role("radio", name="DITS").check()
+    right.click()
+    expect(right).to_have_attribute("aria-pressed", "true")
+    page.reload()
+    expect(right).to_have_attribute("aria-pressed", "false")
+    none.click()
+    expect(none).to_have_attribute("aria-pressed", "true")
+    kinds = [(entry.kind, getattr(entry, "chosen", None)) for _, entry in read_entries(file)]
+    assert [kind for kind, _ in kinds] == ["query", *["judgement"] * 2, "undo", *["judgement"] * 2]
+    chosen = [choice and (choice.id, choice.side, choice.rank) for _, choice in kinds]
+    assert chosen == [None, (result.id, "adapted", 2), None, None, (result.id, "adapted", 2), None]
+    judged = [entry for _, entry in read_entries(file) if entry.kind == "judgement"]
+    assert len({entry.session for entry in judged}) == 1
+    assert len(judged[0].session) > 10
+    assert [list(entry.shown) for entry in judged] == [["plain", "adapted"]] * 2 + [["adapted"]] * 2
+    file.rename(tmp_path / "moved")
+    file.parent.rmdir()
+    right.click()
+    expect(page.get_by_role("alert")).to_contain_text("cannot be written (No such file or directory)")
+    expect(right).to_have_attribute("aria-pressed", "false")
+    page.close()
+
+
+def test_a_replaced_adapter_is_told(browser, serve, client, encoder, adapter, tiny_clip, tmp_path, monkeypatch):
+    """The page that is open goes on with the new adapter, whose steps and name are others."""
+    monkeypatch.setattr("dits_adapter.serve._reload._SECONDS", 0.05)
+    shutil.copytree(adapter, tmp_path / "adapter")
+    (tmp_path / tiny_clip.name).symlink_to(tiny_clip)
+    served = DITSQueryEncoder.from_pretrained(tmp_path / "adapter", backend="torch")
+    searcher = Searcher(QdrantStore(client, space=served.space), served)
+    searcher.load()
+    page = browser.new_page()
+    home = serve(create_app(searcher))
+    page.goto(home)
+    search(page)
+    expect(page.get_by_label("Steps")).to_be_visible()
+    rng = np.random.default_rng(0)
+    shift = mean_shift(rng.normal(size=(9, 32)), rng.normal(size=(9, 32)))
+    Artifact(shift, encoder.space).save(tmp_path / "adapter")
+    page.wait_for_function("async () => (await (await fetch('api/about')).json()).max_steps === null")
+    search(page, "a blue box")
+    expect(page.get_by_role("status")).to_contain_text("The adapter is a new one.")
+    expect(page.get_by_label("Steps")).to_be_hidden()
+    expect(page.locator("#adapted-title")).to_have_text(shift.kind)
     page.close()
 
 

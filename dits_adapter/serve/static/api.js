@@ -43,13 +43,16 @@ function fields(name) {
   return element("section", element("h2", name), element("p", description), table(["Field", "Type"], rows.map(([field, part]) => [element("code", field), type(part)])));
 }
 
-const sections = [];
+const sections = [];  // an operation each, and then the objects that they take and give
 const answers = new Set();
 for (const [path, methods] of Object.entries(schema.paths)) {
   for (const [method, operation] of Object.entries(methods)) {
     const [media, body] = Object.entries(operation.responses[200].content)[0];
     const section = element("section", element("h2", element("code", `${method.toUpperCase()} ${path}`)), element("p", operation.description ?? ""));
     if (operation.parameters) section.append(parameters(operation));
+    const sent = operation.requestBody?.content["application/json"].schema;
+    if (sent) section.append(element("p", `Takes ${type(sent)}, as application/json.`));
+    if (sent) answers.add(type(sent));
     section.append(element("p", `Answers with ${body.schema?.$ref ? type(body.schema) : media}.`));
     if (body.schema?.$ref) answers.add(type(body.schema));
     sections.push(section);

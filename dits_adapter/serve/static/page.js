@@ -1,6 +1,7 @@
 // The form and its searches. The page is a function of the form, and the form is kept in the address, so that a
 // search can be shared.
 
+import { notice, offer } from "./feedback.js";
 import { draw } from "./map.js";
 import { list, percent } from "./rankings.js";
 
@@ -50,9 +51,12 @@ async function search() {
   const mine = (pending = new AbortController());
   main.setAttribute("aria-busy", "true");
   try {
-    const answer = await ask(`api/search?${options()}`, mine.signal);
+    const before = about.digest;
+    const answer = await newest(mine.signal);
+    if (answer.digest !== about.digest) await renew();
     error.textContent = "";
     list(answer);
+    offer(answer);
     draw(answer);
     document.querySelector("#any").textContent = any(answer.probability_of_any);
     main.hidden = false;
@@ -60,7 +64,7 @@ async function search() {
     const each = answer.plain.length === answer.adapted.length
       ? `${number} each` : `${answer.plain.length} by plain CLIP, ${answer.adapted.length} by ${adapterName()}`;
     status.textContent = number
-      ? `“${answer.query}”: ${each}, ${Math.round(answer.seconds * 1000)} ms.`
+      ? `“${answer.query}”: ${each}, ${Math.round(answer.seconds * 1000)} ms.${about.digest !== before ? " The adapter is a new one." : ""}`
       : "Nothing found; the filters leave no video.";
     main.setAttribute("aria-busy", "false");
   } catch (problem) {
@@ -70,7 +74,27 @@ async function search() {
       : problem.message;
     status.textContent = "";
     main.hidden = true;
+    offer({ search: null });
   }
+}
+
+async function newest(signal) {
+  try {
+    return await ask(`api/search?${options()}`, signal);
+  } catch (problem) {  // perhaps of an option that an adapter lacks which took the old one's place
+    if (problem.name === "AbortError" || problem instanceof TypeError || !(await renew())) throw problem;
+    return ask(`api/search?${options()}`, signal);
+  }
+}
+
+async function renew() {
+  const before = about;
+  about = await ask("api/about");
+  if (about.digest === before.digest) return false;
+  introduce();
+  defaults();
+  fill(location.search);
+  return true;
 }
 
 function any(probability) {
@@ -95,23 +119,28 @@ addEventListener("popstate", () => { form.reset(); defaults(); fill(location.sea
 
 const adapterName = () => (about.adapter === "dits" ? "DITS" : about.adapter);
 
+function introduce() {
+  const subject = document.querySelector("#about");
+  subject.textContent = `${about.segments} segments in “${about.collection}”, ${about.space.split(" [")[0]}`;
+  subject.title = about.space;
+  for (const element of document.querySelectorAll(".adapter")) element.textContent = adapterName();
+  notice(about);
+}
+
 function defaults() {
   form.elements.strength.value = about.strength;
   form.elements.min_probability.parentElement.hidden = !about.calibrated;
   document.querySelector("#known").textContent =
     `known at strength 1${about.max_steps === null ? "" : ` and T′ ${about.trained_steps}`} only`;
+  form.elements.steps.parentElement.hidden = about.max_steps === null;
   if (about.max_steps === null) return;
   form.elements.steps.max = about.max_steps;
   form.elements.steps.value = about.trained_steps;
-  form.elements.steps.parentElement.hidden = false;
 }
 
 try {
   about = await ask("api/about");
-  const subject = document.querySelector("#about");
-  subject.textContent = `${about.segments} segments in “${about.collection}”, ${about.space.split(" [")[0]}`;
-  subject.title = about.space;
-  for (const element of document.querySelectorAll(".adapter")) element.textContent = adapterName();
+  introduce();
   defaults();
   fill(location.search);
   search();

@@ -1,0 +1,366 @@
+"""Judgements into pairs: who counts, how much a rank says, contradictions, and damaged files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from datetime import datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+
+from dits_adapter.cli import main
+from dits_adapter.data.pairs_file import PairsFile
+from dits_adapter.errors import DITSError, InputError
+from dits_adapter.sources import _feedback_file
+from dits_adapter.sources._feedback_file import (
+    AdapterInUse,
+    Chosen,
+    Judgement,
+    LoggedQuery,
+    TakenBack,
+    append,
+    is_feedback,
+    read_entries,
+    require_feedback_file,
+)
+from dits_adapter.sources.feedback import PASSED, TRUST, Examination, feedback_pairs, feedback_queries
+
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+ADAPTER = AdapterInUse(name="demo-dits", kind="dits", digest="ab", strength=1, steps=10)
+PLAIN, ADAPTED = list("abcdefghij"), list("jihgfedcba")
+
+
+class Judges:
+    """Writer of judgements of two rankings, a to j and j to a, a second apart."""
+
+    def __init__(self, path):
+        self.path = path
+        self.seconds = 0
+
+    def time(self):
+        self.seconds += 1
+        return START + timedelta(seconds=self.seconds)
+
+    def say(self, query, segment=None, side="plain", *, session="", search=None, path="/v/{}.mp4", **fields):
+        shown = {"plain": PLAIN, "adapted": ADAPTED} | fields.pop("shown", {})
+        chosen = None
+        if segment is not None:
+            chosen = Chosen(
+                id=segment,
+                video_id=f"video {segment}",
+                path=path and path.format(segment),
+                start=0.0,
+                end=4.0,
+                side=side,
+                rank=shown[side].index(segment) + 1,
+                score=0.3,
+            )
+        search = search or f"search {self.seconds}"
+        facts = {"adapter": ADAPTER, "collection": "videos", "space": "f" * 16, "shown": shown, **fields}
+        entry = Judgement(time=self.time(), search=search, session=session, query=query, chosen=chosen, **facts)
+        append(self.path, entry)
+        return search
+
+    def take_back(self, search):
+        append(self.path, TakenBack(time=self.time(), search=search))
+
+    def log(self, query):
+        append(self.path, LoggedQuery(time=self.time(), query=query))
+
+
+@pytest.fixture
+def judges(tmp_path):
+    return Judges(tmp_path / "feedback.jsonl")
+
+
+def pairs(judges, **options):
+    out = judges.path.with_name("pairs.jsonl")
+    report = feedback_pairs(judges.path, out, **options)
+    return report, [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+
+
+def test_a_choice_is_a_pair_of_its_span_and_segment(judges):
+    judges.say("a dog", "a")
+    report, lines = pairs(judges)
+    assert lines == [
+        {
+            "video": "/v/a.mp4",
+            "start": 0.0,
+            "end": 4.0,
+            "text": ["a dog"],
+            "source": "feedback",
+            "confidence": round(1 / (1 + TRUST), 4),
+            "id": "a",
+        }
+    ]
+    assert (report.judgements, report.texts, report.videos) == (1, 1, 1)
+    assert PairsFile(judges.path.with_name("pairs.jsonl")).texts == 1
+
+
+def test_the_lower_the_rank_the_more_a_choice_says(judges):
+    for rank, segment in enumerate(PLAIN, 1):
+        judges.say(f"query {rank}", segment, shown={"adapted": []})
+    confidences = [line["confidence"] for line in pairs(judges)[1]]
+    assert confidences == [round(1 / (1 + TRUST / rank), 4) for rank in range(1, 11)]
+
+
+def test_people_who_agree_and_people_who_do_not(judges):
+    """Against the product of odds, written out."""
+    for person in range(3):
+        judges.say("agreed", "a", session=f"{person}")
+    judges.say("disputed", "c", session="1")
+    judges.say("disputed", session="2")
+    judges.say("outvoted", "a", session="1")
+    for person in range(2, 5):
+        judges.say("outvoted", session=f"{person}")
+    report, lines = pairs(judges)
+    by_query = {line["text"][0]: line["confidence"] for line in lines}
+    third, eighth = (rank**-report.examination.exponent for rank in (3, 8))  # c in the one ranking and the other
+    seen = 1 - (1 - third) * (1 - eighth)
+    odds = {"agreed": TRUST**-3, "disputed": 1 / (TRUST * third) * (1 - (1 - PASSED) * seen)}
+    assert by_query == {query: pytest.approx(o / (1 + o), abs=1e-4) for query, o in odds.items()}
+    assert report.left_out == {"others chose otherwise, or none": 1}
+    assert report.unanswerable == ["outvoted"]
+
+
+def test_the_last_word_of_a_person_counts(judges):
+    first = judges.say("a dog", "a", session="tab")
+    judges.say("a dog", "b", session="tab")
+    judges.say(" a  dog ", "c", session="tab")
+    twice = judges.say("a cat", "d")
+    judges.say("a cat", "e", search=twice)
+    gone = judges.say("a cow", "f")
+    judges.take_back(gone)
+    judges.take_back(first)  # of a judgement that another one has replaced
+    report, lines = pairs(judges)
+    assert [(line["text"][0], line["id"]) for line in lines] == [("a dog", "c"), ("a cat", "e")]
+    assert (report.judgements, report.repeated) == (2, 4)
+
+
+def test_a_segment_keeps_its_name_when_its_collection_is_built_anew(judges):
+    judges.say("a dog", "a", session="1")
+    judges.say("a dog", "b", session="2", path="/v/a.mp4", collection="videos-2", shown={"plain": ["b", "x"]})
+    judges.say("a cat", "a", session="3", path="/moved/a.mp4")
+    report, lines = pairs(judges)
+    assert {(line["id"], line["video"]) for line in lines} == {("a", "/moved/a.mp4")}
+    assert lines[0]["confidence"] > lines[1]["confidence"]  # two people chose it
+    assert report.collections == ["videos", "videos-2"]
+    assert "videos, videos-2" in str(report)
+
+
+def test_a_collection_without_paths_gives_ids_alone(judges):
+    judges.say("a dog", "a", path=None)
+    assert "video" not in pairs(judges)[1][0]
+    assert PairsFile(judges.path.with_name("pairs.jsonl"), files=False).videos == 1
+
+
+def test_other_lines_stay_and_those_of_feedback_are_made_anew(judges):
+    out = judges.path.with_name("pairs.jsonl")
+    out.write_text('{"video": "x.mp4", "text": "mine"}\n')
+    gone = judges.say("a dog", "a")
+    judges.say("a cat", "b")
+    pairs(judges)
+    judges.take_back(gone)
+    assert [line["text"] for line in pairs(judges)[1]] == ["mine", ["a cat"]]
+
+
+class TestExamination:
+    @staticmethod
+    def judge(rng, judges_, exponent, habit, n):
+        """Choices of a hit that stands at two ranks: the copy that is seen more is chosen more."""
+        for number in range(n):
+            plain, adapted = rng.choice(10, size=2, replace=False)
+            odds = math.exp(habit) * ((adapted + 1) / (plain + 1)) ** exponent
+            side = "plain" if rng.random() < odds / (1 + odds) else "adapted"
+            shown = {name: [f"{name} {place}" for place in range(10)] for name in ("plain", "adapted")}
+            shown["plain"][plain] = shown["adapted"][adapted] = "right"
+            judges_.append(
+                Judgement(
+                    time=START,
+                    search=str(number),
+                    query="q",
+                    chosen=Chosen(
+                        id="right", video_id="v", side=side, rank=shown[side].index("right") + 1, score=0
+                    ),
+                    shown=shown,
+                    adapter=ADAPTER,
+                    collection="c",
+                    space="s",
+                )
+            )
+        return judges_
+
+    @pytest.mark.parametrize(("exponent", "habit"), [(0.5, 0.0), (1.5, -0.7)])
+    def test_it_is_estimated_from_hits_at_two_ranks(self, exponent, habit):
+        judgements = self.judge(np.random.default_rng(0), [], exponent, habit, 1500)
+        fitted = Examination.fit(judgements)
+        assert fitted.choices == 1500
+        assert fitted.exponent == pytest.approx(exponent, abs=0.1)
+
+    def test_the_estimate_is_the_mode_of_a_slow_search(self):
+        judgements = self.judge(np.random.default_rng(1), [], 1.3, 0.5, 40)
+        rows = []
+        for each in judgements:
+            a, b = each.shown["plain"].index("right") + 1, each.shown["adapted"].index("right") + 1
+            rows.append((math.log(b / a), 1 if each.chosen.side == "plain" else -1))
+
+        def loss(exponent, habit):
+            fit = sum(math.log1p(math.exp(-sign * (habit + exponent * x))) for x, sign in rows)
+            return fit + 2 * (exponent - 1) ** 2 + habit**2 / 2
+
+        grid = [(loss(e / 50, h / 20), e / 50) for e in range(101) for h in range(-40, 41)]
+        assert Examination.fit(judgements).exponent == pytest.approx(min(grid)[1], abs=0.02)
+
+    def test_few_choices_change_little_and_none_nothing(self):
+        assert Examination.fit([]) == Examination(1.0, 0)
+        few = Examination.fit(self.judge(np.random.default_rng(0), [], 0.0, 0.0, 3))
+        assert 0.5 < few.exponent < 1.5
+        one_sided = self.judge(np.random.default_rng(0), [], 50.0, 0.0, 300)
+        assert Examination.fit(one_sided).exponent == 2.0
+
+    def test_places_in_two_rankings_are_seen_more(self):
+        assert Examination(1.0).of_any([2, 4]) == pytest.approx(1 - 0.5 * 0.75)
+        assert Examination(0.0).of(9) == 1.0
+
+
+class TestNoneOfThese:
+    def test_queries_that_more_answer_with_none(self, judges, tmp_path):
+        judges.say("a unicorn", session="1")
+        judges.say("a\u2028unicorn", session="2")
+        judges.say("a dog", "a", session="1")
+        judges.say("a dog", session="2")
+        judges.say("a cat", session="1", filtered=True)
+        out = tmp_path / "unanswerable.txt"
+        report, _ = pairs(judges, unanswerable=out)
+        assert out.read_text("utf-8") == "a unicorn\n"
+        assert "none     1 queries" in str(report)
+
+    def test_only_those(self, judges, tmp_path, capsys):
+        judges.say("a unicorn")
+        out = tmp_path / "queries.txt"
+        command = ["pairs", str(judges.path), "--out", str(tmp_path / "pairs.jsonl")]
+        assert main([*command, "--unanswerable", str(out)]) == 0
+        assert out.read_text("utf-8") == "a unicorn\n"
+        assert main(command) == 1
+        assert "no texts were found" in capsys.readouterr().err
+
+
+class TestFile:
+    def test_threads_and_processes_write_whole_lines(self, judges):
+        def write(name):
+            for n in range(20):
+                append(judges.path, LoggedQuery(time=START, query=f"{name} {n} " + "x" * 5000))
+
+        threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
+        child = os.fork()
+        if child == 0:
+            write("child")
+            os._exit(0)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert os.waitpid(child, 0)[1] == 0
+        entries = [entry for _, entry in read_entries(judges.path)]
+        assert len({entry.query for entry in entries}) == len(entries) == 100
+        assert oct(judges.path.stat().st_mode)[-3:] == "600"
+
+    def test_a_full_disk_leaves_the_file_as_it_was(self, judges, monkeypatch):
+        judges.say("a dog", "a")
+        before = judges.path.read_bytes()
+        write = os.write
+        parts = iter([10])
+
+        def full(file, content):
+            if (part := next(parts, None)) is None:
+                raise OSError(28, "No space left on device")
+            return write(file, content[:part])
+
+        monkeypatch.setattr(_feedback_file.os, "write", full)
+        with pytest.raises(DITSError, match=r"feedback.jsonl: cannot be written \(No space left on device\)"):
+            judges.say("a cat", "b")
+        assert judges.path.read_bytes() == before
+
+    def test_a_torn_line_costs_that_judgement_alone(self, judges):
+        judges.say("a dog", "a")
+        with judges.path.open("ab") as file:
+            file.write(b'{"kind": "judgement", "query": "a c')
+        judges.say("a cow", "b")
+        report, lines = pairs(judges)
+        assert [line["id"] for line in lines] == ["a", "b"]
+        assert len(report.faults) == 1
+        assert "line 3: is no valid JSON" in str(report)
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("[]", "line 2: "),
+            ('{"kind": "other"}', "line 2: "),
+            ('{"kind": "query", "time": "2026-01-01T00:00:00", "query": "x"}', "time"),
+            ('{"kind": "query", "time": "2026-01-01T00:00:00Z", "query": " "}', "its query is empty or blank"),
+            ('{"kind": "undo", "time": "2026-01-01T00:00:00Z"}', "search is missing"),
+        ],
+    )
+    def test_lines_that_are_no_entries_are_named(self, judges, line, message):
+        require_feedback_file(judges.path)
+        with judges.path.open("a") as file:
+            file.write(line + "\n")
+        judges.say("a dog", "a")
+        report, lines = pairs(judges)
+        assert (len(lines), message in str(report)) == (1, True)
+
+    def test_what_is_no_file_of_feedback_is_refused(self, tmp_path):
+        other = tmp_path / "pairs.jsonl"
+        other.write_text('{"video": "a.mp4", "text": "a dog"}\n')
+        assert not is_feedback(other)
+        assert not is_feedback(tmp_path)
+        assert not is_feedback(tmp_path / "missing.jsonl")
+        for path, message in (
+            (other, "holds something else than feedback"),
+            (tmp_path, "is no file"),
+            (tmp_path / "no" / "where.jsonl", "cannot be written"),
+        ):
+            with pytest.raises(InputError, match=message):
+                require_feedback_file(path)
+        with pytest.raises(InputError, match="is not how a file of feedback begins"):
+            feedback_pairs(other, tmp_path / "out.jsonl")
+        newer = tmp_path / "newer.jsonl"
+        newer.write_text('{"format": "dits_adapter feedback", "version": 2}\n')
+        with pytest.raises(InputError, match="is of version 2 of the format; version 1 is read here"):
+            feedback_pairs(newer, tmp_path / "out.jsonl")
+
+    def test_without_a_judgement_nothing_is_written(self, judges, tmp_path):
+        judges.log("a dog")
+        with pytest.raises(InputError, match="no judgement counts yet"):
+            feedback_pairs(judges.path, tmp_path / "out.jsonl")
+        assert not (tmp_path / "out.jsonl").exists()
+
+    def test_several_files_are_read_by_time(self, judges, tmp_path):
+        other = Judges(tmp_path / "other.jsonl")
+        other.seconds = 100
+        other.say("a dog", "b", session="tab")
+        judges.say("a dog", "a", session="tab")
+        feedback_pairs([other.path, judges.path], tmp_path / "out.jsonl")
+        assert json.loads((tmp_path / "out.jsonl").read_text())["id"] == "b"
+
+
+class TestQueries:
+    def test_all_queries_feed_a_bank(self, judges):
+        judges.say("a dog", "a")
+        judges.log("a cat")
+        judges.log("a dog")
+        judges.say("a unicorn")
+        assert feedback_queries(judges.path) == ["a dog", "a cat", "a unicorn"]
+
+    def test_the_bank_takes_the_file_and_calibrate_wants_the_unanswerable_alone(self, judges, tmp_path, capsys):
+        for n in range(40):
+            judges.log(f"clip number {n} of a red ball")
+        bank = ["bank", str(judges.path), "--adapter", "demo-clip", "--out", str(tmp_path / "bank")]
+        assert main(bank) == 0
+        assert "a bank of 40 of 40 queries" in capsys.readouterr().out
+        calibrate = ["calibrate", "cache", "demo-dits", "--out", str(tmp_path / "new"), "--unanswerable"]
+        assert main([*calibrate, str(judges.path)]) == 1
+        assert "with queries of both kinds" in capsys.readouterr().err
