@@ -100,10 +100,12 @@ _PUBLIC = {
     "data.report": ("EmbedReport",),
     "data.segment_table": ("segment_schema",),
     "sources.base": ("Findings", "FoundText", "TextFinder"),
+    "sources.captions": ("CaptionFinder", "load_captioner"),
     "sources.feedback": ("FeedbackReport", "feedback_pairs", "feedback_queries"),
     "sources.fields": ("find_pairs_in_store",),
     "sources.find": ("find_pairs",),
     "sources.report": ("PairsReport",),
+    "sources.speech": ("SpeechFinder", "load_recognizer"),
     "sources.text": ("VideoTexts",),
     "training.compare": ("compare",),
     "evaluation.comparison": ("Comparison",),
@@ -214,12 +216,16 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.sources.base import Findings as Findings
     from dits_adapter.sources.base import FoundText as FoundText
     from dits_adapter.sources.base import TextFinder as TextFinder
+    from dits_adapter.sources.captions import CaptionFinder as CaptionFinder
+    from dits_adapter.sources.captions import load_captioner as load_captioner
     from dits_adapter.sources.feedback import FeedbackReport as FeedbackReport
     from dits_adapter.sources.feedback import feedback_pairs as feedback_pairs
     from dits_adapter.sources.feedback import feedback_queries as feedback_queries
     from dits_adapter.sources.fields import find_pairs_in_store as find_pairs_in_store
     from dits_adapter.sources.find import find_pairs as find_pairs
     from dits_adapter.sources.report import PairsReport as PairsReport
+    from dits_adapter.sources.speech import SpeechFinder as SpeechFinder
+    from dits_adapter.sources.speech import load_recognizer as load_recognizer
     from dits_adapter.sources.text import VideoTexts as VideoTexts
     from dits_adapter.space import EmbeddingSpace as EmbeddingSpace
     from dits_adapter.space import TextSide as TextSide

@@ -48,6 +48,7 @@ PACKAGES = {
     "tensorboard": ("tensorboard", "tensorboard"),
     "torch": ("torch", "torch"),
     "torchcodec": ("torchcodec", "torchcodec"),
+    "torchvision": ("torchvision", "captions"),
     "transformers": ("transformers", "torch"),
     "uvicorn": ("uvicorn", "serve"),
     "yaml": ("pyyaml", "training"),

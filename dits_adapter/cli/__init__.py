@@ -124,7 +124,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _execute(args: argparse.Namespace) -> int:
     require_modules(f"dits-adapter {args.command}", *getattr(args, "needs", ()))
-    if getattr(args, "device", "auto") not in ("auto", "cpu"):
+    if getattr(args, "device", "auto") not in ("auto", "cpu", None):
         from dits_adapter.encoders._torch import pick_device
 
         pick_device(args.device)  # before anything is loaded

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dits_adapter.cli._entry import show
+from dits_adapter.cli._machine_texts import add_machine_options, run_captions, run_speech
 from dits_adapter.cli._options import add_store, chosen_store
 from dits_adapter.errors import InputError
 
@@ -62,6 +63,8 @@ _WAYS = {
         _run_feedback,
         "Lines of feedback are made anew each time; delete a judgement that is wrong from the file of feedback.",
     ),
+    "speech": _Way("what is said in the videos, recognized by --model", ("av", "transformers"), run_speech),
+    "captions": _Way("what is seen in the videos, described by --model", ("av", "transformers"), run_captions),
 }
 """Ways by the value of `--from`. One that goes through videos runs `find_pairs` with its finder."""
 
@@ -98,17 +101,23 @@ def _add_options(command: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
         action = group.add_argument(*names, **options)
         only[action.dest] = (names[0], ways)
 
-    timed = command.add_argument_group("from text in videos and beside them")
+    timed = command.add_argument_group("from videos")
     add(
-        ("text",),
+        ("text", "speech", "captions"),
         timed,
         "--segment-seconds",
         type=float,
         metavar="S",
         help="length of the segments of your collection, as of `ingest`, which timed texts are then of (default: "
-        "5 to 20 s, as sentences and pauses have it)",
+        "5 to 20 s, as sentences and pauses have it; captions are of whole videos)",
     )
-    add(("text",), timed, "--language", metavar="CODE", help="such as en: leave out subtitles in other ones")
+    add(
+        ("text", "speech"),
+        timed,
+        "--language",
+        metavar="CODE",
+        help="such as en: leave out subtitles in other ones; take it for the language that is spoken",
+    )
     add(
         ("text",),
         timed,
@@ -137,6 +146,7 @@ def _add_options(command: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
         metavar="FILE",
         help="write the queries that nothing fits there, one a line, for `dits-adapter calibrate`",
     )
+    add_machine_options(command, add)
     return only
 
 

@@ -19,6 +19,7 @@ from dits_adapter._user_files import read_json
 from dits_adapter._wording import printable
 from dits_adapter.encoders._families import REFUSED
 from dits_adapter.encoders._modules import MODULES, ModuleFolder, read_modules
+from dits_adapter.encoders._weight_files import fetch_weights
 from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.space import TextEmbedder, VideoEmbedder
 from dits_adapter.texts import TextCleaning, require_cleaning
@@ -244,30 +245,12 @@ class EncoderSource:
         if self.modules:
             repository.fetch([_PROMPTS])
         for module in modules:
-            if module.has_weights and not _fetch_weights(repository, _inside(module.folder, family.weights)):
+            if module.has_weights and not fetch_weights(repository, _inside(module.folder, family.weights)):
                 place = _inside(self.name, module.folder) if module.folder else self.name
                 raise ArtifactError(
                     f"{place}: holds no safetensors. Pickled weights (.bin, .pt) are refused because loading them "
                     f"can run code. {_ways_out(self, family)}"
                 )
-
-
-def _fetch_weights(repository: Repository, weights: str) -> bool:
-    """Download a file of weights, or those that it is split into; False where there is neither."""
-    if repository.find(weights) is not None:
-        return True
-    index = repository.find(f"{weights}.index.json")
-    if index is None:
-        repository.require_known(weights)
-        return False
-    try:
-        content: Any = read_json(index)
-        shards = {str(file) for file in content["weight_map"].values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{index}: is no index of weight files ({error!r}).") from None
-    folder = weights.rpartition("/")[0]
-    repository.fetch(_inside(folder, shard) for shard in shards)
-    return True
 
 
 def _ways_out(source: EncoderSource, family: EncoderFamily) -> str:

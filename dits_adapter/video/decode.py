@@ -148,6 +148,7 @@ class Video:
     Attributes:
         path: the file, as given.
         duration: seconds from the start of the first frame to the end of the last.
+        origin: time of the first frame by the clock of the file, in seconds, which sound and subtitles go by.
         fps: frames a second on average.
         remark: what is wrong with the file's own times and was made up for (see `VideoInfo`).
     """
@@ -163,6 +164,7 @@ class Video:
         self._reader: FrameReader | None = None
         self._failures: list[str] = []
         self.duration = self._index.duration
+        self.origin = float(self._index.pts[0]) * self._index.time_base
         self.remark = self._index.remark
         self.fps = len(self._index.pts) / self._index.duration
 
