@@ -22,6 +22,7 @@ from typing_extensions import Self
 
 from dits_adapter._files import require_writable, write_atomically
 from dits_adapter._user_files import UserFileError, numbered_lines, parse_json
+from dits_adapter.data.provenance import SOURCES
 from dits_adapter.errors import InputError
 from dits_adapter.sources.base import Findings, FoundText, TextFinder
 from dits_adapter.texts import text_fault
@@ -44,12 +45,18 @@ class PairsWriter:
 
     Raises:
         InputError: the file holds something else than lines of pairs, cannot be read or written, or another
-            process is writing it.
+            process is writing it; or a source that is unknown or `human`.
     """
 
     def __init__(self, path: Path, finder: TextFinder) -> None:
         self._path = path
         self._finder = finder
+        if not finder.sources <= {*SOURCES} - {"human"}:
+            others = ", ".join(source for source in SOURCES if source != "human")
+            raise InputError(
+                f"the way {finder.name!r} has the sources {', '.join(sorted(finder.sources))}; there are "
+                f"{others}, and human, whose lines are never replaced and which no way has."
+            )
         _require_jsonl(path)
         key = [finder.name, dict(finder.settings)]
         self._key = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -93,6 +100,10 @@ class PairsWriter:
         What is no text or repeats another one of the video is added to `findings.left_out`.
         """
         video = self.video(path)
+        if others := {found.source for found in findings.texts} - self._finder.sources:
+            raise InputError(
+                f"the way {self._finder.name!r} found a text of the source {min(others)!r}, which is not its."
+            )
         texts = 0
         for line in pair_lines({"video": video}, findings):
             texts += len(line["text"])

@@ -178,6 +178,17 @@ def test_lines_of_a_source_are_replaced_as_a_whole(videos, out):
     assert lines(out)[-1]["text"] == "two"
 
 
+@pytest.mark.parametrize("sources", [{"human", "title"}, {"rumor"}])
+def test_sources_that_are_unknown_or_of_people_are_refused(videos, out, sources):
+    finder = Names()
+    finder.sources = frozenset(sources)
+    with pytest.raises(InputError, match="there are feedback, subtitles"):
+        find(videos, out, finder)
+    finder.sources = frozenset({"caption"})
+    with pytest.raises(InputError, match="the source 'title', which is not its"):
+        find(videos, out, finder)
+
+
 def test_repeated_and_empty_texts_are_left_out_and_counted(videos, out):
     class Twice(Names):
         def find(self, path):
