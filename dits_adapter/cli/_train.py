@@ -23,7 +23,8 @@ def add_train(commands: Any) -> None:
         "train",
         help="train an adapter on cached (text, video) vectors",
         description="Train an adapter on cached (text, video) vectors; CLIP and the index stay as they are. "
-        "Exit code 4: trained, but not better than the present adapter, and --promote-if-better was given.",
+        "Exit code 4: trained, but not better than the present adapter, and --promote-if-better was given. On "
+        "several GPUs or machines: torchrun … -m dits_adapter.cli train …",
     )
     add_pairs(train)
     train.add_argument(
@@ -55,6 +56,7 @@ def _train(args: argparse.Namespace) -> int:
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.evaluation._figures import check_figure
     from dits_adapter.training._curve import training_curve
+    from dits_adapter.training._processes import is_first, processes
     from dits_adapter.training.config import Recipe
     from dits_adapter.training.run import train_artifact
 
@@ -65,17 +67,21 @@ def _train(args: argparse.Namespace) -> int:
         check_figure(args.curve, "--curve")
     if args.log_dir:
         require_modules("--log-dir", "tensorboard")
-    report = train_artifact(
-        load_pairs(args.pairs),
-        recipe,
-        args.out,
-        dataset=args.pairs.name,
-        test=load_pairs(args.test) if args.test else None,
-        test_fraction=args.test_fraction,
-        only_if_better=args.promote_if_better,
-        device=args.device,
-        log_dir=args.log_dir,
-    )
+    with processes(args.device) as device:
+        report = train_artifact(
+            load_pairs(args.pairs),
+            recipe,
+            args.out,
+            dataset=args.pairs.name,
+            test=load_pairs(args.test) if args.test else None,
+            test_fraction=args.test_fraction,
+            only_if_better=args.promote_if_better,
+            device=device,
+            log_dir=args.log_dir,
+        )
+        tells = is_first()
+    if not tells:
+        return 0 if report.written else 4
     gain = report.differences["r1"]
     show(
         f"{recipe.adapter}: R@1 {report.metrics.r1:.1f}, R@5 {report.metrics.r5:.1f}, "

@@ -17,12 +17,13 @@ from tqdm import tqdm
 from dits_adapter.adapters import Adapter
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.encoders._torch import pick_device
-from dits_adapter.errors import InputError, MissingExtraError
+from dits_adapter.errors import DITSError, InputError, MissingExtraError
 from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation.metrics import RetrievalMetrics, ranks
 from dits_adapter.training._losses import Objective, contrast
 from dits_adapter.training._memory import keep_freed_memory
 from dits_adapter.training._precision import settle_precision
+from dits_adapter.training._processes import from_first, is_first, place, share, share_weights
 from dits_adapter.training._state import Epoch, TrainingState, best_epoch
 from dits_adapter.training.config import TrainingConfig
 
@@ -53,7 +54,8 @@ def train(
 
     The best epoch is the one with the highest mean reciprocal rank on the validation pairs; the test split plays
     no part. The state before the first epoch takes part as epoch 0: where no epoch is better, the adapter keeps
-    its initial weights. Of several learning rates, that of the best epoch is kept.
+    its initial weights. Of several learning rates, that of the best epoch is kept. Processes that train together
+    share each batch, and end with the same weights.
 
     Args:
         adapter: a freshly initialized adapter, changed in place.
@@ -71,7 +73,8 @@ def train(
         All epochs of the learning rate that was kept, the initial state first.
 
     Raises:
-        InputError: an adapter of another width, or pairs without two videos.
+        InputError: an adapter of another width, pairs without two videos, or a batch that several processes cannot
+            share evenly.
         DITSError: the loss became NaN or infinite, or the checkpoint belongs to another run.
     """
     if adapter.text_width != pairs.space.text.width:
@@ -85,16 +88,18 @@ def train(
         )
     pairs.space.require(validation.space, mine="the training pairs", theirs="the validation pairs")
     device = pick_device(device)
-    config = settle_precision(config, adapter, device)
-    adapter.to(device)
-    initial = RetrievalMetrics.from_ranks(evaluate(adapter, validation))
+    share(min(config.batch_size, len(pairs)))
+    config = from_first(lambda: settle_precision(config, adapter, device))
+    share_weights(adapter.to(device))
+    initial = _validated(adapter, validation)
     runs = []
     for rate in config.learning_rate:
         run = TrainingState(copy.deepcopy(adapter), pairs, config, rate, objective, device)
         file = None if checkpoints is None else checkpoints / f"{rate:g}.safetensors"
         folder = log_dir if log_dir is None or len(config.learning_rate) == 1 else Path(log_dir) / f"{rate:g}"
         with keep_freed_memory():
-            history = _epochs(run, initial, validation, file, summary_writer(folder), progress)
+            log = summary_writer(folder) if is_first() else None
+            history = _epochs(run, initial, validation, file, log, progress)
         runs.append((history, run.best))
     history, weights = max(runs, key=lambda run: best_epoch(run[0]).validation.mrr)
     adapter.load_state_dict(weights)
@@ -112,22 +117,21 @@ def _epochs(
 ) -> list[Epoch]:
     """Run all epochs at one learning rate, or those that its checkpoint lacks."""
     config = run.config
-    history = run.restore(checkpoint) if checkpoint is not None and checkpoint.exists() else []
+    history = run.restore(checkpoint) if checkpoint is not None and _is_there(checkpoint) else []
     if not history:
         history = [Epoch(0, math.nan, initial, run.rate)]
-    bar = tqdm(total=config.epochs, initial=len(history) - 1, unit="epoch", disable=not progress)
+    bar = tqdm(total=config.epochs, initial=len(history) - 1, unit="epoch", disable=not (progress and is_first()))
     bar.set_description(f"training {run.adapter.kind} at {run.rate:g}")
     for number in range(len(history), config.epochs + 1):
         best = best_epoch(history)
         if config.patience and number - 1 - best.number >= config.patience:
             break
         loss = run.epoch(number)
-        metrics = RetrievalMetrics.from_ranks(evaluate(run.averaged(), validation))
-        epoch = Epoch(number, loss, metrics, run.rate)
+        epoch = Epoch(number, loss, _validated(run.averaged(), validation), run.rate)
         history.append(epoch)
         if epoch.validation.mrr > best.validation.mrr:
             run.keep()
-        if checkpoint is not None:
+        if checkpoint is not None and is_first():
             run.save(checkpoint, history)
         bar.update()
         bar.set_postfix(loss=f"{loss:.3f}", val_r1=f"{epoch.validation.r1:.1f}")
@@ -137,6 +141,25 @@ def _epochs(
                 log.add_scalar(f"validation/{name}", value, number)
     bar.close()
     return history
+
+
+def _validated(adapter: Adapter, validation: Pairs) -> RetrievalMetrics:
+    return from_first(lambda: RetrievalMetrics.from_ranks(evaluate(adapter, validation)))
+
+
+def _is_there(checkpoint: Path) -> bool:
+    """Tell whether the first process sees a checkpoint.
+
+    Raises:
+        DITSError: it does, and this one does not.
+    """
+    there = from_first(checkpoint.exists)
+    if there and not checkpoint.exists():
+        raise DITSError(
+            f"{checkpoint}: is not there for process {place()}, but for the first one. The folder of the artifact "
+            "has to be one that all machines share."
+        )
+    return there
 
 
 def summary_writer(log_dir: str | PathLike[str] | None) -> Any:

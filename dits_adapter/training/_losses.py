@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dits_adapter.adapters.base import Adapter
+from dits_adapter.training._processes import gather, share
 
 __all__ = ["Objective", "contrast", "contrastive_loss"]
 
@@ -17,8 +18,12 @@ Objective = Callable[[Adapter, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def contrast(adapter: Adapter, text: Tensor, video: Tensor, labels: Tensor, logit_scale: Tensor) -> Tensor:
-    """Return the contrastive loss of adapted texts and videos; an `Objective`."""
-    return contrastive_loss(adapter.similarity(text, video), logit_scale, labels)
+    """Return the contrastive loss of adapted texts and videos; an `Objective`.
+
+    Of several processes each adapts its share of the texts, and all have the loss of the whole batch.
+    """
+    similarity = gather(adapter.similarity(text[share(len(text))], video))
+    return contrastive_loss(similarity, logit_scale, labels)
 
 
 def contrastive_loss(similarity: Tensor, logit_scale: Tensor, video_ids: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from dits_adapter.errors import DITSError
 from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.training._batches import Batches, blocks
 from dits_adapter.training._losses import Objective
+from dits_adapter.training._processes import average_gradients, place
 from dits_adapter.training.config import TrainingConfig
 
 __all__ = ["MAX_LOGIT_SCALE", "Epoch", "TrainingState", "best_epoch"]
@@ -98,15 +99,17 @@ class TrainingState:
         """Run one epoch and return its mean loss."""
         config, steps = self.config, self.config.epochs * self.batches.count
         warmup = max(1, round(config.warmup * steps))
-        self.adapter.noise = torch.Generator(self.device).manual_seed(config.seed * 100_003 + number)
+        seed = config.seed * 100_003 + number + place() * 10**12  # each process has noise of its own
+        self.adapter.noise = torch.Generator(self.device).manual_seed(seed)
         # Dropout draws from the global generator: from a state that the epoch decides, and restored afterwards.
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(config.seed * 100_003 + number)
+            torch.manual_seed(seed)
             return self._epoch(number, steps, warmup)
 
     def _epoch(self, number: int, steps: int, warmup: int) -> float:
         config = self.config
         self.adapter.train()
+        parameters = [*self.adapter.parameters(), self.logit_scale]
         total = torch.zeros((), device=self.device)
         for index, batch in enumerate(self.batches.epoch(number)):
             step = (number - 1) * self.batches.count + index
@@ -117,7 +120,8 @@ class TrainingState:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
                 loss = self.objective(self.adapter, *batch, self.logit_scale.exp())
             loss.backward()
-            nn.utils.clip_grad_norm_([*self.adapter.parameters(), self.logit_scale], config.gradient_norm)
+            average_gradients(parameters)
+            nn.utils.clip_grad_norm_(parameters, config.gradient_norm)
             self.optimizer.step()
             with torch.no_grad():
                 self.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))

@@ -34,6 +34,7 @@ from dits_adapter.training._gentle import fit_gently, is_gentle
 from dits_adapter.training._initial import fit_closed_form, initialize, require_across
 from dits_adapter.training._loop import evaluate, train
 from dits_adapter.training._precision import settle_precision
+from dits_adapter.training._processes import from_first, is_first, wait_for_all
 from dits_adapter.training._state import Epoch, best_epoch
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.rows import reference
@@ -155,7 +156,8 @@ def train_artifact(
     Probabilities are calibrated on the second part, so that the third stays untouched; they are a little too high,
     since the adapter was chosen on the same part.
 
-    A killed run goes on from the folder `OUT.checkpoints`, which is removed once the artifact is written.
+    A killed run goes on from the folder `OUT.checkpoints`, which is removed once the artifact is written. Of
+    processes that train together (torch.distributed is initialized) the first one writes; all return the report.
 
     Args:
         pairs: all pairs, or those to train on where `test` is given.
@@ -231,11 +233,15 @@ def train_artifact(
         metrics={"test": describe(ranks, test.labels)},
         calibration=calibrate(adapter, validation),
     )
-    written = None
-    if not only_if_better or differences["r1"].low > 0:
-        written = artifact.save(target)
-    if checkpoints.exists():
-        shutil.rmtree(checkpoints)
+    better = from_first(lambda: not only_if_better or differences["r1"].low > 0)
+    wait_for_all()  # an artifact that is there may still be read
+    if is_first():
+        if better:
+            artifact.save(target)
+        if checkpoints.exists():
+            shutil.rmtree(checkpoints)
+    wait_for_all()
+    written = target.absolute() if better else None
     return TrainingReport(artifact, history, metrics, name, differences, written)
 
 

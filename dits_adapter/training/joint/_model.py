@@ -16,19 +16,11 @@ from dits_adapter.encoders.base import load_encoder
 from dits_adapter.encoders.dual import DualEncoder
 from dits_adapter.errors import InputError
 from dits_adapter.training._losses import contrastive_loss
+from dits_adapter.training._processes import gather
 from dits_adapter.training.config import JointLoss, JointRecipe
 from dits_adapter.xpool import XPool
 
 __all__ = ["JointModel", "initial_model", "load_trainable"]
-
-
-def _gather(tensor: Tensor) -> Tensor:
-    """Concatenate the rows of all processes in their order; gradients flow back to the process they belong to."""
-    if not torch.distributed.is_initialized():
-        return tensor
-    from sentence_transformers.util.distributed import all_gather_with_grad
-
-    return all_gather_with_grad(tensor)
 
 
 class JointModel(nn.Module):
@@ -66,12 +58,12 @@ class JointModel(nn.Module):
             tokens: tokens of each text, as the encoder's `texts` returns them, (b, l).
         """
         text = self._encoder.embed_tokens(tokens).to(self.clip.logit_scale.dtype)
-        return {"loss": self.contrast(text, _gather(self.embed_clips(pixels)), _gather(video))}
+        return {"loss": self.contrast(text, gather(self.embed_clips(pixels)), gather(video))}
 
     def contrast(self, text: Tensor, frames: Tensor, video: Tensor) -> Tensor:
         """Return the loss of texts (b, d) and frames (m, f, d); `video` numbers the video of each clip, (m,)."""
         losses = [
-            contrastive_loss(_gather(self.adapter.similarity(text, pooled)), self.clip.logit_scale.exp(), video)
+            contrastive_loss(gather(self.adapter.similarity(text, pooled)), self.clip.logit_scale.exp(), video)
             for pooled in self._pooled(text, frames)
         ]
         return torch.stack(losses).mean()
