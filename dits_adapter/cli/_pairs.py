@@ -179,10 +179,11 @@ def _pairs(args: argparse.Namespace) -> int:
     sample = Sample.of(args.out, args.seed) if args.out.exists() else Sample()
     if not sample.lines and args.unanswerable is None:
         raise InputError(
-            f"{args.out}: holds no pairs, as no texts were found. What other ways there are, docs/pairs.md says."
+            f"{args.out}: holds no pairs, as no texts were found. --from speech takes what is said in the videos, "
+            "--from captions what a model sees in them, and docs/pairs.md has all ways."
         )
     show(f"\n{args.out} holds\n{sample}\n")
     show(f"{_WAYS[way].wrong} Then:")
     places = {"fields": f" --store {args.store} --collection {args.collection}", "feedback": " --store STORE"}
-    show(f"  dits-adapter embed {args.out}{places.get(way, '')} --encoder ID --out CACHE")
+    show(f"  dits-adapter embed {args.out} --encoder ID --out CACHE{places.get(way, '')}")
     return 3 if report.failed else 0

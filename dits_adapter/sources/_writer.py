@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -160,8 +161,11 @@ def pair_lines(name: Mapping[str, str], findings: Findings) -> Iterator[dict[str
     kept = []
     for found in findings.texts:
         text = " ".join(found.text.split())
+        start, end = _of_line(found)[:2]
         if text_fault(text):
             findings.left_out["is empty or no text"] += 1
+        elif found.start is not None and not 0 <= start < end < math.inf:
+            findings.left_out["is of no time that a video has"] += 1
         elif (known := (text.casefold(), found.start, found.end)) in seen:
             findings.left_out["repeats another text of the video"] += 1
         else:

@@ -53,6 +53,7 @@ LINES = {
 
 INPUTS = {
     "ingest": "videos",
+    "pairs": "videos",
     "embed": "pairs.jsonl",
     "import": "vectors.npy",
     "bank": "queries.txt",
@@ -75,6 +76,7 @@ def workplace(tiny_clip, tmp_path_factory):
     (folder / "queries.txt").write_text("".join(f"a dog {n}\n" for n in range(12)))
     (folder / "videos").mkdir()
     write_clip(folder / "videos" / "clip.mp4", 0, seconds=1)
+    (folder / "videos" / "clip.txt").write_text("a dog")
     (folder / "pairs.jsonl").write_text(json.dumps({"video": "videos/clip.mp4", "text": "a dog"}))
     return folder
 

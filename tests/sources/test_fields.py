@@ -113,7 +113,9 @@ def test_the_command_says_how_to_go_on(store, tmp_path, monkeypatch, capsys):
     assert main(["pairs", "--store", "titled://x", "--field", "title", "--out", "pairs.jsonl"]) == 0
     printed = capsys.readouterr().out
     assert "field: 1 texts in 1 lines, such as" in printed
-    assert "dits-adapter embed pairs.jsonl --store titled://x --collection videos --encoder ID" in printed
+    assert (
+        "dits-adapter embed pairs.jsonl --encoder ID --out CACHE --store titled://x --collection videos" in printed
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_the_command_says_how_to_go_on(store, tmp_path, monkeypatch, capsys):
     [
         (
             ["--store", "x", "--segment-seconds", "3"],
-            "--segment-seconds is for --from text; this is --from fields",
+            "--segment-seconds is for --from text or speech or captions; this is --from fields",
         ),
         (["--field", "title", "videos"], "--field is for --from fields; this is --from text"),
         (["--from", "fields"], "name its --store"),

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from dits_adapter import FoundText, TextFinder, find_pairs
+from dits_adapter import FoundText, PairsFile, TextFinder, find_pairs
 from dits_adapter.errors import InputError, VideoError
 from dits_adapter.sources._writer import DONE, replace_lines
 from dits_adapter.sources.base import Findings
@@ -176,6 +176,24 @@ def test_lines_of_a_source_are_replaced_as_a_whole(videos, out):
         assert replace_lines(out, {"feedback"}, [{"id": "a", "text": word, "source": "feedback"}]) == 1
     assert [line["source"] for line in lines(out)] == ["title"] * 3 + ["feedback"]
     assert lines(out)[-1]["text"] == "two"
+
+
+def test_spans_that_a_file_of_pairs_cannot_have_are_left_out(videos, out):
+    class Timed(Names):
+        def find(self, path):
+            spans = [
+                (-1.0, 1.0),
+                (1.0, 1.0004),
+                (0.0, 0.0004),
+                (3.0, 2.0),
+                (1.0, float("inf")),
+                (float("nan"), 1.0),
+            ]
+            return Findings([FoundText("a dog", "title", 1.0, *span) for span in [*spans, (1.0, 1.001)]])
+
+    report = find(videos, out, Timed())
+    assert report.left_out == {"is of no time that a video has": 18}
+    assert PairsFile(out).videos == 3
 
 
 @pytest.mark.parametrize("sources", [{"human", "title"}, {"rumor"}])
