@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscop
 export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all check wheels model clean
+.PHONY: demo test test-all check wheels site model clean
 
 demo: $(INSTALLED)  ## generate clips, ingest them, search with and without DITS
 	$(BIN)/python -m benchmarks.demo
@@ -29,6 +29,10 @@ check: $(INSTALLED)
 wheels: $(INSTALLED)  ## build what is published, and try it in fresh environments
 	$(BIN)/python distributions/licenses.py
 	$(BIN)/python distributions/check.py
+
+site: export NO_MKDOCS_2_WARNING := 1
+site: $(INSTALLED)  ## the documentation site, into build/site
+	$(BIN)/mkdocs build --strict --quiet
 
 model: $(INSTALLED)  ## rebuild the shipped encoder and adapters from nothing (about an hour on 2 cores)
 	$(BIN)/python -m benchmarks.clips.train_clip --out dits_adapter/pretrained/demo-clip

@@ -36,7 +36,7 @@ def slim(project: dict[str, Any]) -> dict[str, Any]:
         "optional-dependencies": {
             extra: [line.replace(f"{WHOLE}[", f"{SLIM}[") for line in extras[extra]]
             for extra in extras
-            if extra != "dev"
+            if extra not in ("dev", "docs")
         },
     }
 

@@ -1,6 +1,6 @@
 """Licenses of everything that an installation brings: which extra asks for a package that is not permissive.
 
-    python distributions/licenses.py               # with all extras of pyproject.toml but dev
+    python distributions/licenses.py               # with the extra all
     python distributions/licenses.py serve mcp     # with these
 
 Packages are those of the environment that runs this script, and their licenses what their metadata say; a package
@@ -43,7 +43,7 @@ def requirements(extras: list[str]) -> dict[str, str]:
     project = tomlkit.parse((ROOT / "pyproject.toml").read_text("utf-8")).unwrap()["project"]
     own = canonicalize_name(project["name"])
     groups = project["optional-dependencies"]
-    chosen = extras or [name for name in groups if name != "dev"]
+    chosen = extras or ["all"]
     queue = deque((line, own) for line in [*project["dependencies"], f"{own}[{','.join(chosen)}]"])
     found: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()

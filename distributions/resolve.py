@@ -19,13 +19,15 @@ import tomlkit
 
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+PINNED = ("3.10", "3.11")
+"""Pythons that constraints.txt has versions for."""
 
 
-def resolve(extras: list[str], python: str) -> str:
+def resolve(extras: list[str], python: str, *options: str) -> str:
     """Resolve with some extras on one Python; return the reason why that fails, or "" where it does not."""
     command = ["uv", "pip", "compile", str(ROOT / "pyproject.toml"), "--python-version", python, "--quiet"]
     command += ["--only-binary", ":all:", "--no-annotate", "--no-header"]
-    command += [part for extra in extras for part in ("--extra", extra)]
+    command += [*options, *(part for extra in extras for part in ("--extra", extra))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stderr.strip() or "uv says nothing"
 
@@ -49,6 +51,10 @@ def main() -> int:
             reason = resolve([extra for extra in extras if extra], python)
             failed += bool(reason)
             print(f"{python:<5} {', '.join(extras) or 'base':<16} {reason or 'agrees'}", flush=True)
+        if python in PINNED and not options.extras:
+            reason = resolve(["dev"], python, "--constraint", str(ROOT / "constraints.txt"))
+            failed += bool(reason)
+            print(f"{python:<5} {'constraints.txt':<16} {reason or 'agrees'}", flush=True)
     return int(failed > 0)
 
 

@@ -57,7 +57,7 @@ _WANTED = {
 def printable(text: object) -> str:
     r"""Escape control characters, line breaks and halves of surrogate pairs, which names and messages may hold.
 
-    Example:
+    Examples:
         >>> print(printable("a\x1b[2Jb\nc"))
         a\x1b[2Jb\nc
     """
@@ -75,7 +75,7 @@ def printable(text: object) -> str:
 def without_password(address: str) -> str:
     """Return the address of a server for messages: without a password, and without keys among its parameters.
 
-    Example:
+    Examples:
         >>> without_password("postgresql://me:secret@host/videos?sslmode=require&password=secret")
         'postgresql://me@host/videos?sslmode=require&password=…'
     """

@@ -70,7 +70,7 @@ class DITSQueryEncoder:
         strength: movement of queries on the sphere, 0 (plain CLIP) to 1.
         on_mismatch: see `from_pretrained`.
 
-    Example:
+    Examples:
         >>> encoder = DITSQueryEncoder.from_pretrained("demo-dits")
         >>> encoder.encode_query("a large red circle rises over a green field").shape
         (128,)

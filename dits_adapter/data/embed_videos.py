@@ -42,7 +42,7 @@ class EmbedVideos:
     Raises:
         InputError: segments that cannot be cut.
 
-    Example:
+    Examples:
         >>> embed = EmbedVideos("demo-clip", segment_seconds=2)
         >>> [table.num_rows for table in embed({"path": ["no/such/file.mp4"]})]
         [1]

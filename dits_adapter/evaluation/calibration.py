@@ -62,7 +62,7 @@ class Calibration(BaseModel):
         answer: probability that any hit is right.
         biased: calibration of the scores of a collection with a score bias, less that bias.
 
-    Example:
+    Examples:
         >>> answer = Answerability(slope=0.7, offset=0.9, auroc=0.8, brier=0.18, ece=0.03)
         >>> facts = dict(videos=150, queries=750, log_loss=0.2, ece=0.01)
         >>> calibration = Calibration(slope=16, offset=-10, answer=answer, **facts)

@@ -38,7 +38,7 @@ class GapStatistics:
     def of(cls, text: NDArray[np.floating], video: NDArray[np.floating]) -> GapStatistics:
         """Measure unit vectors of texts and of their videos, row by row, both (n, d).
 
-        Example:
+        Examples:
             >>> GapStatistics.of(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))
             GapStatistics(means_apart=1.41..., l2=1.41..., l1=2.0, cosine=0.0, pairs=1)
         """

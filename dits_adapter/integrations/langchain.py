@@ -127,7 +127,7 @@ class DITSEmbeddings(Embeddings):
     Args:
         encoder: the query encoder. Call its `check` on the collection: LangChain compares the width alone.
 
-    Example:
+    Examples:
         >>> embeddings = DITSEmbeddings(DITSQueryEncoder.from_pretrained("demo-dits"))
         >>> len(embeddings.embed_query("a large red circle rises over a green field"))
         128

@@ -121,7 +121,7 @@ class DITSEmbedding(BaseEmbedding):
     Raises:
         InputError: neither an encoder nor a name, or both.
 
-    Example:
+    Examples:
         >>> embedding = DITSEmbedding(DITSQueryEncoder.from_pretrained("demo-dits"))
         >>> len(embedding.get_query_embedding("a large red circle rises over a green field"))
         128

@@ -21,7 +21,7 @@ class NoiseSchedule:
         chi: χ_t = (1 − α_t) / √(α_t − α_t ᾱ_t), the length of step t along the network's output (Eq. 8).
         lam: λ_t = √β_t, the scale of the noise of step t (Eq. 8).
 
-    Example:
+    Examples:
         >>> schedule = NoiseSchedule.linear(timesteps=10, beta_start=0.1, beta_end=0.99)
         >>> schedule.chi.round(4).tolist()
         [0.3333, 0.4207, 0.5057, 0.6128, 0.7586, 0.964, 1.2642, 1.7415, 2.7011, 9.9]

@@ -155,7 +155,7 @@ class BaseRecipe(BaseModel):
         Raises:
             InputError: an unknown preset, field or value, with what is accepted.
 
-        Example:
+        Examples:
             >>> Recipe.read("deterministic", settings={"sampler.steps": "5"}).sampler["steps"]
             5
         """

@@ -108,7 +108,7 @@ class VideoEncoder:
     Raises:
         InputError: frames < 1, or others than the encoder sees as one clip; or a limit that is not positive.
 
-    Example:
+    Examples:
         >>> encoder = VideoEncoder.from_pretrained("demo-clip")
         >>> encoder.space.video.pooling, encoder.frames
         ('mean', 12)

@@ -42,7 +42,7 @@ class AsyncQdrantStore:
             `AsyncQdrantClient` of your own, which is used as it is and never closed.
         collection, space, layout, trust_foreign, tenant, patience: as `QdrantStore`.
 
-    Example:
+    Examples:
         >>> import asyncio
         >>> async def search() -> int:
         ...     async with AsyncQdrantStore("http://localhost:6333", "videos") as store:

@@ -104,7 +104,7 @@ class QdrantStore(VideoStore):
     threads as it likes. `SearchRequest.filter` may also be a `models.Filter` on the payload, and `create` takes
     `CollectionOptions`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> client = QdrantClient(":memory:")
         >>> vectors = models.VectorParams(size=2, distance=models.Distance.COSINE)
