@@ -86,22 +86,28 @@ def add_pairs_command(commands: Any) -> None:
         help=f"where the texts come from: {'; '.join(f'{name}: {way.help}' for name, way in _WAYS.items())} "
         "(default: as SOURCE is)",
     )
-    pairs.add_argument("--retry-failed", action="store_true", help="try unchanged videos again that failed before")
     pairs.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the lines shown (default: %(default)s)"
     )
     pairs.set_defaults(run=_pairs, only=_add_options(pairs))
 
 
-def _add_options(command: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Add the options that are for some ways alone; return each with the ways, by its attribute."""
-    only: dict[str, tuple[str, tuple[str, ...]]] = {}
+def _add_options(command: Any) -> dict[str, tuple[str, tuple[str, ...], Any]]:
+    """Add the options of some ways alone; return each with its ways and its default, by its attribute."""
+    only: dict[str, tuple[str, tuple[str, ...], Any]] = {}
 
     def add(ways: tuple[str, ...], group: Any, *names: str, **options: Any) -> None:
         action = group.add_argument(*names, **options)
-        only[action.dest] = (names[0], ways)
+        only[action.dest] = (names[0], ways, action.default)
 
     timed = command.add_argument_group("from videos")
+    add(
+        ("text", "speech", "captions"),
+        timed,
+        "--retry-failed",
+        action="store_true",
+        help="try unchanged videos again that failed before",
+    )
     add(
         ("text", "speech", "captions"),
         timed,
@@ -129,7 +135,8 @@ def _add_options(command: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
     add(("text",), timed, "--names", action="store_true", help="take names of files and folders that are words")
     stored = command.add_argument_group("from payload fields")
     add_store(stored, default=None)
-    only["store"] = ("--store", ("fields",))
+    for dest in ("store", "collection", "tenant", "patience"):
+        only[dest] = (f"--{dest}", ("fields",), command.get_default(dest))
     add(
         ("fields",),
         stored,
@@ -160,8 +167,8 @@ def _way(args: argparse.Namespace) -> str:
 
     fed_back = bool(args.sources) and all(is_feedback(Path(source)) for source in args.sources)
     way: str = args.way or ("fields" if args.store is not None else "feedback" if fed_back else "text")
-    for dest, (option, ways) in args.only.items():
-        if way not in ways and getattr(args, dest) not in (None, False):
+    for dest, (option, ways, default) in args.only.items():
+        if way not in ways and getattr(args, dest) != default:
             raise InputError(f"{option} is for --from {' or '.join(ways)}; this is --from {way}.")
     if way != "fields" and not args.sources:
         raise InputError("name a SOURCE: a folder or a video file; or a collection with --store.")

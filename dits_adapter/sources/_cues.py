@@ -30,6 +30,9 @@ _LEAST_WORDS = 3
 
 _LONGEST_CUE = 2000
 
+_UNSEEN = dict.fromkeys([0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF])
+"""Marks of writing direction, and blanks of no width."""
+
 _MARKUP = re.compile(r"<[^<>]{0,200}>|\{[^{}]{0,200}\}")
 _SOUND = re.compile(
     r"\[[^][]{0,200}\]|\([^()]{0,200}\)|（[^（）]{0,200}）|【[^【】]{0,200}】|\*[^*\s][^*]{0,80}\*"
@@ -105,7 +108,8 @@ def clean_cues(cues: Iterable[Cue], left_out: Counter[str]) -> list[Cue]:
 
 
 def _plain(text: str) -> str:
-    return html.unescape(_MARKUP.sub("", text.replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " ")))
+    lines = text.replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " ").translate(_UNSEEN)
+    return html.unescape(_MARKUP.sub("", lines))
 
 
 def _spoken(line: str) -> str:

@@ -56,5 +56,5 @@ class TextTable:
         return []
 
     def unused(self) -> list[str]:
-        """List the videos of rows that no video has been asked for with."""
+        """List the videos of rows that have not been asked for."""
         return [name for name in self._texts if name not in self._used]

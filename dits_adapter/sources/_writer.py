@@ -33,6 +33,9 @@ __all__ = ["DONE", "PairsWriter", "line_of", "pair_lines", "replace_lines", "set
 DONE = ".done"
 """Suffix of the file beside a pairs file that says which videos were gone through."""
 
+_OPENED = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+"""Flags that keep what a file holds and do not append to it, as no mode of `open` does that makes a file."""
+
 _SETTLE_SECONDS = 1.0
 """Seconds of work that a power cut or a kill may cost."""
 
@@ -125,11 +128,12 @@ class PairsWriter:
     def _read_journal(self) -> None:
         """Read what earlier runs have done; a torn last line is cut off."""
         size = 0
+        there = self._path.exists()  # a file of pairs that was deleted is written anew
         self._journal.seek(0)
         for raw in self._journal:
             try:
                 entry = json.loads(raw)
-                if entry["way"] == self._key and self._path.exists():
+                if entry["way"] == self._key and (there or not entry["texts"]):
                     self._known[entry["video"]] = entry
             except (ValueError, KeyError, TypeError):
                 break
@@ -289,7 +293,7 @@ def _locked(path: Path) -> Iterator[IO[bytes]]:
     """
     require_writable(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(os.open(path.with_name(path.name + DONE), os.O_RDWR | os.O_CREAT, 0o666), "r+b") as journal:
+    with open(os.open(path.with_name(path.name + DONE), _OPENED, 0o666), "r+b") as journal:
         try:
             portalocker.lock(journal, portalocker.LOCK_EX | portalocker.LOCK_NB)
         except portalocker.AlreadyLocked:

@@ -73,9 +73,9 @@ class TextFinder(ABC):
             parts.append(f"{os.path.basename(file)} {status.st_size} {status.st_mtime_ns}")
         return "; ".join(parts)
 
-    def leftovers(self) -> dict[str, str]:
-        """Name what belongs to no video, and why, once all videos were gone through."""
-        return {}
+    def leftovers(self) -> Findings:
+        """Return what belongs to no video, once all videos were gone through; without texts."""
+        return Findings()
 
     @abstractmethod
     def find(self, path: str) -> Findings:

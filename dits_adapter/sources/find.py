@@ -67,7 +67,9 @@ def find_pairs(
         writer.forget(todo)
         for path in tqdm(todo, desc=finder.name, unit="video", disable=not progress or not todo):
             _do(path, writer, finder, report)
-    report.failed |= finder.leftovers()
+    rest = finder.leftovers()
+    report.failed |= rest.failed
+    report.left_out += rest.left_out
     report.seconds = time.perf_counter() - started
     return report
 

@@ -68,11 +68,12 @@ class VideoTexts(TextFinder):
         digest = hashlib.sha256(repr(rows).encode()).hexdigest()[:16] if rows else ""
         return f"{super().state(path)}; {digest}"
 
-    def leftovers(self) -> dict[str, str]:
-        """Name subtitles and rows of the table that belong to no video."""
-        rest = dict.fromkeys(sorted(self._sidecars.orphans), "no video of this name lies beside it")
-        for name in [] if self._table is None else self._table.unused():
-            rest[name] = "is in the table, and no video of the sources"
+    def leftovers(self) -> Findings:
+        """Return subtitles and rows of the table that belong to no video."""
+        orphans = sorted(self._sidecars.orphans)
+        rest = Findings(failed=dict.fromkeys(orphans, "no video of this name lies beside it"))
+        if self._table is not None and (unused := self._table.unused()):
+            rest.left_out[f"is in the table for a video that the sources lack, such as {unused[0]}"] = len(unused)
         return rest
 
     def find(self, path: str) -> Findings:

@@ -127,6 +127,8 @@ def test_the_command_says_how_to_go_on(store, tmp_path, monkeypatch, capsys):
         ),
         (["--field", "title", "videos"], "--field is for --from fields; this is --from text"),
         (["--from", "fields"], "name its --store"),
+        (["--collection", "films", "videos"], "--collection is for --from fields"),
+        (["--store", "x", "--retry-failed"], "--retry-failed is for --from text or speech or captions"),
         ([], "name a SOURCE"),
         (["videos", "--out", "pairs.csv"], "end the name in .jsonl"),
     ],

@@ -98,6 +98,14 @@ def test_a_changed_video_and_changed_settings_are_done_anew_in_place_of_the_old(
     assert [line["text"] for line in lines(out)][1:] == [["another a!"], ["video b!"], ["video c!"]]
 
 
+def test_videos_without_texts_are_done_although_there_is_no_file_of_pairs(videos, out):
+    for path in videos.iterdir():
+        path.write_text("")
+    find(videos, out)
+    assert not out.exists()
+    assert find(videos, out).present == 3
+
+
 def test_a_lost_file_of_pairs_is_written_anew(videos, out):
     find(videos, out)
     out.unlink()
