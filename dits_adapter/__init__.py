@@ -97,6 +97,7 @@ _PUBLIC = {
     "data.put": ("put_videos",),
     "data.pairs": ("Pairs", "load_pairs"),
     "data.pairs_file": ("PairsFile",),
+    "data.provenance": ("TextMarks",),
     "data.report": ("EmbedReport",),
     "data.segment_table": ("segment_schema",),
     "sources.base": ("Findings", "FoundText", "TextFinder"),
@@ -170,6 +171,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.data.pairs import Pairs as Pairs
     from dits_adapter.data.pairs import load_pairs as load_pairs
     from dits_adapter.data.pairs_file import PairsFile as PairsFile
+    from dits_adapter.data.provenance import TextMarks as TextMarks
     from dits_adapter.data.put import put_videos as put_videos
     from dits_adapter.data.report import EmbedReport as EmbedReport
     from dits_adapter.data.segment_table import segment_schema as segment_schema

@@ -19,7 +19,7 @@ from dits_adapter.data._cache_index import Section, is_cache, read_index
 from dits_adapter.data.cache import FailedVideo
 from dits_adapter.data.cache_writer import CacheWriter
 from dits_adapter.data.pairs_file import NamedVideo, PairsFile
-from dits_adapter.data.provenance import Marks
+from dits_adapter.data.provenance import TextMarks
 from dits_adapter.data.report import EmbedReport
 from dits_adapter.encoders.base import TextEncoder
 from dits_adapter.errors import DITSError, InputError
@@ -138,7 +138,9 @@ class CacheFiller:
                     cut = cut or warn_if_cut(batch, self.encoder, stacklevel=4)
                     vectors[start : start + len(batch)] = self.encoder.embed_texts(batch)
                     bar.update(len(batch))
-                marks = Marks.of((text.source, text.confidence) for text in texts) if self.file.marked else None
+                marks = (
+                    TextMarks.of((text.source, text.confidence) for text in texts) if self.file.marked else None
+                )
                 cache.write_texts(span, vectors, [text.video for text in texts], marks)
         return new
 

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from dits_adapter.data._cache_index import KINDS, CacheIndex, FailedVideo, read_index
 from dits_adapter.data._ids import VideoIds
 from dits_adapter.data._shards import ShardReader
-from dits_adapter.data.provenance import Marks
+from dits_adapter.data.provenance import TextMarks
 from dits_adapter.errors import DITSError
 from dits_adapter.space import EmbeddingSpace
 
@@ -83,10 +83,10 @@ class EmbeddingCache:
         self.video = videos.column("vector")
         self.frames = videos.column("frames") if self.index.frames else None
         self.ids = VideoIds(videos.column("id"))
-        self.marks: Marks | None = None
+        self.marks: TextMarks | None = None
         if self.index.marked:
             sources, confidences = (texts.column(name, present) for name in ("source", "confidence"))
-            self.marks = Marks(np.asarray(sources), np.asarray(confidences))
+            self.marks = TextMarks(np.asarray(sources), np.asarray(confidences))
 
     @property
     def space(self) -> EmbeddingSpace:

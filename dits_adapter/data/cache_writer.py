@@ -30,7 +30,7 @@ from dits_adapter.data._cache_index import (
 )
 from dits_adapter.data._ids import encode_ids
 from dits_adapter.data._shards import ShardReader
-from dits_adapter.data.provenance import Marks
+from dits_adapter.data.provenance import TextMarks
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 
@@ -161,7 +161,9 @@ class CacheWriter:
         reader = ShardReader(self.folder, self.index, "videos")
         return {name: np.array(reader.tensor(span.start // self.index.videos.span, name)) for name in columns}
 
-    def write_texts(self, span: range, vectors: ArrayLike, videos: ArrayLike, marks: Marks | None = None) -> None:
+    def write_texts(
+        self, span: range, vectors: ArrayLike, videos: ArrayLike, marks: TextMarks | None = None
+    ) -> None:
         """Write the texts of a span.
 
         Args:

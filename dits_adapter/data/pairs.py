@@ -22,7 +22,7 @@ from dits_adapter.adapters import Matches, Rows
 from dits_adapter.data._ids import VideoIds
 from dits_adapter.data._sharded_array import ShardedArray
 from dits_adapter.data.cache import EmbeddingCache
-from dits_adapter.data.provenance import Marks
+from dits_adapter.data.provenance import TextMarks
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import check_vectors
@@ -87,7 +87,7 @@ class Pairs:
         space: EmbeddingSpace,
         video_ids: Sequence[str] = (),
         frames: _Vectors | None = None,
-        marks: Marks | None = None,
+        marks: TextMarks | None = None,
     ) -> None:
         self._text = text
         self._video = video
@@ -236,7 +236,7 @@ class Pairs:
                 frames = file.get_tensor("frames") if "frames" in names else None
                 marks = None
                 if "source" in names:
-                    marks = Marks(file.get_tensor("source"), file.get_tensor("confidence"))
+                    marks = TextMarks(file.get_tensor("source"), file.get_tensor("confidence"))
             space = validated(EmbeddingSpace, metadata["space"])
             ids = tuple(map(str, parse_json(metadata["video_ids"], path)))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

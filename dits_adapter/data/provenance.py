@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["JUDGES", "SOURCES", "Marks"]
+__all__ = ["JUDGES", "SOURCES", "TextMarks"]
 
 SOURCES = ("human", "feedback", "subtitles", "sidecar", "title", "field", "speech", "caption", "query")
 """Sources; the place of one is its code in a cache, so that new ones are added at the end."""
@@ -26,7 +26,7 @@ JUDGES = ("human", "feedback")
 
 
 @dataclass(frozen=True, eq=False)
-class Marks:
+class TextMarks:
     """Source and confidence of texts.
 
     Attributes:
@@ -38,10 +38,10 @@ class Marks:
     confidences: NDArray[np.float32]
 
     @classmethod
-    def of(cls, marks: Iterable[tuple[str, float]]) -> Marks:
+    def of(cls, marks: Iterable[tuple[str, float]]) -> TextMarks:
         """Gather the source and the confidence of each text.
 
-        >>> Marks.of([("human", 1.0), ("caption", 0.5)]).sources.tolist()
+        >>> TextMarks.of([("human", 1.0), ("caption", 0.5)]).sources.tolist()
         [0, 7]
         """
         sources, confidences = zip(*marks, strict=True)
@@ -49,5 +49,5 @@ class Marks:
             np.array([SOURCES.index(source) for source in sources], np.uint8), np.array(confidences, np.float32)
         )
 
-    def __getitem__(self, texts: NDArray[np.int64]) -> Marks:
-        return Marks(self.sources[texts], self.confidences[texts])
+    def __getitem__(self, texts: NDArray[np.int64]) -> TextMarks:
+        return TextMarks(self.sources[texts], self.confidences[texts])
