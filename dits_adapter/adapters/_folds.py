@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dits_adapter.adapters._fit import Start
 from dits_adapter.adapters.affine import AffineAdapter, fitted_affine
+from dits_adapter.adapters.moments import Matches
 from dits_adapter.vectors import unit
 
 __all__ = ["FOLDS", "Fold", "Problem", "Residual", "choose_start", "folds", "mean_and_error"]
@@ -52,26 +53,35 @@ class Problem:
         texts: unit texts, (n, d).
         videos: distinct unit videos, (m, d).
         labels: row of each text's video, (n,).
+        groups: group of each video, (m,), numbered in the order of their first videos; folds keep groups together.
     """
 
     texts: _Matrix
     videos: _Matrix
     labels: _Rows
+    groups: _Rows
 
     @classmethod
-    def of(cls, text: NDArray[np.floating], video: NDArray[np.floating]) -> Problem:
-        """Normalize texts and their videos, row by row, both (n, d); equal videos become one.
+    def of_matches(cls, pairs: Matches, rows: NDArray[np.int64]) -> Problem:
+        """Normalize some texts and their videos; equal videos become one.
+
+        Of fewer groups than folds each video is a group of its own.
 
         Raises:
             InputError: a row that is zero or not finite.
         """
-        texts, rows = unit(text).astype(np.float64), unit(video).astype(np.float64)
-        videos, labels = np.unique(rows, axis=0, return_inverse=True)
-        return cls(texts, videos, labels.ravel())
+        text, video = (unit(side[rows]).astype(np.float64) for side in (pairs.text, pairs.video))
+        videos, first, labels = np.unique(video, axis=0, return_index=True, return_inverse=True)
+        numbers = np.arange(len(videos))
+        if pairs.groups is not None:
+            _, place, inverse = np.unique(pairs.groups[rows][first], return_index=True, return_inverse=True)
+            if len(place) >= FOLDS:
+                numbers = np.argsort(np.argsort(place))[inverse]
+        return cls(text, videos, labels.ravel(), numbers)
 
     def part(self, rows: NDArray[np.bool_]) -> Problem:
         """Return the pairs of some texts, with all videos."""
-        return Problem(self.texts[rows], self.videos, self.labels[rows])
+        return Problem(self.texts[rows], self.videos, self.labels[rows], self.groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,16 +117,16 @@ class Fold:
 
 
 def folds(problem: Problem, seed: int) -> Iterator[Fold]:
-    """Part the videos at random; yield each part as held out, or the first alone where texts are many."""
-    count, texts = len(problem.videos), len(problem.texts)
+    """Part the groups of videos at random; yield each part as held out, of many texts the first alone."""
+    count, texts = int(problem.groups.max()) + 1, len(problem.texts)
     few = texts <= _CROSS_VALIDATED
     number = np.empty(count, np.int64)
     number[np.random.default_rng(seed).permutation(count)] = np.arange(count) % (
         FOLDS if few else max(FOLDS, texts // _HELD_OUT)
     )
     for fold in range(FOLDS if few else 1):
-        rows = np.flatnonzero(number == fold)
-        place = np.full(count, -1)
+        rows = np.flatnonzero(number[problem.groups] == fold)
+        place = np.full(len(problem.videos), -1)
         place[rows] = np.arange(len(rows))
         held = place[problem.labels] >= 0
         yield Fold(~held, held, problem.videos[rows], place[problem.labels[held]])

@@ -26,7 +26,7 @@ from dits_adapter.adapters.bank import draw
 from dits_adapter.adapters.base import Adapter
 from dits_adapter.adapters.dits import DITSAdapter
 from dits_adapter.adapters.mlp import MLPAdapter, MLPConfig
-from dits_adapter.adapters.moments import Rows
+from dits_adapter.adapters.moments import Matches, Rows
 from dits_adapter.adapters.registry import AdapterEntry, register_entry
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import NoiseSchedule, SamplerConfig
@@ -60,25 +60,28 @@ _PAIRS_A_STEP = 512
 """Pairs that one step compares all with all; of more, as many are drawn for each step."""
 
 
-def gentle_linear(text: Rows, video: Rows) -> GentleFit:
+def gentle_linear(text: Rows, video: Rows, groups: NDArray[np.int64] | None = None) -> GentleFit:
     """Fit an affine map that leaves the identity only as far as held-out videos bear it.
 
     Args:
         text: text embeddings, (n, d); of more than 20,000 as many are drawn.
         video: embeddings of the matching videos, row by row, (n, d); equal rows are one video.
+        groups: group of each text's video, (n,), which folds keep together (`Matches.groups`).
 
     Raises:
         InputError: fewer than ten distinct videos.
     """
-    return _fit(text, video, _Recipe(_Linear, _LEARNING_RATE))
+    return _fit(Matches(text, video, groups), _Recipe(_Linear, _LEARNING_RATE))
 
 
-def gentle_mlp(text: Rows, video: Rows) -> GentleFit:
+def gentle_mlp(text: Rows, video: Rows, groups: NDArray[np.int64] | None = None) -> GentleFit:
     """Fit a residual MLP of one layer with d / 2 hidden units behind the affine start; as `gentle_linear`."""
-    return _fit(text, video, _Recipe(_mlp, _LEARNING_RATE))
+    return _fit(Matches(text, video, groups), _Recipe(_mlp, _LEARNING_RATE))
 
 
-def gentle_dits(text: Rows, video: Rows, *, steps: int = 10, depth: int = 0) -> GentleFit:
+def gentle_dits(
+    text: Rows, video: Rows, groups: NDArray[np.int64] | None = None, *, steps: int = 10, depth: int = 0
+) -> GentleFit:
     """Fit the paper's sampler (Eq. 8 without noise) behind the affine start, which stays as it is.
 
     A step of the optimizer moves a query by Σ χ times what it moves ε, 19.7 times for T' = 10 and a third for
@@ -86,7 +89,7 @@ def gentle_dits(text: Rows, video: Rows, *, steps: int = 10, depth: int = 0) -> 
     rate a step: in a few steps the paper's four blocks change nothing but the costs (docs/best.md).
 
     Args:
-        text, video: as for `gentle_linear`.
+        text, video, groups: as for `gentle_linear`.
         steps: T', from 1 to 10.
         depth: number of blocks, 4 in the paper.
 
@@ -102,7 +105,7 @@ def gentle_dits(text: Rows, video: Rows, *, steps: int = 10, depth: int = 0) -> 
         _freeze_start(adapter.start, start)
         return adapter
 
-    return _fit(text, video, _Recipe(build, rate))
+    return _fit(Matches(text, video, groups), _Recipe(build, rate))
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,9 @@ class _Recipe:
     rate: float
 
 
-def _fit(text: Rows, video: Rows, recipe: _Recipe) -> GentleFit:
-    drawn = draw(len(text), _MOST_PAIRS, seed=0)
-    problem = Problem.of(text[drawn], video[drawn])
+def _fit(pairs: Matches, recipe: _Recipe) -> GentleFit:
+    drawn = draw(len(pairs), _MOST_PAIRS, seed=0)
+    problem = Problem.of_matches(pairs, drawn)
     if len(problem.videos) < LEAST_VIDEOS:
         raise InputError(
             f"there are pairs of {len(problem.videos)} distinct videos; the gentle adapters need {LEAST_VIDEOS}."

@@ -40,10 +40,13 @@ class Matches:
     Attributes:
         text: text embeddings, (n, d), or of another width than the videos.
         video: embeddings of the matching videos, (n, d).
+        groups: number of the group that each text's video belongs to, (n,), from 0 on: folds keep groups together.
+            None where each distinct video is a group.
     """
 
     text: Rows
     video: Rows
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.text)

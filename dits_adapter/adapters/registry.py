@@ -22,6 +22,9 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dits_adapter._wording import validated
 from dits_adapter.adapters._fit import GentleFit
 from dits_adapter.adapters.base import Adapter
@@ -42,7 +45,7 @@ __all__ = [
 ClosedForm = Callable[[Matches], Sequence[Adapter]]
 """Fit from matching texts and videos to candidates."""
 
-_CrossValidated = Callable[[Rows, Rows], GentleFit]
+_CrossValidated = Callable[[Rows, Rows, NDArray[np.int64] | None], GentleFit]
 
 A = TypeVar("A", bound=Adapter)
 
@@ -61,8 +64,8 @@ class AdapterEntry:
         fixed: config fields that the name decides.
         closed_form: fit from texts and their videos (`Matches`) to candidates, of which the one with the best mean
             reciprocal rank on the validation pairs is kept. None for an adapter that is trained.
-        cross_validated: fit from texts and their videos, row by row, both (n, d), that chooses by folds of its
-            own, without validation pairs; None for all others.
+        cross_validated: fit from texts and their videos, row by row, both (n, d), and the groups of the videos
+            (`Matches.groups`), that chooses by folds of its own, without validation pairs; None for all others.
         contrast: True where training by contrast follows `Adapter.initialize`; False where the initialization
             is the whole training.
         compared: True for a row of its own in the standard comparison.

@@ -19,15 +19,16 @@ from safetensors.numpy import save_file
 from dits_adapter._user_files import parse_json
 from dits_adapter._wording import validated
 from dits_adapter.adapters import Matches, Rows
-from dits_adapter.data._ids import VideoIds
+from dits_adapter.data._groups import Groups, find_groups
+from dits_adapter.data._ids import VideoIds, source_file
 from dits_adapter.data._sharded_array import ShardedArray
 from dits_adapter.data.cache import EmbeddingCache
-from dits_adapter.data.provenance import TextMarks
+from dits_adapter.data.provenance import JUDGES, SOURCES, TextMarks
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import check_vectors
 
-__all__ = ["MOST_HELD_OUT", "Pairs", "held_out", "load_pairs", "record_split", "split_videos"]
+__all__ = ["LEAST_JUDGES", "MOST_HELD_OUT", "Pairs", "held_out", "load_pairs", "record_split", "split_videos"]
 
 MOST_HELD_OUT = 10_000
 """Videos that are held out, or measured on, at most: each text searches all of them, which takes the square of
@@ -39,24 +40,71 @@ _DIGESTED = 16
 _Vectors: TypeAlias = NDArray[np.float32] | ShardedArray
 
 
+LEAST_JUDGES = 50
+"""Held-out videos with texts of people from which on these texts alone judge: R@1 is then known to 14 points."""
+
+
 def split_videos(
-    count: int, fraction: float, seed: int, most: int = MOST_HELD_OUT
+    count: int,
+    fraction: float,
+    seed: int,
+    most: int = MOST_HELD_OUT,
+    *,
+    groups: NDArray[np.int64] | None = None,
+    judged: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split the rows of videos at random.
 
+    Args:
+        count: number of videos.
+        fraction: share of them to hold out.
+        seed: seed of the draw.
+        most: number of videos to hold out at most.
+        groups: group of each video, (count,) from 0 on; the videos of a group stay together. A group that is
+            larger than what is left to hold out is trained on.
+        judged: mask of the videos to hold out from, (count,): half of them at most.
+
     Returns:
-        Ascending rows to train on, and `fraction` of them to hold out, at least one and at most `most`.
+        Ascending rows to train on, and `fraction` of them to hold out, at least one and at most `most` where the
+        groups allow it.
 
     Raises:
         InputError: fewer than two videos, or a fraction outside (0, 1).
     """
+    size = _held_out_size(count, fraction, most)
+    if groups is None:
+        groups = np.arange(count)
+    sizes = np.bincount(groups)
+    if len(sizes) < 2:
+        warnings.warn(
+            f"all {count} videos belong together, as the parts of one file do: a split parts them nevertheless, "
+            "and the figures flatter every trained adapter. Add pairs of other files.",
+            stacklevel=3,
+        )
+        groups, sizes = np.arange(count), np.ones(count, np.int64)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    if judged is not None:
+        order = order[np.bincount(groups, judged)[order] > 0]
+        size = min(size, int(judged.sum()) // 2)
+    held, left = [], size
+    for group in order.tolist():
+        if sizes[group] <= left:
+            held.append(group)
+            left -= sizes[group]
+        if not left:
+            break
+    if not held:
+        held = [order[sizes[order].argmin()]]
+    mask = np.isin(groups, held)
+    return np.flatnonzero(~mask), np.flatnonzero(mask)
+
+
+def _held_out_size(count: int, fraction: float, most: int) -> int:
     if count < 2 or not 0 < fraction < 1:
         raise InputError(
             f"cannot hold out {fraction} of {count} videos; it takes two videos and 0 < fraction < 1."
         )
-    order = np.random.default_rng(seed).permutation(count)
-    size = min(max(1, round(fraction * count)), count - 1, most)
-    return np.sort(order[size:]), np.sort(order[:size])
+    return min(max(1, round(fraction * count)), count - 1, most)
 
 
 class Pairs:
@@ -149,16 +197,35 @@ class Pairs:
             digest.update(np.ascontiguousarray(np.asarray(_select(vectors, np.unique(rows))), "<f4").tobytes())
         if self.marks is not None:
             digest.update(self.marks.sources.tobytes())
+        if self._files.max() + 1 < len(self._files):
+            digest.update(np.ascontiguousarray(self._files, "<i8").tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def _files(self) -> NDArray[np.int64]:
+        """Number of each video's file, (m,)."""
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(source_file(name), len(numbers)) for name in self.video_ids], np.int64)
+
+    @cached_property
+    def groups(self) -> Groups:
+        """Videos that belong together, and texts that stand for several; found among all pairs of a split."""
+        return find_groups(self._text, np.asarray(self._video), self.labels, self._files)
+
+    @cached_property
+    def sources(self) -> dict[str, int]:
+        """Number of texts of each source."""
+        counts = [len(self)] if self.marks is None else np.bincount(self.marks.sources, minlength=1).tolist()
+        return {source: count for source, count in zip(SOURCES, counts, strict=False) if count}
 
     @cached_property
     def matches(self) -> Matches:
         """Texts and their videos, row by row, read where they are indexed, and the moments of all."""
         video = self._video
         if isinstance(video, ShardedArray):
-            return Matches(self._text, video.select(self.labels))
+            return Matches(self._text, video.select(self.labels), self.groups.whole[self.labels])
         rows = ShardedArray(lambda _: video, np.zeros(1, np.int64), self.labels, video.shape[1:], np.float32)
-        return Matches(self._text, rows)
+        return Matches(self._text, rows, self.groups.whole[self.labels])
 
     def __len__(self) -> int:
         return len(self._text)
@@ -167,9 +234,12 @@ class Pairs:
         """Return the pairs of some videos only, relabeled."""
         place = np.full(len(self._video), -1)
         place[rows] = np.arange(len(rows))
-        texts = np.flatnonzero(place[self.labels] >= 0)
+        return self._part(rows, np.flatnonzero(place[self.labels] >= 0), place)
+
+    def _part(self, rows: NDArray[np.int64], texts: NDArray[np.int64], place: NDArray[np.int64]) -> Pairs:
+        """Return some videos and texts; `place` is the new row of each video."""
         ids = self.video_ids
-        return Pairs(
+        part = Pairs(
             _select(self._text, texts),
             _select(self._video, rows),
             place[self.labels[texts]],
@@ -178,18 +248,55 @@ class Pairs:
             None if self.frames is None else _select(self.frames, rows),
             None if self.marks is None else self.marks[texts],
         )
+        if "groups" in self.__dict__:
+            part.groups = self.groups.part(rows, texts)
+        return part
+
+    @cached_property
+    def judges(self) -> NDArray[np.bool_]:
+        """Mask of the texts that may judge: of people, and of one video alone, (n,)."""
+        of_people = True if self.marks is None else np.isin(self.marks.sources, [SOURCES.index(s) for s in JUDGES])
+        return ~self.groups.several & of_people
+
+    def judging(self, least: int = LEAST_JUDGES) -> Pairs:
+        """Return all videos with the texts to judge adapters by.
+
+        Texts that stand for several videos are left out, which ask for one of them and may get another. The others
+        are those of people (`JUDGES`), where there are such texts of `least` videos or of all, and else all.
+        Where nothing would be left, all texts stay.
+        """
+        masks = [self.judges, ~self.groups.several]
+        if len(np.unique(self.labels[masks[0]])) < min(least, len(self._video)):
+            masks = masks[1:]
+        mask = next((mask for mask in masks if mask.any()), np.ones(len(self), bool))
+        if mask.all():
+            return self
+        rows = np.arange(len(self._video))
+        return self._part(rows, np.flatnonzero(mask), rows)
 
     def split(self, fraction: float, seed: int, most: int = MOST_HELD_OUT) -> tuple[Pairs, Pairs]:
-        """Split the videos at random; all texts of a video stay together.
+        """Split the videos at random; all texts of a video, and videos that belong together (`groups`), stay so.
+
+        Where only some videos have texts of people, those to hold out are drawn from them, half of them at most.
+        With fewer than `LEAST_JUDGES` to hold out, unless so few are wanted, they are drawn from all.
 
         Returns:
-            The larger part, and one with `fraction` of the videos, at least one and at most `most`.
+            The larger part; and one with `fraction` of the videos, at least one and at most `most` where groups
+            allow it, with the texts to judge by (`judging`).
 
         Raises:
             InputError: fewer than two videos, or a fraction outside (0, 1).
         """
-        training, validation = split_videos(len(self._video), fraction, seed, most)
-        return self.of_videos(training), self.of_videos(validation)
+        count = len(self._video)
+        size = _held_out_size(count, fraction, most)
+        judged = np.zeros(count, bool)
+        judged[self.labels[self.judges]] = True
+        enough = min(size, int(judged.sum()) // 2)
+        drawn = self.marks is not None and not judged.all() and enough >= min(size, LEAST_JUDGES)
+        training, held = split_videos(
+            count, fraction, seed, most, groups=self.groups.whole, judged=judged if drawn else None
+        )
+        return self.of_videos(training), self.of_videos(held).judging(1 if drawn else LEAST_JUDGES)
 
     def at_most(self, videos: int, seed: int) -> Pairs:
         """Return the pairs of so many videos, drawn at random, with a warning; all where they are fewer."""

@@ -31,7 +31,8 @@ def with_bank(adapter: Adapter, pairs: Pairs, train: Callable[[Pairs], Adapter])
         train: trains an adapter of the same kind on a part of them, `trainings` times.
     """
     count = max(_FOLDS, len(pairs) // _CROSS_VALIDATED)
-    part_of = np.random.default_rng(0).permutation(len(pairs.video)) % count
+    groups = pairs.groups.whole if len(pairs.groups) >= count else np.arange(len(pairs.video))
+    part_of = (np.random.default_rng(0).permutation(int(groups.max()) + 1) % count)[groups]
     texts, adapted = [], []
     for part in range(trainings(len(pairs))):
         held = pairs.of_videos(np.flatnonzero(part_of == part))

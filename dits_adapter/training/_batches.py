@@ -33,7 +33,10 @@ or two."""
 
 
 class Batch(NamedTuple):
-    """Batch of pairs on the device: texts (b, d), their videos (b, d), unit norm, and the videos' numbers (b,)."""
+    """Batch of pairs on the device: texts (b, d), their videos (b, d), unit norm, and the videos' numbers (b,).
+
+    Videos that are no wrong answers for each other (`Groups.alike`) have one number.
+    """
 
     text: Tensor
     video: Tensor
@@ -71,6 +74,7 @@ class Batches:
     def __init__(self, pairs: Pairs, config: TrainingConfig, device: torch.device) -> None:
         self._pairs, self._config, self._device = pairs, config, device
         self._labels = torch.from_numpy(pairs.labels)
+        self._alike = torch.from_numpy(pairs.groups.alike)
         self._size = min(config.batch_size, len(pairs))
         self._hard = int(config.hard_negatives * self._size)
         self.count = len(pairs) // self._size
@@ -85,7 +89,7 @@ class Batches:
         while rows := list(islice(batches, max(1, _READ // self._size))):
             read = torch.cat(rows)
             text, video = (side[read.numpy()] for side in (self._pairs.matches.text, self._pairs.matches.video))
-            parts = torch.from_numpy(text), torch.from_numpy(video), self._labels[read]
+            parts = torch.from_numpy(text), torch.from_numpy(video), self._alike[self._labels[read]]
             for text_part, video_part, labels in zip(*(part.split(self._size) for part in parts), strict=True):
                 yield Batch(text_part.to(self._device), _unit(video_part, self._device), labels.to(self._device))
 

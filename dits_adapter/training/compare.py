@@ -18,7 +18,7 @@ from tqdm import tqdm
 from dits_adapter.adapters import Adapter, Rows
 from dits_adapter.artifact._find import is_artifact
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.data.pairs import MOST_HELD_OUT, Pairs
+from dits_adapter.data.pairs import LEAST_JUDGES, MOST_HELD_OUT, Pairs
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.evaluation.comparison import Comparison
 from dits_adapter.evaluation.metrics import (
@@ -110,6 +110,9 @@ def fold_splits(
 ) -> list[tuple[Pairs, Pairs, Pairs]]:
     """Part the videos into folds, each of which is the test once: training, validation and test pairs.
 
+    Videos that belong together (`Pairs.groups`) are in one fold, and texts of people judge alone where there are
+    enough of them (`Pairs.judging`).
+
     Args:
         pairs: all pairs.
         folds: number of folds, at least 2, of at least 10 videos each.
@@ -118,17 +121,28 @@ def fold_splits(
         most: videos of a fold, and of the validation pairs, at most; the others are left out.
 
     Raises:
-        InputError: folds too few or too many.
+        InputError: folds too few or too many for the videos, or for the groups of those that belong together.
     """
-    count = len(pairs.video)
+    count, groups = len(pairs.video), pairs.groups.whole
     if not 2 <= folds <= count // 10:
         raise InputError(f"{folds} folds of {count} videos: it takes 2 folds or more, of 10 videos or more each.")
-    order = np.random.default_rng(seed).permutation(count)
+    if len(pairs.groups) < 2 * folds:
+        raise InputError(
+            f"{folds} folds of {count} videos in {len(pairs.groups)} groups that belong together, as the parts of "
+            "one file do: it takes 2 groups or more a fold. Take fewer folds, or add pairs of other files."
+        )
+    order = np.random.default_rng(seed).permutation(len(pairs.groups))
+    judged = np.unique(pairs.labels[pairs.judges])
+    by_people = pairs.marks is not None and len(judged) >= LEAST_JUDGES
+    if by_people:  # so that each fold has as many of them
+        order = order[np.argsort(~np.isin(order, groups[judged]), kind="stable")]
+    part_of = np.empty(len(order), np.int64)
+    part_of[order] = np.arange(len(order)) % folds
     splits = []
     for number in range(folds):
-        rest = pairs.of_videos(np.sort(np.delete(order, np.s_[number::folds])))
-        test = pairs.of_videos(np.sort(order[number::folds])).at_most(most, seed)
-        splits.append((*rest.split(validation, seed, most), test))
+        held = part_of[groups] == number
+        test = pairs.of_videos(np.flatnonzero(held)).judging(1 if by_people else count).at_most(most, seed)
+        splits.append((*pairs.of_videos(np.flatnonzero(~held)).split(validation, seed, most), test))
     return splits
 
 
