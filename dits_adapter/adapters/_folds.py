@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from dits_adapter.adapters._fit import Start
 from dits_adapter.adapters.affine import AffineAdapter, fitted_affine
-from dits_adapter.adapters.moments import Matches
 from dits_adapter.vectors import unit
 
 __all__ = ["FOLDS", "Fold", "Problem", "Residual", "choose_start", "folds", "mean_and_error"]
@@ -62,22 +61,24 @@ class Problem:
     groups: _Rows
 
     @classmethod
-    def of_matches(cls, pairs: Matches, rows: NDArray[np.int64]) -> Problem:
-        """Normalize some texts and their videos; equal videos become one.
+    def of(cls, text: NDArray[np.floating], video: NDArray[np.floating], groups: _Rows | None = None) -> Problem:
+        """Normalize texts and their videos, row by row, both (n, d); equal videos become one.
 
-        Of fewer groups than folds each video is a group of its own.
+        Args:
+            text, video: the vectors.
+            groups: group of each text's video, (n,); None, or fewer groups than folds, for each video alone.
 
         Raises:
             InputError: a row that is zero or not finite.
         """
-        text, video = (unit(side[rows]).astype(np.float64) for side in (pairs.text, pairs.video))
-        videos, first, labels = np.unique(video, axis=0, return_index=True, return_inverse=True)
+        texts, rows = unit(text).astype(np.float64), unit(video).astype(np.float64)
+        videos, first, labels = np.unique(rows, axis=0, return_index=True, return_inverse=True)
         numbers = np.arange(len(videos))
-        if pairs.groups is not None:
-            _, place, inverse = np.unique(pairs.groups[rows][first], return_index=True, return_inverse=True)
+        if groups is not None:
+            _, place, inverse = np.unique(groups[first], return_index=True, return_inverse=True)
             if len(place) >= FOLDS:
                 numbers = np.argsort(np.argsort(place))[inverse]
-        return cls(text, videos, labels.ravel(), numbers)
+        return cls(texts, videos, labels.ravel(), numbers)
 
     def part(self, rows: NDArray[np.bool_]) -> Problem:
         """Return the pairs of some texts, with all videos."""

@@ -123,7 +123,9 @@ class _Recipe:
 
 def _fit(pairs: Matches, recipe: _Recipe) -> GentleFit:
     drawn = draw(len(pairs), _MOST_PAIRS, seed=0)
-    problem = Problem.of_matches(pairs, drawn)
+    problem = Problem.of(
+        pairs.text[drawn], pairs.video[drawn], None if pairs.groups is None else pairs.groups[drawn]
+    )
     if len(problem.videos) < LEAST_VIDEOS:
         raise InputError(
             f"there are pairs of {len(problem.videos)} distinct videos; the gentle adapters need {LEAST_VIDEOS}."

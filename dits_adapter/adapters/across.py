@@ -53,7 +53,9 @@ def reduced_rank(text: Rows, video: Rows) -> AffineAdapter:
 
 def _reduced_rank(pairs: Matches) -> AffineAdapter:
     drawn = draw(len(pairs), _MOST_PAIRS, seed=0)
-    problem = Problem.of_matches(pairs, drawn)
+    problem = Problem.of(
+        pairs.text[drawn], pairs.video[drawn], None if pairs.groups is None else pairs.groups[drawn]
+    )
     if len(problem.videos) < _LEAST_VIDEOS:
         raise InputError(
             f"there are pairs of {len(problem.videos)} distinct videos; a map between two spaces needs "

@@ -71,6 +71,8 @@ def _distill(args: argparse.Namespace) -> int:
         test_fraction=args.test_fraction,
         device=args.device,
     )
+    for note in result.student.training.get("notes", ()):
+        show(note)
     gain = result.differences["r1"]
     show(
         f"student, T' = {args.steps}: R@1 {result.metrics.r1:.1f}; teacher {result.teacher.r1:.1f}, on "

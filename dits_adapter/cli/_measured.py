@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_pairs
 
 if TYPE_CHECKING:
@@ -41,9 +42,13 @@ def open_measured(args: argparse.Namespace) -> tuple[Artifact, Pairs]:
     from dits_adapter.artifact.artifact import Artifact
     from dits_adapter.data.pairs import held_out, load_pairs
     from dits_adapter.errors import InputError
+    from dits_adapter.training._notes import measuring_notes
 
     if args.videos < 2:
         raise InputError(f"--videos {args.videos}: it takes 2 videos or more to tell one from another.")
     artifact, pairs = Artifact.load(args.adapter), load_pairs(args.pairs)
     artifact.space.require(pairs.space, mine=f"the adapter {args.adapter}", theirs=f"the pairs {args.pairs}")
-    return artifact, held_out(pairs, artifact.training).at_most(args.videos, _SEED)
+    measured = held_out(pairs, artifact.training).judging()
+    for note in measuring_notes(measured):
+        show(note)
+    return artifact, measured.at_most(args.videos, _SEED)

@@ -82,6 +82,8 @@ def _train(args: argparse.Namespace) -> int:
         tells = is_first()
     if not tells:
         return 0 if report.written else 4
+    for note in report.artifact.training.get("notes", ()):
+        show(note)
     gain = report.differences["r1"]
     show(
         f"{recipe.adapter}: R@1 {report.metrics.r1:.1f}, R@5 {report.metrics.r5:.1f}, "

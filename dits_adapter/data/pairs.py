@@ -123,6 +123,9 @@ class Pairs:
             indexing them gives arrays.
         marks: source and confidence of each text; None where all texts are of people.
 
+    Attributes:
+        left_out: number of texts that `judging` left out, by reason.
+
     Raises:
         InputError: shapes that do not fit, NaN, or a label without a video, naming the row.
     """
@@ -144,6 +147,7 @@ class Pairs:
         self.video_ids = video_ids if len(video_ids) else tuple(map(str, range(len(video))))
         self.frames = frames
         self.marks = marks
+        self.left_out: dict[str, int] = {}
         for name, vectors, side in (("text", text, space.text), ("video", video, space.video)):
             try:
                 check_vectors(vectors if isinstance(vectors, np.ndarray) else vectors[:0], side.width)
@@ -272,7 +276,13 @@ class Pairs:
         if mask.all():
             return self
         rows = np.arange(len(self._video))
-        return self._part(rows, np.flatnonzero(mask), rows)
+        part = self._part(rows, np.flatnonzero(mask), rows)
+        several = int((self.groups.several & ~mask).sum())
+        part.left_out = {
+            "of several videos": several,
+            "of other sources than people": int((~mask).sum()) - several,
+        }
+        return part
 
     def split(self, fraction: float, seed: int, most: int = MOST_HELD_OUT) -> tuple[Pairs, Pairs]:
         """Split the videos at random; all texts of a video, and videos that belong together (`groups`), stay so.

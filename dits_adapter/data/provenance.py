@@ -16,13 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["JUDGES", "SOURCES", "TextMarks"]
+__all__ = ["JUDGES", "MACHINES", "SOURCES", "TextMarks"]
 
 SOURCES = ("human", "feedback", "subtitles", "sidecar", "title", "field", "speech", "caption", "query")
 """Sources; the place of one is its code in a cache, so that new ones are added at the end."""
 
 JUDGES = ("human", "feedback")
 """Sources whose texts judge adapters wherever there are enough of them; all others then only train."""
+
+MACHINES = ("speech", "caption", "query")
+"""Sources whose texts a model wrote."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -114,6 +114,9 @@ class Comparison:
             split.
         left_out: seconds that rows would have taken which the time budget held no more, by name.
         curve: what fewer pairs would have given; None where it was not asked for.
+        sources: number of texts of each source in `train`, `validation` and `test`; empty where all texts are of
+            people, of several folds that of the first.
+        notes: sentences about the splits: what was kept together, and whose texts judge.
         version: version of this layout.
     """
 
@@ -127,6 +130,8 @@ class Comparison:
     folds: int = 1
     left_out: dict[str, float] = field(default_factory=dict)
     curve: LearningCurve | None = None
+    sources: dict[str, dict[str, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     version: Literal[2] = 2
 
     def __getitem__(self, name: str) -> Row:
@@ -175,7 +180,7 @@ class Comparison:
             searched = f"{texts:,} queries, {videos:,} videos"
         return "\n\n".join(
             [
-                f"Trained on {trained}, chosen on {chosen}.",
+                " ".join([f"Trained on {trained}, chosen on {chosen}.", *self.notes]),
                 f"**Text to video**: {searched}, {self.space}; 95 % intervals.",
                 markdown_table(
                     [

@@ -28,6 +28,7 @@ from dits_adapter.evaluation.metrics import (
 )
 from dits_adapter.evaluation.score_bias import BIAS_WEIGHT, BiasedScores, bias_sharpness, score_bias
 from dits_adapter.stores.bias import BESIDE_BANK
+from dits_adapter.training._notes import sources_of, split_notes
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.rows import Recipes, reference
 from dits_adapter.vectors import unit
@@ -139,6 +140,8 @@ def tabulate_folds(
         recipes={name: recipe.model_dump(mode="json") for name, recipe in rows.items()},
         environment=environment(),
         folds=len(splits),
+        sources=sources_of(splits[0]),
+        notes=split_notes(splits),
     )
 
 

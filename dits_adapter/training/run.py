@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from dits_adapter.training._banked import with_bank
 from dits_adapter.training._gentle import fit_gently, is_gentle
 from dits_adapter.training._initial import fit_closed_form, initialize, require_across
 from dits_adapter.training._loop import evaluate, train
+from dits_adapter.training._notes import sources_of, split_notes
 from dits_adapter.training._precision import settle_precision
 from dits_adapter.training._processes import from_first, is_first, wait_for_all
 from dits_adapter.training._state import Epoch, best_epoch
@@ -269,11 +271,14 @@ def warn_if_few(test: Pairs, advice: str) -> None:
         warnings.warn(message, stacklevel=3)
 
 
-def sizes(**splits: Pairs) -> dict[str, dict[str, int]]:
-    """Return the numbers of pairs and videos of each split, for an artifact's record."""
+def sizes(train: Pairs, validation: Pairs, test: Pairs) -> dict[str, Any]:
+    """Return the numbers of pairs and videos of each split, with what is to be known of them, for a record."""
+    splits = {"train": train, "validation": validation, "test": test}
+    beside = {"sources": sources_of((train, validation, test)), "notes": split_notes([(train, validation, test)])}
     return {
         "pairs": {name: len(split) for name, split in splits.items()},
         "videos": {name: len(split.video) for name, split in splits.items()},
+        **{name: list(value) if name == "notes" else value for name, value in beside.items() if value},
     }
 
 

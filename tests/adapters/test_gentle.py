@@ -269,7 +269,7 @@ def test_a_step_of_a_flow_knows_how_far_its_schedule_carries() -> None:
     moves = []
     for steps in (1, 10):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_gentle, "_fit", lambda text, video, recipe: recipe)
+            patch.setattr(_gentle, "_fit", lambda pairs, recipe: recipe)
             recipe = gentle_dits(text, video, steps=steps)
         modules = _gentle._descend(problem, Start(1e-2, 0.5, 0.0), recipe)
         before = _gentle._adapt(next(modules), problem.texts)
