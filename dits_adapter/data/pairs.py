@@ -214,7 +214,7 @@ class Pairs:
     @cached_property
     def groups(self) -> Groups:
         """Videos that belong together, and texts that stand for several; found among all pairs of a split."""
-        return find_groups(self._text, np.asarray(self._video), self.labels, self._files)
+        return find_groups(self._text, self._video, self.labels, self._files)
 
     @cached_property
     def sources(self) -> dict[str, int]:
