@@ -104,6 +104,7 @@ _PUBLIC = {
     "sources.captions": ("CaptionFinder", "load_captioner"),
     "sources.feedback": ("FeedbackReport", "feedback_pairs", "feedback_queries"),
     "sources.fields": ("find_pairs_in_store",),
+    "sources.filter": ("FilterReport", "filter_pairs"),
     "sources.find": ("find_pairs",),
     "sources.report": ("PairsReport",),
     "sources.speech": ("SpeechFinder", "load_recognizer"),
@@ -224,6 +225,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.sources.feedback import feedback_pairs as feedback_pairs
     from dits_adapter.sources.feedback import feedback_queries as feedback_queries
     from dits_adapter.sources.fields import find_pairs_in_store as find_pairs_in_store
+    from dits_adapter.sources.filter import FilterReport as FilterReport
+    from dits_adapter.sources.filter import filter_pairs as filter_pairs
     from dits_adapter.sources.find import find_pairs as find_pairs
     from dits_adapter.sources.report import PairsReport as PairsReport
     from dits_adapter.sources.speech import SpeechFinder as SpeechFinder

@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dits_adapter.cli._entry import show
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
     from dits_adapter.sources.report import PairsReport
 
-__all__ = ["add_machine_options", "run_captions", "run_speech"]
+__all__ = ["add_filter", "add_machine_options", "run_captions", "run_filter", "run_speech"]
 
 _BATCH = 8
 """Windows of sound, or frames, that a model takes at a time."""
@@ -19,7 +20,7 @@ _BATCH = 8
 
 def add_machine_options(command: Any, add: Callable[..., None]) -> None:
     """Add the options of speech and captions; `add` notes which ways an option is for."""
-    models = command.add_argument_group("models", "for --from speech and --from captions")
+    models = command.add_argument_group("models", "for --from speech and --from captions, and --encoder")
     both, captions = ("speech", "captions"), ("captions",)
     add(
         both,
@@ -28,7 +29,7 @@ def add_machine_options(command: Any, add: Callable[..., None]) -> None:
         metavar="ID",
         help="folder or hub id: a Whisper or a CTC model for speech, an image-text model for captions",
     )
-    add(both, models, "--device", help="a torch device (default: auto)")
+    add(("text", *both), models, "--device", help="a torch device (default: auto)")
     add(both, models, "--batch-size", type=int, metavar="N", help=f"inputs at a time (default: {_BATCH})")
     add(captions, models, "--frames", type=int, metavar="N", help="frames that the model sees (default: 3)")
     add(captions, models, "--prompt", help="what the model is asked (default: as its kind needs it)")
@@ -39,6 +40,25 @@ def add_machine_options(command: Any, add: Callable[..., None]) -> None:
         metavar="ID",
         help="chat model that makes queries of captions",
     )
+
+
+def add_filter(command: Any, add: Callable[..., None]) -> None:
+    """Add the option that deletes found texts that do not fit their video."""
+    add(
+        ("text", "speech", "captions"),
+        command,
+        "--encoder",
+        metavar="ID",
+        help="your encoder: delete found texts that, by its vectors, fit other videos as well as their own",
+    )
+
+
+def run_filter(args: argparse.Namespace) -> None:
+    """Filter the pairs file by the encoder, and say what was deleted."""
+    from dits_adapter.sources.filter import filter_pairs
+    from dits_adapter.video.encoder import VideoEncoder
+
+    show(filter_pairs(args.out, VideoEncoder.from_pretrained(args.encoder, device=args.device or "auto")))
 
 
 def run_speech(args: argparse.Namespace) -> PairsReport:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dits_adapter.cli._entry import show
-from dits_adapter.cli._machine_texts import add_machine_options, run_captions, run_speech
+from dits_adapter.cli._machine_texts import add_filter, add_machine_options, run_captions, run_filter, run_speech
 from dits_adapter.cli._options import add_store, chosen_store
 from dits_adapter.errors import InputError
 
@@ -153,6 +153,7 @@ def _add_options(command: Any) -> dict[str, tuple[str, tuple[str, ...], Any]]:
         metavar="FILE",
         help="write the queries that nothing fits there, one a line, for `dits-adapter calibrate`",
     )
+    add_filter(timed, add)
     add_machine_options(command, add)
     return only
 
@@ -183,6 +184,8 @@ def _pairs(args: argparse.Namespace) -> int:
     require_modules(f"{args.command} --from {way}", *_WAYS[way].needs)
     report = _WAYS[way].run(args)
     show(report)
+    if args.encoder is not None and args.out.exists():
+        run_filter(args)
     sample = Sample.of(args.out, args.seed) if args.out.exists() else Sample()
     if not sample.lines and args.unanswerable is None:
         raise InputError(
@@ -192,5 +195,5 @@ def _pairs(args: argparse.Namespace) -> int:
     show(f"\n{args.out} holds\n{sample}\n")
     show(f"{_WAYS[way].wrong} Then:")
     places = {"fields": f" --store {args.store} --collection {args.collection}", "feedback": " --store STORE"}
-    show(f"  dits-adapter embed {args.out} --encoder ID --out CACHE{places.get(way, '')}")
+    show(f"  dits-adapter embed {args.out} --encoder {args.encoder or 'ID'} --out CACHE{places.get(way, '')}")
     return 3 if report.failed else 0

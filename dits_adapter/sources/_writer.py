@@ -21,14 +21,14 @@ from typing import IO, Any
 import portalocker
 from typing_extensions import Self
 
-from dits_adapter._files import require_writable, write_atomically
+from dits_adapter._files import require_writable, sha256, write_atomically
 from dits_adapter._user_files import UserFileError, numbered_lines, parse_json
 from dits_adapter.data.provenance import SOURCES
 from dits_adapter.errors import InputError
 from dits_adapter.sources.base import Findings, FoundText, TextFinder
 from dits_adapter.texts import text_fault
 
-__all__ = ["DONE", "PairsWriter", "line_of", "pair_lines", "replace_lines", "settled"]
+__all__ = ["DONE", "PairsWriter", "keep_texts", "line_of", "pair_lines", "replace_lines", "settled"]
 
 DONE = ".done"
 """Suffix of the file beside a pairs file that says which videos were gone through."""
@@ -211,6 +211,31 @@ def replace_lines(path: Path, sources: Collection[str], lines: Iterable[Mapping[
     _require_jsonl(path)
     with _locked(path):
         return _rewrite(path, lambda line: line.get("source") in sources, lines)
+
+
+def keep_texts(path: Path, digest: str, keep: Iterable[bool]) -> None:
+    """Delete texts from a pairs file, in one step, and lines that have none left.
+
+    Args:
+        path: the pairs file.
+        digest: SHA-256 of the file as the texts were judged.
+        keep: False for each text to delete, in the order of the file.
+
+    Raises:
+        InputError: the file was changed since, another process is writing it, or it cannot be written.
+    """
+    with _locked(path):
+        if sha256(path) != digest:
+            raise InputError(f"{path}: was changed while its texts were judged; nothing was deleted. Start again.")
+        verdicts = iter(keep)
+        with write_atomically(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+            for written, line in _numbered(path):
+                texts = [line["text"]] if isinstance(line["text"], str) else line["text"]
+                kept = [text for text in texts if next(verdicts)]
+                if len(kept) == len(texts):
+                    file.write(written + "\n")
+                elif kept:
+                    file.write(line_of(line | {"text": kept}))
 
 
 def settled(path: Path) -> Iterator[dict[str, Any]]:

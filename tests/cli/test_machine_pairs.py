@@ -28,11 +28,14 @@ def test_both_ways_add_to_one_file(place, monkeypatch, capsys):
     command = ["pairs", "videos", "--out", "pairs.jsonl"]
     assert main([*command, "--from", "speech", "--model", "hears", "--batch-size", "2"]) == 0
     assert "1 × is of a video without sound" in capsys.readouterr().out
-    assert (
-        main([*command, "--from", "captions", "--model", "sees", "--segment-seconds", "2", "--frames", "2"]) == 0
-    )
+    captions = "--from captions --model sees --segment-seconds 2 --frames 2"
+    assert main([*command, *captions.split()]) == 0
     said = capsys.readouterr()
     assert "caption:" in said.out
+    assert main([*command, *captions.split(), "--encoder", "demo-clip"]) == 0
+    filtered = capsys.readouterr().out
+    assert "filter   left all texts in pairs.jsonl: it takes texts of 20 videos or spans to tell" in filtered
+    assert "dits-adapter embed pairs.jsonl --encoder demo-clip" in filtered
     assert "speech:" in said.out
     lines = [json.loads(line) for line in (place / "pairs.jsonl").read_text("utf-8").splitlines()]
     assert {line["source"] for line in lines} == {"speech", "caption"}
