@@ -41,7 +41,7 @@ def add_import(commands: Any) -> None:
         "texts",
         type=Path,
         metavar="TEXTS",
-        help=".npy (n, d), or .parquet, .arrow, .feather: columns video_id, vector[, text]",
+        help=".npy (n, d), or .parquet, .arrow, .feather: columns video_id, vector[, text, source, confidence]",
     )
     command.add_argument(
         "videos",
@@ -68,7 +68,7 @@ def add_import(commands: Any) -> None:
         "--pairs",
         type=Path,
         metavar="FILE.csv",
-        help="in the place of labels and captions: columns video_id and text, a row for each text vector",
+        help="in the place of labels and captions: columns video_id, text[, source, confidence], a row a text",
     )
     store = command.add_argument_group(
         "from a collection", "in the place of VIDEOS; the texts name their videos by id"

@@ -16,6 +16,7 @@ from dits_adapter._extras import name_missing_extra
 from dits_adapter._files import sha256
 from dits_adapter.data._vector_source import BLOCK_ROWS, VideoBlock
 from dits_adapter.data.pairs_file import ID_COLUMN, TEXT_COLUMN
+from dits_adapter.data.provenance import MARKS, mark_of
 from dits_adapter.errors import InputError
 from dits_adapter.texts import text_fault
 
@@ -28,7 +29,7 @@ _VECTOR = ("vector", "embedding")
 
 
 class ArrowTexts:
-    """A `TextSource` of a table with the columns `video_id`, `vector` and perhaps `text`.
+    """A `TextSource` of a table with the columns `video_id`, `vector` and perhaps `text`, `source`, `confidence`.
 
     Args:
         source: a file of `ARROW_FORMATS`, or a `pyarrow.Table`.
@@ -40,11 +41,12 @@ class ArrowTexts:
     """
 
     def __init__(self, source: Any, width: int | None) -> None:
-        choices = {"video_id": ID_COLUMN, "vector": _VECTOR, "text": TEXT_COLUMN}
-        self._table = _Table(source, "the table of texts", choices, optional=("text",))
+        choices = {"video_id": ID_COLUMN, "vector": _VECTOR, "text": TEXT_COLUMN} | {n: (n,) for n in MARKS}
+        self._table = _Table(source, "the table of texts", choices, optional=("text", *MARKS))
         self.label, self.count = self._table.label, self._table.rows
         self.width = self._table.width(width)
         self.captions = "text" in self._table.columns
+        self.marked = any(name in self._table.columns for name in MARKS)
 
     @property
     def digests(self) -> list[str]:
@@ -61,6 +63,9 @@ class ArrowTexts:
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         return (matrix for _, (matrix,) in self._table.blocks(vector=(self.width,)))
+
+    def marks(self) -> Iterator[tuple[str, float]]:
+        return self._table.marks()
 
     def caption_blocks(self) -> Iterator[tuple[NDArray[Any], list[str]]]:
         texts = self._table.strings("text")
@@ -167,6 +172,17 @@ class _Table:
                 if key == "text" and (fault := text_fault(str(value))):
                     raise InputError(f"{self.label}, row {row}: text {fault}.")
                 yield str(value).strip() if key == "video_id" else str(value)
+
+    def marks(self) -> Iterator[tuple[str, float]]:
+        """Read the columns of sources and confidences, one of which may be missing."""
+        keys = [name for name in MARKS if name in self.columns]
+        for first, columns in self._batches(keys):
+            for row, values in enumerate(zip(*(column.to_pylist() for column in columns), strict=True), first):
+                given = dict(zip(keys, values, strict=True))
+                try:
+                    yield mark_of(*(given.get(name) for name in MARKS))
+                except ValueError as error:
+                    raise InputError(f"{self.label}, row {row}: {error}.") from None
 
     def blocks(self, **shapes: tuple[int | None, ...]) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
         """Read columns of lists of these shapes as arrays, each block with the number of its first row."""

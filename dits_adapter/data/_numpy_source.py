@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from dits_adapter._files import sha256
 from dits_adapter._user_files import UserFileError, csv_rows, entries, map_array
 from dits_adapter.data._vector_source import BLOCK_ROWS, VideoBlock
 from dits_adapter.data.pairs_file import ID_COLUMN, TEXT_COLUMN
+from dits_adapter.data.provenance import MARKS, mark_of
 from dits_adapter.errors import InputError
 from dits_adapter.texts import text_fault
 
@@ -54,6 +55,7 @@ class NumPyTexts:
         self._labels = np.arange(self.count) if labels is None else _map(labels, "whole numbers", (self.count,))
         self._captions, self._pairs = captions, pairs
         self.captions = captions is not None
+        self.marked = False
         if pairs is not None:
             self._check_pairs(pairs)
         if captions is not None:
@@ -67,6 +69,11 @@ class NumPyTexts:
         count = 0
         for line, pair in _rows(path):
             self.captions = "text" in pair
+            self.marked = any(name in pair for name in MARKS)
+            try:
+                _mark(pair)
+            except ValueError as error:
+                raise UserFileError(path, line, str(error)) from None
             if self.captions and (fault := text_fault(pair["text"])):
                 raise UserFileError(path, line, f"the text {fault}")
             count += 1
@@ -84,6 +91,10 @@ class NumPyTexts:
         if self._pairs is None:
             raise InputError(f"{self.label}: says of no text which video it describes; give a CSV file (pairs).")
         return (pair["video_id"].strip() for _, pair in _rows(self._pairs))
+
+    def marks(self) -> Iterator[tuple[str, float]]:
+        assert self._pairs is not None
+        return (_mark(pair) for _, pair in _rows(self._pairs))
 
     def place(self, row: int) -> str:
         if self._pairs is None:
@@ -161,7 +172,12 @@ def _map(path: Path, kind: Literal["floats", "whole numbers"], shape: tuple[int 
 
 
 def _rows(pairs: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    return csv_rows(pairs, _PAIR_COLUMNS, optional=("text",))
+    return csv_rows(pairs, _PAIR_COLUMNS, optional=("text", *MARKS))
+
+
+def _mark(pair: Mapping[str, str]) -> tuple[str, float]:
+    source, confidence = (pair.get(name, "").strip() or None for name in MARKS)
+    return mark_of(source, confidence)
 
 
 def _require_lines(path: Path, count: int) -> None:

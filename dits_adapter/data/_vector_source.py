@@ -27,12 +27,14 @@ class TextSource(Protocol):
         count: number of texts.
         width: dimensions of a vector.
         captions: True where the texts themselves are there.
+        marked: True where each text has a source and a confidence.
     """
 
     label: str
     count: int
     width: int
     captions: bool
+    marked: bool
 
     @property
     def digests(self) -> list[str]:
@@ -57,6 +59,10 @@ class TextSource(Protocol):
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """Read the vectors, (b, d) at a time."""
+        ...
+
+    def marks(self) -> Iterator[tuple[str, float]]:
+        """Read the source and the confidence of each text, where they are `marked`."""
         ...
 
     def caption_blocks(self) -> Iterator[tuple[NDArray[Any], list[str]]]:

@@ -4,14 +4,15 @@ NumPy: `texts` (n, d) and `videos` (m, d) are .npy files of floats. `labels`, an
 which video each text describes; without it text i describes video i. `frames` is an .npy (m, k, d). Ids of the
 videos (`ids`) and the texts themselves (`captions`) are text files, one a line. `pairs` stands for labels and
 captions: a CSV file, whose row i below the header belongs to text i, with a column `video_id` (or `id`, `video`)
-and, if they are at hand, one with the texts, `text` (or `query`, `caption`).
+and, if they are at hand, one with the texts, `text` (or `query`, `caption`), and `source` and `confidence` as a
+pairs file has them (`dits_adapter.data.pairs_file`).
 
 Arrow: files of Parquet (.parquet), Arrow IPC or Feather (.arrow, .ipc, .feather), or tables of pyarrow, with these
 columns.
 
 | table  | `video_id`                    | `vector`       | optional                             |
 |--------|-------------------------------|----------------|--------------------------------------|
-| texts  | of the video it describes     | list of floats | `text`, a string                     |
+| texts  | of the video it describes     | list of floats | `text`, `source`, `confidence`       |
 | videos | its own                       | list of floats | `frames`, a list of k lists of floats |
 
 Stores: `videos` is a `VideoStore`, of which the videos that the texts name are read; `texts` is a table, or .npy
@@ -41,6 +42,7 @@ from dits_adapter.data._store_source import StoreVideos
 from dits_adapter.data._vector_source import TextSource, VideoSource, text_labels
 from dits_adapter.data.cache import EmbeddingCache, FailedVideo
 from dits_adapter.data.cache_writer import CacheWriter
+from dits_adapter.data.provenance import TextMarks
 from dits_adapter.data.report import EmbedReport
 from dits_adapter.errors import InputError, SpaceMismatchError
 from dits_adapter.space import CANARY_COSINE, CANARY_TEXTS, EmbeddingSpace, TextEmbedder
@@ -132,13 +134,16 @@ def import_vectors(
         videos=videos.count,
         frames=videos.frames,
         id_bytes=id_bytes,
+        marked=texts.marked,
     )
+    marks = TextMarks.of(texts.marks()) if texts.marked else None
     with writer:
         started = time.monotonic()
         missing = writer.index.texts.missing()
         new_texts = sum(map(len, missing))
         for span, (vectors,) in _spans(((vectors,) for vectors in texts.blocks()), missing, "texts", progress):
-            writer.write_texts(span, vectors, labels[span.start : span.stop])
+            part = slice(span.start, span.stop)
+            writer.write_texts(span, vectors, labels[part], None if marks is None else marks[part])
         between = time.monotonic()
         new_videos = _write_videos(writer, videos, progress)
         ended = time.monotonic()

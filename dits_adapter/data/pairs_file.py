@@ -22,7 +22,6 @@ where videos are no files, an id alone, in one of the columns `video_id`, `id` a
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Iterator
 from itertools import islice
@@ -44,7 +43,7 @@ from dits_adapter.data._ids import (
     unambiguous_stem,
     without_suffix,
 )
-from dits_adapter.data.provenance import SOURCES
+from dits_adapter.data.provenance import MARKS, SOURCES, mark_of, number_of
 from dits_adapter.errors import InputError
 from dits_adapter.texts import text_fault
 
@@ -70,7 +69,7 @@ _COLUMNS: dict[bool, dict[str, tuple[str, ...]]] = {
 }
 """Columns of a CSV file with videos that are files, and without."""
 
-_MARKS = ("start", "end", "source", "confidence")
+_FURTHER = ("start", "end", *MARKS)
 """Further columns of a CSV file, all optional."""
 
 
@@ -253,8 +252,8 @@ class PairsFile:
     def _lines(self) -> Iterator[tuple[int, str | dict[str, str]]]:
         """Read the lines of JSON, or the rows of a table, each with its number."""
         if self.path.suffix.lower() in _TABLES:
-            columns = _COLUMNS[self._files] | {name: (name,) for name in _MARKS}
-            optional = ("id", *_MARKS) if self._files else _MARKS
+            columns = _COLUMNS[self._files] | {name: (name,) for name in _FURTHER}
+            optional = ("id", *_FURTHER) if self._files else _FURTHER
             for number, row in csv_rows(self.path, columns, optional=optional):
                 yield number, {name: value for name, value in row.items() if value.strip() or name == "text"}
         else:
@@ -314,20 +313,13 @@ class PairsFile:
         for value in texts:
             if fault := text_fault(value):
                 raise ValueError(f'"text" {fault}')
-        source = entry.get("source")
-        if source is not None and source not in SOURCES:
-            raise ValueError(f'"source" is {source!r:.40}; expected one of {", ".join(SOURCES)}')
-        confidence = _number(entry, "confidence")
-        if confidence is not None and not 0 < confidence <= 1:
-            raise ValueError(f'"confidence" is {confidence:g}; expected a probability above 0 and up to 1')
         return _Line(
             check_id(key),
             name is not None,
             whole if video is None else video,
             texts,
             span,
-            source or SOURCES[0],
-            1.0 if confidence is None else confidence,
+            *mark_of(entry.get("source"), entry.get("confidence")),
         )
 
     def _written_path(self, video: str) -> str:
@@ -348,7 +340,7 @@ def _span(entry: dict[str, Any]) -> tuple[float, float] | None:
     Raises:
         ValueError: a span that is none.
     """
-    start, end = (_number(entry, name) for name in ("start", "end"))
+    start, end = (number_of(entry.get(name), name) for name in ("start", "end"))
     if start is None and end is None:
         return None
     if start is None or end is None:
@@ -357,21 +349,3 @@ def _span(entry: dict[str, Any]) -> tuple[float, float] | None:
     if not 0 <= start < end:
         raise ValueError(f'"start" is {start:g} and "end" {end:g}; expected seconds with 0 <= start < end')
     return start, end
-
-
-def _number(entry: dict[str, Any], name: str) -> float | None:
-    """Return a finite number of a line, which in a table is text; None where there is none.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    value = entry.get(name)
-    if value is None:
-        return None
-    try:
-        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
-    except (ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f'"{name}" is {value!r:.40}; expected a number')
-    return number

@@ -10,13 +10,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["JUDGES", "MACHINES", "SOURCES", "TextMarks"]
+__all__ = ["JUDGES", "MACHINES", "MARKS", "SOURCES", "TextMarks", "mark_of", "number_of"]
 
 SOURCES = ("human", "feedback", "subtitles", "sidecar", "title", "field", "speech", "caption", "query")
 """Sources; the place of one is its code in a cache, so that new ones are added at the end."""
@@ -24,8 +26,45 @@ SOURCES = ("human", "feedback", "subtitles", "sidecar", "title", "field", "speec
 JUDGES = ("human", "feedback")
 """Sources whose texts judge adapters wherever there are enough of them; all others then only train."""
 
+MARKS = ("source", "confidence")
+"""Keys and columns of the marks of a text."""
+
 MACHINES = ("speech", "caption", "query")
 """Sources whose texts a model wrote."""
+
+
+def mark_of(source: Any, confidence: Any) -> tuple[str, float]:
+    """Check the source and the confidence of a text, as a file has them; None stands for `human` and 1.
+
+    Raises:
+        ValueError: no source, or no probability, with what is accepted.
+
+    >>> mark_of("caption", "0.5"), mark_of(None, None)
+    (('caption', 0.5), ('human', 1.0))
+    """
+    if source is not None and source not in SOURCES:
+        raise ValueError(f'"source" is {source!r:.40}; expected one of {", ".join(SOURCES)}; rename what is none')
+    probability = number_of(confidence, "confidence")
+    if probability is not None and not 0 < probability <= 1:
+        raise ValueError(f'"confidence" is {probability:g}; expected a probability above 0 and up to 1')
+    return source or SOURCES[0], 1.0 if probability is None else probability
+
+
+def number_of(value: Any, name: str) -> float | None:
+    """Return a finite number, which in a table is text; None for None.
+
+    Raises:
+        ValueError: the value is something else; the message has the name.
+    """
+    if value is None:
+        return None
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f'"{name}" is {value!r:.40}; expected a number')
+    return number
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,5 +91,5 @@ class TextMarks:
             np.array([SOURCES.index(source) for source in sources], np.uint8), np.array(confidences, np.float32)
         )
 
-    def __getitem__(self, texts: NDArray[np.int64]) -> TextMarks:
+    def __getitem__(self, texts: NDArray[np.int64] | slice) -> TextMarks:
         return TextMarks(self.sources[texts], self.confidences[texts])
