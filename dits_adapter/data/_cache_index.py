@@ -115,6 +115,7 @@ class CacheIndex(BaseModel):
         id_bytes: width b of the ids.
         texts, videos: their shards.
         failures: videos without vectors.
+        grouped: True where several videos are of one file.
         marked: True where texts have a source and a confidence.
         checksum: `expected_checksum` when the index was written.
     """
@@ -130,7 +131,8 @@ class CacheIndex(BaseModel):
     texts: Section
     videos: Section
     failures: list[FailedVideo] = Field(default_factory=list)
-    marked: bool = Field(default=False, exclude_if=operator.not_)  # absent from caches of texts without marks
+    grouped: bool = Field(default=False, exclude_if=operator.not_)  # absent where False, as in earlier caches
+    marked: bool = Field(default=False, exclude_if=operator.not_)
     checksum: str = ""
 
     def expected_checksum(self) -> str:
@@ -152,6 +154,8 @@ class CacheIndex(BaseModel):
         columns: dict[str, _Column] = {"vector": (np.float32, (width,))}
         if self.frames:
             columns["frames"] = (np.float32, (self.frames, width))
+        if self.grouped:
+            columns["file"] = (np.int64, ())
         return columns | {"number": (np.int64, ()), "id": (np.uint8, (self.id_bytes,))}
 
 

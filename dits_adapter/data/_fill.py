@@ -98,6 +98,7 @@ class CacheFiller:
             videos=self.file.videos,
             frames=self.frames,
             id_bytes=self.file.id_bytes,
+            grouped=self.file.grouped,
             marked=self.file.marked,
         )
         shards = len(writer.index.videos.spans())
@@ -224,6 +225,7 @@ class CacheFiller:
                 )
                 for row in np.flatnonzero(~present).tolist()
             ],
+            np.array([video.file for video in videos])[present] if self.file.grouped else None,
         )
         return int(present.sum()) - before
 

@@ -20,7 +20,7 @@ from dits_adapter.texts import text_fault
 
 __all__ = ["NumPyTexts", "NumPyVideos"]
 
-_PAIR_COLUMNS = {"video_id": ID_COLUMN, "text": TEXT_COLUMN}
+_PAIR_COLUMNS = {"video_id": ID_COLUMN, "text": TEXT_COLUMN, **{name: (name,) for name in MARKS}}
 
 
 class NumPyTexts:

@@ -9,6 +9,7 @@
                               frames (m, k, d) float32, absent where only pooled vectors were to be had
                               number (m,) int64       ascending
                               id     (m, b) uint8     UTF-8, padded with zeros
+                              file   (m,) int64       number of the file; absent where each is a video
 
 Texts and videos are numbered from 0 in the order of their source. Shard i of a kind has the numbers from
 i · span to (i + 1) · span, so no shard depends on another one: each is written once, in any order, appears
@@ -53,6 +54,7 @@ class EmbeddingCache:
         labels: row of each text's video, (n,) int64.
         video: pooled video vectors, (m, d) float32, unit norm.
         frames: frame vectors, (m, k, d) float32, or None.
+        files: number of each video's file, (m,) int64; None where each file is a video.
         marks: source and confidence of each text; None where all texts are of people.
         ids: ids of the videos, m.
 
@@ -83,6 +85,7 @@ class EmbeddingCache:
         self.video = videos.column("vector")
         self.frames = videos.column("frames") if self.index.frames else None
         self.ids = VideoIds(videos.column("id"))
+        self.files = np.asarray(videos.column("file")) if self.index.grouped else None
         self.marks: TextMarks | None = None
         if self.index.marked:
             sources, confidences = (texts.column(name, present) for name in ("source", "confidence"))

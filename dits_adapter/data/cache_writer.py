@@ -54,6 +54,7 @@ class CacheWriter:
         texts, videos: numbers of texts and of videos in the source.
         frames: frame vectors k of each video; 0 for none.
         id_bytes: length of the longest id in UTF-8.
+        grouped: True where videos have numbers of their files.
         marked: True where each text has a source and a confidence.
 
     Attributes:
@@ -74,6 +75,7 @@ class CacheWriter:
         videos: int,
         frames: int,
         id_bytes: int,
+        grouped: bool = False,
         marked: bool = False,
     ) -> None:
         self.folder = Path(folder)
@@ -84,6 +86,7 @@ class CacheWriter:
             id_bytes=id_bytes,
             texts=Section(total=texts, span=SHARD_VECTORS),
             videos=Section(total=videos, span=max(1, SHARD_VECTORS // (1 + frames))),
+            grouped=grouped,
             marked=marked,
         )
         self._lock = portalocker.Lock(self.folder / _LOCK, "a", timeout=0, fail_when_locked=True)
@@ -127,7 +130,8 @@ class CacheWriter:
             together=True,
         )
         sources = [
-            (i.source, i.texts.total, i.videos.total, i.frames, i.id_bytes, i.marked) for i in (begun, self.index)
+            (i.source, i.texts.total, i.videos.total, i.frames, i.id_bytes, i.grouped, i.marked)
+            for i in (begun, self.index)
         ]
         if sources[0] != sources[1]:
             raise DITSError(
@@ -196,6 +200,7 @@ class CacheWriter:
         vectors: ArrayLike,
         frames: ArrayLike | None,
         failures: Sequence[FailedVideo] = (),
+        files: ArrayLike | None = None,
     ) -> None:
         """Write the videos of a span, in the place of its earlier shard.
 
@@ -206,6 +211,7 @@ class CacheWriter:
             vectors: pooled, (r, d), unit norm.
             frames: (r, k, d), or None if the cache has none.
             failures: the other videos of the span.
+            files: number of each video's file, (r,), in a cache that is `grouped`.
 
         Raises:
             InputError: a vector that is not finite or not of unit norm, by the id of its video; or videos that are
@@ -216,6 +222,8 @@ class CacheWriter:
             "id": encode_ids(ids, self.index.id_bytes),
             "vector": np.asarray(vectors, np.float32),
         }
+        if files is not None:
+            tensors["file"] = np.asarray(files, np.int64)
         if frames is not None:
             tensors["frames"] = np.asarray(frames, np.float32)
         for name in ("vector", "frames"):

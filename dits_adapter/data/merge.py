@@ -61,12 +61,13 @@ def merge_caches(parts: Sequence[str | PathLike[str]], out: str | PathLike[str])
 
 def _require_same_source(first: Path, merged: CacheIndex, folder: Path, index: CacheIndex) -> None:
     merged.space.require(index.space, mine=f"the cache {first}", theirs=f"the cache {folder}", together=True)
-    sources = [
-        (i.source, i.frames, i.id_bytes, i.marked, i.texts.total, i.texts.span, i.videos.total, i.videos.span)
-        for i in (merged, index)
-    ]
+    sources = [(i.source, i.frames, i.id_bytes, i.grouped, i.marked, *_sizes(i)) for i in (merged, index)]
     if sources[0] != sources[1]:
         raise DITSError(f"{folder}: was made from other pairs than {first}; only parts of one run are merged.")
+
+
+def _sizes(index: CacheIndex) -> list[int]:
+    return [size for section in (index.texts, index.videos) for size in (section.total, section.span)]
 
 
 def _add(merged: CacheIndex, index: CacheIndex, folder: Path) -> dict[tuple[Kind, int], Path]:

@@ -122,6 +122,8 @@ class Pairs:
         frames: frame vectors of each video, (m, k, d) float32, for re-rankers; they stay where they are, and
             indexing them gives arrays.
         marks: source and confidence of each text; None where all texts are of people.
+        files: number of each video's file, (m,); None for those of ids as `a.mp4#t=12,20`, which is a span of
+            `a.mp4`, and for all other videos a file of their own.
 
     Attributes:
         left_out: number of texts that `judging` left out, by reason.
@@ -139,6 +141,7 @@ class Pairs:
         video_ids: Sequence[str] = (),
         frames: _Vectors | None = None,
         marks: TextMarks | None = None,
+        files: NDArray[np.int64] | None = None,
     ) -> None:
         self._text = text
         self._video = video
@@ -147,6 +150,7 @@ class Pairs:
         self.video_ids = video_ids if len(video_ids) else tuple(map(str, range(len(video))))
         self.frames = frames
         self.marks = marks
+        self._given_files = files
         self.left_out: dict[str, int] = {}
         for name, vectors, side in (("text", text, space.text), ("video", video, space.video)):
             try:
@@ -166,6 +170,8 @@ class Pairs:
             raise InputError(
                 f"{len(marks.sources)} sources and {len(marks.confidences)} confidences for {len(text)} texts."
             )
+        if files is not None and len(files) != len(video):
+            raise InputError(f"{len(files)} numbers of files for {len(video)} videos.")
         if len(self.video_ids) != len(video):
             raise InputError(f"{len(self.video_ids)} video ids for {len(video)} videos.")
 
@@ -207,7 +213,9 @@ class Pairs:
 
     @cached_property
     def _files(self) -> NDArray[np.int64]:
-        """Number of each video's file, (m,)."""
+        """Number of each video's file, (m,), from 0 on."""
+        if self._given_files is not None:
+            return np.unique(self._given_files, return_inverse=True)[1]
         numbers: dict[str, int] = {}
         return np.array([numbers.setdefault(source_file(name), len(numbers)) for name in self.video_ids], np.int64)
 
@@ -219,8 +227,7 @@ class Pairs:
     @cached_property
     def sources(self) -> dict[str, int]:
         """Number of texts of each source."""
-        counts = [len(self)] if self.marks is None else np.bincount(self.marks.sources, minlength=1).tolist()
-        return {source: count for source, count in zip(SOURCES, counts, strict=False) if count}
+        return {SOURCES[0]: len(self)} if self.marks is None else self.marks.counts()
 
     @cached_property
     def matches(self) -> Matches:
@@ -251,6 +258,7 @@ class Pairs:
             ids.select(rows) if isinstance(ids, VideoIds) else tuple(ids[row] for row in rows),
             None if self.frames is None else _select(self.frames, rows),
             None if self.marks is None else self.marks[texts],
+            None if self._given_files is None else self._given_files[rows],
         )
         if "groups" in self.__dict__:
             part.groups = self.groups.part(rows, texts)
@@ -331,6 +339,8 @@ class Pairs:
             tensors["frames"] = np.ascontiguousarray(self.frames)
         if self.marks is not None:
             tensors |= {"source": self.marks.sources, "confidence": self.marks.confidences}
+        if self._given_files is not None:
+            tensors["file"] = self._given_files
         metadata = {"space": self.space.model_dump_json(), "video_ids": json.dumps(list(self.video_ids))}
         save_file(tensors, path, metadata)
 
@@ -351,6 +361,7 @@ class Pairs:
                 text, video, labels = (file.get_tensor(name) for name in ("text", "video", "labels"))
                 names = set(file.keys())
                 frames = file.get_tensor("frames") if "frames" in names else None
+                files = file.get_tensor("file") if "file" in names else None
                 marks = None
                 if "source" in names:
                     marks = TextMarks(file.get_tensor("source"), file.get_tensor("confidence"))
@@ -361,7 +372,7 @@ class Pairs:
                 f"{path}: is no file of cached pairs ({type(error).__name__}: {error}). `dits-adapter embed` "
                 "makes a cache of texts and their videos."
             ) from None
-        return cls(text, video, labels.astype(np.int64), space, ids, frames, marks)
+        return cls(text, video, labels.astype(np.int64), space, ids, frames, marks, files)
 
 
 def load_pairs(path: str | PathLike[str]) -> Pairs:
@@ -373,7 +384,9 @@ def load_pairs(path: str | PathLike[str]) -> Pairs:
     if not Path(path).is_dir():
         return Pairs.load(path)
     cache = EmbeddingCache(path)
-    return Pairs(cache.text, cache.video, cache.labels, cache.space, cache.ids, cache.frames, cache.marks)
+    return Pairs(
+        cache.text, cache.video, cache.labels, cache.space, cache.ids, cache.frames, cache.marks, cache.files
+    )
 
 
 def record_split(pairs: Pairs, fraction: float | None, seed: int, most: int = MOST_HELD_OUT) -> dict[str, Any]:

@@ -80,12 +80,14 @@ class NamedVideo(NamedTuple):
         number: number of the video, from 0 in the order of first appearance.
         id: id of the video.
         path: its file; where videos are no files, the name by which a collection knows the video.
+        file: number of its file, or of what `path` names, from 0 in the order of first appearance.
         span: first and last second of the part of the file that is the video; None for the whole.
     """
 
     number: int
     id: str
     path: str
+    file: int
     span: tuple[float, float] | None = None
 
 
@@ -118,7 +120,7 @@ class _Line(NamedTuple):
 
 
 class PairsFile:
-    """File of pairs, read through once and checked; 8 bytes a line stay in memory.
+    """File of pairs, read through once and checked; 16 bytes a line stay in memory.
 
     Args:
         path: the file, read as CSV where its name ends so.
@@ -132,6 +134,7 @@ class PairsFile:
         sha256: SHA-256 of the file's bytes; together with `min_confidence` where that is set.
         videos, texts: numbers of videos and of texts.
         id_bytes: length of the longest id in UTF-8.
+        grouped: True where a file has several videos.
         marked: True where a text has another source than `human`, or a confidence below 1.
         left_out: number of lines of less than `min_confidence`.
 
@@ -199,10 +202,11 @@ class PairsFile:
         if not names:
             which = f" of confidence {min_confidence:g} or more, and {self.left_out:,} of less"
             raise InputError(f"{self.path}: holds no pairs{which if self.left_out else ''}.")
-        self._numbers = number_ids(videos)
+        self._numbers, self._files_of = number_ids(videos), number_ids(wholes)
         self._require_one_name_each(number_ids(ids), number_ids(names))
         self.videos = int(self._numbers.max()) + 1
-        self._alike = ambiguous_stems(stems, number_ids(wholes))  # each is found as it stands, or not at all
+        self.grouped = int(self._files_of.max()) + 1 < self.videos
+        self._alike = ambiguous_stems(stems, self._files_of)  # each is found as it stands, or not at all
 
     def _identity(self) -> tuple[int, int]:
         status = os.stat(self.path)
@@ -262,10 +266,11 @@ class PairsFile:
     def iter_videos(self) -> Iterator[NamedVideo]:
         """Read the videos, each once, in the order of their numbers."""
         seen = 0
-        for number, (_, pair) in zip(map(int, self._numbers), self._pairs(), strict=True):
+        numbers = zip(map(int, self._numbers), map(int, self._files_of), strict=True)
+        for (number, file), (_, pair) in zip(numbers, self._pairs(), strict=True):
             if number == seen:
                 path = os.path.join(self.folder, pair.video) if self._files else self._known_as(pair)
-                yield NamedVideo(number, pair.id, path, pair.span)
+                yield NamedVideo(number, pair.id, path, file, pair.span)
                 seen += 1
 
     def iter_texts(self) -> Iterator[VideoText]:

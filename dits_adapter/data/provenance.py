@@ -91,5 +91,9 @@ class TextMarks:
             np.array([SOURCES.index(source) for source in sources], np.uint8), np.array(confidences, np.float32)
         )
 
+    def counts(self) -> dict[str, int]:
+        """Return the number of texts of each source that there is."""
+        return {SOURCES[code]: int(count) for code, count in enumerate(np.bincount(self.sources)) if count}
+
     def __getitem__(self, texts: NDArray[np.int64] | slice) -> TextMarks:
         return TextMarks(self.sources[texts], self.confidences[texts])

@@ -22,6 +22,7 @@ class EmbedReport:
         new_texts, new_videos: added by this run.
         skipped_texts: texts whose video failed; in one of several shards it is not known, and 0.
         failures: videos without vectors.
+        sources: number of texts of each source; empty where all are of people, and in one of several shards.
         text_seconds, video_seconds: duration of this run's texts and videos.
     """
 
@@ -31,6 +32,7 @@ class EmbedReport:
     new_videos: int
     skipped_texts: int
     failures: list[FailedVideo] = field(repr=False)
+    sources: dict[str, int] = field(repr=False)
     text_seconds: float
     video_seconds: float
 
@@ -55,6 +57,7 @@ class EmbedReport:
             new_videos=new_videos,
             skipped_texts=0 if cache is None else texts - len(cache.text),
             failures=index.failures,
+            sources={} if cache is None or cache.marks is None else cache.marks.counts(),
             text_seconds=text_seconds,
             video_seconds=video_seconds,
         )
@@ -67,6 +70,10 @@ class EmbedReport:
         ):
             rate = f" in {seconds:.1f} s ({new / seconds:,.1f} a second)" if new else ""
             lines.append(f"{name}  {count:,}, {new:,} of them new{rate}")
+        if self.sources:
+            lines.append(
+                f"texts by source  {', '.join(f'{count:,} {name}' for name, count in self.sources.items())}"
+            )
         if self.failures:
             texts = f", with {self.skipped_texts:,} texts" if self.skipped_texts else ""
             lines.append(

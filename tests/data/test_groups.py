@@ -7,7 +7,9 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
+from dits_adapter.adapters._folds import Problem, folds
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
 from dits_adapter.data import _groups
@@ -16,8 +18,10 @@ from dits_adapter.data.pairs import LEAST_JUDGES, Pairs, held_out, record_split,
 from dits_adapter.data.provenance import JUDGES, SOURCES, TextMarks
 from dits_adapter.errors import InputError
 from dits_adapter.training._banked import with_bank
+from dits_adapter.training._batches import Batches
 from dits_adapter.training._notes import measuring_notes, sources_of, split_notes
 from dits_adapter.training.compare import fold_splits
+from dits_adapter.training.config import TrainingConfig
 from tests.spaces import made_up_space
 
 WIDTH = 32
@@ -186,6 +190,33 @@ class TestGroups:
         with pytest.raises(Stop):
             with_bank(None, pairs, train)  # type: ignore[arg-type]
         assert len(seen[0]) == 20  # of 25 files: none is on both sides
+
+
+def test_copies_are_no_wrong_answers_of_a_batch():
+    video = directions(30)
+    pairs = made_up(np.concatenate([video, near(video[:10], 0.001)]))
+    (batch,) = Batches(pairs, TrainingConfig(batch_size=40), torch.device("cpu")).epoch(1)
+    cosines = batch.video @ batch.video.T
+    assert torch.equal(batch.labels[:, None] == batch.labels, cosines > 0.99)
+    apart = made_up(video)
+    (batch,) = Batches(apart, TrainingConfig(batch_size=30), torch.device("cpu")).epoch(1)
+    assert torch.equal(batch.video, torch.nn.functional.normalize(torch.from_numpy(video)[batch.labels], dim=1))
+
+
+def test_folds_of_gentle_adapters_keep_groups_together():
+    video = directions(60).astype(np.float64)
+    groups = np.arange(60) % 12
+    problem = Problem.of(video, video, groups)
+    for fold in folds(problem, seed=3):
+        mine = {tuple(row) for row in fold.candidates}
+        held = {group for row, group in zip(problem.videos, problem.groups, strict=True) if tuple(row) in mine}
+        assert len(held) * 5 == len(mine)  # whole groups
+    alone = Problem.of(video, video)
+    each = Problem.of(video, video, np.random.default_rng(0).permutation(60))
+    few = Problem.of(video, video, np.arange(60) % 4)
+    for other in (each, few):
+        for a, b in zip(folds(alone, 1), folds(other, 1), strict=True):
+            np.testing.assert_array_equal(a.held, b.held)
 
 
 class TestJudges:

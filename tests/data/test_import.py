@@ -16,6 +16,7 @@ from dits_adapter.data._numpy_source import NumPyTexts, NumPyVideos
 from dits_adapter.data.cache_writer import CacheWriter
 from dits_adapter.data.import_vectors import VectorFiles, import_vectors
 from dits_adapter.data.pairs import load_pairs
+from dits_adapter.data.provenance import SOURCES
 from dits_adapter.encoders import Encoder, load_encoder
 from dits_adapter.errors import (
     InputError,
@@ -135,6 +136,29 @@ class TestImport:
         report = import_vectors(VectorFiles(**files), tmp_path / "cache", *of(clip), progress=False)
         assert (report.new_texts, report.new_videos) == (0, 40 - 9)
         assert contents(tmp_path / "cache") == contents(tmp_path / "clean")
+
+    @pytest.mark.parametrize("form", ["numpy", "parquet"])
+    def test_sources_and_confidences_come_along(self, own, clip, tmp_path, form):
+        sources = ["caption", "human", ""] * 30
+        confidences = [0.25, None, 1.0] * 30
+        if form == "parquet":
+            files = own.save_parquet(
+                texts_source=[source or None for source in sources], texts_confidence=confidences
+            )
+        else:
+            rows = [
+                f'{own.ids[label]},"{text}",{source},{"" if confidence is None else confidence}\n'
+                for label, text, source, confidence in zip(
+                    own.labels, own.captions, sources, confidences, strict=True
+                )
+            ]
+            (tmp_path / "marks.csv").write_text("video_id,text,source,confidence\n" + "".join(rows))
+            saved = own.save()
+            files = {name: saved[name] for name in ("texts", "videos", "ids")} | {"pairs": tmp_path / "marks.csv"}
+        import_vectors(VectorFiles(**files), tmp_path / "cache", *of(clip), progress=False)
+        marked = load_pairs(tmp_path / "cache").marks
+        assert [SOURCES[code] for code in marked.sources] == ["caption", "human", "human"] * 30
+        assert marked.confidences.tolist() == [0.25, 1.0, 1.0] * 30
 
     def test_the_least_that_can_be_given(self, own, clip, tmp_path):
         files = own.save()

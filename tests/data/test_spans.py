@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -63,10 +65,11 @@ class TestPairsFile:
         file = PairsFile(write_pairs(tmp_path / "pairs.jsonl", lines))
         path = str(tmp_path / "a.mp4")
         assert list(file.iter_videos()) == [
-            (0, "a.mp4#t=12,20.5", path, (12.0, 20.5)),
-            (1, "a.mp4", path, None),
-            (2, "opening", path, (0.0, 12.0)),
+            (0, "a.mp4#t=12,20.5", path, 0, (12.0, 20.5)),
+            (1, "a.mp4", path, 0, None),
+            (2, "opening", path, 0, (0.0, 12.0)),
         ]
+        assert file.grouped
         assert list(file.iter_texts()) == [
             ("one", 0, "human", 1.0),
             ("two", 0, "speech", 0.5),
@@ -166,6 +169,7 @@ class TestEmbed:
         report = run(spans, tmp_path / "cache", encoder)
         assert encoder.decoded == ["0.mp4", "1.mp4", "2.mp4", "3.mp4"]
         assert (report.videos, report.skipped_texts) == (9, 14)
+        assert "texts by source  6 human, 12 speech" in str(report)
         reasons = {failed.id: failed.reason for failed in report.failures}
         assert reasons.pop("0.mp4#t=40,50") == "lasts 30.00 s; of 40 s to 50 s less than half lies in it"
         assert {reasons[f"2.mp4#t={a},{a + 10}"] for a in (0, 10, 20, 40)} == {"broken: torn"}
@@ -191,6 +195,22 @@ class TestEmbed:
             assert told(pairs) == [expected(name) for name, _, _ in told(pairs)]
         cached.save(tmp_path / "pairs.safetensors")
         assert told(Pairs.load(tmp_path / "pairs.safetensors")) == told(cached)
+
+    def test_spans_with_ids_of_their_own_are_known_to_be_of_one_file(self, spans, tmp_path):
+        lines = [json.loads(line) for line in spans.read_text().splitlines()]
+        for number, line in enumerate(lines):
+            line["id"] = f"clip-{number}"
+        run(write_pairs(spans, lines), tmp_path / "cache")
+        cached = load_pairs(tmp_path / "cache")
+        numbers = [int(name.removeprefix("clip-")) for name in cached.video_ids]
+        files = [lines[number]["video"] for number in numbers]
+        assert cached.groups.whole.tolist() == [files.index(name) for name in files]
+        cached.save(tmp_path / "pairs.safetensors")
+        again = Pairs.load(tmp_path / "pairs.safetensors")
+        assert again.groups.whole.tolist() == cached.groups.whole.tolist()
+        assert again.digest == cached.digest
+        few = np.array([1, 2, 5])
+        assert again.of_videos(few).groups.whole.tolist() == cached.of_videos(few).groups.whole.tolist()
 
     def test_shards_and_an_interrupted_run_give_the_same_bytes(self, spans, tmp_path):
         run(spans, tmp_path / "whole")
@@ -273,3 +293,4 @@ class TestFromStore:
         cached = load_pairs(tmp_path / "cache")
         assert list(cached.video_ids) == [str(segment.id) for segment in segments]
         np.testing.assert_allclose(cached.video, [segment.vector for segment in segments], atol=1e-6)
+        assert len(cached.groups) == 1  # all of one file
