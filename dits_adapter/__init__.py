@@ -60,7 +60,9 @@ _PUBLIC = {
     "stores.base": ("Capabilities", "VideoStore"),
     "stores.bias": ("BiasBank", "ScoreBias"),
     "stores.biasing": ("apply_bias", "remove_bias"),
-    "stores.requests": ("Hit", "ReadRequest", "SearchRequest", "VideoFilter"),
+    "stores.attaching": ("TextReport", "TimedText", "attach_texts", "remove_texts"),
+    "stores.requests": ("Hit", "LaneRank", "ReadRequest", "SearchRequest", "VideoFilter"),
+    "stores.text_lane": ("TextLane",),
     "stores.rows": (
         "CollectionMetadata",
         "FailureRow",
@@ -235,6 +237,10 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.space import EmbeddingSpace as EmbeddingSpace
     from dits_adapter.space import TextSide as TextSide
     from dits_adapter.space import VideoSide as VideoSide
+    from dits_adapter.stores.attaching import TextReport as TextReport
+    from dits_adapter.stores.attaching import TimedText as TimedText
+    from dits_adapter.stores.attaching import attach_texts as attach_texts
+    from dits_adapter.stores.attaching import remove_texts as remove_texts
     from dits_adapter.stores.base import Capabilities as Capabilities
     from dits_adapter.stores.base import VideoStore as VideoStore
     from dits_adapter.stores.bias import BiasBank as BiasBank
@@ -263,6 +269,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.ranking import exact_search as exact_search
     from dits_adapter.stores.report import IngestReport as IngestReport
     from dits_adapter.stores.requests import Hit as Hit
+    from dits_adapter.stores.requests import LaneRank as LaneRank
     from dits_adapter.stores.requests import ReadRequest as ReadRequest
     from dits_adapter.stores.requests import SearchRequest as SearchRequest
     from dits_adapter.stores.requests import VideoFilter as VideoFilter
@@ -275,6 +282,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.rows import VideoRecord as VideoRecord
     from dits_adapter.stores.rows import video_records as video_records
     from dits_adapter.stores.session import IngestSession as IngestSession
+    from dits_adapter.stores.text_lane import TextLane as TextLane
     from dits_adapter.texts import clean_texts as clean_texts
     from dits_adapter.training.compare import compare as compare
     from dits_adapter.training.config import JointRecipe as JointRecipe

@@ -245,7 +245,9 @@ class VideoSearch:
     ) -> Answer:
         """Find the videos that a text describes.
 
-        A collection's score bias is taken as `DITSQueryEncoder.beside` says, unless the request has a weight.
+        A collection's score bias is taken as `DITSQueryEncoder.beside` says, unless the request has a weight. With
+        `lanes=("seen", "said")` the words of the text are looked for in what is said as well; of hits in fused
+        lanes no probability is known.
 
         Args:
             text: the query.
@@ -266,6 +268,8 @@ class VideoSearch:
         if not isinstance(text, str):
             raise InputError(f"the query is a {type(text).__name__}; it is one text.")
         check_queries(text)
+        if request.beyond_seen and request.texts is None:
+            request = replace(request, texts=(text,))
         collection = self._collection()
         encoder = self.encoder
         if request.bias is None:
@@ -389,6 +393,8 @@ class _Collection:
         """Return the calibration of the scores of a search, or the reason why there is none, a sentence."""
         if request.rerank is not None:
             return "probabilities are of the scores before re-ranking; leave out rerank."
+        if request.beyond_seen:
+            return "probabilities are of what is seen alone; leave out lanes."
         if not self.store.cosine:
             return f"probabilities are of cosines, and the scores of the collection {self.store.name!r} are none."
         if encoder.calibration is None:

@@ -70,8 +70,8 @@ def test_slim_holds_the_module(built):
 def test_slim_requires_what_an_exported_adapter_needs(built):
     always, extras = requirements(wheel(built, "dits_adapter_slim"))
     assert names(always) == {
-        "huggingface-hub", "numpy", "onnxruntime", "portalocker", "pydantic", "tokenizers", "tqdm",
-        "typing-extensions",
+        "huggingface-hub", "numpy", "onnxruntime", "portalocker", "pydantic", "snowballstemmer", "tokenizers",
+        "tqdm", "typing-extensions",
     }  # fmt: skip
     assert names(extras["torch"]) == {"pillow", "safetensors", "sentence-transformers", "torch", "transformers"}
     assert names(extras["video"]) == {"av", "decord2"}

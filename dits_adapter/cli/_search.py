@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dits_adapter.evaluation.calibration import Calibration
     from dits_adapter.search import Answer
     from dits_adapter.stores.base import VideoStore
-    from dits_adapter.stores.requests import SearchRequest
+    from dits_adapter.stores.requests import Hit, SearchRequest
     from dits_adapter.vectors import FloatArray
 
 __all__ = ["add_search"]
@@ -83,6 +83,15 @@ def add_search(commands: Any) -> None:
         help="weight of the collection's score bias, 0 for none (default: as the collection says, for queries of "
         "the adapter that the bias is for)",
     )
+    search.add_argument(
+        "--lanes",
+        nargs="+",
+        choices=("seen", "said"),
+        default=["seen"],
+        metavar="LANE",
+        help="what to search: seen, said (the texts that `dits-adapter texts` put beside the videos), or both, "
+        "fused by rank (default: seen)",
+    )
     search.add_argument("--exact", action="store_true", help="compare with every segment, without the index")
     search.add_argument("--json", action="store_true", help="print JSON instead of lines")
     search.set_defaults(run=_search)
@@ -114,6 +123,7 @@ def _search(args: argparse.Namespace) -> int:
         check_queries(args.query)
     else:
         names, vectors = _read_queries(args.vectors, args.queries)
+    texts = _texts(args, names)
     xpool = args.rerank == "xpool"
     if (declared := declaration(args.adapter)) is not None and vectors is not None:
         encoder = _declared(declared, vectors)
@@ -143,6 +153,8 @@ def _search(args: argparse.Namespace) -> int:
             rerank=encoder.xpool_reranker(args.query, queries[0]) if xpool else args.rerank,
             candidates=SearchRequest.candidates if args.candidates is None else args.candidates,
             bias=bias,
+            lanes=tuple(args.lanes),
+            texts=texts,
         )
         calibration = _calibration(args, store, encoder, request)
         judge = None
@@ -153,6 +165,8 @@ def _search(args: argparse.Namespace) -> int:
                 min_probability=args.min_probability,
                 answerable=args.answerable,
             )
+        metadata = store.metadata() if texts is not None else None
+        language = metadata.texts.language if metadata is not None and metadata.texts is not None else None
         first = not args.offset
         answers = [Answer.of(hits, judge, first=first) for hits in store.search_batch(queries, request)]
     if args.json:
@@ -165,11 +179,37 @@ def _search(args: argparse.Namespace) -> int:
             show(f"{name}:")
         for match in answer.matches:
             show(match)
+            if line := _line(match.hit, name, language):
+                show(f"       “{line}”")
         if not answer.matches:
             show("no video is that likely" if answer.found else "nothing was found")
         if answer.probability_of_any is not None:
             show(_of_any(answer.probability_of_any, args.answerable))
     return 0
+
+
+def _texts(args: argparse.Namespace, names: list[str]) -> list[str] | None:
+    """Return the texts of the queries, where what is said is searched.
+
+    Raises:
+        InputError: vectors without their texts, or the lane beside a re-ranking.
+    """
+    if "said" not in args.lanes:
+        return None
+    if args.vectors is not None and args.queries is None:
+        raise InputError(
+            "--lanes said: looks for words; give the texts of --vectors as well, with --queries FILE.txt."
+        )
+    if args.rerank is not None:
+        raise InputError("--rerank: orders by what is seen alone; leave it out, or --lanes.")
+    return names
+
+
+def _line(hit: Hit, query: str, language: str | None) -> str:
+    """Return the line of what is said that a query found; "" where it did not."""
+    from dits_adapter.stores.text_lane import SAID, best_line
+
+    return best_line(hit.payload.get(SAID) or "", query, language) if SAID in hit.lanes else ""
 
 
 def _declared(name: str, vectors: FloatArray) -> DITSQueryEncoder:
@@ -185,6 +225,9 @@ def _declared(name: str, vectors: FloatArray) -> DITSQueryEncoder:
 
 def _described(answer: Answer) -> dict[str, Any]:
     hits = [{**asdict(match.hit), "probability": match.probability} for match in answer.matches]
+    for hit in hits:
+        if not hit["lanes"]:
+            del hit["lanes"]
     return {"probability_of_any": answer.probability_of_any, "hits": hits}
 
 
@@ -236,7 +279,8 @@ def _calibration(
     """
     from dits_adapter.stores.ranking import bias_weight
 
-    calibration = encoder.calibration if store.cosine and not (args.plain or args.rerank) else None
+    ranked = args.plain or args.rerank or request.beyond_seen
+    calibration = encoder.calibration if store.cosine and not ranked else None
     metadata = store.metadata()
     bias = None if metadata is None else metadata.bias_in_use
     weight = bias_weight(request, bias)
@@ -296,6 +340,8 @@ def _why_no_probability(
 
     if args.rerank:
         return "probabilities are of the scores before re-ranking; leave out --rerank."
+    if "said" in args.lanes:
+        return "probabilities are of what is seen alone; leave out --lanes."
     if args.plain:
         return "probabilities are calibrated for adapted queries; leave out --plain."
     if not store.cosine:

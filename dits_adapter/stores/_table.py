@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.bias import BIAS, ScoreBias
 from dits_adapter.stores.rows import PointLayout, StoredSegment
+from dits_adapter.stores.text_lane import SAID
 
 __all__ = [
     "FAILURE",
@@ -51,6 +52,7 @@ SEGMENTS = {
     "segments": "int",
     TENANT: "text",
     BIAS: "float",
+    SAID: "text",
 }
 """Columns of a table of segments beside `KEY`, `VECTOR` and `FRAMES`, with the kind of their values, or null."""
 

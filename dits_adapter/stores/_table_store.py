@@ -55,6 +55,7 @@ from dits_adapter.stores.rows import (
     failure_id,
     video_records,
 )
+from dits_adapter.stores.text_lane import SAID, TextLane
 
 __all__ = ["TableStore"]
 
@@ -131,7 +132,7 @@ class TableStore(VideoStore):
         """Change the values of segments."""
 
     @abstractmethod
-    def _assign(self, column: str, values: Mapping[str | int, float]) -> None:
+    def _assign(self, column: str, values: Mapping[str | int, Any]) -> None:
         """Change one value of segments, by their keys."""
 
     @abstractmethod
@@ -172,7 +173,7 @@ class TableStore(VideoStore):
     def capabilities(self) -> Capabilities:  # type: ignore[override]
         """Abilities of the store; `frames` is of the collection, once that was opened."""
         frames = self._opened is None or self._opened.has_frames
-        return Capabilities(frames=frames, tenants=True, index=True, bias=True)
+        return Capabilities(frames=frames, tenants=True, index=True, bias=True, texts=True)
 
     def _takes_name(self, name: str) -> bool:
         """Return whether a collection may have a name in this database."""
@@ -465,18 +466,31 @@ class TableStore(VideoStore):
 
     def set_bias(self, bias: ScoreBias | None) -> None:
         """Write down the record of the score bias; None takes it away, with the biases of all segments."""
+        self._keep_beside(BIAS, bias=bias)
+
+    def set_texts(self, texts: TextLane | None) -> None:
+        """Write down the record of the texts beside segments; None takes it away, with all of them."""
+        self._keep_beside(SAID, texts=texts)
+
+    def _keep_beside(self, column: str, **record: ScoreBias | TextLane | None) -> None:
+        """Write a record of the metadata; None empties the column that it is of."""
         metadata = self.metadata()
         if metadata is None or metadata.layout is not None:
             raise StoreError(f"the collection {self.name!r} is of another program, and its table stays as it is.")
-        self._write_metadata(metadata.model_copy(update={"bias": bias}))
-        if bias is None:
-            self._update(Condition(present=(BIAS,)), {BIAS: None})
+        self._write_metadata(metadata.model_copy(update=record))
+        if None in record.values():
+            self._update(Condition(present=(column,)), {column: None})
         self._opened = None
 
     def write_biases(self, biases: Mapping[str | int, float]) -> None:
         """Keep b(v) beside the segments with these ids."""
         if biases:
             self._assign(BIAS, biases)
+
+    def write_texts(self, texts: Mapping[str | int, str | None]) -> None:
+        """Keep texts beside the segments with these ids; None takes one away."""
+        if texts:
+            self._assign(SAID, texts)
 
 
 def _row(row: SegmentRow, tenant: str | None) -> Row:

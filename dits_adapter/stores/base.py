@@ -20,8 +20,19 @@ from typing_extensions import Self, Unpack
 
 from dits_adapter.errors import StoreError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores._lanes import (
+    fuse,
+    index_texts,
+    lane_request,
+    lane_texts,
+    locate,
+    require_texts,
+    search_index,
+)
 from dits_adapter.stores.bias import ScoreBias
+from dits_adapter.stores.ranking import OURS
 from dits_adapter.stores.requests import (
+    SEEN,
     Hit,
     ReadRequest,
     SearchOptions,
@@ -39,6 +50,7 @@ from dits_adapter.stores.rows import (
     VideoRecord,
     check_tenant,
 )
+from dits_adapter.stores.text_lane import TextIndex, TextLane
 
 __all__ = ["Capabilities", "VideoStore"]
 
@@ -55,6 +67,7 @@ class Capabilities:
         index: searches follow an approximate index, which `VideoStore.finish` completes; otherwise they are exact.
         options: a new collection takes options (`VideoStore.create`).
         bias: the store keeps a number beside each segment, which searches take from its score (`apply_bias`).
+        texts: the store keeps a text beside each segment, which searches may look into (`attach_texts`).
     """
 
     remote: bool = False
@@ -64,6 +77,7 @@ class Capabilities:
     index: bool = False
     options: bool = False
     bias: bool = False
+    texts: bool = False
 
 
 class VideoStore(ABC):
@@ -86,6 +100,7 @@ class VideoStore(ABC):
     name: str
     space: EmbeddingSpace | None = None
     tenant: str | None = None
+    _text_index: tuple[TextLane, TextIndex] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -207,6 +222,40 @@ class VideoStore(ABC):
         """
         raise StoreError(f"the store at {self.location} keeps no score bias.")
 
+    def set_texts(self, texts: TextLane | None) -> None:
+        """Write down the record of the texts beside segments; None takes it away, with all of them.
+
+        Raises:
+            StoreError: there is no such collection, or the store keeps no texts (`Capabilities.texts`).
+        """
+        raise StoreError(f"the store at {self.location} keeps no texts.")
+
+    def write_texts(self, texts: Mapping[str | int, str | None]) -> None:
+        """Keep texts beside the segments with these ids, as the payload field `said`; None takes one away.
+
+        Raises:
+            StoreError: as `set_texts`.
+        """
+        raise StoreError(f"the store at {self.location} keeps no texts.")
+
+    def find_said(self, texts: Sequence[str], request: SearchRequest) -> list[list[Hit]]:
+        """Answer texts by what is said: for each the hits of `request`, best video first, scored by BM25.
+
+        Here by an index in memory, which is made of all texts when they are first searched, and made anew when the
+        collection's record of them has changed. A database that ranks texts by itself is asked instead.
+
+        Raises:
+            InputError: a filter of some database.
+            StoreError: the collection has no texts, or the database cannot be reached.
+        """
+        metadata = self.metadata()
+        lane = require_texts(None if metadata is None else metadata.texts, self.name)
+        layout = (metadata and metadata.layout) or OURS
+        if self._text_index is None or self._text_index[0] != lane:
+            self._text_index = lane, index_texts(self.read(ReadRequest()), lane, layout)
+        index = self._text_index[1]
+        return [search_index(index, text, request, self.read, layout) for text in texts]
+
     def bulk_load(self, *, progress: bool = True) -> AbstractContextManager[None]:
         """Put off indexing while much is stored, where the database indexes while it is written to."""
         return nullcontext()
@@ -232,8 +281,7 @@ class VideoStore(ABC):
             StoreError, SpaceMismatchError: as `open` and `find`.
         """
         request = from_keywords(SearchRequest, request, options)
-        query = check_query(query_vector)
-        return self.find(check_queries(query, self.open().video.width, request), request)[0]
+        return self._search(check_query(query_vector), request)[0]
 
     def search_batch(
         self, query_vectors: ArrayLike, request: SearchRequest | None = None, **options: Unpack[SearchOptions]
@@ -246,5 +294,32 @@ class VideoStore(ABC):
         Raises:
             InputError: also for a `rerank` function and several queries: it is of one query.
         """
-        request = from_keywords(SearchRequest, request, options)
-        return self.find(check_queries(query_vectors, self.open().video.width, request), request)
+        return self._search(query_vectors, from_keywords(SearchRequest, request, options))
+
+    def _search(self, query_vectors: ArrayLike, request: SearchRequest) -> list[list[Hit]]:
+        queries = check_queries(query_vectors, self.open().video.width, request)
+        if not request.beyond_seen:
+            return self.find(queries, request)
+        return self._fused(queries, request)
+
+    def _fused(self, queries: NDArray[np.float32], request: SearchRequest) -> list[list[Hit]]:
+        """Search each lane for itself and fuse their hits."""
+        texts, part = lane_texts(request, len(queries)), lane_request(request)
+        metadata = self.metadata()
+        lane = require_texts(None if metadata is None else metadata.texts, self.name)
+        found = {
+            name: self.find(queries, part) if name == SEEN else self.find_said(texts, part)
+            for name in request.lanes
+        }
+        pages = [
+            fuse({name: rows[n] for name, rows in found.items()}, lane.half(text), request)
+            for n, text in enumerate(texts)
+        ]
+        if not (request.locate and self.capabilities.frames):
+            return pages
+        ids = list(dict.fromkeys(hit.id for page in pages for hit in page))
+        segments = {s.id: s for s in self.read(ReadRequest(ids=ids, frames=True))} if ids else {}
+        return [
+            [locate(hit, segments.get(hit.id), query) for hit in page]
+            for page, query in zip(pages, queries, strict=True)
+        ]

@@ -15,6 +15,7 @@ from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.requests import ReadRequest
 from dits_adapter.stores.rows import FailureRow, SegmentRow, StoredSegment
+from dits_adapter.stores.text_lane import SAID
 
 __all__ = ["copy_segments"]
 
@@ -29,7 +30,7 @@ def copy_segments(source: VideoStore, destination: VideoStore, *, progress: bool
 
     The destination is made if it is missing. Segments that it has already are compared and left; so a copy that
     was interrupted is completed by the next one. Of a collection that keeps tenants apart, those of the stores'
-    tenant are copied. Frame vectors and the score bias are left out where the destination keeps none.
+    tenant are copied. Frame vectors, the score bias and texts are left out where the destination keeps none.
 
     Args:
         source: a collection made by this package, to which nothing is written meanwhile.
@@ -57,11 +58,16 @@ def copy_segments(source: VideoStore, destination: VideoStore, *, progress: bool
             f"the collection {source.name!r} was made by something else than dits_adapter; copy it with that."
         )
     source.open()
-    kept = metadata if destination.capabilities.bias else metadata.model_copy(update={"bias": None})
+    able = destination.capabilities
+    without = {name: None for name, keeps in (("bias", able.bias), ("texts", able.texts)) if not keeps}
+    kept = metadata.model_copy(update=without)
     destination.create(kept)
     _require_no_others(source, destination)
-    if destination.capabilities.bias and (destination.metadata() or kept).bias != kept.bias:
+    existing = destination.metadata() or kept
+    if existing.bias != kept.bias:
         destination.set_bias(kept.bias)
+    if existing.texts != kept.texts:
+        destination.set_texts(kept.texts)
     written = 0
     total = source.count()
     with (
@@ -84,6 +90,10 @@ def copy_segments(source: VideoStore, destination: VideoStore, *, progress: bool
                 destination.write(rows)
                 written += len(rows)
                 bar.update(len(rows))
+            if kept.texts is not None:
+                has = {id_: copied[id_].get(SAID) for id_ in copied.keys() - set(missing)}
+                texts = {s.id: s.payload.get(SAID) for s in page}
+                destination.write_texts({id_: text for id_, text in texts.items() if text != has.get(id_)})
     failures = [FailureRow(r.path, r.size, r.mtime_ns, r.failure) for r in source.records() if r.failure]
     if failures:
         destination.write_failures(failures)

@@ -135,7 +135,7 @@ class LanceDBStore(TableStore):
         with self._translating():
             self._table(self.name).update(where=_expression(condition), values=values)
 
-    def _assign(self, column: str, values: Mapping[str | int, float]) -> None:
+    def _assign(self, column: str, values: Mapping[str | int, Any]) -> None:
         table = self._table(self.name)
         rows = {KEY: list(values), column: list(values.values())}
         schema = pa.schema([table.schema.field(name) for name in rows])

@@ -25,6 +25,7 @@ from dits_adapter.stores.rows import (
     VideoRecord,
     video_records,
 )
+from dits_adapter.stores.text_lane import SAID, TextLane
 
 __all__ = ["MemoryStore"]
 
@@ -37,7 +38,7 @@ class MemoryStore(VideoStore):
         space: the embedding space of the queries; if given, videos of another one are refused.
     """
 
-    capabilities = Capabilities(frames=True, bias=True)
+    capabilities = Capabilities(frames=True, bias=True, texts=True)
     location = "memory"
 
     def __init__(self, name: str = "videos", *, space: EmbeddingSpace | None = None) -> None:
@@ -46,6 +47,7 @@ class MemoryStore(VideoStore):
         self._metadata: CollectionMetadata | None = None
         self._rows: dict[str, SegmentRow] = {}
         self._failures: dict[str, FailureRow] = {}
+        self._texts: dict[str | int, str] = {}
 
     def metadata(self) -> CollectionMetadata:
         """Return how the vectors were made."""
@@ -98,7 +100,9 @@ class MemoryStore(VideoStore):
 
     def read(self, request: ReadRequest) -> Iterator[StoredSegment]:
         """Read stored segments, vectors included, in the order in which they were stored."""
-        stored = (StoredSegment(r.id, r.payload(), r.vector, r.frame_vectors) for r in self._rows.values())
+        said = {id: {SAID: text} for id, text in self._texts.items()}
+        payloads = ((r, r.payload() | said.get(r.id, {})) for r in self._rows.values())
+        stored = (StoredSegment(r.id, payload, r.vector, r.frame_vectors) for r, payload in payloads)
         return islice((s for s in stored if request.chooses(s.id, s.payload)), request.limit)
 
     def set_bias(self, bias: ScoreBias | None) -> None:
@@ -110,6 +114,17 @@ class MemoryStore(VideoStore):
     def write_biases(self, biases: Mapping[str | int, float]) -> None:
         """Keep the biases of segments."""
         self.write([replace(row, bias=biases[id]) for id, row in self._rows.items() if id in biases])
+
+    def set_texts(self, texts: TextLane | None) -> None:
+        """Write down the record of the texts, or take it away with them."""
+        self._metadata = self.metadata().model_copy(update={"texts": texts})
+        if texts is None:
+            self._texts = {}
+
+    def write_texts(self, texts: Mapping[str | int, str | None]) -> None:
+        """Keep texts beside segments, or take them away."""
+        kept: dict[str | int, str | None] = {**self._texts, **texts}
+        self._texts = {id: text for id, text in kept.items() if text is not None and id in self._rows}
 
     def count(self) -> int:
         """Return the number of segments."""

@@ -198,7 +198,7 @@ class MilvusStore(TableStore):
         keys = [row[KEY] for row in rows]  # all of them before the first is changed
         yield from (keys[start : start + _PAGE] for start in range(0, len(keys), _PAGE))
 
-    def _assign(self, column: str, values: Mapping[str | int, float]) -> None:
+    def _assign(self, column: str, values: Mapping[str | int, Any]) -> None:
         rows = [{KEY: key, column: value} for key, value in values.items()]
         with self._loaded(self.name) as client:
             client.upsert(self.name, rows, partial_update=True)

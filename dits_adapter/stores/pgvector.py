@@ -264,7 +264,7 @@ class PgVectorStore(TableStore):
         statement = SQL("UPDATE {} SET {}{}").format(Identifier(self.name), assigned, where)
         self._execute(statement, [*values.values(), *asked])
 
-    def _assign(self, column: str, values: Mapping[str | int, float]) -> None:
+    def _assign(self, column: str, values: Mapping[str | int, Any]) -> None:
         statement = SQL("UPDATE {} SET {} = %s WHERE {} = %s").format(
             Identifier(self.name), Identifier(column), Identifier(KEY)
         )

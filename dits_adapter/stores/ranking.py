@@ -21,6 +21,7 @@ from dits_adapter.stores.rows import PointLayout, StoredSegment, payload_value
 
 __all__ = [
     "CANDIDATES",
+    "OURS",
     "Nearest",
     "best_timestamp",
     "bias_weight",
@@ -43,7 +44,8 @@ Nearest = Callable[[int, Sequence[str | int] | None], tuple[Sequence[tuple[float
 """Function from a number n and videos, None for all, to the n nearest segments or more, with their cosines, best
 first, and whether there are no more."""
 
-_OURS = PointLayout(video="video_id")
+OURS = PointLayout(video="video_id")
+"""Layout of segments as `SegmentRow.payload` names their fields."""
 
 
 def exact_search(
@@ -95,7 +97,7 @@ def nearest_search(
     framed: Callable[[Sequence[StoredSegment]], Sequence[StoredSegment]],
     *,
     bias: ScoreBias | None = None,
-    layout: PointLayout = _OURS,
+    layout: PointLayout = OURS,
 ) -> list[Hit]:
     """Search a database that finds the nearest segments, and does not group them by video.
 
@@ -162,12 +164,8 @@ class _Grouping:
     weight: float
 
     def videos_of(self, hit: _Scored) -> tuple[str | int]:
-        video = self._video_of(hit)
+        video = self.layout.video_of(hit.segment.payload)
         return (hit.segment.id if video is None else video,)
-
-    def _video_of(self, hit: _Scored) -> str | int | None:
-        """Return the video that the payload names; a segment without one stands for itself."""
-        return None if self.layout.video is None else payload_value(hit.segment.payload, self.layout.video)
 
     def videos(self, request: SearchRequest) -> list[list[_Scored]]:
         """Find the videos of the request's page, each with its best segments."""
@@ -182,7 +180,9 @@ class _Grouping:
                 break
             number *= 2
         short = [
-            video for video in videos if len(video) < request.per_video and self._video_of(video[0]) is not None
+            video
+            for video in videos
+            if len(video) < request.per_video and self.layout.video_of(video[0].segment.payload) is not None
         ]
         if not short:
             return videos

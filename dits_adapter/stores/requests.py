@@ -15,9 +15,13 @@ from dits_adapter.errors import InputError
 from dits_adapter.stores._words import words_of
 from dits_adapter.stores.bias import check_weight
 from dits_adapter.stores.rows import PointLayout, payload_value
+from dits_adapter.stores.text_lane import SAID
 
 __all__ = [
+    "LANES",
+    "SEEN",
     "Hit",
+    "LaneRank",
     "ReadRequest",
     "Reranker",
     "SearchOptions",
@@ -37,6 +41,23 @@ Reranker = Callable[[Sequence[NDArray[np.floating]]], NDArray[np.floating]]
 
 _OURS = PointLayout()
 
+SEEN = "seen"
+LANES = (SEEN, SAID)
+"""Lanes of a search: by what is seen in videos, their vectors, and by what is said in them, their texts."""
+
+
+@dataclass(frozen=True)
+class LaneRank:
+    """Place of a video in one lane of a search.
+
+    Attributes:
+        rank: rank of the video, from 1.
+        score: score of its best segment: in the lane "seen" as `Hit.score`, in "said" its BM25.
+    """
+
+    rank: int
+    score: float
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -47,11 +68,13 @@ class Hit:
         video_id: id of its video; in a foreign collection the value of `PointLayout.video`, or the segment's id.
         path: the video file or its address, if the collection says.
         start, end: the segment, in seconds, likewise.
-        score: similarity of query and pooled vector, in the collection's own distance (cosine), less `bias`.
+        score: similarity of query and pooled vector, in the collection's own distance (cosine), less `bias`; where
+            `lanes` are fused, a sum over the ranks of its video (`fuse`), which is no similarity.
         timestamp: seconds of the frame that matches best; None without frame vectors.
         payload: everything that the collection keeps about the segment.
         title: title of the video; None in a collection without titles.
         bias: part that the collection's score bias has taken from the score.
+        lanes: place of its video in each of the lanes that found it, where more than what is seen was searched.
     """
 
     id: str | int
@@ -64,6 +87,7 @@ class Hit:
     payload: Mapping[str, Any] = field(repr=False, hash=False)
     title: str | None = None
     bias: float = 0.0
+    lanes: Mapping[str, LaneRank] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(
@@ -102,7 +126,8 @@ class Hit:
         timed = self.start is not None and self.end is not None and self.start < self.end
         span = f"  {self.start:.1f}-{self.end:.1f} s" if timed else ""
         best = "" if self.timestamp is None else f" (best at {self.timestamp:.1f} s)"
-        return f"{self.score:.3f}  {printable(self.title or self.path or self.video_id)}{span}{best}"
+        lanes = "".join(f"  {lane} {of.rank}" for lane, of in self.lanes.items())
+        return f"{self.score:.3f}  {printable(self.title or self.path or self.video_id)}{span}{best}{lanes}"
 
 
 def _text(value: Any) -> str | None:
@@ -167,6 +192,10 @@ class SearchRequest:
             each segment. 0 is without. None is the weight that the collection says; the store cannot see which
             adapter made the query, and one that the bias is not for wants 0 (`ScoreBias.fits`). Where hits are
             re-ranked, the bias has a part in choosing the candidates alone.
+        lanes: lanes to search, which are fused by rank where they are several (`fuse`): "seen", the vectors, and
+            "said", the texts beside segments (`attach_texts`), by BM25. Each gives its `candidates` best videos.
+            `min_score`, `exact` and `bias` are of "seen".
+        texts: words to look for in the lane "said", a text for each query.
 
     Raises:
         InputError: an option outside its range.
@@ -182,6 +211,8 @@ class SearchRequest:
     candidates: int = 100
     locate: bool = True
     bias: float | None = None
+    lanes: Sequence[str] = (SEEN,)
+    texts: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.limit < 1 or self.per_video < 1 or self.offset < 0:
@@ -195,10 +226,16 @@ class SearchRequest:
             raise InputError(f'rerank is {self.rerank!r}; it is "maxsim", a function or None.')
         if self.bias is not None:
             check_weight(self.bias)
+        _check_lanes(self)
         if self.rerank is not None and self.candidates < (self.offset + self.limit) * self.per_video:
             raise InputError(
                 f"candidates is {self.candidates}; to re-rank, it is at least (offset + limit) · per_video."
             )
+
+    @property
+    def beyond_seen(self) -> bool:
+        """True where more is searched than vectors."""
+        return tuple(self.lanes) != (SEEN,)
 
 
 class SearchOptions(TypedDict, total=False):
@@ -214,6 +251,18 @@ class SearchOptions(TypedDict, total=False):
     candidates: int
     locate: bool
     bias: float | None
+    lanes: Sequence[str]
+    texts: Sequence[str] | None
+
+
+def _check_lanes(request: SearchRequest) -> None:
+    lanes = request.lanes
+    if isinstance(lanes, str) or not lanes or len(set(lanes)) < len(lanes) or not set(lanes) <= set(LANES):
+        raise InputError(f"lanes is {lanes!r}; it is a tuple of one or both of {' and '.join(map(repr, LANES))}.")
+    if request.texts is not None and not request.beyond_seen:
+        raise InputError('texts are for the lane "said": search it as well, with lanes=("seen", "said").')
+    if request.rerank is not None and request.beyond_seen:
+        raise InputError('rerank orders by what is seen alone; leave it out, or the lane "said".')
 
 
 def from_keywords(kind: type[T], whole: T | None, keywords: Mapping[str, Any]) -> T:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.bias import BIAS, ScoreBias
+from dits_adapter.stores.text_lane import TextLane
 
 if TYPE_CHECKING:
     from dits_adapter.video.encoder import EncodedSegment
@@ -69,6 +70,11 @@ class PointLayout(BaseModel):
         """Payload fields whose words are searched."""
         return self.texts or tuple(field for field in (self.title, self.path) if field)
 
+    def video_of(self, payload: Mapping[str, Any]) -> str | int | None:
+        """Return the video that a payload names, the first of several; None where a segment stands for itself."""
+        value = None if self.video is None else payload_value(payload, self.video)
+        return next(iter(value), None) if isinstance(value, list) else value
+
 
 def payload_value(payload: Mapping[str, Any] | None, key: str) -> Any:
     """Return the value of a payload field; `key` may lead into it, with dots. None where there is none."""
@@ -107,6 +113,7 @@ class CollectionMetadata(BaseModel):
         tenants: True where the collection keeps tenants apart.
         layout: names of vector and fields in a collection that another program made; None in one of ours.
         bias: record of its score bias; None in a collection without.
+        texts: record of the texts beside its segments; likewise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,6 +125,7 @@ class CollectionMetadata(BaseModel):
     tenants: bool = False
     layout: PointLayout | None = None
     bias: ScoreBias | None = None
+    texts: TextLane | None = None
 
     @property
     def bias_in_use(self) -> ScoreBias | None:

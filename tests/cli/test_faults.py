@@ -31,6 +31,7 @@ LINES = {
     "search": "dog --adapter ADAPTER --store IN",
     "recall": "IN --adapter ADAPTER --store OUT",
     "copy": "IN OUT",
+    "texts": "IN --store OUT",
     "serve": "--adapter IN --port 0 --no-browser",
     "pairs": "IN --out OUT",
     "mcp": "--adapter IN --store http://127.0.0.1:1 --patience 0.1",

@@ -647,14 +647,15 @@ def test_vectors_that_are_none_are_refused(client: EdgeClient, vector: Any, mess
 
 def test_what_a_folder_cannot_do_is_refused_by_name(client: EdgeClient) -> None:
     fill(client)
-    sparse = models.SparseVector(indices=[1], values=[1.0])
+    indexed = {"s": models.SparseVectorParams(index=models.SparseIndexParams(on_disk=True))}
+    batch = [models.ClearPayloadOperation(clear_payload=models.PointIdsList(points=[1]))]
     lookup = models.LookupLocation(collection="other")
     vector = QUERIES[0].tolist()
     refused: list[tuple[Callable[[], Any], str]] = [
         (lambda: client.create_collection("x", COSINE, shard_number=2), "shard_number"),
-        (lambda: client.create_collection("x", COSINE, sparse_vectors_config={"s": 1}), "sparse_vectors_config"),
+        (lambda: client.create_collection("x", COSINE, sparse_vectors_config=indexed), "SparseIndexParams"),
+        (lambda: client.batch_update_points("videos", batch), "ClearPayloadOperation in a batch"),
         (lambda: client.create_collection("x", COSINE, quantization_config=product()), "ProductQuantization"),
-        (lambda: client.query_points("videos", sparse, "video"), "SparseVector in place of a query vector"),
         (lambda: client.query_points("videos", 7, "video"), "int in place of a query vector"),
         (lambda: client.query_points("videos", vector, "video", lookup_from=lookup), "LookupLocation"),
         (lambda: client.query_points("videos", vector, "video", shard_key_selector="a"), "shard_key_selector"),

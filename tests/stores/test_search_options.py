@@ -219,7 +219,7 @@ def test_a_moment_is_left_out_when_nobody_asks(way: tuple[str, Search]) -> None:
 
 
 def test_every_option_is_in_the_table() -> None:
-    of_their_own = {"exact", "locate", "bias"}  # the last in test_bias.py
+    of_their_own = {"exact", "locate", "bias", "lanes", "texts"}  # the last in test_bias.py and test_lanes.py
     tested = {option for case in CASES.values() for option in case.options} | of_their_own
     assert tested == {field.name for field in fields(SearchRequest)} == set(SearchOptions.__annotations__)
 

@@ -51,6 +51,7 @@ from dits_adapter.stores.qdrant._schema import (
 )
 from dits_adapter.stores.requests import ReadRequest, SearchRequest, VideoFilter
 from dits_adapter.stores.rows import CollectionMetadata, PointLayout, StoredSegment, check_tenant
+from dits_adapter.stores.text_lane import SAID, TextLane
 
 __all__ = ["PAGE", "VECTORS_PAGE", "QdrantCollection", "creating", "divided", "storing"]
 
@@ -85,7 +86,8 @@ class QdrantCollection:
         has_words: True where segments have the words of their paths; likewise.
         limits: what one request may ask for; likewise.
         quantized: True where searches use quantized vectors; likewise.
-        bias: record of the score bias; None without one; likewise.
+        bias, texts: records of the score bias and of the texts; None without; likewise.
+        has_said: True where points have the sparse vector of their texts; likewise.
     """
 
     def __init__(
@@ -118,10 +120,11 @@ class QdrantCollection:
         self.opened: EmbeddingSpace | None = None
         self.cosine = False
         self.descending = True
-        self.ours = self.has_frames = self.quantized = False
+        self.ours = self.has_frames = self.has_said = self.quantized = False
         self.has_words = True
         self.limits = Limits()
         self.bias: ScoreBias | None = None
+        self.texts: TextLane | None = None
         self._first: EmbeddingSpace | None = None
         self._tenant_checked = False
 
@@ -220,7 +223,8 @@ class QdrantCollection:
         strict = config.strict_mode_config is not None and bool(config.strict_mode_config.enabled)
         self.formulas = self._takes_formulas and config.params.shard_number == 1 and not strict
         self.quantized = (params.quantization_config or config.quantization_config) is not None
-        self.bias = None if metadata is None else metadata.bias
+        self.bias, self.texts = (None, None) if metadata is None else (metadata.bias, metadata.texts)
+        self.has_said = SAID in (config.params.sparse_vectors or {})
         self.opened = space
         return space
 

@@ -24,6 +24,7 @@ __all__ = [
     "Delete",
     "DeleteCollection",
     "DeletePayload",
+    "DeleteVectors",
     "GetAliases",
     "GetCollection",
     "GetCollections",
@@ -142,13 +143,13 @@ class QueryGroups(_OfCollection[models.GroupsResult]):
     method = "query_points_groups"
     group_by: str
     group_size: int
-    query: Sequence[float]
+    query: Sequence[float] | models.SparseVector
     using: str | None
     limit: int
     query_filter: models.Filter | None = None
     score_threshold: float | None = None
     search_params: models.SearchParams | None = None
-    with_payload: bool = True
+    with_payload: bool | Sequence[str] = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +158,7 @@ class CreateCollection(_OfCollection[bool]):
 
     method = "create_collection"
     vectors_config: Mapping[str, models.VectorParams]
+    sparse_vectors_config: Mapping[str, models.SparseVectorParams] | None = None
     shard_number: int | None = None
     replication_factor: int | None = None
     write_consistency_factor: int | None = None
@@ -219,6 +221,15 @@ class DeletePayload(_OfCollection[models.UpdateResult]):
 
     method = "delete_payload"
     keys: Sequence[str]
+    points: models.Filter
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteVectors(_OfCollection[models.UpdateResult]):
+    """Delete vectors of points."""
+
+    method = "delete_vectors"
+    vectors: Sequence[str]
     points: models.Filter
 
 

@@ -15,6 +15,8 @@ and `frames` (one vector a frame, MaxSim, not indexed: for locating and re-ranki
 | `size`, `mtime_ns`  | of the file when it was read: an unchanged file is recognized without reading  |
 | `tenant`            | whose it is, in a collection that keeps tenants apart                          |
 | `score_bias`        | number b(v) of the collection's score bias, where it has one                   |
+| `said`              | text beside the segment, where the collection has texts; its terms are the     |
+|                     | sparse vector `said`                                                           |
 | `segments`          | on a video's last segment only: how many there are; a video with fewer, or     |
 |                     | without this number, was interrupted and is done again                         |
 
@@ -35,6 +37,7 @@ from dits_adapter.errors import InputError
 from dits_adapter.stores._words import words_of
 from dits_adapter.stores.requests import ReadRequest, VideoFilter
 from dits_adapter.stores.rows import FailureRow, PointLayout, SegmentRow, failure_id, payload_value
+from dits_adapter.stores.text_lane import TextLane
 
 __all__ = [
     "FAILURE",
@@ -52,6 +55,8 @@ __all__ = [
     "native_filter",
     "plain_id",
     "read_filter",
+    "said_query",
+    "said_vector",
     "segment_point",
 ]
 
@@ -81,6 +86,18 @@ def segment_point(row: SegmentRow, *, tenant: str | None = None) -> models.Point
         vectors[FRAMES] = row.frame_vectors.tolist()
     payload = row.payload() | {WORDS: words_of(row.path)} | _of_tenant(tenant)
     return models.PointStruct(id=row.id, vector=vectors, payload=payload)
+
+
+def said_vector(text: str, lane: TextLane) -> models.SparseVector:
+    """Describe the text beside a segment; Qdrant multiplies its terms by their idf (`models.Modifier.IDF`)."""
+    terms, weights = lane.weights(text)
+    return models.SparseVector(indices=terms, values=weights)
+
+
+def said_query(text: str, lane: TextLane) -> models.SparseVector:
+    """Describe a text to look for in what is said."""
+    terms = lane.query(text)
+    return models.SparseVector(indices=terms, values=[1.0] * len(terms))
 
 
 def failure_point(row: FailureRow, *, tenant: str | None = None) -> models.PointStruct:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from qdrant_client import models
 
 from dits_adapter.errors import StoreError
@@ -26,29 +26,18 @@ from dits_adapter.stores.ranking import (
     group_by_video,
     wider_candidate_request,
 )
-from dits_adapter.stores.requests import Hit, Reranker, SearchRequest, check_queries, check_query
+from dits_adapter.stores.requests import Hit, Reranker, SearchRequest
+from dits_adapter.stores.text_lane import SAID
 
-__all__ = ["BATCH", "finding", "searching", "searching_one"]
+__all__ = ["BATCH", "Search", "finding"]
 
 BATCH = 64
 """Queries sent in one request, at most: fewer where they, or what they find, are large."""
 
 _Query = NDArray[np.floating]
 
-
-def searching_one(
-    collection: QdrantCollection, query: ArrayLike, request: SearchRequest
-) -> RequestPlan[list[Hit]]:
-    """Search for one query, (d,); see `VideoStore.search`."""
-    return (yield from searching(collection, check_query(query), request))[0]
-
-
-def searching(
-    collection: QdrantCollection, queries: ArrayLike, request: SearchRequest
-) -> RequestPlan[list[list[Hit]]]:
-    """Search for each query, (n, d); see `VideoStore.search_batch`."""
-    space = yield from collection.opening()
-    return (yield from finding(collection, check_queries(queries, space.video.width, request), request))
+_Value = list[float] | models.SparseVector
+"""Query as Qdrant takes it."""
 
 
 def finding(collection: QdrantCollection, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[Hit]]]:
@@ -56,7 +45,8 @@ def finding(collection: QdrantCollection, queries: _Query, request: SearchReques
     yield from collection.opening()
     if request.rerank is not None and not collection.has_frames:
         raise StoreError(f"the collection {collection.name!r} has no frame vectors to re-rank with.")
-    search = _Search(collection, collection.filter(request), bias_weight(request, collection.bias))
+    weight = bias_weight(request, collection.bias)
+    search = Search(collection, collection.filter(request), collection.layout.vector, weight)
     hits: list[list[Hit]] = []
     size = search.batch(queries, request)
     for start in range(0, len(queries), size):
@@ -64,7 +54,7 @@ def finding(collection: QdrantCollection, queries: _Query, request: SearchReques
         points = yield from collection.following(partial(search.points, batch, request))
         frames: dict[models.ExtendedPointId, Any] = {}
         if request.locate:
-            frames = yield from search.frames(point for row in points for point in row)
+            frames = yield from search.frames(point.id for row in points for point in row)
         hits += [
             [search.hit(point, frames.get(point.id), query, biased=request.rerank is None) for point in row]
             for query, row in zip(batch, points, strict=True)
@@ -72,19 +62,42 @@ def finding(collection: QdrantCollection, queries: _Query, request: SearchReques
     return hits
 
 
-class _Search:
-    """Searches of an opened collection that share a filter and the weight of the score bias."""
+class Search:
+    """Searches of an opened collection that share a filter, a vector and the weight of the score bias.
 
-    def __init__(self, collection: QdrantCollection, condition: models.Filter | None, weight: float) -> None:
+    Args:
+        collection: the collection.
+        condition: filter of all searches.
+        vector: name of the vector that is searched.
+        weight: weight of the score bias.
+        payload: fields of the payload that found points have, those that group them among them; True for all.
+    """
+
+    def __init__(
+        self,
+        collection: QdrantCollection,
+        condition: models.Filter | None,
+        vector: str,
+        weight: float = 0.0,
+        payload: bool | list[str] = True,
+    ) -> None:
         self.collection = collection
         self.condition = condition
+        self.vector = vector or None
         self.weight = weight
+        self.payload = payload
 
     def points(self, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[models.ScoredPoint]]]:
         if request.rerank is not None:
             return (yield from self._reranked(queries, request, request.rerank))
         if self.weight:
             return (yield from self._biased(queries, request))
+        return (yield from self.nearest_videos(queries.tolist(), request))
+
+    def nearest_videos(
+        self, queries: Sequence[_Value], request: SearchRequest
+    ) -> RequestPlan[list[list[models.ScoredPoint]]]:
+        """Find the best videos of each query by their nearest segments."""
         if self.collection.layout.video is None:
             return (yield from self._nearest(queries, request, request.limit, request.offset))
         # Most queries have enough videos among a few times as many segments, which cost a server half of what its
@@ -119,18 +132,18 @@ class _Search:
 
     def _nearest(
         self,
-        queries: _Query,
+        queries: Sequence[_Value],
         request: SearchRequest,
         limit: int,
         offset: int = 0,
-        payload: bool | list[str] = True,
+        payload: list[str] | None = None,
         beyond: Collection[str | int] = (),
     ) -> RequestPlan[list[list[models.ScoredPoint]]]:
         """Find the segments nearest to each query, in as many requests as the server's limit of hits makes.
 
         Args:
             queries, request, limit, offset: as for a search.
-            payload: all fields, or these.
+            payload: fields, in the place of those of all searches.
             beyond: videos to leave out.
         """
         scope = self._scope(beyond)
@@ -139,14 +152,14 @@ class _Search:
         for start in range(0, limit, most):
             requests = [
                 models.QueryRequest(
-                    query=query.tolist(),
-                    using=self.collection.layout.vector or None,
+                    query=query,
+                    using=self.vector,
                     limit=min(most, limit - start),
                     offset=offset + start,
                     filter=scope,
                     score_threshold=request.min_score,
                     params=self._search_params(request),
-                    with_payload=payload,
+                    with_payload=payload or self.payload,
                 )
                 for query in queries
             ]
@@ -202,7 +215,7 @@ class _Search:
             models.QueryRequest(
                 prefetch=models.Prefetch(
                     query=query.tolist(),
-                    using=self.collection.layout.vector or None,
+                    using=self.vector,
                     limit=CANDIDATES,
                     filter=self._scope(),
                     score_threshold=request.min_score,
@@ -210,7 +223,7 @@ class _Search:
                 ),
                 query=formula,
                 limit=reach,
-                with_payload=True,
+                with_payload=self.payload,
             )
             for query in queries
         ]
@@ -226,7 +239,7 @@ class _Search:
         """Order the candidates here."""
         field = self.collection.layout.video
         fields = [BIAS] if field is None else [BIAS, field]
-        first = yield from self._nearest(queries, request, CANDIDATES, payload=fields)
+        first = yield from self._nearest(queries.tolist(), request, CANDIDATES, payload=fields)
         videos = []
         for n, block in enumerate(first):
             ranked = self._corrected(block)
@@ -234,7 +247,7 @@ class _Search:
             while len(block) == CANDIDATES and len(page) < request.limit:
                 named = [self._videos(point) if field else [] for point in ranked]
                 (block,) = yield from self._nearest(
-                    queries[n : n + 1],
+                    queries[n : n + 1].tolist(),
                     request,
                     CANDIDATES,
                     named.count([]),  # which no filter leaves out
@@ -245,7 +258,7 @@ class _Search:
                 page = group_by_video(ranked, self._videos, request)
             videos.append(page)
         rows = [[point for hits in page for point in hits] for page in videos]
-        payloads = yield from self._payloads(point.id for row in rows for point in row)
+        payloads = yield from self.payloads(point.id for row in rows for point in row)
         return [
             [point.model_copy(update={"payload": payloads[point.id]}) for point in row if point.id in payloads]
             for row in rows
@@ -259,7 +272,7 @@ class _Search:
         bias = self.collection.bias
         return self.weight * bias.of(payload) if self.weight and bias is not None else 0.0
 
-    def _payloads(
+    def payloads(
         self, ids: Iterable[models.ExtendedPointId]
     ) -> RequestPlan[dict[models.ExtendedPointId, models.Payload | None]]:
         distinct = list(dict.fromkeys(ids))
@@ -271,7 +284,7 @@ class _Search:
             payloads |= {record.id: record.payload for record in records}
         return payloads
 
-    def _grouped(self, query: _Query, request: SearchRequest) -> RequestPlan[list[models.ScoredPoint]]:
+    def _grouped(self, query: _Value, request: SearchRequest) -> RequestPlan[list[models.ScoredPoint]]:
         """Find the best videos.
 
         To find groups a server looks at a few times as many points as it is to return, and returns fewer groups
@@ -286,12 +299,13 @@ class _Search:
                 collection_name=self.collection.target,
                 group_by=field,
                 group_size=request.per_video,
-                query=query.tolist(),
-                using=self.collection.layout.vector or None,
+                query=query,
+                using=self.vector,
                 limit=max(1, min(needed - len(groups), self.collection.limits.hits // request.per_video)),
                 query_filter=self._scope(groups),
                 score_threshold=request.min_score,
                 search_params=self._search_params(request),
+                with_payload=self.payload,
             )
             # a video of a list of names comes back by another of them
             fresh = {group.id: group for group in answer.groups if group.id not in groups}
@@ -299,7 +313,8 @@ class _Search:
                 break
             groups |= fresh
         # an approximate index may find late what is nearer
-        best = sorted(groups.values(), key=lambda group: group.hits[0].score, reverse=self.collection.descending)
+        descending = self.vector == SAID or self.collection.descending
+        best = sorted(groups.values(), key=lambda group: group.hits[0].score, reverse=descending)
         return [point for group in best[request.offset :] for point in group.hits]
 
     def _reranked(
@@ -333,7 +348,7 @@ class _Search:
                 if self.weight:
                     rows[n] = (yield from self._biased(queries[n : n + 1], wider))[0]
                 else:
-                    rows[n] = yield from self._grouped(queries[n], wider)
+                    rows[n] = yield from self._grouped(queries[n].tolist(), wider)
         return rows
 
     def _maxsim(
@@ -365,7 +380,7 @@ class _Search:
         self, query: _Query, points: Sequence[models.ScoredPoint], rerank: Literal["maxsim"] | Reranker
     ) -> RequestPlan[dict[models.ExtendedPointId, float]]:
         """Score segments by their frame vectors, which are read; best first."""
-        frames = yield from self.frames(points)
+        frames = yield from self.frames(point.id for point in points)
         scores = frame_scores(rerank, query, [np.asarray(vectors, np.float32) for vectors in frames.values()])
         ids = list(frames)
         return {ids[n]: float(scores[n]) for n in np.argsort(-scores, kind="stable")}
@@ -381,9 +396,9 @@ class _Search:
             return models.SearchParams(exact=True)
         return rescored(self.collection.limits.oversampling) if self.collection.quantized else None
 
-    def frames(self, points: Iterable[models.ScoredPoint]) -> RequestPlan[dict[models.ExtendedPointId, Any]]:
+    def frames(self, hits: Iterable[models.ExtendedPointId]) -> RequestPlan[dict[models.ExtendedPointId, Any]]:
         """Read the frame vectors of hits only: read by the search itself, memory copies everybody's."""
-        ids = list(dict.fromkeys(point.id for point in points))
+        ids = list(dict.fromkeys(hits))
         if not self.collection.has_frames:
             return {}
         frames: dict[models.ExtendedPointId, Any] = {}
@@ -396,14 +411,16 @@ class _Search:
             frames |= {id_: named[FRAMES] for id_, named in vectors.items() if FRAMES in named}
         return frames
 
-    def hit(self, point: models.ScoredPoint, frames: Any, query: _Query, *, biased: bool) -> Hit:
+    def hit(
+        self, point: models.ScoredPoint, frames: Any = None, query: _Query | None = None, *, biased: bool = False
+    ) -> Hit:
         payload = point.payload or {}
         return Hit.of(
             plain_id(point.id),
             payload,
             point.score,
             video_id=next(iter(self._videos(point)), None),
-            timestamp=best_timestamp(frames, payload.get("timestamps"), query),
+            timestamp=None if query is None else best_timestamp(frames, payload.get("timestamps"), query),
             layout=self.collection.layout,
             bias=self._bias(payload) if biased else 0.0,
         )

@@ -14,6 +14,7 @@ from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.qdrant._collection import QdrantCollection
 from dits_adapter.stores.qdrant._connection import CLIENT, api_key, server_address
+from dits_adapter.stores.qdrant._lanes import searching, searching_one
 from dits_adapter.stores.qdrant._requests import Request, RequestPlan, call
 from dits_adapter.stores.qdrant._retry import (
     Patience,
@@ -22,7 +23,6 @@ from dits_adapter.stores.qdrant._retry import (
     repeat_request_async,
     translate_errors,
 )
-from dits_adapter.stores.qdrant._search import searching, searching_one
 from dits_adapter.stores.requests import Hit, SearchOptions, SearchRequest, from_keywords
 from dits_adapter.stores.rows import PointLayout
 

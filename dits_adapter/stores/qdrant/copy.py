@@ -19,9 +19,10 @@ from dits_adapter.stores.qdrant._requests import (
     Retrieve,
     Scroll,
 )
-from dits_adapter.stores.qdrant._schema import POOLED
+from dits_adapter.stores.qdrant._schema import POOLED, said_vector
 from dits_adapter.stores.qdrant.options import CLUSTER, CollectionOptions
 from dits_adapter.stores.qdrant.store import QdrantStore
+from dits_adapter.stores.text_lane import SAID, TextLane
 
 __all__ = ["BATCH", "copy_collection"]
 
@@ -68,6 +69,8 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
         raise InputError(f"source and destination are both {origin!r} in {source.location}.")
     destination.create(metadata, _options(info, cluster=cluster) if target is None else None)
     _require_no_others(source, destination)
+    if metadata.texts is not None and (destination.metadata() or metadata).texts != metadata.texts:
+        destination.set_texts(metadata.texts)
     copied_to = destination.collection
     indexed = destination.send(GetCollection(collection_name=copied_to)).payload_schema
     for field, index in info.payload_schema.items():
@@ -88,7 +91,7 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
             bar.update(len(records) - len(missing))
             queue = iter(missing)
             while ids := list(islice(queue, size)):
-                points = [_point(record) for record in _fetch(source, ids, payload=True, vectors=True)]
+                points = [_point(r, metadata.texts) for r in _fetch(source, ids, payload=True, vectors=True)]
                 destination.write_points(points)
                 written += len(points)
                 bar.update(len(points))
@@ -139,10 +142,12 @@ def _count(store: QdrantStore) -> int:
     return sum(map(len, _pages(store, payload=False)))
 
 
-def _point(record: models.Record) -> models.PointStruct:
-    return models.PointStruct.model_construct(
-        id=record.id, vector=record.vector or {}, payload=record.payload or {}
-    )
+def _point(record: models.Record, texts: TextLane | None) -> models.PointStruct:
+    """Describe a point anew, with the sparse vector of its text where the source could have none."""
+    vector, payload = record.vector or {}, record.payload or {}
+    if texts is not None and SAID in payload and isinstance(vector, dict):
+        vector = {SAID: said_vector(payload[SAID], texts), **vector}
+    return models.PointStruct.model_construct(id=record.id, vector=vector, payload=payload)
 
 
 def _same(source: Any, target: Any) -> bool:

@@ -24,6 +24,7 @@ from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.bias import BIAS, ScoreBias
 from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection, creating, storing
 from dits_adapter.stores.qdrant._connection import Connection
+from dits_adapter.stores.qdrant._lanes import finding_said, fusing, text_operations, without_said
 from dits_adapter.stores.qdrant._limits import Limits
 from dits_adapter.stores.qdrant._requests import (
     BatchUpdate,
@@ -33,6 +34,7 @@ from dits_adapter.stores.qdrant._requests import (
     Delete,
     DeleteCollection,
     DeletePayload,
+    DeleteVectors,
     GetCollection,
     Request,
     Scroll,
@@ -63,6 +65,7 @@ from dits_adapter.stores.rows import (
     VideoRecord,
     video_records,
 )
+from dits_adapter.stores.text_lane import SAID, TextLane
 
 __all__ = ["FRAMES", "INDEXING_THRESHOLD", "POOLED", "QdrantStore"]
 
@@ -160,6 +163,7 @@ class QdrantStore(VideoStore):
             index=indexed,
             options=indexed,
             bias=True,
+            texts=True,
         )
 
     @property
@@ -309,6 +313,7 @@ class QdrantStore(VideoStore):
                 POOLED: options.pooled(width, tenants=metadata.tenants),
                 FRAMES: options.frames(width),
             },
+            sparse_vectors_config={SAID: models.SparseVectorParams(modifier=models.Modifier.IDF)},
             **options.collection(),
             metadata={METADATA_KEY: metadata.model_dump(mode="json")},
         )
@@ -487,17 +492,48 @@ class QdrantStore(VideoStore):
         video = self._collection.scoped(models.Filter(must=[_is_any("video_id", [file.video_id])]))
         self.send(SetPayload(collection_name=self.collection, payload=payload, points=video))
 
+    def find_said(self, texts: Sequence[str], request: SearchRequest) -> list[list[Hit]]:
+        """Search for texts in what is said, by their sparse vectors; here in a collection that has none.
+
+        Raises:
+            StoreError: also for a filter on a collection without these vectors.
+        """
+        self.open()
+        if self._collection.has_said:
+            return self._connection.run(finding_said(self._collection, texts, request), hurried=True)
+        if request.filter:
+            raise StoreError(f"{without_said(self._collection)}, or leave out the filter.")
+        return super().find_said(texts, request)
+
+    def _fused(self, queries: NDArray[np.float32], request: SearchRequest) -> list[list[Hit]]:
+        if self._collection.has_said:
+            return self._connection.run(fusing(self._collection, queries, request), hurried=True)
+        return super()._fused(queries, request)
+
     def set_bias(self, bias: ScoreBias | None) -> None:
         """Write down the record of the score bias; None takes it away, with the biases of all segments."""
+        self._describe(bias=bias)
+        if bias is None:
+            self.send(DeletePayload(collection_name=self.collection, keys=[BIAS], points=models.Filter()))
+
+    def set_texts(self, texts: TextLane | None) -> None:
+        """Write down the record of the texts beside segments; None takes it away, with all of them."""
+        self._describe(texts=texts)
+        if texts is None:
+            self.send(DeletePayload(collection_name=self.collection, keys=[SAID], points=models.Filter()))
+            self.open()
+            if self._collection.has_said:
+                self.send(DeleteVectors(collection_name=self.collection, vectors=[SAID], points=models.Filter()))
+
+    def _describe(self, **records: Any) -> None:
+        """Change records of the collection's metadata."""
         metadata = self.metadata()
         if metadata is None:
             raise StoreError(
                 f"the collection {self.name!r} is of another program; describe it first (dits-adapter adopt)."
             )
-        described = {METADATA_KEY: metadata.model_copy(update={"bias": bias}).model_dump(mode="json")}
+        described = {METADATA_KEY: metadata.model_copy(update=records).model_dump(mode="json")}
         self.send(UpdateCollection(collection_name=self.collection, metadata=described))
-        if bias is None:
-            self.send(DeletePayload(collection_name=self.collection, keys=[BIAS], points=models.Filter()))
         self._collection.opened = None
 
     def write_biases(self, biases: Mapping[str | int, float]) -> None:
@@ -506,6 +542,13 @@ class QdrantStore(VideoStore):
             models.SetPayloadOperation(set_payload=models.SetPayload(payload={BIAS: value}, points=[id_]))
             for id_, value in biases.items()
         ]
+        if operations:
+            self.send(BatchUpdate(collection_name=self.collection, update_operations=operations))
+
+    def write_texts(self, texts: Mapping[str | int, str | None]) -> None:
+        """Keep texts beside the segments with these ids, with their sparse vectors; None takes one away."""
+        self.open()
+        operations = text_operations(texts, self._collection)
         if operations:
             self.send(BatchUpdate(collection_name=self.collection, update_operations=operations))
 

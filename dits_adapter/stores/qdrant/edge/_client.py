@@ -35,7 +35,7 @@ class EdgeClient(QdrantBase):
     """Client of the collections of a folder, which one process at a time has open, with any number of threads.
 
     Methods take and return what those of `QdrantClient` do; those that are missing raise NotImplementedError.
-    Whatever a folder cannot do (sparse vectors, shards, replicas, aliases) is refused by its name.
+    Whatever a folder cannot do (shards, replicas, aliases) is refused by its name.
 
     Args:
         folder: made if it is missing.
@@ -85,6 +85,7 @@ class EdgeClient(QdrantBase):
         collection_name: str,
         vectors_config: models.VectorParams | Mapping[str, models.VectorParams] | None = None,
         *,
+        sparse_vectors_config: Mapping[str, models.SparseVectorParams] | None = None,
         hnsw_config: models.HnswConfigDiff | None = None,
         optimizers_config: models.OptimizersConfigDiff | None = None,
         quantization_config: models.QuantizationConfig | None = None,
@@ -103,8 +104,12 @@ class EdgeClient(QdrantBase):
                     f"a folder has no {name}: it is one shard, in one copy. A Qdrant server has them."
                 )
         vectors = vectors_config if isinstance(vectors_config, models.VectorParams) else dict(vectors_config or {})
+        sparse = dict(sparse_vectors_config) if sparse_vectors_config else None
+        params = models.CollectionParams(
+            vectors=vectors, sparse_vectors=sparse, shard_number=1, replication_factor=1
+        )
         config = models.CollectionConfig(
-            params=models.CollectionParams(vectors=vectors, shard_number=1, replication_factor=1),
+            params=params,
             hnsw_config=_changed(convert.HNSW, hnsw_config),
             optimizer_config=_changed(
                 models.OptimizersConfig(default_segment_number=0, flush_interval_sec=0), optimizers_config
@@ -245,20 +250,24 @@ class EdgeClient(QdrantBase):
     def batch_update_points(
         self, collection_name: str, update_operations: Sequence[models.UpdateOperation], **kwargs: Any
     ) -> list[models.UpdateResult]:
-        """Make several changes of payload in one go, in their order.
+        """Make several changes of payload and vectors in one go, in their order.
 
         Raises:
-            InputError: a change of something else.
+            InputError: a change of something else, or chosen by a filter where that is not taken.
         """
         _reject_options(kwargs)
-        changes = []
-        for operation in update_operations:
-            if not isinstance(operation, models.SetPayloadOperation):
-                raise InputError(f"a folder takes no {type(operation).__name__} in a batch; make it by itself.")
-            change = operation.set_payload
-            chosen = change.filter if change.points is None else change.points
-            changes.append(_setting(change.payload, chosen, change.key))
+        changes = [_change(operation) for operation in update_operations]
         return [self._write(collection_name, *changes)] * len(changes)
+
+    def delete_vectors(
+        self, collection_name: str, vectors: Sequence[str], points: Any, **kwargs: Any
+    ) -> models.UpdateResult:
+        """Delete some vectors of points, chosen by a filter or by their ids."""
+        _reject_options(kwargs)
+        chosen, names = _chosen(points), list(vectors)
+        if isinstance(chosen, edge.Filter):
+            return self._write(collection_name, edge.UpdateOperation.delete_vectors_by_filter(chosen, names))
+        return self._write(collection_name, edge.UpdateOperation.delete_vectors(chosen, names))
 
     def retrieve(
         self,
@@ -454,6 +463,24 @@ def _chosen(selector: Any) -> edge.Filter | list[edge.PointId]:
     if not isinstance(selector, list | tuple):
         selector = [selector]
     return [convert.point_id(id_) for id_ in selector]
+
+
+def _change(operation: models.UpdateOperation) -> edge.UpdateOperation:
+    if isinstance(operation, models.SetPayloadOperation):
+        change = operation.set_payload
+        chosen = change.filter if change.points is None else change.points
+        return _setting(change.payload, chosen, change.key)
+    if isinstance(operation, models.DeletePayloadOperation) and operation.delete_payload.points is not None:
+        ids = [convert.point_id(id_) for id_ in operation.delete_payload.points]
+        return edge.UpdateOperation.delete_payload(ids, list(operation.delete_payload.keys))
+    if isinstance(operation, models.UpdateVectorsOperation) and operation.update_vectors.update_filter is None:
+        return edge.UpdateOperation.update_vectors(
+            [convert.point_vectors(point) for point in operation.update_vectors.points]
+        )
+    if isinstance(operation, models.DeleteVectorsOperation) and operation.delete_vectors.points is not None:
+        ids = [convert.point_id(id_) for id_ in operation.delete_vectors.points]
+        return edge.UpdateOperation.delete_vectors(ids, list(operation.delete_vectors.vector))
+    raise InputError(f"a folder takes no such {type(operation).__name__} in a batch; make it by itself.")
 
 
 def _setting(payload: Mapping[str, Any], points: Any, key: str | None) -> edge.UpdateOperation:

@@ -22,6 +22,7 @@ __all__ = [
     "payload_selector",
     "point",
     "point_id",
+    "point_vectors",
     "record",
     "request",
     "result_id",
@@ -39,8 +40,10 @@ def config(collection: models.CollectionConfig) -> edge.EdgeConfig:
         InputError: something that only a server has.
     """
     params, optimizers = collection.params, collection.optimizer_config
+    sparse = params.sparse_vectors or {}
     return edge.EdgeConfig(
         vectors={name: _vector_params(name, kept, collection) for name, kept in named_vectors(params).items()},
+        sparse_vectors={name: _sparse_params(kept) for name, kept in sparse.items()},
         hnsw_config=_hnsw(collection.hnsw_config),
         optimizers=edge.EdgeOptimizersConfig(
             deleted_threshold=optimizers.deleted_threshold,
@@ -72,6 +75,14 @@ def _vector_params(
         datatype=datatype,
         quantization_config=_quantization(vector.quantization_config or collection.quantization_config),
         hnsw_config=_hnsw(index),
+    )
+
+
+def _sparse_params(vector: models.SparseVectorParams) -> edge.EdgeSparseVectorParams:
+    if vector.index is not None:
+        _refuse(vector.index)
+    return edge.EdgeSparseVectorParams(
+        modifier=edge.Modifier.Idf if vector.modifier == models.Modifier.IDF else None
     )
 
 
@@ -128,13 +139,24 @@ def point(source: models.PointStruct) -> edge.Point:
     Raises:
         InputError: a vector that is none, or holds NaN or infinite values.
     """
+    return edge.Point(point_id(source.id), _vectors(source), source.payload or {})
+
+
+def point_vectors(source: models.PointVectors) -> edge.PointVectors:
+    """Convert vectors of a point that is there; errors as `point`."""
+    return edge.PointVectors(point_id(source.id), _vectors(source))
+
+
+def _vectors(source: models.PointStruct | models.PointVectors) -> Any:
     if isinstance(source.vector, Mapping):
-        vectors: Any = {
-            name: _numbers(vector, f"{name!r} of {source.id}") for name, vector in source.vector.items()
-        }
-    else:
-        vectors = _numbers(source.vector, f"of {source.id}")
-    return edge.Point(point_id(source.id), vectors, source.payload or {})
+        return {name: _vector(vector, f"{name!r} of {source.id}") for name, vector in source.vector.items()}
+    return _numbers(source.vector, f"of {source.id}")
+
+
+def _vector(vector: Any, whose: str) -> Any:
+    if isinstance(vector, models.SparseVector):
+        return edge.SparseVector(vector.indices, _numbers(vector.values, whose))
+    return _numbers(vector, whose)
 
 
 def point_id(source: models.ExtendedPointId) -> edge.PointId:
@@ -195,9 +217,9 @@ def _query(source: Any, using: str | None) -> edge.ScoringQueryType | None:
         return None
     if isinstance(source, models.NearestQuery) and source.mmr is None:
         source = source.nearest
-    if not isinstance(source, list | np.ndarray):
+    if not isinstance(source, list | np.ndarray | models.SparseVector):
         _refuse(source, "in place of a query vector")
-    return edge.Query.Nearest(_numbers(source, "of the query"), using or None)
+    return edge.Query.Nearest(_vector(source, "of the query"), using or None)
 
 
 def _search_params(source: models.SearchParams | None) -> edge.SearchParams | None:
@@ -310,7 +332,16 @@ def _match(source: models.Match | None) -> edge.MatchType | None:
 
 def record(result: edge.Record) -> models.Record:
     """Convert a point that was read by its id."""
-    return models.Record.model_construct(id=result_id(result.id), payload=result.payload, vector=result.vector)
+    vector = result.vector
+    if isinstance(vector, dict):
+        vector = {name: _read_vector(of_name) for name, of_name in vector.items()}
+    return models.Record.model_construct(id=result_id(result.id), payload=result.payload, vector=vector)
+
+
+def _read_vector(vector: Any) -> Any:
+    if isinstance(vector, edge.SparseVector):
+        return models.SparseVector(indices=vector.indices, values=vector.values)
+    return vector
 
 
 def scored(result: edge.ScoredPoint) -> models.ScoredPoint:

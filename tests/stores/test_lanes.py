@@ -1,0 +1,354 @@
+"""What is said, beside what is seen: texts kept beside segments, found by BM25, fused by rank; in every store."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, models
+
+from dits_adapter import AsyncQdrantStore, MemoryStore, VideoStore
+from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores import attaching
+from dits_adapter.stores._lanes import fuse
+from dits_adapter.stores._terms import terms_of
+from dits_adapter.stores.attaching import TimedText, attach_texts, remove_texts
+from dits_adapter.stores.copying import copy_segments
+from dits_adapter.stores.qdrant.adopt import adopt_collection
+from dits_adapter.stores.qdrant.copy import copy_collection
+from dits_adapter.stores.qdrant.store import QdrantStore
+from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest, VideoFilter
+from dits_adapter.stores.rows import CollectionMetadata, PointLayout
+from dits_adapter.stores.text_lane import SAID, TextLane, best_line
+from tests.stores.fakes import fake_space
+from tests.stores.places import PLACES, place
+from tests.stores.test_bias import queries, rows
+
+VIDEOS = 24
+BOTH = ("seen", "said")
+WORDS = ["sail", "wind", "harbor", "rope", "anchor", "wave", "storm", "mast", "deck", "captain", "tide", "gull"]
+
+
+def said(videos: range = range(VIDEOS)) -> list[TimedText]:
+    """Texts of one to three seconds' segments of two videos in three, of differing lengths."""
+    texts = []
+    for n in videos:
+        rng = np.random.default_rng([n, 1])
+        for at in range(n % 3 + 1 if n % 3 != 2 else 0):
+            words = " ".join(rng.choice(WORDS, size=rng.integers(2, 9)))
+            texts.append(TimedText(f"/{n}.mp4", f"The {words}s!", at + 0.2, at + 0.8))
+    return texts
+
+
+def stored(store: VideoStore) -> dict[str | int, str]:
+    return {s.id: s.payload[SAID] for s in store.read(ReadRequest()) if s.payload.get(SAID)}
+
+
+@pytest.fixture(scope="module", params=[kind for kind in PLACES if kind != "own store"])  # which keeps no texts
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VideoStore]:
+    """Each kind of store in turn, with the same videos."""
+    with place(request.param, request, tmp_path_factory.mktemp("lanes")) as open_again:
+        opened = open_again()
+        opened.create(CollectionMetadata(space=fake_space()))
+        opened.write(rows(range(VIDEOS)))
+        yield opened
+
+
+@pytest.fixture
+def store(filled: VideoStore) -> VideoStore:
+    """The same without texts."""
+    if stored(filled):
+        remove_texts(filled)
+    return filled
+
+
+def reference(query: str, texts: dict[str | int, str]) -> dict[str | int, float]:
+    """BM25 of segments in float64, term by term; those without a term of the query are left out."""
+    counts = {id_: Counter(terms_of(text, "english")) for id_, text in texts.items()}
+    average = sum(sum(of.values()) for of in counts.values()) / len(counts)
+    scores: dict[str | int, float] = {}
+    for term in set(terms_of(query, "english")):
+        having = sum(term in of for of in counts.values())
+        idf = math.log(1 + (len(counts) - having + 0.5) / (having + 0.5))
+        for id_, of in counts.items():
+            if f := of[term]:
+                norm = 1.2 * (0.25 + 0.75 * sum(of.values()) / average)
+                scores[id_] = scores.get(id_, 0.0) + idf * f * 2.2 / (f + norm)
+    return scores
+
+
+def information(texts: dict[str | int, str]) -> float:
+    """Mean idf of all terms, each as often as it occurs, in float64."""
+    terms = [terms_of(text, "english") for text in texts.values()]
+    having = Counter(term for of in terms for term in set(of))
+    idf = {term: math.log(1 + (len(terms) - n + 0.5) / (n + 0.5)) for term, n in having.items()}
+    every = [idf[term] for of in terms for term in of]
+    return sum(every) / len(every)
+
+
+def test_bm25_is_that_of_the_formula_in_every_store(store: VideoStore) -> None:
+    report = attach_texts(store, said(), progress=False)
+    texts, videos = stored(store), {row.id: row.video_id for row in rows(range(VIDEOS))}
+    assert report.written == len(texts) == len(said())
+    assert not report.missing
+    asked = ["a captain in the STORM", "anchors", "mast, rope; mast"]
+    answers = store.search_batch(queries(3), texts=asked, lanes=("said",), limit=VIDEOS)
+    for query, hits in zip(asked, answers, strict=True):
+        best: dict[str, float] = {}
+        for id_, score in reference(query, texts).items():
+            best[videos[str(id_)]] = max(score, best.get(videos[str(id_)], 0.0))
+        assert len(best) > 3
+        assert {hit.video_id: hit.lanes["said"].score for hit in hits} == pytest.approx(best, rel=1e-5)
+        scores = [hit.lanes["said"].score for hit in hits]
+        assert scores == sorted(scores, reverse=True)
+        assert [hit.lanes["said"].rank for hit in hits] == list(range(1, len(hits) + 1))
+
+
+def test_lanes_are_fused_by_the_ranks_of_videos(store: VideoStore) -> None:
+    attach_texts(store, said(), progress=False)
+    query, text = queries(1)[0], "storm over the harbor"
+    seen = [hit.video_id for hit in store.search(query, limit=100)]
+    heard = store.search(query, limit=100, lanes=("said",), texts=[text])
+    expected = {video: 1 / (6 + seen.index(video)) for video in seen}
+    half = 0.5 * 4 * information(stored(store))
+    for rank, hit in enumerate(heard):
+        expected[hit.video_id] += hit.lanes["said"].score / half / (6 + rank)
+    hits = store.search(query, lanes=BOTH, texts=[text], limit=VIDEOS)
+    assert {hit.video_id: hit.score for hit in hits} == pytest.approx(expected)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    for hit in hits:
+        assert hit.lanes["seen"].rank == seen.index(hit.video_id) + 1
+        assert ("said" in hit.lanes) == (hit.video_id in {other.video_id for other in heard})
+        assert hit.timestamp is not None
+        assert hit.path == hit.payload["path"]
+    pages = [store.search(query, lanes=BOTH, texts=[text], limit=5, offset=n) for n in range(0, VIDEOS, 5)]
+    assert [hit.id for page in pages for hit in page] == [hit.id for hit in hits]
+    several = store.search(query, lanes=BOTH, texts=[text], limit=VIDEOS, per_video=3)
+    assert sorted(str(hit.id) for hit in several) == sorted(row.id for row in rows(range(VIDEOS)))
+    assert list(dict.fromkeys(hit.video_id for hit in several)) == [hit.video_id for hit in hits]
+
+
+def test_what_is_seen_alone_is_searched_as_before(store: VideoStore) -> None:
+    query = queries(1)[0]
+    before = store.search(query, per_video=2)
+    attach_texts(store, said(), progress=False)
+    after = store.search(query, per_video=2)
+    assert [replace(hit, payload={}) for hit in after] == [replace(hit, payload={}) for hit in before]
+    assert all(not hit.lanes for hit in after)
+    assert remove_texts(store)
+    assert not remove_texts(store)
+    assert store.search(query, per_video=2) == before
+    assert not stored(store)
+    with pytest.raises(StoreError, match=r"has no texts to search .*dits-adapter texts"):
+        store.search(query, lanes=BOTH, texts=["storm"])
+
+
+def test_filters_hold_in_both_lanes(store: VideoStore) -> None:
+    attach_texts(store, [TimedText(f"/{n}.mp4", "storm") for n in range(VIDEOS)], progress=False)
+    hits = store.search(queries(1)[0], lanes=BOTH, texts=["storm"], filter=VideoFilter(words="7"), limit=VIDEOS)
+    assert [(hit.path, set(hit.lanes)) for hit in hits] == [("/7.mp4", {"seen", "said"})]
+
+
+def test_texts_go_to_the_segments_of_their_time_and_are_replaced(store: VideoStore) -> None:
+    texts = [
+        TimedText("2.mp4", "of all"),
+        TimedText("2.mp4", "from the\tfirst into the second", 0.5, 1.5),
+        TimedText("2.mp4", "after the end", 9.0, 10.0),
+        TimedText("gone.mp4", "nowhere"),
+    ]
+    report = attach_texts(store, texts, progress=False)
+    of_two = store.read(ReadRequest(field="path", values=["/2.mp4"]))
+    by_start = {segment.payload["start"]: segment.payload.get(SAID) for segment in of_two}
+    both = "of all\nfrom the first into the second"
+    assert by_start == {0.0: both, 1.0: both, 2.0: "of all"}
+    assert report.missing == ["gone.mp4"]
+    assert report.outside == {"2.mp4": 1}
+    assert "gone.mp4" in str(report)
+    record = store.metadata().texts  # type: ignore[union-attr]
+    again = attach_texts(store, texts, progress=False)
+    assert (again.written, again.unchanged) == (0, 3)
+    assert store.metadata().texts == record  # type: ignore[union-attr]
+    other = attach_texts(store, [TimedText("2.mp4", "only the third", 2.2, 2.4)], progress=False)
+    assert (other.written, other.taken) == (1, 2)
+    assert list(stored(store).values()) == ["only the third"]
+    hits = store.search(queries(1)[0], lanes=("said",), texts=["second third"])
+    assert [hit.payload[SAID] for hit in hits] == ["only the third"]
+    assert store.metadata().texts.revision != record.revision  # type: ignore[union-attr]
+
+
+def test_interrupted_it_goes_on(store: VideoStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attaching, "_BATCH", 8)
+    write, calls = store.write_texts, []
+
+    def fail(texts: dict[str | int, str | None]) -> None:
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(len(texts))
+        write(texts)
+
+    monkeypatch.setattr(store, "write_texts", fail)
+    with pytest.raises(KeyboardInterrupt):
+        attach_texts(store, said(), progress=False)
+    monkeypatch.setattr(store, "write_texts", write)
+    report = attach_texts(store, said(), progress=False)
+    assert (report.written, report.unchanged) == (len(said()) - 16, 16)
+    hits = store.search(queries(1)[0], lanes=("said",), texts=["captain"], limit=VIDEOS)
+    assert {hit.id for hit in hits} <= reference("captain", stored(store)).keys()
+
+
+@pytest.mark.parametrize("filled", ["Qdrant folder", "LanceDB"], indirect=True)
+def test_texts_travel_with_a_copy(store: VideoStore) -> None:
+    attach_texts(store, said(), progress=False)
+    other: VideoStore = MemoryStore()
+    copy_segments(store, other, progress=False)
+
+    def heard(by: VideoStore) -> dict[str, float]:
+        hits = by.search(queries(1)[0], lanes=("said",), texts=["storm in the harbor"], limit=VIDEOS)
+        return {hit.video_id: hit.lanes["said"].score for hit in hits}
+
+    assert heard(other) == pytest.approx(heard(store), rel=1e-5)
+    assert stored(other) == stored(store)
+    copy_segments(store, other, progress=False)
+    attach_texts(store, [TimedText("/0.mp4", "harbor")], progress=False)
+    copy_segments(store, other, progress=False)
+    assert heard(other) == pytest.approx(heard(store), rel=1e-5)
+    if isinstance(store, QdrantStore):
+        with QdrantStore(QdrantClient(":memory:"), "copy") as copied:
+            copy_collection(store, copied, progress=False)
+            assert heard(copied) == pytest.approx(heard(store), rel=1e-5)
+
+
+@pytest.mark.parametrize("filled", ["Qdrant server"], indirect=True)
+def test_a_search_on_asyncio_is_the_same(store: VideoStore, qdrant_server: str) -> None:
+    attach_texts(store, said(), progress=False)
+    request = SearchRequest(lanes=BOTH, texts=("storm in the harbor",), limit=VIDEOS)
+
+    async def search() -> list[Hit]:
+        async with AsyncQdrantStore(qdrant_server, store.name) as other:
+            return await other.search(queries(1)[0], request)
+
+    assert asyncio.run(search()) == store.search(queries(1)[0], request)
+
+
+def test_tenants_hear_their_own(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    for kind in ("Qdrant memory", "LanceDB"):
+        with place(kind, request, tmp_path) as open_again:
+            for tenant in ("acme", "umbrella"):
+                opened = open_again(tenant=tenant)
+                opened.create(CollectionMetadata(space=fake_space(), tenants=True))
+                described = [replace(r, id=str(uuid.uuid5(uuid.UUID(r.id), tenant))) for r in rows(range(6))]
+                opened.write(described)
+                texts = [TimedText(f"{n}.mp4", f"storm of {tenant}") for n in range(3)]
+                attach_texts(opened, texts, progress=False)
+            opened = open_again(tenant="acme")
+            hits = opened.search(queries(1)[0], lanes=("said",), texts=["storm umbrella"], per_video=9)
+            assert {hit.payload[SAID] for hit in hits} == {"storm of acme"}
+            assert len({hit.video_id for hit in hits}) == 3
+
+
+@pytest.mark.parametrize("video", ["clip", None])
+def test_a_qdrant_collection_of_another_program_is_ranked_here(video: str | None) -> None:
+    """Its points can get no sparse vector afterwards."""
+    client = QdrantClient(":memory:")
+    client.create_collection("videos", vectors_config=models.VectorParams(size=8, distance=models.Distance.COSINE))
+    vectors = np.random.default_rng(0).normal(size=(12, 8))
+    client.upsert(
+        "videos",
+        [
+            models.PointStruct(id=n, vector=row.tolist(), payload={"clip": [f"{n % 4}"], "path": f"/{n}.mp4"})
+            for n, row in enumerate(vectors)
+        ],
+    )
+    store = QdrantStore(client, "videos", space=fake_space())
+    adopt_collection(store, fake_space(), PointLayout(vector="", video=video))
+    texts = [TimedText("1.mp4", "a storm"), TimedText("2.mp4", "storms and storms"), TimedText("5.mp4", "calm")]
+    attach_texts(store, texts, progress=False)
+    hits = store.search(queries(1)[0], lanes=("said",), texts=["storm"])
+    assert [hit.id for hit in hits] == [2, 1]
+    assert [hit.video_id for hit in hits] == (["2", "1"])
+    assert len(store.search(queries(1)[0], lanes=BOTH, texts=["storm"], limit=20)) == (4 if video else 12)
+    with pytest.raises(StoreError, match=r"without the sparse vector .* leave out the filter"):
+        store.search(queries(1)[0], lanes=BOTH, texts=["storm"], filter=models.Filter())
+
+
+def test_of_a_long_video_the_segment_that_both_lanes_found_comes_first() -> None:
+    def hit(id_: int, video: str) -> Hit:
+        return Hit.of(id_, {}, 0.5, video_id=video)
+
+    seen = [hit(1, "a"), hit(2, "a"), hit(3, "b")]
+    heard = [hit(4, "b"), hit(3, "b"), hit(5, "c"), hit(2, "a")]
+    hits = fuse({"seen": seen, "said": heard}, 0.5, SearchRequest(lanes=BOTH, per_video=3))
+    assert [h.id for h in hits] == [3, 4, 2, 1, 5]
+    assert [h.score for h in hits] == pytest.approx([1 / 7 + 1 / 6] * 2 + [1 / 6 + 1 / 8] * 2 + [1 / 7])
+    twice = fuse({"seen": seen, "said": heard}, 0.25, SearchRequest(lanes=BOTH))
+    assert [h.score for h in twice] == pytest.approx([1 / 7 + 2 / 6, 1 / 6 + 2 / 8, 2 / 7])
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("Dogs, running — DOG'S", ["dog", "run", "dog", "s"]),
+        ("ﬁlm Ｆilm cafe\u0301 café", ["film", "film", "café", "café"]),
+        ("東京タワー 2024年", ["東京", "京タ", "タワ", "ワー", "2024", "年"]),
+        ("हिन्दी", ["हिन्दी"]),
+        ("!? …", []),
+    ],
+)
+def test_terms_of_texts(text: str, terms: list[str]) -> None:
+    assert terms_of(text, "english") == terms
+
+
+def test_a_language_has_its_endings() -> None:
+    assert terms_of("Häuser und Hauses", "german")[0] == terms_of("haus", "german")[0]
+    assert terms_of("dogs", None) == ["dogs"]
+
+
+def test_the_line_that_answers_is_shown() -> None:
+    assert best_line("a boat\nthe dogs run\na dog", "dogs running", "english") == "the dogs run"
+
+
+def test_a_record_without_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="average"):
+        TextLane(language=None, average=0.0, information=1.0, revision="")
+
+
+def test_what_cannot_be_is_refused() -> None:
+    store = MemoryStore()
+    store.create(CollectionMetadata(space=fake_space()))
+    store.write(rows(range(4)))
+    query = queries(1)[0]
+    for options, reason in [
+        ({"lanes": "said"}, "lanes is 'said'"),
+        ({"lanes": ()}, "lanes is"),
+        ({"lanes": ("seen", "heard")}, "one or both of 'seen' and 'said'"),
+        ({"texts": ["storm"]}, "texts are for the lane"),
+        ({"lanes": BOTH}, r"one for each of 1 queries \(texts=\[…\]\), not none"),
+        ({"lanes": BOTH, "texts": "storm"}, "not a string"),
+        ({"lanes": BOTH, "texts": ["a", "b"]}, "not 2"),
+        ({"lanes": BOTH, "texts": ["?!"]}, "has no word"),
+        ({"lanes": BOTH, "texts": ["a"], "rerank": "maxsim"}, "rerank orders by what is seen alone"),
+    ]:
+        with pytest.raises(InputError, match=reason):
+            store.search(query, **options)  # type: ignore[arg-type]
+    for texts, reason in [
+        ([], "there are no texts"),
+        ([TimedText("x.mp4", "storm")], r"not one of the 1 videos with texts .* x\.mp4"),
+        ([TimedText("1.mp4", "…")], "there is no word"),
+    ]:
+        with pytest.raises(InputError, match=reason):
+            attach_texts(store, texts, progress=False)
+    with pytest.raises(InputError, match="language is 'klingon'; it is none, or one of"):
+        attach_texts(store, said(range(4)), language="klingon")
+    attach_texts(store, said(range(4)), progress=False)
+    with pytest.raises(InputError, match=r"in the language english, not none\. .* --remove"):
+        attach_texts(store, said(range(4)), language=None, progress=False)
+    store.write([replace(row, id=f"{row.id}-", video_id="other", path="/b/1.mp4") for row in rows(range(1, 2))])
+    with pytest.raises(InputError, match=r"/1\.mp4 and /b/1\.mp4 are stored and end in '1\.mp4'"):
+        attach_texts(store, [TimedText("1.mp4", "storm")], progress=False)
