@@ -1,10 +1,12 @@
 """Build of the published wheels: `dits-adapter-slim`, the module, and `dits-adapter`, which requires its layers.
 
+The demo's models, most of all bytes, are a third one, `dits-adapter-demo`, which the slim one has as an extra.
+
     python distributions/build.py --out dist
     python distributions/build.py --repository https://github.com/OWNER/NAME --ref v0.1.0    # what is uploaded
 
 Links and pictures of the README lead into the repository; a package index shows it elsewhere, and so they are
-made absolute where the address is known. Both get a pyproject.toml of their own, made from the repository's, which
+made absolute where the address is known. All get a pyproject.toml of their own, made from the repository's, which
 is the only place where dependencies are written down. A checkout is installed from that one as a whole, with no
 index that knows our own distributions.
 """
@@ -23,7 +25,8 @@ from typing import Any
 import tomlkit
 
 ROOT = Path(__file__).parents[1]
-WHOLE, SLIM = "dits-adapter", "dits-adapter-slim"
+WHOLE, SLIM, DEMO = "dits-adapter", "dits-adapter-slim", "dits-adapter-demo"
+MODELS = "dits_adapter/pretrained"
 FILES = ("README.md", "CHANGELOG.md", "LICENSE", "constraints.txt")
 
 
@@ -37,8 +40,21 @@ def slim(project: dict[str, Any]) -> dict[str, Any]:
             extra: [line.replace(f"{WHOLE}[", f"{SLIM}[") for line in extras[extra]]
             for extra in extras
             if extra not in ("dev", "docs")
-        },
+        }
+        | {"demo": [f"{DEMO}=={project['version']}"]},
     }
+
+
+def demo(project: dict[str, Any]) -> dict[str, Any]:
+    """Return the `[project]` table of the distribution that holds the demo's models."""
+    table = project | {
+        "name": DEMO,
+        "description": "Small models of generated clips, with which dits_adapter is tried.",
+        "dependencies": [f"{SLIM}=={project['version']}"],
+        "optional-dependencies": {},
+    }
+    del table["scripts"]
+    return table
 
 
 def whole(project: dict[str, Any]) -> dict[str, Any]:
@@ -82,28 +98,28 @@ def build(out: Path, repository: str | None = None, ref: str = "main") -> list[P
         ref: tag or branch that links lead to.
 
     Returns:
-        The four files.
+        The six files.
     """
     document = tomlkit.parse((ROOT / "pyproject.toml").read_text("utf-8")).unwrap()
     project, build_system = document["project"], document["build-system"]
     if repository is not None:
         project["urls"] = addresses(repository, ref)
     paths: list[Path] = []
-    for table, target in (
-        (slim(project), {"packages": ["dits_adapter"]}),
-        (whole(project), {"bypass-selection": True}),
+    for table, target, folder, left_out in (
+        (slim(project), {"packages": ["dits_adapter"]}, "dits_adapter", "pretrained"),
+        (demo(project), {"only-include": [MODELS]}, MODELS, "__pycache__"),
+        (whole(project), {"bypass-selection": True}, None, ""),
     ):
-        with tempfile.TemporaryDirectory() as folder:
-            stage = Path(folder)
+        with tempfile.TemporaryDirectory() as scratch:
+            stage = Path(scratch)
             for file in FILES:
                 shutil.copy(ROOT / file, stage)
             if repository is not None:
                 readme = stage / "README.md"
                 readme.write_text(absolute_links(readme.read_text("utf-8"), repository, ref), "utf-8")
-            if "packages" in target:
-                shutil.copytree(
-                    ROOT / "dits_adapter", stage / "dits_adapter", ignore=shutil.ignore_patterns("__pycache__")
-                )
+            if folder is not None:
+                ignore = shutil.ignore_patterns("__pycache__", left_out)
+                shutil.copytree(ROOT / folder, stage / folder, ignore=ignore)
             hatch = {"build": {"targets": {"wheel": target}}}
             (stage / "pyproject.toml").write_text(
                 tomlkit.dumps({"build-system": build_system, "project": table, "tool": {"hatch": hatch}}), "utf-8"

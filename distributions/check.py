@@ -3,8 +3,9 @@
 1. `dits-adapter-slim` alone encodes a query with an exported adapter, in a process that imports no torch, no
    Qdrant and no decoder; `dits-adapter search` names the extra that is missing.
 2. `dits-adapter-slim[qdrant]` searches a folder that was ingested elsewhere.
-3. `dits-adapter` ingests a video and searches it. To save the download of torch, its third-party packages are
-   those of the environment that runs this script, seen through a path file; `--full` installs them anew.
+3. `dits-adapter` ingests a video, searches it, and serves the page. To save the download of torch, its third-party
+   packages are those of the environment that runs this script, seen through a path file; `--full` installs them
+   anew.
 
 Each environment installs the wheels from a folder, everything else in the versions of constraints.txt. All three
 are filled at once; what they are tried on is made meanwhile.
@@ -15,6 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -25,8 +28,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
-from build import ROOT, SLIM, WHOLE, build
+from build import DEMO, ROOT, SLIM, WHOLE, build
 
 TEXT = "a large red circle rises over a meadow"
 NOT_IN_SLIM = (
@@ -78,6 +83,11 @@ class Environment:
         """
         return self._run([str(self.bin / program), *map(str, arguments)], code)
 
+    def start(self, program: str, *arguments: object) -> subprocess.Popen[str]:
+        """Start a program as `run` does, with its output in a pipe."""
+        command = [str(self.bin / program), *map(str, arguments)]
+        return subprocess.Popen(command, cwd=self.bin.parent, env=self._env, stdout=subprocess.PIPE, text=True)
+
     def _run(self, command: list[str], code: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             command, cwd=self.bin.parent, env=self._env, capture_output=True, text=True, check=False
@@ -125,12 +135,29 @@ def search(environment: Environment, adapter: Path | str, index: Path) -> None:
     assert len(hits) == 1, hits
 
 
+def serve(environment: Environment, index: Path) -> None:
+    """Open the page on an index, search there, and end it by Ctrl-C."""
+    with environment.start("dits-adapter", "serve", "--store", index, "--port", 0, "--no-browser") as server:
+        try:
+            assert server.stdout is not None
+            (address,) = re.findall(r"http://\S+", server.stdout.readline())
+            assert "<title>Video search" in urlopen(address).read().decode()
+            found = json.load(urlopen(f"{address}api/search?{urlencode({'query': TEXT})}"))
+            assert len(found["adapted"]) == 1, found
+            server.send_signal(signal.SIGINT)
+            assert server.wait(60) == 0
+        finally:
+            server.kill()
+
+
 def check_slim(folder: Path, wheels: Path, prepared: Future[Inputs]) -> None:
     """Encode with the exported adapter; see that a search names its extra."""
     slim = Environment(folder / "slim")
     slim.install(wheels, SLIM)
     adapter, _, index = prepared.result()
     slim.run("python", "-c", ENCODE, adapter)
+    missing = slim.run("dits-adapter", "search", TEXT, "--adapter", "demo-dits", "--store", index, code=1).stderr
+    assert missing.endswith(f'pip install "{WHOLE}[demo]"\n'), missing
     error = slim.run("dits-adapter", "search", TEXT, "--adapter", adapter, "--store", index, code=1).stderr
     assert error.count("\n") == 1, error
     assert error.endswith(f'pip install "{WHOLE}[qdrant]"\n'), error
@@ -150,12 +177,12 @@ def check_whole(folder: Path, wheels: Path, prepared: Future[Inputs], *, full: b
     whole = Environment(folder / "whole")
     if full:
         whole.pip("install", "-c", ROOT / "constraints.txt", "torch==2.13.0")
-        whole.install(wheels, WHOLE)
+        whole.install(wheels, f"{WHOLE}[serve]")
     else:
         path_file = whole.packages / "third_party.pth"
         path_file.write_text(f"{sysconfig.get_path('purelib')}\n", "utf-8")
         offline = ("--no-index", "--no-deps", "--ignore-installed", "-f", wheels)
-        whole.pip("install", *offline, WHOLE, SLIM)
+        whole.pip("install", *offline, WHOLE, SLIM, DEMO)
     home = whole.run("python", "-c", "import dits_adapter; print(dits_adapter.__file__)").stdout
     assert home.startswith(str(whole.packages)), home
     whole.run("python", "-c", "from dits_adapter import *")
@@ -163,6 +190,7 @@ def check_whole(folder: Path, wheels: Path, prepared: Future[Inputs], *, full: b
     videos = prepared.result().videos
     whole.run("dits-adapter", "ingest", videos, "--encoder", "demo-clip", "--store", folder / "new")
     search(whole, "demo-dits", folder / "new")
+    serve(whole, folder / "new")
 
 
 def main() -> None:
@@ -180,7 +208,7 @@ def main() -> None:
     checks = {
         check_slim: f"{SLIM}: encodes queries",
         check_qdrant: f"{SLIM}[qdrant]: searches",
-        partial(check_whole, full=options.full): f"{WHOLE}: ingests and searches",
+        partial(check_whole, full=options.full): f"{WHOLE}: ingests, searches, serves",
     }
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(len(checks)) as pool:
         folder = Path(scratch)

