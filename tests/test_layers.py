@@ -63,7 +63,7 @@ def test_each_import_is_declared():
 
 
 def test_each_package_is_imported_and_brought_by_the_extra_named_for_it():
-    by_their_names = {"av", "decord", "milvus_lite", "torchcodec", "tensorboard"}
+    by_their_names = {"av", "decord", "milvus_lite", "torchcodec", "torchvision", "tensorboard"}
     imported = {name for _, name in imports()} | by_their_names
     for module, (package, extra) in PACKAGES.items():
         assert module in imported, module
