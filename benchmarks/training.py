@@ -141,16 +141,20 @@ def curved_pairs(videos: int, width: int, seed: int) -> Pairs:
 
 
 def agreement(width: int, seeds: int) -> str:
-    """Train in float32 and in bfloat16, and return the table of R@1 on held-out pairs, paired by query."""
+    """Train in float32 and in bfloat16, and return the table of R@1 on held-out pairs, paired by query.
+
+    The recipe is `best`, but from the text, which finds nothing here: all that is found is learned.
+    """
     splits = [curved_pairs(count, width, place) for place, count in enumerate((3_000, 500, 1_000))]
     pairs, validation, test = splits
     rows = []
-    for seed in range(seeds):
+    for seed in tqdm(range(seeds), desc="training", unit="seed"):
         ranks = {}
         for precision in ("float32", "bfloat16"):
-            fields = {"epochs": "6", "learning_rate": "[5e-4]", "precision": precision, "seed": str(seed)}
-            recipe = Recipe.read("best", settings={f"training.{name}": value for name, value in fields.items()})
-            ranks[precision] = evaluate(fit(recipe, pairs, validation, progress=False)[0], test)
+            training = {"epochs": "8", "learning_rate": "[1e-3]", "precision": precision, "seed": str(seed)}
+            fields = {"sampler.start": "text", **{f"training.{name}": value for name, value in training.items()}}
+            adapter, _ = fit(Recipe.read("best", settings=fields), pairs, validation, progress=False)
+            ranks[precision] = evaluate(adapter, test)
         r1 = [f"{RetrievalMetrics.from_ranks(found).r1:.1f}" for found in ranks.values()]
         gain = paired_bootstrap(ranks["float32"], ranks["bfloat16"], test.labels)["r1"]
         rows.append([str(seed), *r1, f"{gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"])

@@ -76,8 +76,9 @@ def add_compare(commands: Any) -> None:
     compare.add_argument(
         "--budget",
         metavar="TIME",
-        help="90s, 30m or 2h: compare the rows that fit, cheap ones first, and name the others; --curve takes its "
-        "time beyond (default: all rows; the time that they take is printed before they start)",
+        help="90s, 30m or 2h: compare the rows that fit, cheap ones first, and name the others; a training that "
+        "takes twice what was expected is stopped after an epoch; --curve takes its time beyond (default: all "
+        "rows; the time that they take is printed before they start)",
     )
     add_device(compare)
     compare.set_defaults(run=_compare, needs=("scipy", "sklearn", "yaml"))
@@ -123,9 +124,9 @@ def _compare(args: argparse.Namespace) -> int:
     if args.curve is not None:
         curve_rows(rows, splits)  # of what the budget has left
     if args.folds is None:
-        comparison = compare(*splits[0], rows=rows, out=args.out, device=args.device)
+        comparison = compare(*splits[0], rows=rows, out=args.out, limits=planned.limits, device=args.device)
     else:
-        comparison = compare_folds(splits, rows=rows, out=args.out, device=args.device)
+        comparison = compare_folds(splits, rows=rows, out=args.out, limits=planned.limits, device=args.device)
     comparison = replace(comparison, left_out=planned.left_out)
     if args.curve is not None:
         comparison = with_curve(comparison, splits, rows=rows, seed=args.seed, device=args.device)

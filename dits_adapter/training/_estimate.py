@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,9 @@ _FORWARD = 1 / 3
 _FEW = 64
 """Texts that a fit without training is tried on."""
 
+_OVERRUN, _SHARE = 2.0, 0.05
+"""Time after which a training is stopped: over what was expected of it, and over the budget, whichever is more."""
+
 _GROWTH = 4.0
 """Time of a gentle fit over that of a fit to few texts: its steps take up to 512 pairs, however many there are."""
 
@@ -59,11 +63,13 @@ class Plan:
         rows: recipes that are compared, in the order of the table.
         seconds: expected time of each of them; patience may stop a training before.
         left_out: expected time of those that the budget holds no more.
+        limits: seconds after which the training of a row is stopped; of each, where there is a budget.
     """
 
     rows: Recipes
     seconds: dict[str, float]
     left_out: dict[str, float]
+    limits: dict[str, float]
 
     def __str__(self) -> str:
         dear = sorted(self.seconds, key=lambda name: -self.seconds[name])[:_NAMED]
@@ -100,6 +106,7 @@ def plan(
     begun = time.perf_counter(), time.thread_time()
     with _quietly():
         clock = _Clock(*splits[0], device)
+        clock.warm_up(rows.values())
         fits = {_fit_of(recipe): recipe for recipe in rows.values()}
         of_fits = {key: clock.fit(recipe) for key, recipe in fits.items()}
     spent = time.perf_counter() - begun[0]
@@ -116,7 +123,10 @@ def plan(
         else:
             seconds[name] = cost
             paid.add(key)
-    return Plan({name: recipe for name, recipe in rows.items() if name in seconds}, seconds, dear)
+    limits = {}
+    if budget is not None:
+        limits = {name: max(_OVERRUN * cost, _SHARE * budget) for name, cost in seconds.items()}
+    return Plan({name: recipe for name, recipe in rows.items() if name in seconds}, seconds, dear, limits)
 
 
 def _fit_of(recipe: Recipe) -> str:
@@ -144,6 +154,12 @@ class _Clock:
         self._probe, self._few = (_part(train, texts) for texts in (_PROBE, _FEW))
         self._validating, self._reading = _ranking(validation), _reading(train)
         self.evaluation = self._validating + 3 * _ranking(test) + 3 * _resampling(test)
+
+    def warm_up(self, recipes: Iterable[Recipe]) -> None:
+        """Train once: the first training of a process imports and allocates what the others find there."""
+        trained = (recipe for recipe in recipes if adapter_entry(recipe.adapter).trained)
+        for recipe in islice(trained, 1):
+            self._timed(_with_epochs(recipe.model_copy(update={"bank": "none"}), 1), self._few)
 
     def fit(self, recipe: Recipe) -> float:
         """Return the seconds that a fit takes."""

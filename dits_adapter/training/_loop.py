@@ -25,6 +25,7 @@ from dits_adapter.training._memory import keep_freed_memory
 from dits_adapter.training._precision import settle_precision
 from dits_adapter.training._processes import from_first, is_first, place, share, share_weights
 from dits_adapter.training._state import Epoch, TrainingState, best_epoch
+from dits_adapter.training._time_limit import out_of_time
 from dits_adapter.training.config import TrainingConfig
 
 __all__ = ["evaluate", "summary_writer", "train"]
@@ -125,6 +126,8 @@ def _epochs(
     for number in range(len(history), config.epochs + 1):
         best = best_epoch(history)
         if config.patience and number - 1 - best.number >= config.patience:
+            break
+        if number > 1 and from_first(out_of_time):
             break
         loss = run.epoch(number)
         epoch = Epoch(number, loss, _validated(run.averaged(), validation), run.rate)

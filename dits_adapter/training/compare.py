@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -28,6 +29,7 @@ from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training._batches import blocks
 from dits_adapter.training._state import best_epoch
 from dits_adapter.training._table import measure, row_ranks, tabulate_folds
+from dits_adapter.training._time_limit import time_limit
 from dits_adapter.training.rows import Recipes, all_rows, rows_across
 from dits_adapter.training.run import fit
 
@@ -49,6 +51,7 @@ def compare(
     *,
     rows: Recipes | None = None,
     out: str | PathLike[str] | None = None,
+    limits: Mapping[str, float] | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> Comparison:
@@ -60,6 +63,8 @@ def compare(
         test: pairs of yet other videos, for the metrics.
         rows: recipes by the name of their row; by default `all_rows()`.
         out: folder that keeps each finished adapter as an artifact, from which the same call resumes.
+        limits: seconds that the fit of a row may take, by its name: its training ends with the epoch in which they
+            run out, with a warning, and `out` does not keep it.
         device: device of the training; queries are timed on the CPU.
         progress: show progress bars.
 
@@ -70,7 +75,7 @@ def compare(
     check_splits(pairs, validation, test)
     rows = fitting_rows(all_rows() if rows is None else rows, pairs.space)
     _warn_of_known_texts(rows, pairs, test)
-    adapters = fit_all(rows, pairs, validation, out=out, device=device, progress=progress)
+    adapters = fit_all(rows, pairs, validation, out=out, limits=limits, device=device, progress=progress)
     return tabulate(adapters, pairs, validation, test, rows=rows, progress=progress)
 
 
@@ -79,6 +84,7 @@ def compare_folds(
     *,
     rows: Recipes | None = None,
     out: str | PathLike[str] | None = None,
+    limits: Mapping[str, float] | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> Comparison:
@@ -89,7 +95,7 @@ def compare_folds(
 
     Args:
         splits: of `fold_splits`.
-        rows, out, device, progress: as for `compare`; `out` holds a folder for each fold.
+        rows, out, limits, device, progress: as for `compare`; `out` holds a folder for each fold.
 
     Raises:
         DITSError: `out` holds adapters made from other pairs or recipes.
@@ -100,7 +106,7 @@ def compare_folds(
         check_splits(train, validation, test)
         _warn_of_known_texts(rows, train, test)
         folder = None if out is None else Path(out) / f"fold-{number}"
-        adapters = fit_all(rows, train, validation, out=folder, device=device, progress=progress)
+        adapters = fit_all(rows, train, validation, out=folder, limits=limits, device=device, progress=progress)
         measured.append(measure(adapters, validation, test, rows=rows, progress=progress))
     return tabulate_folds(measured, splits, rows)
 
@@ -200,6 +206,7 @@ def fit_all(
     validation: Pairs,
     *,
     out: str | PathLike[str] | None = None,
+    limits: Mapping[str, float] | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> dict[str, Adapter]:
@@ -224,8 +231,15 @@ def fit_all(
                     "Choose another folder, or delete this one."
                 )
         else:
-            adapter, history = fit(recipe, pairs, validation, device=device, progress=progress)
-            if folder is not None:
+            with time_limit((limits or {}).get(name, math.inf)) as limit:
+                adapter, history = fit(recipe, pairs, validation, device=device, progress=progress)
+            if limit.reached:
+                warnings.warn(
+                    f"{name}: took much longer than expected, and its training was stopped after an epoch; with "
+                    "more time it may get better.",
+                    stacklevel=2,
+                )
+            elif folder is not None:
                 validation_metrics = (
                     best_epoch(history).validation
                     if history

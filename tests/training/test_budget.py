@@ -6,7 +6,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+from dits_adapter.adapters import fresh_adapter
 from dits_adapter.cli import main
 from dits_adapter.cli._compare import _epochs
 from dits_adapter.cli._options import seconds_of
@@ -14,6 +16,9 @@ from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
 from dits_adapter.training import _estimate
 from dits_adapter.training._estimate import plan
+from dits_adapter.training._loop import train
+from dits_adapter.training._time_limit import time_limit
+from dits_adapter.training.compare import fit_all
 from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.rows import all_rows
 from dits_adapter.vectors import unit
@@ -79,8 +84,8 @@ def test_rows_of_one_fit_pay_once_and_folds_pay_each(split):
     assert plan(rows, [split] * 5).seconds["gentle-mlp"] == 60
 
 
-TRIALS = 3 * 3 + 2 * (1 + 3)
-"""Seconds of the trials of three fits at once, and of two trainings for one epoch and for three."""
+TRIALS = 1 + 3 * 3 + 2 * (1 + 3)
+"""Seconds of a first training, of three fits at once, and of two trainings for one epoch and for three."""
 
 
 @pytest.mark.usefixtures("clock")
@@ -94,14 +99,44 @@ def test_cheap_rows_fill_the_budget_and_the_others_are_named(split):
     assert list(planned.left_out) == ["dits-best", "mlp-1"]
     assert "Left out for want of time: dits-best (3 min), mlp-1 (3 min)." in str(planned)
     assert list(plan(rows, [split], budget=0.1).rows) == ["identity"]
+    assert planned.limits == {"identity": 6, "ridge": 6, "gentle-linear": 24}
     assert not plan(rows, [split]).left_out
 
 
+@pytest.mark.usefixtures("clock")
+def test_a_row_may_take_twice_its_time_or_a_twentieth_of_the_budget(split):
+    rows = {name: ROWS[name] for name in ("identity", "ridge")}
+    assert plan(rows, [split], budget=400).limits == {"identity": 20, "ridge": 20}
+    assert plan(rows, [split]).limits == {}
+
+
+def test_a_training_out_of_time_ends_with_its_epoch_and_is_not_kept(split, tmp_path):
+    rows = {name: ROWS[name] for name in ("identity", "contrastive-linear")}
+    limits = {"identity": 0.0, "contrastive-linear": 0.0}
+    with pytest.warns(UserWarning, match="contrastive-linear: took much longer than expected, and its training"):
+        adapters = fit_all(rows, *split[:2], out=tmp_path, limits=limits, progress=False)
+    assert adapters.keys() == rows.keys()
+    assert [path.name for path in tmp_path.iterdir()] == ["identity"]
+
+
+def test_a_limit_holds_for_all_trainings_of_a_fit_together(split):
+    config = TrainingConfig(epochs=3, learning_rate=(1e-3,))
+
+    def epochs() -> int:
+        torch.manual_seed(0)
+        return len(train(fresh_adapter("mlp", WIDTH), *split[:2], config, progress=False)) - 1
+
+    with time_limit(0) as limit:
+        assert not limit.reached
+        assert [epochs(), epochs()] == [1, 1]
+        assert limit.reached
+    with time_limit(60) as limit:
+        assert epochs() == 3
+    assert not limit.reached
+    assert epochs() == 3
+
+
 def test_a_plan_of_real_fits_changes_no_random_state_and_counts_kept_rows_as_free(split, tmp_path):
-    import torch
-
-    from dits_adapter.training.compare import fit_all
-
     rows = {name: ROWS[name] for name in ("identity", "ridge")}
     fit_all(rows, *split[:2], out=tmp_path, progress=False)
     torch.manual_seed(5)

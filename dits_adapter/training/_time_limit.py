@@ -1,0 +1,48 @@
+"""Limit to the time of a fit: its trainings end with the epoch in which the time runs out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+__all__ = ["TimeLimit", "out_of_time", "time_limit"]
+
+
+@dataclass
+class TimeLimit:
+    """Limit of a fit.
+
+    Attributes:
+        end: time of `time.monotonic` at which it runs out.
+        reached: True once a training ended because of it.
+    """
+
+    end: float
+    reached: bool = False
+
+
+_limit: ContextVar[TimeLimit | None] = ContextVar("_limit", default=None)
+
+
+@contextmanager
+def time_limit(seconds: float = math.inf) -> Iterator[TimeLimit]:
+    """Limit the trainings that are run meanwhile, all together."""
+    limit = TimeLimit(time.monotonic() + seconds)
+    token = _limit.set(limit)
+    try:
+        yield limit
+    finally:
+        _limit.reset(token)
+
+
+def out_of_time() -> bool:
+    """Return True, and note it, where the limit of this fit has run out."""
+    limit = _limit.get()
+    if limit is None or time.monotonic() < limit.end:
+        return False
+    limit.reached = True
+    return True
