@@ -58,13 +58,15 @@ class Groups:
     Attributes:
         whole: group of each video, (m,): those of one group stay on one side of a split. Groups are numbered in
             the order of their first videos, so that videos of their own keep their order.
-        alike: group of the videos that look alike or have the same texts, (m,): no wrong answers for each other.
-        several: mask of the texts that stand for several videos, (n,).
+        copies: group of the near-duplicates of each video, (m,), numbered likewise.
+        alike: group of the videos that are copies or have the same texts, (m,): no wrong answers for each other.
+        several: mask of the texts that stand for several videos, copies not counted, (n,).
         of_files, of_texts, of_vectors: masks of the videos that were joined to others as parts of one file, by
             their texts, and as near-duplicates, (m,).
     """
 
     whole: _Ints
+    copies: _Ints
     alike: _Ints
     several: NDArray[np.bool_]
     of_files: NDArray[np.bool_]
@@ -77,8 +79,8 @@ class Groups:
     def part(self, videos: _Ints, texts: _Ints) -> Groups:
         """Return the groups of some videos and texts, as they were found among all."""
         joined = (mask[videos] for mask in (self.of_files, self.of_texts, self.of_vectors))
-        whole, alike = (_renumbered(groups[videos]) for groups in (self.whole, self.alike))
-        return Groups(whole, alike, self.several[texts], *joined)
+        whole, copies, alike = (_renumbered(groups[videos]) for groups in (self.whole, self.copies, self.alike))
+        return Groups(whole, copies, alike, self.several[texts], *joined)
 
 
 def find_groups(text: Rows, video: Rows, labels: _Ints, files: _Ints) -> Groups:
@@ -91,15 +93,15 @@ def find_groups(text: Rows, video: Rows, labels: _Ints, files: _Ints) -> Groups:
         files: number of each video's file, (m,).
     """
     count = len(video)
-    same = _same_texts(text)
-    pairs, several = _shared_texts(same, labels, count)
     duplicates = _near_duplicates(_projected(video))
+    copies = _components(count, duplicates)
+    pairs, several = _shared_texts(_same_texts(text), copies[labels], count)
     first_of_file = np.unique(files, return_index=True)[1]
     of_files = np.stack([np.arange(count), first_of_file[np.unique(files, return_inverse=True)[1]]])
     alike = _components(count, np.concatenate([pairs, duplicates], axis=1))
     whole = _components(count, np.concatenate([pairs, duplicates, of_files], axis=1))
     joined = (_joined(count, edges) for edges in (of_files, pairs, duplicates))
-    return Groups(_renumbered(whole), _renumbered(alike), several, *joined)
+    return Groups(_renumbered(whole), _renumbered(copies), _renumbered(alike), several, *joined)
 
 
 def _directions(vectors: NDArray[np.floating]) -> NDArray[np.floating]:

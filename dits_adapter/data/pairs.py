@@ -127,6 +127,7 @@ class Pairs:
 
     Attributes:
         left_out: number of texts that `judging` left out, by reason.
+        copies_left_out: number of copies of videos that it left out.
 
     Raises:
         InputError: shapes that do not fit, NaN, or a label without a video, naming the row.
@@ -152,6 +153,7 @@ class Pairs:
         self.marks = marks
         self._given_files = files
         self.left_out: dict[str, int] = {}
+        self.copies_left_out = 0
         for name, vectors, side in (("text", text, space.text), ("video", video, space.video)):
             try:
                 check_vectors(vectors if isinstance(vectors, np.ndarray) else vectors[:0], side.width)
@@ -271,20 +273,22 @@ class Pairs:
         return ~self.groups.several & of_people
 
     def judging(self, least: int = LEAST_JUDGES) -> Pairs:
-        """Return all videos with the texts to judge adapters by.
+        """Return the videos to search, and the texts to judge adapters by.
 
-        Texts that stand for several videos are left out, which ask for one of them and may get another. The others
-        are those of people (`JUDGES`), where there are such texts of `least` videos or of all, and else all.
+        Of the copies of a video one stays, which the texts of all ask for. Texts that stand for several videos are
+        left out, which ask for one of them and may get another. The others are those of people (`JUDGES`), where
+        there are such texts of `least` videos or of all, and else all.
         Where nothing would be left, all texts stay.
         """
         masks = [self.judges, ~self.groups.several]
         if len(np.unique(self.labels[masks[0]])) < min(least, len(self._video)):
             masks = masks[1:]
         mask = next((mask for mask in masks if mask.any()), np.ones(len(self), bool))
-        if mask.all():
+        first = np.unique(self.groups.copies, return_index=True)[1]
+        if mask.all() and len(first) == len(self._video):
             return self
-        rows = np.arange(len(self._video))
-        part = self._part(rows, np.flatnonzero(mask), rows)
+        part = self._part(first, np.flatnonzero(mask), self.groups.copies)
+        part.copies_left_out = len(self._video) - len(first)
         several = int((self.groups.several & ~mask).sum())
         part.left_out = {
             "of several videos": several,

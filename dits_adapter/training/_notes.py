@@ -39,7 +39,7 @@ def measuring_notes(pairs: Pairs) -> tuple[str, ...]:
 
 
 def _measured_on(tests: Sequence[Pairs], marked: bool) -> list[str]:
-    return [_twins(tests), _left_out(tests), _judged_by(tests) if marked else ""]
+    return [_copies(tests), _twins(tests), _left_out(tests), _judged_by(tests) if marked else ""]
 
 
 def _together(split: Split) -> str:
@@ -59,6 +59,13 @@ def _together(split: Split) -> str:
         f"Videos that belong together are on one side of each split: {', '.join(some)}, so that {count:,} videos "
         f"are {groups:,} groups."
     )
+
+
+def _copies(tests: Sequence[Pairs]) -> str:
+    count = sum(test.copies_left_out for test in tests)
+    if not count:
+        return ""
+    return f"{count:,} copies of searched videos are left out: their texts ask for the one that stays."
 
 
 def _twins(tests: Sequence[Pairs]) -> str:

@@ -17,6 +17,7 @@ from dits_adapter.data._groups import find_groups
 from dits_adapter.data.pairs import LEAST_JUDGES, Pairs, held_out, record_split, split_videos
 from dits_adapter.data.provenance import JUDGES, SOURCES, TextMarks
 from dits_adapter.errors import InputError
+from dits_adapter.evaluation.metrics import DotProducts, ranks
 from dits_adapter.training._banked import with_bank
 from dits_adapter.training._batches import Batches
 from dits_adapter.training._notes import measuring_notes, sources_of, split_notes
@@ -219,6 +220,21 @@ def test_folds_of_gentle_adapters_keep_groups_together():
             np.testing.assert_array_equal(a.held, b.held)
 
 
+def test_copies_are_searched_as_one_video():
+    video = directions(40)
+    pairs = made_up(np.concatenate([video, video[:20], near(video[:10], 0.001)]))
+    judged = pairs.judging()
+    np.testing.assert_array_equal(judged.video, video)
+    assert judged.labels.tolist() == [*range(40), *range(20), *range(10)]
+    assert (judged.copies_left_out, judged.left_out["of several videos"]) == (30, 0)
+    same = made_up(np.concatenate([video, video]), text=np.concatenate([directions(40, seed=1)] * 2))
+    assert not same.groups.several.any()  # one video with one text, twice
+    train, test = pairs.split(0.4, 0)
+    found = ranks(DotProducts(test.video[test.labels], test.video), test.labels)
+    assert (found == 1).all()
+    assert any("copies of searched videos are left out" in note for note in split_notes([(train, train, test)]))
+
+
 class TestJudges:
     def mixed(self, people, models, *, both=False):
         """Return pairs of which some videos have a text of people, and the others, or all, two of a model."""
@@ -316,6 +332,7 @@ def test_groups_of_brute_force():
     unit = text.astype(np.float64)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     same = unit @ unit.T > 1 - 1e-9
+    labels = np.where((labels >= 40) & (labels < 60), labels - 40, labels)  # of copies, the first
     several = [len(set(labels[row])) > 1 for row in same]
     assert found.several.tolist() == several
     joined = np.zeros((80, 80), bool)
