@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dits_adapter.adapters import Rows
 from dits_adapter.data.pairs import Pairs
+from dits_adapter.training._processes import whole_shares
 from dits_adapter.training.config import TrainingConfig
 
 __all__ = ["Batch", "Batches", "blocks", "nearest_videos"]
@@ -75,7 +76,7 @@ class Batches:
         self._pairs, self._config, self._device = pairs, config, device
         self._labels = torch.from_numpy(pairs.labels)
         self._alike = torch.from_numpy(pairs.groups.alike)
-        self._size = min(config.batch_size, len(pairs))
+        self._size = whole_shares(min(config.batch_size, len(pairs)))
         self._hard = int(config.hard_negatives * self._size)
         self.count = len(pairs) // self._size
         if self._hard:

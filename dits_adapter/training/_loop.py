@@ -89,7 +89,7 @@ def train(
         )
     pairs.space.require(validation.space, mine="the training pairs", theirs="the validation pairs")
     device = pick_device(device)
-    share(min(config.batch_size, len(pairs)))
+    share(config.batch_size)
     config = from_first(lambda: settle_precision(config, adapter, device))
     share_weights(adapter.to(device))
     initial = _validated(adapter, validation)

@@ -31,6 +31,7 @@ __all__ = [
     "share",
     "share_weights",
     "wait_for_all",
+    "whole_shares",
 ]
 
 T = TypeVar("T")
@@ -117,6 +118,17 @@ def share(rows: int) -> slice:
     if left:
         raise InputError(f"batches of {rows} pairs cannot be shared by {count()} processes; set batch_size.")
     return slice(place() * each, (place() + 1) * each)
+
+
+def whole_shares(rows: int) -> int:
+    """Return the most rows up to a number that the processes can share evenly.
+
+    Raises:
+        InputError: fewer rows than processes.
+    """
+    if rows < count():
+        raise InputError(f"{rows} pairs are too few for {count()} processes; start fewer.")
+    return rows - rows % count()
 
 
 def gather(tensor: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ from torch import distributed
 from dits_adapter.adapters import fresh_adapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.errors import DITSError, InputError
+from dits_adapter.training import _batches as batches
 from dits_adapter.training import _processes
 from dits_adapter.training._loop import _is_there, train
 from dits_adapter.training._losses import contrast
-from dits_adapter.training._processes import average_gradients, processes
+from dits_adapter.training._processes import average_gradients, processes, whole_shares
 from dits_adapter.training.config import TrainingConfig
 from tests.training.test_frozen import WIDTH, gap_pairs
 
@@ -66,6 +67,10 @@ def one_of_two(rank: int, folder) -> None:
             gap_pairs(20),
             TrainingConfig(batch_size=41),
         )
+    few = batches.Batches(gap_pairs(23), TrainingConfig(batch_size=40), torch.device("cpu"))
+    assert [len(rows) for rows in few.rows(1)] == [22]
+    with pytest.raises(InputError, match="1 pairs are too few for 2 processes"):
+        whole_shares(1)
     mine = folder / "mine"
     if rank == 0:
         mine.touch()
