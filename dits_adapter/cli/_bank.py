@@ -51,6 +51,22 @@ def add_bank(commands: Any) -> None:
     bank.set_defaults(run=_bank)
 
 
+def _refuse_pairs(path: Path) -> None:
+    """Refuse a file of pairs, of which a bank would be wrong.
+
+    Raises:
+        InputError: it is one, by its suffix.
+    """
+    from dits_adapter.sources._feedback_file import is_feedback
+
+    if path.suffix.lower() == ".jsonl" and path.is_file() and not is_feedback(path):
+        raise InputError(
+            f"{path}: looks like a file of pairs. A bank takes queries, one a line; one of texts of your own "
+            "videos would push down these very videos. "
+            f"Learn from pairs: dits-adapter embed {path} --encoder ID --out CACHE"
+        )
+
+
 def _bank(args: argparse.Namespace) -> int:
     from dits_adapter._files import sha256
     from dits_adapter.adapters.bank import LEAST_QUERIES, check_bank_options, draw, fit_query_bank
@@ -61,6 +77,7 @@ def _bank(args: argparse.Namespace) -> int:
 
     check_bank_options(args.size, args.weight)
     require_free(args.out.absolute())
+    _refuse_pairs(args.queries)
     queries = read_queries(args.queries)
     count = len(queries)
     if count < LEAST_QUERIES:

@@ -91,6 +91,14 @@ def test_texts_that_make_no_bank_are_refused_before_a_model_is_loaded(content, m
     assert not (tmp_path / "bank").exists()
 
 
+@pytest.mark.usefixtures("no_encoder")
+def test_a_file_of_pairs_makes_no_bank(tmp_path, capsys):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"video": "a.mp4", "text": "a dog"}\n' * 20)
+    assert main(["bank", str(path), "--adapter", "demo-clip", "--out", str(tmp_path / "bank")]) == 1
+    assert f"Learn from pairs: dits-adapter embed {path} --encoder ID" in capsys.readouterr().err
+
+
 def spoiled(row):
     vectors = np.random.default_rng(0).normal(size=(30, 128)).astype(np.float32)
     vectors[7] = row
