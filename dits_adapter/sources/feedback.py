@@ -4,10 +4,9 @@ People look at the first hits most, and trust them: a hit chosen at rank 1 says 
 With p(r) the chance that rank r is looked at,
 
 - p(r) = r^-η, as Joachims, Swaminathan and Schnabel (WSDM 2017) have the propensities of a ranking, with η = 1.
-  Here η is estimated where the two rankings show one hit at different ranks: that it was chosen in the one and not
-  in the other tells how much more its rank was looked at, whatever the hit is (in the manner of Agarwal et al.,
-  WSDM 2019, who learn from the different ranks that several rankers give a hit). A prior, 1 ± .5, holds η where
-  few choices tell.
+  Here η is estimated where the two rankings show the chosen hit at two ranks a < b: that it was chosen at b says
+  that people did not look at a, whatever the hit is (in the manner of Agarwal et al., WSDM 2019, who learn from
+  the different ranks that several rankers give a hit). A prior, 1 ± .5, holds η where few choices tell.
 - A right hit and a wrong one at rank r are chosen with odds of 1 to `TRUST` · p(r): the higher a hit stands, the
   more often it is chosen for standing there (trust bias; Agarwal et al., WWW 2019). `TRUST` is assumed.
 - A right hit that is seen is passed over, for another one or for "none of these", with the chance `PASSED`. So a
@@ -31,7 +30,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dits_adapter._files import require_writable, write_atomically
 from dits_adapter._wording import printable
@@ -67,37 +65,24 @@ class Examination:
 
     @classmethod
     def fit(cls, judgements: Iterable[Judgement]) -> Examination:
-        """Estimate η from choices of hits that both rankings show, at different ranks.
+        """Estimate η from choices of hits that both rankings show, at ranks a < b with a > 1.
 
-        That the copy at rank a of the plain ranking was chosen, and not that at rank b of the adapted one, has the
-        log odds s + η · log(b / a), with s for the habit of reading the one ranking first. Priors: η ~ N(1, 1/4),
-        s ~ N(0, 1); the mode, by Newton's method.
+        People look at both rankings from the top and choose a hit where they see it first: at b where they looked
+        at b and not at a, so with odds of (1 - a^-η) b^-η to a^-η. The mode under the prior N(1, 1/4), on a grid.
         """
         rows = []
         for judgement in judgements:
             if judgement.chosen is not None:
-                ranks = _ranks(judgement, {judgement.chosen.id})
-                if len(ranks) == 2 and ranks["plain"] != ranks["adapted"]:
-                    rows.append((math.log(ranks["adapted"] / ranks["plain"]), judgement.chosen.side == "plain"))
+                ranks = _ranks(judgement, {judgement.chosen.id}).values()
+                if len(ranks) == 2 and 1 < min(ranks) < max(ranks):
+                    rows.append((min(ranks), max(ranks), judgement.chosen.rank == max(ranks)))
         if not rows:
             return cls()
-        x = np.array([[log_ratio, 1.0] for log_ratio, _ in rows])
-        y = np.array([plain for _, plain in rows], dtype=np.float64)
-        mean, precision = np.array([1.0, 0.0]), np.diag([4.0, 1.0])
-
-        def loss(weights: NDArray[np.float64]) -> float:
-            away = weights - mean
-            return float(np.logaddexp(0, x @ weights).sum() - y @ (x @ weights) + away @ precision @ away / 2)
-
-        weights = mean
-        for _ in range(50):
-            p = np.exp(-np.logaddexp(0, -(x @ weights)))
-            gradient = x.T @ (p - y) + precision @ (weights - mean)
-            step = np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + precision, gradient)
-            while np.abs(step).max() > 1e-9 and loss(weights - step) > loss(weights):
-                step = step / 2
-            weights = weights - step
-        return cls(float(np.clip(weights[0], 0.0, 2.0)), len(rows))
+        exponents = np.arange(1, 201) / 100
+        high, low, at_low = np.array(rows, dtype=np.float64).T[:, :, None]
+        odds = (1 - high**-exponents) * (high / low) ** exponents
+        likelihood = (at_low * np.log(odds) - np.log1p(odds)).sum(axis=0) - 2 * (exponents - 1) ** 2
+        return cls(float(exponents[likelihood.argmax()]), len(rows))
 
     def of(self, rank: int) -> float:
         """Return the chance that a rank, from 1, is looked at."""
