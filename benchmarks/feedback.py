@@ -10,8 +10,8 @@ that were searched, ten hits each. They are simulated:
 - of the others three of ten choose the first hit they look at, whatever it is, and half of the rest say "none of
   these".
 
-Their judgements go through a file of feedback and `dits-adapter pairs`; `--adapter` is fitted to the pairs.
-Each row is judged on the held-out videos and their true texts, among themselves: R@1, and the gain over plain CLIP with
+Their judgements go through a file of feedback and `dits-adapter pairs`; `--adapter` is fitted to the pairs. Each
+row is judged on the held-out videos and their true texts, among themselves: R@1, and the gain over plain CLIP with
 its 95 % interval over videos, all seeds together. "True pairs of the same searches" are what people would give who
 look through the whole collection each time.
 

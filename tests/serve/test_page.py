@@ -96,6 +96,15 @@ def expect_names(page: Page, side: str, names: list[str]) -> None:
     expect(page.locator(f"section.{side} h3")).to_have_text(titles)
 
 
+def wait_for_about(page: Page, field: str, value: object) -> None:
+    """Wait until the server describes itself so."""
+    for _ in range(300):
+        if page.evaluate("async () => (await fetch('api/about')).json()")[field] == value:
+            return
+        page.wait_for_timeout(200)
+    pytest.fail(f"{field} did not become {value}")
+
+
 def expected(searcher, side, **options):
     results = getattr(searcher.compare(QUERY, CompareOptions(**options)), side)
     return [result.path.rsplit("/")[-1] for result in results]
@@ -367,7 +376,7 @@ def test_a_replaced_adapter_is_told(browser, serve, client, encoder, adapter, ti
     rng = np.random.default_rng(0)
     shift = mean_shift(rng.normal(size=(9, 32)), rng.normal(size=(9, 32)))
     Artifact(shift, encoder.space).save(tmp_path / "adapter")
-    page.wait_for_function("async () => (await (await fetch('api/about')).json()).max_steps === null")
+    wait_for_about(page, "max_steps", None)
     search(page, "a blue box")
     expect(page.get_by_role("status")).to_contain_text("The adapter is a new one.")
     expect(page.get_by_label("Steps")).to_be_hidden()

@@ -13,6 +13,7 @@ import pytest
 from dits_adapter.cli import main
 from dits_adapter.data.pairs_file import PairsFile
 from dits_adapter.errors import DITSError, InputError
+from dits_adapter.evaluation.calibration import fit_calibration
 from dits_adapter.sources import _feedback_file
 from dits_adapter.sources._feedback_file import (
     AdapterInUse,
@@ -26,6 +27,7 @@ from dits_adapter.sources._feedback_file import (
     require_feedback_file,
 )
 from dits_adapter.sources.feedback import PASSED, TRUST, Examination, feedback_pairs, feedback_queries
+from dits_adapter.vectors import unit
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 ADAPTER = AdapterInUse(name="demo-dits", kind="dits", digest="ab", strength=1, steps=10)
@@ -225,6 +227,45 @@ class TestNoneOfThese:
         assert out.read_text("utf-8") == "a unicorn\n"
         assert main(command) == 1
         assert "no texts were found" in capsys.readouterr().err
+
+    def test_they_make_the_calibration_right_about_what_people_ask(self, judges, tmp_path):
+        """Squared errors on queries that no judgement was of are less than half as large.
+
+        Made queries, whose own video is left out, have a near-duplicate in the collection; what people ask in vain
+        is of other things. One judgement in ten is careless.
+        """
+        rng = np.random.default_rng(0)
+        kinds = rng.normal(size=(40, 24))
+        videos = unit(np.repeat(kinds, 4, axis=0) + 0.5 * rng.normal(size=(160, 24)))
+        asked = unit(np.repeat(videos, 2, axis=0) + 0.12 * rng.normal(size=(320, 24)))
+        vain = unit(rng.normal(size=(200, 24)))
+        for number, scores in enumerate(vain[:100] @ videos.T):
+            shown = [str(video) for video in np.argsort(-scores)[:10]]
+            careless = shown[0] if rng.random() < 0.1 else None
+            judges.say(f"vain {number}", careless, shown={"plain": shown, "adapted": []}, side="plain")
+        for number, scores in enumerate(asked[:50] @ videos.T):
+            shown = [str(video) for video in np.argsort(-scores)[:10]]
+            right = str(number // 2) if str(number // 2) in shown else None
+            judges.say(f"asked {number}", right, shown={"plain": shown, "adapted": []}, side="plain")
+        _, _ = pairs(judges, unanswerable=tmp_path / "none.txt")
+        none = (tmp_path / "none.txt").read_text("utf-8").split("\n")[:-1]
+        judged = vain[[int(query.removeprefix("vain ")) for query in none if query.startswith("vain ")]]
+        assert 80 <= len(judged) == len(none) < 100
+        errors = []
+        for unanswerable in (None, judged @ videos.T):
+            fitted = fit_calibration(asked[50:200] @ videos.T, np.arange(50, 200) // 2, unanswerable=unanswerable)
+            errors.append(self.brier(fitted.calibration, asked[200:320], vain[100:], videos))
+        assert errors[1] < errors[0] / 2
+
+    @staticmethod
+    def brier(calibration, asked, vain, videos):
+        right = np.arange(200, 320) // 2
+        best = np.concatenate([(asked @ videos.T).max(axis=1), (vain @ videos.T).max(axis=1)])
+        ranked = np.argsort(-(asked @ videos.T), axis=1)[:, :10]
+        truth = np.concatenate([(ranked == right[:, None]).any(axis=1), np.zeros(len(vain))])
+        said = [calibration.probability_of_any(score, videos=160) for score in best]
+        weight = np.repeat([1 / len(asked), 1 / len(vain)], [len(asked), len(vain)])
+        return np.average((np.array(said) - truth) ** 2, weights=weight)
 
 
 class TestFile:
