@@ -40,6 +40,7 @@ SAFE = "openai/clip-vit-large-patch14"
 PICKLED = "openai/clip-vit-base-patch32"
 WRITERS = {
     "facebook/wav2vec2-base-960h",
+    "openai/whisper-small",
     "openai/whisper-tiny",
     "Qwen/Qwen2.5-0.5B-Instruct",
     "Qwen/Qwen2.5-VL-3B-Instruct",
