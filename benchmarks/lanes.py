@@ -128,7 +128,7 @@ def _by_ranks(hits: Sequence[Hit], k: int) -> list[Hit]:
 
 def latency(address: str, segments: int, queries: int) -> str:
     """Return the table of the time of a search in each lane, in a new collection at an address."""
-    model, speech = PairModel(512), Speech(0)
+    model, speech = PairModel.standard(512), Speech(0)
     with open_store(address, f"lanes-{uuid.uuid4().hex[:8]}".replace("-", "_"), space=model.space) as store:
         write(store, model, segments)
         texts, asked = [], []

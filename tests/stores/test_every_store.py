@@ -278,7 +278,8 @@ class TestOpenStore:
             )
             assert isinstance(store, QdrantStore)
             assert (store.name, store.vector, store.tenant) == ("mine", "clip", "acme")
-        assert open_store(":memory:").capabilities == Capabilities(frames=True, tenants=True, bias=True)
+        able = Capabilities(frames=True, tenants=True, bias=True, texts=True)
+        assert open_store(":memory:").capabilities == able
         assert open_store("http://localhost:1").capabilities.remote
 
     def test_a_location_of_another_type_is_refused(self) -> None:

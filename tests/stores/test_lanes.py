@@ -278,6 +278,27 @@ def test_a_qdrant_collection_of_another_program_is_ranked_here(video: str | None
         store.search(queries(1)[0], lanes=BOTH, texts=["storm"], filter=models.Filter())
 
 
+def test_a_copy_of_an_earlier_collection_has_the_vectors_of_its_texts() -> None:
+    client = QdrantClient(":memory:")
+    with QdrantStore(client, "new") as made, QdrantStore(client, "old") as old:
+        made.create(CollectionMetadata(space=fake_space()))
+        config = client.get_collection("new").config
+        client.create_collection("old", config.params.vectors, metadata=config.metadata)
+        old.write(rows(range(VIDEOS)))
+        attach_texts(old, said(), progress=False)
+        with QdrantStore(QdrantClient(":memory:"), "copy") as copied:
+            copy_collection(old, copied, progress=False)
+            for store in (old, copied):
+                hits = store.search(queries(1)[0], lanes=("said",), texts=["storm"], limit=VIDEOS)
+                scores = {hit.video_id: hit.lanes["said"].score for hit in hits}
+                expected = reference("storm", stored(old))
+                videos = {row.id: row.video_id for row in rows(range(VIDEOS))}
+                best = {videos[str(id_)]: 0.0 for id_ in expected}
+                for id_, score in expected.items():
+                    best[videos[str(id_)]] = max(best[videos[str(id_)]], score)
+                assert scores == pytest.approx(best, rel=1e-5)
+
+
 def test_of_a_long_video_the_segment_that_both_lanes_found_comes_first() -> None:
     def hit(id_: int, video: str) -> Hit:
         return Hit.of(id_, {}, 0.5, video_id=video)
