@@ -11,6 +11,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from tqdm import tqdm
 
 from dits_adapter.encoders.base import Device
 from dits_adapter.errors import InputError
@@ -18,6 +19,7 @@ from dits_adapter.sources._checkpoints import Checkpoint, GreedyConfidence, Scor
 from dits_adapter.sources._filters import repeats
 from dits_adapter.sources._rewrite import Rewriter
 from dits_adapter.sources.base import Findings, FoundText, TextFinder
+from dits_adapter.video._frames import count_segments
 from dits_adapter.video.decode import Video
 from dits_adapter.video.limits import DecodeLimits
 
@@ -40,6 +42,9 @@ _PROMPT = (
 
 _TASKS = {"florence2": ("<CAPTION>", "<DETAILED_CAPTION>")}
 """Prompts of models that know tasks, by model type."""
+
+_MANY = 20
+"""Segments of a video from which its own progress is shown."""
 
 _BULLET = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):])\s*")
 """Number or bullet in front of a line of an answer."""
@@ -194,6 +199,7 @@ class CaptionFinder(TextFinder):
         frames: frames of a segment that the model sees, from the middles of equal intervals.
         rewriter: a text model that makes search queries of the captions, as further texts.
         limits: what one file may cost; None for the defaults.
+        progress: show how many segments of a video with more than 20 are described.
 
     Raises:
         InputError: frames < 1, or segments that cannot be.
@@ -210,6 +216,7 @@ class CaptionFinder(TextFinder):
         frames: int = 3,
         rewriter: Rewriter | None = None,
         limits: DecodeLimits | None = None,
+        progress: bool = True,
     ) -> None:
         if frames < 1:
             raise InputError(f"frames is {frames}; a model has to see at least one.")
@@ -217,7 +224,7 @@ class CaptionFinder(TextFinder):
             raise InputError(f"segment_seconds is {segment_seconds}; expected seconds above 0.")
         self._captioner, self._rewriter = captioner, rewriter
         self._seconds, self._frames = segment_seconds, frames
-        self._limits = limits or DecodeLimits()
+        self._limits, self._progress = limits or DecodeLimits(), progress
         self.settings = {
             "model": captioner.identity,
             "segment_seconds": segment_seconds,
@@ -233,7 +240,10 @@ class CaptionFinder(TextFinder):
         """
         findings = Findings()
         with Video(path, limits=self._limits) as video:
-            spans = video.spans(self._seconds)
+            count = count_segments(video.duration, self._seconds)
+            shown = self._progress and count > _MANY
+            bar = tqdm(video.spans(self._seconds), "  described", count, leave=False, disable=not shown)
+            spans = iter(bar)
             while batch := list(islice(spans, 8)):
                 clips = [_images(video.frames(self._frames, start, end).frames) for start, end in batch]
                 for span, captions in zip(batch, self._captioner.describe(clips), strict=True):

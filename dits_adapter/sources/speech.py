@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from itertools import islice
 from os import PathLike
 
+from tqdm import tqdm
+
 from dits_adapter.encoders.base import Device
 from dits_adapter.errors import InputError, VideoError
 from dits_adapter.sources._audio import NO_SOUND, is_silent, read_windows
@@ -23,6 +25,9 @@ __all__ = ["SpeechFinder", "load_recognizer"]
 
 _WINDOW = 28.0
 """Seconds of sound that are recognized at a time: Whisper sees 30."""
+
+_LONG = 60.0
+"""Seconds of a video from which its own progress is shown."""
 
 _SILENT, _WORDLESS = "is a stretch of silence", "is a stretch in which the model heard no words"
 """Reasons that count stretches of sound, not texts."""
@@ -69,6 +74,7 @@ class SpeechFinder(TextFinder):
             to 20 seconds.
         batch_size: windows that are recognized at a time.
         limits: what one file may cost; None for the defaults.
+        progress: show how far a video is that lasts longer than a minute.
 
     Raises:
         InputError: a batch or segments that cannot be.
@@ -84,13 +90,14 @@ class SpeechFinder(TextFinder):
         segment_seconds: float | None = None,
         batch_size: int = 8,
         limits: DecodeLimits | None = None,
+        progress: bool = True,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; expected at least 1.")
         if segment_seconds is not None and not 0 < segment_seconds < math.inf:
             raise InputError(f"segment_seconds is {segment_seconds}; expected seconds above 0.")
         self._recognizer, self._seconds, self._batch = recognizer, segment_seconds, batch_size
-        self._limits = limits or DecodeLimits()
+        self._limits, self._progress = limits or DecodeLimits(), progress
         self.settings = {"model": recognizer.identity, "segment_seconds": segment_seconds}
 
     def find(self, path: str) -> Findings:
@@ -104,7 +111,7 @@ class SpeechFinder(TextFinder):
             duration, origin = video.duration, video.origin
         left_out = findings.left_out
         try:
-            cues = cues_within(self._cues(path, origin, left_out), duration, left_out)
+            cues = cues_within(self._cues(path, origin, duration, left_out), duration, left_out)
         except VideoError as error:
             if error.reason != NO_SOUND:
                 raise
@@ -119,14 +126,17 @@ class SpeechFinder(TextFinder):
                 )
         return findings
 
-    def _cues(self, path: str, origin: float, left_out: Counter[str]) -> Iterator[Cue]:
+    def _cues(self, path: str, origin: float, duration: float, left_out: Counter[str]) -> Iterator[Cue]:
         """Recognize the windows of a file in batches, those without a sound left out."""
         rate = self._recognizer.rate
         windows = read_windows(path, rate, _WINDOW, origin=origin)
-        while batch := list(islice(windows, self._batch)):
-            audible = [window for window in batch if not is_silent(window, rate)]
-            left_out[_SILENT] += len(batch) - len(audible)
-            for cues in self._recognizer.recognize(audible) if audible else ():
-                left_out[_WORDLESS] += not cues
-                yield from cues
+        shown = self._progress and duration > _LONG
+        with tqdm(total=round(duration), unit="s", desc="  heard", leave=False, disable=not shown) as bar:
+            while batch := list(islice(windows, self._batch)):
+                audible = [window for window in batch if not is_silent(window, rate)]
+                left_out[_SILENT] += len(batch) - len(audible)
+                for cues in self._recognizer.recognize(audible) if audible else ():
+                    left_out[_WORDLESS] += not cues
+                    yield from cues
+                bar.update(round(sum(len(window.samples) for window in batch) / rate))
         left_out += Counter()  # drops what is zero
