@@ -135,6 +135,12 @@ def test_a_torn_line_and_a_torn_note_cost_one_video(videos, out):
     find(videos, out, again)
     assert again.asked == ["c.mp4"]
     assert out.read_bytes() == whole
+    done.write_bytes(done.read_bytes() + b'{"video": "' + b"x" * 5000)
+    for name in ("d.mp4", "e.mp4"):  # the second finds what the first has noted in the place of the torn line
+        (videos / name).write_text(name)
+        again = Names()
+        find(videos, out, again)
+        assert again.asked == [name]
 
 
 def _slowly(videos, out):

@@ -231,12 +231,12 @@ def test_what_the_file_itself_holds(tmp_path, suffix):
         path,
         seconds=30,
         metadata={"title": "A walk to the lake", "comment": "Encoded by x264"},
-        chapters=[(0, 15, "Through the wood"), (15, 30, "Chapter 2")],
+        chapters=[(0, 5, "Chapter 1"), (5, 30, "Through the wood")],
         subtitles=[(1, 4, r"{\i1}Look{\i0} at\Nthe trees."), (20, 24, "Here is the lake.")],
     )
     pieces, findings = found(path)
     assert (None, None, "title", "A walk to the lake") in pieces
-    assert (0, 15, "title", "Through the wood") in pieces
+    assert (5, 30, "title", "Through the wood") in pieces
     assert (1, 4, "subtitles", "Look at the trees.") in pieces
     assert (20, 24, "subtitles", "Here is the lake.") in pieces
     assert findings.failed == {}
