@@ -85,7 +85,7 @@ def prior(training: TrainingConfig) -> Recipes:
 def best(training: TrainingConfig) -> Recipes:
     """Return the strongest cheap adapters, the preset `best`, and variants of `best` without one choice each.
 
-    `mlp-best` leaves out the flow itself.
+    `mlp-best` leaves out the flow itself; `best-large` is the preset `large`.
     """
     whole = best_recipe(training)
 
@@ -108,9 +108,9 @@ def best(training: TrainingConfig) -> Recipes:
         "best-no-ema": without(ema=0.0),
         "best-1-step": without({"steps": 1}),
         "best-5-steps": without({"steps": 5}),
-        "best-1-block": without({"depth": 1}),
-        "best-narrow": without({"mlp_ratio": 1.0}),
-        "best-small": without({"depth": 1, "mlp_ratio": 1.0}),
+        "best-4-blocks": without({"depth": 4}),
+        "best-wide": without({"mlp_ratio": 4.0}),
+        "best-large": without({"depth": 4, "mlp_ratio": 4.0}),
         "best-dropout": without({"dropout": 0.1}),
         "best-noise": without({"noise_scale": 0.01}),
         "best-hard-negatives": without(hard_negatives=0.25),

@@ -134,7 +134,7 @@ def noise(joint: JointRecipe) -> JointRows:
 def serving(joint: JointRecipe) -> JointRows:
     """Return joint training for an index and for X-Pool, without noise, beside adapters of a CLIP as it is.
 
-    `text-for-index` trains CLIP alone, without an adapter. The paper has no such table.
+    The paper has no such table.
     """
     quiet = _varied(joint, sampler={**joint.sampler, "noise_scale": 0.0})
     training = TrainingConfig(seed=joint.seed)
@@ -144,7 +144,6 @@ def serving(joint: JointRecipe) -> JointRows:
         "dits-for-index": _varied(quiet, loss="index", select="index"),
         "dits-for-both": _varied(quiet, loss="both", select="index"),
         "dits-for-xpool": _varied(quiet, loss="xpool", select="xpool"),
-        "text-for-index": _varied(_without_steps(quiet), loss="index", select="index"),
     }
 
 

@@ -153,7 +153,7 @@ def agreement(width: int, seeds: int) -> str:
         for precision in ("float32", "bfloat16"):
             training = {"epochs": "8", "learning_rate": "[1e-3]", "precision": precision, "seed": str(seed)}
             fields = {"sampler.start": "text", **{f"training.{name}": value for name, value in training.items()}}
-            adapter, _ = fit(Recipe.read("best", settings=fields), pairs, validation, progress=False)
+            adapter, _ = fit(Recipe.read("large", settings=fields), pairs, validation, progress=False)
             ranks[precision] = evaluate(adapter, test)
         r1 = [f"{RetrievalMetrics.from_ranks(found).r1:.1f}" for found in ranks.values()]
         gain = paired_bootstrap(ranks["float32"], ranks["bfloat16"], test.labels)["r1"]

@@ -113,7 +113,7 @@ def _advise(args: argparse.Namespace, adapter: Adapter, seed: int) -> None:
     The command holds out the pairs that the training held out: on others the teacher would be ahead.
     """
     from dits_adapter.training.config import TrainingConfig
-    from dits_adapter.training.distill import SMALL_DEPTH, SMALL_MLP_RATIO, query_milliseconds, small_student
+    from dits_adapter.training.distill import query_milliseconds, small_student
 
     student = small_student(adapter)
     if student is None:
@@ -127,5 +127,5 @@ def _advise(args: argparse.Namespace, adapter: Adapter, seed: int) -> None:
     show(
         f"This adapter takes {now:.1f} ms a query here. A student takes {then:.1f} ms, and is written only if its "
         f"R@1 is within noise:\n    dits-adapter distill {pairs} {out} --out {small} --steps {student.steps} "
-        f"--depth {SMALL_DEPTH} --mlp-ratio {SMALL_MLP_RATIO:g}{test}{same}"
+        f"--depth {student.config.depth} --mlp-ratio {student.config.mlp_ratio:g}{test}{same}"
     )

@@ -20,6 +20,8 @@ __all__ = [
     "JOINT_PRESETS",
     "PAPER_SAMPLER",
     "PRESETS",
+    "SMALL_DEPTH",
+    "SMALL_MLP_RATIO",
     "BaseRecipe",
     "JointLoss",
     "JointRecipe",
@@ -220,6 +222,12 @@ class Recipe(BaseRecipe):
 PAPER_SAMPLER = {"noise_scale": 1.0, "input": "raw"}
 """Fields of `SamplerConfig` as in the paper: noise in training, and text as the encoder gives it."""
 
+SMALL_DEPTH, SMALL_MLP_RATIO = 1, 1.0
+"""Network of a sampler that is fast at all steps: one block, whose MLP is as wide as its input. Ten steps of it
+take a query through 42 d × d matrices, those of the paper's network through 372 (docs/best.md)."""
+
+_BEST = TrainingConfig(learning_rate=(3e-5, 5e-4), ema=0.95, patience=8)
+
 PRESETS = {
     "paper": Recipe(
         sampler=PAPER_SAMPLER,
@@ -227,9 +235,9 @@ PRESETS = {
     ),
     "deterministic": Recipe(),
     "best": Recipe(
-        sampler={"start": "affine"},
-        training=TrainingConfig(learning_rate=(3e-5, 5e-4), ema=0.95, patience=8),
+        sampler={"depth": SMALL_DEPTH, "mlp_ratio": SMALL_MLP_RATIO, "start": "affine"}, training=_BEST
     ),
+    "large": Recipe(sampler={"start": "affine"}, training=_BEST),
     "gentle-linear": Recipe(adapter="gentle-linear"),
     "gentle-mlp": Recipe(adapter="gentle-mlp"),
     "gentle-dits": Recipe(adapter="gentle-dits"),
@@ -240,8 +248,9 @@ PRESETS = {
 `deterministic`: no noise, unit text, and an optimization for cached vectors, where large batches are cheap.
 `best`: no noise, and a start at the best cheap map instead of the text (`Adapter.initialize`), refined with a
 small learning rate (on few pairs a large rate ruins a good start within an epoch) and with a large one (which
-improves on a linear map where that is not enough); the validation pairs choose. Reasons and experiments:
-docs/best.md.
+improves on a linear map where that is not enough); the validation pairs choose. Its network is small: a query
+costs little beside the text encoder. Reasons and experiments: docs/best.md.
+`large`: `best` with the paper's network.
 `gentle-linear`, `gentle-mlp`, `gentle-dits`: for few pairs. A ridge towards the identity and a few full-batch
 steps from there, all chosen by cross-validation (docs/bank.md)."""
 Recipe.presets = PRESETS

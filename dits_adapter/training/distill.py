@@ -34,12 +34,10 @@ from dits_adapter.training._loop import evaluate, train
 from dits_adapter.training._losses import Objective, contrastive_loss
 from dits_adapter.training._precision import settle_precision
 from dits_adapter.training._state import Epoch, best_epoch
-from dits_adapter.training.config import TrainingConfig
+from dits_adapter.training.config import SMALL_DEPTH, SMALL_MLP_RATIO, TrainingConfig
 from dits_adapter.training.run import calibrate, describe, sizes, warn_if_few
 
 __all__ = [
-    "SMALL_DEPTH",
-    "SMALL_MLP_RATIO",
     "TRAJECTORY_WEIGHT",
     "Distillation",
     "distill",
@@ -48,9 +46,6 @@ __all__ = [
     "student_of",
     "trajectory_objective",
 ]
-
-SMALL_DEPTH, SMALL_MLP_RATIO = 1, 1.0
-"""Network of a student that is fast at all steps: one block, whose MLP is as wide as its input (docs/best.md)."""
 
 _QUERIES = 21
 """Queries that a time is the median of."""
@@ -122,7 +117,7 @@ def student_of(
 
 
 def small_student(adapter: Adapter) -> DITSAdapter | None:
-    """Return the untrained student with the small network and all steps; None where none would be smaller."""
+    """Return the untrained student with the network of `best` and all steps; None where that is not smaller."""
     if not isinstance(adapter, DITSAdapter):
         return None
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dits_adapter.adapters import adapter_entries, adapter_entry
+from dits_adapter.adapters import MLPConfig, adapter_entries, adapter_entry
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.comparison import CHANCE, PLAIN
 from dits_adapter.sampler import SamplerConfig
@@ -50,8 +50,8 @@ def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None 
     `dits-N` is DITS with T' = N, each trained as a sampler of its own. `mlp-N` is the residual MLP whose depth
     gives it the multiplications of `dits-N` (`equal_cost_depth`), for the shortest and for the longest sampler.
     `dits-best` is the preset `best`: DITS that starts from the contrastive linear map, which itself starts from
-    the best closed form (`Adapter.initialize`). `mlp-best` is a residual MLP with the same start and the same
-    optimization (`best_mlp_recipe`): its distance to `dits-best` is the gain of the flow.
+    the best closed form (`Adapter.initialize`). `mlp-best` is a residual MLP with the same start, optimization and
+    number of multiplications (`best_mlp_recipe`): its distance to `dits-best` is the gain of the flow.
 
     Args:
         steps: values of T'. Up to 10 they run t = T' … 1 of the paper's schedule of T = 10; beyond, T = T'.
@@ -163,15 +163,10 @@ def best_recipe(training: TrainingConfig) -> Recipe:
 
 
 def best_mlp_recipe(training: TrainingConfig) -> Recipe:
-    """Return `best_recipe` with a residual MLP in the place of the flow: the same start, the same optimization.
-
-    The MLP costs as much as one step of the flow, so it has as many weights as the folded flow, which uses them
-    once a step. An MLP at the cost of the whole flow was no better in trials, and slower (docs/best.md).
-    """
+    """Return `best_recipe` with a residual MLP in the place of the flow: the same start, optimization and cost."""
     best = best_recipe(training)
     flow = best.sampler_config(width=1)
-    depth = equal_cost_depth(flow.model_copy(update={"steps": 1}))
-    options = {"depth": depth, "mlp_ratio": flow.mlp_ratio, "start": flow.start}
+    options = {"depth": equal_cost_depth(flow), "start": flow.start}
     return best.model_copy(update={"adapter": "mlp", "sampler": {}, "options": options})
 
 
@@ -183,11 +178,11 @@ def schedule(steps: int) -> dict[str, int]:
 def equal_cost_depth(sampler: SamplerConfig) -> int:
     """Return the depth at which an `MLPAdapter` multiplies as often as the folded sampler for one query.
 
-    A layer of the MLP adapter has 2 r matrices of d × d, r being the MLP ratio, which both share. An affine start,
-    which both may have, is left out of `SamplerConfig.matrices`.
+    A layer of the MLP adapter has 2 r matrices of d × d, r being its MLP ratio. An affine start, which both may
+    have, is left out of `SamplerConfig.matrices`.
 
     >>> equal_cost_depth(SamplerConfig(width=512, steps=10))  # 371 / 8 = 46.4
     46
     """
     flow = sampler.model_copy(update={"start": "text"})
-    return max(1, round(flow.matrices / (2 * flow.mlp_ratio)))
+    return max(1, round(flow.matrices / (2 * MLPConfig(width=flow.width).mlp_ratio)))

@@ -28,7 +28,7 @@ def test_every_setting_has_every_row_and_ratios_of_one_round(tmp_path, capsys, m
     assert settings == {(1, 1), (1, 3), (2, 1), (2, 3)}
     names = [t.name for t in found.timings if (t.threads, t.batch) == (1, 1)]
     assert names[:2] == ["text encoder, 20 tokens", "text encoder, 77 tokens"]
-    samplers, kinds = ("dits-10", "dits-10 small"), ("", ", unfolded", ", bfloat16", ", onnx", ", onnx int8")
+    samplers, kinds = ("dits-10", "dits-best"), ("", ", unfolded", ", bfloat16", ", onnx", ", onnx int8")
     forms = {f"{sampler}{kind}" for sampler in samplers for kind in kinds}
     assert {"affine map", "query bank of 4,096", "mlp-1, 5 layers", "mlp-10, 46 layers"} | forms < set(names)
     assert len([name for name in names if name.startswith("floor of dits-10")]) == 3

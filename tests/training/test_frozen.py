@@ -379,6 +379,11 @@ class TestRecipe:
         assert (sampler.beta_start, sampler.beta_end, sampler.input) == (0.1, 0.99, "raw")
         assert (paper.training.epochs, paper.training.batch_size, paper.training.learning_rate) == (5, 32, (3e-5,))
 
+    def test_the_default_takes_all_steps_with_a_ninth_of_the_multiplications(self):
+        best, large = (PRESETS[name].sampler_config(512) for name in ("best", "large"))
+        assert (best.steps, best.matrices, large.matrices) == (10, 42, 372)
+        assert PRESETS["best"].training == PRESETS["large"].training
+
     def test_yaml_and_settings_override_the_preset(self, tmp_path):
         (tmp_path / "r.yaml").write_text("sampler: {steps: 5}\ntraining:\n  epochs: 7\n  seed: 3\n")
         recipe = Recipe.read("paper", tmp_path / "r.yaml", {"training.epochs": "9", "adapter": "mlp"})

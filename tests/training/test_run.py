@@ -61,14 +61,15 @@ def test_writes_an_artifact_that_says_what_it_is(cache, tmp_path, capsys):
 
 def test_a_student_is_recommended_with_the_times_of_both(cache, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(distill, "query_milliseconds", lambda adapter: adapter.config.matrices)
-    assert run(cache, tmp_path / "a", **{"training.epochs": "1", "training.seed": "3"}) == 0
+    one = {"training.epochs": "1"}
+    assert run(cache, tmp_path / "a", "--preset", "large", **one, **{"training.seed": "3"}) == 0
     out = tmp_path / "a"
     printed = capsys.readouterr().out
     assert "takes 102.0 ms a query here. A student takes 42.0 ms" in printed
     recommended = f"dits-adapter distill {cache} {out} --out {out}-small --steps 10 --depth 1 --mlp-ratio 1"
     assert f"{recommended} --test-fraction 0.2 --set seed=3\n" in printed  # the same videos are held out
-    for settings in ({"sampler.mlp_ratio": "1.0", "training.epochs": "1"}, {"adapter": "ridge"}):
-        assert run(cache, tmp_path / "b", **settings) == 0  # small as it is
+    for settings in (one, {"adapter": "ridge"}):
+        assert run(cache, tmp_path / "b", **settings) == 0  # small as it is by default
         assert "dits-adapter distill" not in capsys.readouterr().out
 
 
