@@ -33,6 +33,7 @@ PACKAGES = {
     "onnxscript": ("onnxscript", "export"),
     "open_clip": ("open_clip_torch", "open-clip"),
     "pgvector": ("pgvector", "pgvector"),
+    "prometheus_client": ("prometheus-client", "serve"),
     "psycopg": ("psycopg", "pgvector"),
     "pymilvus": ("pymilvus", "milvus"),
     "pysubs2": ("pysubs2", "video"),

@@ -44,7 +44,7 @@ def add_serve(commands: Any) -> None:
         help="add the text of every search to that file too, for `dits-adapter bank`",
     )
     serve.add_argument("--no-browser", action="store_true", help="only print the address")
-    serve.set_defaults(run=_serve, needs=("fastapi", "sklearn", "uvicorn"))
+    serve.set_defaults(run=_serve, needs=("fastapi", "prometheus_client", "sklearn", "uvicorn"))
 
 
 def _serve(args: argparse.Namespace) -> int:

@@ -66,6 +66,7 @@ class SideBySide(BaseModel):
         digest: checksum of the adapter's config; another one than the page's where the adapter was replaced.
         search: id of this search, to judge its results by; None where no feedback is taken.
         seconds: for encoding, searching and projecting.
+        stages: the seconds of each part: "embed" the text, "adapt" it, search the "store", draw the "map".
     """
 
     query: str
@@ -81,6 +82,7 @@ class SideBySide(BaseModel):
     digest: str
     search: str | None = None
     seconds: float
+    stages: dict[str, float]
 
 
 class FeedbackNotice(BaseModel):

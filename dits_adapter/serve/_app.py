@@ -36,9 +36,12 @@ try:
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import FileResponse, JSONResponse
     from fastapi.staticfiles import StaticFiles
+    from prometheus_client import CONTENT_TYPE_LATEST
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from dits_adapter.serve._frames import FileVersion, FrameDecoder
+    from dits_adapter.serve._health import Health, HealthAnswer
+    from dits_adapter.serve._metrics import MeasureRequests, Metrics
     from dits_adapter.serve._middleware import CheckWrites, RequireToken, SecureHeaders
 except ImportError:
     raise MissingExtraError("fastapi", "serve", "the search page") from None
@@ -75,6 +78,7 @@ def create_app(
         raise InputError("the token holds a blank or a character outside ASCII; an HTTP header carries neither.")
     frames = FrameDecoder()
     serving = Reloader(searcher)
+    metrics, health = Metrics(serving), Health(serving)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -97,8 +101,14 @@ def create_app(
     else:
         app.add_middleware(RequireToken, token=token)
     app.add_middleware(SecureHeaders)
-    app.add_exception_handler(DITSError, _error_response)
-    app.add_exception_handler(RequestValidationError, _invalid_response)
+    app.add_middleware(MeasureRequests, metrics=metrics)
+
+    async def refuse(_: Request, error: Exception) -> JSONResponse:
+        metrics.errors.labels(type(error).__name__).inc()
+        return _error_response(error)
+
+    app.add_exception_handler(DITSError, refuse)
+    app.add_exception_handler(RequestValidationError, refuse)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     @app.get("/", include_in_schema=False)
@@ -150,7 +160,24 @@ def create_app(
         )
         searcher = serving.searcher
         answer = searcher.compare(query, options)
+        metrics.searched(answer)
         return answer if feedback is None else feedback.remember(answer, options, searcher)
+
+    @app.get("/livez", include_in_schema=False)
+    async def live() -> HealthAnswer:
+        return HealthAnswer(status="ok")
+
+    @app.get("/healthz", include_in_schema=False, response_model_exclude_none=True)
+    async def healthy(request: Request, response: Response) -> HealthAnswer:
+        answer = await health.check()
+        if answer.status != "ok":
+            response.status_code = 503
+        # The reason names the store: it is for those who may search it.
+        return answer if getattr(request.state, "admitted", True) else HealthAnswer(status=answer.status)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def measurements() -> Response:
+        return Response(metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     if feedback is not None:
 
@@ -228,7 +255,10 @@ def _ingested_file(store: VideoStore, video_id: str) -> tuple[FileVersion, os.st
     return FileVersion(str(payload["path"]), status.st_size, status.st_mtime_ns), status
 
 
-def _error_response(_: Request, error: Exception) -> JSONResponse:
+def _error_response(error: Exception) -> JSONResponse:
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)
     status = {
         InputError: 400,
         MissingCollectionError: 404,
@@ -237,9 +267,3 @@ def _error_response(_: Request, error: Exception) -> JSONResponse:
         StoreError: 503,
     }.get(type(error), 500)
     return JSONResponse({"detail": str(error)}, status)
-
-
-def _invalid_response(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)

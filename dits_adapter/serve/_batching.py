@@ -46,6 +46,11 @@ class Batcher(Generic[_Item, _Result]):
             self._answer(batch)
         return future.result()
 
+    @property
+    def waiting(self) -> int:
+        """Items that wait for the run in progress to end."""
+        return len(self._waiting)
+
     def _answer(self, batch: list[tuple[_Item, Future[_Result]]]) -> None:
         try:
             results = self._run([item for item, _ in batch])

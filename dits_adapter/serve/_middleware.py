@@ -16,6 +16,9 @@ __all__ = ["CheckWrites", "RequireToken", "SecureHeaders"]
 _BODY_BYTES, _BODY_SECONDS = 16 << 10, 10.0
 """Largest body of a request, and the time in which it arrives."""
 
+_OPEN_PATHS = ("/healthz", "/livez")
+"""Paths that need no token, for what watches over containers; they say more to those who send it."""
+
 _COOKIE = "dits_adapter_token"
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -43,7 +46,8 @@ class RequireToken:
         bearer = credentials.strip() if scheme.lower() == "bearer" else None
         in_address = request.query_params.get("token")
         response: Response | None = None
-        if not any(map(self._is_right, (bearer, in_address, request.cookies.get(_COOKIE)))):
+        request.state.admitted = any(map(self._is_right, (bearer, in_address, request.cookies.get(_COOKIE))))
+        if not request.state.admitted and scope["path"] not in _OPEN_PATHS:
             needed = "open the address that the server printed, or send `Authorization: Bearer TOKEN`"
             response = JSONResponse(
                 {"detail": f"a token is needed: {needed}."}, 401, {"www-authenticate": "Bearer"}

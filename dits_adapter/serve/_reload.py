@@ -36,10 +36,12 @@ class Reloader:
 
     Attributes:
         searcher: the one in use.
+        outcomes: how many adapters were "taken_up", and how many "refused".
     """
 
     def __init__(self, searcher: Searcher) -> None:
         self.searcher = searcher
+        self.outcomes = {"taken_up": 0, "refused": 0}
         name = searcher.encoder.name_or_path
         folder = None if name is None else Path(name)
         self._folder = folder if folder is not None and folder.is_absolute() and is_artifact(folder) else None
@@ -73,9 +75,11 @@ class Reloader:
             encoder.load()
             before.space.require(encoder.space, mine="the adapter in use", theirs="the new one")
         except (DITSError, OSError) as error:
+            self.outcomes["refused"] += 1
             _logger.warning("%s is not taken up, the old adapter stays in use: %s", folder, error)
             return False
         self.searcher = Searcher(self.searcher.store, encoder)
+        self.outcomes["taken_up"] += 1
         _logger.warning("%s was replaced; the new adapter is in use", folder)
         return True
 

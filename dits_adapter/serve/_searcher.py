@@ -77,7 +77,8 @@ class Searcher:
         self.store = store
         self.encoder = encoder
         # The sliders search the same text again and again; different texts at a time share a forward pass.
-        self._embed = lru_cache(maxsize=64)(Batcher(self._embed_texts))
+        self._batcher = Batcher(self._embed_texts)
+        self._embed = lru_cache(maxsize=64)(self._batcher)
         self._adapter = lru_cache(maxsize=64)(self._load_adapter)
         self._cloud = lru_cache(maxsize=1)(self._read_cloud)
         self._read_bias = lru_cache(maxsize=1)(self._load_bias)
@@ -91,6 +92,17 @@ class Searcher:
         """
         self.store.open()
         self.encoder.load()
+
+    @property
+    def waiting_texts(self) -> int:
+        """Texts that wait for the text encoder."""
+        return self._batcher.waiting
+
+    @property
+    def cached_texts(self) -> tuple[int, int]:
+        """Texts that were found in the cache of embeddings, and those that were not."""
+        info = self._embed.cache_info()
+        return info.hits, info.misses
 
     def about(self) -> About:
         """Describe the collection and the adapter."""
@@ -128,9 +140,12 @@ class Searcher:
                 "this strength, these steps and the score bias of this collection, or its scores are no cosines."
             )
 
+        laps = _Laps()
         text = self._embed(query)
+        laps.end("embed")
         plain = normalize(text, dim=1)
         adapted = normalize(adapter.adapt(text, strength=strength), dim=1)
+        laps.end("adapt")
         plain_weight = self._plain_weight()
         plain_hits = self._search(plain, options, bias=plain_weight)
         adapted_hits = self._search(adapted, options, bias=weight)
@@ -140,8 +155,10 @@ class Searcher:
             judge = Judge(calibration, videos, min_probability=options.min_probability)
         answer = Answer.of(adapted_hits, judge)
         hits = plain_hits + [match.hit for match in answer.matches]
+        laps.end("store")
         path = torch.cat([plain, *_path(adapter, text)])
         drawing, positions = self._draw(normalize(path, dim=1), adapted, hits)
+        laps.end("map")
         cosine = float((plain * adapted).sum().clamp(-1, 1))
         return SideBySide(
             query=query,
@@ -156,6 +173,7 @@ class Searcher:
             adapted_bias=weight,
             digest=self.encoder.artifact.digest,
             seconds=time.monotonic() - started,
+            stages=laps.seconds,
         )
 
     def _beside_bias(self, adapter: Adapter, strength: float) -> tuple[Adapter, float]:
@@ -215,6 +233,18 @@ class Searcher:
     def _read(self, request: ReadRequest) -> dict[str, NDArray[np.float32]]:
         segments = self.store.read(request)
         return {str(segment.id): segment.vector for segment in segments if segment.vector is not None}
+
+
+class _Laps:
+    """Stopwatch of consecutive stages."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage], self._last = now - self._last, now
 
 
 @torch.inference_mode()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from types import FrameType
 from typing import Any
 
 from dits_adapter.errors import MissingExtraError
@@ -22,9 +24,17 @@ _HEAD_BYTES = 16 << 10
 """Largest head of a request: its address and headers. `CheckWrites` bounds bodies."""
 
 
+_FINISH_SECONDS = 8
+"""Time for the requests in flight after SIGTERM; container engines kill ten seconds after it."""
+
+
 def make_server(app: Any) -> uvicorn.Server:
-    """Make the server of an ASGI application."""
-    return uvicorn.Server(
+    """Make the server of an ASGI application.
+
+    SIGTERM closes the port and gives the requests in flight eight seconds. Ctrl-C gives them one: the person who
+    waits there would rather have the prompt than a video that some browser still reads.
+    """
+    return _Server(
         uvicorn.Config(
             app,
             http=_ImpatientProtocol,
@@ -32,9 +42,18 @@ def make_server(app: Any) -> uvicorn.Server:
             log_level="warning",
             access_log=False,
             h11_max_incomplete_event_size=_HEAD_BYTES,
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=_FINISH_SECONDS,
         )
     )
+
+
+class _Server(uvicorn.Server):
+    """Server that waits for requests in flight only a moment where a person ends it."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGINT:
+            self.config.timeout_graceful_shutdown = 1
+        super().handle_exit(sig, frame)
 
 
 class _ImpatientProtocol(H11Protocol):

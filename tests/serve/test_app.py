@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -451,20 +452,42 @@ class TestCommand:
         assert main(["ingest", str(library / "clip-0.mp4"), "--encoder", str(adapter)]) == 0
         return ["serve", "--adapter", str(adapter), "--port", "0", "--no-browser"]
 
-    def test_serves_until_interrupted(self, index):
-        """One process, as its imports take seconds, serves this machine and, interrupted, all machines."""
-        hosts = ("127.0.0.1", "0.0.0.0")
-        code = "import sys; from dits_adapter.cli import main; "
-        code += f"sys.exit(any([main([*{index!r}, '--host', host]) for host in {hosts!r}]))"
+    SERVE = """
+import sys, time
+from dits_adapter.cli import main
+from dits_adapter.serve._searcher import Searcher
+search = Searcher.compare
+def slow(self, query, options):
+    if query == "slow":
+        print("searching", flush=True)
+        time.sleep(1)
+    return search(self, query, options)
+Searcher.compare = slow
+sys.exit(any([main([*sys.argv[1:], "--host", host]) for host in ("127.0.0.1", "0.0.0.0")]))
+"""
+
+    def test_serves_until_it_is_stopped(self, index):
+        """One process, as its imports take seconds, serves this machine and then all machines.
+
+        A search is under way when SIGTERM comes: it is answered, and the port is closed meanwhile.
+        """
         environment = {name: value for name, value in os.environ.items() if name != "DITS_ADAPTER_TOKEN"}
         with subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, "-c", self.SERVE, *index], stdout=subprocess.PIPE, text=True, env=environment
         ) as server:
             try:
-                for host in hosts:
-                    self.use(server.stdout.readline(), host)
-                    assert server.stdout.readline() == "Ctrl+C ends it.\n"
-                    server.send_signal(signal.SIGINT)
+                port = self.use(server.stdout.readline(), "127.0.0.1")
+                assert server.stdout.readline() == "Ctrl+C ends it.\n"
+                with ThreadPoolExecutor(1) as pool:
+                    url = f"http://127.0.0.1:{port}/api/search?query=slow"
+                    answer = pool.submit(httpx.get, url, timeout=60)
+                    assert server.stdout.readline() == "searching\n"
+                    server.send_signal(signal.SIGTERM)
+                    assert answer.result().status_code == 200
+                    with pytest.raises(httpx.TransportError):
+                        httpx.get(url)
+                self.use(server.stdout.readline(), "0.0.0.0")
+                server.send_signal(signal.SIGINT)
                 assert server.wait(120) == 0
             finally:
                 server.kill()
@@ -478,6 +501,7 @@ class TestCommand:
         if token is not None:
             opened = httpx.get(f"http://127.0.0.1:{port}/", params={"token": token}, follow_redirects=True)
             assert "<title>Video search" in opened.text
+        return port
 
     def test_what_does_not_work_is_said_at_once(self, index, capsys):
         with socket.create_server(("127.0.0.1", 0)) as taken:
