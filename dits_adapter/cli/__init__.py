@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +36,7 @@ from dits_adapter.cli._switch import add_switch
 from dits_adapter.cli._texts import add_texts
 from dits_adapter.cli._train import add_train
 from dits_adapter.cli._train_joint import add_train_joint
+from dits_adapter.errors import InputError
 
 __all__ = ["EXIT_CODES", "add_ingest_options", "decode_limits", "guarded", "ingest_options", "main"]
 
@@ -125,7 +127,16 @@ def _run(arguments: Sequence[str]) -> int:
         raise
 
 
+_TOGETHER = ("train", "train-joint")
+"""Commands that several processes do together, as torchrun starts them; of others each would do all of the work."""
+
+
 def _execute(args: argparse.Namespace) -> int:
+    if args.command not in _TOGETHER and "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1":
+        raise InputError(
+            f"{os.environ['WORLD_SIZE']} processes were started, and {args.command} is the work of one: start it "
+            f"without torchrun. Several do {' and '.join(_TOGETHER)}."
+        )
     require_modules(f"dits-adapter {args.command}", *getattr(args, "needs", ()))
     if getattr(args, "device", "auto") not in ("auto", "cpu", None):
         from dits_adapter.encoders._torch import pick_device

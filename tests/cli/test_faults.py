@@ -395,3 +395,10 @@ def test_in_a_process_of_its_own(tmp_path):
     warning += "guard('name', lambda: warnings.warn('two\\nlines \\x07 ö') or 0)"
     warned = subprocess.run([sys.executable, "-c", warning], env=environment, capture_output=True)
     assert (warned.returncode, warned.stderr) == (0, b"name: warning: two lines \\x07 \\xf6\n")
+
+
+def test_work_of_one_process_is_not_done_by_several(monkeypatch, capsys):
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["compare", "cache"]) == 1
+    assert "2 processes were started, and compare is the work of one" in capsys.readouterr().err
