@@ -128,7 +128,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 _TOGETHER = ("train", "train-joint")
-"""Commands that several processes do together, as torchrun starts them; of others each would do all of the work."""
+"""Commands that several processes of torchrun do together; of others each process would do all of the work."""
 
 
 def _execute(args: argparse.Namespace) -> int:
