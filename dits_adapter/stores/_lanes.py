@@ -49,7 +49,8 @@ def lane_texts(request: SearchRequest, queries: int) -> Sequence[str]:
     for number, text in enumerate(texts):
         if not terms_of(text, None):
             raise InputError(
-                f"text {number} ({text[:60]!r}) has no word that could be looked for in what is said."
+                f"the text {text[:60]!r} of query {number} has no word that could be looked for in what is said; "
+                "search what is seen alone."
             )
     return texts
 

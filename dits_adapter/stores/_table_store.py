@@ -331,7 +331,11 @@ class TableStore(VideoStore):
 
     def write(self, rows: Sequence[SegmentRow]) -> None:
         """Store segments durably; those of the same id are replaced."""
-        self._upsert(self.name, [_row(row, self.tenant) for row in rows])
+        columns = self._open().table.columns
+        described = [_row(row, self.tenant) for row in rows]
+        if SAID not in columns:  # of an earlier version
+            described = [{name: value for name, value in row.items() if name != SAID} for row in described]
+        self._upsert(self.name, described)
 
     def write_failures(self, rows: Sequence[FailureRow]) -> None:
         """Remember files that gave no frames; one failure a path."""
@@ -477,8 +481,15 @@ class TableStore(VideoStore):
         metadata = self.metadata()
         if metadata is None or metadata.layout is not None:
             raise StoreError(f"the collection {self.name!r} is of another program, and its table stays as it is.")
+        table = self._describe(self.name)
+        has_column = table is not None and column in table.columns
+        if not has_column and None not in record.values():
+            raise StoreError(
+                f"the collection {self.name!r} was made by an earlier version, without the column {column!r}. "
+                "Copy it to a new one (dits-adapter copy)."
+            )
         self._write_metadata(metadata.model_copy(update=record))
-        if None in record.values():
+        if has_column and None in record.values():
             self._update(Condition(present=(column,)), {column: None})
         self._opened = None
 

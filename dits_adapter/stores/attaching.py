@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -113,19 +112,9 @@ def attach_texts(
             f"not {language or 'none'}. Give that one, or take the texts away first (dits-adapter texts --remove)."
         )
     named = _Named(texts)
-    report, changes, statistics = TextReport(), dict[str | int, str | None](), TextStatistics(language)
-    with _bar(store, store.count(), "read", progress) as bar:
-        for segment in store.read(ReadRequest()):
-            bar.update()
-            existing = (segment.payload.get(SAID) if lane is not None else None) or ""
-            wanted = named.text_of(segment, metadata.layout or OURS)
-            statistics.add(existing if wanted is None else wanted)
-            if wanted is None:
-                continue
-            if existing == wanted:
-                report.unchanged += bool(wanted)
-            else:
-                changes[segment.id] = wanted or None
+    report, changes, statistics = _compared(store, named, lane, language, progress)
+    if named.join_names():
+        report, changes, statistics = _compared(store, named, lane, language, progress)
     report.missing, report.outside = named.missing(), named.outside()
     if len(report.missing) == len(named):
         raise InputError(
@@ -155,6 +144,28 @@ def attach_texts(
     return report
 
 
+def _compared(
+    store: VideoStore, named: _Named, lane: TextLane | None, language: str | None, progress: bool
+) -> tuple[TextReport, dict[str | int, str | None], TextStatistics]:
+    """Compare the texts of stored segments with those that they should have; return what is to be changed."""
+    metadata = store.metadata()
+    layout = (metadata and metadata.layout) or OURS
+    report, changes, statistics = TextReport(), dict[str | int, str | None](), TextStatistics(language)
+    with _bar(store, store.count(), "read", progress) as bar:
+        for segment in store.read(ReadRequest()):
+            bar.update()
+            existing = (segment.payload.get(SAID) if lane is not None else None) or ""
+            wanted = named.text_of(segment, layout)
+            statistics.add(existing if wanted is None else wanted)
+            if wanted is None:
+                continue
+            if existing == wanted:
+                report.unchanged += bool(wanted)
+            else:
+                changes[segment.id] = wanted or None
+    return report, changes, statistics
+
+
 def remove_texts(store: VideoStore) -> bool:
     """Take all texts from a collection, those of all tenants; return whether there were any.
 
@@ -176,32 +187,39 @@ class _Named:
 
     def __init__(self, texts: Iterable[TimedText]) -> None:
         self._texts: dict[str, list[TimedText]] = {}
-        self._placed: dict[str, set[int]] = {}
-        self._paths: dict[str, str] = {}
         for text in texts:
             self._texts.setdefault(text.video, []).append(text)
-        for several in self._texts.values():
-            several.sort(key=lambda text: -1.0 if text.start is None else text.start)
         if not self._texts:
             raise InputError("there are no texts.")
-        self._ends = {PurePath(name).as_posix(): name for name in self._texts}
+        self._ends: dict[str, list[str]] = {}
+        for name in self._texts:
+            self._ends.setdefault(PurePath(name).as_posix(), []).append(name)
+        self._also: set[str] = set()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._placed: dict[str, set[int]] = {}
+        self._paths: dict[str, str] = {}
+        self._others: dict[str, dict[str, str]] = {}
 
     def __len__(self) -> int:
         return len(self._texts)
 
     def text_of(self, segment: StoredSegment, layout: PointLayout) -> str | None:
         """Return the texts of a segment, a line each; None where its video has none at all."""
-        name = self._name(segment, layout)
-        if name is None:
+        names = self._names_of(segment, layout)
+        if not names:
             return None
         start, end = (payload_value(segment.payload, of) for of in (layout.start, layout.end))
-        lines: dict[str, None] = {}
-        placed = self._placed.setdefault(name, set())
-        for number, text in enumerate(self._texts[name]):
-            if _overlap(text, start, end):
-                placed.add(number)
-                lines[" ".join(text.text.split())] = None
-        return "\n".join(lines)
+        found: list[TimedText] = []
+        for name in names:
+            placed = self._placed.setdefault(name, set())
+            for number, text in enumerate(self._texts[name]):
+                if _overlap(text, start, end):
+                    placed.add(number)
+                    found.append(text)
+        found.sort(key=lambda text: -1.0 if text.start is None else text.start)
+        return "\n".join(dict.fromkeys(" ".join(text.text.split()) for text in found))
 
     def missing(self) -> list[str]:
         """List the videos of which no segment was seen."""
@@ -212,23 +230,47 @@ class _Named:
         left = {name: len(self._texts[name]) - len(placed) for name, placed in self._placed.items()}
         return {name: number for name, number in left.items() if number}
 
-    def _name(self, segment: StoredSegment, layout: PointLayout) -> str | None:
+    def join_names(self) -> bool:
+        """Give videos the texts of their other names from now on; return whether there are such names.
+
+        A name that is the best one of some video is of that alone: `a.mp4` beside `films/a.mp4` may be another
+        file. So what are other names is known once all segments were seen, which then begins anew.
+
+        Raises:
+            InputError: another name of several videos.
+        """
+        others = {name: of for name, of in self._others.items() if name not in self._placed}
+        for name, of in others.items():
+            if len(of) > 1:
+                raise _ambiguous(name, *sorted(of.values())[:2])
+        if others:
+            self._also = set(others)
+            self._forget()
+        return bool(others)
+
+    def _names_of(self, segment: StoredSegment, layout: PointLayout) -> list[str]:
+        """Return the name that says most of a segment's video, and its other names once they are known."""
         path = payload_value(segment.payload, layout.path)
+        exact = [str(name) for name in (path, layout.video_of(segment.payload), segment.id) if name is not None]
         parts = PurePath(path).parts if isinstance(path, str) else ()
-        ids = (layout.video_of(segment.payload), segment.id)
-        for name in (path, *map(str, ids)):
-            if name in self._texts:
-                return str(name)
-        for depth in range(len(parts), 0, -1):
-            name = self._ends.get("/".join(parts[-depth:]))
-            if name is not None and not os.path.isabs(name):
-                if (other := self._paths.setdefault(name, str(path))) != path:
-                    raise InputError(
-                        f"both {other} and {path} are stored and end in {name!r}. Give as much of the paths as "
-                        "tells them apart."
-                    )
-                return name
-        return None
+        ends = [name for first in range(len(parts)) for name in self._ends.get("/".join(parts[first:]), ())]
+        names = list(dict.fromkeys(name for name in [*exact, *ends] if name in self._texts))
+        if not names:
+            return []
+        best, *others = names
+        described = str(path or segment.id)
+        if best not in exact and (first := self._paths.setdefault(best, described)) != described:
+            raise _ambiguous(best, first, described)
+        for name in others:
+            self._others.setdefault(name, {})[best] = described
+        return [best, *(name for name in others if name in self._also)]
+
+
+def _ambiguous(name: str, *paths: str) -> InputError:
+    return InputError(
+        f"both {' and '.join(paths)} are stored and end in {name!r}. Give as much of the paths as tells them "
+        "apart."
+    )
 
 
 def _overlap(text: TimedText, start: Any, end: Any) -> bool:

@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from dits_adapter import AsyncQdrantStore, MemoryStore, VideoStore
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores import attaching
 from dits_adapter.stores._lanes import fuse
+from dits_adapter.stores._table import SEGMENTS
 from dits_adapter.stores._terms import terms_of
 from dits_adapter.stores.attaching import TimedText, attach_texts, remove_texts
 from dits_adapter.stores.copying import copy_segments
@@ -52,21 +54,33 @@ def stored(store: VideoStore) -> dict[str | int, str]:
 
 
 @pytest.fixture(scope="module", params=[kind for kind in PLACES if kind != "own store"])  # which keeps no texts
-def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VideoStore]:
-    """Each kind of store in turn, with the same videos."""
+def filled(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[VideoStore, list[Hit]]]:
+    """Each kind of store in turn, with the same videos and texts, and what it found before it had texts."""
     with place(request.param, request, tmp_path_factory.mktemp("lanes")) as open_again:
         opened = open_again()
         opened.create(CollectionMetadata(space=fake_space()))
         opened.write(rows(range(VIDEOS)))
-        yield opened
+        before = opened.search(queries(1)[0], per_video=2)
+        assert attach_texts(opened, said(), progress=False).written == len(said())
+        yield opened, before
 
 
 @pytest.fixture
-def store(filled: VideoStore) -> VideoStore:
-    """The same without texts."""
-    if stored(filled):
-        remove_texts(filled)
-    return filled
+def store(filled: tuple[VideoStore, list[Hit]]) -> VideoStore:
+    """The store alone, whose texts stay as they are."""
+    return filled[0]
+
+
+@pytest.fixture(params=["MemoryStore", "Qdrant memory"])
+def silent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VideoStore]:
+    """The same videos without texts, in memory: texts are matched alike for all stores."""
+    with place(request.param, request, tmp_path) as open_again:
+        opened = open_again()
+        opened.create(CollectionMetadata(space=fake_space()))
+        opened.write(rows(range(VIDEOS)))
+        yield opened
 
 
 def reference(query: str, texts: dict[str | int, str]) -> dict[str | int, float]:
@@ -94,10 +108,8 @@ def information(texts: dict[str | int, str]) -> float:
 
 
 def test_bm25_is_that_of_the_formula_in_every_store(store: VideoStore) -> None:
-    report = attach_texts(store, said(), progress=False)
     texts, videos = stored(store), {row.id: row.video_id for row in rows(range(VIDEOS))}
-    assert report.written == len(texts) == len(said())
-    assert not report.missing
+    assert len(texts) == len(said())
     asked = ["a captain in the STORM", "anchors", "mast, rope; mast"]
     answers = store.search_batch(queries(3), texts=asked, lanes=("said",), limit=VIDEOS)
     for query, hits in zip(asked, answers, strict=True):
@@ -112,7 +124,6 @@ def test_bm25_is_that_of_the_formula_in_every_store(store: VideoStore) -> None:
 
 
 def test_lanes_are_fused_by_the_ranks_of_videos(store: VideoStore) -> None:
-    attach_texts(store, said(), progress=False)
     query, text = queries(1)[0], "storm over the harbor"
     seen = [hit.video_id for hit in store.search(query, limit=100)]
     heard = store.search(query, limit=100, lanes=("said",), texts=[text])
@@ -135,57 +146,41 @@ def test_lanes_are_fused_by_the_ranks_of_videos(store: VideoStore) -> None:
     assert list(dict.fromkeys(hit.video_id for hit in several)) == [hit.video_id for hit in hits]
 
 
-def test_what_is_seen_alone_is_searched_as_before(store: VideoStore) -> None:
-    query = queries(1)[0]
-    before = store.search(query, per_video=2)
-    attach_texts(store, said(), progress=False)
-    after = store.search(query, per_video=2)
-    assert [replace(hit, payload={}) for hit in after] == [replace(hit, payload={}) for hit in before]
-    assert all(not hit.lanes for hit in after)
-    assert remove_texts(store)
-    assert not remove_texts(store)
-    assert store.search(query, per_video=2) == before
-    assert not stored(store)
-    with pytest.raises(StoreError, match=r"has no texts to search .*dits-adapter texts"):
-        store.search(query, lanes=BOTH, texts=["storm"])
-
-
 def test_filters_hold_in_both_lanes(store: VideoStore) -> None:
-    attach_texts(store, [TimedText(f"/{n}.mp4", "storm") for n in range(VIDEOS)], progress=False)
-    hits = store.search(queries(1)[0], lanes=BOTH, texts=["storm"], filter=VideoFilter(words="7"), limit=VIDEOS)
+    hits = store.search(queries(1)[0], lanes=BOTH, texts=["the"], filter=VideoFilter(words="7"), limit=VIDEOS)
     assert [(hit.path, set(hit.lanes)) for hit in hits] == [("/7.mp4", {"seen", "said"})]
 
 
-def test_texts_go_to_the_segments_of_their_time_and_are_replaced(store: VideoStore) -> None:
+def test_texts_go_to_the_segments_of_their_time_and_are_replaced(silent: VideoStore) -> None:
     texts = [
         TimedText("2.mp4", "of all"),
         TimedText("2.mp4", "from the\tfirst into the second", 0.5, 1.5),
         TimedText("2.mp4", "after the end", 9.0, 10.0),
         TimedText("gone.mp4", "nowhere"),
     ]
-    report = attach_texts(store, texts, progress=False)
-    of_two = store.read(ReadRequest(field="path", values=["/2.mp4"]))
+    report = attach_texts(silent, texts, progress=False)
+    of_two = silent.read(ReadRequest(field="path", values=["/2.mp4"]))
     by_start = {segment.payload["start"]: segment.payload.get(SAID) for segment in of_two}
     both = "of all\nfrom the first into the second"
     assert by_start == {0.0: both, 1.0: both, 2.0: "of all"}
     assert report.missing == ["gone.mp4"]
     assert report.outside == {"2.mp4": 1}
     assert "gone.mp4" in str(report)
-    record = store.metadata().texts  # type: ignore[union-attr]
-    again = attach_texts(store, texts, progress=False)
+    record = silent.metadata().texts  # type: ignore[union-attr]
+    again = attach_texts(silent, texts, progress=False)
     assert (again.written, again.unchanged) == (0, 3)
-    assert store.metadata().texts == record  # type: ignore[union-attr]
-    other = attach_texts(store, [TimedText("2.mp4", "only the third", 2.2, 2.4)], progress=False)
+    assert silent.metadata().texts == record  # type: ignore[union-attr]
+    other = attach_texts(silent, [TimedText("2.mp4", "only the third", 2.2, 2.4)], progress=False)
     assert (other.written, other.taken) == (1, 2)
-    assert list(stored(store).values()) == ["only the third"]
-    hits = store.search(queries(1)[0], lanes=("said",), texts=["second third"])
+    assert list(stored(silent).values()) == ["only the third"]
+    hits = silent.search(queries(1)[0], lanes=("said",), texts=["second third"])
     assert [hit.payload[SAID] for hit in hits] == ["only the third"]
-    assert store.metadata().texts.revision != record.revision  # type: ignore[union-attr]
+    assert silent.metadata().texts.revision != record.revision  # type: ignore[union-attr]
 
 
-def test_interrupted_it_goes_on(store: VideoStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_it_goes_on(silent: VideoStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attaching, "_BATCH", 8)
-    write, calls = store.write_texts, []
+    write, calls = silent.write_texts, []
 
     def fail(texts: dict[str | int, str | None]) -> None:
         if len(calls) == 2:
@@ -193,19 +188,18 @@ def test_interrupted_it_goes_on(store: VideoStore, monkeypatch: pytest.MonkeyPat
         calls.append(len(texts))
         write(texts)
 
-    monkeypatch.setattr(store, "write_texts", fail)
+    monkeypatch.setattr(silent, "write_texts", fail)
     with pytest.raises(KeyboardInterrupt):
-        attach_texts(store, said(), progress=False)
-    monkeypatch.setattr(store, "write_texts", write)
-    report = attach_texts(store, said(), progress=False)
+        attach_texts(silent, said(), progress=False)
+    monkeypatch.setattr(silent, "write_texts", write)
+    report = attach_texts(silent, said(), progress=False)
     assert (report.written, report.unchanged) == (len(said()) - 16, 16)
-    hits = store.search(queries(1)[0], lanes=("said",), texts=["captain"], limit=VIDEOS)
-    assert {hit.id for hit in hits} <= reference("captain", stored(store)).keys()
+    hits = silent.search(queries(1)[0], lanes=("said",), texts=["captain"], limit=VIDEOS)
+    assert {hit.id for hit in hits} <= reference("captain", stored(silent)).keys()
 
 
 @pytest.mark.parametrize("filled", ["Qdrant folder", "LanceDB"], indirect=True)
 def test_texts_travel_with_a_copy(store: VideoStore) -> None:
-    attach_texts(store, said(), progress=False)
     other: VideoStore = MemoryStore()
     copy_segments(store, other, progress=False)
 
@@ -215,9 +209,8 @@ def test_texts_travel_with_a_copy(store: VideoStore) -> None:
 
     assert heard(other) == pytest.approx(heard(store), rel=1e-5)
     assert stored(other) == stored(store)
-    copy_segments(store, other, progress=False)
-    attach_texts(store, [TimedText("/0.mp4", "harbor")], progress=False)
-    copy_segments(store, other, progress=False)
+    attach_texts(other, [TimedText("/0.mp4", "harbor")], progress=False)
+    copy_segments(store, other, progress=False)  # which brings what has changed since
     assert heard(other) == pytest.approx(heard(store), rel=1e-5)
     if isinstance(store, QdrantStore):
         with QdrantStore(QdrantClient(":memory:"), "copy") as copied:
@@ -225,9 +218,59 @@ def test_texts_travel_with_a_copy(store: VideoStore) -> None:
             assert heard(copied) == pytest.approx(heard(store), rel=1e-5)
 
 
+@pytest.fixture
+def videos() -> MemoryStore:
+    """Videos of two folders in memory: /a/0.mp4, /a/1.mp4 and /b/1.mp4."""
+    store = MemoryStore()
+    store.create(CollectionMetadata(space=fake_space()))
+    of = dict(enumerate(("/a/0.mp4", "/a/1.mp4", "/b/1.mp4")))
+    store.write([replace(row, path=of[int(row.path[1:-4])]) for row in rows(range(3))])
+    return store
+
+
+def by_path(store: VideoStore) -> dict[str, str]:
+    return {s.payload["path"]: s.payload[SAID] for s in store.read(ReadRequest()) if s.payload.get(SAID)}
+
+
+def test_a_video_has_the_texts_of_all_its_names(videos: MemoryStore) -> None:
+    """As files of pairs name it that were made in several folders."""
+    (record,) = [record for record in videos.records() if record.path == "/a/0.mp4"]
+    for names in permutations(("/a/0.mp4", "a/0.mp4", "0.mp4", "./0.mp4", record.video_id)):
+        texts = [TimedText(name, name, at) for at, name in enumerate(names)]
+        report = attach_texts(videos, texts, progress=False)
+        assert not report.missing
+        assert by_path(videos) == {"/a/0.mp4": "\n".join(names)}
+
+
+def test_a_short_name_is_of_the_video_that_has_no_longer_one(videos: MemoryStore) -> None:
+    texts = [TimedText("b/1.mp4", "storm"), TimedText("1.mp4", "calm")]
+    assert not attach_texts(videos, texts, progress=False).missing
+    assert by_path(videos) == {"/b/1.mp4": "storm", "/a/1.mp4": "calm"}
+    with pytest.raises(InputError, match=r"both /a/1\.mp4 and /b/1\.mp4 are stored and end in '1\.mp4'"):
+        attach_texts(videos, [*texts, TimedText("a/1.mp4", "sea")], progress=False)
+    assert by_path(videos) == {"/b/1.mp4": "storm", "/a/1.mp4": "calm"}
+
+
+@pytest.mark.parametrize("kind", ["LanceDB", "pgvector"])
+def test_a_table_of_an_earlier_version_takes_segments_and_no_texts(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with place(kind, request, tmp_path) as open_again:
+        store = open_again()
+        with monkeypatch.context() as earlier:
+            earlier.delitem(SEGMENTS, SAID)
+            store.create(CollectionMetadata(space=fake_space()))
+        store.write(rows(range(4)))
+        with pytest.raises(StoreError, match=r"by an earlier version, without the column 'said'\. Copy it"):
+            attach_texts(store, said(range(4)), progress=False)
+        assert not remove_texts(store)
+        copied = MemoryStore()
+        copy_segments(store, copied, progress=False)
+        assert attach_texts(copied, said(range(4)), progress=False).written
+
+
 @pytest.mark.parametrize("filled", ["Qdrant server"], indirect=True)
 def test_a_search_on_asyncio_is_the_same(store: VideoStore, qdrant_server: str) -> None:
-    attach_texts(store, said(), progress=False)
     request = SearchRequest(lanes=BOTH, texts=("storm in the harbor",), limit=VIDEOS)
 
     async def search() -> list[Hit]:
@@ -235,6 +278,26 @@ def test_a_search_on_asyncio_is_the_same(store: VideoStore, qdrant_server: str) 
             return await other.search(queries(1)[0], request)
 
     assert asyncio.run(search()) == store.search(queries(1)[0], request)
+
+
+def test_what_is_seen_alone_is_searched_as_before(filled: tuple[VideoStore, list[Hit]]) -> None:
+    """The last test of these stores: their texts are changed, and taken away."""
+    store, before = filled
+    query = queries(1)[0]
+    after = store.search(query, per_video=2)
+    assert [replace(hit, payload={}) for hit in after] == [replace(hit, payload={}) for hit in before]
+    assert all(not hit.lanes for hit in after)
+    report = attach_texts(store, [TimedText("/1.mp4", "bells", 0.0, 0.5)], progress=False)
+    assert (report.written, report.taken) == (1, 1)
+    heard = store.search_batch(queries(2), lanes=("said",), texts=["bells", "the"], limit=VIDEOS, per_video=3)
+    assert [hit.path for hit in heard[0]] == ["/1.mp4"]
+    assert len(heard[1]) == len(said()) - 2
+    assert remove_texts(store)
+    assert not remove_texts(store)
+    assert store.search(query, per_video=2) == before
+    assert not stored(store)
+    with pytest.raises(StoreError, match=r"has no texts to search .*dits-adapter texts"):
+        store.search(query, lanes=BOTH, texts=["storm"])
 
 
 def test_tenants_hear_their_own(request: pytest.FixtureRequest, tmp_path: Path) -> None:
