@@ -10,7 +10,7 @@ from typing import Any
 
 from dits_adapter.errors import InputError
 
-__all__ = ["HOST", "PORT", "TOKEN", "add_address", "address", "listen", "needed_token"]
+__all__ = ["HOST", "PORT", "TOKEN", "add_address", "address", "listen", "needed_token", "printed_token"]
 
 TOKEN = "DITS_ADAPTER_TOKEN"
 """Environment variable with the token."""
@@ -47,6 +47,11 @@ def needed_token(listener: socket.socket) -> str | None:
     """Return the token of the environment, or a fresh one where other machines reach the port; else None."""
     local = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
     return os.environ.get(TOKEN) or (None if local else secrets.token_urlsafe(24))
+
+
+def printed_token(token: str | None) -> str | None:
+    """Return a token that nobody knows yet; one of the environment is a secret, which no log is to hold."""
+    return None if os.environ.get(TOKEN) else token
 
 
 def address(listener: socket.socket) -> str:

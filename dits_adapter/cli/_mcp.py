@@ -10,7 +10,16 @@ import threading
 from contextlib import redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dits_adapter.cli._listening import HOST, PORT, TOKEN, add_address, address, listen, needed_token
+from dits_adapter.cli._listening import (
+    HOST,
+    PORT,
+    TOKEN,
+    add_address,
+    address,
+    listen,
+    needed_token,
+    printed_token,
+)
 from dits_adapter.cli._options import add_query, add_store, chosen_store
 from dits_adapter.errors import InputError
 
@@ -95,7 +104,8 @@ def _serve_port(search: VideoSearch, listener: socket.socket, host: str) -> None
     app = create_mcp_app(make_mcp_server(search), token=token, host=host)
     print(f"MCP server: {address(listener)}{PATH}", flush=True)
     if token is not None:
-        print(f"Header that it needs: Authorization: Bearer {token}", flush=True)
+        shown = printed_token(token) or f"and the value of {TOKEN}"
+        print(f"Header that it needs: Authorization: Bearer {shown}", flush=True)
     print("Ctrl+C ends it.", flush=True)
     with listener, suppress(KeyboardInterrupt):
         make_server(app).run(sockets=[listener])

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dits_adapter.cli._listening import TOKEN, add_address, address, listen, needed_token
+from dits_adapter.cli._listening import TOKEN, add_address, address, listen, needed_token, printed_token
+from dits_adapter.cli._logs import add_log_format, logging_to_stderr
 from dits_adapter.cli._options import add_query, add_store, chosen_store
 from dits_adapter.errors import InputError
 
@@ -43,6 +44,7 @@ def add_serve(commands: Any) -> None:
         action="store_true",
         help="add the text of every search to that file too, for `dits-adapter bank`",
     )
+    add_log_format(serve)
     serve.add_argument("--no-browser", action="store_true", help="only print the address")
     serve.set_defaults(run=_serve, needs=("fastapi", "prometheus_client", "sklearn", "uvicorn"))
 
@@ -68,13 +70,15 @@ def _serve(args: argparse.Namespace) -> int:
         videos=args.videos,
     )
     encoder.space.require_shared()  # the page shows plain queries beside the adapter's
-    with listener, chosen_store(args, encoder.space) as store:
+    with logging_to_stderr(args), listener, chosen_store(args, encoder.space) as store:
         searcher = Searcher(store, encoder)
         searcher.load()
         app = create_app(searcher, token=token, hosts=(*LOOPBACK, args.host), feedback=feedback)
-        url = address(listener) + (f"/?token={token}" if token else "/")
+        url, shown = (
+            address(listener) + (f"/?token={each}" if each else "/") for each in (token, printed_token(token))
+        )
         kept = "" if feedback is None else f"Feedback is added to {feedback.path}.\n"
-        print(f"Search page: {url}\n{kept}Ctrl+C ends it.", flush=True)
+        print(f"Search page: {shown}\n{kept}Ctrl+C ends it.", flush=True)
         if not args.no_browser and _has_screen():
             webbrowser.open(url)  # the port is open: the browser waits for the server to start
         with suppress(KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 
@@ -15,6 +16,8 @@ from dits_adapter.serve._answers import SideBySide
 from dits_adapter.serve._reload import Reloader
 
 __all__ = ["MeasureRequests", "Metrics"]
+
+_logger = logging.getLogger(__name__)
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -97,7 +100,7 @@ class _State(Collector):
 
 
 class MeasureRequests:
-    """Middleware that measures every request, those that are refused too."""
+    """Middleware that measures and logs every request, those that are refused too."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -125,4 +128,12 @@ class MeasureRequests:
             finally:
                 # The route as it is declared: addresses have no bound, and a series is kept for each.
                 route = getattr(scope.get("route"), "path", "other")
-                self.metrics.requests.labels(route, str(status)).observe(time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                self.metrics.requests.labels(route, str(status)).observe(seconds)
+                fields = {
+                    "method": scope["method"],
+                    "route": route,
+                    "status": status,
+                    "seconds": round(seconds, 6),
+                }
+                _logger.info("%s %s %d", scope["method"], route, status, extra={"fields": fields})

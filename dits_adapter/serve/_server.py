@@ -39,6 +39,7 @@ def make_server(app: Any) -> uvicorn.Server:
             app,
             http=_ImpatientProtocol,
             ws="none",
+            log_config=None,  # as this process logs
             log_level="warning",
             access_log=False,
             h11_max_incomplete_event_size=_HEAD_BYTES,

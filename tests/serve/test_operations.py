@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import logging
 import signal
 import threading
 import time
@@ -10,6 +13,8 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from dits_adapter.cli._listening import printed_token
+from dits_adapter.cli._logs import logging_to_stderr
 from dits_adapter.errors import StoreError
 from dits_adapter.serve import _health as health_module
 from dits_adapter.serve._app import create_app
@@ -143,3 +148,46 @@ def test_a_person_who_ends_the_server_waits_less(searcher, number, seconds):
     server.handle_exit(number, None)
     assert (server.should_exit, server.force_exit) == (True, False)
     assert server.config.timeout_graceful_shutdown == seconds
+
+
+class TestLog:
+    @pytest.fixture
+    def logged(self, searcher, capsys, monkeypatch):
+        """Function that makes some requests and one warning, and returns what a log of a format holds."""
+
+        def log(format_):
+            with logging_to_stderr(argparse.Namespace(log_format=format_)):
+                http = TestClient(create_app(searcher, token="open-sesame"), base_url=HOME)
+                http.get("/api/search", params={"query": "a private zebra", "token": "open-sesame"})
+                http.get("/private?token=wrong-sesame")
+                logging.getLogger("uvicorn.error").warning("a \n line", exc_info=ValueError("why"))
+            http.get("/api/about")
+            return capsys.readouterr().err
+
+        return log
+
+    def test_json(self, logged):
+        text = logged("json")
+        lines = [json.loads(line) for line in text.splitlines()]
+        search, refused, warning = [line for line in lines if not line["logger"].startswith("httpx")]
+        assert (search["route"], search["status"], search["method"]) == ("/api/search", 200, "GET")
+        assert 0 < search["seconds"] < 60
+        assert (refused["route"], refused["status"]) == ("other", 401)
+        assert (warning["level"], warning["message"], "why" in warning["traceback"]) == (
+            "warning",
+            "a \n line",
+            True,
+        )
+        assert not [secret for secret in ("zebra", "private", "sesame") if secret in text]
+
+    def test_text_and_silence(self, logged):
+        text = logged("text")
+        assert "INFO dits_adapter.serve._metrics: GET /api/search 200" in text
+        assert "sesame" not in text
+        assert "GET" not in logged(None)
+
+
+def test_a_token_of_the_environment_is_not_printed(monkeypatch):
+    assert printed_token("fresh") == "fresh"
+    monkeypatch.setenv("DITS_ADAPTER_TOKEN", "open-sesame")
+    assert printed_token("open-sesame") is None
