@@ -56,7 +56,7 @@ class Captions:
             if video.span is not None:
                 raise InputError(
                     f"{file.path}: {video.id} is a span of a video; joint training takes whole files. Cut the "
-                    "span into a file of its own, or train on vectors (dits-adapter embed, then train)."
+                    "span into a file of its own, or train on vectors (`dits-adapter embed`, then `train`)."
                 )
         return cls(tuple(video.path for video in videos), texts, np.asarray(labels, np.int64))
 
