@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import os
+import stat
 import warnings
 from os import PathLike
 from pathlib import Path
@@ -38,6 +40,8 @@ def read_text(path: str | PathLike[str]) -> str:
         UserFileError: it cannot be read, is too large, empty, or no text in any encoding.
     """
     try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            raise UserFileError(path, None, "is a pipe, not a file")
         with open(path, "rb") as file:
             data = file.read(_LARGEST + 1)
     except OSError as error:

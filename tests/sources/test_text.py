@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 
 import pytest
@@ -295,3 +296,13 @@ def test_a_video_that_cannot_be_read_has_no_texts(tmp_path):
 def test_options_that_mean_nothing_are_refused(options):
     with pytest.raises(InputError):
         VideoTexts(**options)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
+def test_a_pipe_beside_a_video_is_named_and_not_waited_for(place):
+    video = place("a.mp4", txt="a dog runs")
+    pipe = video.with_suffix(".srt")
+    os.mkfifo(pipe)
+    pieces, findings = found(video)
+    assert [text for *_, text in pieces] == ["a dog runs"]
+    assert findings.failed == {str(pipe): "is a pipe, not a file"}
