@@ -176,6 +176,13 @@ def _way(args: argparse.Namespace) -> str:
     return way
 
 
+def _other_ways(way: str) -> str:
+    """Return what a model would find, where it has not been asked."""
+    models = {"speech": "what is said in the videos", "captions": "what a model sees in the videos"}
+    said = [f"--from {name} takes {what}" for name, what in models.items() if name != way]
+    return f"{', '.join(said)}, and "
+
+
 def _pairs(args: argparse.Namespace) -> int:
     from dits_adapter._extras import require_modules
     from dits_adapter.sources.report import Sample
@@ -187,13 +194,15 @@ def _pairs(args: argparse.Namespace) -> int:
     if args.encoder is not None and args.out.exists():
         run_filter(args)
     sample = Sample.of(args.out, args.seed) if args.out.exists() else Sample()
-    if not sample.lines and args.unanswerable is None:
+    if sample.lines:
+        places = {"fields": f" --store {args.store} --collection {args.collection}", "feedback": " --store STORE"}
+        show(f"\n{args.out} holds\n{sample}\n\n{_WAYS[way].wrong} Then:")
+        encoder = args.encoder or "ID"
+        show(f"  dits-adapter embed {args.out} --encoder {encoder} --out CACHE{places.get(way, '')}")
+    elif args.unanswerable is not None:
+        show(f"\n{args.out} holds no pairs, as nobody chose a hit; the queries are in {args.unanswerable}.")
+    else:
         raise InputError(
-            f"{args.out}: holds no pairs, as no texts were found. --from speech takes what is said in the videos, "
-            "--from captions what a model sees in them, and docs/pairs.md has all ways."
+            f"{args.out}: holds no pairs, as no texts were found. {_other_ways(way)}docs/pairs.md has all ways."
         )
-    show(f"\n{args.out} holds\n{sample}\n")
-    show(f"{_WAYS[way].wrong} Then:")
-    places = {"fields": f" --store {args.store} --collection {args.collection}", "feedback": " --store STORE"}
-    show(f"  dits-adapter embed {args.out} --encoder {args.encoder or 'ID'} --out CACHE{places.get(way, '')}")
     return 3 if report.failed else 0

@@ -63,3 +63,9 @@ def test_what_cannot_be_is_said_in_one_sentence(place, monkeypatch, capsys, word
     assert said in error
     assert "Traceback" not in error
     assert not (place / "other.jsonl").exists()
+
+
+def test_where_nothing_is_heard_the_other_model_is_named(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    assert main(["pairs", "videos/mute.mkv", "--out", "none.jsonl", "--from", "speech", "--model", "hears"]) == 1
+    assert "no texts were found. --from captions takes what a model sees in the videos" in capsys.readouterr().err

@@ -225,6 +225,9 @@ class TestNoneOfThese:
         command = ["pairs", str(judges.path), "--out", str(tmp_path / "pairs.jsonl")]
         assert main([*command, "--unanswerable", str(out)]) == 0
         assert out.read_text("utf-8") == "a unicorn\n"
+        said = capsys.readouterr().out
+        assert f"holds no pairs, as nobody chose a hit; the queries are in {out}." in said
+        assert "dits-adapter embed" not in said
         assert main(command) == 1
         assert "no texts were found" in capsys.readouterr().err
 
