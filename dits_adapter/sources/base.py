@@ -19,7 +19,8 @@ class FoundText:
         text: the text; runs of white space count as one blank.
         source: where it comes from, as the line of the pairs file says: `subtitles`, `sidecar`, `title`, `field`,
             `speech`, `caption`, `query` or `feedback`.
-        confidence: how likely the text is right for the video, above 0, at most 1.
+        confidence: how likely the text is right for the video, above 0, at most 1; of a model's text, how sure it
+            was of the words.
         start, end: the span in seconds, both or neither; without it the text is of the whole video.
     """
 

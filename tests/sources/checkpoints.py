@@ -105,20 +105,82 @@ def save_wav2vec2(folder: Path) -> Path:
     return _save(folder, hf.Wav2Vec2ForCTC(config), features, tokenizer)
 
 
+def _words() -> Any:
+    words = ["a", "red", "circle", "falls", "over", "blue", "snow", "star", "and", "##s"]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    return hf.BertTokenizer(vocab={token: row for row, token in enumerate(tokens)})
+
+
 def save_blip(folder: Path) -> Path:
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-    words = ["a", "red", "circle", "falls", "over", "blue", "snow", "star", "and", "##s"]
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    tokenizer = hf.BertTokenizer(vocab={token: row for row, token in enumerate(tokens)})
-    text = {**LAYERS, "vocab_size": len(tokens) + 1, "max_position_embeddings": 128, "encoder_hidden_size": 32}
-    ends = {"bos_token_id": len(tokens), "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}
+    tokenizer = _words()
+    begin = len(tokenizer)
+    text = {**LAYERS, "vocab_size": begin + 1, "max_position_embeddings": 128, "encoder_hidden_size": 32}
+    ends = {"bos_token_id": begin, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}
     config = hf.BlipConfig(
         text_config={**text, **ends, "projection_dim": 16},
         vision_config={**LAYERS, "image_size": 32, "patch_size": 8},
     )
     images = BlipImageProcessorPil(size={"height": 32, "width": 32})
     return _save(folder, hf.BlipForConditionalGeneration(config), hf.BlipProcessor(images, tokenizer))
+
+
+def _squares(side: int) -> Any:
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    return CLIPImageProcessorPil(size={"height": side, "width": side}, do_center_crop=False)
+
+
+def save_git(folder: Path) -> Path:
+    tokenizer = _words()
+    config = hf.GitConfig(
+        vision_config={**LAYERS, "image_size": 32, "patch_size": 16},
+        vocab_size=len(tokenizer),
+        max_position_embeddings=128,
+        bos_token_id=2,
+        eos_token_id=3,
+        pad_token_id=0,
+        **LAYERS,
+    )
+    return _save(folder, hf.GitForCausalLM(config), hf.GitProcessor(_squares(32), tokenizer))
+
+
+def save_florence2(folder: Path) -> Path:
+    """Save a model that is asked for tasks."""
+    marks = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocabulary = {letter: number for number, letter in enumerate([*marks, *_bytes()])}
+    tokenizer = hf.BartTokenizer(vocab=vocabulary, merges=[], extra_special_tokens={"image_token": "<image>"})
+    text = hf.BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=256,
+    )
+    vision = hf.Florence2Config().vision_config.to_dict() | {
+        "depths": (1, 1),
+        "patch_size": (7, 3),
+        "patch_stride": (4, 2),
+        "patch_padding": (3, 1),
+        "patch_prenorm": (False, True),
+        "embed_dim": (16, 32),
+        "num_heads": (2, 2),
+        "num_groups": (2, 2),
+        "window_size": 4,
+        "projection_dim": 32,
+    }
+    config = hf.Florence2Config(
+        text_config=text.to_dict(), vision_config=vision, image_token_id=tokenizer.image_token_id
+    )
+    images = _squares(64)
+    images.image_seq_length = 65  # 8 x 8 places and their mean
+    processor = hf.Florence2Processor(images, tokenizer)
+    return _save(folder, hf.Florence2ForConditionalGeneration(config), processor)
 
 
 def _chat_tokenizer() -> Any:
@@ -150,8 +212,6 @@ def save_chat(folder: Path) -> Path:
 
 def save_llava(folder: Path) -> Path:
     """Save an image-text model that chats."""
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
     tokenizer = _chat_tokenizer()
     config = hf.LlavaConfig(
         vision_config=hf.CLIPVisionConfig(**LAYERS, image_size=32, patch_size=16),
@@ -160,9 +220,8 @@ def save_llava(folder: Path) -> Path:
         vision_feature_layer=-1,
         image_seq_length=4,
     )
-    images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     processor = hf.LlavaProcessor(
-        images,
+        _squares(32),
         tokenizer,
         patch_size=16,
         vision_feature_select_strategy="default",

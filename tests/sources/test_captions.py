@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from dits_adapter.sources._checkpoints import ScoredText
 from dits_adapter.sources._rewrite import Rewriter
 from tests.encoders.repositories import folder_files
 from tests.hub import running_hub
-from tests.sources.checkpoints import save_blip, save_chat, save_llava
+from tests.sources.checkpoints import save_blip, save_chat, save_florence2, save_git, save_llava
 from tests.sources.sound import write_spoken
 from tests.video.clips import number_of, picture, write_clip
 
@@ -48,6 +50,8 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     return {
         "blip": save_blip(folder / "blip"),
+        "git": save_git(folder / "git"),
+        "florence2": save_florence2(folder / "florence2"),
         "llava": save_llava(folder / "llava"),
         "chat": save_chat(folder / "chat"),
     }
@@ -63,15 +67,27 @@ def frames(count, seed=0):
     return [Image.fromarray(generator.integers(0, 255, (48, 64, 3), dtype=np.uint8)) for _ in range(count)]
 
 
-def test_frames_are_described_as_transformers_describes_them(models):
-    captioner = load_captioner(models["blip"], batch_size=2)
-    clips = [frames(3), frames(3, seed=1)]
-    model = transformers.BlipForConditionalGeneration.from_pretrained(models["blip"]).eval()
-    processor = transformers.BlipProcessor.from_pretrained(models["blip"])
+@pytest.mark.parametrize(
+    ("name", "kind", "prompts"),
+    [
+        ("blip", transformers.BlipForConditionalGeneration, [None]),
+        ("git", transformers.GitForCausalLM, [None]),
+        (
+            "florence2",
+            transformers.Florence2ForConditionalGeneration,
+            ["What does the image describe?", "Describe in detail what is shown in the image."],
+        ),
+    ],
+)
+def test_frames_are_described_as_transformers_describes_them(models, name, kind, prompts):
+    captioner = load_captioner(models[name], batch_size=2)
+    clips = [frames(2), frames(1, seed=1)]
+    model = kind.from_pretrained(models[name]).eval()
+    processor = transformers.AutoProcessor.from_pretrained(models[name])
     for clip, captions in zip(clips, captioner.describe(clips), strict=True):
         expected = []
-        for frame in clip:
-            inputs = processor(images=frame, return_tensors="pt")
+        for prompt, frame in itertools.product(prompts, clip):
+            inputs = processor(images=frame, text=prompt, return_tensors="pt")
             with torch.inference_mode():
                 out = model.generate(
                     **inputs,
@@ -81,8 +97,8 @@ def test_frames_are_described_as_transformers_describes_them(models):
                     output_scores=True,
                     num_beams=1,
                 )
-            text = processor.decode(out.sequences[0], skip_special_tokens=True).strip()
             ids = out.sequences[0, -len(out.scores) :].tolist()
+            text = processor.decode(ids, skip_special_tokens=True).strip()
             logs = [
                 score[0].log_softmax(-1)[token].item()
                 for score, token in zip(out.scores, ids, strict=True)
