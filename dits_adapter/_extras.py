@@ -13,6 +13,7 @@ __all__ = ["PACKAGES", "name_missing_extra", "require_modules"]
 PACKAGES = {
     "PIL": ("pillow", "torch"),
     "accelerate": ("accelerate", "joint"),
+    "anyio": ("fastapi", "serve"),
     "av": ("av", "video"),
     "charset_normalizer": ("charset-normalizer", "video"),
     "chromadb": ("chromadb", "chroma"),
