@@ -45,6 +45,7 @@ WIDTH = 16
 NOISE = 0.5
 """Size of what a text does not share with its video, over that of what it does."""
 EVALUATION = "evaluation of a row"
+SPLIT = "the split in each"
 KIB = 1024
 
 
@@ -64,15 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if min(args.pairs) < 100:
         raise InputError(f"--pairs {min(args.pairs)}: it takes 100 pairs or more to hold some of them out.")
     rows, budget = recipes(args.rows), seconds_of("--budget", args.budget)
-    cells: dict[str, list[str]] = {name: [] for name in (*rows, EVALUATION)}
+    cells: dict[str, list[str]] = {name: [] for name in (*rows, EVALUATION, SPLIT)}
     for count in args.pairs:
         with tempfile.TemporaryDirectory() as folder:
             cache = Path(folder) / "cache"
             generate(cache, count, args.width)
             kept = plan(rows, [(*split(cache), split(cache)[1])], budget=budget).rows
-            actions: dict[str, Callable[[Path], object]] = {n: partial(fitted, kept[n]) for n in rows if n in kept}
+            actions: dict[str, Callable[[Path], object]] = {n: partial(fitted, r) for n, r in kept.items()}
+            actions |= {EVALUATION: ranked, SPLIT: split}
             for name, row in cells.items():
-                action = ranked if name == EVALUATION else actions.get(name)
+                action = actions.get(name)
                 row.append("–" if action is None else measured(action, cache))
                 print(f"{count:,} pairs, {name}: {row[-1]}", file=sys.stderr, flush=True)
     facts = ", ".join(f"{key} {value}" for key, value in environment().items())

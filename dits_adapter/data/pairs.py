@@ -24,87 +24,20 @@ from dits_adapter.data._ids import VideoIds, source_file
 from dits_adapter.data._sharded_array import ShardedArray
 from dits_adapter.data.cache import EmbeddingCache
 from dits_adapter.data.provenance import JUDGES, SOURCES, TextMarks
+from dits_adapter.data.splits import MOST_HELD_OUT, held_out_size, split_videos
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import check_vectors
 
-__all__ = ["LEAST_JUDGES", "MOST_HELD_OUT", "Pairs", "held_out", "load_pairs", "record_split", "split_videos"]
-
-MOST_HELD_OUT = 10_000
-"""Videos that are held out, or measured on, at most: each text searches all of them, which takes the square of
-their number, and R@1 of 10,000 queries is known to one point."""
+__all__ = ["LEAST_JUDGES", "Pairs", "held_out", "load_pairs", "record_split"]
 
 _DIGESTED = 16
 """Vectors of each side that go into a digest."""
 
-_Vectors: TypeAlias = NDArray[np.float32] | ShardedArray
-
-
 LEAST_JUDGES = 50
 """Held-out videos with texts of people from which on these texts alone judge: R@1 is then known to 14 points."""
 
-
-def split_videos(
-    count: int,
-    fraction: float,
-    seed: int,
-    most: int = MOST_HELD_OUT,
-    *,
-    groups: NDArray[np.int64] | None = None,
-    judged: NDArray[np.bool_] | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split the rows of videos at random.
-
-    Args:
-        count: number of videos.
-        fraction: share of them to hold out.
-        seed: seed of the draw.
-        most: number of videos to hold out at most.
-        groups: group of each video, (count,) from 0 on; the videos of a group stay together. A group that is
-            larger than what is left to hold out is trained on.
-        judged: mask of the videos to hold out from, (count,): half of them at most.
-
-    Returns:
-        Ascending rows to train on, and `fraction` of them to hold out, at least one and at most `most` where the
-        groups allow it.
-
-    Raises:
-        InputError: fewer than two videos, or a fraction outside (0, 1).
-    """
-    size = _held_out_size(count, fraction, most)
-    if groups is None:
-        groups = np.arange(count)
-    sizes = np.bincount(groups)
-    if len(sizes) < 2:
-        warnings.warn(
-            f"all {count} videos belong together, as the parts of one file do: a split parts them nevertheless, "
-            "and the figures flatter every trained adapter. Add pairs of other files.",
-            stacklevel=3,
-        )
-        groups, sizes = np.arange(count), np.ones(count, np.int64)
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    if judged is not None:
-        order = order[np.bincount(groups, judged)[order] > 0]
-        size = min(size, int(judged.sum()) // 2)
-    held, left = [], size
-    for group in order.tolist():
-        if sizes[group] <= left:
-            held.append(group)
-            left -= sizes[group]
-        if not left:
-            break
-    if not held:
-        held = [order[sizes[order].argmin()]]
-    mask = np.isin(groups, held)
-    return np.flatnonzero(~mask), np.flatnonzero(mask)
-
-
-def _held_out_size(count: int, fraction: float, most: int) -> int:
-    if count < 2 or not 0 < fraction < 1:
-        raise InputError(
-            f"cannot hold out {fraction} of {count} videos; it takes two videos and 0 < fraction < 1."
-        )
-    return min(max(1, round(fraction * count)), count - 1, most)
+_Vectors: TypeAlias = NDArray[np.float32] | ShardedArray
 
 
 class Pairs:
@@ -310,7 +243,7 @@ class Pairs:
             InputError: fewer than two videos, or a fraction outside (0, 1).
         """
         count = len(self._video)
-        size = _held_out_size(count, fraction, most)
+        size = held_out_size(count, fraction, most)
         judged = np.zeros(count, bool)
         judged[self.labels[self.judges]] = True
         enough = min(size, int(judged.sum()) // 2)

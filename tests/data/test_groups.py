@@ -14,8 +14,9 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
 from dits_adapter.data import _groups
 from dits_adapter.data._groups import find_groups
-from dits_adapter.data.pairs import LEAST_JUDGES, Pairs, held_out, record_split, split_videos
+from dits_adapter.data.pairs import LEAST_JUDGES, Pairs, held_out, record_split
 from dits_adapter.data.provenance import JUDGES, SOURCES, TextMarks
+from dits_adapter.data.splits import split_videos
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import DotProducts, ranks
 from dits_adapter.training._banked import with_bank
@@ -96,6 +97,16 @@ class TestGroups:
         compared = [len(rows) for rows in _groups._blocks(directions(2000))]
         assert sum(n * n for n in compared) < 2000**2 / 2
         assert max(compared) <= 64
+
+    def test_a_neighbor_that_several_trees_find_is_one(self, monkeypatch):
+        monkeypatch.setattr(_groups, "_EXACT", 100)
+        monkeypatch.setattr(_groups, "_LEAF", 256)
+        video = near(np.repeat(directions(40), 20, axis=0), 0.004)
+        rows, neighbors, distances = _groups._neighbors(video)
+        assert len(np.unique(np.stack([rows, neighbors]), axis=1)[0]) == len(rows) == 800 * _groups._NEIGHBORS
+        exact = 1 - np.sum(video[rows].astype(np.float64) * video[neighbors], axis=1)
+        np.testing.assert_allclose(distances, exact, atol=1e-6)
+        assert np.mean(rows // 20 == neighbors // 20) > 0.95  # the others of a family, which has 19
 
     def test_a_text_of_two_videos_joins_them_and_judges_nothing(self):
         text = directions(50, seed=1)
