@@ -223,8 +223,7 @@ def _neighbors(video: _Floats) -> tuple[_Ints, _Ints, _Floats]:
     with tqdm(
         total=rounds * len(video),
         desc="looking for copies of videos",
-        unit=" videos",
-        unit_scale=1 / rounds,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
         delay=_SILENT,
         leave=False,
     ) as bar:
