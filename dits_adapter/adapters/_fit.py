@@ -36,7 +36,8 @@ class GentleFit:
 
     Attributes:
         adapter: fitted to all pairs; the affine map of the start where no step helped.
-        rows: texts that were held out, ascending, (k,): all of them up to 1,000, a part of about a thousand above.
+        rows: texts that were held out and chosen by, ascending, (k,): all that judge up to 1,000, a part of about
+            a thousand above.
         out_of_fold: these texts, each adapted by an adapter that was fitted without its video, unit vectors
             (k, d): the queries for a bank behind the adapter.
         start: the map that training began at.

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from dits_adapter.adapters._fit import Start
 from dits_adapter.adapters.affine import AffineAdapter, fitted_affine
+from dits_adapter.adapters.bank import draw
+from dits_adapter.adapters.moments import Matches
 from dits_adapter.vectors import unit
 
 __all__ = ["FOLDS", "Fold", "Problem", "Residual", "choose_start", "folds", "mean_and_error"]
@@ -20,7 +22,7 @@ FOLDS = 5
 """Parts of the videos, each held out once."""
 
 _CROSS_VALIDATED = 1000
-"""Texts up to which every part is held out once; of more, one part of about `_HELD_OUT` texts is."""
+"""Texts that judge up to which every part is held out once; of more, one part of about `_HELD_OUT` of them is."""
 
 _HELD_OUT = 1000
 
@@ -53,20 +55,41 @@ class Problem:
         videos: distinct unit videos, (m, d).
         labels: row of each text's video, (n,).
         groups: group of each video, (m,), numbered in the order of their first videos; folds keep groups together.
+        judges: mask of the texts that are chosen by, (n,).
     """
 
     texts: _Matrix
     videos: _Matrix
     labels: _Rows
     groups: _Rows
+    judges: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, text: NDArray[np.floating], video: NDArray[np.floating], groups: _Rows | None = None) -> Problem:
+    def drawn(cls, pairs: Matches, most: int) -> tuple[Problem, _Rows]:
+        """Return the problem of at most so many of the pairs, drawn at random, and their rows, ascending.
+
+        Raises:
+            InputError: a row that is zero or not finite.
+        """
+        rows = draw(len(pairs), most, seed=0)
+        groups = None if pairs.groups is None else pairs.groups[rows]
+        judges = None if pairs.judges is None else pairs.judges[rows]
+        return cls.of(pairs.text[rows], pairs.video[rows], groups, judges), rows
+
+    @classmethod
+    def of(
+        cls,
+        text: NDArray[np.floating],
+        video: NDArray[np.floating],
+        groups: _Rows | None = None,
+        judges: NDArray[np.bool_] | None = None,
+    ) -> Problem:
         """Normalize texts and their videos, row by row, both (n, d); equal videos become one.
 
         Args:
             text, video: the vectors.
             groups: group of each text's video, (n,); None, or fewer groups than folds, for each video alone.
+            judges: texts to choose by, (n,); None, or texts of fewer groups than folds, for all.
 
         Raises:
             InputError: a row that is zero or not finite.
@@ -78,20 +101,23 @@ class Problem:
             _, place, inverse = np.unique(groups[first], return_index=True, return_inverse=True)
             if len(place) >= FOLDS:
                 numbers = np.argsort(np.argsort(place))[inverse]
-        return cls(texts, videos, labels.ravel(), numbers)
+        labels = labels.ravel()
+        if judges is None or len(np.unique(numbers[labels[judges]])) < FOLDS:
+            judges = np.ones(len(texts), bool)
+        return cls(texts, videos, labels, numbers, judges)
 
     def part(self, rows: NDArray[np.bool_]) -> Problem:
         """Return the pairs of some texts, with all videos."""
-        return Problem(self.texts[rows], self.videos, self.labels[rows], self.groups)
+        return Problem(self.texts[rows], self.videos, self.labels[rows], self.groups, self.judges[rows])
 
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Held-out videos with their texts, and the texts of all others.
+    """Held-out videos with those of their texts that judge, and the texts of all others.
 
     Attributes:
         seen: mask of the texts to learn from, (n,).
-        held: mask of the texts that are held out, (n,).
+        held: mask of the held-out texts that judge, (n,).
         candidates: held-out videos, unit, (k, d): those that a held-out text searches. Videos to learn from are
             no candidates: a map that has seen them keeps them out of the way, which flatters an overfitted one.
         answers: row in `candidates` of the video of each held-out text.
@@ -119,18 +145,20 @@ class Fold:
 
 def folds(problem: Problem, seed: int) -> Iterator[Fold]:
     """Part the groups of videos at random; yield each part as held out, of many texts the first alone."""
-    count, texts = int(problem.groups.max()) + 1, len(problem.texts)
+    count, texts = int(problem.groups.max()) + 1, int(problem.judges.sum())
     few = texts <= _CROSS_VALIDATED
+    order = np.random.default_rng(seed).permutation(count)
+    judged = problem.groups[problem.labels[problem.judges]]
+    order = order[np.argsort(~np.isin(order, judged), kind="stable")]  # as many of them in each fold
     number = np.empty(count, np.int64)
-    number[np.random.default_rng(seed).permutation(count)] = np.arange(count) % (
-        FOLDS if few else max(FOLDS, texts // _HELD_OUT)
-    )
+    number[order] = np.arange(count) % (FOLDS if few else max(FOLDS, texts // _HELD_OUT))
     for fold in range(FOLDS if few else 1):
         rows = np.flatnonzero(number[problem.groups] == fold)
         place = np.full(len(problem.videos), -1)
         place[rows] = np.arange(len(rows))
-        held = place[problem.labels] >= 0
-        yield Fold(~held, held, problem.videos[rows], place[problem.labels[held]])
+        of_rows = place[problem.labels] >= 0
+        held = of_rows & problem.judges
+        yield Fold(~of_rows, held, problem.videos[rows], place[problem.labels[held]])
 
 
 class Residual:

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from dits_adapter.adapters._fit import GentleFit, Start
 from dits_adapter.adapters._folds import FOLDS, Fold, Problem, Residual, choose_start, folds, mean_and_error
 from dits_adapter.adapters.affine import AffineAdapter, fitted_affine
-from dits_adapter.adapters.bank import draw
 from dits_adapter.adapters.base import Adapter
 from dits_adapter.adapters.dits import DITSAdapter
 from dits_adapter.adapters.mlp import MLPAdapter, MLPConfig
@@ -60,27 +59,44 @@ _PAIRS_A_STEP = 512
 """Pairs that one step compares all with all; of more, as many are drawn for each step."""
 
 
-def gentle_linear(text: Rows, video: Rows, groups: NDArray[np.int64] | None = None) -> GentleFit:
+def gentle_linear(
+    text: Rows,
+    video: Rows,
+    groups: NDArray[np.int64] | None = None,
+    judges: NDArray[np.bool_] | None = None,
+) -> GentleFit:
     """Fit an affine map that leaves the identity only as far as held-out videos bear it.
 
     Args:
         text: text embeddings, (n, d); of more than 20,000 as many are drawn.
         video: embeddings of the matching videos, row by row, (n, d); equal rows are one video.
         groups: group of each text's video, (n,), which folds keep together (`Matches.groups`).
+        judges: mask of the texts that folds choose by, (n,); all by default, or where they are of few videos.
 
     Raises:
         InputError: fewer than ten distinct videos.
     """
-    return _fit(Matches(text, video, groups), _Recipe(_Linear, _LEARNING_RATE))
+    return _fit(Matches(text, video, groups, judges), _Recipe(_Linear, _LEARNING_RATE))
 
 
-def gentle_mlp(text: Rows, video: Rows, groups: NDArray[np.int64] | None = None) -> GentleFit:
+def gentle_mlp(
+    text: Rows,
+    video: Rows,
+    groups: NDArray[np.int64] | None = None,
+    judges: NDArray[np.bool_] | None = None,
+) -> GentleFit:
     """Fit a residual MLP of one layer with d / 2 hidden units behind the affine start; as `gentle_linear`."""
-    return _fit(Matches(text, video, groups), _Recipe(_mlp, _LEARNING_RATE))
+    return _fit(Matches(text, video, groups, judges), _Recipe(_mlp, _LEARNING_RATE))
 
 
 def gentle_dits(
-    text: Rows, video: Rows, groups: NDArray[np.int64] | None = None, *, steps: int = 10, depth: int = 0
+    text: Rows,
+    video: Rows,
+    groups: NDArray[np.int64] | None = None,
+    judges: NDArray[np.bool_] | None = None,
+    *,
+    steps: int = 10,
+    depth: int = 0,
 ) -> GentleFit:
     """Fit the paper's sampler (Eq. 8 without noise) behind the affine start, which stays as it is.
 
@@ -89,7 +105,7 @@ def gentle_dits(
     rate a step: in a few steps the paper's four blocks change nothing but the costs (docs/best.md).
 
     Args:
-        text, video, groups: as for `gentle_linear`.
+        text, video, groups, judges: as for `gentle_linear`.
         steps: T', from 1 to 10.
         depth: number of blocks, 4 in the paper.
 
@@ -105,7 +121,7 @@ def gentle_dits(
         _freeze_start(adapter.start, start)
         return adapter
 
-    return _fit(Matches(text, video, groups), _Recipe(build, rate))
+    return _fit(Matches(text, video, groups, judges), _Recipe(build, rate))
 
 
 @dataclass(frozen=True)
@@ -122,10 +138,7 @@ class _Recipe:
 
 
 def _fit(pairs: Matches, recipe: _Recipe) -> GentleFit:
-    drawn = draw(len(pairs), _MOST_PAIRS, seed=0)
-    problem = Problem.of(
-        pairs.text[drawn], pairs.video[drawn], None if pairs.groups is None else pairs.groups[drawn]
-    )
+    problem, drawn = Problem.drawn(pairs, _MOST_PAIRS)
     if len(problem.videos) < LEAST_VIDEOS:
         raise InputError(
             f"there are pairs of {len(problem.videos)} distinct videos; the gentle adapters need {LEAST_VIDEOS}."

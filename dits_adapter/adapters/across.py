@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from dits_adapter.adapters._folds import Problem, folds
 from dits_adapter.adapters.affine import AffineAdapter, fitted_affine
-from dits_adapter.adapters.bank import draw
 from dits_adapter.adapters.moments import Matches, Moments, Rows
 from dits_adapter.adapters.registry import AdapterEntry, register_entry
 from dits_adapter.errors import InputError
@@ -52,10 +51,7 @@ def reduced_rank(text: Rows, video: Rows) -> AffineAdapter:
 
 
 def _reduced_rank(pairs: Matches) -> AffineAdapter:
-    drawn = draw(len(pairs), _MOST_PAIRS, seed=0)
-    problem = Problem.of(
-        pairs.text[drawn], pairs.video[drawn], None if pairs.groups is None else pairs.groups[drawn]
-    )
+    problem, _ = Problem.drawn(pairs, _MOST_PAIRS)
     if len(problem.videos) < _LEAST_VIDEOS:
         raise InputError(
             f"there are pairs of {len(problem.videos)} distinct videos; a map between two spaces needs "

@@ -42,11 +42,13 @@ class Matches:
         video: embeddings of the matching videos, (n, d).
         groups: number of the group that each text's video belongs to, (n,), from 0 on: folds keep groups together.
             None where each distinct video is a group.
+        judges: mask of the texts that a cross-validation chooses by, (n,); None for all.
     """
 
     text: Rows
     video: Rows
     groups: NDArray[np.int64] | None = None
+    judges: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.text)

@@ -45,7 +45,7 @@ __all__ = [
 ClosedForm = Callable[[Matches], Sequence[Adapter]]
 """Fit from matching texts and videos to candidates."""
 
-_CrossValidated = Callable[[Rows, Rows, NDArray[np.int64] | None], GentleFit]
+_CrossValidated = Callable[[Rows, Rows, NDArray[np.int64] | None, NDArray[np.bool_] | None], GentleFit]
 
 A = TypeVar("A", bound=Adapter)
 
@@ -64,8 +64,9 @@ class AdapterEntry:
         fixed: config fields that the name decides.
         closed_form: fit from texts and their videos (`Matches`) to candidates, of which the one with the best mean
             reciprocal rank on the validation pairs is kept. None for an adapter that is trained.
-        cross_validated: fit from texts and their videos, row by row, both (n, d), and the groups of the videos
-            (`Matches.groups`), that chooses by folds of its own, without validation pairs; None for all others.
+        cross_validated: fit from texts and their videos, row by row, both (n, d), with the groups of the videos
+            and the texts that judge (`Matches`), that chooses by folds of its own, without validation pairs; None
+            for all others.
         contrast: True where training by contrast follows `Adapter.initialize`; False where the initialization
             is the whole training.
         compared: True for a row of its own in the standard comparison.

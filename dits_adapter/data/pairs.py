@@ -166,12 +166,17 @@ class Pairs:
 
     @cached_property
     def matches(self) -> Matches:
-        """Texts and their videos, row by row, read where they are indexed, and the moments of all."""
-        video = self._video
+        """Texts and their videos, row by row, read where they are indexed, and the moments of all.
+
+        Texts of people judge where there are such texts of `LEAST_JUDGES` videos.
+        """
+        video, groups = self._video, self.groups.whole[self.labels]
+        enough = self.marks is not None and len(np.unique(self.labels[self.judges])) >= LEAST_JUDGES
+        judges = self.judges if enough else None
         if isinstance(video, ShardedArray):
-            return Matches(self._text, video.select(self.labels), self.groups.whole[self.labels])
+            return Matches(self._text, video.select(self.labels), groups, judges)
         rows = ShardedArray(lambda _: video, np.zeros(1, np.int64), self.labels, video.shape[1:], np.float32)
-        return Matches(self._text, rows, self.groups.whole[self.labels])
+        return Matches(self._text, rows, groups, judges)
 
     def __len__(self) -> int:
         return len(self._text)

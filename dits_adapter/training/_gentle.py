@@ -58,4 +58,4 @@ def _cross_validated(name: str, pairs: Pairs) -> GentleFit:
     """Fit an adapter once for all recipes that differ in the bank behind it."""
     fit = adapter_entry(name).cross_validated
     assert fit is not None
-    return fit(pairs.matches.text, pairs.matches.video, pairs.matches.groups)
+    return fit(pairs.matches.text, pairs.matches.video, pairs.matches.groups, pairs.matches.judges)

@@ -17,7 +17,14 @@ def test_it_prints_time_and_memory_of_each_row_and_number(capsys):
     head, _, *lines = captured.out[captured.out.index("| pairs") :].splitlines()
     assert head.split() == ["|", "pairs", "|", "100", "|", "200", "|"]
     names = [line.split("|")[1].strip() for line in lines]
-    assert names == ["identity", "ridge", "low-rank-affine", "query-bank", "evaluation of a row", "the split in each"]
+    assert names == [
+        "identity",
+        "ridge",
+        "low-rank-affine",
+        "query-bank",
+        "evaluation of a row",
+        "the split in each",
+    ]
     for line in lines:
         for cell in line.split("|")[2:4]:
             seconds, _, megabytes = cell.partition("/")

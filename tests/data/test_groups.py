@@ -21,6 +21,7 @@ from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import DotProducts, ranks
 from dits_adapter.training._banked import with_bank
 from dits_adapter.training._batches import Batches
+from dits_adapter.training._gentle import _cross_validated
 from dits_adapter.training._notes import measuring_notes, sources_of, split_notes
 from dits_adapter.training.compare import fold_splits
 from dits_adapter.training.config import TrainingConfig
@@ -229,6 +230,36 @@ def test_folds_of_gentle_adapters_keep_groups_together():
     for other in (each, few):
         for a, b in zip(folds(alone, 1), folds(other, 1), strict=True):
             np.testing.assert_array_equal(a.held, b.held)
+
+
+def test_folds_of_gentle_adapters_choose_by_texts_of_people():
+    video = directions(100).astype(np.float64)
+    labels = np.repeat(np.arange(100), 3)
+    judges = (np.arange(300) % 3 == 0) & (labels < 40)
+    problem = Problem.of(directions(300, seed=1), video[labels], labels, judges)
+    held = np.zeros(300, int)
+    for fold in folds(problem, seed=3):
+        assert len(fold.candidates) == 20
+        assert fold.held.sum() == 8  # as many in each fold
+        of_candidates = (problem.videos[problem.labels][:, None] == fold.candidates).all(-1).any(1)
+        np.testing.assert_array_equal(fold.seen, ~of_candidates)
+        np.testing.assert_array_equal(fold.candidates[fold.answers], problem.videos[problem.labels[fold.held]])
+        held += fold.held
+    np.testing.assert_array_equal(held, judges)
+    few = Problem.of(directions(300, seed=1), video[labels], labels, labels < 4)
+    assert few.judges.all()
+
+
+@pytest.mark.parametrize(("people", "by_people"), [(LEAST_JUDGES, True), (LEAST_JUDGES - 1, False)])
+def test_gentle_adapters_follow_people_where_models_write_otherwise(people, by_people):
+    video = directions(250)
+    labels = np.concatenate([np.arange(people), np.arange(people, 250)])
+    text = near(video[labels], 0.4)
+    text[people:] = -text[people:] + directions(1, seed=8)  # in words that lead elsewhere
+    pairs = made_up(video, text=text, sources=["human"] * people + ["caption"] * (250 - people))
+    fit = _cross_validated("gentle-linear", pairs)
+    assert (fit.start.strength == 0) is by_people
+    assert (len(fit.rows) == people) is by_people
 
 
 def test_copies_are_searched_as_one_video():
