@@ -189,7 +189,8 @@ def append(path: Path, entry: Judgement | TakenBack | LoggedQuery) -> None:
         DITSError: it cannot be written; the file is as it was before.
     """
     try:
-        _append(path, entry.model_dump_json().encode() + b"\n")
+        # ASCII: a line that is torn is UTF-8 wherever it ends, so that the others are read
+        _append(path, json.dumps(entry.model_dump(mode="json")).encode() + b"\n")
     except OSError as error:
         raise DITSError(f"{path}: cannot be written ({error.strerror or error}); nothing was recorded.") from None
 

@@ -307,6 +307,19 @@ class TestFile:
             judges.say("a cat", "b")
         assert judges.path.read_bytes() == before
 
+    @pytest.mark.parametrize("query", ["a ü", "a 🐕"])
+    def test_a_line_may_be_torn_at_any_byte(self, judges, query):
+        judges.say("a dog", "a")
+        whole = judges.path.read_bytes()
+        judges.say(query, "b")
+        line = judges.path.read_bytes()[len(whole) :]
+        assert pairs(judges)[1][1]["text"] == [query]
+        first = line.index(b'"query"')
+        for size in range(first + 10, first + 16):
+            judges.path.write_bytes(whole + line[:size])
+            judges.say("a cow", "c")
+            assert [pair["id"] for pair in pairs(judges)[1]] == ["a", "c"]
+
     def test_a_torn_line_costs_that_judgement_alone(self, judges):
         judges.say("a dog", "a")
         with judges.path.open("ab") as file:
