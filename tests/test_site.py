@@ -38,7 +38,7 @@ def test_commands_of_a_page_are_accepted(page, monkeypatch, capsys):
     parsed = []
     monkeypatch.setattr(cli, "_execute", lambda args: parsed.append(args.command) or 0)
     for command in commands(page):
-        words = shlex.split(re.sub(r"\s(#|\|).*", "", command))  # without comments, and what the shell does with it
+        words = shlex.split(re.sub(r"\s(#|\|).*", "", command))  # comments and pipes are the shell's
         try:
             code = cli.main(words[1:])
         except SystemExit as end:
