@@ -22,9 +22,9 @@ from dits_adapter.adapters import Matches, Rows
 from dits_adapter.data._groups import Groups, find_groups
 from dits_adapter.data._ids import VideoIds, source_file
 from dits_adapter.data._sharded_array import ShardedArray
+from dits_adapter.data._splits import MOST_HELD_OUT, held_out_size, split_videos
 from dits_adapter.data.cache import EmbeddingCache
 from dits_adapter.data.provenance import JUDGES, SOURCES, TextMarks
-from dits_adapter.data.splits import MOST_HELD_OUT, held_out_size, split_videos
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import check_vectors

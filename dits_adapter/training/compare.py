@@ -19,8 +19,8 @@ from tqdm import tqdm
 from dits_adapter.adapters import Adapter, Rows
 from dits_adapter.artifact._find import is_artifact
 from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.data._splits import MOST_HELD_OUT
 from dits_adapter.data.pairs import LEAST_JUDGES, Pairs
-from dits_adapter.data.splits import MOST_HELD_OUT
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.evaluation.comparison import Comparison
 from dits_adapter.evaluation.metrics import (

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validato
 from dits_adapter._user_files import parse_yaml, read_yaml
 from dits_adapter._wording import field_names, validated
 from dits_adapter.adapters import Adapter, adapter_entry, fresh_adapter
-from dits_adapter.data.splits import MOST_HELD_OUT
+from dits_adapter.data._splits import MOST_HELD_OUT
 from dits_adapter.errors import InputError
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.texts import TextCleaning

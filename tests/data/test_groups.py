@@ -14,9 +14,9 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.cli import main
 from dits_adapter.data import _groups
 from dits_adapter.data._groups import find_groups
+from dits_adapter.data._splits import split_videos
 from dits_adapter.data.pairs import LEAST_JUDGES, Pairs, held_out, record_split
 from dits_adapter.data.provenance import JUDGES, SOURCES, TextMarks
-from dits_adapter.data.splits import split_videos
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import DotProducts, ranks
 from dits_adapter.training._banked import with_bank

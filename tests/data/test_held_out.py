@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dits_adapter.data._splits import split_videos
 from dits_adapter.data.pairs import Pairs, held_out, record_split
-from dits_adapter.data.splits import split_videos
 from tests.spaces import made_up_space
 
 

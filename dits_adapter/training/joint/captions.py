@@ -11,8 +11,8 @@ from os import PathLike
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter.data._splits import split_videos
 from dits_adapter.data.pairs_file import PairsFile
-from dits_adapter.data.splits import split_videos
 from dits_adapter.errors import InputError
 
 __all__ = ["Captions"]

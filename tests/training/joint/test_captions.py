@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dits_adapter.data.splits import split_videos
+from dits_adapter.data._splits import split_videos
 from dits_adapter.training.joint.captions import Captions
 
 
