@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from dits_adapter.data._splits import split_videos
 from dits_adapter.data.pairs_file import PairsFile
+from dits_adapter.data.provenance import JUDGES
 from dits_adapter.errors import InputError
 
 __all__ = ["Captions"]
@@ -50,7 +53,7 @@ class Captions:
             InputError: no such file, no pairs in it, lines that are something else, or spans of videos.
         """
         file = PairsFile(path)
-        texts, labels, *_ = zip(*file.iter_texts(), strict=True)
+        texts, labels, sources, _ = zip(*file.iter_texts(), strict=True)
         videos = list(file.iter_videos())
         for video in videos:
             if video.span is not None:
@@ -58,6 +61,15 @@ class Captions:
                     f"{file.path}: {video.id} is a span of a video; joint training takes whole files. Cut the "
                     "span into a file of its own, or train on vectors (`dits-adapter embed`, then `train`)."
                 )
+        found = Counter(source for source in sources if source not in JUDGES)
+        if found:
+            counts = ", ".join(f"{count:,} of {source}" for source, count in found.most_common())
+            warnings.warn(
+                f"{file.path}: not all of its {len(texts):,} texts are of people who described the video ({counts}). "
+                "Joint training chooses its checkpoint by all of them, and its figures are on all of them; `train` "
+                "is judged by texts of people where there are enough.",
+                stacklevel=2,
+            )
         return cls(tuple(video.path for video in videos), texts, np.asarray(labels, np.int64))
 
     def of_videos(self, rows: Iterable[int]) -> Captions:
