@@ -240,10 +240,10 @@ class _Laps:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
+        self._last = time.monotonic()
 
     def end(self, stage: str) -> None:
-        now = time.perf_counter()
+        now = time.monotonic()
         self.seconds[stage], self._last = now - self._last, now
 
 

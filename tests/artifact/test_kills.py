@@ -91,7 +91,9 @@ class TestOneWholeArtifactIsInPlace:
             shutil.rmtree(folder)
 
     @pytest.mark.parametrize(
-        ("fault", "lasting"), [(errno.EIO, False), (errno.ENOSPC, True)], ids=["one error", "full disk"]
+        ("fault", "lasting"),
+        [(errno.EIO, False), pytest.param(errno.ENOSPC, True, marks=pytest.mark.slow)],
+        ids=["one error", "full disk"],
     )
     def test_refused_at_any_moment(self, steps, folder, old, new, fault, lasting):
         seen = []

@@ -183,7 +183,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("mlp-affine", "dits-raw-affine") else name
+        for name in KINDS
+    ],
+)
 def test_every_kind_that_serves_is_exported(name, tmp_path):
     import onnxruntime
 
@@ -205,6 +211,7 @@ def test_the_kinds_above_are_all_that_serve():
     }
 
 
+@pytest.mark.slow
 def test_a_bank_behind_dits_is_exported_with_its_encoder_and_its_cleaning(space, trained, tmp_path, monkeypatch):
     adapter = fit_query_bank(QUERIES, inner=random_dits())
     cleaned = space.model_copy(update={"text": space.text.model_copy(update={"text_cleaning": "clip"})})
@@ -307,7 +314,9 @@ def test_the_artifact_still_is_one(trained, exported):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-@pytest.mark.parametrize("fault", [None, errno.ENOSPC], ids=["killed", "full disk"])
+@pytest.mark.parametrize(
+    "fault", [None, pytest.param(errno.ENOSPC, marks=pytest.mark.slow)], ids=["killed", "full disk"]
+)
 def test_a_stopped_export_leaves_the_old_one_or_the_new_one_whole(trained, tmp_path, quick_exports, fault):
     def files(folder):
         return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -564,6 +573,7 @@ class TestInt8:
         assert run.count("QGemm") == 3 * 2 * 3 + 2  # three steps of two blocks, and the map between steps
         assert run.count("Gemm") == 2  # into the first step, and out of the last
 
+    @pytest.mark.slow
     def test_outliers_in_the_embeddings_do_no_harm(self, tmp_path):
         import onnxruntime
 

@@ -18,6 +18,7 @@ from dits_adapter.vectors import unit
 VIDEOS = 80
 
 
+@pytest.mark.slow
 def test_the_demos_probabilities_hold_on_test_clips(tmp_path: Path) -> None:
     """Fitted on the val split, among 150 videos; here a library of 80 test clips is searched with their sentences.
 

@@ -102,6 +102,7 @@ def test_what_ships_is_small_and_holds_no_pickle() -> None:
     assert {path.suffix for path in shipped} <= {".safetensors", ".json", ".md"}
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_clip, "BATCH", 4)
     monkeypatch.setattr(train_clip, "CHECKPOINT_EVERY", 2)

@@ -245,6 +245,7 @@ def test_with_a_card_the_script_runs_all_of_its_sections_and_says_which_failed(t
     assert sum(limits) < 600
 
 
+@pytest.mark.slow
 def test_the_profile_of_a_training_step(capsys):
     assert training_profile.main(["--pairs", "300", "--width", "8", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out

@@ -100,6 +100,7 @@ def test_the_forms_of_dits_agree(tmp_path):
     assert size["float32"] > 4 * 39 * 32 * 32
 
 
+@pytest.mark.slow
 def test_exports_are_made_once(tmp_path, monkeypatch):
     one, two = (latency.sampler(16, {"steps": steps}) for steps in (1, 2))
     latency.forms("dits-1", one, tmp_path)

@@ -77,6 +77,7 @@ def test_search_measures_every_way_and_leaves_nothing_behind(place, hasty, tmp_p
     assert collections(place) == []
 
 
+@pytest.mark.slow
 def test_kept_collections_are_taken_up(served, hasty, tmp_path, monkeypatch):
     monkeypatch.setattr(generated, "CHUNK", 20)
     monkeypatch.setattr(scale, "CHUNK", 20)
@@ -119,7 +120,8 @@ def test_the_points_are_those_of_ingestion(served):
     assert scale._point(9).payload["segments"] == PER_VIDEO
 
 
-@pytest.mark.parametrize("place", ["server", pytest.param("folder", marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.parametrize("place", ["server", "folder"], indirect=True)
+@pytest.mark.slow
 def test_an_index_is_waited_for(place):
     width, segments = 1024, 6_400  # Qdrant's thresholds are of bytes, and few wide vectors are indexed quickest
     model = PairModel.standard(width)

@@ -241,6 +241,16 @@ class TestEmbed:
         with pytest.raises(InputError, match=r"0\.mp4#t=10,20 is a span of a video"):
             Captions.read(spans)
 
+    def test_joint_training_says_whose_texts_it_chooses_by(self, tmp_path):
+        lines = [
+            {"video": "a.mp4", "text": "a dog"},
+            {"video": "b.mp4", "text": ["a cat", "cats"], "source": "caption"},
+        ]
+        path = tmp_path / "pairs.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with pytest.warns(UserWarning, match=r"of its 3 texts some .* \(2 of caption\)"):
+            Captions.read(path)
+
 
 class TestFromStore:
     def test_a_span_is_read_from_the_segments_that_it_covers(self, tmp_path, tiny_clip):

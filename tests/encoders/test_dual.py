@@ -168,8 +168,7 @@ def test_text_tower(case):
     "case",
     [
         "siglip (Gemma)",
-        "tipsv2",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("altclip", "aimv2", "videoprism")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("tipsv2", "altclip", "aimv2", "videoprism")),
     ],
     indirect=True,
 )

@@ -114,6 +114,7 @@ def assert_as_one_clean_run(server: str, collection: str, clean: str, library: P
             np.testing.assert_allclose(found[point][1][name], vector, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_killed_workers_are_replaced_and_nothing_is_lost(
     library: Path,
     qdrant_server: str,

@@ -18,7 +18,8 @@ def test_what_takes_a_model_takes_ours(encoder):
     model = encoder.as_sentence_transformer()
     assert model.get_embedding_dimension() == WIDTH
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # as worker processes get it
-        assert np.array_equal(copied.encode_query(QUERY), encoder.encode_query(QUERY))
+        # Not to the bit: some processors add up in another order where weights lie at another alignment.
+        np.testing.assert_allclose(copied.encode_query(QUERY), encoder.encode_query(QUERY), atol=1e-6)
     texts = {str(n): f"scene {n}" for n in range(8)}
     evaluator = InformationRetrievalEvaluator(
         {"q": QUERY}, texts, {"q": {"0"}}, mrr_at_k=[8], show_progress_bar=False

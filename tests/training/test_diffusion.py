@@ -59,6 +59,7 @@ def test_fine_tuning_crosses_a_curved_gap():
     assert r1(tuned, test) > max(plain, r1(pretrained, test)) + 10
 
 
+@pytest.mark.slow
 def test_it_learns_32_pairs_by_heart():
     pairs = gap_pairs(32)
     torch.manual_seed(0)

@@ -65,9 +65,9 @@ class Captions:
         if found:
             counts = ", ".join(f"{count:,} of {source}" for source, count in found.most_common())
             warnings.warn(
-                f"{file.path}: not all of its {len(texts):,} texts are of people who described the video ({counts}). "
-                "Joint training chooses its checkpoint by all of them, and its figures are on all of them; `train` "
-                "is judged by texts of people where there are enough.",
+                f"{file.path}: of its {len(texts):,} texts some were not written for the videos by people "
+                f"({counts}). Joint training chooses its checkpoint by all of them, and its figures are of all; "
+                "`train` is judged by texts of people where there are enough.",
                 stacklevel=2,
             )
         return cls(tuple(video.path for video in videos), texts, np.asarray(labels, np.int64))
