@@ -113,10 +113,13 @@ def fill(store: QdrantStore, count: int, width: int) -> np.ndarray:
         },
         optimizers_config=models.OptimizersConfigDiff(indexing_threshold=1, default_segment_number=1),
     )
-    deadline = time.monotonic() + 60
-    while (store.client.get_collection(store.collection).indexed_vectors_count or 0) < count:
+    deadline, quiet = time.monotonic() + 60, 0
+    while quiet < 5:  # segments that are indexed one by one are merged, and indexed anew, afterwards
         assert time.monotonic() < deadline
         time.sleep(0.1)
+        state = store.client.get_collection(store.collection)
+        done = state.status == "green" and (state.indexed_vectors_count or 0) >= count
+        quiet = quiet + 1 if done else 0
     return vectors
 
 
