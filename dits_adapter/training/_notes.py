@@ -95,7 +95,9 @@ def _judged_by(tests: Sequence[Pairs]) -> str:
         counts.update(test.sources)
     shown = _counted(counts)
     if not set(counts) - set(JUDGES):
-        return f"Judged by texts that people wrote for this: {shown}."
+        did = {"human": "wrote for this", "feedback": "chose a hit for"}
+        said = " or ".join(did[source] for source in JUDGES if counts[source])
+        return f"Judged by texts that people {said}: {shown}."
     of_people = sum(counts[source] for source in JUDGES)
     few = (
         f"Among them are only {of_people:,} that people wrote for this; those alone judge from {2 * LEAST_JUDGES} "
