@@ -7,7 +7,7 @@ repository is run. Decoding is greedy, so that the same input gives the same tex
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -26,7 +26,7 @@ from dits_adapter.encoders._weight_files import fetch_weights
 from dits_adapter.encoders.base import CHECKPOINT_FILES, Device
 from dits_adapter.errors import ArtifactError, MissingExtraError
 
-__all__ = ["Checkpoint", "GreedyConfidence", "ScoredText", "quiet"]
+__all__ = ["Checkpoint", "GreedyConfidence", "ScoredText", "greedy_texts", "quiet"]
 
 _FILES = (*CHECKPOINT_FILES, "generation_config.json", "normalizer.json", "processor_config.json")
 """Files beside the weights of a model that makes texts."""
@@ -171,16 +171,28 @@ class GreedyConfidence(LogitsProcessor):
             list(zip(row, log, strict=True)) for row, log in zip(sequences[:, -steps:].tolist(), logs, strict=True)
         ]
 
-    def texts(self, sequences: Tensor, tokenizer: Any) -> list[ScoredText]:
-        """Decode the new tokens of each row, special ones left out."""
-        special = set(tokenizer.all_special_ids)
-        found = []
-        for row in self.tokens(sequences):
-            said = [(token, log) for token, log in row if token not in special]
-            text = tokenizer.decode([token for token, _ in said]).strip()
-            logs = [log for _, log in said]
-            found.append(ScoredText(text, math.exp(sum(logs) / len(logs)) if logs else 1.0))
-        return found
+
+def greedy_texts(model: Any, tokenizer: Any, inputs: Mapping[str, Any], *, most: int) -> list[ScoredText]:
+    """Generate greedily and return the new text of each row, without special tokens.
+
+    Args:
+        model: a model that generates.
+        tokenizer: the tokenizer of its texts.
+        inputs: arguments of the model, on its device.
+        most: number of tokens of a text at most.
+    """
+    confidence, special = GreedyConfidence(), set(tokenizer.all_special_ids)
+    with quiet():
+        sequences = model.generate(
+            **inputs, max_new_tokens=most, do_sample=False, num_beams=1, logits_processor=[confidence]
+        )
+    found = []
+    for row in confidence.tokens(sequences):
+        said = [(token, log) for token, log in row if token not in special]
+        text = tokenizer.decode([token for token, _ in said]).strip()
+        logs = [log for _, log in said]
+        found.append(ScoredText(text, math.exp(sum(logs) / len(logs)) if logs else 1.0))
+    return found
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch
 
 from dits_adapter.encoders.base import Device
 from dits_adapter.errors import ArtifactError
-from dits_adapter.sources._checkpoints import Checkpoint, GreedyConfidence, quiet
+from dits_adapter.sources._checkpoints import Checkpoint, greedy_texts, quiet
 
 __all__ = ["Rewriter"]
 
@@ -74,15 +74,6 @@ class Rewriter:
                 return_dict=True,
                 return_tensors="pt",
             )
-            confidence = GreedyConfidence()
-            with quiet():
-                sequences = self._model.generate(
-                    **inputs.to(self._model.device),
-                    max_new_tokens=_TOKENS,
-                    do_sample=False,
-                    num_beams=1,
-                    logits_processor=[confidence],
-                )
-            answers = confidence.texts(sequences, self._tokenizer)
+            answers = greedy_texts(self._model, self._tokenizer, inputs.to(self._model.device), most=_TOKENS)
             queries += [next(iter(answer.text.splitlines()), "").strip().strip("\"“”'") for answer in answers]
         return queries

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from dits_adapter.encoders.base import Device
 from dits_adapter.errors import InputError
-from dits_adapter.sources._checkpoints import Checkpoint, GreedyConfidence, ScoredText, quiet
+from dits_adapter.sources._checkpoints import Checkpoint, ScoredText, greedy_texts, quiet
 from dits_adapter.sources._filters import repeats
 from dits_adapter.sources._rewrite import Rewriter
 from dits_adapter.sources.base import Findings, FoundText, TextFinder
@@ -142,16 +142,8 @@ class TransformersCaptioner:
             frames = [frames[0] for frames in clips]
             texts = {"text": [prompt] * len(frames), "padding": True} if prompt else {}
             inputs = self._processor(images=frames, return_tensors="pt", **texts)
-        confidence = GreedyConfidence()
-        with quiet():
-            sequences = self._model.generate(
-                **inputs.to(self._model.device, self._model.dtype),
-                max_new_tokens=_TOKENS,
-                do_sample=False,
-                num_beams=1,
-                logits_processor=[confidence],
-            )
-        return confidence.texts(sequences, self._tokenizer)
+        inputs = inputs.to(self._model.device, self._model.dtype)
+        return greedy_texts(self._model, self._tokenizer, inputs, most=_TOKENS)
 
 
 def _said(text: str) -> dict[str, str]:
