@@ -1,4 +1,4 @@
-"""What is seen and what is said, each alone and fused: `python -m benchmarks.lanes`.
+"""Search of what is seen and of what is said, each alone and fused: `python -m benchmarks.lanes`.
 
 The clips are the 300 generated test clips, none of them real video. What is said in each has nothing to do with
 what is seen: four sentences of Python's own documentation, which is English that comes with Python, and one that

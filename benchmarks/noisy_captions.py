@@ -1,4 +1,4 @@
-"""What the filter of found texts does for an adapter: `python -m benchmarks.noisy_captions`.
+"""Effect of the filter of found texts on an adapter: `python -m benchmarks.noisy_captions`.
 
 Clips of the demo's train split get two true sentences each and, in a share of them, a caption of another clip and
 one that says nothing ("a video of something"), as models write them; no model wrote any of these. The gentle

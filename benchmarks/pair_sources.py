@@ -1,4 +1,4 @@
-"""What pairs from each source are worth: `python -m benchmarks.pair_sources`.
+"""Worth of pairs from each source: `python -m benchmarks.pair_sources`.
 
 Films of ten generated scenes each get texts of every kind in files beside them; `find_pairs` finds them, `embed`
 embeds the spans, and the gentle linear adapter learns from each source alone. All are measured on the demo's test

@@ -188,7 +188,7 @@ def create_app(
 
         @app.delete("/api/feedback/{search}")
         def take_back(search: str) -> Judged:
-            """Take the judgement of a search back."""
+            """Withdraw the judgement of a search."""
             return feedback.take_back(search)
 
     @app.get("/api/videos/{video_id}", response_class=FileResponse, responses=_content("video/*"))

@@ -107,7 +107,7 @@ class MeasureRequests:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the application answer, and count what it answered."""
+        """Call the application, and count its answers."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

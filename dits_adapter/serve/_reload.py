@@ -63,7 +63,7 @@ class Reloader:
                 thread.join(1)  # it may be loading an adapter, which nobody waits for
 
     def check(self) -> bool:
-        """Take up the adapter that is in the folder now; return whether it is another one than before."""
+        """Load the adapter that is in the folder now; return whether it is another one than before."""
         folder, before = self._folder, self.searcher.encoder
         if folder is None or (state := _state(folder)) == self._tried:
             return False

@@ -92,7 +92,7 @@ class PairsWriter:
         return entry if entry is not None and entry.get("state") == self._finder.state(path) else None
 
     def forget(self, paths: Iterable[str]) -> None:
-        """Take away this way's lines of videos that are to be done anew; called once, before `add`."""
+        """Delete this way's lines of videos that are to be done anew; called once, before `add`."""
         videos = {self.video(path) for path in paths}
         _rewrite(
             self._path, lambda line: line.get("source") in self._finder.sources and line.get("video") in videos

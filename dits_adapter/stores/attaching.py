@@ -167,7 +167,7 @@ def _compared(
 
 
 def remove_texts(store: VideoStore) -> bool:
-    """Take all texts from a collection, those of all tenants; return whether there were any.
+    """Remove all texts from a collection, those of all tenants; return whether there were any.
 
     Raises:
         InputError: a store that keeps no texts.
