@@ -84,7 +84,7 @@ def _ranks(text: FloatArray, video: FloatArray, labels: NDArray[np.int64], seed:
     """Return the share of videos as near to each text as its own: (n,), above 0, at most 1."""
     drawn = np.random.default_rng(seed).permutation(len(video))[:_OTHERS]
     others = video[drawn]
-    mean = np.mean([unit(text[rows]).mean(0) for rows in _blocks(len(text))], axis=0)
+    mean = np.sum([unit(text[rows]).sum(axis=0) for rows in _blocks(len(text))], axis=0) / len(text)
     p = np.empty(len(text))
     for rows in _blocks(len(text)):
         texts, own = unit(text[rows]) - mean, labels[rows]

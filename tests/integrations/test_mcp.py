@@ -214,7 +214,7 @@ class TestHTTP:
         ],
     )
     def test_who_is_answered(self, search, token, address, headers, status):
-        """Those with the token; without one, this machine, and no web site through a browser on it."""
+        """Clients with the token; without one, this machine, and no web site through a browser on it."""
         sent = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
 
         async def run():

@@ -1,4 +1,4 @@
-"""What runs the page for others: health, measurements, and an orderly end."""
+"""Operation of the page for others: health, measurements, and an orderly end."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class TestHealth:
 
 @pytest.mark.parametrize(("number", "seconds"), [(signal.SIGTERM, 8), (signal.SIGINT, 1)])
 def test_a_person_who_ends_the_server_waits_less(searcher, number, seconds):
-    """What becomes of a request meanwhile: `test_app.TestCommand`, in a process."""
+    """The fate of a request meanwhile: `test_app.TestCommand`, in a process."""
     server = make_server(create_app(searcher))
     server.handle_exit(number, None)
     assert (server.should_exit, server.force_exit) == (True, False)

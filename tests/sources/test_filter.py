@@ -9,6 +9,7 @@ import pytest
 
 from dits_adapter import VideoEncoder, filter_pairs
 from dits_adapter.errors import InputError
+from dits_adapter.sources import _filters
 from dits_adapter.sources._filters import fit_probabilities
 from dits_adapter.sources._writer import keep_texts
 from dits_adapter.vectors import unit
@@ -58,7 +59,7 @@ def test_nothing_fits_where_no_text_is_of_its_video():
 
 
 def test_probabilities_are_honest():
-    """Of the texts that fit with a probability near p, a part near p is true."""
+    """A part near p is true of the texts that fit with a probability near p."""
     text, video, own, _ = collection(2000)
     noisy = text["true"] + 0.3 * np.random.default_rng(1).normal(size=video.shape)
     vectors = np.concatenate([noisy, text["swapped"]]).astype(np.float32)
@@ -69,6 +70,15 @@ def test_probabilities_are_honest():
         if inside.sum() > 100:
             assert true[inside].mean() == pytest.approx(fits[inside].mean(), abs=0.1)
     assert true.mean() == pytest.approx(fits.mean(), abs=0.05)
+
+
+def test_blocks_of_any_size_give_the_same(monkeypatch):
+    text, video, own, _ = collection(hub=0.5)
+    vectors = np.concatenate([text["true"], text["swapped"]]).astype(np.float32)
+    labels = np.tile(own, 2)
+    whole = _filters._ranks(vectors, video, labels, 0)
+    monkeypatch.setattr(_filters, "_BLOCK", len(vectors) - 1)  # the last text weighs no more than the others
+    np.testing.assert_array_equal(_filters._ranks(vectors, video, labels, 0), whole)
 
 
 def test_ranks_are_those_of_a_slow_reference():

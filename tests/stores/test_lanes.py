@@ -1,4 +1,4 @@
-"""What is said, beside what is seen: texts kept beside segments, found by BM25, fused by rank; in every store."""
+"""Search of what is said, beside what is seen: texts beside segments, by BM25, fused by rank; in every store."""
 
 from __future__ import annotations
 

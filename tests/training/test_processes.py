@@ -84,7 +84,7 @@ def one_of_two(rank: int, folder) -> None:
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory):
-    """What each of two processes found."""
+    """Findings of each of two processes."""
     folder = tmp_path_factory.mktemp("processes")
     torch.multiprocessing.start_processes(one_of_two, (folder,), nprocs=2, start_method="spawn")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
