@@ -314,6 +314,16 @@ class TestNothingFromElsewhere:
         assert headers["cache-control"] == "no-cache"
         assert "access-control-allow-origin" not in headers
 
+    def test_pages_lead_to_each_other(self):
+        """By the same links on each, its own marked."""
+        pages = [file.read_text("utf-8") for file in app_module.STATIC.glob("*.html")]
+        heads = [re.search(r"<nav.*?</nav>", page, re.DOTALL).group() for page in pages]
+        assert len({re.sub(' aria-current="page"', "", head) for head in heads}) == 1
+        marked = [re.findall(r'href="(\S+)" aria-current="page"', head) for head in heads]
+        assert {len(links) for links in marked} == {1}
+        assert len({links[0] for links in marked}) == len(pages)
+        assert all('href="static/base.css"' in page for page in pages)
+
     def test_no_file_names_another_host(self):
         for file in app_module.STATIC.iterdir():
             text = file.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
