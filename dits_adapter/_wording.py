@@ -2,6 +2,7 @@
 
 `printable(text)` escapes what a terminal would obey instead of show.
 `without_password(address)` leaves out secrets.
+`failed_files(failed, known)` lists the files that a run could not read.
 `validated(model, fields)` builds a pydantic model, and `complaints(error, names)` words the error of one that was
 built elsewhere.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dits_adapter.errors import InputError
@@ -19,7 +20,7 @@ from dits_adapter.errors import InputError
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["complaints", "field_names", "printable", "validated", "without_password"]
+__all__ = ["complaints", "failed_files", "field_names", "printable", "validated", "without_password"]
 
 _M = TypeVar("_M")
 
@@ -70,6 +71,20 @@ def printable(text: object) -> str:
         else character
         for character in shown
     )
+
+
+def failed_files(failed: Mapping[str, str], known: int) -> list[str]:
+    """Return the lines of a report about files that could not be read; none where there are no such files.
+
+    Args:
+        failed: reasons by file.
+        known: number of these files that failed in an earlier run and were not tried again.
+    """
+    if not failed:
+        return []
+    again = f", {known:,} of them in an earlier run and not tried again without --retry-failed" if known else ""
+    files = (f"  {printable(path)}: {printable(reason)}" for path, reason in failed.items())
+    return [f"failed   {len(failed):,}{again}", *files]
 
 
 def without_password(address: str) -> str:

@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
@@ -194,23 +194,51 @@ def line_of(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False) + "\n"
 
 
-def replace_lines(path: Path, sources: Collection[str], lines: Iterable[Mapping[str, Any]]) -> int:
+def replace_lines(
+    path: Path, sources: Collection[str], lines: Iterable[Mapping[str, Any]], *, collection: str | None = None
+) -> int:
     """Write lines in the place of all that an earlier run wrote of these sources, in one step.
 
     Args:
         path: the pairs file; its other lines stay.
         sources: words of the lines' `source`.
         lines: the new lines.
+        collection: name and place of the collection that the lines are of; None where they are of none.
 
     Returns:
         The number of new lines.
 
     Raises:
-        InputError: as `PairsWriter`.
+        InputError: as `PairsWriter`; or the lines of an earlier run are of another collection.
     """
     _require_jsonl(path)
-    with _locked(path):
+    with _locked(path) as journal:
+        if collection is not None:
+            _require_collection(path, sources, collection, journal)
         return _rewrite(path, lambda line: line.get("source") in sources, lines)
+
+
+def _require_collection(path: Path, sources: Collection[str], collection: str, journal: IO[bytes]) -> None:
+    """Note which collection the lines of these sources are of.
+
+    Raises:
+        InputError: there are some of another one: its ids are other videos, or would be lost.
+    """
+    noted = None
+    for raw in journal:
+        with suppress(ValueError):
+            entry = json.loads(raw)
+            noted = entry.get("collection", noted) if isinstance(entry, dict) else noted
+    if noted == collection:
+        return
+    if noted is not None and any(line.get("source") in sources for line in settled(path)):
+        raise InputError(
+            f"{path}: holds texts of the collection {noted}, and these are of {collection}; a file of pairs leads "
+            "to the vectors of one. Name another file. If it is the same collection, which has moved, delete "
+            f"{path.name}{DONE} first."
+        )
+    journal.write(line_of({"way": "collection", "collection": collection}).encode())
+    _flush(journal)
 
 
 def keep_texts(path: Path, digest: str, keep: Iterable[bool]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +49,8 @@ def find_pairs_in_store(
         progress: show a progress bar.
 
     Raises:
-        InputError: no field is named, or no segment has one of them; with the fields that there are.
+        InputError: no field is named, or no segment has one of them; with the fields that there are. Or the file
+            holds texts of another collection.
         StoreError: the collection cannot be read.
     """
     started = time.perf_counter()
@@ -72,9 +74,16 @@ def find_pairs_in_store(
     if missing := [name for name in names if not having[name]]:
         raise _no_field(store, f"no segment has a field {missing[0]!r}", missing[0])
     report = PairsReport(Path(out))
-    replace_lines(report.path, {"field"}, _lines(found, report))
+    replace_lines(report.path, {"field"}, _lines(found, report), collection=_place(store))
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _place(store: VideoStore) -> str:
+    """Return the name and the place of a collection, the same from every folder."""
+    place = os.path.abspath(store.location) if os.path.exists(store.location) else store.location
+    tenant = "" if store.tenant is None else f", tenant {store.tenant!r}"
+    return f"{store.name!r} at {place}{tenant}"
 
 
 def _add(findings: Findings, value: Any) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dits_adapter._wording import printable
+from dits_adapter._wording import failed_files, printable
 from dits_adapter.sources._writer import settled
 
 __all__ = ["PairsReport", "Sample"]
@@ -108,10 +108,4 @@ class PairsReport:
         if self.left_out:
             lines.append(f"left out {self.left_out.total():,} texts")
             lines += [f"  {count:,} × {printable(reason)}" for reason, count in self.left_out.most_common()]
-        if self.failed:
-            again = "in an earlier run and not tried again without --retry-failed"
-            lines.append(
-                f"failed   {len(self.failed):,}{f', {self.known:,} of them {again}' if self.known else ''}"
-            )
-            lines += [f"  {printable(path)}: {printable(reason)}" for path, reason in self.failed.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *failed_files(self.failed, self.known)])

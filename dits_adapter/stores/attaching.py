@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,7 +18,7 @@ from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.ranking import OURS
 from dits_adapter.stores.requests import ReadRequest
 from dits_adapter.stores.rows import PointLayout, StoredSegment, payload_value
-from dits_adapter.stores.text_lane import SAID, TextLane, TextStatistics
+from dits_adapter.stores.text_lane import SAID, UNFINISHED, TextLane, TextStatistics
 
 __all__ = ["TextReport", "TimedText", "attach_texts", "remove_texts"]
 
@@ -125,22 +124,21 @@ def attach_texts(
         average, information = statistics.average, statistics.information
         if not average:
             raise InputError("there is no word in the texts that belong to a segment.")
-        lane = TextLane(language=language, average=average, information=information, revision="")
+        lane = TextLane(language=language, average=average, information=information, revision=UNFINISHED)
         store.set_texts(None)  # texts of a record that is gone
-        store.set_texts(lane)
-    digest = hashlib.sha256(lane.revision.encode())
+    if not changes and lane.revision != UNFINISHED:
+        return report
+    store.set_texts(lane.model_copy(update={"revision": UNFINISHED}))
     queue = iter(changes.items())
     with _bar(store, len(changes), "texts", progress) as bar:
         while batch := dict(islice(queue, _BATCH)):
             store.write_texts(batch)
-            digest.update(json.dumps(list(batch.items())).encode())
             report.written += sum(text is not None for text in batch.values())
             report.taken += sum(text is None for text in batch.values())
             bar.update(len(batch))
-    if changes or not lane.revision:
-        information = statistics.information or lane.information  # where the last text was taken away
-        store.set_texts(lane.model_copy(update={"information": information, "revision": digest.hexdigest()}))
-        store.finish()
+    information = statistics.information or lane.information  # where the last text was taken away
+    store.set_texts(lane.model_copy(update={"information": information, "revision": uuid.uuid4().hex}))
+    store.finish()
     return report
 
 

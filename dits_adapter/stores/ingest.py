@@ -210,14 +210,10 @@ def ingesting(
         raise KeyboardInterrupt(
             f"{written} segments were stored by this run, and stay; the same command goes on from there."
         ) from None
-    if options.bias is None and _has_bias(store):
-        report.unbiased = session.written
+    if session.written and (described := store.metadata()) is not None:
+        report.unbiased = session.written if options.bias is None and described.bias is not None else 0
+        report.silent = session.written if described.texts is not None else 0
     report.seconds = time.monotonic() - started
-
-
-def _has_bias(store: VideoStore) -> bool:
-    metadata = store.metadata()
-    return metadata is not None and metadata.bias is not None
 
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} videos [{elapsed}<{remaining}{postfix}]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from dits_adapter._wording import printable
+from dits_adapter._wording import failed_files, printable
 
 __all__ = ["IngestReport"]
 
@@ -25,6 +25,7 @@ class IngestReport:
         known: number of failed files that failed in an earlier run and were not tried again.
         ignored: files that were not taken for videos, and why.
         unbiased: number of segments that were stored without a score bias, in a collection that has one.
+        silent: number of segments that were stored without texts, in a collection that has some.
         seconds: duration of the run.
     """
 
@@ -39,6 +40,7 @@ class IngestReport:
     known: int = 0
     ignored: dict[str, str] = field(default_factory=dict)
     unbiased: int = 0
+    silent: int = 0
     seconds: float = 0.0
 
     def __str__(self) -> str:
@@ -51,6 +53,11 @@ class IngestReport:
             lines.append(
                 f"unbiased {self.unbiased} segments: searched with the mean bias of the collection until "
                 "`dits-adapter bias` is given its bank again"
+            )
+        if self.silent:
+            lines.append(
+                f"silent   {self.silent} segments: searches of what is said do not find them until "
+                "`dits-adapter texts` is given texts of their videos"
             )
         if self.moved:
             lines.append(f"moved    {self.moved}")
@@ -69,8 +76,4 @@ class IngestReport:
         if self.mended:
             lines.append(f"mended   {len(self.mended)}")
             lines += [f"  {printable(path)}: {printable(remark)}" for path, remark in self.mended.items()]
-        if self.failed:
-            again = "in an earlier run and not tried again without --retry-failed"
-            lines.append(f"failed   {len(self.failed)}{f', {self.known} of them {again}' if self.known else ''}")
-            lines += [f"  {printable(path)}: {printable(reason)}" for path, reason in self.failed.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *failed_files(self.failed, self.known)])

@@ -20,10 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dits_adapter.stores._terms import term_id, terms_of
 
-__all__ = ["SAID", "TextIndex", "TextLane", "TextStatistics", "best_line", "idf"]
+__all__ = ["SAID", "UNFINISHED", "TextIndex", "TextLane", "TextStatistics", "best_line", "idf"]
 
 SAID = "said"
 """Payload field of the text beside a segment, and name of its sparse vector."""
+
+UNFINISHED = ""
+"""Revision of texts that are being written, or whose writing was interrupted."""
 
 _K1, _B = 1.2, 0.75
 
@@ -35,7 +38,8 @@ class TextLane(BaseModel):
         language: language whose endings are cut off words; None where words stay as they are.
         average: mean number of terms of a text, which lengths are compared with, of later texts too.
         information: mean idf of the terms of the texts, each as often as it occurs.
-        revision: digest of what was written, for those who keep an index of the texts.
+        revision: another one after each change of the texts, for those who keep an index of them; `UNFINISHED`
+            while they are written.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -74,6 +74,23 @@ def test_fields_become_texts_of_their_videos(store, tmp_path):
     assert report.left_out["says nothing, such as IMG_2041"] == 2
 
 
+def test_texts_of_another_collection_are_kept(store, tmp_path):
+    """Its ids may be the same, and mean other videos."""
+    out = tmp_path / "pairs.jsonl"
+    find_pairs_in_store(store, out, ["title"], progress=False)
+    written = lines(out)
+    store.name = "others"
+    with pytest.raises(InputError, match=r"holds texts of the collection 'films' at .* these are of 'others' at"):
+        find_pairs_in_store(store, out, ["tags"], progress=False)
+    assert lines(out) == written
+    store.name = "films"
+    find_pairs_in_store(store, out, ["tags"], progress=False)
+    assert [line["text"] for line in lines(out)] == [["dog, beach"], ["cat"]]
+    store.name = "others"
+    out.unlink()
+    assert find_pairs_in_store(store, out, ["title"], progress=False).texts == 1
+
+
 def test_the_lines_lead_to_vectors(store, tmp_path, tiny_clip):
     out = tmp_path / "pairs.jsonl"
     find_pairs_in_store(store, out, ["title", "meta.note"], progress=False)

@@ -23,13 +23,14 @@ from dits_adapter.stores._table import SEGMENTS
 from dits_adapter.stores._terms import terms_of
 from dits_adapter.stores.attaching import TimedText, attach_texts, remove_texts
 from dits_adapter.stores.copying import copy_segments
+from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant.adopt import adopt_collection
 from dits_adapter.stores.qdrant.copy import copy_collection
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest, VideoFilter
 from dits_adapter.stores.rows import CollectionMetadata, PointLayout
 from dits_adapter.stores.text_lane import SAID, TextLane, best_line
-from tests.stores.fakes import fake_space
+from tests.stores.fakes import FakeEncoder, fake_space, write_video
 from tests.stores.places import PLACES, place
 from tests.stores.test_bias import queries, rows
 
@@ -196,6 +197,49 @@ def test_interrupted_it_goes_on(silent: VideoStore, monkeypatch: pytest.MonkeyPa
     assert (report.written, report.unchanged) == (len(said()) - 16, 16)
     hits = silent.search(queries(1)[0], lanes=("said",), texts=["captain"], limit=VIDEOS)
     assert {hit.id for hit in hits} <= reference("captain", stored(silent)).keys()
+
+
+@pytest.mark.parametrize("silent", ["MemoryStore"], indirect=True)
+def test_interrupted_at_its_end_it_is_finished_for_those_who_search_already(
+    silent: VideoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach_texts(silent, [TimedText("0.mp4", "storm"), TimedText("1.mp4", "calm")], progress=False)
+    assert len(silent.search(queries(1)[0], lanes=("said",), texts=["storm"])) == 1  # which makes an index
+    set_texts = silent.set_texts
+
+    def fail(lane: TextLane | None) -> None:
+        if lane is not None and lane.revision:
+            raise KeyboardInterrupt
+        set_texts(lane)
+
+    changed = [TimedText("0.mp4", "storm"), TimedText("1.mp4", "a storm, too")]
+    monkeypatch.setattr(silent, "set_texts", fail)
+    with pytest.raises(KeyboardInterrupt):
+        attach_texts(silent, changed, progress=False)
+    monkeypatch.setattr(silent, "set_texts", set_texts)
+    assert attach_texts(silent, changed, progress=False).written == 0
+    assert len(silent.search(queries(1)[0], lanes=("said",), texts=["storm"])) == 2
+
+
+def test_ingestion_says_that_new_videos_have_no_texts(tmp_path: Path) -> None:
+    store, encoder = MemoryStore(), FakeEncoder()
+    for n in range(3):
+        write_video(tmp_path / f"{n}.mp4", seed=n, segments=n + 1)
+
+    def ingested() -> str:
+        return str(ingest(store, tmp_path, encoder, progress=False))  # type: ignore[arg-type]
+
+    assert "silent" not in ingested()
+    attach_texts(store, [TimedText("0.mp4", "storm")], progress=False)
+    assert "silent" not in ingested()  # nothing is new
+    write_video(tmp_path / "2.mp4", seed=9, segments=2)  # stored anew, without what was said in it
+    write_video(tmp_path / "3.mp4", seed=3, segments=3)
+    assert (
+        "silent   5 segments: searches of what is said do not find them until `dits-adapter texts`" in ingested()
+    )
+    remove_texts(store)
+    write_video(tmp_path / "4.mp4", seed=4, segments=1)
+    assert "silent" not in ingested()
 
 
 @pytest.mark.parametrize("filled", ["Qdrant folder", "LanceDB"], indirect=True)
