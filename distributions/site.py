@@ -5,6 +5,7 @@
 - READMEs and other pages of the repository come in under the names of `PAGES`. Links between pages lead to the
   pages' places on the site; those to files that are not on it become plain text.
 - Pages of docs/ that the navigation of mkdocs.yml does not name are put under "How to".
+- The build fails where a page or a stylesheet loads anything from another server.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from typing import Any
 
 from griffe import Docstring, DocstringSectionKind
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
-    "README.md": "readme.md",
+    "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
@@ -86,6 +88,28 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"{text}({os.path.relpath(there, os.path.dirname(place) or '.')}{anchor})"
 
     return markdown if place.startswith("reference/") else LINK.sub(lead, markdown)
+
+
+LOADS = re.compile(r"<(?:script|link|img|iframe|source|video|audio|track|object|embed)\b[^>]*>")
+ADDRESS = re.compile(r"""(?:\b(?:src|href|srcset|poster|data)=|url\(|@import )["']?((?:https?:)?//[^"'\s)>]+)""")
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Refuse a site that loads anything from another server.
+
+    Raises:
+        PluginError: it does; the message has a line for each page or stylesheet and address.
+    """
+    lines = []
+    for path in sorted(Path(config.site_dir).rglob("*")):
+        if path.suffix in (".html", ".css"):
+            text = path.read_text("utf-8")
+            styles = re.findall(r"<style\b.*?</style>", text, re.DOTALL) if path.suffix == ".html" else [text]
+            loading = styles + (LOADS.findall(text) if path.suffix == ".html" else [])
+            addresses = sorted({address for part in loading for address in ADDRESS.findall(part)})
+            lines += [f"{path.relative_to(config.site_dir)}: {address}" for address in addresses]
+    if lines:
+        raise PluginError("\n".join(["The site loads from other servers, and must not:", *lines]))
 
 
 _GENERATED: dict[str, str] = {}

@@ -43,7 +43,7 @@ def test_the_walk_on_the_demos_clips(tmp_path, monkeypatch):
             record = item_of(scene)
             write_clip(scene, clips / record.video)
             pairs.write(json.dumps({"video": record.video, "text": record.captions}) + "\n")
-    (walk,) = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    (walk,) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "demo.md").read_text("utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     frozen, torchrun, joint = walk.partition("torchrun")
     run_commands(frozen)
@@ -67,7 +67,7 @@ def test_commands_exist(command, capsys):
 
 def test_ci_runs_the_command_that_the_readme_names():
     assert re.search(r"^    make test\b", README, re.MULTILINE)
-    assert re.search(r"^make (--jobs 2 )?test\b", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    assert re.search(r"^make (--jobs \d )?test\b", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))

@@ -117,7 +117,7 @@ class Calibration(BaseModel):
     def probability_of_any(self, best: float, *, videos: float, share: float = 0.5) -> float:
         """Return the probability, 0 to 1, that any of a query's `HITS` best hits is the right video.
 
-        In collections some times larger than that of the fit it holds about; see the README for figures.
+        In collections some times larger than that of the fit it holds about; see docs/calibration.md for figures.
 
         Args:
             best: score of the best hit of the whole collection.
