@@ -12,20 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dits_adapter._extras import name_missing_extra
 from dits_adapter.adapters import Rows
 
-__all__ = ["Groups", "find_groups"]
+__all__ = ["Groups", "find_groups", "groups_by_texts"]
 
 _Ints = NDArray[np.int64]
 _Numbers = NDArray[np.int32]
 _Floats = NDArray[np.float32]
 
 _LEVELS = tuple(0.02 / 2**halvings for halvings in range(15))
-"""Distances 1 - cosine of which one connects the copies of a video."""
+"""Distances 1 - cosine, largest first, below one of which the copies of a video lie from each other."""
 
 _ISOLATION = 20
-"""No other video is within so many times that distance. A distance alone does not tell: videos that differ lie
-within the first of these distances, too, where all resemble each other, as generated clips do."""
+"""Times a level's distance that all other videos are away from copies of that level. The distance alone does not
+tell copies: where all videos resemble each other, as generated clips do, those that differ are as near."""
 
 _NEIGHBORS = 16
 """Nearest videos that are looked at. More copies of a video than that are found where they are equal."""
@@ -34,8 +35,8 @@ _EXACT = 8_000
 """Videos up to which each is compared with all others."""
 
 _LEAF, _TREES, _DEPTH, _WIDTH = 1024, 8, 32, 64
-"""Of more videos, those of a leaf of random trees are compared: their number, that of the trees, their depth at
-most, and the width that their vectors are projected to, which keeps distances to a fifth."""
+"""Videos of a leaf, trees, depth of a tree at most, and width of the projected vectors. Of more than `_EXACT`
+videos only those of one leaf of a random tree are compared, by projections that keep distances to a fifth."""
 
 _SILENT = 2.0
 """Seconds before the search for copies shows how far it is."""
@@ -107,6 +108,17 @@ def find_groups(text: Rows, video: Rows, labels: _Ints, files: _Ints) -> Groups:
     return Groups(_renumbered(whole), _renumbered(copies), _renumbered(alike), several, *joined)
 
 
+def groups_by_texts(same: _Ints, labels: _Ints, videos: int) -> _Ints:
+    """Return the group of each video by its texts alone, (m,), numbered as `Groups.whole`.
+
+    Args:
+        same: number of each text, (n,), the same for equal texts.
+        labels: row of each text's video, (n,).
+        videos: number of videos.
+    """
+    return _renumbered(_components(videos, _shared_texts(same, labels, videos)[0]))
+
+
 def _directions(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return vectors of unit norm; a zero stays, which fits refuse with its row."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
@@ -141,18 +153,12 @@ def _renumbered(groups: _Ints) -> _Ints:
 
 def _components(count: int, edges: _Ints) -> _Ints:
     """Return the least row that each of `count` rows is connected with by the edges (2, e)."""
-    a, b = edges
-    label = np.arange(count)
-    while True:
-        before = label.copy()
-        least = np.minimum(label[a], label[b])
-        np.minimum.at(label, a, least)
-        np.minimum.at(label, b, least)
-        np.minimum.at(label, before[a], least)
-        np.minimum.at(label, before[b], least)
-        label = label[label]
-        if np.array_equal(label, before):
-            return label
+    with name_missing_extra("splitting pairs"):
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+    graph = coo_array((np.ones(edges.shape[1], bool), (edges[0], edges[1])), shape=(count, count))
+    component = connected_components(graph, directed=False)[1]
+    return np.unique(component, return_index=True)[1][component]
 
 
 def _same_texts(text: Rows) -> _Ints:

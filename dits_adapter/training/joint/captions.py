@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter._files import sha256
+from dits_adapter.data._groups import groups_by_texts
 from dits_adapter.data._splits import split_videos
 from dits_adapter.data.pairs_file import PairsFile
 from dits_adapter.data.provenance import JUDGES
@@ -47,7 +52,7 @@ class Captions:
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Captions:
-        """Read a file of pairs (`dits_adapter.data.pairs_file`).
+        """Read a file of pairs (`dits_adapter.data.pairs_file`). Files of the same content are one video.
 
         Raises:
             InputError: no such file, no pairs in it, lines that are something else, or spans of videos.
@@ -70,7 +75,13 @@ class Captions:
                 "`train` is judged by texts of people where there are enough.",
                 stacklevel=2,
             )
-        return cls(tuple(video.path for video in videos), texts, np.asarray(labels, np.int64))
+        first = _first_copies([video.path for video in videos])
+        if copies := sum(row != number for row, number in enumerate(first)):
+            warnings.warn(
+                f"{file.path}: {copies:,} of its {len(videos):,} videos are copies of others, and count as these.",
+                stacklevel=2,
+            )
+        return cls.of((videos[first[label]].path, text) for label, text in zip(labels, texts, strict=True))
 
     def of_videos(self, rows: Iterable[int]) -> Captions:
         """Return the pairs of some videos only."""
@@ -89,8 +100,28 @@ class Captions:
     def split(self, fraction: float, seed: int) -> tuple[Captions, Captions]:
         """Split the videos at random as `Pairs.split` does: the larger part, and `fraction` of the videos.
 
+        Videos that have half of their texts in common, apart from case and blanks, stay together. Copies of a
+        video in another encoding are not found, as this looks at no pictures.
+
         Raises:
             InputError: fewer than two videos, or a fraction outside (0, 1).
         """
-        training, validation = split_videos(len(self.videos), fraction, seed)
+        same = np.unique([" ".join(text.casefold().split()) for text in self.texts], return_inverse=True)[1]
+        groups = groups_by_texts(same, self.labels, len(self.videos))
+        training, validation = split_videos(len(self.videos), fraction, seed, groups=groups)
         return self.of_videos(training.tolist()), self.of_videos(validation.tolist())
+
+
+def _first_copies(files: Sequence[str]) -> list[int]:
+    """Return for each file the row of the first one with its content; only files of one size are read."""
+    sizes = [os.path.getsize(file) if os.path.isfile(file) else -1 for file in files]
+    several = {size for size, times in Counter(sizes).items() if times > 1 and size > 0}
+    rows: dict[str | int, int] = {}
+    first = []
+    for row, (file, size) in enumerate(zip(files, sizes, strict=True)):
+        content: str | int = row
+        if size in several:
+            with suppress(OSError):  # its decoding says why
+                content = sha256(Path(file))
+        first.append(rows.setdefault(content, row))
+    return first

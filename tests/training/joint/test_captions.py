@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +25,32 @@ def test_captions_of_a_file(tmp_path):
     assert read.videos == (str(tmp_path / "b.mp4"), str(tmp_path / "a.mp4"))
     assert read.texts == ("one", "two", "three", "four")
     assert read.labels.tolist() == [0, 0, 1, 0]
+
+
+def test_copies_of_a_file_are_one_video(tmp_path):
+    for name, content in {"a.mp4": b"one", "b.mp4": b"two", "copy.mp4": b"one", "empty.mp4": b""}.items():
+        (tmp_path / name).write_bytes(content)
+    lines = [{"video": f"{name}.mp4", "text": f"of {name}"} for name in ("b", "a", "gone", "copy", "empty")]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.warns(UserWarning, match="1 of its 5 videos are copies of others"):
+        read = Captions.read(tmp_path / "pairs.jsonl")
+    assert [os.path.basename(video) for video in read.videos] == ["b.mp4", "a.mp4", "gone.mp4", "empty.mp4"]
+    assert [(read.texts[n], int(label)) for n, label in enumerate(read.labels)] == [
+        ("of b", 0),
+        ("of a", 1),
+        ("of gone", 2),
+        ("of copy", 1),
+        ("of empty", 3),
+    ]
+
+
+def test_videos_with_the_same_texts_are_on_one_side_of_a_split():
+    pairs = [(f"{take}{n}", f"{'Shot' if take == 'a' else 'shot '} {n}") for n in range(10) for take in "ab"]
+    pairs += [(f"{take}{n}", "music") for n in range(10) for take in "ab"]  # which joins none of them
+    for seed in range(5):
+        kept, held = Captions.of(pairs).split(0.3, seed)
+        assert len(held.videos) == 6
+        assert not {video[1:] for video in kept.videos} & {video[1:] for video in held.videos}
 
 
 @given(videos=st.integers(2, 12), texts=st.integers(1, 3), seed=st.integers(0, 99))
