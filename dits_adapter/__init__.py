@@ -120,10 +120,16 @@ _PUBLIC = {
     "training.joint.captions": ("Captions",),
     "training.joint.train": ("train_joint",),
     "evaluation.answerability": ("Answerability",),
+    "evaluation.evaluate": ("Evaluation", "evaluate_scores"),
     "evaluation.reliability": ("Reliability",),
     "evaluation.calibration": ("BiasedCalibration", "Calibration", "CalibrationFit", "fit_calibration"),
     "evaluation.gap": ("GapStatistics",),
     "evaluation.score_bias": ("bias_sharpness", "score_bias"),
+    "tasks.bank": ("BankReport", "make_bank"),
+    "tasks.calibrate": ("CalibrationReport", "calibrate_artifact"),
+    "tasks.export": ("ExportReport", "export_artifact"),
+    "tasks.gap": ("GapReport", "measure_gap"),
+    "tasks.queries": ("read_queries",),
     "evaluation.metrics": (
         "DotProducts",
         "RetrievalMetrics",
@@ -200,6 +206,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.evaluation.calibration import CalibrationFit as CalibrationFit
     from dits_adapter.evaluation.calibration import fit_calibration as fit_calibration
     from dits_adapter.evaluation.comparison import Comparison as Comparison
+    from dits_adapter.evaluation.evaluate import Evaluation as Evaluation
+    from dits_adapter.evaluation.evaluate import evaluate_scores as evaluate_scores
     from dits_adapter.evaluation.gap import GapStatistics as GapStatistics
     from dits_adapter.evaluation.metrics import DotProducts as DotProducts
     from dits_adapter.evaluation.metrics import RetrievalMetrics as RetrievalMetrics
@@ -283,6 +291,15 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.rows import video_records as video_records
     from dits_adapter.stores.session import IngestSession as IngestSession
     from dits_adapter.stores.text_lane import TextLane as TextLane
+    from dits_adapter.tasks.bank import BankReport as BankReport
+    from dits_adapter.tasks.bank import make_bank as make_bank
+    from dits_adapter.tasks.calibrate import CalibrationReport as CalibrationReport
+    from dits_adapter.tasks.calibrate import calibrate_artifact as calibrate_artifact
+    from dits_adapter.tasks.export import ExportReport as ExportReport
+    from dits_adapter.tasks.export import export_artifact as export_artifact
+    from dits_adapter.tasks.gap import GapReport as GapReport
+    from dits_adapter.tasks.gap import measure_gap as measure_gap
+    from dits_adapter.tasks.queries import read_queries as read_queries
     from dits_adapter.texts import clean_texts as clean_texts
     from dits_adapter.training.compare import compare as compare
     from dits_adapter.training.config import JointRecipe as JointRecipe

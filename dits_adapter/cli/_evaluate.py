@@ -44,38 +44,19 @@ def add_evaluate(commands: Any) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from dits_adapter.evaluation.metrics import METRICS, RetrievalMetrics, bootstrap, ranks, video_to_text_ranks
+    from dits_adapter._reports import plain_report
+    from dits_adapter.evaluation.evaluate import evaluate_scores
 
     scores = map_array(args.similarity)
     labels = None if args.labels is None else _load_labels(args.labels)
     try:
-        forward = ranks(scores, labels, ties=args.ties)
-        backward = video_to_text_ranks(scores, labels, ties=args.ties)
+        report = evaluate_scores(scores, labels, ties=args.ties)
     except InputError as error:
         raise InputError(f"{args.similarity}: {error}") from None
-    result: dict[str, Any] = {"similarity": str(args.similarity), "ties": args.ties}
-    # Captions of one video are drawn together; from video to text every query is a video of its own.
-    for direction, values, groups in (("text_to_video", forward, labels), ("video_to_text", backward, None)):
-        metrics, intervals = RetrievalMetrics.from_ranks(values), bootstrap(values, groups)
-        result[direction] = {"n": metrics.n} | {
-            name: {"value": getattr(metrics, name), **intervals[name]._asdict()} for name in METRICS
-        }
     if args.json:
-        print(json.dumps(result, indent=2))
-        return 0
-    show(f"{args.similarity}: {args.ties} ties, 95 % bootstrap intervals")
-    for direction in ("text_to_video", "video_to_text"):
-        show(f"\n{direction.replace('_', ' ')}, {result[direction]['n']} queries")
-        for name, title, digits in (
-            ("r1", "R@1", 1),
-            ("r5", "R@5", 1),
-            ("r10", "R@10", 1),
-            ("mdr", "MdR", 1),
-            ("mnr", "MnR", 2),
-            ("mrr", "MRR", 3),
-        ):
-            value, low, high = result[direction][name].values()
-            show(f"  {title:<4} {value:>8.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+        print(json.dumps(plain_report(report), indent=2))
+    else:
+        show(f"{args.similarity}: {report}")
     return 0
 
 

@@ -37,25 +37,7 @@ def add_export(commands: Any) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from dits_adapter._wording import validated
-    from dits_adapter.backends._onnx_runtime import ADAPTER, TOWER, OnnxConfig
-    from dits_adapter.data.pairs import load_pairs
-    from dits_adapter.encoder import DITSQueryEncoder
+    from dits_adapter.tasks.export import export_artifact
 
-    pairs = load_pairs(args.int8) if args.int8 else None
-    encoder = DITSQueryEncoder.from_pretrained(args.adapter, backend="torch", encoder=args.encoder, device="cpu")
-    folder = encoder.export_onnx(args.out, int8=pairs) / "onnx"
-    quality = validated(OnnxConfig, (folder / "config.json").read_bytes()).quality
-    if not (folder / TOWER).exists():
-        show("no text tower was exported: embed texts elsewhere, and search with their vectors (search --vectors)")
-    for name in (ADAPTER, TOWER):
-        if files := list(folder.glob(f"{name}*")):
-            show(f"{name}: {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
-    if quality:
-        show(
-            f"int8: R@1 {quality['r1_int8']:.1f}, with float32 {quality['r1_float32']:.1f}, on "
-            f"{quality['queries']} held-out queries; cosine to float32 {quality['cosine_mean']:.5f}, at least "
-            f"{quality['cosine_lowest']:.5f}"
-        )
-    show(f"written to {args.out}")
+    show(export_artifact(args.adapter, args.out, encoder=args.encoder, int8=args.int8))
     return 0

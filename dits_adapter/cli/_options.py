@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from dits_adapter._user_files import entries, map_array
+from dits_adapter._user_files import map_array
 from dits_adapter._wording import without_password
 from dits_adapter.errors import InputError
 from dits_adapter.texts import TextCleaning
@@ -42,12 +42,10 @@ __all__ = [
     "declaration",
     "described_space",
     "qdrant_store",
-    "read_queries",
     "read_recipe",
     "read_vectors",
     "require_qdrant",
     "require_store",
-    "require_width",
     "seconds_of",
     "text_encoder",
     "video_encoder",
@@ -359,49 +357,17 @@ def seconds_of(option: str, time: str) -> float:
     return seconds
 
 
-def read_queries(path: Path) -> list[str] | NDArray[np.floating]:
-    """Read queries: text vectors (n, d) in .npy, distinct lines of a text, or the queries of a file of feedback.
-
-    Raises:
-        InputError: it cannot be read, is no list of texts, or holds a NaN, infinite or zero vector.
-    """
-    if path.suffix == ".npy":
-        return read_vectors(path)
-    from dits_adapter.encoder import check_queries
-    from dits_adapter.sources._feedback_file import is_feedback
-    from dits_adapter.sources.feedback import feedback_queries
-
-    queries = (
-        feedback_queries(path) if is_feedback(path) else list(dict.fromkeys(line for _, line in entries(path)))
-    )
-    check_queries(queries)
-    return queries
-
-
-def require_width(vectors: NDArray[np.floating], width: int, path: Path, adapter: str) -> None:
-    """Refuse text vectors of another width than an adapter's.
-
-    Raises:
-        InputError: naming both widths.
-    """
-    if vectors.shape[1] != width:
-        raise InputError(f"{path}: holds vectors of width {vectors.shape[1]}; {adapter} has {width}.")
-
-
 def read_vectors(path: Path) -> NDArray[np.floating]:
     """Read text vectors (n, d) from a NumPy file.
 
     Raises:
         InputError: it cannot be read, holds something else, or a NaN, infinite or zero row.
     """
-    from dits_adapter.vectors import check_directions, check_vectors
+    from dits_adapter.tasks.queries import check_text_vectors
 
     vectors = map_array(path)
-    if vectors.ndim != 2:
-        raise InputError(f"{path}: holds no array (n, d) of text vectors.")
     try:
-        check_vectors(vectors, vectors.shape[1])
-        check_directions(vectors)
+        check_text_vectors(vectors)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return vectors

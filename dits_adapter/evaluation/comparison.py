@@ -44,7 +44,7 @@ class Retrieval:
 
     metrics: RetrievalMetrics
     intervals: dict[str, Interval]
-    ranks: tuple[float, ...]
+    ranks: tuple[float, ...] = field(repr=False)
 
     @classmethod
     def of(cls, ranks: NDArray[np.floating], groups: NDArray[np.int64] | None = None) -> Retrieval:

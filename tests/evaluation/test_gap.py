@@ -41,7 +41,7 @@ def test_gap_from_the_shell(kind, pairs, tmp_path, capsys):
         adapter = mean_shift(loaded.text, loaded.video[loaded.labels])
     folder = Artifact(adapter, loaded.space).save(tmp_path / "adapter")
     assert main(["gap", str(pairs), str(folder), "--out", str(tmp_path / "out")]) == 0
-    found = json.loads((tmp_path / "out" / "statistics.json").read_text())
+    found = json.loads((tmp_path / "out" / "statistics.json").read_text())["statistics"]
     if kind == "mean-shift":
         assert found["adapted"]["means_apart"] < 0.3 * found["plain CLIP"]["means_apart"]
         assert found["adapted"]["cosine"] > found["plain CLIP"]["cosine"]
@@ -64,7 +64,7 @@ def test_of_the_training_cache_the_held_out_pairs_are_taken(fraction, pairs, tmp
     if fraction:
         part = loaded.split(0.2, 5)[1]
         shifted = GapStatistics.of(adapter.adapt(part.text), part.video[part.labels])
-        found = json.loads((tmp_path / "out" / "statistics.json").read_text())
+        found = json.loads((tmp_path / "out" / "statistics.json").read_text())["statistics"]
         assert found["adapted"]["cosine"] == pytest.approx(shifted.cosine, abs=1e-5)
     others = Pairs(loaded.text, np.roll(loaded.video, 1, axis=0), loaded.labels, loaded.space)
     assert others.digest != loaded.digest
@@ -151,7 +151,8 @@ def test_two_adapters_are_compared_on_the_pairs_that_both_have(pairs, tmp_path, 
     against = ["--against", str(tmp_path / "joint.safetensors"), str(joint)]
     command = ["gap", str(pairs), str(fixed), *against, "--noise", "1", "--out", str(tmp_path / "out")]
     assert main(command) == 0
-    written = json.loads((tmp_path / "out" / "statistics.json").read_text())
+    report = json.loads((tmp_path / "out" / "statistics.json").read_text())
+    written = report["statistics"]
     kept = loaded.of_videos(np.arange(5, 40))
     expected = {
         "adapted": GapStatistics.of(random_dits().adapt(kept.text), kept.video[kept.labels]),
@@ -160,7 +161,7 @@ def test_two_adapters_are_compared_on_the_pairs_that_both_have(pairs, tmp_path, 
     for name, statistics in expected.items():
         assert written[name]["cosine"] == pytest.approx(statistics.cosine, abs=1e-5)
     assert written["noise on"]["l1"] != written["adapted"]["l1"]
-    assert [step["t"] for step in written["steps"]] == [3, 2, 1]
+    assert [step["t"] for step in report["steps"]] == [3, 2, 1]
     assert "70 pairs" in capsys.readouterr().out
     assert (tmp_path / "out" / "comparison.png").stat().st_size > 10_000
     other = Pairs(text, video, loaded.labels, space, [f"x{n}" for n in range(40)])
@@ -177,5 +178,5 @@ def test_noise_is_for_dits(pairs, tmp_path, capsys):
     dits = Artifact(sampler, loaded.space).save(tmp_path / "dits")
     for folder, scale in ((linear, "1"), (dits, "-1"), (dits, "nan"), (dits, "inf")):
         assert main(["gap", str(pairs), str(folder), "--noise", scale, "--out", str(tmp_path / "out")]) == 1
-        said = f"--noise {scale}: expected a factor of at least 0, and an adapter of kind dits"
+        said = f"noise {scale}: expected a factor of at least 0, and an adapter of kind dits"
         assert said in capsys.readouterr().err

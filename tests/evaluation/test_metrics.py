@@ -255,8 +255,9 @@ def test_real_msrvtt_matrices_give_the_published_figures(name, expected, capsys)
     path = GOLDEN / f"Cap4Video_msrvtt_{name}_matrix.npy"
     assert main(["evaluate", "--similarity", str(path), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)["text_to_video"]
-    assert tuple(result[metric]["value"] for metric in ("r1", "r5", "r10", "mdr", "mnr")) == expected
-    assert all(result[metric]["low"] <= result[metric]["value"] <= result[metric]["high"] for metric in METRICS)
+    metrics, intervals = result["metrics"], result["intervals"]
+    assert tuple(metrics[metric] for metric in ("r1", "r5", "r10", "mdr", "mnr")) == expected
+    assert all(intervals[metric]["low"] <= metrics[metric] <= intervals[metric]["high"] for metric in METRICS)
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="the real MSRVTT matrices (shared golden/) are not here")
@@ -287,8 +288,9 @@ def test_evaluate_takes_labels_as_text_or_array(tmp_path, capsys, text):
         labels = Path(saved(tmp_path / "labels.npy", np.array([0, 0, 1])))
     assert main(["evaluate", "--similarity", path, "--labels", str(labels), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert (result["text_to_video"]["n"], result["video_to_text"]["n"]) == (3, 2)
-    assert result["text_to_video"]["r1"]["value"] == result["video_to_text"]["r1"]["value"] == 100
+    forward, backward = (result[direction]["metrics"] for direction in ("text_to_video", "video_to_text"))
+    assert (forward["n"], backward["n"]) == (3, 2)
+    assert forward["r1"] == backward["r1"] == 100
 
 
 def test_evaluate_obeys_the_tie_rule(tmp_path, capsys):
@@ -296,7 +298,7 @@ def test_evaluate_obeys_the_tie_rule(tmp_path, capsys):
     values = {}
     for ties in TIES:
         assert main(["evaluate", "--similarity", path, "--ties", ties, "--json"]) == 0
-        values[ties] = json.loads(capsys.readouterr().out)["text_to_video"]["mnr"]["value"]
+        values[ties] = json.loads(capsys.readouterr().out)["text_to_video"]["metrics"]["mnr"]
     assert values == {"pessimistic": 4, "optimistic": 1, "mean": 2.5}
 
 
