@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-__all__ = ["TimeLimit", "out_of_time", "time_limit"]
+__all__ = ["TimeLimit", "note_stop", "out_of_time", "time_limit", "was_stopped"]
 
 
 @dataclass
@@ -46,3 +46,16 @@ def out_of_time() -> bool:
         return False
     limit.reached = True
     return True
+
+
+def was_stopped() -> bool:
+    """Return True where a training of this fit ended because of its limit."""
+    limit = _limit.get()
+    return limit is not None and limit.reached
+
+
+def note_stop() -> None:
+    """Note that this fit takes the result of a training that ended because of another one's limit."""
+    limit = _limit.get()
+    if limit is not None:
+        limit.reached = True

@@ -38,6 +38,7 @@ from dits_adapter.training._notes import sources_of, split_notes
 from dits_adapter.training._precision import settle_precision
 from dits_adapter.training._processes import from_first, is_first, wait_for_all
 from dits_adapter.training._state import Epoch, best_epoch
+from dits_adapter.training._time_limit import note_stop, was_stopped
 from dits_adapter.training.config import Recipe
 from dits_adapter.training.rows import reference
 
@@ -104,7 +105,10 @@ def fit(
         return fit_closed_form(recipe.adapter, pairs, validation), []
     if recipe.bank != "none":
         alone = recipe.model_copy(update={"bank": "none"})
-        return _with_bank(alone.model_dump_json(), pairs, validation, device)
+        adapter, history, stopped = _with_bank(alone.model_dump_json(), pairs, validation, device)
+        if stopped:
+            note_stop()
+        return adapter, history
     torch.manual_seed(recipe.training.seed)
     adapter = recipe.build_adapter(pairs.space.video.width, pairs.space.other_text_width)
     start, training = (None if checkpoints is None else checkpoints / stage for stage in ("start", "training"))
@@ -127,8 +131,12 @@ def fit(
 @lru_cache(maxsize=1)
 def _with_bank(
     recipe: str, pairs: Pairs, validation: Pairs, device: str | torch.device
-) -> tuple[Adapter, list[Epoch]]:
-    """Train the adapter of a recipe (JSON) and put a bank behind it, once for all uses of the bank."""
+) -> tuple[Adapter, list[Epoch], bool]:
+    """Train the adapter of a recipe (JSON) and put a bank behind it, once for all uses of the bank.
+
+    Returns:
+        The adapter, the epochs of its training, and True where a time limit stopped a training.
+    """
     alone = Recipe.model_validate_json(recipe)
     if alone.build_adapter(pairs.space.video.width, pairs.space.other_text_width).needs_video:
         raise InputError(f"adapter {alone.adapter!r} depends on the video here; a bank cannot stand behind it.")
@@ -137,7 +145,8 @@ def _with_bank(
         return fit(alone, part, validation, device=device, progress=False)
 
     adapter, history = train_on(pairs)
-    return with_bank(adapter, pairs, lambda part: train_on(part)[0]), history
+    banked = with_bank(adapter, pairs, lambda part: train_on(part)[0])
+    return banked, history, was_stopped()
 
 
 def train_artifact(

@@ -19,7 +19,7 @@ from dits_adapter.training._estimate import plan
 from dits_adapter.training._loop import train
 from dits_adapter.training._time_limit import time_limit
 from dits_adapter.training.compare import fit_all
-from dits_adapter.training.config import TrainingConfig
+from dits_adapter.training.config import Recipe, TrainingConfig
 from dits_adapter.training.rows import all_rows
 from dits_adapter.vectors import unit
 from tests.spaces import made_up_space
@@ -117,6 +117,17 @@ def test_a_training_out_of_time_ends_with_its_epoch_and_is_not_kept(split, tmp_p
         adapters = fit_all(rows, *split[:2], out=tmp_path, limits=limits, progress=False)
     assert adapters.keys() == rows.keys()
     assert [path.name for path in tmp_path.iterdir()] == ["identity"]
+
+
+def test_a_row_that_shares_a_stopped_fit_is_not_kept_either(split, tmp_path):
+    of_bank = Recipe(adapter="contrastive-linear", training=TrainingConfig(epochs=2, learning_rate=(1e-3,)))
+    rows = {use: of_bank.model_copy(update={"bank": use}) for use in ("queries", "scores")}
+    with pytest.warns(UserWarning, match="took much longer than expected") as said:
+        fit_all(rows, *split[:2], out=tmp_path, limits={"queries": 0.0}, progress=False)
+    assert len(said) == 2
+    assert not [*tmp_path.iterdir()]
+    fit_all(rows, *made_up(400).split(0.2, 1), out=tmp_path, limits={"queries": 60.0}, progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"queries", "scores"}
 
 
 def test_a_limit_holds_for_all_trainings_of_a_fit_together(split):

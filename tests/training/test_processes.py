@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from dits_adapter.training._loop import _is_there, train
 from dits_adapter.training._losses import contrast
 from dits_adapter.training._processes import average_gradients, processes, whole_shares
 from dits_adapter.training.config import TrainingConfig
+from tests.training.launched import ENVIRONMENT, kill_two, run_two
 from tests.training.test_frozen import WIDTH, gap_pairs
 
 CONFIG = TrainingConfig(epochs=2, batch_size=40, learning_rate=(1e-3, 1e-2), ema=0.5, hard_negatives=0.2)
@@ -141,49 +141,22 @@ def test_what_cannot_train_together_is_said(kind, lacking, message, monkeypatch)
 
 @pytest.mark.slow
 def test_two_processes_killed_and_started_again_write_the_artifact_of_one(tmp_path):
-    from tests.training.joint.test_files import kill_all  # slow to import, which each process above would do
-
     gap_pairs(300, 2).save(tmp_path / "pairs")
     fields = {"epochs": 6, "batch_size": 40, "learning_rate": 2e-3}
-    given = [
-        "--preset=deterministic",
-        "--set=sampler.depth=1",
-        *(f"--set=training.{k}={v}" for k, v in fields.items()),
-    ]
-    command = ["-m", "dits_adapter.cli", "train", str(tmp_path / "pairs"), *given, "--out"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    said = tmp_path / "said"
-
-    def start(*more: str) -> subprocess.Popen:
-        with said.open("wb") as file:
-            arguments = [*torchrun, *command, str(tmp_path / "two"), *more]
-            return subprocess.Popen(arguments, env=environment, stdout=file, stderr=file, start_new_session=True)
-
-    process = start()
-    try:
-        deadline = time.monotonic() + 120
-        while not [*(tmp_path / "two.checkpoints").rglob("*.safetensors")]:
-            assert process.poll() is None, said.read_text()[-3000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        kill_all(process)
+    given = ["--set=sampler.depth=1", *(f"--set=training.{name}={value}" for name, value in fields.items())]
+    command = ["train", str(tmp_path / "pairs"), "--preset=deterministic", *given, "--out"]
+    two, said, checkpoints = [*command, str(tmp_path / "two")], tmp_path / "said", tmp_path / "two.checkpoints"
+    kill_two(two, said, lambda: [*checkpoints.rglob("*.safetensors")])
     assert not (tmp_path / "two").exists()
-    process = start()
-    try:
-        assert process.wait(120) == 0, said.read_text()[-3000:]
-        printed = said.read_text()
-        assert printed.count("written to") == printed.count("against plain CLIP") == 1
-        process = start("--promote-if-better")
-        assert process.wait(120) != 0
-    finally:
-        kill_all(process)
+    assert run_two(two, said) == 0, said.read_text()[-3000:]
+    printed = said.read_text()
+    assert printed.count("written to") == printed.count("against plain CLIP") == 1
+    assert run_two([*two, "--promote-if-better"], said) != 0
     printed = said.read_text()
     assert printed.count("by more than noise: nothing written") == 1
     assert "exitcode  : 4" in printed
-    alone = [sys.executable, *command, str(tmp_path / "one")]
-    subprocess.run(alone, env=environment, check=True, capture_output=True)
+    alone = [sys.executable, "-m", "dits_adapter.cli", *command, str(tmp_path / "one")]
+    subprocess.run(alone, env=ENVIRONMENT, check=True, capture_output=True)
     found, expected = (Artifact.load(tmp_path / name).adapter.state_dict() for name in ("two", "one"))
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4)

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +16,7 @@ from dits_adapter.stores.ingest import ingest
 from dits_adapter.training.joint.captions import Captions
 from dits_adapter.training.joint.train import train_joint
 from tests.training.joint.blocks import FAST, WORDS, Clips, recipe, weights
+from tests.training.launched import kill_two, run_two
 from tests.video.clips import write_clip
 
 
@@ -43,31 +37,11 @@ def pairs(tmp_path_factory):
 def test_two_processes_killed_and_resumed_end_with_the_weights_of_one(pairs, tiny_clip, tmp_path):
     settings = {"dropout": 0, "epochs": 4, "validation": 0.2}
     given = [f"--set={name}={value}" for name, value in {**FAST, **settings}.items()]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    module = ["dits_adapter.cli", "train-joint", str(pairs), "--encoder", str(tiny_clip), *given]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    said = tmp_path / "said"
-
-    def start() -> subprocess.Popen:
-        with said.open("wb") as file:
-            arguments = [*torchrun, *module, "--out", str(tmp_path / "two")]
-            return subprocess.Popen(arguments, env=environment, stdout=file, stderr=file, start_new_session=True)
-
-    process = start()
-    try:
-        deadline = time.monotonic() + 120
-        while not [*(tmp_path / "two.checkpoints").glob("checkpoint-*/trainer_state.json")]:
-            assert process.poll() is None, said.read_text()[-3000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        kill_all(process)
+    two = ["train-joint", str(pairs), "--encoder", str(tiny_clip), *given, "--out", str(tmp_path / "two")]
+    said, checkpoints = tmp_path / "said", tmp_path / "two.checkpoints"
+    kill_two(two, said, lambda: [*checkpoints.glob("checkpoint-*/trainer_state.json")])
     assert not (tmp_path / "two").exists()
-    process = start()
-    try:
-        assert process.wait(120) == 0, said.read_text()[-3000:]
-    finally:
-        kill_all(process)
+    assert run_two(two, said) == 0, said.read_text()[-3000:]
     assert "1 of 17 videos cannot be decoded and are left out" in said.read_text()
     assert said.read_text().count("written to") == 1
 
@@ -78,16 +52,6 @@ def test_two_processes_killed_and_resumed_end_with_the_weights_of_one(pairs, tin
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
-
-
-def kill_all(process: subprocess.Popen) -> None:
-    """Kill a launcher, and what it started: its workers are sessions of their own."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    workers = children.read_text().split() if children.exists() else []
-    for pid in [process.pid, *map(int, workers)]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
 
 
 def test_from_the_shell_to_an_index_of_the_new_space_while_one_of_the_old_is_refused(
