@@ -108,6 +108,7 @@ _PUBLIC = {
     "sources.fields": ("find_pairs_in_store",),
     "sources.filter": ("FilterReport", "filter_pairs"),
     "sources.find": ("find_pairs",),
+    "sources.preferences": ("PreferenceReport", "PreferenceTally", "tally_preferences"),
     "sources.report": ("PairsReport",),
     "sources.speech": ("SpeechFinder", "load_recognizer"),
     "sources.text": ("VideoTexts",),
@@ -124,6 +125,7 @@ _PUBLIC = {
     "evaluation.reliability": ("Reliability",),
     "evaluation.calibration": ("BiasedCalibration", "Calibration", "CalibrationFit", "fit_calibration"),
     "evaluation.gap": ("GapStatistics",),
+    "evaluation.preference": ("sequential_interval",),
     "evaluation.score_bias": ("bias_sharpness", "score_bias"),
     "tasks.bank": ("BankReport", "make_bank"),
     "tasks.calibrate": ("CalibrationReport", "calibrate_artifact"),
@@ -215,6 +217,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.evaluation.metrics import paired_bootstrap as paired_bootstrap
     from dits_adapter.evaluation.metrics import ranks as ranks
     from dits_adapter.evaluation.metrics import video_to_text_ranks as video_to_text_ranks
+    from dits_adapter.evaluation.preference import sequential_interval as sequential_interval
     from dits_adapter.evaluation.reliability import Reliability as Reliability
     from dits_adapter.evaluation.score_bias import bias_sharpness as bias_sharpness
     from dits_adapter.evaluation.score_bias import score_bias as score_bias
@@ -238,6 +241,9 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.sources.filter import FilterReport as FilterReport
     from dits_adapter.sources.filter import filter_pairs as filter_pairs
     from dits_adapter.sources.find import find_pairs as find_pairs
+    from dits_adapter.sources.preferences import PreferenceReport as PreferenceReport
+    from dits_adapter.sources.preferences import PreferenceTally as PreferenceTally
+    from dits_adapter.sources.preferences import tally_preferences as tally_preferences
     from dits_adapter.sources.report import PairsReport as PairsReport
     from dits_adapter.sources.speech import SpeechFinder as SpeechFinder
     from dits_adapter.sources.speech import load_recognizer as load_recognizer

@@ -25,6 +25,7 @@ from dits_adapter.errors import (
     VideoError,
 )
 from dits_adapter.serve._answers import About, SideBySide
+from dits_adapter.serve._blind import BlindComparer
 from dits_adapter.serve._feedback import Choice, FeedbackRecorder, ForgottenSearchError, Judged
 from dits_adapter.serve._reload import Reloader
 from dits_adapter.serve._searcher import INGESTED, CompareOptions, Searcher
@@ -39,6 +40,7 @@ try:
     from prometheus_client import CONTENT_TYPE_LATEST
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    from dits_adapter.serve._compare_routes import compare_routes
     from dits_adapter.serve._frames import FileVersion, FrameDecoder
     from dits_adapter.serve._health import Health, HealthAnswer
     from dits_adapter.serve._metrics import MeasureRequests, Metrics
@@ -115,6 +117,10 @@ def create_app(
     def page() -> FileResponse:
         return FileResponse(STATIC / "index.html")
 
+    @app.get("/compare", include_in_schema=False)
+    def compare_page() -> FileResponse:
+        return FileResponse(STATIC / "compare.html")
+
     @app.get("/api", include_in_schema=False)
     def api_page() -> FileResponse:
         return FileResponse(STATIC / "api.html")
@@ -190,6 +196,8 @@ def create_app(
         def take_back(search: str) -> Judged:
             """Withdraw the judgement of a search."""
             return feedback.take_back(search)
+
+        app.include_router(compare_routes(BlindComparer(feedback), serving))
 
     @app.get("/api/videos/{video_id}", response_class=FileResponse, responses=_content("video/*"))
     @app.head("/api/videos/{video_id}", include_in_schema=False)

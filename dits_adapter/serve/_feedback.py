@@ -27,7 +27,7 @@ from dits_adapter.sources._feedback_file import (
     require_feedback_file,
 )
 
-__all__ = ["Choice", "FeedbackRecorder", "ForgottenSearchError", "Judged"]
+__all__ = ["Choice", "FeedbackRecorder", "ForgottenSearchError", "Judged", "adapter_in_use"]
 
 _MOST_RESULTS = 50_000
 """Results of recent searches that are remembered, so that judgements say what was shown."""
@@ -118,19 +118,12 @@ class FeedbackRecorder:
 
     def remember(self, answer: SideBySide, options: CompareOptions, searcher: Searcher) -> SideBySide:
         """Return an answer with an id to judge it by, and log its query where that is asked for."""
-        adapter = AdapterInUse(
-            name=searcher.encoder.name_or_path,
-            kind=searcher.encoder.artifact.adapter.kind,
-            digest=answer.digest,
-            strength=answer.strength,
-            steps=answer.steps,
-        )
         search = _Search(
             query=answer.query,
             shown={"plain": answer.plain, "adapted": answer.adapted},
             facts={
                 "probability_of_any": answer.probability_of_any,
-                "adapter": adapter,
+                "adapter": adapter_in_use(searcher, answer),
                 "bias": {"plain": answer.plain_bias, "adapted": answer.adapted_bias},
                 "collection": searcher.store.collection,
                 "space": searcher.encoder.space.fingerprint,
@@ -207,6 +200,18 @@ class FeedbackRecorder:
                 append(self.path, LoggedQuery(time=_now(), query=query))
             except DITSError as error:
                 _logger.warning("a query was not logged: %s", error)
+
+
+def adapter_in_use(searcher: Searcher, answer: SideBySide | None = None) -> AdapterInUse:
+    """Describe the adapter as it made an answer; without one, as it answers by default."""
+    artifact = searcher.encoder.artifact
+    return AdapterInUse(
+        name=searcher.encoder.name_or_path,
+        kind=artifact.adapter.kind,
+        digest=artifact.digest if answer is None else answer.digest,
+        strength=searcher.encoder.query_strength if answer is None else answer.strength,
+        steps=artifact.adapter.steps if answer is None else answer.steps,
+    )
 
 
 def _chosen(search: _Search, choice: Choice) -> Chosen | None:

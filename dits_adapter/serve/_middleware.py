@@ -19,6 +19,8 @@ _BODY_BYTES, _BODY_SECONDS = 16 << 10, 10.0
 _OPEN_PATHS = ("/healthz", "/livez")
 """Paths that need no token, for what watches over containers; they say more to those who send it."""
 
+_PAGES = ("/", "/compare", "/collection", "/api")
+
 _COOKIE = "dits_adapter_token"
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -52,8 +54,9 @@ class RequireToken:
             response = JSONResponse(
                 {"detail": f"a token is needed: {needed}."}, 401, {"www-authenticate": "Bearer"}
             )
-        elif in_address is not None and scope["path"] == "/":  # into a cookie, and out of the address bar
-            response = RedirectResponse("./?" + request.url.remove_query_params("token").query, 303)
+        elif in_address is not None and scope["path"] in _PAGES:  # into a cookie, and out of the address bar
+            page = f".{scope['path']}?{request.url.remove_query_params('token').query}"
+            response = RedirectResponse(page, 303)
             response.set_cookie(_COOKIE, self.token, httponly=True, samesite="lax")
         await (response or self.app)(scope, receive, send)
 

@@ -3,6 +3,7 @@
 The first line is {"format": "dits_adapter feedback", "version": 1}. Each other line has a `kind`:
 
 - `judgement`: the hit that somebody chose, or none of those that were shown;
+- `preference`: the better of two rankings, by somebody who was not told which is which;
 - `undo`: the judgement of a search is taken back;
 - `query`: a text that was searched, where the log of queries is on.
 
@@ -33,8 +34,10 @@ from dits_adapter.texts import text_fault
 __all__ = [
     "AdapterInUse",
     "Chosen",
+    "Entry",
     "Judgement",
     "LoggedQuery",
+    "Preference",
     "Side",
     "TakenBack",
     "append",
@@ -131,6 +134,45 @@ class Judgement(_Entry):
     filtered: bool = False
 
 
+class Preference(_Entry):
+    """Judgement of two rankings of one query, by somebody who was not told which is which.
+
+    Attributes:
+        search: id of the comparison; of several judgements of one comparison the last counts.
+        session: id of the person's browser, whose last judgement of a query counts; "" where unknown.
+        query: the text that was searched.
+        better: the better ranking by its place on the screen, both or neither of them good, or "same" where they
+            are equal, of which nobody was asked.
+        left: the ranking that stood on the left.
+        seed: seed of the draw that put it there.
+        shown: ids of the segments of each ranking, best first.
+        adapter, bias, collection, space: as in `Judgement`.
+        tenant: whose videos were searched; None in a collection that keeps no tenants apart.
+    """
+
+    kind: Literal["preference"] = "preference"
+    search: str
+    session: str = ""
+    query: str
+    better: Literal["left", "right", "both", "neither", "same"]
+    left: Side
+    seed: int
+    shown: dict[Side, list[str]]
+    adapter: AdapterInUse
+    bias: dict[Side, float] = Field(default_factory=dict)
+    collection: str
+    space: str
+    tenant: str | None = None
+
+    @property
+    def preferred(self) -> Side | None:
+        """The better ranking; None where neither is."""
+        if self.better not in ("left", "right"):
+            return None
+        other: Side = "adapted" if self.left == "plain" else "plain"
+        return self.left if self.better == "left" else other
+
+
 class TakenBack(_Entry):
     """End of the judgement of a search.
 
@@ -153,7 +195,10 @@ class LoggedQuery(_Entry):
     query: str
 
 
-_AnyEntry = Annotated[Judgement | TakenBack | LoggedQuery, Field(discriminator="kind")]
+Entry = Judgement | Preference | TakenBack | LoggedQuery
+"""Any line but the first one."""
+
+_AnyEntry = Annotated[Entry, Field(discriminator="kind")]
 
 
 def is_feedback(path: Path) -> bool:
@@ -182,7 +227,7 @@ def require_feedback_file(path: Path) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from None
 
 
-def append(path: Path, entry: Judgement | TakenBack | LoggedQuery) -> None:
+def append(path: Path, entry: Entry) -> None:
     """Add an entry to a file of feedback, and wait until it is on the disk.
 
     Raises:
@@ -232,7 +277,7 @@ def _write(file: FileIO, content: bytes) -> None:
         content = content[os.write(file.fileno(), content) :]
 
 
-def read_entries(path: Path) -> Iterator[tuple[int, Judgement | TakenBack | LoggedQuery | str]]:
+def read_entries(path: Path) -> Iterator[tuple[int, Entry | str]]:
     """Read the entries of a file of feedback as a stream, each with the number of its line.
 
     Yields:
@@ -261,7 +306,7 @@ def read_entries(path: Path) -> Iterator[tuple[int, Judgement | TakenBack | Logg
         if not line.strip() or line == first:  # files that were joined
             continue
         try:
-            entry: Judgement | TakenBack | LoggedQuery = validated(_AnyEntry, line)  # type: ignore[arg-type]
+            entry: Entry = validated(_AnyEntry, line)  # type: ignore[arg-type]
             fault = None if isinstance(entry, TakenBack) else text_fault(entry.query)
         except InputError as error:
             yield number, str(error).rstrip(".")

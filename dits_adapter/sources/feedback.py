@@ -188,7 +188,7 @@ def _judgements(paths: Sequence[str | PathLike[str]], report: FeedbackReport) ->
         for number, entry in read_entries(Path(path)):
             if isinstance(entry, str):
                 report.faults.append(f"{os.fspath(path)}, line {number}: {entry}")
-            elif not isinstance(entry, LoggedQuery):
+            elif isinstance(entry, Judgement | TakenBack):
                 entries.append(entry)
     entries.sort(key=lambda entry: entry.time)
     of_search: dict[str, Judgement] = {}

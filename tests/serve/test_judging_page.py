@@ -1,0 +1,87 @@
+"""The page of blind comparisons as people who judge meet it, in a real browser."""
+
+from __future__ import annotations
+
+import json
+
+from playwright.sync_api import expect
+
+from dits_adapter.serve._app import create_app
+from dits_adapter.serve._feedback import FeedbackRecorder
+from tests.serve.test_page import browser, serve  # noqa: F401  (fixtures)
+
+
+def judgements(file):
+    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()[1:]]
+    return [(line["kind"], line.get("query"), line.get("better")) for line in lines]
+
+
+def test_queries_are_judged_by_the_keyboard_and_go_on_after_a_reload(browser, serve, searcher, tmp_path):  # noqa: F811
+    """In 320 pixels, with a query that is refused, one that a list of JavaScript's own words has, and two tabs."""
+    file = tmp_path / "feedback.jsonl"
+    home = serve(create_app(searcher, feedback=FeedbackRecorder(file)))
+    context = browser.new_context(viewport={"width": 320, "height": 800})
+    page = context.new_page()
+    complaints = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"{home}compare")
+    expect(page.get_by_text(f"Each judgement is written to {file} on the server")).to_be_visible()
+    queries = page.get_by_label("Queries, one a line")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("alert")).to_contain_text("There is no query")
+    page.get_by_label("or from a file").set_input_files(
+        {
+            "name": "log.jsonl",
+            "mimeType": "text/plain",
+            "buffer": b'{"format": "dits_adapter feedback"}\n{"kind": "query", "query": "a red ball"}\n',
+        }
+    )
+    expect(queries).to_have_value("a red ball")
+    queries.fill("a red ball\nconstructor\n\nbeach.mp4\na red ball\na blue box\na dog runs")
+    page.get_by_role("button", name="Start").click()
+    status, heading = page.locator("#status"), page.locator("#query")
+    expect(status).to_have_text("Query 1 of 5.")
+    expect(page.locator("#left li")).to_have_count(5)
+    expect(page.locator("#right li")).to_have_count(5)
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    page.keyboard.press("2")
+    expect(heading).to_have_text("“constructor”")
+    page.reload()
+    expect(status).to_have_text("Query 2 of 5.")
+    page.keyboard.press("4")
+    expect(page.get_by_role("alert")).to_contain_text("is the name of a video file")
+    page.keyboard.press("0")
+    expect(heading).to_have_text("“a blue box”")
+    page.keyboard.press("Backspace")
+    expect(heading).to_have_text("“constructor”")
+    page.get_by_role("button", name="Both are good").press("Enter")
+    expect(heading).to_have_text("“a blue box”")
+    other = context.new_page()
+    other.goto(f"{home}compare")
+    expect(other.locator("#query")).to_have_text("“a blue box”")
+    other.keyboard.press("1")
+    expect(other.locator("#query")).to_have_text("“a dog runs”")
+    page.keyboard.press("3")  # the same query in the first tab: the last word counts
+    expect(heading).to_have_text("“a dog runs”")
+    page.keyboard.press("1")
+    expect(status).to_contain_text("All 5 queries are done.")
+    assert judgements(file) == [
+        ("preference", "a red ball", "right"),
+        ("preference", "constructor", "neither"),
+        ("undo", None, None),
+        ("preference", "constructor", "both"),
+        ("preference", "a blue box", "left"),
+        ("preference", "a blue box", "both"),
+        ("preference", "a dog runs", "left"),
+    ]
+    expect(page.locator("#verdict")).to_be_hidden()  # blind until it is asked for
+    page.get_by_text("Show the tally").click()
+    expect(page.locator("#verdict")).to_contain_text("Not decided: the adapter was preferred for")
+    expect(page.locator("#verdict")).to_contain_text("4 judgements by 1 browser, 1 times left, 1 times right")
+    expect(page.get_by_role("row", name="all")).to_contain_text("4")
+    page.get_by_role("button", name="Another list").click()
+    expect(queries).to_be_focused()
+    assert complaints == []
+    page.goto(f"{serve(create_app(searcher))}compare")
+    expect(page.get_by_role("alert")).to_contain_text("--feedback feedback.jsonl")
+    context.close()
