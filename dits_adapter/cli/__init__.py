@@ -24,9 +24,12 @@ from dits_adapter.cli._export import add_export
 from dits_adapter.cli._gap import add_gap
 from dits_adapter.cli._import import add_import
 from dits_adapter.cli._ingest import add_ingest, add_ingest_options, decode_limits, ingest_options
+from dits_adapter.cli._logs import add_verbosity, verbosity
 from dits_adapter.cli._mcp import add_mcp
 from dits_adapter.cli._merge import add_merge
+from dits_adapter.cli._outcome import tell
 from dits_adapter.cli._pairs import add_pairs_command
+from dits_adapter.cli._parser import Parser
 from dits_adapter.cli._put import add_put
 from dits_adapter.cli._rebuild import add_rebuild
 from dits_adapter.cli._recall import add_recall
@@ -87,27 +90,30 @@ _CONTINUED = (
 """Commands whose work is kept when they are interrupted."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def _print_message(self, message: str, file: Any = None) -> None:
-        print(message, end="", file=file or sys.stderr)  # argparse is silent where the output cannot be written
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     codes = "\n".join(f"  {code:<5} {meaning}" for code, meaning in EXIT_CODES.items())
-    parser = _Parser(
+    parser = Parser(
         prog="dits-adapter",
         description="Text finds video across CLIP's modality gap.",
         epilog=f"exit codes:\n{codes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    _add_frame(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in _COMMANDS:
         add(commands)
-    for command in commands.choices.values():
-        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    for name, command in commands.choices.items():
+        if name not in _SERVERS:
+            command.add_argument("--json", action="store_true", help="print the report as one JSON object")
+        _add_frame(command, default=argparse.SUPPRESS)  # keeps what is said before the name
     return parser
+
+
+def _add_frame(parser: Parser, **default: Any) -> None:
+    """Add the options that every command has, before its name and after it."""
+    add_verbosity(parser, **default)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error", **default)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    args = _parser().parse_args(arguments)
+    args = _parser().parse_all(arguments)
     try:
         with name_missing_extra(f"dits-adapter {args.command}"):
             return _execute(args)
@@ -126,6 +132,9 @@ def _run(arguments: Sequence[str]) -> int:
             raise KeyboardInterrupt("The same command goes on from there.") from None
         raise
 
+
+_SERVERS = ("serve", "mcp")
+"""Commands that run until they are stopped, and report nothing."""
 
 _TOGETHER = ("train", "train-joint")
 """Commands that several processes of torchrun do together; of others each process would do all of the work."""
@@ -142,4 +151,6 @@ def _execute(args: argparse.Namespace) -> int:
         from dits_adapter.encoders._torch import pick_device
 
         pick_device(args.device)  # before anything is loaded
-    return int(args.run(args))
+    with verbosity(args):
+        done = args.run(args)
+        return done if isinstance(done, int) else tell(done, args)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_store, chosen_store
+from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
 __all__ = ["add_bias"]
@@ -36,7 +36,7 @@ def add_bias(commands: Any) -> None:
     bias.set_defaults(run=_bias)
 
 
-def _bias(args: argparse.Namespace) -> int:
+def _bias(args: argparse.Namespace) -> Outcome:
     from dits_adapter.stores.bias import BiasBank, check_weight
     from dits_adapter.stores.biasing import apply_bias, remove_bias
 
@@ -47,11 +47,11 @@ def _bias(args: argparse.Namespace) -> int:
     with chosen_store(args) as store:
         if bank is None:
             removed = remove_bias(store)
-            show(f"the collection {store.name!r} {'has no bias any more' if removed else 'had no bias'}")
-            return 0
+            text = f"the collection {store.name!r} {'has no bias any more' if removed else 'had no bias'}"
+            return Outcome({"removed": removed}, text)
         written = apply_bias(store, bank, weight=args.weight)
-        show(
+        text = (
             f"{written:,} segments of {store.name!r} got a bias, from {len(bank.vectors):,} queries; searches by "
             f"queries of their kind take {args.weight:g} times it from the score"
         )
-    return 0
+        return Outcome({"written": written, "queries": len(bank.vectors), "weight": args.weight}, text)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter.cli._advice import commands_for
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_pairs, seconds_of
+from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -56,7 +57,6 @@ def add_compare(commands: Any) -> None:
         metavar="FILE.json",
         help="R@1 against the number of pairs, and whether more would help; FILE.png beside, with matplotlib",
     )
-    compare.add_argument("--json", action="store_true", help="print rows, intervals and recommendation as JSON")
     compare.add_argument("--seed", type=int, default=24, help="of splits and training (default: %(default)s)")
     compare.add_argument(
         "--steps", type=int, nargs="+", default=[1, 5, 10], metavar="T'", help="of the DITS rows (default: 1 5 10)"
@@ -84,7 +84,7 @@ def add_compare(commands: Any) -> None:
     compare.set_defaults(run=_compare, needs=("scipy", "sklearn", "yaml"))
 
 
-def _compare(args: argparse.Namespace) -> int:
+def _compare(args: argparse.Namespace) -> Outcome:
     from dits_adapter._files import require_writable
     from dits_adapter._wording import validated
     from dits_adapter.data.pairs import load_pairs
@@ -119,7 +119,8 @@ def _compare(args: argparse.Namespace) -> int:
         if not args.curve.absolute().parent.is_dir():
             raise InputError(f"--curve {args.curve}: there is no folder {args.curve.parent}; make it first.")
     planned = plan(rows, splits, budget=budget, out=args.out, device=args.device)
-    print(planned, file=sys.stderr, flush=True)
+    if not args.quiet:
+        print(planned, file=sys.stderr, flush=True)
     rows = planned.rows
     if args.curve is not None:
         curve_rows(rows, splits)  # of what the budget has left
@@ -134,15 +135,10 @@ def _compare(args: argparse.Namespace) -> int:
     if args.out is not None:
         (args.out / "comparison.json").write_text(comparison.to_json() + "\n", "utf-8")
         (args.out / "comparison.md").write_text(comparison.markdown() + "\n", "utf-8")
-    if args.json:
-        print(comparison.to_json())
-        return 0
-    show(comparison.markdown())
     commands = commands_for(rows[comparison.recommendation.name], args.pairs, everything.space)
-    if commands:
-        show("\nTo have it, with a file of other queries for QUERIES:\n")
-        show("\n".join(f"    {command}" for command in commands))
-    return 0
+    advice = ["\nTo have it, with a file of other queries for QUERIES:\n", *(f"    {each}" for each in commands)]
+    figures = json.loads(comparison.to_json())
+    return Outcome(figures, comparison.markdown(), "\n".join(advice) if commands else "")
 
 
 def _epochs(steps: int) -> int:
@@ -152,7 +148,6 @@ def _epochs(steps: int) -> int:
 
 def _write_curve(comparison: Comparison, path: Path) -> None:
     """Write the learning curve as JSON, and as a picture beside it where matplotlib is installed."""
-    import json
     from dataclasses import asdict
 
     from dits_adapter.evaluation._figures import learning_curve_plot

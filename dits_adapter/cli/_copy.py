@@ -6,7 +6,7 @@ import argparse
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from dits_adapter.cli._entry import show
+from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def add_copy(commands: Any) -> None:
     copy.set_defaults(run=_copy)
 
 
-def _copy(args: argparse.Namespace) -> int:
+def _copy(args: argparse.Namespace) -> Outcome:
     from dits_adapter.stores.open import open_store
 
     tenant = {} if args.tenant is None else {"tenant": args.tenant}
@@ -48,8 +48,9 @@ def _copy(args: argparse.Namespace) -> int:
         source = opened.enter_context(open_store(args.source, args.collection, **tenant))
         destination = opened.enter_context(open_store(args.destination, args.to or args.collection, **tenant))
         written, what = _copied(source, destination, args.tenant)
-        show(f"copied {written:,} {what}; {destination.collection} in {destination.location} is complete")
-    return 0
+        place = {"store": destination.location, "collection": destination.collection}
+    text = f"copied {written:,} {what}; {place['collection']} in {place['store']} is complete"
+    return Outcome({"copied": written, "unit": what, **place}, text)
 
 
 def _copied(source: VideoStore, destination: VideoStore, tenant: str | None) -> tuple[int, str]:

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_pairs, add_settings, assignments
+from dits_adapter.cli._outcome import Outcome
 
 __all__ = ["add_distill"]
 
@@ -50,7 +50,7 @@ def add_distill(commands: Any) -> None:
     distill.set_defaults(run=_distill, needs=("scipy", "sklearn", "yaml"))
 
 
-def _distill(args: argparse.Namespace) -> int:
+def _distill(args: argparse.Namespace) -> Outcome:
     from dits_adapter.artifact.artifact import Artifact
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.training.config import Recipe
@@ -71,15 +71,21 @@ def _distill(args: argparse.Namespace) -> int:
         test_fraction=args.test_fraction,
         device=args.device,
     )
-    for note in result.student.training.get("notes", ()):
-        show(note)
+    notes = result.student.training.get("notes", ())
     gain = result.differences["r1"]
-    show(
+    figures = {
+        "steps": args.steps,
+        "metrics": result.metrics,
+        "teacher": result.teacher,
+        "differences": result.differences,
+        "notes": notes,
+        "written": result.written,
+    }
+    judged = (
         f"student, T' = {args.steps}: R@1 {result.metrics.r1:.1f}; teacher {result.teacher.r1:.1f}, on "
         f"{result.metrics.n} held-out queries; R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
     )
+    end = f"written to {result.written}"
     if result.written is None:
-        show("below the teacher by more than noise: nothing written. Try more steps, epochs or blocks.")
-        return 4
-    show(f"written to {result.written}")
-    return 0
+        end = "below the teacher by more than noise: nothing written. Try more steps, epochs or blocks."
+    return Outcome(figures, "\n".join([*notes, judged, end]), code=4 if result.written is None else 0)

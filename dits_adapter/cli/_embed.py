@@ -22,6 +22,7 @@ from dits_adapter.cli._options import (
     text_encoder,
     video_encoder,
 )
+from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
 __all__ = ["add_embed"]
@@ -69,7 +70,7 @@ def add_embed(commands: Any) -> None:
     embed.set_defaults(run=_embed)
 
 
-def _embed(args: argparse.Namespace) -> int:
+def _embed(args: argparse.Namespace) -> Outcome:
     from dits_adapter.data.embed import embed, embed_from_store
     from dits_adapter.data.pairs_file import PairsFile
     from dits_adapter.space import VideoSide
@@ -119,7 +120,8 @@ def _embed(args: argparse.Namespace) -> int:
                 retry_failed=args.retry_failed,
                 shard=args.shard,
             )
-    print(report)
+    text = str(report)
     if pairs.left_out:
-        print(f"left out  {pairs.left_out:,} lines of less confidence than {args.min_confidence:g}")
-    return 3 if report.failures else 0
+        text += f"\nleft out  {pairs.left_out:,} lines of less confidence than {args.min_confidence:g}"
+    figures = {**vars(report), "left_out": pairs.left_out}
+    return Outcome(figures, text, code=3 if report.failures else 0)

@@ -39,7 +39,6 @@ def add_evaluate(commands: Any) -> None:
         help="rank of the right candidate among wrong ones of exactly its score: last, first or in the middle "
         "(default: %(default)s)",
     )
-    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
     evaluate.set_defaults(run=_evaluate)
 
 

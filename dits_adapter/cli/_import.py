@@ -22,6 +22,7 @@ from dits_adapter.cli._options import (
     require_store,
     video_encoder,
 )
+from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
 __all__ = ["add_import"]
@@ -79,7 +80,7 @@ def add_import(commands: Any) -> None:
     command.set_defaults(run=_import)
 
 
-def _import(args: argparse.Namespace) -> int:
+def _import(args: argparse.Namespace) -> Outcome:
     from dits_adapter.data.import_vectors import VectorFiles, import_vectors, read_widths
 
     if (args.videos is None) == (args.store is None):
@@ -107,5 +108,4 @@ def _import(args: argparse.Namespace) -> int:
         )
         space, texts = described_space(args, read_widths(files), encoder)
         report = import_vectors(files, args.out, space, texts)
-    print(report)
-    return 3 if report.failures else 0
+    return Outcome(vars(report), str(report), code=3 if report.failures else 0)

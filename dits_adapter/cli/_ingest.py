@@ -13,6 +13,7 @@ from dits_adapter.cli._options import (
     chosen_store,
     video_encoder,
 )
+from dits_adapter.cli._outcome import Outcome
 from dits_adapter.video.limits import DecodeLimits
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def ingest_options(args: argparse.Namespace) -> IngestOptions:
     )
 
 
-def _ingest(args: argparse.Namespace) -> int:
+def _ingest(args: argparse.Namespace) -> Outcome:
     from dits_adapter.stores.ingest import ingest
 
     limits, options = decode_limits(args), ingest_options(args)  # refused before a model is loaded
@@ -155,19 +156,17 @@ def _ingest(args: argparse.Namespace) -> int:
         return _dry_run(args, limits, options)
     with chosen_store(args) as store:  # an address that no store opens is refused before a model is loaded, too
         report = ingest(store, args.paths, video_encoder(args, limits), options)
-    print(report)
-    return 3 if report.failed else 0
+    return Outcome(report, code=3 if report.failed else 0)
 
 
-def _dry_run(args: argparse.Namespace, limits: DecodeLimits, options: IngestOptions) -> int:
+def _dry_run(args: argparse.Namespace, limits: DecodeLimits, options: IngestOptions) -> Outcome:
     from dits_adapter.stores._estimate import estimate
 
     frames, width = _vectors_of(args)
     with chosen_store(args) as store:
         estimated = estimate(store, args.paths, options, limits=limits, frames=frames, width=width)
-    print(estimated)
-    print("Nothing was stored: this was a dry run.")
-    return 3 if estimated.failed else 0
+    text = f"{estimated}\nNothing was stored: this was a dry run."
+    return Outcome(estimated, text, code=3 if estimated.failed else 0)
 
 
 def _vectors_of(args: argparse.Namespace) -> tuple[int, int | None]:

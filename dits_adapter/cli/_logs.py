@@ -1,16 +1,52 @@
-"""Log of a command that runs for long; the library itself only writes to the loggers below `dits_adapter`."""
+"""Log and progress of a command; the library itself only writes to the loggers below `dits_adapter`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import Any
 
-__all__ = ["add_log_format", "logging_to_stderr"]
+__all__ = ["add_log_format", "add_verbosity", "logging_to_stderr", "verbosity"]
+
+_HUB_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
+"""Environment variable that keeps bars of huggingface_hub and transformers away."""
+
+
+def add_verbosity(parser: Any, **default: Any) -> None:
+    """Add the options that `verbosity` takes; a subcommand gives a `default` that keeps those before its name."""
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument(
+        "-q", "--quiet", action="store_true", help="no progress and no advice; results and errors stay", **default
+    )
+    amount.add_argument(
+        "-v", "--verbose", action="store_true", help="log to stderr what is loaded, opened and done", **default
+    )
+
+
+@contextmanager
+def verbosity(args: argparse.Namespace) -> Iterator[None]:
+    """Show as much while the block runs as --quiet and --verbose say: bars on a terminal alone."""
+    if args.quiet:
+        from dits_adapter._progress import without_bars
+
+        silence: Any = without_bars()
+    else:
+        silence = nullcontext()
+    hidden = (args.quiet or not sys.stderr.isatty()) and _HUB_BARS not in os.environ
+    if hidden:
+        os.environ[_HUB_BARS] = "1"
+    try:
+        with silence, logging_to_stderr(args) if not hasattr(args, "log_format") else nullcontext():
+            yield
+    finally:
+        if hidden:
+            os.environ.pop(_HUB_BARS, None)
 
 
 def add_log_format(command: Any) -> None:
@@ -25,16 +61,18 @@ def add_log_format(command: Any) -> None:
 @contextmanager
 def logging_to_stderr(args: argparse.Namespace) -> Iterator[None]:
     """Log in the format that was asked for while the block runs, warnings of Python and of other packages too."""
-    if args.log_format is None:
+    form = getattr(args, "log_format", None)
+    verbose = getattr(args, "verbose", False)
+    if form is None and not verbose:
         yield
         return
     handler = logging.StreamHandler()
-    handler.setFormatter(_Text() if args.log_format == "text" else _Json())
+    handler.setFormatter(_Json() if form == "json" else _Text())
     root, ours = logging.getLogger(), logging.getLogger("dits_adapter")
     level = ours.level
     root.addHandler(handler)
-    ours.setLevel(logging.INFO)
-    logging.captureWarnings(True)
+    ours.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.captureWarnings(form is not None)
     try:
         yield
     finally:

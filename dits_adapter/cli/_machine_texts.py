@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from dits_adapter.cli._entry import show
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
+    from dits_adapter.sources.filter import FilterReport
     from dits_adapter.sources.report import PairsReport
 
 __all__ = ["add_filter", "add_machine_options", "run_captions", "run_filter", "run_speech"]
@@ -53,12 +53,13 @@ def add_filter(command: Any, add: Callable[..., None]) -> None:
     )
 
 
-def run_filter(args: argparse.Namespace) -> None:
-    """Filter the pairs file by the encoder, and say what was deleted."""
+def run_filter(args: argparse.Namespace) -> FilterReport:
+    """Filter the pairs file by the encoder."""
     from dits_adapter.sources.filter import filter_pairs
     from dits_adapter.video.encoder import VideoEncoder
 
-    show(filter_pairs(args.out, VideoEncoder.from_pretrained(args.encoder, device=args.device or "auto")))
+    encoder = VideoEncoder.from_pretrained(args.encoder, device=args.device or "auto")
+    return filter_pairs(args.out, encoder)
 
 
 def run_speech(args: argparse.Namespace) -> PairsReport:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dits_adapter.cli._entry import show
+from dits_adapter.cli._outcome import Outcome
 
 __all__ = ["add_merge"]
 
@@ -24,10 +24,11 @@ def add_merge(commands: Any) -> None:
     merge.set_defaults(run=_merge)
 
 
-def _merge(args: argparse.Namespace) -> int:
+def _merge(args: argparse.Namespace) -> Outcome:
     from dits_adapter.data.merge import merge_caches
 
     cache = merge_caches(args.parts, args.out)
     failed = f"; {len(cache.failures):,} videos failed" if cache.failures else ""
-    show(f"{len(cache.text):,} texts and {len(cache.video):,} videos are in {args.out}{failed}")
-    return 3 if cache.failures else 0
+    text = f"{len(cache.text):,} texts and {len(cache.video):,} videos are in {args.out}{failed}"
+    figures = {"texts": len(cache.text), "videos": len(cache.video), "failures": cache.failures, "cache": args.out}
+    return Outcome(figures, text, code=3 if cache.failures else 0)

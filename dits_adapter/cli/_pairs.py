@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._machine_texts import add_filter, add_machine_options, run_captions, run_filter, run_speech
 from dits_adapter.cli._options import add_store, chosen_store
+from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
@@ -183,26 +183,28 @@ def _other_ways(way: str) -> str:
     return f"{', '.join(said)}, and "
 
 
-def _pairs(args: argparse.Namespace) -> int:
+def _pairs(args: argparse.Namespace) -> Outcome:
     from dits_adapter._extras import require_modules
     from dits_adapter.sources.report import Sample
 
     way = _way(args)
     require_modules(f"{args.command} --from {way}", *_WAYS[way].needs)
     report = _WAYS[way].run(args)
-    show(report)
-    if args.encoder is not None and args.out.exists():
-        run_filter(args)
+    filtered = run_filter(args) if args.encoder is not None and args.out.exists() else None
     sample = Sample.of(args.out, args.seed) if args.out.exists() else Sample()
+    figures = {"found": report, "filter": filtered, "texts": sample.texts, "lines": sample.lines}
+    text = str(report) if filtered is None else f"{report}\n{filtered}"
+    advice, error = "", None
     if sample.lines:
         places = {"fields": f" --store {args.store} --collection {args.collection}", "feedback": " --store STORE"}
-        show(f"\n{args.out} holds\n{sample}\n\n{_WAYS[way].wrong} Then:")
+        text += f"\n\n{args.out} holds\n{sample}"
         encoder = args.encoder or "ID"
-        show(f"  dits-adapter embed {args.out} --encoder {encoder} --out CACHE{places.get(way, '')}")
+        command = f"dits-adapter embed {args.out} --encoder {encoder} --out CACHE{places.get(way, '')}"
+        advice = f"\n{_WAYS[way].wrong} Then:\n  {command}"
     elif args.unanswerable is not None:
-        show(f"\n{args.out} holds no pairs, as nobody chose a hit; the queries are in {args.unanswerable}.")
+        text += f"\n\n{args.out} holds no pairs, as nobody chose a hit; the queries are in {args.unanswerable}."
     else:
-        raise InputError(
+        error = InputError(
             f"{args.out}: holds no pairs, as no texts were found. {_other_ways(way)}docs/pairs.md has all ways."
         )
-    return 3 if report.failed else 0
+    return Outcome(figures, text, advice, 3 if report.failed else 0, error)

@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from dits_adapter._wording import without_password
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_pairs, add_store, chosen_store
+from dits_adapter.cli._outcome import Outcome
 
 __all__ = ["add_put"]
 
@@ -25,12 +25,13 @@ def add_put(commands: Any) -> None:
     put.set_defaults(run=_put)
 
 
-def _put(args: argparse.Namespace) -> int:
+def _put(args: argparse.Namespace) -> Outcome:
     from dits_adapter.data.cache import EmbeddingCache
     from dits_adapter.data.put import put_videos
 
     cache = EmbeddingCache(args.pairs)
     with chosen_store(args) as store:
         stored = put_videos(store, cache)
-    show(f"{stored:,} videos are stored in {without_password(args.store)}, collection {args.collection}")
-    return 0
+    place = {"store": without_password(args.store), "collection": args.collection}
+    text = f"{stored:,} videos are stored in {place['store']}, collection {args.collection}"
+    return Outcome({"videos": stored, **place}, text)

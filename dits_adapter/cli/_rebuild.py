@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._ingest import add_videos, decode_limits, ingest_options
 from dits_adapter.cli._options import qdrant_store, video_encoder
+from dits_adapter.cli._outcome import Outcome
 
 __all__ = ["add_rebuild"]
 
@@ -26,13 +26,13 @@ def add_rebuild(commands: Any) -> None:
     rebuild.set_defaults(run=_rebuild, needs=("av",))
 
 
-def _rebuild(args: argparse.Namespace) -> int:
+def _rebuild(args: argparse.Namespace) -> Outcome:
     from dits_adapter.stores.qdrant.aliases import rebuild
 
     limits, options = decode_limits(args), ingest_options(args)  # refused before a model is loaded
     with qdrant_store(args) as store:
         old = store.resolve()  # so is a server that is away
         report, new = rebuild(store, args.paths, video_encoder(args, limits), options, drop_old=args.drop_old)
-    show(report)
-    show(f"{args.collection} is now {new}" + (f"; it was {old}" if old else ""))
-    return 3 if report.failed else 0
+    text = f"{report}\n{args.collection} is now {new}" + (f"; it was {old}" if old else "")
+    figures = {"alias": args.collection, "collection": new, "old_collection": old, "ingestion": report}
+    return Outcome(figures, text, code=3 if report.failed else 0)

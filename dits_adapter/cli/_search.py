@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from dataclasses import asdict
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_query, add_store, chosen_store, declaration, read_vectors
+from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,7 +92,6 @@ def add_search(commands: Any) -> None:
         "fused by rank (default: seen)",
     )
     search.add_argument("--exact", action="store_true", help="compare with every segment, without the index")
-    search.add_argument("--json", action="store_true", help="print JSON instead of lines")
     search.set_defaults(run=_search)
 
 
@@ -107,7 +105,7 @@ def _probability(text: str) -> float:
     return value
 
 
-def _search(args: argparse.Namespace) -> int:
+def _search(args: argparse.Namespace) -> Outcome:
     from dits_adapter.encoder import DITSQueryEncoder, check_queries
     from dits_adapter.search import Answer, Judge
     from dits_adapter.stores.requests import SearchRequest
@@ -169,23 +167,21 @@ def _search(args: argparse.Namespace) -> int:
         language = metadata.texts.language if metadata is not None and metadata.texts is not None else None
         first = not args.offset
         answers = [Answer.of(hits, judge, first=first) for hits in store.search_batch(queries, request)]
-    if args.json:
-        listed = [_described(answer) for answer in answers]
-        named = [{"query": name, **answer} for name, answer in zip(names, listed, strict=True)]
-        print(json.dumps(listed[0] if vectors is None else named, indent=2))
-        return 0
-    for name, answer in zip(names, answers, strict=True):
+    named = list(zip(names, answers, strict=True))
+    lines: list[str] = []
+    for name, answer in named:
         if vectors is not None:
-            show(f"{name}:")
+            lines.append(f"{name}:")
         for match in answer.matches:
-            show(match)
+            lines.append(str(match))
             if line := _line(match.hit, name, language):
-                show(f"       “{line}”")
+                lines.append(f"       “{line}”")
         if not answer.matches:
-            show("no video is that likely" if answer.found else "nothing was found")
+            lines.append("no video is that likely" if answer.found else "nothing was found")
         if answer.probability_of_any is not None:
-            show(_of_any(answer.probability_of_any, args.answerable))
-    return 0
+            lines.append(_of_any(answer.probability_of_any, args.answerable))
+    described = [_described(name, answer) for name, answer in named]
+    return Outcome(described[0] if vectors is None else {"answers": described}, "\n".join(lines))
 
 
 def _texts(args: argparse.Namespace, names: list[str]) -> list[str] | None:
@@ -223,12 +219,12 @@ def _declared(name: str, vectors: FloatArray) -> DITSQueryEncoder:
     return DITSQueryEncoder(TorchBackend(plain, None, device="cpu"))
 
 
-def _described(answer: Answer) -> dict[str, Any]:
+def _described(query: str, answer: Answer) -> dict[str, Any]:
     hits = [{**asdict(match.hit), "probability": match.probability} for match in answer.matches]
     for hit in hits:
         if not hit["lanes"]:
             del hit["lanes"]
-    return {"probability_of_any": answer.probability_of_any, "hits": hits}
+    return {"query": query, "probability_of_any": answer.probability_of_any, "hits": hits}
 
 
 def _read_queries(path: Path, names: Path | None) -> tuple[list[str], FloatArray]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_store, qdrant_store
+from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
 __all__ = ["add_switch"]
@@ -25,12 +25,12 @@ def add_switch(commands: Any) -> None:
     switch.set_defaults(run=_switch)
 
 
-def _switch(args: argparse.Namespace) -> int:
+def _switch(args: argparse.Namespace) -> Outcome:
     from dits_adapter.stores.qdrant.aliases import switch
 
     if args.tenant is not None:
         raise InputError("--tenant: an alias is switched for all tenants at once.")
     with qdrant_store(args) as store:
         switch(store, args.to)
-    show(f"{args.collection} is now {args.to}")
-    return 0
+    figures = {"alias": args.collection, "collection": args.to}
+    return Outcome(figures, f"{args.collection} is now {args.to}")

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_store, chosen_store
+from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def add_texts(commands: Any) -> None:
     texts.set_defaults(run=_texts)
 
 
-def _texts(args: argparse.Namespace) -> int:
+def _texts(args: argparse.Namespace) -> Outcome:
     from dits_adapter.data.pairs_file import PairsFile
     from dits_adapter.stores.attaching import attach_texts, remove_texts
 
@@ -65,12 +65,11 @@ def _texts(args: argparse.Namespace) -> int:
     with chosen_store(args) as store:
         if args.remove:
             removed = remove_texts(store)
-            show(f"the collection {store.name!r} {'has no texts any more' if removed else 'had no texts'}")
-            return 0
+            text = f"the collection {store.name!r} {'has no texts any more' if removed else 'had no texts'}"
+            return Outcome({"removed": removed}, text)
         language = None if args.language == "none" else args.language
         report = attach_texts(store, _read(files), language=language)
-        show(f"{store.name!r}: {report}")
-    return 3 if report.missing else 0
+        return Outcome(report, f"{store.name!r}: {report}", code=3 if report.missing else 0)
 
 
 def _read(files: Sequence[PairsFile]) -> Iterator[TimedText]:

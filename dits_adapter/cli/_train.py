@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter._extras import require_modules
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_pairs, add_recipe, read_recipe
+from dits_adapter.cli._outcome import Outcome
 
 if TYPE_CHECKING:
     from dits_adapter.adapters import Adapter
@@ -52,7 +52,7 @@ def add_train(commands: Any) -> None:
     train.set_defaults(run=_train, needs=("scipy", "sklearn", "yaml"))
 
 
-def _train(args: argparse.Namespace) -> int:
+def _train(args: argparse.Namespace) -> Outcome | int:
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.evaluation._figures import check_figure
     from dits_adapter.training._curve import training_curve
@@ -82,33 +82,41 @@ def _train(args: argparse.Namespace) -> int:
         tells = is_first()
     if not tells:
         return 0 if report.written else 4
-    for note in report.artifact.training.get("notes", ()):
-        show(note)
-    gain = report.differences["r1"]
-    show(
+    lines = list(report.artifact.training.get("notes", ()))
+    gain, choice = report.differences["r1"], report.artifact.training["choice"]
+    figures = {
+        "adapter": recipe.adapter,
+        "metrics": report.metrics,
+        "incumbent": report.incumbent,
+        "differences": report.differences,
+        "choice": choice,
+        "notes": list(lines),
+        "written": report.written,
+    }
+    lines.append(
         f"{recipe.adapter}: R@1 {report.metrics.r1:.1f}, R@5 {report.metrics.r5:.1f}, "
         f"R@10 {report.metrics.r10:.1f} on {report.metrics.n} held-out queries; R@1 {gain.difference:+.1f} "
         f"[{gain.low:+.1f}, {gain.high:+.1f}] against {report.incumbent}"
     )
-    if choice := report.artifact.training["choice"]:
-        print(
+    if choice:
+        lines.append(
             f"chosen by cross-validation: strength {choice['strength']:g}, centering {choice['centering']:g}, "
             f"penalty {choice['penalty']:g}, {choice['steps']} steps; held-out MRR "
             f"{choice['held_out_mrr_gain']:+.3f} ± {choice['standard_error']:.3f} (standard error)"
         )
     if args.curve and report.history:
         training_curve(report.history, args.curve)
-        show(f"training curve: {args.curve}")
+        lines.append(f"training curve: {args.curve}")
     if report.written is None:
-        show(f"not better than {report.incumbent} by more than noise: nothing written")
-        return 4
-    show(f"written to {report.written}")
-    _advise(args, report.artifact.adapter, recipe.training.seed)
-    return 0
+        lines.append(f"not better than {report.incumbent} by more than noise: nothing written")
+        return Outcome(figures, "\n".join(lines), code=4)
+    lines.append(f"written to {report.written}")
+    advice = "" if args.quiet or args.json else _advice(args, report.artifact.adapter, recipe.training.seed)
+    return Outcome(figures, "\n".join(lines), advice)
 
 
-def _advise(args: argparse.Namespace, adapter: Adapter, seed: int) -> None:
-    """Print the time of a query, and the command that distils a student where that takes half of it or less.
+def _advice(args: argparse.Namespace, adapter: Adapter, seed: int) -> str:
+    """Return the time of a query, and the command that distils a student where that takes half of it or less.
 
     The command holds out the pairs that the training held out: on others the teacher would be ahead.
     """
@@ -117,14 +125,14 @@ def _advise(args: argparse.Namespace, adapter: Adapter, seed: int) -> None:
 
     student = small_student(adapter)
     if student is None:
-        return
+        return ""
     now, then = query_milliseconds(adapter), query_milliseconds(student)
     if then > now / 2:
-        return
+        return ""
     pairs, out, small = (shlex.quote(str(path)) for path in (args.pairs, args.out, f"{args.out}-small"))
     test = f" --test {shlex.quote(str(args.test))}" if args.test else f" --test-fraction {args.test_fraction:g}"
     same = "" if seed == TrainingConfig().seed else f" --set seed={seed}"
-    show(
+    return (
         f"This adapter takes {now:.1f} ms a query here. A student takes {then:.1f} ms, and is written only if its "
         f"R@1 is within noise:\n    dits-adapter distill {pairs} {out} --out {small} --steps {student.steps} "
         f"--depth {student.config.depth} --mlp-ratio {student.config.mlp_ratio:g}{test}{same}"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dits_adapter._extras import require_modules
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_recipe, read_recipe
+from dits_adapter.cli._outcome import Outcome
 
 __all__ = ["add_train_joint"]
 
@@ -43,7 +43,7 @@ def add_train_joint(commands: Any) -> None:
     joint.set_defaults(run=_train_joint, needs=("accelerate", "av", "scipy", "sklearn", "yaml"))
 
 
-def _train_joint(args: argparse.Namespace) -> int:
+def _train_joint(args: argparse.Namespace) -> Outcome | int:
     from torch import distributed
 
     from dits_adapter.artifact._config import read_config
@@ -68,9 +68,12 @@ def _train_joint(args: argparse.Namespace) -> int:
     finally:
         if distributed.is_available() and distributed.is_initialized():  # by torchrun's processes
             distributed.destroy_process_group()
-    if written is not None:
-        for name, metrics in read_config(written).metrics.items():
-            xpool = f", {metrics['xpool_r1']:.1f} under X-Pool over all videos" if "xpool_r1" in metrics else ""
-            show(f"{name}: R@1 {metrics['index_r1']:.1f} from an index{xpool}")
-        show(f"written to {written}")
-    return 0
+    if written is None:  # by another of several processes
+        return 0
+    figures = read_config(written).metrics
+    lines = []
+    for name, metrics in figures.items():
+        xpool = f", {metrics['xpool_r1']:.1f} under X-Pool over all videos" if "xpool_r1" in metrics else ""
+        lines.append(f"{name}: R@1 {metrics['index_r1']:.1f} from an index{xpool}")
+    text = "\n".join([*lines, f"written to {written}"])
+    return Outcome({"metrics": figures, "written": written}, text)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dits_adapter._progress import progress_bar
 from dits_adapter.data._cache_index import Section, is_cache, read_index
 from dits_adapter.data.cache import FailedVideo
 from dits_adapter.data.cache_writer import CacheWriter
@@ -131,7 +132,7 @@ class CacheFiller:
         missing = self._missing(cache.index.texts)
         new = sum(map(len, missing))
         cut = False
-        with tqdm(total=new, desc="texts", unit="text", disable=not progress) as bar:
+        with progress_bar(total=new, desc="texts", unit="text", progress=progress) as bar:
             for span, texts in _chunks(self.file.iter_texts(), missing):
                 vectors = np.empty((len(span), self.space.text.width), np.float32)
                 for start in range(0, len(span), _TEXTS_A_CALL):
@@ -159,7 +160,7 @@ class CacheFiller:
         skipped = sum(span.start in spans for number in remembered for span in cache.spans_of([number]))
         total = sum(len(span) - cache.rows_of(span) for span in ordered) - skipped
         new = 0
-        with tqdm(total=total, desc="videos", unit="video", disable=not progress) as bar:
+        with progress_bar(total=total, desc="videos", unit="video", progress=progress) as bar:
             for span, videos in _chunks(self.file.iter_videos(), ordered):
                 new += self._write_span(cache, span, videos, remembered, bar)
         return new

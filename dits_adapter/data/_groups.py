@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from dits_adapter._extras import name_missing_extra
+from dits_adapter._progress import progress_bar
 from dits_adapter.adapters import Rows
 
 __all__ = ["Groups", "find_groups", "groups_by_texts"]
@@ -226,7 +226,7 @@ def _neighbors(video: _Floats) -> tuple[_Ints, _Ints, _Floats]:
     neighbors = np.full((len(video), count), -1, np.int32)
     distances = np.full((len(video), count), np.inf, np.float32)
     rounds = 1 if len(video) <= _EXACT else _TREES
-    with tqdm(
+    with progress_bar(
         total=rounds * len(video),
         desc="looking for copies of videos",
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",

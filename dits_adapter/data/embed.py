@@ -54,7 +54,7 @@ def embed(
             missing and no longer are, are tried again in any case.
         shard: (i, n): the i-th of n parts alone, for n machines, each with a cache of its own (`merge_caches`). A
             part is every n-th file of the cache, of thousands of texts and hundreds of videos.
-        progress: show progress bars.
+        progress: show progress bars on a terminal.
 
     Returns:
         The contents of the cache, and the part of it that is new.
@@ -166,7 +166,7 @@ def embed_from_store(
             another program all others.
         retry_failed: read videos again that the collection did not have.
         shard: as for `embed`.
-        progress: show progress bars.
+        progress: show progress bars on a terminal.
 
     Returns:
         The contents of the cache, and the part of it that is new.

@@ -33,8 +33,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from dits_adapter._progress import progress_bar
 from dits_adapter.data._arrow_source import ARROW_FORMATS, ArrowTexts, ArrowVideos
 from dits_adapter.data._ids import check_id, id_digest, number_ids
 from dits_adapter.data._numpy_source import NumPyTexts, NumPyVideos
@@ -102,7 +102,7 @@ def import_vectors(
         space: the embedding space of the vectors: `EmbeddingSpace.of` an encoder, or `EmbeddingSpace.declare` for
             one that cannot be loaded.
         encoder: encoder of the texts, to prove it; None for none.
-        progress: show progress bars.
+        progress: show progress bars on a terminal.
 
     Returns:
         The contents of the cache.
@@ -273,7 +273,7 @@ def _spans(
     blocks: Iterable[Sequence[NDArray[Any]]], spans: Sequence[range], name: str, progress: bool, first: int = 0
 ) -> Iterator[tuple[range, list[NDArray[Any]]]]:
     """Cut ascending spans of rows out of a stream of blocks, which begins with row `first`."""
-    bar = tqdm(total=sum(map(len, spans)), desc=name, unit=name[:-1], disable=not progress)
+    bar = progress_bar(total=sum(map(len, spans)), desc=name, unit=name[:-1], progress=progress)
     remaining = iter(spans)
     span = next(remaining, None)
     pending: list[Sequence[NDArray[Any]]] = []

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 
 import numpy as np
-from tqdm import tqdm
 
+from dits_adapter._progress import progress_bar
 from dits_adapter.data.cache import EmbeddingCache
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, segment_id, video_id_of
@@ -37,8 +36,7 @@ def put_videos(store: VideoStore, cache: EmbeddingCache, *, progress: bool = Tru
         StoreError: the collection is not one of ours, cut in segments, or cannot be written.
     """
     store.create(CollectionMetadata(space=cache.space))
-    quiet = not (progress and sys.stderr.isatty())
-    with tqdm(total=len(cache.video), unit="video", desc=store.collection, disable=quiet) as bar:
+    with progress_bar(total=len(cache.video), unit="video", desc=store.collection, progress=progress) as bar:
         for start in range(0, len(cache.video), _BATCH):
             vectors = cache.video[start : start + _BATCH]
             frames = None if cache.frames is None else cache.frames[start : start + _BATCH]

@@ -11,8 +11,8 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from tqdm import tqdm
 
+from dits_adapter._progress import progress_bar
 from dits_adapter.encoders.base import Device
 from dits_adapter.errors import InputError
 from dits_adapter.sources._checkpoints import Checkpoint, ScoredText, greedy_texts, quiet
@@ -234,7 +234,9 @@ class CaptionFinder(TextFinder):
         with Video(path, limits=self._limits) as video:
             count = count_segments(video.duration, self._seconds)
             shown = self._progress and count > _MANY
-            bar = tqdm(video.spans(self._seconds), "  described", count, leave=False, disable=not shown)
+            bar = progress_bar(
+                video.spans(self._seconds), desc="  described", total=count, leave=False, progress=shown
+            )
             spans = iter(bar)
             while batch := list(islice(spans, 8)):
                 clips = [_images(video.frames(self._frames, start, end).frames) for start, end in batch]

@@ -10,8 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from dits_adapter._progress import progress_bar
 from dits_adapter.data._ids import did_you_mean
 from dits_adapter.errors import InputError
 from dits_adapter.sources._kinds import of_kind
@@ -46,7 +45,7 @@ def find_pairs_in_store(
         out: the pairs file (.jsonl). The lines of an earlier run are replaced, those of other sources stay.
         fields: payload fields with texts or lists of words; dots lead into a field (`meta.title`). By default the
             one that was named as the title when the collection was adopted.
-        progress: show a progress bar.
+        progress: show a progress bar on a terminal.
 
     Raises:
         InputError: no field is named, or no segment has one of them; with the fields that there are. Or the file
@@ -63,8 +62,8 @@ def find_pairs_in_store(
     video = layout.video if layout is not None else None if metadata is None else "video_id"
     found: dict[str, Findings] = {}
     having: Counter[str] = Counter()
-    segments = tqdm(
-        store.read(ReadRequest()), total=store.count(), desc="fields", unit="segment", disable=not progress
+    segments = progress_bar(
+        store.read(ReadRequest()), total=store.count(), desc="fields", unit="segment", progress=progress
     )
     for segment in segments:
         id = payload_value(segment.payload, video) if video else segment.id

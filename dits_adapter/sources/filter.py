@@ -66,7 +66,7 @@ def filter_pairs(path: str | PathLike[str], encoder: VideoEncoder, *, progress: 
     Args:
         path: the pairs file (.jsonl).
         encoder: encoder of texts and videos; what it cannot tell apart it deletes.
-        progress: show progress bars.
+        progress: show progress bars on a terminal.
 
     Raises:
         InputError: the file cannot be read or has bad lines, or was changed meanwhile.

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 
-from tqdm import tqdm
-
+from dits_adapter._progress import progress_bar
 from dits_adapter.errors import InputError, VideoError
 from dits_adapter.sources._writer import PairsWriter
 from dits_adapter.sources.base import Findings, TextFinder
@@ -38,7 +37,7 @@ def find_pairs(
         out: the pairs file (.jsonl). Videos below its folder are named relative to it.
         finder: the way to the texts.
         retry_failed: try unchanged videos again of which a file failed before.
-        progress: show a progress bar.
+        progress: show a progress bar on a terminal.
 
     Raises:
         InputError: no such folder; or the pairs file cannot be written, or holds something else.
@@ -65,7 +64,7 @@ def find_pairs(
             report.failed |= failed
             report.known += len(failed)
         writer.forget(todo)
-        for path in tqdm(todo, desc=finder.name, unit="video", disable=not progress or not todo):
+        for path in progress_bar(todo, desc=finder.name, unit="video", progress=progress and bool(todo)):
             _do(path, writer, finder, report)
     rest = finder.leftovers()
     report.failed |= rest.failed

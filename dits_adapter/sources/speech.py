@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 from os import PathLike
 
-from tqdm import tqdm
-
+from dits_adapter._progress import progress_bar
 from dits_adapter.encoders.base import Device
 from dits_adapter.errors import InputError, VideoError
 from dits_adapter.sources._audio import NO_SOUND, is_silent, read_windows
@@ -131,7 +130,7 @@ class SpeechFinder(TextFinder):
         rate = self._recognizer.rate
         windows = read_windows(path, rate, _WINDOW, origin=origin)
         shown = self._progress and duration > _LONG
-        with tqdm(total=round(duration), unit="s", desc="  heard", leave=False, disable=not shown) as bar:
+        with progress_bar(total=round(duration), unit="s", desc="  heard", leave=False, progress=shown) as bar:
             while batch := list(islice(windows, self._batch)):
                 audible = [window for window in batch if not is_silent(window, rate)]
                 left_out[_SILENT] += len(batch) - len(audible)

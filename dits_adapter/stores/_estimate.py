@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass, field
 
-from tqdm import tqdm
-
+from dits_adapter._progress import progress_bar
 from dits_adapter._wording import printable
 from dits_adapter.errors import StoreError, VideoError
 from dits_adapter.stores._discover import absolute, find_videos, stat_video
@@ -98,7 +96,7 @@ def estimate(
     result.failed |= report.failed
     seconds, overlap = options.segment_seconds, options.overlap
     count_segments(1.0, seconds, overlap)  # refuses impossible ones
-    for path in tqdm(files, desc="headers", unit="file", disable=not (progress and sys.stderr.isatty())):
+    for path in progress_bar(files, desc="headers", unit="file", progress=progress):
         try:
             file = stat_video(path)
             record = records.get(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +9,7 @@ from itertools import islice
 from pathlib import PurePath
 from typing import Any
 
-from tqdm import tqdm
-
+from dits_adapter._progress import progress_bar
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores._terms import check_language
 from dits_adapter.stores.base import VideoStore
@@ -285,8 +283,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _bar(store: VideoStore, total: int, what: str, progress: bool) -> Any:
-    shown = progress and sys.stderr.isatty()
-    return tqdm(total=total, unit="segment", desc=f"{store.collection}: {what}", disable=not shown)
+    return progress_bar(total=total, unit="segment", desc=f"{store.collection}: {what}", progress=progress)
 
 
 def _require_able(store: VideoStore) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 
 import numpy as np
-from tqdm import tqdm
 
+from dits_adapter._progress import progress_bar
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.evaluation.score_bias import BIAS_WEIGHT
 from dits_adapter.stores.base import VideoStore
@@ -65,12 +64,8 @@ def apply_bias(store: VideoStore, bank: BiasBank, *, weight: float = BIAS_WEIGHT
         store.set_bias(bias)
     written, total, count = 0, 0.0, 0
     segments = (s for s in store.read(ReadRequest(vectors=True)) if s.vector is not None)
-    with tqdm(
-        total=store.count(),
-        unit="segment",
-        desc=f"{store.collection}: bias",
-        disable=not (progress and sys.stderr.isatty()),
-    ) as bar:
+    what = f"{store.collection}: bias"
+    with progress_bar(total=store.count(), unit="segment", desc=what, progress=progress) as bar:
         while batch := list(islice(segments, _BATCH)):
             missing = [s for s in batch if s.payload.get(BIAS) is None]
             values = {s.id: bias.of(s.payload) for s in batch}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
+from dits_adapter._progress import progress_bar
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.requests import ReadRequest
@@ -72,12 +71,7 @@ def copy_segments(source: VideoStore, destination: VideoStore, *, progress: bool
     total = source.count()
     with (
         destination.bulk_load(progress=progress),
-        tqdm(
-            total=total,
-            unit="segment",
-            desc=destination.collection,
-            disable=not (progress and sys.stderr.isatty()),
-        ) as bar,
+        progress_bar(total=total, unit="segment", desc=destination.collection, progress=progress) as bar,
     ):
         for page in _pages(source.read(ReadRequest()), _PAGE):
             copied = {s.id: s.payload for s in destination.read(ReadRequest(ids=[s.id for s in page]))}

@@ -16,7 +16,6 @@ ended.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,9 +26,9 @@ from os import PathLike
 from typing import TYPE_CHECKING, TypedDict
 
 from pydantic import BaseModel
-from tqdm import tqdm
 from typing_extensions import Unpack
 
+from dits_adapter._progress import progress_bar
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._discover import absolute, find_videos
@@ -169,7 +168,6 @@ def ingesting(
     options = from_keywords(IngestOptions, options, keywords)
     if options.store_options is not None and not store.capabilities.options:
         raise InputError(f"the store at {store.location} has no options for a new collection; leave them out.")
-    progress = progress and sys.stderr.isatty()
     report = IngestReport()
     roots = absolute(paths)
     files = [path for path in find_videos(roots, report) if in_shard(path, options.shard)]
@@ -186,7 +184,7 @@ def ingesting(
     try:
         with (
             store.bulk_load(progress=progress) if options.bulk else nullcontext(),
-            tqdm(total=len(files), desc=store.collection, bar_format=_BAR, disable=not progress) as bar,
+            progress_bar(total=len(files), desc=store.collection, bar_format=_BAR, progress=progress) as bar,
             ThreadPoolExecutor(1) as uploader,
         ):
             session = IngestSession(store, files, report, bar, uploader, options.retry_failed, biased)

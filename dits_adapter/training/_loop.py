@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from dits_adapter._progress import progress_bar
 from dits_adapter.adapters import Adapter
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.encoders._torch import pick_device
@@ -121,7 +121,8 @@ def _epochs(
     history = run.restore(checkpoint) if checkpoint is not None and _is_there(checkpoint) else []
     if not history:
         history = [Epoch(0, math.nan, initial, run.rate)]
-    bar = tqdm(total=config.epochs, initial=len(history) - 1, unit="epoch", disable=not (progress and is_first()))
+    progress = progress and is_first()
+    bar = progress_bar(total=config.epochs, initial=len(history) - 1, unit="epoch", progress=progress)
     bar.set_description(f"training {run.adapter.kind} at {run.rate:g}")
     for number in range(len(history), config.epochs + 1):
         best = best_epoch(history)

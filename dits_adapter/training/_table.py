@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from dits_adapter._progress import progress_bar
 from dits_adapter.adapters import Adapter, QueryBankAdapter
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
@@ -69,7 +69,7 @@ def measure(
     microseconds = _time({name: a for name, a in ready.items() if not a.needs_video}, test.text)
     names = sorted(ready, key=lambda name: name != first)
     measured = {}
-    for name in tqdm(names, desc="evaluating", unit="adapter", disable=not progress):
+    for name in progress_bar(names, desc="evaluating", unit="adapter", progress=progress):
         recipe = rows.get(name)
         scores = _row_scores(recipe, ready[name], test)
         measured[name] = _Measured(

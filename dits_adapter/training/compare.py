@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from dits_adapter._progress import progress_bar
 from dits_adapter.adapters import Adapter, Rows
 from dits_adapter.artifact._find import is_artifact
 from dits_adapter.artifact.artifact import Artifact
@@ -67,7 +67,7 @@ def compare(
         limits: seconds that the fit of a row may take, by its name: its training ends with the epoch in which they
             run out, with a warning, and `out` does not keep it.
         device: device of the training; queries are timed on the CPU.
-        progress: show progress bars.
+        progress: show progress bars on a terminal.
 
     Raises:
         SpaceMismatchError: the pairs are of different embedding spaces.
@@ -218,7 +218,7 @@ def fit_all(
     """
     data = _digest(pairs, validation)
     adapters = {}
-    bar = tqdm(rows.items(), desc="comparing", unit="adapter", disable=not progress)
+    bar = progress_bar(rows.items(), desc="comparing", unit="adapter", progress=progress)
     for name, recipe in bar:
         bar.set_postfix_str(name)
         made_from = {"data": data, "recipe": recipe.model_dump(mode="json")}
@@ -269,7 +269,7 @@ def tabulate(
         validation: pairs that choose between the rows.
         test: pairs that the metrics come from.
         rows: recipe of each adapter, for the record.
-        progress: show a progress bar.
+        progress: show a progress bar on a terminal.
 
     Raises:
         InputError: plain CLIP is not among the adapters.

@@ -48,7 +48,7 @@ def search(capsys, *options):
 def test_each_query_finds_its_video_better_than_chance(capsys, walked):
     (walked / "names.txt").write_text("one\ntwo\nthree\n")
     code, printed = search(capsys, "--json", "--queries", "names.txt", "--limit", "40")
-    answers = json.loads(printed.out)
+    answers = json.loads(printed.out)["answers"]
     assert code == 0
     assert [answer["query"] for answer in answers] == ["one", "two", "three"]
     own = np.random.default_rng(0)

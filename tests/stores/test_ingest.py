@@ -26,6 +26,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from tqdm import tqdm
 
 from benchmarks.server import QdrantProcess
+from dits_adapter import _progress
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import ingest as ingest_module
@@ -287,7 +288,7 @@ def test_the_bar_moves_inside_a_file_and_only_on_a_terminal(
             if not self.disable:
                 steps.append((round(self.n, 6), str(self.postfix or "")))
 
-    monkeypatch.setattr(ingest_module, "tqdm", Bar)
+    monkeypatch.setattr(_progress, "tqdm", Bar)
     ingest_module.ingest(fresh(), library / "good 3.mp4", FakeEncoder())  # type: ignore[arg-type]
     assert steps == []
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -162,6 +163,7 @@ def test_stopped_and_repeated_it_ends_with_the_same_weights(cache, teacher, tmp_
         assert run(cache, teacher, tmp_path / "stopped") == 130
     assert not (tmp_path / "stopped").exists()
     capsys.readouterr()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert run(cache, teacher, tmp_path / "stopped") == 0
     assert re.search(r"\b3/8\b", capsys.readouterr().err)  # the bar starts where it was
     for name, tensor in weights(tmp_path / "whole").items():

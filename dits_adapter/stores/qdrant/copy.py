@@ -8,8 +8,8 @@ from itertools import islice
 from typing import Any
 
 from qdrant_client import models
-from tqdm import tqdm
 
+from dits_adapter._progress import progress_bar
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.qdrant._limits import NUMBER_BYTES, PAYLOAD_BYTES, Limits, fitting
 from dits_adapter.stores.qdrant._requests import (
@@ -40,7 +40,7 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
     Args:
         source: a collection made by this package, to which nothing is written meanwhile.
         destination: another collection, of the same space and segments if it is there.
-        progress: show a progress bar.
+        progress: show a progress bar on a terminal.
 
     Returns:
         How many points were written.
@@ -83,7 +83,7 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
     total = _count(source)
     with (
         destination.bulk_load(progress=progress),
-        tqdm(total=total, unit="point", desc=destination.collection, disable=not progress) as bar,
+        progress_bar(total=total, unit="point", desc=destination.collection, progress=progress) as bar,
     ):
         for records in _pages(source, payload=True):
             copied = {r.id: r for r in _fetch(destination, [r.id for r in records], payload=True)}

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from qdrant_client import QdrantClient, models
 from qdrant_client.client_base import QdrantBase
-from tqdm import tqdm
 
+from dits_adapter._progress import progress_bar
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._words import words_of
@@ -378,7 +378,7 @@ class QdrantStore(VideoStore):
                 self._set_indexing_threshold(usual)
             raise
         self._set_indexing_threshold(usual)
-        with tqdm(desc=f"{self.collection}: index", unit="vector", disable=not progress) as bar:
+        with progress_bar(desc=f"{self.collection}: index", unit="vector", progress=progress) as bar:
             while True:
                 info = self._info()
                 bar.total, bar.n = info.points_count, min(info.indexed_vectors_count or 0, info.points_count or 0)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
+from dits_adapter._progress import progress_bar
 from dits_adapter.encoders._inputs import FrameInputs
 from dits_adapter.errors import VideoError
 from dits_adapter.video.decode import Frame, Video
@@ -47,7 +47,7 @@ def find_failures(
         frames: frames a clip.
         read: function that decodes a file.
         workers: threads.
-        progress: show a progress bar.
+        progress: show a progress bar on a terminal.
     """
 
     def error_of(video: str) -> VideoError | None:
@@ -58,12 +58,12 @@ def find_failures(
         return None
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        errors = tqdm(
+        errors = progress_bar(
             pool.map(error_of, videos),
             total=len(videos),
             desc="checking videos",
             unit="video",
-            disable=not progress,
+            progress=progress,
         )
         return [error for error in errors if error is not None]
 

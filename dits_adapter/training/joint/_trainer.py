@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from dits_adapter._progress import bars_are_shown
 from dits_adapter.encoders._inputs import TextInputs
 from dits_adapter.encoders.dual import DualEncoder
 from dits_adapter.errors import DITSError
@@ -146,7 +147,7 @@ def trainer_arguments(
         logging_steps=max(1, interval // 10),
         logging_nan_inf_filter=False,
         report_to="none",
-        disable_tqdm=not progress,
+        disable_tqdm=not bars_are_shown(progress),
     )
 
 

@@ -88,7 +88,7 @@ def train_joint(
         revision: hub revision of the encoder.
         read: function that decodes clips; by default `read_clip` with the limit of the recipe.
         log_dir: folder for TensorBoard event files.
-        progress: show progress bars.
+        progress: show progress bars on a terminal.
 
     Returns:
         The artifact's folder; None in processes other than the first.
