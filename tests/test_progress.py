@@ -7,13 +7,11 @@ import logging
 import sys
 import time
 
-import pytest
-
 from dits_adapter._progress import progress_bar, without_bars
 
 
-@pytest.fixture
 def terminal(monkeypatch):
+    """Put a terminal in the place of stderr; not in a fixture, after which pytest puts its own there."""
     screen = io.StringIO()
     screen.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", screen)
@@ -24,17 +22,19 @@ def work(**options):
     return list(progress_bar(range(3), desc="work", **options))
 
 
-def test_a_terminal_gets_a_bar(terminal):
+def test_a_terminal_gets_a_bar(monkeypatch):
+    screen = terminal(monkeypatch)
     assert work() == [0, 1, 2]
-    assert "3/3" in terminal.getvalue()
+    assert "3/3" in screen.getvalue()
 
 
-def test_neither_a_silent_caller_nor_a_silent_command_gets_one(terminal, caplog):
+def test_neither_a_silent_caller_nor_a_silent_command_gets_one(monkeypatch, caplog):
+    screen = terminal(monkeypatch)
     caplog.set_level(logging.INFO)
     assert work(progress=False) == [0, 1, 2]
     with without_bars():
         assert work() == [0, 1, 2]
-    assert terminal.getvalue() == ""
+    assert screen.getvalue() == ""
     assert not caplog.records
 
 

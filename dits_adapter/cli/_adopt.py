@@ -6,7 +6,6 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter._wording import without_password
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import (
     add_encoder,
     add_store,
@@ -15,6 +14,7 @@ from dits_adapter.cli._options import (
     require_qdrant,
     video_encoder,
 )
+from dits_adapter.cli._outcome import Outcome
 
 if TYPE_CHECKING:
     from dits_adapter.stores.base import VideoStore
@@ -62,7 +62,7 @@ def add_adopt(commands: Any) -> None:
     adopt.set_defaults(run=_adopt)
 
 
-def _adopt(args: argparse.Namespace) -> int:
+def _adopt(args: argparse.Namespace) -> Outcome:
     from dits_adapter.space import EmbeddingSpace
     from dits_adapter.stores._table_store import TableStore
     from dits_adapter.stores.qdrant.adopt import adopt_collection
@@ -83,11 +83,10 @@ def _adopt(args: argparse.Namespace) -> int:
         else:
             adopt_collection(require_qdrant(args, store), space, layout)
     query = "TEXT" if declared is None else "--vectors FILE.npy --adapter FOLDER"
-    show(
-        f"{args.collection} is described. Search it: "
-        f"dits-adapter search {query} --store {without_password(args.store)} --collection {args.collection}"
-    )
-    return 0
+    place = without_password(args.store)
+    figures = {"store": place, "collection": args.collection, "space": space, "layout": layout}
+    advice = f"Search it: dits-adapter search {query} --store {place} --collection {args.collection}"
+    return Outcome(figures, f"{args.collection} is described.", advice)
 
 
 def _width(args: argparse.Namespace, store: VideoStore) -> int:

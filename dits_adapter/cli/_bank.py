@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_device, add_text_cleaning, declaration
+from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def add_bank(commands: Any) -> None:
     bank.set_defaults(run=_bank)
 
 
-def _bank(args: argparse.Namespace) -> int:
+def _bank(args: argparse.Namespace) -> Outcome:
     from dits_adapter.tasks.bank import make_bank
 
     declared = declaration(args.adapter)
@@ -65,8 +65,7 @@ def _bank(args: argparse.Namespace) -> int:
         device=args.device,
         text_cleaning=args.text_cleaning,
     )
-    show(report)
-    return 0
+    return Outcome(report)
 
 
 def _declared(name: str, queries: Path) -> Artifact:

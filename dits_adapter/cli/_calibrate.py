@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._measured import add_measured
+from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
 __all__ = ["add_calibrate"]
@@ -51,7 +51,7 @@ def add_calibrate(commands: Any) -> None:
     calibrate.set_defaults(run=_calibrate, needs=("sklearn",))
 
 
-def _calibrate(args: argparse.Namespace) -> int:
+def _calibrate(args: argparse.Namespace) -> Outcome:
     from dits_adapter._hub import bundled
     from dits_adapter.evaluation._figures import check_figure
     from dits_adapter.tasks.calibrate import calibrate_artifact
@@ -74,7 +74,4 @@ def _calibrate(args: argparse.Namespace) -> int:
     if args.plot:
         queries = report.fit.calibration.queries
         report.save_plot(args.plot, caption=f"{args.adapter} on {args.pairs}, {queries:,} queries")
-    show(report)
-    if args.plot:
-        show(f"reliability: {args.plot}")
-    return 0
+    return Outcome(report, f"{report}\nreliability: {args.plot}" if args.plot else None)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dits_adapter._user_files import entries, map_array
-from dits_adapter.cli._entry import show
+from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
 __all__ = ["add_evaluate"]
@@ -42,8 +41,7 @@ def add_evaluate(commands: Any) -> None:
     evaluate.set_defaults(run=_evaluate)
 
 
-def _evaluate(args: argparse.Namespace) -> int:
-    from dits_adapter._reports import plain_report
+def _evaluate(args: argparse.Namespace) -> Outcome:
     from dits_adapter.evaluation.evaluate import evaluate_scores
 
     scores = map_array(args.similarity)
@@ -52,11 +50,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         report = evaluate_scores(scores, labels, ties=args.ties)
     except InputError as error:
         raise InputError(f"{args.similarity}: {error}") from None
-    if args.json:
-        print(json.dumps(plain_report(report), indent=2))
-    else:
-        show(f"{args.similarity}: {report}")
-    return 0
+    return Outcome(report, f"{args.similarity}: {report}")
 
 
 def _load_labels(path: Path) -> np.ndarray[Any, Any]:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dits_adapter.cli._entry import show
+from dits_adapter.cli._outcome import Outcome
 
 __all__ = ["add_export"]
 
@@ -36,8 +36,7 @@ def add_export(commands: Any) -> None:
     export.set_defaults(run=_export, needs=("onnx", "onnxscript"))
 
 
-def _export(args: argparse.Namespace) -> int:
+def _export(args: argparse.Namespace) -> Outcome:
     from dits_adapter.tasks.export import export_artifact
 
-    show(export_artifact(args.adapter, args.out, encoder=args.encoder, int8=args.int8))
-    return 0
+    return Outcome(export_artifact(args.adapter, args.out, encoder=args.encoder, int8=args.int8))

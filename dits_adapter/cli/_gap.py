@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._measured import add_measured
+from dits_adapter.cli._outcome import Outcome
 
 __all__ = ["add_gap"]
 
@@ -44,7 +44,7 @@ def add_gap(commands: Any) -> None:
     gap.set_defaults(run=_gap, needs=("matplotlib", "sklearn"))
 
 
-def _gap(args: argparse.Namespace) -> int:
+def _gap(args: argparse.Namespace) -> Outcome:
     from dits_adapter.tasks.gap import measure_gap
 
     against = None
@@ -60,5 +60,4 @@ def _gap(args: argparse.Namespace) -> int:
         queries=args.queries,
         most_videos=args.videos,
     )
-    show(report)
-    return 0
+    return Outcome(report)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dits_adapter._user_files import entries
-from dits_adapter.cli._entry import show
 from dits_adapter.cli._options import add_query, add_store, qdrant_store
+from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
 __all__ = ["add_recall"]
@@ -32,7 +32,7 @@ def add_recall(commands: Any) -> None:
     recall.set_defaults(run=_recall)
 
 
-def _recall(args: argparse.Namespace) -> int:
+def _recall(args: argparse.Namespace) -> Outcome:
     from dits_adapter.encoder import DITSQueryEncoder, check_queries
     from dits_adapter.evaluation._tables import markdown_table
     from dits_adapter.stores.qdrant.recall import measure_recall
@@ -48,11 +48,11 @@ def _recall(args: argparse.Namespace) -> int:
         kinds = {"plain": encoder.encode_document, "adapted": encoder.encode_query}
         if not encoder.space.shared:  # where there are no plain queries
             del kinds["plain"]
-        for name, encode in kinds.items():
-            vectors = encode(texts)
-            rows = [
-                [row.search, f"{row.recall:.4f}", f"{row.p50:.1f}", f"{row.p99:.1f}"]
-                for row in measure_recall(store, vectors, limit=args.limit)
-            ]
-            show(f"\n{name}: {len(texts):,} queries, {store.count():,} segments\n\n{markdown_table(head, rows)}")
-    return 0
+        measured = {name: measure_recall(store, encode(texts), limit=args.limit) for name, encode in kinds.items()}
+        segments = store.count()
+    blocks = []
+    for name, rows in measured.items():
+        cells = [[row.search, f"{row.recall:.4f}", f"{row.p50:.1f}", f"{row.p99:.1f}"] for row in rows]
+        blocks.append(f"{name}: {len(texts):,} queries, {segments:,} segments\n\n{markdown_table(head, cells)}")
+    figures = {"queries": len(texts), "segments": segments, "limit": args.limit, "plain": None, **measured}
+    return Outcome(figures, "\n\n".join(blocks))
