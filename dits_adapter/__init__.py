@@ -129,6 +129,7 @@ _PUBLIC = {
     "evaluation.score_bias": ("bias_sharpness", "score_bias"),
     "tasks.bank": ("BankReport", "make_bank"),
     "tasks.calibrate": ("CalibrationReport", "calibrate_artifact"),
+    "tasks.compare": ("compare_adapters",),
     "tasks.export": ("ExportReport", "export_artifact"),
     "tasks.gap": ("GapReport", "measure_gap"),
     "tasks.queries": ("read_queries",),
@@ -301,6 +302,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.tasks.bank import make_bank as make_bank
     from dits_adapter.tasks.calibrate import CalibrationReport as CalibrationReport
     from dits_adapter.tasks.calibrate import calibrate_artifact as calibrate_artifact
+    from dits_adapter.tasks.compare import compare_adapters as compare_adapters
     from dits_adapter.tasks.export import ExportReport as ExportReport
     from dits_adapter.tasks.export import export_artifact as export_artifact
     from dits_adapter.tasks.gap import GapReport as GapReport

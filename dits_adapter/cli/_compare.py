@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dits_adapter.cli._advice import commands_for
 from dits_adapter.cli._options import add_device, add_pairs, seconds_of
 from dits_adapter.cli._outcome import Outcome
-from dits_adapter.errors import InputError, MissingExtraError
-
-if TYPE_CHECKING:
-    from dits_adapter.evaluation.comparison import Comparison
 
 __all__ = ["add_compare"]
-
-_EPOCHS, _LEAST_EPOCHS = 30, 3
-_MOST_STEPS = 3_000
-_PATIENCE = 8
-"""Epochs without a better validation after which a training stops."""
 
 
 def add_compare(commands: Any) -> None:
@@ -70,8 +59,7 @@ def add_compare(commands: Any) -> None:
     compare.add_argument(
         "--epochs",
         type=int,
-        help=f"of training at most (default: {_EPOCHS}, or as many as {_MOST_STEPS:,} steps hold, at least "
-        f"{_LEAST_EPOCHS})",
+        help="of training at most (default: 30, or as many as 3,000 steps hold, at least 3)",
     )
     compare.add_argument(
         "--budget",
@@ -85,77 +73,28 @@ def add_compare(commands: Any) -> None:
 
 
 def _compare(args: argparse.Namespace) -> Outcome:
-    from dits_adapter._files import require_writable
-    from dits_adapter._wording import validated
     from dits_adapter.data.pairs import load_pairs
-    from dits_adapter.training._estimate import plan
-    from dits_adapter.training._initial import LEARNING_RATES
-    from dits_adapter.training._learning_curve import curve_rows, with_curve
-    from dits_adapter.training.compare import compare, compare_folds, fitting_rows, fold_splits
-    from dits_adapter.training.config import TrainingConfig
-    from dits_adapter.training.rows import all_rows, selected_rows
-    from dits_adapter.training.run import warn_if_few
+    from dits_adapter.tasks.compare import compare_adapters
+    from dits_adapter.training.config import Recipe
 
     budget = None if args.budget is None else seconds_of("--budget", args.budget)
-    if args.out is not None:
-        require_writable(args.out)
-    fields = {"seed": args.seed, "learning_rate": LEARNING_RATES, "patience": _PATIENCE}
-    given = {} if args.epochs is None else {"epochs": args.epochs}
-    training = validated(TrainingConfig, fields | given, at="--")
-    everything = load_pairs(args.pairs)
-    if not given:
-        training = training.model_copy(update={"epochs": _epochs(len(everything) // training.batch_size)})
-    named = selected_rows(args.rows, args.steps, training) if args.rows else all_rows(args.steps, training)
-    rows = fitting_rows(named, everything.space)
-    if args.folds is None:
-        rest, test = everything.split(args.test_fraction, args.seed)
-        splits = [(*rest.split(training.validation, args.seed), test)]
-        warn_if_few(test, "with --folds 5 all videos are searched.")
-    else:
-        splits = fold_splits(everything, args.folds, training.validation, args.seed)
-    if args.curve is not None:
-        everything.space.require_shared()
-        curve_rows(rows, splits)
-        if not args.curve.absolute().parent.is_dir():
-            raise InputError(f"--curve {args.curve}: there is no folder {args.curve.parent}; make it first.")
-    planned = plan(rows, splits, budget=budget, out=args.out, device=args.device)
-    if not args.quiet:
-        print(planned, file=sys.stderr, flush=True)
-    rows = planned.rows
-    if args.curve is not None:
-        curve_rows(rows, splits)  # of what the budget has left
-    if args.folds is None:
-        comparison = compare(*splits[0], rows=rows, out=args.out, limits=planned.limits, device=args.device)
-    else:
-        comparison = compare_folds(splits, rows=rows, out=args.out, limits=planned.limits, device=args.device)
-    comparison = replace(comparison, left_out=planned.left_out)
-    if args.curve is not None:
-        comparison = with_curve(comparison, splits, rows=rows, seed=args.seed, device=args.device)
-        _write_curve(comparison, args.curve)
-    if args.out is not None:
-        (args.out / "comparison.json").write_text(comparison.to_json() + "\n", "utf-8")
-        (args.out / "comparison.md").write_text(comparison.markdown() + "\n", "utf-8")
-    commands = commands_for(rows[comparison.recommendation.name], args.pairs, everything.space)
+    pairs = load_pairs(args.pairs)
+    comparison = compare_adapters(
+        pairs,
+        args.out,
+        test_fraction=args.test_fraction,
+        folds=args.folds,
+        rows=args.rows,
+        steps=args.steps,
+        epochs=args.epochs,
+        budget=budget,
+        curve=args.curve,
+        seed=args.seed,
+        device=args.device,
+        progress=not args.quiet,
+    )
+    recipe = Recipe.model_validate(comparison.recipes[comparison.recommendation.name])
+    commands = commands_for(recipe, args.pairs, pairs.space)
     advice = ["\nTo have it, with a file of other queries for QUERIES:\n", *(f"    {each}" for each in commands)]
     figures = json.loads(comparison.to_json())
     return Outcome(figures, comparison.markdown(), "\n".join(advice) if commands else "")
-
-
-def _epochs(steps: int) -> int:
-    """Return the epochs of so many steps where none are given: of many pairs fewer passes do."""
-    return min(_EPOCHS, max(_LEAST_EPOCHS, _MOST_STEPS // max(1, steps)))
-
-
-def _write_curve(comparison: Comparison, path: Path) -> None:
-    """Write the learning curve as JSON, and as a picture beside it where matplotlib is installed."""
-    from dataclasses import asdict
-
-    from dits_adapter.evaluation._figures import learning_curve_plot
-
-    assert comparison.curve is not None
-    curve = {**asdict(comparison.curve), "more_would_help": comparison.curve.more_would_help}
-    path.write_text(json.dumps(curve, indent=1) + "\n", "utf-8")
-    try:
-        learning_curve_plot(comparison.curve, path.with_suffix(".png"), caption=comparison.space)
-    except MissingExtraError as error:
-        print(f"{path}: without a picture ({error})", file=sys.stderr)

@@ -51,23 +51,20 @@ def add_distill(commands: Any) -> None:
 
 
 def _distill(args: argparse.Namespace) -> Outcome:
-    from dits_adapter.artifact.artifact import Artifact
-    from dits_adapter.data.pairs import load_pairs
     from dits_adapter.training.config import Recipe
     from dits_adapter.training.distill import distill
 
     settings = {f"training.{name}": value for name, value in assignments("--set", args.set).items()}
     result = distill(
-        Artifact.load(args.teacher),
-        load_pairs(args.pairs),
+        args.teacher,
+        args.pairs,
         args.out,
-        dataset=args.pairs.name,
         steps=args.steps,
         depth=args.depth,
         mlp_ratio=args.mlp_ratio,
         trajectory_weight=args.trajectory_weight,
         training=Recipe.read("deterministic", settings=settings).training,
-        test=load_pairs(args.test) if args.test else None,
+        test=args.test,
         test_fraction=args.test_fraction,
         device=args.device,
     )

@@ -53,7 +53,6 @@ def add_train(commands: Any) -> None:
 
 
 def _train(args: argparse.Namespace) -> Outcome | int:
-    from dits_adapter.data.pairs import load_pairs
     from dits_adapter.evaluation._figures import check_figure
     from dits_adapter.training._curve import training_curve
     from dits_adapter.training._processes import is_first, processes
@@ -69,11 +68,10 @@ def _train(args: argparse.Namespace) -> Outcome | int:
         require_modules("--log-dir", "tensorboard")
     with processes(args.device) as device:
         report = train_artifact(
-            load_pairs(args.pairs),
+            args.pairs,
             recipe,
             args.out,
-            dataset=args.pairs.name,
-            test=load_pairs(args.test) if args.test else None,
+            test=args.test,
             test_fraction=args.test_fraction,
             only_if_better=args.promote_if_better,
             device=device,

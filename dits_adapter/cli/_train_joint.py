@@ -48,7 +48,6 @@ def _train_joint(args: argparse.Namespace) -> Outcome | int:
 
     from dits_adapter.artifact._config import read_config
     from dits_adapter.training.config import JointRecipe
-    from dits_adapter.training.joint.captions import Captions
     from dits_adapter.training.joint.train import train_joint
 
     if args.select:
@@ -57,12 +56,11 @@ def _train_joint(args: argparse.Namespace) -> Outcome | int:
         require_modules("--log-dir", "tensorboard")
     try:
         written = train_joint(
-            Captions.read(args.pairs),
+            args.pairs,
             read_recipe(JointRecipe, args),
             args.out,
             encoder=args.encoder,
-            dataset=args.pairs.name,
-            validation=Captions.read(args.validation) if args.validation else None,
+            validation=args.validation,
             log_dir=args.log_dir,
         )
     finally:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from os import PathLike, fspath
 
 from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.data._named import PairsSource
 from dits_adapter.data.pairs import Pairs, held_out, load_pairs
 from dits_adapter.errors import InputError
 from dits_adapter.training._notes import measuring_notes
 
-__all__ = ["MOST_VIDEOS", "AdapterSource", "Measured", "PairsSource"]
+__all__ = ["MOST_VIDEOS", "AdapterSource", "Measured"]
 
 MOST_VIDEOS = 10_000
 """Videos to measure on; of more as many are drawn."""
@@ -20,9 +21,6 @@ _SEED = 0
 
 AdapterSource = str | PathLike[str] | Artifact
 """Folder, bundled name or hub id of a trained adapter, or one that is loaded."""
-
-PairsSource = str | PathLike[str] | Pairs
-"""Cache folder of `dits-adapter embed`, file of `Pairs.save`, or pairs that are loaded."""
 
 
 @dataclass(frozen=True)

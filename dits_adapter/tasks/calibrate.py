@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dits_adapter.artifact._config import ONNX
 from dits_adapter.artifact._find import require_free
 from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.data._named import PairsSource
 from dits_adapter.encoder import DITSQueryEncoder
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation._scores import cosine_scores
@@ -22,7 +23,7 @@ from dits_adapter.evaluation.reliability import HITS
 from dits_adapter.evaluation.score_bias import BIAS_WEIGHT, BiasedScores
 from dits_adapter.sources._feedback_file import is_feedback
 from dits_adapter.stores.bias import BiasBank, check_weight
-from dits_adapter.tasks._measured import MOST_VIDEOS, AdapterSource, Measured, PairsSource
+from dits_adapter.tasks._measured import MOST_VIDEOS, AdapterSource, Measured
 from dits_adapter.tasks.queries import Queries, query_values
 from dits_adapter.vectors import unit
 

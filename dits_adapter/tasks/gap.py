@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from dits_adapter._extras import require_modules
 from dits_adapter._reports import plain_report
 from dits_adapter.adapters import Adapter, DITSAdapter
+from dits_adapter.data._named import PairsSource
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.gap import GapStatistics, GapStep, gap_steps, with_noise
-from dits_adapter.tasks._measured import MOST_VIDEOS, AdapterSource, Measured, PairsSource
+from dits_adapter.tasks._measured import MOST_VIDEOS, AdapterSource, Measured
 from dits_adapter.vectors import FloatArray, unit
 
 __all__ = ["GapReport", "measure_gap"]

@@ -11,7 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
@@ -25,7 +25,8 @@ from dits_adapter.adapters import Adapter, DITSAdapter
 from dits_adapter.adapters.base import cosines
 from dits_adapter.artifact._find import require_free
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.data.pairs import Pairs, record_split
+from dits_adapter.data._named import PairsSource, named_pairs
+from dits_adapter.data.pairs import record_split
 from dits_adapter.encoders._torch import pick_device, weights_digest
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import Difference, RetrievalMetrics, paired_bootstrap
@@ -67,8 +68,8 @@ class Distillation:
         written: folder of the artifact; None where R@1 is below the teacher's by more than noise.
     """
 
-    student: Artifact
-    history: Sequence[Epoch]
+    student: Artifact = field(repr=False)
+    history: Sequence[Epoch] = field(repr=False)
     metrics: RetrievalMetrics
     teacher: RetrievalMetrics
     differences: dict[str, Difference]
@@ -159,17 +160,17 @@ def trajectory_objective(teacher: DITSAdapter, weight: float = TRAJECTORY_WEIGHT
 
 
 def distill(
-    teacher: Artifact,
-    pairs: Pairs,
+    teacher: str | PathLike[str] | Artifact,
+    pairs: PairsSource,
     out: str | PathLike[str],
     *,
-    dataset: str,
+    dataset: str | None = None,
     steps: int = 1,
     depth: int | None = None,
     mlp_ratio: float | None = None,
     trajectory_weight: float = TRAJECTORY_WEIGHT,
     training: TrainingConfig | None = None,
-    test: Pairs | None = None,
+    test: PairsSource | None = None,
     test_fraction: float = 0.1,
     device: str | torch.device = "auto",
     progress: bool = True,
@@ -180,15 +181,15 @@ def distill(
     killed run goes on from the folder `OUT.checkpoints`, which is removed at the end.
 
     Args:
-        teacher: a trained DITS.
-        pairs: all pairs, or those to train on where `test` is given.
+        teacher: a trained DITS: its folder, bundled name or hub id, or the artifact.
+        pairs: all pairs, or those to train on where `test` is given; or the path of their cache.
         out: folder of the artifact; an artifact in it is replaced.
-        dataset: name of the pairs, for the artifact's record.
+        dataset: name of the pairs, for the artifact's record; by default that of their cache.
         steps, depth, mlp_ratio: see `student_of`.
         trajectory_weight: weight of the trajectory loss beside the contrastive loss. With 0 the student learns
             from the videos alone: the control of a distillation.
         training: the optimization.
-        test: held-out pairs of other videos.
+        test: held-out pairs of other videos, or the path of their cache.
         test_fraction: share of the videos to hold out where `test` is not given. In any case no more than
             `TrainingConfig.most_held_out` are measured on.
         device, progress: see `train`.
@@ -203,6 +204,7 @@ def distill(
         SpaceMismatchError: pairs of another space than the teacher's.
         ArtifactError: something else is at `out`.
     """
+    teacher = teacher if isinstance(teacher, Artifact) else Artifact.load(teacher)
     if not isinstance(teacher.adapter, DITSAdapter):
         raise InputError(f"an adapter of kind {teacher.adapter.kind} has no steps to save; distill DITS.")
     if not (trajectory_weight >= 0 and math.isfinite(trajectory_weight)):
@@ -212,6 +214,8 @@ def distill(
     student = student_of(teacher.adapter, steps, depth, mlp_ratio)
     target = Path(out)
     require_free(target.absolute())
+    pairs, dataset = named_pairs(pairs, dataset)
+    test = None if test is None else named_pairs(test)[0]
     seed, most = training.seed, training.most_held_out
     rest, held_out = pairs, record_split(pairs, test_fraction if test is None else None, seed, most)
     if test is None:

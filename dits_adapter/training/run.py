@@ -6,7 +6,7 @@ import math
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from dits_adapter.adapters import Adapter, adapter_entry
 from dits_adapter.artifact._find import is_artifact, require_free
 from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.data._named import PairsSource, named_pairs
 from dits_adapter.data.pairs import Pairs, record_split
 from dits_adapter.encoders._torch import pick_device
 from dits_adapter.errors import InputError
@@ -74,8 +75,8 @@ class TrainingReport:
         written: folder of the artifact; None where `only_if_better` was set and the adapter was not better.
     """
 
-    artifact: Artifact
-    history: Sequence[Epoch]
+    artifact: Artifact = field(repr=False)
+    history: Sequence[Epoch] = field(repr=False)
     metrics: RetrievalMetrics
     incumbent: str
     differences: dict[str, Difference]
@@ -150,12 +151,12 @@ def _with_bank(
 
 
 def train_artifact(
-    pairs: Pairs,
-    recipe: Recipe,
+    pairs: PairsSource,
+    recipe: Recipe | str,
     out: str | PathLike[str],
     *,
-    dataset: str,
-    test: Pairs | None = None,
+    dataset: str | None = None,
+    test: PairsSource | None = None,
     test_fraction: float = 0.1,
     only_if_better: bool = False,
     device: str | torch.device = "auto",
@@ -171,11 +172,11 @@ def train_artifact(
     processes that train together (torch.distributed is initialized) the first one writes; all return the report.
 
     Args:
-        pairs: all pairs, or those to train on where `test` is given.
-        recipe: adapter and optimization.
+        pairs: all pairs, or those to train on where `test` is given; or the path of their cache.
+        recipe: adapter and optimization, or the name of a preset (`"best"`).
         out: folder of the artifact; an artifact in it is the incumbent, and is replaced.
-        dataset: name of the pairs, for the artifact's record.
-        test: held-out pairs of other videos.
+        dataset: name of the pairs, for the artifact's record; by default that of their cache.
+        test: held-out pairs of other videos, or the path of their cache.
         test_fraction: share of the videos to hold out where `test` is not given. In any case no more than
             `TrainingConfig.most_held_out` are measured on.
         only_if_better: write only where R@1 on the test pairs beats the incumbent's (plain CLIP's where there is
@@ -190,6 +191,10 @@ def train_artifact(
     """
     target = Path(out)
     require_free(target.absolute())
+    if isinstance(recipe, str):
+        recipe = Recipe.read(recipe)
+    pairs, dataset = named_pairs(pairs, dataset)
+    test = None if test is None else named_pairs(test)[0]
     rest = pairs
     seed = recipe.training.seed
     most = recipe.training.most_held_out

@@ -10,10 +10,10 @@ import torch
 
 from dits_adapter.adapters import fresh_adapter
 from dits_adapter.cli import main
-from dits_adapter.cli._compare import _epochs
 from dits_adapter.cli._options import seconds_of
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
+from dits_adapter.tasks.compare import _epochs
 from dits_adapter.training import _estimate
 from dits_adapter.training._estimate import plan
 from dits_adapter.training._loop import train

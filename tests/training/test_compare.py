@@ -482,7 +482,7 @@ def test_the_command_prints_the_table_and_keeps_everything(tmp_path, capsys):
     assert found.recipes["dits-1"]["training"]["epochs"] == 1
     for change, message in [
         (["--seed", "1"], "made from other pairs"),
-        (["--epochs", "0"], "--epochs is 0; it has to be at least 1"),
+        (["--epochs", "0"], "epochs is 0; it has to be at least 1"),
         (["--steps", "0"], "of at least 1"),
     ]:
         assert main([*command, *change]) == 1

@@ -58,13 +58,13 @@ __all__ = ["train_joint"]
 
 
 def train_joint(
-    captions: Captions,
-    recipe: JointRecipe,
+    captions: str | PathLike[str] | Captions,
+    recipe: JointRecipe | str,
     out: str | PathLike[str],
     *,
     encoder: str | PathLike[str],
-    dataset: str,
-    validation: Captions | None = None,
+    dataset: str | None = None,
+    validation: str | PathLike[str] | Captions | None = None,
     revision: str | None = None,
     read: ReadClip | None = None,
     log_dir: str | PathLike[str] | None = None,
@@ -79,12 +79,13 @@ def train_joint(
     `recipe.workers` needs `if __name__ == "__main__":`, because workers import it.
 
     Args:
-        captions: pairs. Videos that cannot be decoded are left out with a warning.
-        recipe: the optimization.
+        captions: pairs, or the path of their file. Videos that cannot be decoded are left out with a warning.
+        recipe: the optimization, or the name of a preset (`"deterministic"`).
         out: folder of the artifact; one that is there is replaced.
         encoder: the CLIP to start from: folder, bundled name or hub id.
-        dataset: name of the pairs, for the artifact's record.
-        validation: pairs of other videos, to choose the checkpoint; by default a share of the videos is held out.
+        dataset: name of the pairs, for the artifact's record; by default that of their file.
+        validation: pairs of other videos, or the path of their file, to choose the checkpoint; by default a share
+            of the videos is held out.
         revision: hub revision of the encoder.
         read: function that decodes clips; by default `read_clip` with the limit of the recipe.
         log_dir: folder for TensorBoard event files.
@@ -99,6 +100,11 @@ def train_joint(
             GPUs without torchrun.
         DITSError: the loss became NaN or infinite, or the checkpoints belong to another run.
     """
+    recipe = JointRecipe.read(recipe) if isinstance(recipe, str) else recipe
+    if not isinstance(captions, Captions):
+        dataset, captions = dataset or Path(captions).name, Captions.read(captions)
+    if validation is not None and not isinstance(validation, Captions):
+        validation = Captions.read(validation)
     state = PartialState(cpu=not torch.cuda.is_available())
     read = read or partial(read_clip, limit=recipe.limit)
     if state.num_processes == 1 and torch.cuda.device_count() > 1:
@@ -165,7 +171,7 @@ def train_joint(
     if state.is_main_process:
         _warn_if_no_better(before, after, recipe.select)
         training = {
-            "dataset": dataset,
+            "dataset": dataset or "pairs",
             "base_model": clip.name,
             "pairs": {"train": len(train.texts), "validation": len(validation.texts)},
             "videos": {"train": len(train.videos), "validation": len(validation.videos)},
