@@ -19,6 +19,7 @@ from dits_adapter.cli._copy import add_copy
 from dits_adapter.cli._distill import add_distill
 from dits_adapter.cli._embed import add_embed
 from dits_adapter.cli._entry import EXIT_CODES, guard, guarded
+from dits_adapter.cli._environment import parse
 from dits_adapter.cli._evaluate import add_evaluate
 from dits_adapter.cli._export import add_export
 from dits_adapter.cli._gap import add_gap
@@ -123,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    args = _parser().parse_all(arguments)
+    args = parse(_parser(), arguments)
     try:
         with name_missing_extra(f"dits-adapter {args.command}"):
             return _execute(args)

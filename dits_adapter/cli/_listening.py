@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import secrets
 import socket
 from typing import Any
 
+from dits_adapter._secrets import secret
 from dits_adapter.errors import InputError
 
-__all__ = ["HOST", "PORT", "TOKEN", "add_address", "address", "listen", "needed_token", "printed_token"]
+__all__ = [
+    "HOST",
+    "PORT",
+    "TOKEN",
+    "TOKEN_PLACES",
+    "add_address",
+    "address",
+    "listen",
+    "needed_token",
+    "printed_token",
+]
 
 TOKEN = "DITS_ADAPTER_TOKEN"
-"""Environment variable with the token."""
+"""Environment variable with the token; `secret` reads it."""
+
+TOKEN_PLACES = f"the value of {TOKEN} in the environment, or the file that {TOKEN}_FILE names"
+"""Places of a token that is given, for the help."""
 
 HOST, PORT = "127.0.0.1", 8000
 
@@ -46,12 +59,12 @@ def listen(host: str, port: int) -> socket.socket:
 def needed_token(listener: socket.socket) -> str | None:
     """Return the token of the environment, or a fresh one where other machines reach the port; else None."""
     local = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
-    return os.environ.get(TOKEN) or (None if local else secrets.token_urlsafe(24))
+    return secret(TOKEN) or (None if local else secrets.token_urlsafe(24))
 
 
 def printed_token(token: str | None) -> str | None:
     """Return a token that nobody knows yet; one of the environment is a secret, which no log is to hold."""
-    return None if os.environ.get(TOKEN) else token
+    return None if secret(TOKEN) else token
 
 
 def address(listener: socket.socket) -> str:

@@ -49,12 +49,12 @@ def verbosity(args: argparse.Namespace) -> Iterator[None]:
             os.environ.pop(_HUB_BARS, None)
 
 
-def add_log_format(command: Any) -> None:
-    """Add the option that `logging_to_stderr` takes."""
+def add_log_format(command: Any, what: str) -> None:
+    """Add the option that `logging_to_stderr` takes; `what` says what is logged, for the help."""
     command.add_argument(
         "--log-format",
         choices=("text", "json"),
-        help="log every request to stderr, without its query, its path and its token (default: only warnings)",
+        help=f"log every {what} to stderr, without its query, its path and its token (default: only warnings)",
     )
 
 

@@ -10,16 +10,19 @@ import threading
 from contextlib import redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from dits_adapter.cli._environment import from_environment
 from dits_adapter.cli._listening import (
     HOST,
     PORT,
     TOKEN,
+    TOKEN_PLACES,
     add_address,
     address,
     listen,
     needed_token,
     printed_token,
 )
+from dits_adapter.cli._logs import add_log_format, logging_to_stderr
 from dits_adapter.cli._options import add_query, add_store, chosen_store
 from dits_adapter.errors import InputError
 
@@ -39,14 +42,16 @@ def add_mcp(commands: Any) -> None:
         description="Let agents search a collection over the Model Context Protocol: the tools search_videos and "
         "describe_collection, which change nothing. An agent starts the command and speaks to it through stdin "
         "and stdout (docs/agents.md); with --http it listens on a port. By default only this machine can reach "
-        f"that; on any other address a token is needed: the value of the environment variable {TOKEN}, or a fresh "
-        "one, which is printed. Nothing is encrypted.",
+        f"that; on any other address a token is needed: {TOKEN_PLACES}, or a fresh one, which is printed. Nothing "
+        "is encrypted. Every option can come from the environment.",
     )
     add_store(mcp)
     add_query(mcp)
     mcp.add_argument("--http", action="store_true", help="listen on a port instead of stdin (streamable HTTP)")
     add_address(mcp)
+    add_log_format(mcp, "call of a tool, and every request over HTTP,")
     mcp.set_defaults(run=_mcp, needs=("mcp",))
+    from_environment(mcp, "DITS_MCP")
 
 
 def _mcp(args: argparse.Namespace) -> int:
@@ -62,7 +67,7 @@ def _mcp(args: argparse.Namespace) -> int:
         )
         store = chosen_store(args, encoder.space)
         store.open()
-    with store:
+    with logging_to_stderr(args), store:
         search = VideoSearch(encoder, store)
         if listener is None:
             _serve_streams(search)
@@ -95,17 +100,16 @@ def _leave(*_: object) -> NoReturn:
 
 def _serve_port(search: VideoSearch, listener: socket.socket, host: str) -> None:
     """Serve whoever reaches the port, until Ctrl-C."""
-    from dits_adapter.integrations.mcp import make_mcp_server
     from dits_adapter.serve._mcp import PATH, create_mcp_app
-    from dits_adapter.serve._server import make_server
+    from dits_adapter.serve._server import run
 
     search.load()
     token = needed_token(listener)
-    app = create_mcp_app(make_mcp_server(search), token=token, host=host)
+    app = create_mcp_app(search, token=token, host=host)
     print(f"MCP server: {address(listener)}{PATH}", flush=True)
     if token is not None:
-        shown = printed_token(token) or f"and the value of {TOKEN}"
+        shown = printed_token(token) or f"and the token of {TOKEN}"
         print(f"Header that it needs: Authorization: Bearer {shown}", flush=True)
     print("Ctrl+C ends it.", flush=True)
-    with listener, suppress(KeyboardInterrupt):
-        make_server(app).run(sockets=[listener])
+    with listener:
+        run(app, listener)

@@ -6,11 +6,11 @@ import argparse
 import os
 import sys
 import webbrowser
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dits_adapter.cli._listening import TOKEN, add_address, address, listen, needed_token, printed_token
+from dits_adapter.cli._environment import from_environment
+from dits_adapter.cli._listening import TOKEN_PLACES, add_address, address, listen, needed_token, printed_token
 from dits_adapter.cli._logs import add_log_format, logging_to_stderr
 from dits_adapter.cli._options import add_query, add_store, chosen_store
 from dits_adapter.errors import InputError
@@ -25,9 +25,9 @@ def add_serve(commands: Any) -> None:
         help="open a search page in the browser",
         description="Open a page in the browser that searches a collection with plain CLIP and with an adapter, "
         "side by side. By default only this machine can reach the page. On any other address a token is needed: "
-        f"the value of the environment variable {TOKEN}, or a fresh one, which is printed. Nothing is encrypted: "
-        "across a network that you do not trust, put the page behind a proxy with TLS or an SSH tunnel. An "
-        "adapter in a folder that `dits-adapter train` replaces is taken up without a restart.",
+        f"{TOKEN_PLACES}, or a fresh one, which is printed. Nothing is encrypted: across a network that you do "
+        "not trust, put the page behind a proxy with TLS or an SSH tunnel. An adapter in a folder that "
+        "`dits-adapter train` replaces is taken up without a restart. Every option can come from the environment.",
     )
     add_store(serve)
     add_query(serve)
@@ -44,9 +44,10 @@ def add_serve(commands: Any) -> None:
         action="store_true",
         help="add the text of every search to that file too, for `dits-adapter bank`",
     )
-    add_log_format(serve)
+    add_log_format(serve, "request")
     serve.add_argument("--no-browser", action="store_true", help="only print the address")
     serve.set_defaults(run=_serve, needs=("fastapi", "prometheus_client", "sklearn", "uvicorn"))
+    from_environment(serve, "DITS_SERVE")
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -54,7 +55,7 @@ def _serve(args: argparse.Namespace) -> int:
     from dits_adapter.serve._app import LOOPBACK, create_app
     from dits_adapter.serve._feedback import FeedbackRecorder
     from dits_adapter.serve._searcher import Searcher
-    from dits_adapter.serve._server import make_server
+    from dits_adapter.serve._server import run
 
     if args.log_queries and args.feedback is None:
         raise InputError("--log-queries adds to the file of --feedback; name one.")
@@ -81,8 +82,7 @@ def _serve(args: argparse.Namespace) -> int:
         print(f"Search page: {shown}\n{kept}Ctrl+C ends it.", flush=True)
         if not args.no_browser and _has_screen():
             webbrowser.open(url)  # the port is open: the browser waits for the server to start
-        with suppress(KeyboardInterrupt):
-            make_server(app).run(sockets=[listener])
+        run(app, listener)
     return 0
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -11,6 +15,7 @@ from dits_adapter._wording import complaints, printable, without_password
 from dits_adapter.errors import DITSError, MissingExtraError
 from dits_adapter.search import Answer, Match, VideoSearch
 from dits_adapter.stores.requests import SearchRequest, VideoFilter
+from dits_adapter.stores.text_lane import SAID, TextLane, best_line
 
 try:
     from mcp.server import MCPServer
@@ -19,13 +24,17 @@ try:
 except ImportError:
     raise MissingExtraError("mcp", "mcp", "the MCP server") from None
 
-__all__ = ["CollectionDescription", "FoundVideo", "FoundVideos", "make_mcp_server"]
+__all__ = ["CollectionDescription", "FoundVideo", "FoundVideos", "ToolCall", "make_mcp_server"]
+
+_logger = logging.getLogger(__name__)
 
 _INSTRUCTIONS = """\
 Searches one collection of videos by what can be seen in them. Describe a scene in a sentence, as a caption would
-("a dog chases a ball on a beach"); names, dates and spoken words are seldom known. Results are moments of videos,
-with their seconds. Where probabilities are known, believe them rather than scores or ranks: a search always
-returns something, and says when probably nothing in the collection fits. These tools change nothing."""
+("a dog chases a ball on a beach"); names, dates and spoken words are seldom known. Where describe_collection says
+`said`, speech, subtitles or titles can be searched for their words as well: lanes ["seen", "said"]. Results are
+moments of videos, with their seconds. Where probabilities are known, believe them rather than scores or ranks: a
+search always returns something, and says when probably nothing in the collection fits. These tools change
+nothing."""
 
 _READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 
@@ -40,7 +49,9 @@ class FoundVideo(BaseModel):
         start, end: the segment that matches, in seconds; null where the collection does not say.
         timestamp: second of the frame that matches best; null where the collection does not say.
         score: cosine of query and segment, less a bias that the collection may have; it says little by itself.
+            Where `said` was searched, a sum over ranks, or BM25.
         probability: probability, 0 to 1, that this is the right video; null where it is not known.
+        said: line of what is said in the segment, the nearest to the query; null where its words did not find it.
     """
 
     path: str | None
@@ -51,11 +62,15 @@ class FoundVideo(BaseModel):
     timestamp: float | None
     score: float
     probability: float | None
+    said: str | None
 
     @classmethod
-    def of(cls, match: Match) -> FoundVideo:
-        """Describe a match, in few digits, and its names without what no text can hold."""
+    def of(cls, match: Match, query: str, texts: TextLane | None) -> FoundVideo:
+        """Describe a match, in few digits, and its texts without what no text can hold."""
         hit = match.hit
+        line = ""
+        if texts is not None and SAID in hit.lanes:
+            line = best_line(hit.payload.get(SAID) or "", query, texts.language)
         return cls(
             path=None if hit.path is None else printable(hit.path),
             title=None if hit.title is None else printable(hit.title),
@@ -65,6 +80,7 @@ class FoundVideo(BaseModel):
             timestamp=_rounded(hit.timestamp),
             score=round(hit.score, 4),
             probability=_rounded(match.probability, 4),
+            said=printable(line) or None,
         )
 
 
@@ -88,15 +104,15 @@ class FoundVideos(BaseModel):
     results: list[FoundVideo]
 
     @classmethod
-    def of(cls, answer: Answer) -> FoundVideos:
-        """Describe an answer."""
+    def of(cls, answer: Answer, query: str, texts: TextLane | None) -> FoundVideos:
+        """Describe an answer to a query."""
         of_any = answer.probability_of_any
         return cls(
             summary=_summary(answer),
             probably_nothing_fits=None if of_any is None else of_any < 0.5,
             probability_of_any=_rounded(of_any, 4),
             left_out=answer.found - len(answer.matches),
-            results=[FoundVideo.of(match) for match in answer.matches],
+            results=[FoundVideo.of(match, query, texts) for match in answer.matches],
         )
 
 
@@ -115,6 +131,7 @@ class CollectionDescription(BaseModel):
         why_not_calibrated: the reason where they have none.
         score_bias: weight of the score bias that a search takes; 0 without one.
         timestamps: true where results say the second of the frame that matches best.
+        said: true where texts of what is said lie beside the videos, for the lane "said".
     """
 
     collection: str
@@ -129,15 +146,32 @@ class CollectionDescription(BaseModel):
     why_not_calibrated: str | None
     score_bias: float
     timestamps: bool
+    said: bool
 
 
-def make_mcp_server(search: VideoSearch) -> MCPServer[Any]:
+@dataclass(frozen=True)
+class ToolCall:
+    """Call of a tool, for measurements.
+
+    Attributes:
+        tool: name of the tool; "other" for one that there is not.
+        seconds: time that it took.
+        error: class of the error that it ended with; None for an answer.
+    """
+
+    tool: str
+    seconds: float
+    error: str | None
+
+
+def make_mcp_server(search: VideoSearch, *, on_call: Callable[[ToolCall], None] | None = None) -> MCPServer[Any]:
     """Make a server with the tools `search_videos` and `describe_collection`, which change nothing.
 
     Its methods `run` and `streamable_http_app` serve it; so does `dits-adapter mcp`.
 
     Args:
         search: the collection and the encoder of the queries.
+        on_call: function that is called after each call of a tool.
     """
     server = _Server(
         "dits-adapter",
@@ -147,6 +181,7 @@ def make_mcp_server(search: VideoSearch) -> MCPServer[Any]:
         log_level="WARNING",
         subscriptions=False,
     )
+    server.on_call = on_call
 
     def search_videos(
         query: Annotated[str, Field(description="What happens in the video, as a caption would say it.")],
@@ -166,10 +201,24 @@ def make_mcp_server(search: VideoSearch) -> MCPServer[Any]:
         max_duration: Annotated[
             float | None, Field(ge=0, allow_inf_nan=False, description="Of the whole video, in seconds.")
         ] = None,
+        lanes: Annotated[
+            tuple[Literal["seen", "said"], ...],
+            Field(
+                min_length=1,
+                description="What to search: what is seen, what is said (where describe_collection says `said`), "
+                "or both, fused by rank; where `said` is searched no probabilities are known.",
+            ),
+        ] = ("seen",),
     ) -> FoundVideos:
-        videos = VideoFilter(words=path_words, min_duration=min_duration, max_duration=max_duration)
-        request = SearchRequest(limit=limit, per_video=per_video, offset=offset, filter=videos or None)
-        return FoundVideos.of(search.search(query, request, min_probability=min_probability))
+        request = SearchRequest(
+            limit=limit,
+            per_video=per_video,
+            offset=offset,
+            filter=VideoFilter(words=path_words, min_duration=min_duration, max_duration=max_duration) or None,
+            lanes=tuple(dict.fromkeys(lanes)),
+        )
+        answer = search.search(query, request, min_probability=min_probability)
+        return FoundVideos.of(answer, query, _texts(search) if request.beyond_seen else None)
 
     def describe_collection() -> CollectionDescription:
         return _description(search)
@@ -192,9 +241,26 @@ def make_mcp_server(search: VideoSearch) -> MCPServer[Any]:
 
 
 class _Server(MCPServer[Any]):
-    """Server that words refused arguments and errors as the rest of the package does."""
+    """Server that words refused arguments and errors as the rest of the package does, and logs calls."""
+
+    on_call: Callable[[ToolCall], None] | None = None
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        started, error = time.perf_counter(), None
+        try:
+            return await self._call(name, arguments, context)
+        except Exception as raised:
+            error = type(raised.__cause__ or raised).__name__
+            raise
+        finally:
+            known = self._tool_manager.get_tool(name) is not None
+            call = ToolCall(name if known else "other", time.perf_counter() - started, error)
+            fields = {"tool": call.tool, "seconds": round(call.seconds, 6), "error": call.error}
+            _logger.info("%s %s", call.tool, call.error or "answered", extra={"fields": fields})
+            if self.on_call is not None:
+                self.on_call(call)
+
+    async def _call(self, name: str, arguments: dict[str, Any], context: Any) -> Any:
         tool = self._tool_manager.get_tool(name)
         known = [] if tool is None else list(tool.parameters["properties"])
         if tool is not None and (unknown := sorted(arguments.keys() - set(known))):  # which would be left out
@@ -229,7 +295,13 @@ def _description(search: VideoSearch) -> CollectionDescription:
         why_not_calibrated=missing,
         score_bias=0.0 if bias is None else bias.weight,
         timestamps=store.capabilities.frames,
+        said=_texts(search) is not None,
     )
+
+
+def _texts(search: VideoSearch) -> TextLane | None:
+    metadata = search.store.metadata()
+    return None if metadata is None else metadata.texts
 
 
 def _summary(answer: Answer) -> str:

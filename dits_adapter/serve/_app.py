@@ -37,14 +37,14 @@ try:
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import FileResponse, JSONResponse
     from fastapi.staticfiles import StaticFiles
-    from prometheus_client import CONTENT_TYPE_LATEST
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from dits_adapter.serve._compare_routes import compare_routes
     from dits_adapter.serve._frames import FileVersion, FrameDecoder
-    from dits_adapter.serve._health import Health, HealthAnswer
-    from dits_adapter.serve._metrics import MeasureRequests, Metrics
+    from dits_adapter.serve._health import Health
     from dits_adapter.serve._middleware import CheckWrites, RequireToken, SecureHeaders
+    from dits_adapter.serve._operations import add_operations
+    from dits_adapter.serve._page_metrics import PageMetrics
 except ImportError:
     raise MissingExtraError("fastapi", "serve", "the search page") from None
 
@@ -80,7 +80,7 @@ def create_app(
         raise InputError("the token holds a blank or a character outside ASCII; an HTTP header carries neither.")
     frames = FrameDecoder()
     serving = Reloader(searcher)
-    metrics, health = Metrics(serving), Health(serving)
+    metrics = PageMetrics(serving)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -103,7 +103,7 @@ def create_app(
     else:
         app.add_middleware(RequireToken, token=token)
     app.add_middleware(SecureHeaders)
-    app.add_middleware(MeasureRequests, metrics=metrics)
+    add_operations(app, Health(lambda: serving.searcher.store), metrics)
 
     async def refuse(_: Request, error: Exception) -> JSONResponse:
         metrics.errors.labels(type(error).__name__).inc()
@@ -168,22 +168,6 @@ def create_app(
         answer = searcher.compare(query, options)
         metrics.searched(answer)
         return answer if feedback is None else feedback.remember(answer, options, searcher)
-
-    @app.get("/livez", include_in_schema=False)
-    async def live() -> HealthAnswer:
-        return HealthAnswer(status="ok")
-
-    @app.get("/healthz", include_in_schema=False, response_model_exclude_none=True)
-    async def healthy(request: Request, response: Response) -> HealthAnswer:
-        answer = await health.check()
-        if answer.status != "ok":
-            response.status_code = 503
-        # The reason names the store: it is for those who may search it.
-        return answer if getattr(request.state, "admitted", True) else HealthAnswer(status=answer.status)
-
-    @app.get("/metrics", include_in_schema=False)
-    async def measurements() -> Response:
-        return Response(metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     if feedback is not None:
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Literal
 
 from anyio import CapacityLimiter, to_thread
 from pydantic import BaseModel
 
 from dits_adapter.errors import DITSError
-from dits_adapter.serve._reload import Reloader
+from dits_adapter.stores.base import VideoStore
 
 __all__ = ["Health", "HealthAnswer"]
 
@@ -36,11 +37,11 @@ class Health:
     """Check whether searches can be answered: the model is loaded before, so that it is the store that may fail.
 
     Args:
-        serving: keeper of the searcher in use.
+        store: function that returns the store in use.
     """
 
-    def __init__(self, serving: Reloader) -> None:
-        self._serving = serving
+    def __init__(self, store: Callable[[], VideoStore]) -> None:
+        self._store = store
         self._limiter: CapacityLimiter | None = None  # which is made where an event loop runs
         self._answer: HealthAnswer | None = None
         self._until = 0.0
@@ -55,7 +56,7 @@ class Health:
         if self._answer is not None and time.monotonic() < self._until:
             return self._answer
         try:
-            self._serving.searcher.store.count()
+            self._store().count()
             answer = HealthAnswer(status="ok")
         except DITSError as error:
             answer = HealthAnswer(status="unavailable", detail=str(error))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -15,7 +17,7 @@ try:
 except ImportError:
     raise MissingExtraError("uvicorn", "serve", "the search page") from None
 
-__all__ = ["make_server"]
+__all__ = ["make_server", "run"]
 
 _HEAD_SECONDS = 10.0
 """Seconds in which a request's head arrives, once the connection is open; uvicorn has no bound of its own."""
@@ -46,6 +48,12 @@ def make_server(app: Any) -> uvicorn.Server:
             timeout_graceful_shutdown=_FINISH_SECONDS,
         )
     )
+
+
+def run(app: Any, listener: socket.socket) -> None:
+    """Serve an application on an open port until SIGTERM or Ctrl-C, as `make_server` says."""
+    with suppress(KeyboardInterrupt):
+        make_server(app).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):

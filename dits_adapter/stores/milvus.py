@@ -22,6 +22,7 @@ from pymilvus.exceptions import MilvusException  # type: ignore[import-untyped]
 
 from dits_adapter._extras import require_modules
 from dits_adapter._files import require_writable
+from dits_adapter._secrets import secret
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores._table import FAILURES, FRAMES, KEY, SEGMENTS, VECTOR, Condition, Opened, Row, Table
 from dits_adapter.stores._table_store import TableStore
@@ -63,7 +64,8 @@ class MilvusStore(TableStore):
     Args:
         location: `milvus://host:19530/database`, `milvus+https://…` for an encrypted connection, or `milvus://`
             and a path that ends with `.db` for Milvus Lite. The token, or `user:password`, is better kept in the
-            environment variable MILVUS_TOKEN; in the address it is not shown again.
+            environment variable MILVUS_TOKEN or the file of MILVUS_TOKEN_FILE; in the address it is not shown
+            again.
         collection: name of the collection.
         space, layout, trust_foreign, tenant: as `QdrantStore`; names of a layout are those of fields.
     """
@@ -107,7 +109,7 @@ class MilvusStore(TableStore):
             uri=f"{scheme}://{parts.hostname}:{port}",
             user=unquote(parts.username or ""),
             password=unquote(parts.password or ""),
-            token=os.environ.get("MILVUS_TOKEN", "") if parts.username is None else "",
+            token=(secret("MILVUS_TOKEN") or "") if parts.username is None else "",
             db_name=parts.path.strip("/"),
         )
 

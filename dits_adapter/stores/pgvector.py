@@ -15,9 +15,11 @@ import psycopg
 from numpy.typing import NDArray
 from pgvector import HalfVector, Vector
 from pgvector.psycopg import register_vector
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
 
+from dits_adapter._secrets import secret
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._table import FAILURES, FRAMES, KEY, SEGMENTS, VECTOR, Condition, Opened, Row, Table
@@ -80,7 +82,8 @@ class PgVectorStore(TableStore):
 
     Args:
         location: `postgresql://user@host/database`, as libpq reads it. A password is better kept in the
-            environment variable PGPASSWORD or a file `~/.pgpass`; in the address it is not shown again.
+            environment variable PGPASSWORD, in the file of PGPASSWORD_FILE or in `~/.pgpass`; in the address it is
+            not shown again.
         collection: name of the collection, a table.
         space, layout, trust_foreign, tenant: as `QdrantStore`; names of a layout are those of columns.
         patience: seconds for which a lost connection is made anew, and what it was used for is done again.
@@ -128,7 +131,7 @@ class PgVectorStore(TableStore):
     def _connect(self) -> psycopg.Connection[Row]:
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(
-                self._address,
+                self._with_password(),
                 autocommit=True,
                 row_factory=dict_row,
                 connect_timeout=10,
@@ -137,6 +140,13 @@ class PgVectorStore(TableStore):
             self._know_vectors(self._connection)
             self._reached = True
         return self._connection
+
+    def _with_password(self) -> str:
+        """Return the address with the password of the environment, unless it has one: libpq reads no such file."""
+        password = secret("PGPASSWORD")
+        if password is None or "password" in conninfo_to_dict(self._address):
+            return self._address
+        return make_conninfo(self._address, password=password)
 
     def _know_vectors(self, connection: psycopg.Connection[Row]) -> None:
         row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()

@@ -14,10 +14,20 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from dits_adapter import CollectionMetadata, DITSQueryEncoder, MemoryStore, QdrantStore, VideoFilter, VideoSearch
+from dits_adapter import (
+    CollectionMetadata,
+    DITSQueryEncoder,
+    MemoryStore,
+    QdrantStore,
+    TimedText,
+    VideoFilter,
+    VideoSearch,
+    attach_texts,
+)
 from dits_adapter.cli import main
 from dits_adapter.errors import StoreError
 from dits_adapter.integrations.mcp import make_mcp_server
+from dits_adapter.serve import _health as health_module
 from dits_adapter.serve._mcp import create_mcp_app
 from tests.integrations.conftest import QUERY, rows
 
@@ -143,6 +153,7 @@ def test_the_collection_is_described(search, calibrated):
         "why_not_calibrated": None,
         "score_bias": 0.0,
         "timestamps": True,
+        "said": False,
     }
 
 
@@ -164,6 +175,25 @@ def test_refused_arguments_are_said_in_a_sentence(search, arguments, message):
     assert "\n" not in said
 
 
+def test_what_is_said_is_searched_where_there_are_texts(search):
+    """The words find the video, with its line; fused with what is seen, no probability is known."""
+    silent = found(search, lanes=["seen", "said"])
+    assert "has no texts" in silent
+    attach_texts(
+        search.store, [TimedText("/7.mp4", line) for line in ("Some words.", "The captain explains the storm.")]
+    )
+    assert call(make_mcp_server(search), "describe_collection")["said"] is True
+    both = found(search, query="captains and storms", lanes=["seen", "said"])
+    (video,) = [video for video in both["results"] if video["path"] == "/7.mp4"]
+    assert video["said"] == "The captain explains the storm."
+    assert both["probability_of_any"] is video["probability"] is None
+    alone = found(search, query="captains and storms", lanes=["said"])
+    assert {video["path"] for video in alone["results"]} == {"/7.mp4"}
+    seen = found(search, query="captains and storms")
+    assert all(video["said"] is None and video["probability"] for video in seen["results"])
+    assert "lanes" in found(search, lanes=["heard"])
+
+
 def test_a_name_that_no_text_can_hold_is_escaped(calibrated):
     odd = collection(calibrated.space, 1, lambda row: replace(row, path=f"/d\udce9\x1b/{row.path[1:]}"))
     assert found(VideoSearch(calibrated, odd), limit=1)["results"][0]["path"].startswith("/d\\udce9\\x1b/")
@@ -183,7 +213,7 @@ class TestHTTP:
     @staticmethod
     @asynccontextmanager
     async def http(search, token, headers):
-        app = create_mcp_app(make_mcp_server(search), token=token, host="127.0.0.1")
+        app = create_mcp_app(search, token=token, host="127.0.0.1")
         async with (
             app.router.lifespan_context(app),
             httpx2.AsyncClient(transport=httpx2.ASGITransport(app), headers=headers) as http,
@@ -209,7 +239,7 @@ class TestHTTP:
             ("right", "http://any.example", {"Authorization": "Bearer right"}, 200),
             ("right", "http://localhost:8000", {}, 401),
             ("right", "http://localhost:8000", {"Authorization": "Bearer wrong"}, 401),
-            (None, "http://elsewhere.example:8000", {}, 421),
+            (None, "http://elsewhere.example:8000", {}, 400),
             (None, "http://localhost:8000", {"Origin": "http://elsewhere.example"}, 403),
         ],
     )
@@ -224,6 +254,38 @@ class TestHTTP:
         answer = asyncio.run(run())
         assert answer.status_code == status
         assert ("search_videos" in answer.text) is (status == 200)
+
+    def test_operators_ask_what_they_ask_the_page(self, search, monkeypatch):
+        """Health and measurements, for whoever may have them; calls of tools are counted, and errors by kind."""
+        monkeypatch.setattr(health_module, "_SECONDS", 0)
+
+        def away(self):
+            raise StoreError("the store at http://hidden:6333 is away")
+
+        async def run():
+            async with self.http(search, "right", {}) as http:
+                headers = {"Authorization": "Bearer right"}
+                for query in ("a dog", " ", "a cat"):
+                    params = {"name": "search_videos", "arguments": {"query": query}}
+                    sent = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+                    accept = {"Accept": "application/json", **headers}
+                    assert (await http.post("http://any/mcp", json=sent, headers=accept)).status_code == 200
+                bare = {path: await http.get(f"http://any{path}") for path in ("/livez", "/healthz", "/metrics")}
+                measured = (await http.get("http://any/metrics", headers=headers)).text
+                monkeypatch.setattr(MemoryStore, "count", away)
+                ill = [await http.get("http://any/healthz", headers=each) for each in ({}, headers)]
+                return bare, measured, ill
+
+        bare, measured, ill = asyncio.run(run())
+        assert [bare[path].status_code for path in bare] == [200, 200, 401]
+        assert 'dits_adapter_tool_seconds_count{outcome="answered",tool="search_videos"} 2.0' in measured
+        assert 'dits_adapter_tool_seconds_count{outcome="refused",tool="search_videos"} 1.0' in measured
+        assert 'dits_adapter_errors_total{kind="InputError"} 1.0' in measured
+        assert 'dits_adapter_request_seconds_count{route="/mcp",status="200"} 3.0' in measured
+        assert 'dits_adapter_request_seconds_count{route="other",status="401"} 1.0' in measured
+        assert [answer.status_code for answer in ill] == [503, 503]
+        assert "hidden" not in ill[0].text
+        assert "hidden:6333 is away" in ill[1].json()["detail"]
 
 
 @pytest.fixture(scope="module")

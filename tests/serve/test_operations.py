@@ -13,7 +13,6 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from dits_adapter.cli._listening import printed_token
 from dits_adapter.cli._logs import logging_to_stderr
 from dits_adapter.errors import StoreError
 from dits_adapter.serve import _health as health_module
@@ -185,9 +184,3 @@ class TestLog:
         assert "INFO dits_adapter.serve._metrics: GET /api/search 200" in text
         assert "sesame" not in text
         assert "GET" not in logged(None)
-
-
-def test_a_token_of_the_environment_is_not_printed(monkeypatch):
-    assert printed_token("fresh") == "fresh"
-    monkeypatch.setenv("DITS_ADAPTER_TOKEN", "open-sesame")
-    assert printed_token("open-sesame") is None

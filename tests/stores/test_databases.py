@@ -227,6 +227,37 @@ def test_a_password_is_never_shown(address: str, tmp_path: Path, capfd: pytest.C
         assert code == (0 if "--dry-run" in command and "nosuch" not in address else 1), (command, captured)
 
 
+class Stopped(Exception):
+    """What ends a connection before it is made."""
+
+
+@pytest.mark.parametrize(
+    ("address", "module", "client", "variable"),
+    [
+        ("postgresql://me@127.0.0.1:9/videos", "psycopg", "connect", "PGPASSWORD"),
+        ("postgresql://me:own@127.0.0.1:9/videos", "psycopg", "connect", "PGPASSWORD"),
+        ("milvus://127.0.0.1:9", "dits_adapter.stores.milvus", "MilvusClient", "MILVUS_TOKEN"),
+        ("http://127.0.0.1:9", "dits_adapter.stores.qdrant._connection", "QdrantClient", "QDRANT_API_KEY"),
+    ],
+)
+def test_a_password_is_read_from_the_file_that_the_environment_names(
+    address: str, module: str, client: str, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def connect(*arguments: Any, **options: Any) -> None:
+        given.extend((*arguments, *options.values()))
+        raise Stopped
+
+    monkeypatch.setattr(f"{module}.{client}", connect)
+    monkeypatch.delenv(variable, raising=False)
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    monkeypatch.setenv(f"{variable}_FILE", str(tmp_path / "secret"))
+    with pytest.raises(Stopped):
+        open_store(address).open()
+    assert any(SECRET in str(each) for each in given) is ("own" not in address)
+
+
 def test_an_index_is_built_where_shared_memory_is_small(
     postgres_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

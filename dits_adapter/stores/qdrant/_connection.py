@@ -16,6 +16,7 @@ from qdrant_client import QdrantClient
 from qdrant_client.client_base import QdrantBase
 from qdrant_client.qdrant_remote import QdrantRemote
 
+from dits_adapter._secrets import secret
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.qdrant._requests import Request, RequestPlan, call
 from dits_adapter.stores.qdrant._retry import (
@@ -242,12 +243,12 @@ def _without_secrets(location: str) -> str:
 
 
 def api_key() -> str | None:
-    """Return the key in the environment variable QDRANT_API_KEY; None where it is empty or not set.
+    """Return the key in the environment variable QDRANT_API_KEY, or in the file of QDRANT_API_KEY_FILE, or None.
 
     Raises:
         InputError: it has characters that no key has; it is not shown.
     """
-    key = os.environ.get("QDRANT_API_KEY") or None
+    key = secret("QDRANT_API_KEY")
     if key is not None and (wrong := re.search(r"[^!-~]", key)):
         raise InputError(
             f"QDRANT_API_KEY: the character at position {wrong.start() + 1} is a blank, a line break or no ASCII "
