@@ -55,7 +55,7 @@ def add_train(commands: Any) -> None:
 def _train(args: argparse.Namespace) -> Outcome | int:
     from dits_adapter.evaluation._figures import check_figure
     from dits_adapter.training._curve import training_curve
-    from dits_adapter.training._processes import is_first, processes
+    from dits_adapter.training._processes import count, is_first, processes
     from dits_adapter.training.config import Recipe
     from dits_adapter.training.run import train_artifact
 
@@ -77,7 +77,7 @@ def _train(args: argparse.Namespace) -> Outcome | int:
             device=device,
             log_dir=args.log_dir,
         )
-        tells = is_first()
+        tells, several = is_first(), count() > 1
     if not tells:
         return 0 if report.written else 4
     lines = list(report.artifact.training.get("notes", ()))
@@ -106,7 +106,8 @@ def _train(args: argparse.Namespace) -> Outcome | int:
         training_curve(report.history, args.curve)
         lines.append(f"training curve: {args.curve}")
     if report.written is None:
-        lines.append(f"not better than {report.incumbent} by more than noise: nothing written")
+        turned = " (exit code 4, of which torchrun makes 1)" if several else ""
+        lines.append(f"not better than {report.incumbent} by more than noise: nothing written{turned}")
         return Outcome(figures, "\n".join(lines), code=4)
     lines.append(f"written to {report.written}")
     advice = "" if args.quiet or args.json else _advice(args, report.artifact.adapter, recipe.training.seed)

@@ -18,7 +18,7 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
 from dits_adapter.encoders._torch import pick_device
-from dits_adapter.errors import InputError
+from dits_adapter.errors import DITSError, InputError
 
 __all__ = [
     "average_gradients",
@@ -26,6 +26,7 @@ __all__ = [
     "from_first",
     "gather",
     "is_first",
+    "naming_lost_process",
     "place",
     "processes",
     "share",
@@ -54,6 +55,7 @@ def processes(device: str) -> Iterator[str]:
 
     Raises:
         InputError: a device that the processes cannot train on together.
+        DITSError: as `naming_lost_process`.
     """
     launched = all(name in os.environ for name in _LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
     if not launched or count() > 1:
@@ -64,12 +66,29 @@ def processes(device: str) -> Iterator[str]:
     chosen, backend = _device_and_backend(device)
     distributed.init_process_group(backend)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), naming_lost_process():
             if not is_first():
                 warnings.simplefilter("ignore")  # the first one says them
             yield chosen
     finally:
         distributed.destroy_process_group()
+
+
+@contextmanager
+def naming_lost_process() -> Iterator[None]:
+    """Translate the error with which a process meets the end of another one.
+
+    Raises:
+        DITSError: another process of the training has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if count() == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
+            raise
+        raise DITSError(
+            f"process {place()} of {count()} ends because another one has; what that one said is the reason."
+        ) from error
 
 
 def _device_and_backend(device: str) -> tuple[str, str]:

@@ -17,7 +17,13 @@ from dits_adapter.training import _batches as batches
 from dits_adapter.training import _processes
 from dits_adapter.training._loop import _is_there, train
 from dits_adapter.training._losses import contrast
-from dits_adapter.training._processes import average_gradients, processes, whole_shares
+from dits_adapter.training._processes import (
+    average_gradients,
+    naming_lost_process,
+    processes,
+    wait_for_all,
+    whole_shares,
+)
 from dits_adapter.training.config import TrainingConfig
 from tests.training.launched import ENVIRONMENT, kill_two, run_two
 from tests.training.test_frozen import WIDTH, gap_pairs
@@ -79,6 +85,9 @@ def one_of_two(rank: int, folder) -> None:
         with pytest.raises(DITSError, match="not there for process 1"):
             _is_there(folder / "another")
     torch.save(found, folder / f"{rank}.pt")
+    if rank == 1:
+        with pytest.raises(DITSError, match="process 1 of 2 ends because another one has"), naming_lost_process():
+            wait_for_all()
     distributed.destroy_process_group()
 
 
@@ -105,6 +114,11 @@ def test_all_end_with_the_weights_of_one_process(of_two):
         first, second = (found[f"trained/{key}"] for found in of_two)
         assert torch.equal(first, second)
         torch.testing.assert_close(first, value, rtol=1e-3, atol=1e-4)
+
+
+def test_an_error_of_one_process_stays_what_it_is():
+    with pytest.raises(RuntimeError, match="gloo, by chance"), naming_lost_process():
+        raise RuntimeError("gloo, by chance")
 
 
 def test_one_process_needs_no_others(monkeypatch):
@@ -153,7 +167,7 @@ def test_two_processes_killed_and_started_again_write_the_artifact_of_one(tmp_pa
     assert printed.count("written to") == printed.count("against plain CLIP") == 1
     assert run_two([*two, "--promote-if-better"], said) != 0
     printed = said.read_text()
-    assert printed.count("by more than noise: nothing written") == 1
+    assert printed.count("by more than noise: nothing written (exit code 4, of which torchrun makes 1)") == 1
     assert "exitcode  : 4" in printed
     alone = [sys.executable, "-m", "dits_adapter.cli", *command, str(tmp_path / "one")]
     subprocess.run(alone, env=ENVIRONMENT, check=True, capture_output=True)

@@ -33,6 +33,7 @@ from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.texts import check_texts, warn_if_cut
 from dits_adapter.training._initial import initialize
+from dits_adapter.training._processes import naming_lost_process
 from dits_adapter.training.config import JointRecipe, JointSelection
 from dits_adapter.training.joint._checkpoints import last_checkpoint, write_run
 from dits_adapter.training.joint._clips import ClipLoader, ReadClip, find_failures, read_clip
@@ -57,6 +58,7 @@ with name_missing_extra("joint training"):
 __all__ = ["train_joint"]
 
 
+@naming_lost_process()
 def train_joint(
     captions: str | PathLike[str] | Captions,
     recipe: JointRecipe | str,
@@ -98,7 +100,8 @@ def train_joint(
         ArtifactError: something else is at `out`, or no CLIP at `encoder`.
         InputError: a caption that is no text, too few pairs, a batch that the processes cannot share, or several
             GPUs without torchrun.
-        DITSError: the loss became NaN or infinite, or the checkpoints belong to another run.
+        DITSError: the loss became NaN or infinite, the checkpoints belong to another run, or another process has
+            ended.
     """
     recipe = JointRecipe.read(recipe) if isinstance(recipe, str) else recipe
     if not isinstance(captions, Captions):
