@@ -344,20 +344,32 @@ def test_what_is_seen_alone_is_searched_as_before(filled: tuple[VideoStore, list
         store.search(query, lanes=BOTH, texts=["storm"])
 
 
-def test_tenants_hear_their_own(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    for kind in ("Qdrant memory", "LanceDB"):
-        with place(kind, request, tmp_path) as open_again:
-            for tenant in ("acme", "umbrella"):
-                opened = open_again(tenant=tenant)
-                opened.create(CollectionMetadata(space=fake_space(), tenants=True))
-                described = [replace(r, id=str(uuid.uuid5(uuid.UUID(r.id), tenant))) for r in rows(range(6))]
-                opened.write(described)
-                texts = [TimedText(f"{n}.mp4", f"storm of {tenant}") for n in range(3)]
-                attach_texts(opened, texts, progress=False)
-            opened = open_again(tenant="acme")
-            hits = opened.search(queries(1)[0], lanes=("said",), texts=["storm umbrella"], per_video=9)
-            assert {hit.payload[SAID] for hit in hits} == {"storm of acme"}
-            assert len({hit.video_id for hit in hits}) == 3
+@pytest.mark.parametrize("kind", ["Qdrant memory", "Qdrant folder", "LanceDB"])
+def test_tenants_hear_their_own_and_nothing_of_others(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Neither a text nor, by its idf, how many texts of others have a word."""
+    with place(kind, request, tmp_path) as open_again:
+
+        def attach(tenant: str, videos: int) -> None:
+            opened = open_again(tenant=tenant)
+            opened.create(CollectionMetadata(space=fake_space(), tenants=True))
+            opened.write([replace(r, id=str(uuid.uuid5(uuid.UUID(r.id), tenant))) for r in rows(range(6))])
+            texts = [TimedText(f"{n}.mp4", f"storm of {tenant}") for n in range(videos)]
+            attach_texts(opened, texts, progress=False)
+            opened.close()
+
+        def heard() -> dict[str | int, float]:
+            with open_again(tenant="acme") as opened:
+                hits = opened.search(queries(1)[0], lanes=("said",), texts=["storm umbrella"], per_video=9)
+                assert {hit.payload[SAID] for hit in hits} == {"storm of acme"}
+                return {hit.id: hit.lanes["said"].score for hit in hits}
+
+        attach("acme", 3)
+        alone = heard()
+        assert len(alone) == 6
+        attach("umbrella", 6)
+        assert heard() == pytest.approx(alone, rel=1e-6)
 
 
 @pytest.mark.parametrize("video", ["clip", None])

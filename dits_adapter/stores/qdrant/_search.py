@@ -390,6 +390,9 @@ class Search:
         return [plain_id(point.id)] if field is None else group_values(point.payload, field)
 
     def _search_params(self, request: SearchRequest) -> models.SearchParams | None:
+        if self.vector == SAID:
+            corpus = self.collection.scoped()  # the idf of other tenants' texts would tell of their words
+            return None if corpus is None else models.SearchParams(idf=models.IdfCorpusParams(corpus=corpus))
         if not self.collection.takes_params:
             return None
         if request.exact:

@@ -225,13 +225,15 @@ def _query(source: Any, using: str | None) -> edge.ScoringQueryType | None:
 def _search_params(source: models.SearchParams | None) -> edge.SearchParams | None:
     if source is None:
         return None
-    if source.acorn is not None or source.idf is not None:
-        _refuse(source, "with acorn or idf")
+    if source.acorn is not None:
+        _refuse(source, "with acorn")
     quantization = source.quantization
+    corpus = source.idf.corpus if isinstance(source.idf, models.IdfCorpusParams) else None
     return edge.SearchParams(
         hnsw_ef=source.hnsw_ef,
         exact=bool(source.exact),
         indexed_only=bool(source.indexed_only),
+        idf=None if corpus is None else edge.IdfParams(corpus=filter_(corpus)),
         quantization=edge.QuantizationSearchParams(
             ignore=bool(quantization.ignore), rescore=quantization.rescore, oversampling=quantization.oversampling
         )
