@@ -174,8 +174,9 @@ class _Clock:
         config = recipe.training
         # The first fit of a process pays for more than itself: then the second one bounds an epoch from above.
         epoch_tried = (thrice - once) / 2 if thrice > once else thrice / 3
-        step = epoch_tried / max(1, len(self._probe) // config.batch_size)
-        validating = self._validating + len(self._validation) / config.batch_size * step * _FORWARD
+        forward = _FORWARD / config.batch_size  # of a text, in steps
+        step = epoch_tried / (max(1, len(self._probe) // config.batch_size) + len(self._probe) * forward)
+        validating = self._validating + len(self._validation) * forward * step
         epoch = max(1, len(self._train) // config.batch_size) * step + validating
         training = once + len(config.learning_rate) * config.epochs * epoch
         return training * (1 if recipe.bank == "none" else 1 + trainings(len(self._train)))
