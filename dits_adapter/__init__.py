@@ -60,6 +60,7 @@ _PUBLIC = {
     "stores.base": ("Capabilities", "VideoStore"),
     "stores.bias": ("BiasBank", "ScoreBias"),
     "stores.biasing": ("apply_bias", "remove_bias"),
+    "stores.adopting": ("adopt_collection",),
     "stores.attaching": ("TextReport", "TimedText", "attach_texts", "remove_texts"),
     "stores.requests": ("Hit", "LaneRank", "ReadRequest", "SearchRequest", "VideoFilter"),
     "stores.text_lane": ("TextLane",),
@@ -73,6 +74,7 @@ _PUBLIC = {
         "VideoRecord",
         "video_records",
     ),
+    "stores.estimate": ("IngestEstimate", "estimate_ingest"),
     "stores.ingest": ("IngestOptions", "ingest", "ingesting"),
     "stores.copying": ("copy_segments",),
     "stores.lancedb": ("LanceDBStore",),
@@ -83,7 +85,6 @@ _PUBLIC = {
     "stores.report": ("IngestReport",),
     "stores.session": ("IngestSession",),
     "stores.pgvector": ("PgVectorStore",),
-    "stores.qdrant.adopt": ("adopt_collection",),
     "stores.qdrant.aio": ("AsyncQdrantStore",),
     "stores.qdrant.aliases": ("rebuild", "switch"),
     "stores.qdrant.copy": ("copy_collection",),
@@ -102,6 +103,7 @@ _PUBLIC = {
     "data.provenance": ("TextMarks",),
     "data.report": ("EmbedReport",),
     "data.segment_table": ("segment_schema",),
+    "data.timed_texts": ("timed_texts",),
     "sources.base": ("Findings", "FoundText", "TextFinder"),
     "sources.captions": ("CaptionFinder", "load_captioner"),
     "sources.feedback": ("FeedbackReport", "feedback_pairs", "feedback_queries"),
@@ -187,6 +189,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.data.put import put_videos as put_videos
     from dits_adapter.data.report import EmbedReport as EmbedReport
     from dits_adapter.data.segment_table import segment_schema as segment_schema
+    from dits_adapter.data.timed_texts import timed_texts as timed_texts
     from dits_adapter.encoder import DITSQueryEncoder as DITSQueryEncoder
     from dits_adapter.encoders import Encoder as Encoder
     from dits_adapter.encoders import EncoderFamily as EncoderFamily
@@ -252,6 +255,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.space import EmbeddingSpace as EmbeddingSpace
     from dits_adapter.space import TextSide as TextSide
     from dits_adapter.space import VideoSide as VideoSide
+    from dits_adapter.stores.adopting import adopt_collection as adopt_collection
     from dits_adapter.stores.attaching import TextReport as TextReport
     from dits_adapter.stores.attaching import TimedText as TimedText
     from dits_adapter.stores.attaching import attach_texts as attach_texts
@@ -263,6 +267,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.biasing import apply_bias as apply_bias
     from dits_adapter.stores.biasing import remove_bias as remove_bias
     from dits_adapter.stores.copying import copy_segments as copy_segments
+    from dits_adapter.stores.estimate import IngestEstimate as IngestEstimate
+    from dits_adapter.stores.estimate import estimate_ingest as estimate_ingest
     from dits_adapter.stores.ingest import IngestOptions as IngestOptions
     from dits_adapter.stores.ingest import ingest as ingest
     from dits_adapter.stores.ingest import ingesting as ingesting
@@ -272,7 +278,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.open import open_store as open_store
     from dits_adapter.stores.open import register_store as register_store
     from dits_adapter.stores.pgvector import PgVectorStore as PgVectorStore
-    from dits_adapter.stores.qdrant.adopt import adopt_collection as adopt_collection
     from dits_adapter.stores.qdrant.aio import AsyncQdrantStore as AsyncQdrantStore
     from dits_adapter.stores.qdrant.aliases import rebuild as rebuild
     from dits_adapter.stores.qdrant.aliases import switch as switch

@@ -11,13 +11,12 @@ from dits_adapter.cli._options import (
     add_store,
     chosen_store,
     declaration,
-    require_qdrant,
     video_encoder,
 )
 from dits_adapter.cli._outcome import Outcome
 
 if TYPE_CHECKING:
-    from dits_adapter.stores.base import VideoStore
+    pass
 
 __all__ = ["add_adopt"]
 
@@ -64,8 +63,7 @@ def add_adopt(commands: Any) -> None:
 
 def _adopt(args: argparse.Namespace) -> Outcome:
     from dits_adapter.space import EmbeddingSpace
-    from dits_adapter.stores._table_store import TableStore
-    from dits_adapter.stores.qdrant.adopt import adopt_collection
+    from dits_adapter.stores.adopting import adopt_collection, vector_width
     from dits_adapter.stores.rows import PointLayout
 
     fields = {field: getattr(args, f"{field}_field") for field in _FIELDS}
@@ -77,23 +75,10 @@ def _adopt(args: argparse.Namespace) -> Outcome:
         if declared is None:
             space = video_encoder(args).space.with_frames(args.frames)
         else:
-            space = EmbeddingSpace.declare(declared, _width(args, store), frames=args.frames)
-        if isinstance(store, TableStore):
-            store.adopt(space, layout)
-        else:
-            adopt_collection(require_qdrant(args, store), space, layout)
+            space = EmbeddingSpace.declare(declared, vector_width(store, args.vector), frames=args.frames)
+        adopt_collection(store, space, layout)
     query = "TEXT" if declared is None else "--vectors FILE.npy --adapter FOLDER"
     place = without_password(args.store)
     figures = {"store": place, "collection": args.collection, "space": space, "layout": layout}
     advice = f"Search it: dits-adapter search {query} --store {place} --collection {args.collection}"
     return Outcome(figures, f"{args.collection} is described.", advice)
-
-
-def _width(args: argparse.Namespace, store: VideoStore) -> int:
-    """Return the width of the vector that is adopted."""
-    from dits_adapter.stores._table_store import TableStore
-    from dits_adapter.stores.qdrant.adopt import vector_width
-
-    if isinstance(store, TableStore):
-        return store.vector_width(args.vector)
-    return vector_width(require_qdrant(args, store), args.vector)

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter.cli._outcome import Outcome
-from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
     from dits_adapter.stores.base import VideoStore
@@ -47,13 +46,13 @@ def _copy(args: argparse.Namespace) -> Outcome:
     with ExitStack() as opened:
         source = opened.enter_context(open_store(args.source, args.collection, **tenant))
         destination = opened.enter_context(open_store(args.destination, args.to or args.collection, **tenant))
-        written, what = _copied(source, destination, args.tenant)
+        written, what = _copied(source, destination)
         place = {"store": destination.location, "collection": destination.collection}
     text = f"copied {written:,} {what}; {place['collection']} in {place['store']} is complete"
     return Outcome({"copied": written, "unit": what, **place}, text)
 
 
-def _copied(source: VideoStore, destination: VideoStore, tenant: str | None) -> tuple[int, str]:
+def _copied(source: VideoStore, destination: VideoStore) -> tuple[int, str]:
     """Copy in Qdrant's own terms between two of its places; otherwise in those of all stores."""
     if not (_is_qdrant(source) and _is_qdrant(destination)):
         from dits_adapter.stores.copying import copy_segments
@@ -62,8 +61,6 @@ def _copied(source: VideoStore, destination: VideoStore, tenant: str | None) -> 
     from dits_adapter.stores.qdrant.copy import copy_collection
     from dits_adapter.stores.qdrant.store import QdrantStore
 
-    if tenant is not None:
-        raise InputError("--tenant: between Qdrant's places a copy is of all tenants; leave it out.")
     assert isinstance(source, QdrantStore)
     assert isinstance(destination, QdrantStore)
     return copy_collection(source, destination), "points"

@@ -160,37 +160,9 @@ def _ingest(args: argparse.Namespace) -> Outcome:
 
 
 def _dry_run(args: argparse.Namespace, limits: DecodeLimits, options: IngestOptions) -> Outcome:
-    from dits_adapter.stores._estimate import estimate
+    from dits_adapter.stores.estimate import estimate_ingest
 
-    frames, width = _vectors_of(args)
     with chosen_store(args) as store:
-        estimated = estimate(store, args.paths, options, limits=limits, frames=frames, width=width)
+        estimated = estimate_ingest(store, args.paths, args.encoder, options, limits=limits, frames=args.frames)
     text = f"{estimated}\nNothing was stored: this was a dry run."
     return Outcome(estimated, text, code=3 if estimated.failed else 0)
-
-
-def _vectors_of(args: argparse.Namespace) -> tuple[int, int | None]:
-    """Return the frames of a segment and the width of the vectors, by the encoder's config alone."""
-    from dits_adapter._user_files import read_json
-    from dits_adapter.artifact._config import CONFIG, read_config
-    from dits_adapter.artifact._find import find_adapter
-    from dits_adapter.encoders import EncoderSource
-    from dits_adapter.encoders._families import DUAL_FAMILIES
-
-    adapter = find_adapter(args.encoder)
-    if adapter is not None:
-        space = read_config(adapter).space
-        return args.frames or space.video.frames or 12, space.video.width
-    source = EncoderSource.find(args.encoder)
-    family = DUAL_FAMILIES.get(source.model_type)
-    if family is None:
-        return args.frames or 12, None
-    config = read_json(source.folder / CONFIG)
-    return args.frames or _number(config, family.clip_frames) or 12, _number(config, family.width)
-
-
-def _number(config: Any, path: str) -> int | None:
-    """Return an integer at a path of keys (`vision_config.num_frames`); None where it is left to the default."""
-    for key in path.split("."):
-        config = config.get(key) if isinstance(config, dict) else None
-    return config if isinstance(config, int) else None

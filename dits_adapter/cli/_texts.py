@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,7 @@ from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
-    from dits_adapter.data.pairs_file import PairsFile
-    from dits_adapter.stores.attaching import TimedText
+    pass
 
 __all__ = ["add_texts"]
 
@@ -57,6 +55,7 @@ def add_texts(commands: Any) -> None:
 
 def _texts(args: argparse.Namespace) -> Outcome:
     from dits_adapter.data.pairs_file import PairsFile
+    from dits_adapter.data.timed_texts import timed_texts
     from dits_adapter.stores.attaching import attach_texts, remove_texts
 
     if args.remove == bool(args.pairs):
@@ -68,15 +67,5 @@ def _texts(args: argparse.Namespace) -> Outcome:
             text = f"the collection {store.name!r} {'has no texts any more' if removed else 'had no texts'}"
             return Outcome({"removed": removed}, text)
         language = None if args.language == "none" else args.language
-        report = attach_texts(store, _read(files), language=language)
+        report = attach_texts(store, timed_texts(files), language=language)
         return Outcome(report, f"{store.name!r}: {report}", code=3 if report.missing else 0)
-
-
-def _read(files: Sequence[PairsFile]) -> Iterator[TimedText]:
-    from dits_adapter.stores.attaching import TimedText
-
-    for file in files:
-        videos = {video.number: video for video in file.iter_videos()}
-        for text in file.iter_texts():
-            start, end = videos[text.video].span or (None, None)
-            yield TimedText(videos[text.video].path, text.text, start, end)

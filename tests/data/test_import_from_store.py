@@ -16,9 +16,9 @@ from dits_adapter.data.import_vectors import VectorFiles, import_vectors
 from dits_adapter.data.pairs import Pairs, load_pairs
 from dits_adapter.errors import DITSError, InputError, SpaceMismatchError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.adopting import adopt_collection
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.open import open_store
-from dits_adapter.stores.qdrant.adopt import adopt_collection
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.rows import PointLayout
 from tests.stores.conftest import postgres_server  # noqa: F401  (a fixture)

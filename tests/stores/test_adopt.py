@@ -14,7 +14,8 @@ from qdrant_client import QdrantClient, models
 from dits_adapter import DITSQueryEncoder
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
-from dits_adapter.stores.qdrant.adopt import adopt_collection
+from dits_adapter.stores.adopting import adopt_collection
+from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.qdrant.copy import copy_collection
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.rows import CollectionMetadata, PointLayout
@@ -174,3 +175,8 @@ def test_the_command(qdrant_server: str, capsys: pytest.CaptureFixture[str]) -> 
         assert "Rain" in printed
     finally:
         client.delete_collection(name)
+
+
+def test_a_store_whose_collections_are_ours_alone_is_not_adopted() -> None:
+    with pytest.raises(InputError, match="a collection in a MemoryStore is made by this package alone"):
+        adopt_collection(MemoryStore(), fake_space(), PointLayout())

@@ -14,10 +14,10 @@ from qdrant_client import QdrantClient, models
 from dits_adapter import AsyncQdrantStore, BiasBank, MemoryStore, VideoStore, apply_bias, remove_bias
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import biasing, ranking
+from dits_adapter.stores.adopting import adopt_collection
 from dits_adapter.stores.bias import BIAS
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.qdrant import _search
-from dits_adapter.stores.qdrant.adopt import adopt_collection
 from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit, ReadRequest

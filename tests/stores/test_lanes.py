@@ -21,10 +21,10 @@ from dits_adapter.stores import attaching
 from dits_adapter.stores._lanes import fuse
 from dits_adapter.stores._table import SEGMENTS
 from dits_adapter.stores._terms import terms_of
+from dits_adapter.stores.adopting import adopt_collection
 from dits_adapter.stores.attaching import TimedText, attach_texts, remove_texts
 from dits_adapter.stores.copying import copy_segments
 from dits_adapter.stores.ingest import ingest
-from dits_adapter.stores.qdrant.adopt import adopt_collection
 from dits_adapter.stores.qdrant.copy import copy_collection
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest, VideoFilter

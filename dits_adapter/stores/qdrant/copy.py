@@ -46,11 +46,13 @@ def copy_collection(source: QdrantStore, destination: QdrantStore, *, progress: 
         How many points were written.
 
     Raises:
-        InputError: both are in the same folder or are the same collection.
+        InputError: both are in the same folder or are the same collection, or a store is of one tenant.
         SpaceMismatchError: the destination is of another space.
         StoreError: the source is missing or foreign; the destination is cut otherwise, or has points that the
             source has not; either fails on the way, or the numbers of points differ at the end.
     """
+    if source.tenant is not None or destination.tenant is not None:
+        raise InputError("between Qdrant's places a copy is of all tenants; leave the tenant out.")
     same_place = source.place == destination.place
     if same_place and not source.capabilities.remote:
         raise InputError(

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Unpack
 
 from dits_adapter._progress import progress_bar
+from dits_adapter._user_files import read_json
 from dits_adapter._wording import printable
+from dits_adapter.artifact._config import CONFIG, read_config
+from dits_adapter.artifact._find import find_adapter
+from dits_adapter.encoders._families import DUAL_FAMILIES
+from dits_adapter.encoders.base import EncoderSource
 from dits_adapter.errors import StoreError, VideoError
 from dits_adapter.stores._discover import absolute, find_videos, stat_video
 from dits_adapter.stores._shard import in_shard
 from dits_adapter.stores.base import VideoStore
-from dits_adapter.stores.ingest import IngestOptions, Paths
+from dits_adapter.stores.ingest import IngestKeywords, IngestOptions, Paths
 from dits_adapter.stores.report import IngestReport
+from dits_adapter.stores.requests import from_keywords
 from dits_adapter.stores.rows import VideoRecord
 from dits_adapter.video._frames import count_segments
 from dits_adapter.video.decode import stated_duration
 from dits_adapter.video.limits import DecodeLimits
 
-__all__ = ["Estimate", "estimate"]
+if TYPE_CHECKING:
+    from dits_adapter.video.encoder import VideoEncoder
+
+__all__ = ["IngestEstimate", "estimate_ingest"]
 
 
 @dataclass
-class Estimate:
+class IngestEstimate:
     """Estimate of an ingestion.
 
     Attributes:
@@ -62,34 +75,43 @@ class Estimate:
         return "\n".join(lines)
 
 
-def estimate(
+def estimate_ingest(
     store: VideoStore,
     paths: Paths,
-    options: IngestOptions,
+    encoder: str | PathLike[str] | VideoEncoder,
+    options: IngestOptions | None = None,
     *,
-    limits: DecodeLimits,
-    frames: int,
-    width: int | None,
+    limits: DecodeLimits | None = None,
+    frames: int | None = None,
     progress: bool = True,
-) -> Estimate:
-    """Estimate an ingestion: nothing is created, decoded or written.
+    **keywords: Unpack[IngestKeywords],
+) -> IngestEstimate:
+    """Estimate an ingestion: nothing is created, decoded or written, and no model is loaded.
 
     A file that was moved or copied counts as new here: only its content, which is not read, tells.
 
     Args:
         store: where the videos would be stored.
         paths: folders and files, or one of them.
-        options: options of the ingestion.
+        encoder: the encoder of the videos, or its folder, bundled name or hub id, of which its config alone is
+            read.
+        options: options of the ingestion as one object; or give its fields as keyword arguments.
         limits: what reading a header may cost.
-        frames: frames of a segment.
-        width: width d of the vectors, None where it is not known.
+        frames: frames of a segment, where `encoder` is a name; None for those of the adapter, or 12.
         progress: show a progress bar on a terminal.
 
     Raises:
+        ArtifactError: no encoder is at `encoder`.
         InputError: a path that does not exist, or impossible segments.
         StoreError: the collection is cut in other segments, foreign, or keeps tenants otherwise.
     """
-    result = Estimate()
+    options = from_keywords(IngestOptions, options, keywords)
+    limits = limits or DecodeLimits()
+    if isinstance(encoder, str | PathLike):
+        frames, width = _vectors_of(fspath(encoder), frames)
+    else:
+        frames, width = encoder.space.video.frames or 12, encoder.space.video.width
+    result = IngestEstimate()
     records = _records(store, options, result)
     report = IngestReport()
     files = [path for path in find_videos(absolute(paths), report) if in_shard(path, options.shard)]
@@ -119,7 +141,7 @@ def estimate(
     return result
 
 
-def _records(store: VideoStore, options: IngestOptions, result: Estimate) -> dict[str, VideoRecord]:
+def _records(store: VideoStore, options: IngestOptions, result: IngestEstimate) -> dict[str, VideoRecord]:
     """Return what the collection holds, by path; refuse one that the ingestion would refuse."""
     try:
         existing = store.metadata()
@@ -135,3 +157,24 @@ def _records(store: VideoStore, options: IngestOptions, result: Estimate) -> dic
     }
     existing.model_copy(update=asked).require_same(existing, store.name, store.tenant)
     return {record.path: record for record in store.records()}
+
+
+def _vectors_of(encoder: str, frames: int | None) -> tuple[int, int | None]:
+    """Return the frames of a segment and the width of its vectors, where it is known, by the encoder's config."""
+    adapter = find_adapter(encoder)
+    if adapter is not None:
+        space = read_config(adapter).space
+        return frames or space.video.frames or 12, space.video.width
+    source = EncoderSource.find(encoder)
+    family = DUAL_FAMILIES.get(source.model_type)
+    if family is None:
+        return frames or 12, None
+    config = read_json(source.folder / CONFIG)
+    return frames or _number(config, family.clip_frames) or 12, _number(config, family.width)
+
+
+def _number(config: Any, path: str) -> int | None:
+    """Return an integer at a path of keys (`vision_config.num_frames`); None where it is left to the default."""
+    for key in path.split("."):
+        config = config.get(key) if isinstance(config, dict) else None
+    return config if isinstance(config, int) else None

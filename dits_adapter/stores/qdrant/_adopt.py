@@ -9,13 +9,13 @@ from dits_adapter.stores.qdrant._schema import METADATA_KEY, group_values, named
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.rows import CollectionMetadata, PointLayout, payload_value
 
-__all__ = ["adopt_collection", "vector_width"]
+__all__ = ["adopt_points", "width_of"]
 
 _SAMPLE = 100
 """Points that are looked at for the fields of the payload."""
 
 
-def adopt_collection(store: QdrantStore, space: EmbeddingSpace, layout: PointLayout) -> CollectionMetadata:
+def adopt_points(store: QdrantStore, space: EmbeddingSpace, layout: PointLayout) -> CollectionMetadata:
     """Write into a collection of another program what its vectors and payload fields are.
 
     The description goes into the collection's metadata, under a key of its own. No point is changed, and the other
@@ -41,7 +41,7 @@ def adopt_collection(store: QdrantStore, space: EmbeddingSpace, layout: PointLay
     existing = owned.metadata()
     if existing is not None and existing.layout is None:
         raise StoreError(f"the collection {store.name!r} was made by dits_adapter, and is described already.")
-    width = vector_width(store, layout.vector)
+    width = width_of(store, layout.vector)
     if width != space.video.width:
         raise SpaceMismatchError(
             f"the vector {layout.vector!r} of the collection {store.name!r} has width {width}; the encoder has "
@@ -59,7 +59,7 @@ def adopt_collection(store: QdrantStore, space: EmbeddingSpace, layout: PointLay
     return metadata
 
 
-def vector_width(store: QdrantStore, vector: str) -> int:
+def width_of(store: QdrantStore, vector: str) -> int:
     """Return the width of a vector of the collection.
 
     Raises:
