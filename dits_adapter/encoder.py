@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dits_adapter._extras import name_missing_extra
 from dits_adapter._hub import absolute_name, pin
@@ -238,6 +239,38 @@ class DITSQueryEncoder:
         Arguments and errors are those of `encode_query`.
         """
         return self._encode(texts, batch_size, "embedding")
+
+    def require_image_side(self) -> None:
+        """Refuse an encoder that no picture can be searched with; it is loaded for that.
+
+        Raises:
+            InputError: it embeds texts alone, or clips of several frames, or runs on ONNX Runtime.
+            SpaceMismatchError: it is not the encoder of the videos.
+        """
+        _ = self._torch.image_encoder
+
+    @name_missing_extra("a query by a picture")
+    def encode_image(self, image: bytes | NDArray[np.uint8]) -> FloatArray:
+        """Encode a picture as a query: as a frame of a video, which no adapter moves (backend `torch`).
+
+        The gap that adapters cross is that of texts. Probabilities are of adapted texts, and not of pictures.
+
+        Args:
+            image: bytes of a file (JPEG, PNG, WebP, BMP, GIF; one picture of at most 8 MB and 50 million pixels),
+                or (h, w, 3) RGB.
+
+        Returns:
+            Unit vector (d,) float32.
+
+        Raises:
+            InputError: a picture that is too large, animated, broken or of another format, or an encoder without
+                an image side.
+            SpaceMismatchError: the encoder is not that of the videos.
+        """
+        backend = self._torch
+        from dits_adapter.encoders._images import read_image
+
+        return backend.embed_image(read_image(image) if isinstance(image, bytes) else image)
 
     @overload
     def adapt(self, vectors: Any, *, return_trajectory: Literal[False] = False) -> FloatArray: ...

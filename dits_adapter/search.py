@@ -14,6 +14,8 @@ from numbers import Real
 from os import PathLike, fspath
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import Self, Unpack
 
 from dits_adapter._wording import without_password
@@ -285,6 +287,38 @@ class VideoSearch:
             return Answer.of(hits, None)
         judge = Judge(calibration, self._count_videos(), answerable=answerable, **least)
         return Answer.of(hits, judge, first=not request.offset)
+
+    def search_like(
+        self, segment: str | int, request: SearchRequest | None = None, **options: Unpack[SearchOptions]
+    ) -> Answer:
+        """Find what is like a stored segment; see `VideoStore.search_like`. Probabilities are not known."""
+        self._collection()
+        return Answer.of(self.store.search_like(segment, request, **options), None)
+
+    def search_image(
+        self,
+        image: bytes | NDArray[np.uint8],
+        request: SearchRequest | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> Answer:
+        """Find what is like a picture, without adapter and, unless `bias` has a weight, without score bias.
+
+        Probabilities are not known.
+
+        Args:
+            image: as `DITSQueryEncoder.encode_image` takes it.
+            request, options: as for `search`.
+
+        Raises:
+            InputError, SpaceMismatchError: as `DITSQueryEncoder.encode_image`; or other lanes than what is seen.
+            StoreError: see `VideoStore.search`.
+        """
+        request = from_keywords(SearchRequest, request, options)
+        if request.beyond_seen:
+            raise InputError("a picture is looked for in what is seen; leave out lanes.")
+        self._collection()
+        request = replace(request, bias=request.bias or 0.0)
+        return Answer.of(self.store.search(self.encoder.encode_image(image), request), None)
 
     def no_probabilities(self) -> str | None:
         """Return the reason why matches have no probabilities, a sentence; None where they have them.

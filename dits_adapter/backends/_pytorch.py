@@ -8,13 +8,16 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from dits_adapter.adapters.base import Adapter
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.backends._base import unloadable
+from dits_adapter.encoders._images import embed_image
 from dits_adapter.encoders._torch import pick_device
-from dits_adapter.encoders.base import Device, EncoderSource, TextEncoder
-from dits_adapter.space import TextSide
+from dits_adapter.encoders.base import Device, Encoder, EncoderSource, TextEncoder, embeds_videos
+from dits_adapter.errors import InputError
+from dits_adapter.space import TextSide, VideoSide
 from dits_adapter.vectors import FloatArray
 
 __all__ = ["TorchBackend"]
@@ -46,6 +49,7 @@ class TorchBackend:
         self._adapter = artifact.adapter.for_inference().to(self.device)
         self._lock = threading.RLock()
         self._encoder = encoder
+        self._image_encoder: Encoder | None = None
 
     def with_adapter(self, adapter: Adapter) -> TorchBackend:
         """Return a backend with the same encoder and another adapter, which is not calibrated."""
@@ -96,6 +100,38 @@ class TorchBackend:
             # By torch, so that the sentence-transformers model gives the same bits.
             vectors[start : start + batch_size] = F.normalize(torch.as_tensor(adapted), dim=1).numpy()
         return vectors
+
+    @property
+    def image_encoder(self) -> Encoder:
+        """The encoder, as one of pictures in the space of the videos.
+
+        Raises:
+            InputError: it embeds texts alone, or clips of several frames.
+            SpaceMismatchError: it is not the encoder of the videos.
+        """
+        with self._lock:
+            if self._image_encoder is None:
+                encoder = self.encoder
+                if not embeds_videos(encoder):
+                    raise InputError(f"{encoder.name} embeds texts alone, and no pictures; search by text.")
+                if encoder.clip_frames is not None:
+                    raise InputError(
+                        f"{encoder.name} sees clips of {encoder.clip_frames} frames, and no single picture; "
+                        "search by text."
+                    )
+                side = VideoSide.of(encoder, frames=self.space.video.frames)
+                self.space.video.require(side, mine="the adapter", theirs="the encoder of the picture")
+                self._image_encoder = encoder
+            return self._image_encoder
+
+    def embed_image(self, image: NDArray[np.uint8]) -> FloatArray:
+        """Embed a picture, (h, w, 3) RGB, as a frame of a video: a unit vector, (d,).
+
+        Raises:
+            InputError, SpaceMismatchError: as `image_encoder`, or another shape.
+        """
+        with self._lock:
+            return embed_image(self.image_encoder, image)
 
     def adapt(self, vectors: FloatArray, *, strength: float) -> FloatArray:
         """See `Backend.adapt`."""

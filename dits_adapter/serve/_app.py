@@ -12,8 +12,7 @@ import stat
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import unquote_to_bytes
+from typing import Annotated, Any, Literal
 
 from dits_adapter import __version__
 from dits_adapter.errors import (
@@ -21,6 +20,7 @@ from dits_adapter.errors import (
     InputError,
     MissingCollectionError,
     MissingExtraError,
+    SpaceMismatchError,
     StoreError,
     VideoError,
 )
@@ -33,18 +33,21 @@ from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.requests import ReadRequest, VideoFilter
 
 try:
-    from fastapi import FastAPI, HTTPException, Query, Request, Response
+    from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import FileResponse, JSONResponse
     from fastapi.staticfiles import StaticFiles
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    from dits_adapter.encoders._images import IMAGE_BYTES
     from dits_adapter.serve._compare_routes import compare_routes
     from dits_adapter.serve._frames import FileVersion, FrameDecoder
     from dits_adapter.serve._health import Health
     from dits_adapter.serve._middleware import CheckWrites, RequireToken, SecureHeaders
+    from dits_adapter.serve._moment_routes import moment_routes
     from dits_adapter.serve._operations import add_operations
     from dits_adapter.serve._page_metrics import PageMetrics
+    from dits_adapter.serve._parameters import Limit, PerVideo, Steps, Strength, read_filter
 except ImportError:
     raise MissingExtraError("fastapi", "serve", "the search page") from None
 
@@ -97,7 +100,7 @@ def create_app(
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere
         redoc_url=None,
     )
-    app.add_middleware(CheckWrites)
+    app.add_middleware(CheckWrites, pictures={"/api/image": IMAGE_BYTES})
     if token is None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     else:
@@ -133,41 +136,40 @@ def create_app(
 
     @app.get("/api/search")
     def search(
-        request: Request,
         query: Annotated[str, Query(description="What happens in the video.")],
-        strength: Annotated[
-            float | None,
-            Query(ge=0, le=1, allow_inf_nan=False, description="0 is plain CLIP; default: as loaded."),
-        ] = None,
-        steps: Annotated[
-            int | None, Query(ge=0, description="T' to run (DITS only); default: as trained.")
-        ] = None,
-        limit: Annotated[int, Query(ge=1, le=100, description="Videos in each ranking.")] = 10,
-        per_video: Annotated[int, Query(ge=1, le=20, description="Segments of each video.")] = 1,
-        words: Annotated[str, Query(max_length=200, description="Words that the file's path has.")] = "",
-        min_duration: Annotated[
-            float | None, Query(ge=0, allow_inf_nan=False, description="Of the video, in seconds.")
-        ] = None,
-        max_duration: Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="Likewise.")] = None,
+        among: Annotated[VideoFilter, Depends(read_filter)],
+        strength: Strength = None,
+        steps: Steps = None,
+        limit: Limit = 10,
+        per_video: PerVideo = 1,
         min_probability: Annotated[
             float | None,
             Query(gt=0, lt=1, description="Of adapted results to be the right video; needs a calibrated adapter."),
         ] = None,
+        lanes: Annotated[
+            list[Literal["seen", "said"]],
+            Query(
+                max_length=2,
+                description="What is searched: what is seen, what is said (if the collection has texts), or both.",
+            ),
+        ] = ["seen"],  # noqa: B006 - FastAPI copies it
     ) -> SideBySide:
         """Search with plain CLIP and with the adapter."""
-        _require_utf8(request)
         options = CompareOptions(
             strength=strength,
             steps=steps,
             limit=limit,
             per_video=per_video,
-            filter=VideoFilter(words=words, min_duration=min_duration, max_duration=max_duration),
+            filter=among,
             min_probability=min_probability,
+            lanes=tuple(lanes),
         )
         searcher = serving.searcher
         answer = searcher.compare(query, options)
         metrics.searched(answer)
         return answer if feedback is None else feedback.remember(answer, options, searcher)
+
+    app.include_router(moment_routes(serving))
 
     if feedback is not None:
 
@@ -208,21 +210,6 @@ def create_app(
     return app
 
 
-def _require_utf8(request: Request) -> None:
-    """Refuse an address whose bytes are no UTF-8, where other characters would be searched than were sent.
-
-    Raises:
-        InputError: naming the byte.
-    """
-    try:
-        unquote_to_bytes(request.scope["query_string"]).decode()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"the address holds the byte {error.object[error.start]:#04x}, which is no UTF-8; send text in UTF-8, "
-            "each byte as %XX."
-        ) from None
-
-
 def _content(media_type: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
 
@@ -255,6 +242,7 @@ def _error_response(error: Exception) -> JSONResponse:
         InputError: 400,
         MissingCollectionError: 404,
         ForgottenSearchError: 410,
+        SpaceMismatchError: 400,
         VideoError: 422,
         StoreError: 503,
     }.get(type(error), 500)

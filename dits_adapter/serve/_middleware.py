@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -14,7 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["CheckWrites", "RequireToken", "SecureHeaders"]
 
 _BODY_BYTES, _BODY_SECONDS = 16 << 10, 10.0
-"""Largest body of a request, and the time in which it arrives."""
+"""Largest body of a request in JSON, and the time in which it arrives."""
+
+_PICTURE_SECONDS = 60.0
+"""Time in which a picture arrives."""
 
 _OPEN_PATHS = ("/healthz", "/livez")
 """Paths that need no token, for what watches over containers; they say more to those who send it."""
@@ -65,13 +69,19 @@ class RequireToken:
 
 
 class CheckWrites:
-    """Middleware that admits requests that write only from this page or from programs, in JSON, small and soon.
+    """Middleware that admits requests with a body only from this page or from programs, small and soon.
 
-    A form of another web site can send no JSON, and a script of one names its origin.
+    They are JSON, or a picture where one is searched by: a form of another web site can send neither, and a script
+    of one names its origin.
+
+    Args:
+        app: the application.
+        pictures: paths that take a picture, and its greatest number of bytes.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, pictures: Mapping[str, int]) -> None:
         self.app = app
+        self.pictures = pictures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 403, 408, 413 or 415, or let the application answer."""
@@ -83,18 +93,26 @@ class CheckWrites:
         if _is_elsewhere(headers):
             await _refuse(403, "a page of another web site may not write here.")(scope, receive, send)
             return
-        if scope["method"] == "POST" and media_type != "application/json":
+        picture = scope["path"] in self.pictures
+        if scope["method"] == "POST" and not picture and media_type != "application/json":
             await _refuse(415, "the body has to be JSON; send `Content-Type: application/json`.")(
                 scope, receive, send
             )
             return
+        if picture and not media_type.startswith("image/"):
+            await _refuse(415, "the body has to be a picture; send its `Content-Type`, such as image/jpeg.")(
+                scope, receive, send
+            )
+            return
+        most = self.pictures.get(scope["path"], _BODY_BYTES)
+        seconds = _PICTURE_SECONDS if picture else _BODY_SECONDS
         try:
-            body = await asyncio.wait_for(_body(receive), _BODY_SECONDS)
+            body = await asyncio.wait_for(_body(receive, most), seconds)
         except asyncio.TimeoutError:
             body = None
-            refusal = _refuse(408, f"the body did not arrive within {_BODY_SECONDS:g} seconds.")
+            refusal = _refuse(408, f"the body did not arrive within {seconds:g} seconds.")
         else:
-            refusal = _refuse(413, f"the body is larger than {_BODY_BYTES:,} bytes.")
+            refusal = _refuse(413, f"the body is larger than {most:,} bytes.")
         if body is None:
             refusal.headers["connection"] = "close"  # the rest of the body is not read
             await refusal(scope, receive, send)
@@ -118,14 +136,15 @@ def _is_elsewhere(headers: Headers) -> bool:
     return origin is not None and urlsplit(origin).netloc != headers.get("host")
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """Return the body of a request; None for one that is too large."""
-    body = b""
-    while len(body) <= _BODY_BYTES:
+async def _body(receive: Receive, most: int) -> bytes | None:
+    """Return the body of a request; None for one of more bytes."""
+    parts, size = list[bytes](), 0
+    while size <= most:
         message = await receive()
-        body += message.get("body", b"")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
         if not message.get("more_body"):
-            return body if len(body) <= _BODY_BYTES else None
+            return b"".join(parts) if size <= most else None
     return None
 
 

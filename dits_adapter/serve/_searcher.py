@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from dits_adapter.encoder import DITSQueryEncoder, check_queries
-from dits_adapter.errors import InputError
+from dits_adapter.errors import InputError, SpaceMismatchError
 from dits_adapter.search import Answer, Judge
-from dits_adapter.serve._answers import About, Map, Point, SearchResult, SideBySide
+from dits_adapter.serve._answers import About, Lane, Map, Point, SearchResult, SideBySide
 from dits_adapter.serve._batching import Batcher
 from dits_adapter.serve._map import project
-from dits_adapter.stores.requests import ReadRequest, SearchRequest, VideoFilter
+from dits_adapter.stores.requests import SEEN, ReadRequest, SearchRequest, VideoFilter
+from dits_adapter.stores.text_lane import SAID, best_line
 
 if TYPE_CHECKING:
     from dits_adapter.adapters import Adapter
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from dits_adapter.stores.bias import ScoreBias
     from dits_adapter.stores.requests import Hit
 
-__all__ = ["INGESTED", "CompareOptions", "Searcher"]
+__all__ = ["INGESTED", "CompareOptions", "Searcher", "search_result"]
 
 INGESTED = "mtime_ns"
 """Payload field that ingestion alone writes: a segment with it names a file that may be read."""
@@ -55,6 +56,7 @@ class CompareOptions:
         filter: the videos to search.
         min_probability: least probability of adapted results to be the right video, between 0 and 1; plain
             results are not filtered.
+        lanes: lanes to search, "seen" and "said" (`SearchRequest`); the words of the query are looked for.
     """
 
     strength: float | None = None
@@ -63,6 +65,41 @@ class CompareOptions:
     per_video: int = 1
     filter: VideoFilter = field(default_factory=VideoFilter)
     min_probability: float | None = None
+    lanes: tuple[str, ...] = (SEEN,)
+
+    def request(self, query: str, bias: float) -> SearchRequest:
+        """Return the request to the store for a text, with this weight of the score bias."""
+        return SearchRequest(
+            limit=self.limit,
+            per_video=self.per_video,
+            filter=self.filter or None,
+            bias=bias,
+            lanes=self.lanes,
+            texts=None if self.lanes == (SEEN,) else (query,),
+        )
+
+
+@dataclass(frozen=True)
+class _Query:
+    """Text as it is searched.
+
+    Attributes:
+        adapter: the adapter, as it is beside the score bias.
+        text: embedding of the text, (1, d).
+        plain, adapted: unit vectors, (1, d).
+        plain_weight, adapted_weight: weights of the score bias for them.
+        calibration: calibration of the scores of `adapted`; None where none is known.
+        strength: movement of the query.
+    """
+
+    adapter: Adapter
+    text: torch.Tensor
+    plain: torch.Tensor
+    adapted: torch.Tensor
+    plain_weight: float
+    adapted_weight: float
+    calibration: Calibration | None
+    strength: float
 
 
 class Searcher:
@@ -118,7 +155,20 @@ class Searcher:
             max_steps=adapter.max_steps,
             calibrated=beside is adapter and self._calibration(None, 1.0, weight) is not None,
             digest=self.encoder.artifact.digest,
+            texts=self._has_texts(),
+            pictures=self._sees_pictures(),
         )
+
+    def _has_texts(self) -> bool:
+        metadata = self.store.metadata() if self.store.capabilities.texts else None
+        return metadata is not None and metadata.texts is not None
+
+    def _sees_pictures(self) -> bool:
+        try:
+            self.encoder.require_image_side()
+        except (InputError, SpaceMismatchError):
+            return False
+        return True
 
     def compare(self, query: str, options: CompareOptions | None = None) -> SideBySide:
         """Search a text with plain CLIP and with the adapter.
@@ -129,26 +179,22 @@ class Searcher:
         """
         started = time.monotonic()
         options = options or CompareOptions()
-        check_queries(query)
-        strength = self.encoder.query_strength if options.strength is None else options.strength
-        own = self._adapter(options.steps)
-        adapter, weight = self._beside_bias(own, strength)
-        calibration = self._calibration(options.steps, strength, weight) if adapter is own else None
+        laps = _Laps()
+        asked = self._ask(query, options.strength, options.steps, laps)
+        calibration = asked.calibration if options.lanes == (SEEN,) else None
         if options.min_probability is not None and calibration is None:
             raise InputError(
                 "no probabilities are known: the adapter was not calibrated (dits-adapter calibrate), or not for "
-                "this strength, these steps and the score bias of this collection, or its scores are no cosines."
+                "this strength, these steps and the score bias of this collection, its scores are no cosines, or "
+                "more is searched than what is seen."
             )
-
-        laps = _Laps()
-        text = self._embed(query)
-        laps.end("embed")
-        plain = normalize(text, dim=1)
-        adapted = normalize(adapter.adapt(text, strength=strength), dim=1)
-        laps.end("adapt")
-        plain_weight = self._plain_weight()
-        plain_hits = self._search(plain, options, bias=plain_weight)
-        adapted_hits = self._search(adapted, options, bias=weight)
+        plain_hits, adapted_hits = (
+            self.store.search(vector[0].cpu().numpy(), options.request(query, weight))
+            for vector, weight in (
+                (asked.plain, asked.plain_weight),
+                (asked.adapted, asked.adapted_weight),
+            )
+        )
         judge = None
         if calibration is not None:
             videos = self._count_videos(started // _COUNT_SECONDS)
@@ -156,25 +202,53 @@ class Searcher:
         answer = Answer.of(adapted_hits, judge)
         hits = plain_hits + [match.hit for match in answer.matches]
         laps.end("store")
-        path = torch.cat([plain, *_path(adapter, text)])
-        drawing, positions = self._draw(normalize(path, dim=1), adapted, hits)
+        path = torch.cat([asked.plain, *_path(asked.adapter, asked.text)])
+        drawing, positions = self._draw(normalize(path, dim=1), asked.adapted, hits)
         laps.end("map")
-        cosine = float((plain * adapted).sum().clamp(-1, 1))
+        cosine = float((asked.plain * asked.adapted).sum().clamp(-1, 1))
+        said = _SaidLine.of(self.store, query) if options.lanes != (SEEN,) else None
         return SideBySide(
             query=query,
-            strength=strength,
-            steps=adapter.steps,
+            strength=asked.strength,
+            steps=asked.adapter.steps,
             angle=float(np.degrees(np.arccos(cosine))),
             probability_of_any=answer.probability_of_any,
-            plain=[_result(hit, positions) for hit in plain_hits],
-            adapted=[_result(match.hit, positions, match.probability) for match in answer.matches],
+            plain=[search_result(hit, positions, said=said) for hit in plain_hits],
+            adapted=[search_result(m.hit, positions, m.probability, said=said) for m in answer.matches],
             map=drawing,
-            plain_bias=plain_weight,
-            adapted_bias=weight,
+            plain_bias=asked.plain_weight,
+            adapted_bias=asked.adapted_weight,
             digest=self.encoder.artifact.digest,
             seconds=time.monotonic() - started,
             stages=laps.seconds,
         )
+
+    def weighted(
+        self, query: str, *, strength: float | None = None, steps: int | None = None
+    ) -> dict[str, tuple[NDArray[np.float32], float]]:
+        """Return the "plain" and the "adapted" vector of a text, (d,), with their weights of the score bias.
+
+        Raises:
+            InputError: no text, or an option outside its range.
+        """
+        asked = self._ask(query, strength, steps, _Laps())
+        return {
+            "plain": (asked.plain[0].cpu().numpy(), asked.plain_weight),
+            "adapted": (asked.adapted[0].cpu().numpy(), asked.adapted_weight),
+        }
+
+    def _ask(self, query: str, strength: float | None, steps: int | None, laps: _Laps) -> _Query:
+        check_queries(query)
+        strength = self.encoder.query_strength if strength is None else strength
+        own = self._adapter(steps)
+        adapter, weight = self._beside_bias(own, strength)
+        calibration = self._calibration(steps, strength, weight) if adapter is own else None
+        text = self._embed(query)
+        laps.end("embed")
+        plain = normalize(text, dim=1)
+        adapted = normalize(adapter.adapt(text, strength=strength), dim=1)
+        laps.end("adapt")
+        return _Query(adapter, text, plain, adapted, self._plain_weight(), weight, calibration, strength)
 
     def _beside_bias(self, adapter: Adapter, strength: float) -> tuple[Adapter, float]:
         """Return the adapter and the weight of the score bias that are taken together (`ScoreBias.beside`)."""
@@ -188,15 +262,6 @@ class Searcher:
         bias = self._read_bias(self.store.collection)
         fits = bias is not None and bias.fits(self.encoder.space.text.probes)
         return bias.weight if bias is not None and fits else 0.0
-
-    def _search(self, query: torch.Tensor, options: CompareOptions, *, bias: float) -> list[Hit]:
-        request = SearchRequest(
-            limit=options.limit,
-            per_video=options.per_video,
-            filter=options.filter or None,
-            bias=bias,
-        )
-        return self.store.search(query[0].cpu().numpy(), request)
 
     def _calibration(self, steps: int | None, strength: float, weight: float) -> Calibration | None:
         """Return the calibration of queries adapted with these options; None where there is none."""
@@ -255,19 +320,60 @@ def _path(adapter: Adapter, text: torch.Tensor) -> list[torch.Tensor]:
     return [adapter.adapt(text, strength=strength) for strength in _STRENGTHS]
 
 
-def _result(hit: Hit, positions: dict[str, Point], probability: float | None = None) -> SearchResult:
+@dataclass(frozen=True)
+class _SaidLine:
+    """Line of the text beside a hit that a query found.
+
+    Attributes:
+        query: the query.
+        language: language of the texts; None where words stay as they are.
+    """
+
+    query: str
+    language: str | None
+
+    @classmethod
+    def of(cls, store: VideoStore, query: str) -> _SaidLine:
+        metadata = store.metadata()
+        texts = None if metadata is None else metadata.texts
+        return cls(query, None if texts is None else texts.language)
+
+    def __call__(self, hit: Hit) -> str | None:
+        text = hit.payload.get(SAID) if SAID in hit.lanes else None
+        return best_line(text, self.query, self.language) if text else None
+
+
+def search_result(
+    hit: Hit,
+    positions: Mapping[str, Point] | None = None,
+    probability: float | None = None,
+    *,
+    said: Callable[[Hit], str | None] | None = None,
+) -> SearchResult:
+    """Describe a hit.
+
+    Args:
+        hit: the hit.
+        positions: places on the map, by ids.
+        probability: that its video is the right one.
+        said: returns the line that the query found.
+    """
     url = f"api/videos/{hit.video_id}" if INGESTED in hit.payload else None
     at = hit.timestamp if hit.timestamp is not None else hit.start
     return SearchResult(
         id=str(hit.id),
         video_id=hit.video_id,
         path=hit.path,
+        title=hit.title,
         start=hit.start,
         end=hit.end,
         timestamp=hit.timestamp,
+        duration=hit.payload.get("duration") if url else None,
         score=hit.score,
         probability=probability,
         video=url,
         frame=url and f"{url}/frame?at={at or 0:g}",
-        position=positions.get(str(hit.id)),
+        position=(positions or {}).get(str(hit.id)),
+        lanes={name: Lane(rank=of.rank, score=of.score) for name, of in hit.lanes.items()},
+        said=None if said is None else said(hit),
     )

@@ -11,14 +11,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel
 from typing_extensions import Self, Unpack
 
-from dits_adapter.errors import StoreError
+from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._lanes import (
     fuse,
@@ -30,7 +30,7 @@ from dits_adapter.stores._lanes import (
     search_index,
 )
 from dits_adapter.stores.bias import ScoreBias
-from dits_adapter.stores.ranking import OURS
+from dits_adapter.stores.ranking import OURS, group_by_video
 from dits_adapter.stores.requests import (
     SEEN,
     Hit,
@@ -282,6 +282,42 @@ class VideoStore(ABC):
         """
         request = from_keywords(SearchRequest, request, options)
         return self._search(check_query(query_vector), request)[0]
+
+    def search_like(
+        self, segment: str | int, request: SearchRequest | None = None, **options: Unpack[SearchOptions]
+    ) -> list[Hit]:
+        """Find the segments nearest to a stored one, which is left out; its video may be among the hits.
+
+        The score bias is of texts, and no part of these scores unless `bias` has a weight. Where hits are located,
+        the moment is that of the frame nearest to the segment.
+
+        Args:
+            segment: id of the segment (`Hit.id`); ids that are numbers may be written as text.
+            request, options: as for `search`; lanes and re-ranking are of texts.
+
+        Returns:
+            Best video first, and its best segment first.
+
+        Raises:
+            InputError: no such segment, one without a vector, other lanes than what is seen, or a re-ranking.
+            StoreError, SpaceMismatchError: as `search`.
+        """
+        request = from_keywords(SearchRequest, request, options)
+        if request.beyond_seen or request.rerank is not None:
+            raise InputError("a segment is looked for by its vector; leave out lanes and rerank.")
+        self.open()
+        chosen = ReadRequest(field="", values=[str(segment)], limit=1, vectors=True)
+        stored = next(iter(self.read(chosen)), None)
+        if stored is None or stored.vector is None:
+            raise InputError(f"the collection {self.name!r} has no segment {str(segment)[:60]!r} with a vector.")
+        bias = request.bias or 0.0
+        # One video and one segment more than are asked for, in the place of the segment itself.
+        wider = replace(
+            request, offset=0, limit=request.offset + request.limit + 1, per_video=request.per_video + 1, bias=bias
+        )
+        others = [hit for hit in self.search(stored.vector, wider) if hit.id != stored.id]
+        others.sort(key=lambda hit: -hit.score)
+        return [hit for video in group_by_video(others, lambda hit: (hit.video_id,), request) for hit in video]
 
     def search_batch(
         self, query_vectors: ArrayLike, request: SearchRequest | None = None, **options: Unpack[SearchOptions]

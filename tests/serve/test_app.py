@@ -334,10 +334,13 @@ class TestNothingFromElsewhere:
         assert list(paths) == [
             "/api/about",
             "/api/search",
+            "/api/similar",
+            "/api/image",
+            "/api/videos/{video_id}/timeline",
             "/api/videos/{video_id}",
             "/api/videos/{video_id}/frame",
         ]
-        for operation in (methods["get"] for methods in paths.values()):
+        for operation in (operation for methods in paths.values() for operation in methods.values()):
             assert operation["description"]
             assert operation["responses"]["200"]["content"]
         assert http.get("/docs").status_code == http.get("/redoc").status_code == 404

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import uvicorn
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from starlette.types import ASGIApp
 
@@ -19,8 +22,10 @@ from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.serve._app import create_app
 from dits_adapter.serve._feedback import FeedbackRecorder
+from dits_adapter.serve._moments import timeline
 from dits_adapter.serve._searcher import CompareOptions, Searcher
 from dits_adapter.sources._feedback_file import read_entries
+from dits_adapter.video.decode import Video
 from tests.serve.conftest import QUERY
 
 QUIET = [
@@ -152,7 +157,7 @@ def test_clips_play_from_the_matching_second(page, searcher):
     assert started == pytest.approx(named, abs=0.06)
     assert named > 0
     other = page.locator("section.plain li").filter(has_text="long.mp4")
-    other.get_by_role("button").click()
+    other.get_by_role("button", name="Play").click()
     expect(video).to_have_js_property("paused", True)
 
 
@@ -246,24 +251,115 @@ def test_keyboard_alone(page):
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_contain_text(QUERY)
     reached = []
-    for _ in range(12):
+    for _ in range(13):
         page.keyboard.press("Tab")
         focus = page.evaluate(
-            "() => { const at = document.activeElement; "
-            "return [at.ariaLabel ?? at.name ?? at.textContent.trim(), getComputedStyle(at).outlineStyle] }"
+            "() => { const at = document.activeElement, seen = at.matches('.unseen') ? at.labels[0] : at; "
+            "return [at.ariaLabel ?? (at.name || at.id || at.textContent.trim()), "
+            "getComputedStyle(seen).outlineStyle] }"
         )
         reached.append(focus[0] or "Search")
         assert focus[1] == "solid", f"no visible focus on {focus[0]}"
         if reached[-1].startswith("Play"):
             break
-    assert reached[:5] == ["Search", "strength", "steps", "view", "Filters"]
+    assert reached[:6] == ["Search", "picture", "strength", "steps", "view", "Filters"]
     assert reached[-1].startswith("Play")
     page.keyboard.press("Enter")
     expect(page.locator("section.plain video").first).to_be_focused()
     expect(page.locator("section.plain video").first).to_have_js_property("controls", True)
+    first, second = (page.locator(f"section.plain li:nth-child({n}) .play") for n in (1, 2))
+    page.keyboard.press("Escape")
+    expect(first).to_be_focused()
+    expect(page.locator("section.plain video").first).to_have_js_property("paused", True)
+    page.keyboard.press("ArrowDown")
+    expect(second).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowUp")
+    expect(page.locator("section.adapted .play").first).to_be_focused()
+    page.keyboard.press("/")
+    expect(page.get_by_label("What happens in the video?")).to_be_focused()
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1024])
+def test_the_moments_of_a_video_are_a_slider(page, searcher):
+    """From one matching moment to the next, and Enter plays from there; a click likewise."""
+    search(page)
+    item = page.locator("section.adapted li").filter(has_text="long.mp4")
+    bar = item.get_by_role("slider", name="Moments of long.mp4")
+    bar.scroll_into_view_if_needed()
+    expect(bar.locator("rect")).to_have_count(48)
+    answer = searcher.compare(QUERY).adapted
+    video_id = next(result.video_id for result in answer if "long" in result.path)
+    moments = timeline(searcher, video_id, searcher.weighted(QUERY)).moments
+    fits = [moment for moment in moments if moment.scores["adapted"] >= answer[-1].score]
+    assert 1 < len(fits) < 48
+    expect(bar.locator("rect.fits")).to_have_count(len(fits))
+    bar.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    words = f"{fits[1].start:.1f} to {fits[1].end:.1f} s, {fits[1].scores['adapted']:.3f}"
+    expect(bar).to_have_attribute("aria-valuetext", words)
+    expect(bar.locator("output")).to_have_text(words)
+    page.keyboard.press("Enter")
+    video = item.locator("video")
+    page.wait_for_function("video => video.played.length > 0", arg=video.element_handle())
+    assert video.evaluate("video => video.played.start(0)") == pytest.approx(fits[1].start, abs=0.11)
+    video.evaluate("video => video.pause()")
+    box = bar.locator("svg").bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.76, box["y"] + 5)
+    page.wait_for_function("video => !video.paused && video.currentTime >= 6", arg=video.element_handle())
+
+
+def test_more_like_a_moment_or_a_picture(page, searcher, library):
+    """The address keeps a moment; a picture stays in the page, and Back leads through all of them."""
+    search(page)
+    first = searcher.compare(QUERY).adapted[0]
+    page.locator("section.adapted li").first.get_by_role("button", name="More like this moment").click()
+    like = [Path(hit.path).name for hit in searcher.store.search_like(first.id)]
+    expect_names(page, "similar", like)
+    for hidden in ("section.plain", "section.adapted", "figure"):
+        expect(page.locator(hidden)).to_be_hidden()
+    expect(page.get_by_text("Adapters move texts, so none has a part in it")).to_be_visible()
+    expect(page.get_by_label("Strength")).to_be_disabled()
+    page.reload()
+    expect_names(page, "similar", like)
+    frame = Video(library / "long.mp4").frames_at([1.0]).frames[0]
+    content = io.BytesIO()
+    Image.fromarray(frame).save(content, "PNG")
+    file = {"name": "frame.png", "mimeType": "image/png", "buffer": content.getvalue()}
+    page.get_by_label("or by a picture").set_input_files(file)
+    expect(page.get_by_role("status")).to_contain_text("Like frame.png: 8 found")
+    nearest = searcher.store.search(searcher.encoder.encode_image(frame), limit=1)[0]
+    expect(page.locator("section.similar h3").first).to_have_text(f"1. {Path(nearest.path).name}")
+    expect(page.get_by_role("img", name="Like frame.png")).to_be_visible()
+    page.go_back()
+    expect_names(page, "similar", like)
+    page.go_forward()
+    expect(page.get_by_role("status")).to_contain_text("Like frame.png")
+    page.get_by_label("or by a picture").set_input_files(file | {"name": "no.png", "buffer": b"no"})
+    expect(page.get_by_role("alert")).to_have_text("This browser cannot read “no.png” as a picture.")
+    page.get_by_label("What happens in the video?").fill(QUERY)
+    page.keyboard.press("Enter")
+    expect_names(page, "adapted", expected(searcher, "adapted"))
+    expect(page.locator("section.similar")).to_be_hidden()
+    expect(page.get_by_label("Strength")).to_be_enabled()
+
+
+def test_one_ranking_is_a_grid_that_stands_still(page):
+    page.goto(f"{page.url}?query={QUERY}&view=adapted")
+    cards = page.locator("section.adapted li")
+    expect(cards).to_have_count(8)
+    boxes = [cards.nth(n).bounding_box() for n in range(3)]
+    assert boxes[0]["y"] == boxes[1]["y"] == boxes[2]["y"]
+    assert boxes[0]["x"] < boxes[1]["x"] < boxes[2]["x"]
+    page.mouse.wheel(0, 2000)
+    expect(page.locator("section.adapted rect").last).to_be_visible()
+    page.wait_for_timeout(300)
+    page.mouse.wheel(0, -4000)
+    page.wait_for_function("scrollY === 0")
+    assert [cards.nth(n).bounding_box() for n in range(3)] == boxes
+
+
+@pytest.mark.parametrize("width", [320, 360, 768, 1024])
 def test_narrow_screens(page, width):
     page.set_viewport_size({"width": width, "height": 800})
     search(page)
@@ -282,7 +378,7 @@ def test_narrow_screens(page, width):
 def test_everything_has_a_name(page):
     search(page)
     page.get_by_text("Filters").click()
-    for control in page.locator("button:visible, input:visible, video, figure > svg").all():
+    for control in page.locator("button:visible, input:visible, video, figure > svg, [role=slider]").all():
         assert control.evaluate(
             "at => at.ariaLabel || at.labels?.length || at.textContent.trim()"
             " || at.getAttribute('aria-labelledby')"
@@ -294,7 +390,8 @@ def test_everything_has_a_name(page):
 def test_the_api_page_lists_what_can_be_asked(page, home):
     page.get_by_role("link", name="API").click()
     expect(page.get_by_role("heading", name="GET /api/search")).to_be_visible()
-    expect(page.get_by_role("row", name="strength number or null")).to_contain_text("0 to 1")
+    expect(page.get_by_role("row", name="strength number or null").first).to_contain_text("0 to 1")
+    expect(page.get_by_text("Takes image/*.")).to_be_visible()
     expect(page.get_by_role("heading", name="SideBySide")).to_be_visible()
     assert page.get_by_role("link", name="OpenAPI").evaluate("a => a.href") == f"{home}api/openapi.json"
 
@@ -306,7 +403,7 @@ def test_a_token_opens_page_and_videos(browser, serve, searcher):
     page.goto(f"{home}?token=open-sesame&query={QUERY}")
     expect(page.locator("section.plain h3")).to_have_count(8)
     assert "token" not in page.url
-    page.locator("section.adapted li").filter(has_text="long.mp4").get_by_role("button").click()
+    page.locator("section.adapted li").get_by_role("button", name="Play long.mp4").click()
     expect(page.locator("section.adapted li").filter(has_text="long.mp4").locator("video")).to_have_js_property(
         "paused", False
     )

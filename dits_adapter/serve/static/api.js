@@ -50,9 +50,10 @@ for (const [path, methods] of Object.entries(schema.paths)) {
     const [media, body] = Object.entries(operation.responses[200].content)[0];
     const section = element("section", element("h2", element("code", `${method.toUpperCase()} ${path}`)), element("p", operation.description ?? ""));
     if (operation.parameters) section.append(parameters(operation));
-    const sent = operation.requestBody?.content["application/json"].schema;
-    if (sent) section.append(element("p", `Takes ${type(sent)}, as application/json.`));
-    if (sent) answers.add(type(sent));
+    for (const [takes, { schema: sent }] of Object.entries(operation.requestBody?.content ?? {})) {
+      section.append(element("p", sent.$ref ? `Takes ${type(sent)}, as ${takes}.` : `Takes ${takes}.`));
+      if (sent.$ref) answers.add(type(sent));
+    }
     section.append(element("p", `Answers with ${body.schema?.$ref ? type(body.schema) : media}.`));
     if (body.schema?.$ref) answers.add(type(body.schema));
     sections.push(section);

@@ -1,89 +1,161 @@
 // The form and its searches. The page is a function of the form, and the form is kept in the address, so that a
-// search can be shared.
+// search can be shared; pictures alone stay in the page.
 
+import { ask } from "./ask.js";
 import { notice, offer } from "./feedback.js";
+import "./keys.js";
 import { draw } from "./map.js";
-import { list, percent } from "./rankings.js";
+import { frameOf, onPicture } from "./picture.js";
+import { list, nameOf, percent } from "./rankings.js";
+import { forget } from "./timeline.js";
 
 const form = document.querySelector("form");
 const main = document.querySelector("main");
 const status = document.querySelector("#status");
 const error = document.querySelector("#error");
+const by = document.querySelector("#by");
+const like = form.elements.like;
+const pictures = [];  // by their numbers in the history
 let pending = new AbortController();
 let about;
 
-async function ask(path, signal) {
-  const response = await fetch(path, { signal });
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.detail);
-  return answer;
-}
+const picture = () => pictures[history.state?.picture];
+const byText = () => !like.value && !picture();
 
 function fill(address) {
-  for (const [name, value] of new URLSearchParams(address)) {
-    if (form.elements[name]) form.elements[name].value = value;
-  }
+  const values = new URLSearchParams(address);
+  like.value = "";
+  for (const [name, value] of values) if (form.elements[name]) form.elements[name].value = value;
   show();
 }
 
 function show() {
   for (const value of form.querySelectorAll(".value")) value.textContent = form.elements[value.dataset.of].value;
-  main.dataset.view = form.elements.view.value;
-  const { min_probability: least, strength, steps } = form.elements;
-  least.disabled = strength.value !== "1" || (about.max_steps !== null && Number(steps.value) !== about.trained_steps);
+  const { lanes, min_probability: least, steps, strength, view } = form.elements;
+  const said = lanes.value === "said";  // which no adapter has a part in
+  main.dataset.view = !byText() ? "similar" : said ? "plain" : view.value;
+  for (const knob of form.querySelectorAll(".of-adapter")) knob.disabled = !byText() || said;
+  lanes.disabled = !byText();
+  document.querySelector("#plain-title").textContent = said ? "What is said" : "Plain CLIP";
+  document.querySelector("figure").hidden = !byText() || said;
+  least.disabled = !byText() || lanes.value !== "seen" || strength.value !== "1" ||
+    (about.max_steps !== null && Number(steps.value) !== about.trained_steps);
   document.querySelector("#known").hidden = !least.disabled;
 }
 
 function options() {
   const filled = [...new FormData(form)].filter(([name, value]) => value !== "" && name !== "view");
-  return new URLSearchParams(filled.filter(([name]) => !form.elements[name].closest("[hidden]")));
+  const values = new URLSearchParams(filled.filter(([name]) => !form.elements[name].closest?.("[hidden]")));
+  if (values.get("lanes") === "seen") values.delete("lanes");
+  return values;
 }
 
-function remember(method) {
-  const state = options();
-  if (form.elements.view.value !== "both") state.set("view", form.elements.view.value);
-  history[method](null, "", `?${state}`);
+function remember(method, state = history.state) {
+  const values = options();
+  const text = !like.value && state?.picture === undefined;
+  values.delete(text ? "like" : "query");
+  if (form.elements.view.value !== "both") values.set("view", form.elements.view.value);
+  history[method](state, "", `?${values}`);
+}
+
+// What is asked of the server: the address of a request, and what else it has.
+function request() {
+  const values = options();
+  const lanes = values.get("lanes");
+  values.delete("lanes");
+  for (const lane of lanes?.split(" ") ?? []) values.append("lanes", lane);
+  if (byText()) return [`api/search?${values}`];
+  const segment = values.get("like");
+  for (const name of ["query", "like", "min_probability", "strength", "steps", "lanes"]) values.delete(name);
+  if (picture()) return [`api/image?${values}`, { method: "POST", headers: { "content-type": "image/jpeg" }, body: picture().blob }];
+  values.set("segment", segment);
+  return [`api/similar?${values}`];
 }
 
 async function search() {
-  if (!form.elements.query.value.trim() || !form.reportValidity()) return;
+  if (byText() && !form.elements.query.value.trim()) { main.hidden = true; return; }
+  if (byText() && !form.reportValidity()) return;
   pending.abort();
   const mine = (pending = new AbortController());
   main.setAttribute("aria-busy", "true");
+  const slow = setTimeout(() => { status.textContent = "Searching…"; }, 400);
   try {
     const before = about.digest;
     const answer = await newest(mine.signal);
-    if (answer.digest !== about.digest) await renew();
+    if (answer.digest && answer.digest !== about.digest) await renew();
     error.textContent = "";
-    list(answer);
-    offer(answer);
-    draw(answer);
-    document.querySelector("#any").textContent = any(answer.probability_of_any);
+    forget();
+    if (answer.map) compared(answer);
+    else alike(answer);
     main.hidden = false;
-    const number = Math.max(answer.plain.length, answer.adapted.length);
-    const each = answer.plain.length === answer.adapted.length
-      ? `${number} each` : `${answer.plain.length} by plain CLIP, ${answer.adapted.length} by ${adapterName()}`;
-    status.textContent = number
-      ? `“${answer.query}”: ${each}, ${Math.round(answer.seconds * 1000)} ms.${about.digest !== before ? " The adapter is a new one." : ""}`
-      : "Nothing found; the filters leave no video.";
+    if (about.digest !== before) status.textContent += " The adapter is a new one.";
     main.setAttribute("aria-busy", "false");
   } catch (problem) {
     if (problem.name === "AbortError") return;
-    error.textContent = problem instanceof TypeError  // what fetch throws where nobody answers
-      ? "The server does not answer. Is `dits-adapter serve` still running?"
-      : problem.message;
+    error.textContent = problem.message;
     status.textContent = "";
     main.hidden = true;
     offer({ search: null });
+  } finally {
+    clearTimeout(slow);
   }
 }
 
+function compared(answer) {
+  by.hidden = true;
+  const moments = form.elements.lanes.value === "said" ? null : loader(options());
+  list("plain", answer.plain, { moments });
+  list("adapted", answer.adapted, { plain: answer.plain, moments });
+  offer(answer);
+  draw(answer);
+  document.querySelector("#any").textContent = any(answer.probability_of_any);
+  const number = Math.max(answer.plain.length, answer.adapted.length);
+  const each = answer.plain.length === answer.adapted.length
+    ? `${number} each` : `${answer.plain.length} by plain CLIP, ${answer.adapted.length} by ${adapterName()}`;
+  status.textContent = number
+    ? `“${answer.query}”: ${each}, ${Math.round(answer.seconds * 1000)} ms.`
+    : "Nothing found; the filters leave no video.";
+}
+
+function alike(answer) {
+  const { of, results, seconds } = answer;
+  const mine = picture();
+  offer({ search: null });
+  const moments = of && loader(new URLSearchParams({ segment: of.id }));
+  list("similar", results, { moments });
+  const title = of ? `Like ${nameOf(of)}, ${of.start?.toFixed(1) ?? 0} to ${of.end?.toFixed(1) ?? 0} s` : `Like ${mine.name ?? "the picture"}`;
+  document.querySelector("#similar-title").textContent = title;
+  by.querySelector("p").textContent = (of
+    ? "This moment's own vector is searched with. "
+    : "The picture is searched with as a frame of a video. ") +
+    "Adapters move texts, so none has a part in it; nor are probabilities known.";
+  const shown = mine?.canvas ?? Object.assign(new Image(), { src: of?.frame ?? "", alt: title });
+  shown.role = "img";
+  shown.ariaLabel = title;
+  by.querySelector("div").replaceChildren(...(mine || of?.frame ? [shown] : []));
+  by.hidden = false;
+  status.textContent = results.length
+    ? `${title}: ${results.length} found, ${Math.round(seconds * 1000)} ms.` : "Nothing found; the filters leave no video.";
+}
+
+function loader(values) {
+  const kept = new URLSearchParams([...values].filter(([name]) => ["query", "segment", "strength", "steps"].includes(name)));
+  return async (video) => {
+    try {
+      return (await ask(`api/videos/${video}/timeline?${kept}`)).moments;
+    } catch {  // the card has its own moment nevertheless
+      return null;
+    }
+  };
+}
+
 async function newest(signal) {
+  const asked = () => { const [path, rest] = request(); return ask(path, { ...rest, signal }); };
   try {
-    return await ask(`api/search?${options()}`, signal);
+    return await asked();
   } catch (problem) {  // perhaps of an option that an adapter lacks which took the old one's place
-    if (problem.name === "AbortError" || problem instanceof TypeError || !(await renew())) throw problem;
-    return ask(`api/search?${options()}`, signal);
+    if (problem.name === "AbortError" || problem.gone || !(await renew())) throw problem;
+    return asked();
   }
 }
 
@@ -109,13 +181,34 @@ function searchSoon() {
   timer = setTimeout(() => { remember("replaceState"); search(); }, 150);
 }
 
-form.addEventListener("submit", (event) => { event.preventDefault(); remember("pushState"); search(); });
+function goBy(segment, state) {
+  like.value = segment;
+  remember("pushState", state);
+  show();
+  search();
+}
+
+function byPicture(found) {
+  if (!about?.pictures) return;
+  goBy("", { picture: pictures.push(found) - 1 });
+}
+
+form.addEventListener("submit", (event) => { event.preventDefault(); goBy("", null); });
 form.addEventListener("input", ({ target }) => {
   show();
   if (target.name === "view") remember("replaceState");
-  else if (target.name !== "query") searchSoon();
+  else if (target.name && target.name !== "query") searchSoon();
 });
 addEventListener("popstate", () => { form.reset(); defaults(); fill(location.search); search(); });
+onPicture(byPicture);
+main.addEventListener("click", async ({ target }) => {
+  const card = target.closest("section li");
+  if (target.closest(".like")) goBy(card.dataset.segment, null);
+  else if (target.closest(".frame")) byPicture({ ...(await frameOf(card.querySelector("video"))), name: `a frame of ${card.querySelector("video").ariaLabel}` });
+  else return;
+  document.querySelector("#status").scrollIntoView({ block: "nearest" });
+});
+by.querySelector("button").addEventListener("click", () => { goBy("", null); form.elements.query.focus(); by.hidden = true; });
 
 const adapterName = () => (about.adapter === "dits" ? "DITS" : about.adapter);
 
@@ -124,6 +217,8 @@ function introduce() {
   subject.textContent = `${about.segments} segments in “${about.collection}”, ${about.space.split(" [")[0]}`;
   subject.title = about.space;
   for (const element of document.querySelectorAll(".adapter")) element.textContent = adapterName();
+  document.querySelector("#by-picture").hidden = !about.pictures;
+  form.elements.lanes.closest(".knob").hidden = !about.texts;
   notice(about);
 }
 

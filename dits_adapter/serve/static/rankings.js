@@ -1,9 +1,12 @@
-// The two rankings, as lists of clips.
+// The rankings: cards of moments, best first.
 
-const template = document.querySelector("template");
-const SIDES = ["plain", "adapted"];
+import { poster } from "./posters.js";
+import { timeline } from "./timeline.js";
+
+const template = document.querySelector("#card");
 
 export const key = (hit) => `${hit.video_id} ${hit.start}`;
+export const nameOf = (hit) => hit.title ?? (hit.path ? hit.path.split(/[\\/]/).pop() : hit.video_id);
 const place = (hits, hit) => hits.findIndex((other) => other.video_id === hit.video_id) + 1;
 
 function move(rank, before) {
@@ -12,23 +15,36 @@ function move(rank, before) {
   return before > rank ? `▲ up from ${before}` : `▼ down from ${before}`;
 }
 
-export function list(answer) {
-  for (const side of SIDES) {
-    const items = answer[side].map((hit, index) => {
-      const item = template.content.cloneNode(true).firstElementChild;
-      const name = hit.path ? hit.path.split(/[\\/]/).pop() : hit.video_id;
-      item.dataset.key = key(hit);
-      item.querySelector("h3").textContent = `${index + 1}. ${name}`;
-      item.querySelector("h3").title = hit.path ?? "";
-      item.querySelector(".score").textContent = hit.score.toFixed(3);
-      if (hit.probability !== null) item.querySelector(".likely").textContent = `${percent(hit.probability)} likely`;
-      if (side === "adapted") item.querySelector(".move").textContent = move(index + 1, place(answer.plain, hit));
-      if (hit.start !== null && hit.start < hit.end) item.querySelector(".span").textContent = span(hit);
-      clip(item, hit, name);
-      return item;
+// Lay out one ranking. `plain` is the one to compare with; `moments` loads the timeline of a video.
+export function list(side, hits, { plain = null, moments = null } = {}) {
+  const items = hits.map((hit, index) => {
+    const item = template.content.cloneNode(true).firstElementChild;
+    const name = nameOf(hit);
+    const part = (selector) => item.querySelector(selector);
+    item.dataset.key = key(hit);
+    item.dataset.segment = hit.id;
+    part("h3").textContent = `${index + 1}. ${name}`;
+    part("h3").title = hit.path ?? "";
+    part(".score").textContent = hit.score.toFixed(3);
+    if (hit.probability !== null) part(".likely").textContent = `${percent(hit.probability)} likely`;
+    if (plain) part(".move").textContent = move(index + 1, place(plain, hit));
+    part(".lanes").textContent = Object.entries(hit.lanes).map(([lane, { rank }]) => `${lane}: ${rank}.`).join(" ");
+    part(".text").textContent = hit.said ? `“${hit.said}”` : "";
+    if (hit.start !== null && hit.start < hit.end) part(".span").textContent = span(hit);
+    part(".like").ariaLabel = `More like this moment of ${name}`;
+    if (hit.video) clip(item, hit, name);
+    else part(".clip").remove();
+    timeline(part(".timeline"), hit, {
+      name,
+      last: hits.at(-1).score,
+      side,
+      moments,
+      play: (at) => play(item, at),
+      look: (at) => poster(part("video"), at),
     });
-    document.querySelector(`section.${side} ol`).replaceChildren(...items);
-  }
+    return item;
+  });
+  document.querySelector(`section.${side} ol`).replaceChildren(...items);
 }
 
 export function percent(probability) {
@@ -41,35 +57,45 @@ function span(hit) {
   return `${hit.start.toFixed(1)} to ${hit.end.toFixed(1)} s${best}`;
 }
 
-const posters = new IntersectionObserver((entries) => {
-  for (const { isIntersecting, target } of entries) {
-    if (!isIntersecting) continue;
-    target.poster = target.dataset.poster;
-    posters.unobserve(target);
-  }
-}, { rootMargin: "200px" });
-
 function clip(item, hit, name) {
-  const [video, button] = item.querySelectorAll("video, button");
-  if (!hit.video) { item.querySelector(".clip").remove(); return; }
+  const [video, button] = item.querySelectorAll("video, .play");
   const start = hit.timestamp ?? hit.start;
   video.src = `${hit.video}#t=${start.toFixed(3)}`;
-  video.dataset.poster = hit.frame;
+  video.dataset.url = hit.video;
+  video.dataset.at = start;
   video.ariaLabel = name;
-  posters.observe(video);
+  poster(video, start);
   button.ariaLabel = `Play ${name} from ${start.toFixed(1)} s`;
-  button.addEventListener("click", () => {
-    button.hidden = true;
-    video.controls = true;
-    video.focus();
-    video.play().catch(() => {});  // what cannot be played says so below
-  });
+  button.addEventListener("click", () => play(item, null));
   video.addEventListener("error", () => {
     video.controls = false;
     button.hidden = true;
     item.querySelector(".unplayable").hidden = false;
   });
+  video.addEventListener("loadeddata", () => { item.querySelector(".frame").hidden = !video.videoWidth || document.querySelector("#by-picture").hidden; });
   video.addEventListener("play", () => {
     for (const other of document.querySelectorAll("video")) if (other !== video) other.pause();
   });
+}
+
+// Play a card's video from a second; null for where it stands, at first its best moment.
+function play(item, at) {
+  const [video, button] = item.querySelectorAll("video, .play");
+  if (!video || !item.querySelector(".unplayable").hidden) return;
+  button.hidden = true;
+  video.controls = true;
+  if (at !== null) {
+    if (video.readyState) video.currentTime = at;
+    else video.src = `${video.dataset.url}#t=${at.toFixed(3)}`;
+  } else video.focus();
+  video.play().catch(() => {});  // what cannot be played says so below
+}
+
+// Pause a card's video and give its button back.
+export function stop(item) {
+  const [video, button] = item.querySelectorAll("video, .play");
+  video.pause();
+  video.controls = false;
+  button.hidden = false;
+  button.focus();
 }
