@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from importlib.resources import files
 from os import PathLike, fspath
 from pathlib import Path, PurePosixPath
+from queue import Empty, Queue
+from threading import Thread
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 from dits_adapter._files import read_whole
@@ -22,10 +25,14 @@ from dits_adapter.errors import ArtifactError, MissingExtraError
 
 __all__ = ["Repository", "absolute_name", "bundled", "open_repository", "pin"]
 
+_T = TypeVar("_T")
+
 _CONFIG = "config.json"
 _COMMIT = re.compile("[0-9a-f]{40}")
 _PATIENCE = 5.0
 """Seconds that the hub may take for its first answer, unless HF_HUB_ETAG_TIMEOUT is set."""
+
+_OFFLINE = "Offline, give a folder with the model's files, or set HF_HOME to a cache that has them"
 
 
 def bundled(name: str) -> Path | None:
@@ -156,7 +163,8 @@ class _Snapshot(Repository):
                 raise ArtifactError(self._refusal)
             return ref.read_text("utf-8")
         try:  # by the name of the revision, under which the cache then has its commit
-            return Path(hf_hub_download(self.name, _CONFIG, revision=self._revision)).parent.name
+            path = hf_hub_download(self.name, _CONFIG, revision=self._revision, etag_timeout=_patience())
+            return Path(path).parent.name
         except RemoteEntryNotFoundError as error:
             commit = error.response.headers.get("X-Repo-Commit", "")
         except Exception as error:
@@ -169,14 +177,16 @@ class _Snapshot(Repository):
     def _refusal(self) -> str | None:
         """Reason why the hub gives nothing, in words; None where it does.
 
-        One request with little patience: those of the hub client go on for minutes before they give up.
+        One request with little patience: those of the hub client go on for minutes before they give up, and a
+        server that sends a byte now and then is waited for without end.
         """
-        from huggingface_hub import constants, get_hf_file_metadata
+        from huggingface_hub import get_hf_file_metadata
         from huggingface_hub.errors import FileMetadataError, RemoteEntryNotFoundError
 
-        patience = constants.HF_HUB_ETAG_TIMEOUT if "HF_HUB_ETAG_TIMEOUT" in os.environ else _PATIENCE
+        patience = _patience()
         try:
-            if get_hf_file_metadata(self._address, timeout=patience).commit_hash is None:
+            metadata = _within(patience, lambda: get_hf_file_metadata(self._address, timeout=patience))
+            if metadata.commit_hash is None:
                 raise FileMetadataError("no commit")
         except RemoteEntryNotFoundError:
             return None
@@ -205,7 +215,7 @@ class _Snapshot(Repository):
         from huggingface_hub.errors import RemoteEntryNotFoundError
 
         try:
-            hf_hub_download(self.name, file, revision=self.commit)
+            hf_hub_download(self.name, file, revision=self.commit, etag_timeout=_patience())
         except RemoteEntryNotFoundError:  # which the cache notes
             pass
         except Exception as error:
@@ -214,6 +224,36 @@ class _Snapshot(Repository):
     def require_known(self, file: str) -> None:
         if self._is_unknown(file) and self._refusal is not None:
             raise ArtifactError(self._refusal)
+
+
+def _patience() -> float:
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_ETAG_TIMEOUT if "HF_HUB_ETAG_TIMEOUT" in os.environ else _PATIENCE
+
+
+def _within(seconds: float, ask: Callable[[], _T]) -> _T:
+    """Return what a function returns, or raise what it raises, in so many seconds at most.
+
+    Raises:
+        TimeoutError: it takes longer; its thread goes on, and ends with the process.
+    """
+    answer: Queue[tuple[_T | None, Exception | None]] = Queue()
+
+    def run() -> None:
+        try:
+            answer.put((ask(), None))
+        except Exception as error:
+            answer.put((None, error))
+
+    Thread(target=run, daemon=True, name="hub").start()
+    try:
+        result, error = answer.get(timeout=seconds + 0.5)  # the client's own words, where it gives up in time
+    except Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return cast("_T", result)
 
 
 def _reason(name: str, revision: str, error: Exception) -> str:
@@ -243,6 +283,8 @@ def _reason(name: str, revision: str, error: Exception) -> str:
         reason = f"{host} does not answer as a hub does; see HF_ENDPOINT and your proxy"
     elif isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
         return f"{name}: cannot be written to the hub's cache in {constants.HF_HUB_CACHE} ({error.strerror})."
+    elif isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+        reason = f"{host} did not answer within {_patience():g} s (HF_HUB_ETAG_TIMEOUT)"
     else:
         reason = f"{host} cannot be reached ({type(error).__name__})"
-    return f"{name}: is no folder here, not in the hub's cache as a whole, and {reason}."
+    return f"{name}: is no folder here, not in the hub's cache as a whole, and {reason}. {_OFFLINE}."

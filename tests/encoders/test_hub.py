@@ -6,8 +6,12 @@ import ast
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +54,14 @@ WRITERS = {
 LOADERS = [load_encoder, VideoEncoder.from_pretrained, DITSQueryEncoder.from_pretrained]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is an encoder without an adapter")
+
+
+def trickle(server):
+    """Answer one request with a header that does not end within seconds."""
+    with suppress(OSError), server.accept()[0] as connection:
+        for byte in b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 100:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.1)
 
 
 @pytest.fixture
@@ -243,9 +255,22 @@ class TestUnreachable:
         monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "1")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.2)
         hub.delay = 1.0
-        with pytest.raises(ArtifactError, match=r"127\.0\.0\.1 cannot be reached \(ReadTimeout\)"):
+        with pytest.raises(ArtifactError, match=r"did not answer within 0\.2 s .*Offline, give a folder"):
             load_encoder(SAFE)
         assert len(hub.requests) == 1
+
+    def test_a_hub_that_sends_a_byte_now_and_then_is_not_waited_for_either(self, hub, monkeypatch):
+        """A client's timeout is of one read, and each byte is one."""
+        monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "1")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.3)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            template = f"http://127.0.0.1:{server.getsockname()[1]}/{{repo_id}}/{{revision}}/{{filename}}"
+            monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+            threading.Thread(target=trickle, args=(server,), daemon=True).start()
+            started = time.monotonic()
+            with pytest.raises(ArtifactError, match=r"did not answer within 0\.3 s"):
+                load_encoder("some/one")
+            assert time.monotonic() - started < 5
 
     def test_a_mirror_that_knows_addresses_of_files_alone(self, hub):
         hub.api = False
