@@ -13,15 +13,16 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from pgvector import HalfVector, Vector
+from pgvector import Vector
 from pgvector.psycopg import register_vector
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
-from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
+from psycopg.sql import SQL, Composed, Identifier, Placeholder
 
 from dits_adapter._secrets import secret
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores._pgvector_sql import KINDS, column_of, columns_of, names_of, to_row, to_value, where_of
 from dits_adapter.stores._table import FAILURES, FRAMES, KEY, SEGMENTS, VECTOR, Condition, Opened, Row, Table
 from dits_adapter.stores._table_store import TableStore
 from dits_adapter.stores.base import Capabilities
@@ -31,22 +32,6 @@ __all__ = ["PgVectorStore"]
 
 T = TypeVar("T")
 
-_TYPES = {"text": "text", "int": "bigint", "float": "double precision", "floats": "double precision[]"}
-_KINDS = {
-    "text": "text",
-    "character varying": "text",
-    "character": "text",
-    "citext": "text",
-    "uuid": "text",
-    "smallint": "int",
-    "integer": "int",
-    "bigint": "int",
-    "real": "float",
-    "double precision": "float",
-    "double precision[]": "floats",
-    "vector": "vector",
-    "halfvec": "vector",
-}
 _METADATA = Identifier("dits_adapter")
 """Table of the metadata of all collections of a schema."""
 
@@ -205,7 +190,7 @@ class PgVectorStore(TableStore):
             described = self._execute(
                 SQL("SELECT metadata::text AS it FROM {} WHERE collection = %s").format(_METADATA), [name]
             )
-        kinds = {column["name"]: _KINDS.get(column["type"].rpartition(".")[2], "other") for column in columns}
+        kinds = {column["name"]: KINDS.get(column["type"].rpartition(".")[2], "other") for column in columns}
         vectors = [column for column in columns if kinds[column["name"]] == "vector"]
         widths = {
             c["name"]: c["width"] if c["width"] > 0 else self._stored_width(name, c["name"]) for c in vectors
@@ -225,16 +210,16 @@ class PgVectorStore(TableStore):
 
     def _create(self, metadata: CollectionMetadata) -> None:
         vector = SQL("vector({})").format(SQL(str(int(metadata.space.video.width))))
-        segments = [*_columns(SEGMENTS), _column(FRAMES, SQL("bytea")), _column(VECTOR, vector)]
+        segments = [*columns_of(SEGMENTS), column_of(FRAMES, SQL("bytea")), column_of(VECTOR, vector)]
         create = SQL("CREATE TABLE IF NOT EXISTS {} ({})")
-        key = _column(KEY, SQL("text PRIMARY KEY"))
+        key = column_of(KEY, SQL("text PRIMARY KEY"))
 
         def work(connection: psycopg.Connection[Row]) -> None:
             connection.execute("SELECT pg_advisory_xact_lock(hashtext('dits_adapter'))")
             if connection.execute(_TABLE, [self.name]).fetchone() != {"name": None}:
                 return  # another process was faster
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            for name, columns in ((self._failures, _columns(FAILURES)), (self.name, segments)):
+            for name, columns in ((self._failures, columns_of(FAILURES)), (self.name, segments)):
                 connection.execute(create.format(Identifier(name), SQL(", ").join([key, *columns])))
             connection.execute(
                 SQL("CREATE INDEX ON {} ({})").format(Identifier(self.name), Identifier("video_id"))
@@ -265,12 +250,12 @@ class PgVectorStore(TableStore):
             Identifier(KEY),
             SQL(", ").join(SQL("{0} = EXCLUDED.{0}").format(Identifier(column)) for column in columns),
         )
-        values = [[_value(column, row[column]) for column in columns] for row in rows]
+        values = [[to_value(column, row[column]) for column in columns] for row in rows]
         self._run(partial(_execute_many, statement, values))
 
     def _update(self, condition: Condition, values: Row) -> None:
         assigned = SQL(", ").join(SQL("{} = %s").format(Identifier(name)) for name in values)
-        where, asked = _where(condition)
+        where, asked = where_of(condition)
         statement = SQL("UPDATE {} SET {}{}").format(Identifier(self.name), assigned, where)
         self._execute(statement, [*values.values(), *asked])
 
@@ -281,7 +266,7 @@ class PgVectorStore(TableStore):
         self._run(partial(_execute_many, statement, [[value, key] for key, value in values.items()]))
 
     def _delete(self, name: str, condition: Condition) -> None:
-        where, asked = _where(condition)
+        where, asked = where_of(condition)
         self._execute(SQL("DELETE FROM {}{}").format(Identifier(name), where), asked)
 
     def _select(
@@ -289,15 +274,15 @@ class PgVectorStore(TableStore):
     ) -> Iterator[Row]:
         """Read pages in the order of the keys, each in a transaction of its own."""
         key = Identifier(self._key(name))
-        page = SQL("SELECT {}, {} AS " + _AT + " FROM {}").format(_names(columns), key, Identifier(name))
+        page = SQL("SELECT {}, {} AS " + _AT + " FROM {}").format(names_of(columns), key, Identifier(name))
         end = SQL(" ORDER BY {} LIMIT %s").format(key)
         after: list[Any] = []
         while True:
-            where, asked = _where(condition, *[SQL("{} > %s").format(key) for _ in after])
+            where, asked = where_of(condition, *[SQL("{} > %s").format(key) for _ in after])
             rows = self._execute(page + where + end, [*after, *asked, min(limit or _PAGE, _PAGE)])
             for row in rows:
                 after = [row.pop(_AT)]
-                yield _read(row)
+                yield to_row(row)
             if len(rows) < _PAGE:
                 return
 
@@ -305,9 +290,9 @@ class PgVectorStore(TableStore):
         self, queries: NDArray[np.float32], opened: Opened, condition: Condition, number: int, exact: bool
     ) -> list[list[tuple[float, Row]]]:
         vector = Identifier(opened.vector)
-        where, asked = _where(condition, SQL("{} IS NOT NULL").format(vector))
+        where, asked = where_of(condition, SQL("{} IS NOT NULL").format(vector))
         statement = SQL("SELECT {}, 1 - ({} <=> %s) AS " + _AT + " FROM {}{} ORDER BY {} <=> %s LIMIT %s").format(
-            _names(opened.payload), vector, Identifier(self.name), where, vector
+            names_of(opened.payload), vector, Identifier(self.name), where, vector
         )
         values = [Vector(query) for query in queries]
 
@@ -323,7 +308,7 @@ class PgVectorStore(TableStore):
         answers = self._run(partial(work, exact=exact), at_once=True)
         if any(len(rows) < number for rows in answers) and not exact and self._indexed():
             answers = self._run(partial(work, exact=True), at_once=True)
-        return [[(float(row.pop(_AT)), _read(row)) for row in rows] for rows in answers]
+        return [[(float(row.pop(_AT)), to_row(row)) for row in rows] for rows in answers]
 
     def _indexed(self) -> bool:
         methods = self._execute(
@@ -336,7 +321,7 @@ class PgVectorStore(TableStore):
         return any(row["amname"] in ("hnsw", "ivfflat") for row in methods)
 
     def _count(self, condition: Condition) -> int:
-        where, asked = _where(condition)
+        where, asked = where_of(condition)
         (row,) = self._execute(SQL("SELECT count(*) AS it FROM {}{}").format(Identifier(self.name), where), asked)
         return int(row["it"])
 
@@ -382,50 +367,3 @@ def _bytes(name: str) -> int:
 
 def _execute_many(statement: Composed, values: list[list[Any]], connection: psycopg.Connection[Row]) -> None:
     connection.cursor().executemany(statement, values)
-
-
-def _column(name: str, of: Composable) -> Composed:
-    return SQL("{} {}").format(Identifier(name), of)
-
-
-def _columns(kinds: Mapping[str, str]) -> list[Composed]:
-    return [_column(name, SQL(_TYPES[kind])) for name, kind in kinds.items()]
-
-
-def _names(columns: Sequence[str]) -> Composed:
-    return SQL(", ").join(map(Identifier, columns))
-
-
-def _where(condition: Condition, *others: Composable) -> tuple[Composable, list[Any]]:
-    """Return a condition as SQL, with the values of its placeholders."""
-    parts, values = list(others), list[Any]()
-    for name, among in condition.among.items():
-        texts = any(isinstance(value, str) for value in among)
-        parts.append(SQL("{}::text = ANY(%s)" if texts else "{} = ANY(%s)").format(Identifier(name)))
-        values.append(list(among))
-    for text in condition.contains:
-        having = [SQL("strpos({}::text, %s) > 0").format(Identifier(name)) for name in condition.texts]
-        parts.append(SQL("({})").format(SQL(" OR ").join(having)))
-        values += [text] * len(condition.texts)
-    for bounds, comparison in ((condition.least, "{} >= %s"), (condition.most, "{} <= %s")):
-        for name, bound in bounds.items():
-            parts.append(SQL(comparison).format(Identifier(name)))
-            values.append(bound)
-    parts += [SQL("{} IS NOT NULL").format(Identifier(name)) for name in condition.present]
-    return (SQL(" WHERE ") + SQL(" AND ").join(parts) if parts else SQL("")), values
-
-
-def _value(column: str, value: Any) -> Any:
-    if column == VECTOR:
-        return Vector(value)
-    return np.asarray(value, "<f4").tobytes() if column == FRAMES else value
-
-
-def _read(row: Row) -> Row:
-    """Return a row with its vectors as arrays."""
-    for name, value in row.items():
-        if isinstance(value, Vector | HalfVector):
-            row[name] = np.asarray(value.to_numpy(), np.float32)
-        elif name == FRAMES and value is not None:
-            row[name] = np.frombuffer(value, "<f4")
-    return row
