@@ -2,8 +2,8 @@
 
 Clips of the demo's train split get two true sentences each and, in a share of them, a caption of another clip and
 one that says nothing ("a video of something"), as models write them; no model wrote any of these. The gentle
-linear adapter learns from all texts, from those that the filter leaves, and from the true ones, and is measured on
-the demo's test clips. Brackets are 95 % intervals over these.
+linear adapter learns from all texts, from all weighted by how likely they fit, from those that the filter leaves,
+and from the true ones, and is measured on the demo's test clips. Brackets are 95 % intervals over these.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ GENERIC = (
     "a computer generated video",
     "this is a video of something that happens",
 )
+_COPIES = 4
+"""Times that a text which certainly fits is learnt from where texts are weighted."""
+
 KINDS = ("true", "of another clip", "of any clip")
 
 
@@ -101,19 +104,26 @@ def mix(clips: Pairs, generic: NDArray[np.float32], share: float, seed: int = 0)
 
 
 def table_rows(mixed: Mix, clips: Pairs, test: Pairs, plain: NDArray[np.floating], noise: str) -> list[list[str]]:
-    """Learn from all texts, from those that fit, and from the true ones; return the rows of the table."""
-    fits = fit_probabilities(mixed.text, clips.video, mixed.own, mixed.wording) >= 0.5
+    """Learn from all texts, weighted or not, from those that fit, and from the true ones; return the rows."""
+    likely = fit_probabilities(mixed.text, clips.video, mixed.own, mixed.wording)
+    fits = likely >= 0.5
     left = ", ".join(
         f"{kind} {fits[mixed.kind == n].mean():.0%}" for n, kind in enumerate(KINDS) if (mixed.kind == n).any()
     )
     print(f"{noise} noise, left by the filter: {left}", flush=True)
-    rows = []
-    for name, chosen in (("all", mixed.kind >= 0), ("what fits", fits), ("the true ones", mixed.kind == 0)):
+    rows, every = [], np.arange(len(likely))
+    learnt_from = {
+        "all": every,
+        "all, weighted": np.repeat(every, np.round(_COPIES * likely).astype(int)),
+        "what fits": every[fits],
+        "the true ones": every[mixed.kind == 0],
+    }
+    for name, chosen in learnt_from.items():
         adapter = gentle_linear(mixed.text[chosen], clips.video[mixed.own[chosen]]).adapter
         found = ranks(DotProducts(adapter.adapt(test.text), test.video), test.labels)
         true = f"{(mixed.kind[chosen] == 0).mean():.0%}"
         gain = signed(paired_bootstrap(plain, found, test.labels)["r1"])
-        rows.append([noise, name, f"{chosen.sum():,}", true, _r1(found, test), gain])
+        rows.append([noise, name, f"{len(chosen):,}", true, _r1(found, test), gain])
     return rows
 
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import chain, islice
+from functools import cached_property
 from os import PathLike, fspath
-from threading import Event
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +22,12 @@ from dits_adapter.errors import InputError, VideoError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.texts import TextCleaning
 from dits_adapter.vectors import EmbeddedClips, FloatArray, unit
+from dits_adapter.video._decoding import DecodedSegment, SegmentDecoder
 from dits_adapter.video._frames import segment_spans
 from dits_adapter.video._pooling import mean_pool
 from dits_adapter.video._reader import Decoder, Frame
-from dits_adapter.video._suspect import Reading, read_apart
-from dits_adapter.video.decode import DecodedFrames, Video
+from dits_adapter.video._suspect import Reading
+from dits_adapter.video.decode import Video
 from dits_adapter.video.limits import DecodeLimits
 
 __all__ = ["EncodedSegment", "OnError", "VideoEncoder"]
@@ -38,11 +36,6 @@ OnError = Literal["raise"] | Callable[[VideoError], object]
 """Reaction to a file that gives no frames: raise the error, or call a function with it and go on."""
 
 _Path = str | PathLike[str]
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
-_SPANS_PER_TASK = 4
-"""Segments of one video that a worker decodes in a row: enough to make up for opening the file and seeking."""
 
 
 @dataclass(frozen=True)
@@ -72,24 +65,6 @@ class EncodedSegment:
     timestamps: NDArray[np.float64]
     decoder: str
     remark: str = ""
-
-
-@dataclass(frozen=True)
-class _Task:
-    """Some segments of the file with this number; or, where it could not be opened, why."""
-
-    number: int
-    source: Video | VideoError
-    spans: list[tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """A segment whose frames went through the image processor: `content.frames` is (n, …) float32."""
-
-    video: Video
-    span: tuple[float, float]
-    content: DecodedFrames
 
 
 class VideoEncoder:
@@ -296,90 +271,36 @@ class VideoEncoder:
             raise InputError(f"expected batch_frames and workers of at least 1, got {batch_frames} and {workers}.")
         if isinstance(paths, (str, PathLike)):
             paths = [paths]
-        return self._encode(paths, segment_seconds, overlap, batch_frames, workers, on_error, skip, suspect, spans)
+        reading = Reading(self.frames, segment_seconds, overlap, self.limit, self.decoder, self.limits)
+        decoder = SegmentDecoder(reading, self._preprocess, skip, suspect, spans)
+        return self._encode(
+            decoder.batches(paths, max(1, batch_frames // self.frames), workers), batch_frames, on_error
+        )
 
     def _encode(
         self,
-        paths: Iterable[_Path],
-        seconds: float | None,
-        overlap: float,
+        batches: Generator[list[DecodedSegment | VideoError], None, None],
         batch_frames: int,
-        workers: int,
         on_error: OnError,
-        skip: Callable[[str], int] | None,
-        suspect: Callable[[str], bool] | None,
-        given: Callable[[Video], Iterable[tuple[float, float]]] | None,
     ) -> Generator[EncodedSegment, None, None]:
-        stopped = Event()
-        reading = Reading(self.frames, seconds, overlap, self.limit, self.decoder, self.limits)
-
-        def plan(numbered: tuple[int, _Path]) -> Iterator[_Task]:
-            number, path = numbered
-            try:
-                if suspect is not None and suspect(fspath(path)):
-                    read_apart(fspath(path), reading, stopped)
-                video = Video(path, self.decoder, self.limits)
-            except VideoError as error:
-                return iter([_Task(number, error, [])])
-            first = 0 if skip is None else skip(video.path)
-            every = video.spans(seconds, overlap, self.limit) if given is None else given(video)
-            spans = islice(every, first, None)
-            return (_Task(number, video, few) for few in _in_groups(spans, _SPANS_PER_TASK))
-
-        decode = partial(self._decode, stopped=stopped)
-        per_batch = max(1, batch_frames // self.frames)
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        try:
-            tasks = chain.from_iterable(_in_order(pool, plan, enumerate(paths), workers))
-            decoded = _in_order(pool, decode, tasks, workers + per_batch)
-            batch: list[_Decoded | VideoError] = []
-            failed = -1
-            for number, items in decoded:
-                for item in items:
-                    if number == failed:
-                        continue
-                    batch.append(item)
-                    if isinstance(item, VideoError):
-                        failed = number
-                    waiting = sum(isinstance(entry, _Decoded) for entry in batch)
-                    if waiting in (0, per_batch):  # an error before which nothing waits is due at once
-                        yield from self._run(batch, batch_frames, on_error)
-                        batch = []
-            yield from self._run(batch, batch_frames, on_error)
-        finally:
-            stopped.set()  # whoever interrupts waits for one segment a worker, not for the rest of the film
-            pool.shutdown(cancel_futures=True)
-
-    def _decode(self, task: _Task, stopped: Event) -> tuple[int, list[_Decoded | VideoError]]:
-        """Decode and preprocess the segments of a task, up to the first that fails."""
-        if isinstance(task.source, VideoError):
-            return task.number, [task.source]
-        items: list[_Decoded | VideoError] = []
-        with task.source.another() as video:
-            try:
-                for start, end in task.spans:
-                    if stopped.is_set():
-                        break
-                    content = video.frames(self.frames, start, end, transform=self._preprocess)
-                    items.append(_Decoded(video, (start, end), content))
-            except VideoError as error:
-                items.append(error)
-        return task.number, items
+        with closing(batches):  # an interruption ends the decoding, too
+            for batch in batches:
+                yield from self._run(batch, batch_frames, on_error)
 
     def _preprocess(self, frame: Frame) -> FloatArray:
         pixels: FloatArray = self.encoder.preprocess([frame])[0]
         return pixels
 
     def _run(
-        self, batch: list[_Decoded | VideoError], batch_frames: int, on_error: OnError
+        self, batch: list[DecodedSegment | VideoError], batch_frames: int, on_error: OnError
     ) -> Iterator[EncodedSegment]:
         """Run the model on a batch and give out what is in it, in order."""
-        segments = [item for item in batch if isinstance(item, _Decoded)]
+        segments = [item for item in batch if isinstance(item, DecodedSegment)]
         if segments:
             embedded = self.encoder.embed([segment.content.frames for segment in segments], batch_frames)
             vectors = _pool(embedded)
         for item in batch:
-            if isinstance(item, _Decoded):
+            if isinstance(item, DecodedSegment):
                 vector, frame_vectors = next(vectors)
                 yield EncodedSegment(
                     path=item.video.path,
@@ -412,21 +333,3 @@ def _pool(embedded: EmbeddedClips) -> Iterator[tuple[FloatArray, FloatArray]]:
     frames = unit(embedded.frames)
     pooled = mean_pool(frames) if embedded.pooled is None else unit(embedded.pooled)
     yield from zip(pooled, frames, strict=True)
-
-
-def _in_groups(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
-    while group := list(islice(items, size)):
-        yield group
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
-) -> Iterator[_Result]:
-    """Map in the pool and yield the results in order, never more than `ahead` items in advance."""
-    pending: deque[Future[_Result]] = deque()
-    for item in items:
-        pending.append(pool.submit(function, item))
-        if len(pending) > ahead:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()

@@ -41,4 +41,4 @@ def test_the_table_has_a_row_for_each_choice_of_texts(monkeypatch, capsys):
     assert main(["--clips", "40", "--noise", "0.5"]) == 0
     out = capsys.readouterr().out
     assert "50% noise, left by the filter: true 100%" in out
-    assert all(f" {name} |" in out for name in ("all", "what fits", "the true ones"))
+    assert all(f" {name} |" in out for name in ("all", "all, weighted", "what fits", "the true ones"))
