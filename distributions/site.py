@@ -83,8 +83,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         text, target, anchor = match[1], match[2], match[3] or ""
         path = os.path.normpath(os.path.join(os.path.dirname(source), target))
         there = PAGES.get(path, path.removeprefix("docs/"))
-        if files.get_file_from_path(there) is None:
-            return text.strip("![]")
+        if files.get_file_from_path(there) is None and (ROOT / path).exists():
+            return text.strip("![]")  # a file of the repository that is no page; of what does not exist mkdocs warns
         return f"{text}({os.path.relpath(there, os.path.dirname(place) or '.')}{anchor})"
 
     return markdown if place.startswith("reference/") else LINK.sub(lead, markdown)
