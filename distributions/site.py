@@ -84,7 +84,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         path = os.path.normpath(os.path.join(os.path.dirname(source), target))
         there = PAGES.get(path, path.removeprefix("docs/"))
         if files.get_file_from_path(there) is None and (ROOT / path).exists():
-            return text.strip("![]")  # a file of the repository that is no page; of what does not exist mkdocs warns
+            return text.strip("![]")  # of what does not exist mkdocs warns
         return f"{text}({os.path.relpath(there, os.path.dirname(place) or '.')}{anchor})"
 
     return markdown if place.startswith("reference/") else LINK.sub(lead, markdown)
