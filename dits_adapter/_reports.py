@@ -24,7 +24,8 @@ def plain_report(report: Any) -> Any:
     if is_dataclass(report) and not isinstance(report, type):
         return {each.name: plain_report(getattr(report, each.name)) for each in fields(report) if each.repr}
     if hasattr(report, "model_dump"):  # of pydantic, without importing it
-        return plain_report(report.model_dump(mode="json"))
+        shown = [name for name, each in type(report).model_fields.items() if each.repr]
+        return {name: plain_report(getattr(report, name)) for name in shown}
     if hasattr(report, "_asdict"):
         return plain_report(report._asdict())
     if isinstance(report, Mapping):

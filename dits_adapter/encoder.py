@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dits_adapter._extras import name_missing_extra
 from dits_adapter._hub import absolute_name, pin
+from dits_adapter._reprs import short_repr
 from dits_adapter.artifact._find import find_adapter, find_encoder, is_exported
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.backends._base import Backend
@@ -89,6 +90,11 @@ class DITSQueryEncoder:
         self._checked = False
         self._mismatched = False
         self._cut_warned = False
+
+    def __repr__(self) -> str:
+        adapter = self._name or type(self._backend).__name__
+        strength = None if self.strength == 1 else self.strength
+        return short_repr(self, adapter, space=str(self.space), strength=strength)
 
     @classmethod
     @name_missing_extra("an adapter that was not exported, or is run on torch,")

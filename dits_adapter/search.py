@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self, Unpack
 
+from dits_adapter._reprs import short_repr, shown_repr
 from dits_adapter._wording import without_password
 from dits_adapter.encoder import DITSQueryEncoder, check_queries
 from dits_adapter.errors import InputError
@@ -85,6 +86,8 @@ class Answer:
     found: int
     probability_of_any: float | None
 
+    __repr__ = shown_repr
+
     @classmethod
     def of(cls, hits: Sequence[Hit], judge: Judge | None, *, first: bool = True) -> Answer:
         """Give hits their probabilities, and leave out those that are less likely than the judge wants.
@@ -149,6 +152,11 @@ class VideoSearch:
         self._lock = threading.RLock()
         self._known: _Collection | None = None
         self._counted = (0, -math.inf)
+
+    def __repr__(self) -> str:
+        store = self._store if self._address is None else without_password(self._address)
+        named = {} if self._address is None else {"collection": self._name}
+        return short_repr(self, self._model or self._encoder, store, **named)
 
     def __enter__(self) -> Self:
         return self

@@ -158,7 +158,7 @@ class _Side(BaseModel):
     revision: str | None = None
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     width: int = Field(ge=1)
-    canaries: Canaries | None = None
+    canaries: Canaries | None = Field(default=None, repr=False)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -202,6 +202,9 @@ class _Side(BaseModel):
     def _usage(self) -> list[object]:
         """List what of the encoder's use the vectors depend on."""
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self})"
 
     def __str__(self) -> str:
         version = f"@{self.revision}" if self.declared and self.revision else ""
@@ -496,6 +499,9 @@ class EmbeddingSpace(BaseModel):
     def fingerprint(self) -> str:
         """Sixteen hex digits that name both sides."""
         return _digest([self.text.fingerprint, self.video.fingerprint])
+
+    def __repr__(self) -> str:
+        return f"EmbeddingSpace({self})"
 
     def __str__(self) -> str:
         if (self.text.encoder, self.text.revision) == (self.video.encoder, self.video.revision):

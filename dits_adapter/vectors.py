@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dits_adapter._reprs import shown_repr
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class EmbeddedClips:
 
     pooled: FloatArray | None = None
     frames: FloatArray | None = None
+
+    __repr__ = shown_repr
 
 
 def check_vectors(vectors: np.ndarray | torch.Tensor, width: int) -> None:

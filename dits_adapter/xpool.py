@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dits_adapter._reprs import short_repr
 from dits_adapter.adapters.base import Adapter
 from dits_adapter.errors import InputError
 from dits_adapter.vectors import check_vectors
@@ -99,6 +100,9 @@ class XPoolReranker:
         self._xpool = xpool.eval()
         self._query, self._text = (torch.as_tensor(x).to(weight)[None] for x in (query, text))
 
+    def __repr__(self) -> str:
+        return short_repr(self, width=self._query.shape[-1])
+
     @torch.inference_mode()
     def __call__(self, frames: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
         """Return the cosines (m,) of the query with m segments, (frames, d) each, pooled under its text."""
@@ -144,6 +148,9 @@ class XPoolScores:
             check_vectors(vectors, weight.shape[0])
         if len(self._queries) != len(self._text):
             raise InputError(f"{len(self._queries)} queries for {len(self._text)} texts; each needs its own.")
+
+    def __repr__(self) -> str:
+        return short_repr(self, shape=self.shape)
 
     @property
     def shape(self) -> tuple[int, int]:

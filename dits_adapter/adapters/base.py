@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from dits_adapter._reprs import short_repr
 from dits_adapter.errors import InputError
 from dits_adapter.vectors import check_directions, check_vectors
 
@@ -62,6 +63,10 @@ class Adapter(nn.Module, ABC):
     linear: ClassVar[bool] = False
     config: BaseModel
     noise: torch.Generator | None = None
+
+    def __repr__(self) -> str:
+        fields = {"width": self.width, **self.config.model_dump(exclude_defaults=True)}
+        return short_repr(self, **fields, weights=sum(each.numel() for each in self.state_dict().values()))
 
     @property
     def width(self) -> int:

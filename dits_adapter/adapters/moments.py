@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter._reprs import shown_repr
 from dits_adapter.errors import InputError
 
 __all__ = ["Matches", "Moments", "Rows"]
@@ -49,6 +50,8 @@ class Matches:
     video: Rows
     groups: NDArray[np.int64] | None = None
     judges: NDArray[np.bool_] | None = None
+
+    __repr__ = shown_repr
 
     def __len__(self) -> int:
         return len(self.text)

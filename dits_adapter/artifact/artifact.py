@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dits_adapter._files import read_whole, replace_folder, require_sha256, sha256
+from dits_adapter._reprs import short_repr
 from dits_adapter._wording import validated
 from dits_adapter.artifact._card import model_card
 from dits_adapter.artifact._config import CONFIG, ENCODER, WEIGHTS, XPOOL, ArtifactConfig, read_config
@@ -58,6 +59,10 @@ class Artifact:
     encoder: Path | None = None
     xpool: XPool | None = None
     digest: str = field(default="", init=False, compare=False)  # a copy with another adapter has none
+
+    def __repr__(self) -> str:
+        calibrated = "yes" if self.calibration is not None else "no"
+        return short_repr(self, self.adapter, kind=self.kind, space=str(self.space), calibrated=calibrated)
 
     @classmethod
     def plain(cls, space: EmbeddingSpace) -> Artifact:

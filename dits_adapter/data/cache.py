@@ -34,6 +34,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter._reprs import short_repr
 from dits_adapter.data._cache_index import KINDS, CacheIndex, FailedVideo, read_index
 from dits_adapter.data._ids import VideoIds
 from dits_adapter.data._shards import ShardReader
@@ -90,6 +91,10 @@ class EmbeddingCache:
         if self.index.marked:
             sources, confidences = (texts.column(name, present) for name in ("source", "confidence"))
             self.marks = TextMarks(np.asarray(sources), np.asarray(confidences))
+
+    def __repr__(self) -> str:
+        counts = {"texts": len(self.text), "videos": len(self.video)}
+        return short_repr(self, str(self.folder), **counts, space=str(self.space))
 
     @property
     def space(self) -> EmbeddingSpace:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from dits_adapter._files import PART, write_atomically
+from dits_adapter._reprs import short_repr
 from dits_adapter.data._cache_index import (
     INDEX,
     KINDS,
@@ -90,6 +91,9 @@ class CacheWriter:
             marked=marked,
         )
         self._lock = portalocker.Lock(self.folder / _LOCK, "a", timeout=0, fail_when_locked=True)
+
+    def __repr__(self) -> str:
+        return short_repr(self, str(self.folder), space=str(self.index.space))
 
     def __enter__(self) -> CacheWriter:
         if not is_cache(self.folder):

@@ -8,6 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter._hub import absolute_name
+from dits_adapter._reprs import short_repr
 from dits_adapter.data.segment_table import EmbeddedFile, segment_batch, segment_schema
 from dits_adapter.errors import InputError, VideoError
 from dits_adapter.stores._discover import identify
@@ -64,6 +65,9 @@ class EmbedVideos:
         self._column = column
         self._segment_seconds, self._overlap, self._workers = segment_seconds, overlap, workers
         self._encoder: VideoEncoder | None = None
+
+    def __repr__(self) -> str:
+        return short_repr(self, self._name, column=self._column, segment_seconds=self._segment_seconds)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_encoder": None}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from dits_adapter._reprs import short_repr
 from dits_adapter._user_files import parse_json
 from dits_adapter._wording import validated
 from dits_adapter.adapters import Matches, Rows
@@ -109,6 +110,9 @@ class Pairs:
             raise InputError(f"{len(files)} numbers of files for {len(video)} videos.")
         if len(self.video_ids) != len(video):
             raise InputError(f"{len(self.video_ids)} video ids for {len(video)} videos.")
+
+    def __repr__(self) -> str:
+        return short_repr(self, texts=len(self), videos=len(self._video), space=str(self.space))
 
     def _check_frames(self, frames: _Vectors) -> None:
         width = self.space.video.width

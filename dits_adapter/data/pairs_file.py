@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dits_adapter._files import file_identity, sha256
+from dits_adapter._reprs import short_repr
 from dits_adapter._user_files import UserFileError, csv_rows, numbered_lines, parse_json
 from dits_adapter.data._ids import (
     ambiguous_stems,
@@ -207,6 +208,9 @@ class PairsFile:
         self.videos = int(self._numbers.max()) + 1
         self.grouped = int(self._files_of.max()) + 1 < self.videos
         self._alike = ambiguous_stems(stems, self._files_of)  # each is found as it stands, or not at all
+
+    def __repr__(self) -> str:
+        return short_repr(self, str(self.path), texts=self.texts, videos=self.videos)
 
     def _identity(self) -> tuple[int, int]:
         status = os.stat(self.path)

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter._reprs import shown_repr
+
 __all__ = ["JUDGES", "MACHINES", "MARKS", "SOURCES", "TextMarks", "mark_of", "number_of"]
 
 SOURCES = ("human", "feedback", "subtitles", "sidecar", "title", "field", "speech", "caption", "query")
@@ -78,6 +80,8 @@ class TextMarks:
 
     sources: NDArray[np.uint8]
     confidences: NDArray[np.float32]
+
+    __repr__ = shown_repr
 
     @classmethod
     def of(cls, marks: Iterable[tuple[str, float]]) -> TextMarks:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from dits_adapter._reprs import shown_repr
 from dits_adapter._wording import printable
 from dits_adapter.data._cache_index import KINDS, read_index
 from dits_adapter.data.cache import EmbeddingCache, FailedVideo
@@ -31,10 +32,12 @@ class EmbedReport:
     new_texts: int
     new_videos: int
     skipped_texts: int
-    failures: list[FailedVideo] = field(repr=False)
-    sources: dict[str, int] = field(repr=False)
+    failures: list[FailedVideo]
+    sources: dict[str, int]
     text_seconds: float
     video_seconds: float
+
+    __repr__ = shown_repr
 
     @classmethod
     def of(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from dits_adapter._reprs import short_repr, shown_repr
 from dits_adapter._wording import validated
 from dits_adapter.adapters.base import Family
 from dits_adapter.errors import InputError
@@ -45,6 +46,8 @@ class Retrieval:
     metrics: RetrievalMetrics
     intervals: dict[str, Interval]
     ranks: tuple[float, ...] = field(repr=False)
+
+    __repr__ = shown_repr
 
     @classmethod
     def of(cls, ranks: NDArray[np.floating], groups: NDArray[np.int64] | None = None) -> Retrieval:
@@ -133,6 +136,14 @@ class Comparison:
     sources: dict[str, dict[str, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     version: Literal[2] = 2
+
+    def __repr__(self) -> str:
+        names = " ".join(row.name for row in self.rows)
+        return short_repr(self, rows=names, recommendation=self.recommendation.name, queries=len(self.labels))
+
+    def _repr_markdown_(self) -> str:
+        """Return the tables, for notebooks."""
+        return self.markdown()
 
     def __getitem__(self, name: str) -> Row:
         """Return the row of a name."""

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dits_adapter._reprs import short_repr
 from dits_adapter.errors import InputError
 
 __all__ = [
@@ -85,6 +86,9 @@ class DotProducts:
                 f"texts have shape {self._texts.shape} and videos {self._videos.shape}; "
                 "expected (n, d) and (m, d) with the same d"
             )
+
+    def __repr__(self) -> str:
+        return short_repr(self, shape=self.shape)
 
     @property
     def shape(self) -> tuple[int, ...]:

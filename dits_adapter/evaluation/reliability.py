@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dits_adapter._reprs import shown_repr
+
 __all__ = ["FOLDS", "HITS", "Floats", "Numbers", "Reliability", "logistic"]
 
 HITS = 10
@@ -36,6 +38,8 @@ class Reliability:
     confidence: Floats
     accuracy: Floats
     pairs: Floats
+
+    __repr__ = shown_repr
 
     @classmethod
     def of(cls, probability: Floats, matches: Numbers, pairs: Numbers) -> Reliability:

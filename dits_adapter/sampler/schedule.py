@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter._reprs import shown_repr
+
 __all__ = ["NoiseSchedule"]
 
 
@@ -32,6 +34,8 @@ class NoiseSchedule:
     alpha_bar: NDArray[np.float64]
     chi: NDArray[np.float64]
     lam: NDArray[np.float64]
+
+    __repr__ = shown_repr
 
     @classmethod
     def linear(cls, timesteps: int, beta_start: float, beta_end: float) -> NoiseSchedule:

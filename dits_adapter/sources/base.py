@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from dits_adapter._reprs import short_repr
+
 __all__ = ["Findings", "FoundText", "TextFinder"]
 
 
@@ -58,6 +60,9 @@ class TextFinder(ABC):
     name: str
     sources: frozenset[str]
     settings: Mapping[str, str | float | bool | None]
+
+    def __repr__(self) -> str:
+        return short_repr(self, **self.settings)
 
     def files(self, path: str) -> Iterable[str]:
         """Name the files that are read for a video, itself first; when one changes the video is done anew."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dits_adapter._reprs import shown_repr
 from dits_adapter._wording import failed_files, printable
 from dits_adapter.sources._writer import settled
 
@@ -98,6 +99,8 @@ class PairsReport:
     known: int = 0
     ignored: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+
+    __repr__ = shown_repr
 
     def __str__(self) -> str:
         lines = [f"found    {self.texts:,} texts of {self.videos:,} videos in {self.seconds:.1f} s"]

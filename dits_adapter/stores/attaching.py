@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from dits_adapter._progress import progress_bar
+from dits_adapter._reprs import shown_repr
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores._terms import check_language
 from dits_adapter.stores.base import VideoStore
@@ -58,6 +59,8 @@ class TextReport:
     unchanged: int = 0
     missing: list[str] = field(default_factory=list)
     outside: dict[str, int] = field(default_factory=dict)
+
+    __repr__ = shown_repr
 
     def __str__(self) -> str:
         lines = [f"{self.written:,} segments got their texts, {self.unchanged:,} had them already"]

@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel
 from typing_extensions import Self, Unpack
 
+from dits_adapter._reprs import short_repr
+from dits_adapter._wording import without_password
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._lanes import (
@@ -101,6 +103,9 @@ class VideoStore(ABC):
     space: EmbeddingSpace | None = None
     tenant: str | None = None
     _text_index: tuple[TextLane, TextIndex] | None = None
+
+    def __repr__(self) -> str:
+        return short_repr(self, self.name, location=without_password(str(self.location)), tenant=self.tenant)
 
     def __enter__(self) -> Self:
         return self

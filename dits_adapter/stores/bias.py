@@ -57,7 +57,7 @@ class ScoreBias(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bank: str
-    queries: Canaries
+    queries: Canaries = Field(repr=False)
     sharpness: float = Field(gt=0, allow_inf_nan=False)
     weight: float = Field(ge=0, le=1)
     mean: float | None = None

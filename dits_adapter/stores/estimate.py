@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Unpack
 
 from dits_adapter._progress import progress_bar
+from dits_adapter._reprs import shown_repr
 from dits_adapter._user_files import read_json
 from dits_adapter._wording import printable
 from dits_adapter.artifact._config import CONFIG, read_config
@@ -58,6 +59,8 @@ class IngestEstimate:
     failed: dict[str, str] = field(default_factory=dict)
     vectors: int | None = None
     note: str = ""
+
+    __repr__ = shown_repr
 
     def __str__(self) -> str:
         size = "" if self.vectors is None else f": about {math.ceil(self.vectors / 1e6):,} MB of vectors"

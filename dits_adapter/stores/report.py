@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from dits_adapter._reprs import shown_repr
 from dits_adapter._wording import failed_files, printable
 
 __all__ = ["IngestReport"]
@@ -42,6 +43,8 @@ class IngestReport:
     unbiased: int = 0
     silent: int = 0
     seconds: float = 0.0
+
+    __repr__ = shown_repr
 
     def __str__(self) -> str:
         rate = self.videos / self.seconds if self.seconds else 0.0

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dits_adapter._reprs import shown_repr
 from dits_adapter._wording import printable
 from dits_adapter.errors import InputError
 from dits_adapter.stores._words import words_of
@@ -214,6 +215,8 @@ class SearchRequest:
     lanes: Sequence[str] = (SEEN,)
     texts: Sequence[str] | None = None
 
+    __repr__ = shown_repr
+
     def __post_init__(self) -> None:
         if self.limit < 1 or self.per_video < 1 or self.offset < 0:
             raise InputError(
@@ -342,6 +345,8 @@ class ReadRequest:
     limit: int | None = None
     vectors: bool = False
     frames: bool = False
+
+    __repr__ = shown_repr
 
     def __post_init__(self) -> None:
         if (self.ids is not None and self.field is not None) or (self.values and self.field is None):

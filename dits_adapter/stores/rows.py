@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from dits_adapter._reprs import shown_repr
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.bias import BIAS, ScoreBias
@@ -272,6 +273,8 @@ class SegmentRow:
     frame_vectors: NDArray[np.float32] = field(repr=False)
     bias: float | None = None
 
+    __repr__ = shown_repr
+
     @classmethod
     def of(
         cls, file: VideoFile, segment: EncodedSegment, *, segments: int | None = None, tenant: str | None = None
@@ -342,6 +345,8 @@ class StoredSegment:
     payload: Mapping[str, Any]
     vector: NDArray[np.float32] | None = None
     frame_vectors: NDArray[np.float32] | None = None
+
+    __repr__ = shown_repr
 
 
 def check_tenant(metadata: CollectionMetadata | None, tenant: str | None, collection: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from dits_adapter._reprs import short_repr
 from dits_adapter.errors import InputError, VideoError
 from dits_adapter.stores._discover import identify, is_gone, is_unchanged, lies_in, stat_video
 from dits_adapter.stores._journal import Journal
@@ -63,6 +64,9 @@ class IngestSession:
         self._share = 0.0  # of the current file, as the bar shows it
         for record in store.records():
             self._remember(record)
+
+    def __repr__(self) -> str:
+        return short_repr(self, self.store, files=len(self.files))
 
     def _remember(self, record: VideoRecord) -> None:
         self.by_path[record.path].append(record)

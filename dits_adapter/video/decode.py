@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dits_adapter._reprs import short_repr, shown_repr
 from dits_adapter.errors import DITSError, VideoError
 from dits_adapter.video._frames import interval_middles, segment_spans
 from dits_adapter.video._index import read_duration, read_frame_index
@@ -84,6 +85,8 @@ class DecodedFrames:
     frames: npt.NDArray[Any]
     timestamps: npt.NDArray[np.float64]
     decoder: str
+
+    __repr__ = shown_repr
 
 
 def probe(
@@ -167,6 +170,9 @@ class Video:
         self.origin = float(self._index.pts[0]) * self._index.time_base
         self.remark = self._index.remark
         self.fps = len(self._index.pts) / self._index.duration
+
+    def __repr__(self) -> str:
+        return short_repr(self, self.path, duration=round(self.duration, 3), fps=round(self.fps, 3))
 
     def __enter__(self) -> Video:
         return self

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dits_adapter._hub import absolute_name, pin
+from dits_adapter._reprs import short_repr, shown_repr
 from dits_adapter.artifact._config import read_config
 from dits_adapter.artifact._find import find_adapter, find_encoder
 from dits_adapter.encoders.base import Device, Encoder, load_encoder
@@ -66,6 +67,8 @@ class EncodedSegment:
     decoder: str
     remark: str = ""
 
+    __repr__ = shown_repr
+
 
 class VideoEncoder:
     """Encoder of videos: embeds the frames in the middle of equal intervals and pools them.
@@ -112,6 +115,9 @@ class VideoEncoder:
         self.limits = limits or DecodeLimits()
         self._name: str | None = None
         self._options: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return short_repr(self, self._name or self.encoder.name, frames=self.frames, decoder=self.decoder)
 
     @classmethod
     def from_pretrained(

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 from qdrant_client import AsyncQdrantClient
 from typing_extensions import Self, Unpack
 
+from dits_adapter._reprs import short_repr
+from dits_adapter._wording import without_password
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.qdrant._collection import QdrantCollection
@@ -86,6 +88,9 @@ class AsyncQdrantStore:
             takes_params=True,
             takes_formulas=True,
         )
+
+    def __repr__(self) -> str:
+        return short_repr(self, self._collection.name, location=without_password(self.location))
 
     async def __aenter__(self) -> Self:
         return self

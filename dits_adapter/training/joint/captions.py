@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dits_adapter._files import sha256
+from dits_adapter._reprs import shown_repr
 from dits_adapter.data._groups import groups_by_texts
 from dits_adapter.data._splits import split_videos
 from dits_adapter.data.pairs_file import PairsFile
@@ -39,6 +40,8 @@ class Captions:
     videos: tuple[str, ...]
     texts: tuple[str, ...]
     labels: NDArray[np.int64]
+
+    __repr__ = shown_repr
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[str, str]]) -> Captions:
