@@ -127,6 +127,7 @@ _PUBLIC = {
     "evaluation.reliability": ("Reliability",),
     "evaluation.calibration": ("BiasedCalibration", "Calibration", "CalibrationFit", "fit_calibration"),
     "evaluation.gap": ("GapStatistics",),
+    "evaluation.hubness": ("Hubness",),
     "evaluation.preference": ("sequential_interval",),
     "evaluation.score_bias": ("bias_sharpness", "score_bias"),
     "tasks.bank": ("BankReport", "make_bank"),
@@ -215,6 +216,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.evaluation.evaluate import Evaluation as Evaluation
     from dits_adapter.evaluation.evaluate import evaluate_scores as evaluate_scores
     from dits_adapter.evaluation.gap import GapStatistics as GapStatistics
+    from dits_adapter.evaluation.hubness import Hubness as Hubness
     from dits_adapter.evaluation.metrics import DotProducts as DotProducts
     from dits_adapter.evaluation.metrics import RetrievalMetrics as RetrievalMetrics
     from dits_adapter.evaluation.metrics import bootstrap as bootstrap

@@ -27,6 +27,7 @@ from dits_adapter.errors import (
 from dits_adapter.serve._answers import About, SideBySide
 from dits_adapter.serve._blind import BlindComparer
 from dits_adapter.serve._feedback import Choice, FeedbackRecorder, ForgottenSearchError, Judged
+from dits_adapter.serve._overview import Overview
 from dits_adapter.serve._reload import Reloader
 from dits_adapter.serve._searcher import INGESTED, CompareOptions, Searcher
 from dits_adapter.stores.base import VideoStore
@@ -40,6 +41,7 @@ try:
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from dits_adapter.encoders._images import IMAGE_BYTES
+    from dits_adapter.serve._collection_routes import collection_routes
     from dits_adapter.serve._compare_routes import compare_routes
     from dits_adapter.serve._frames import FileVersion, FrameDecoder
     from dits_adapter.serve._health import Health
@@ -84,12 +86,14 @@ def create_app(
     frames = FrameDecoder()
     serving = Reloader(searcher)
     metrics = PageMetrics(serving)
+    overview = Overview(serving, None if feedback is None else feedback.path)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with serving.watching():
             yield
         frames.close()
+        overview.close()
 
     app = FastAPI(
         lifespan=lifespan,
@@ -123,6 +127,10 @@ def create_app(
     @app.get("/compare", include_in_schema=False)
     def compare_page() -> FileResponse:
         return FileResponse(STATIC / "compare.html")
+
+    @app.get("/collection", include_in_schema=False)
+    def collection_page() -> FileResponse:
+        return FileResponse(STATIC / "collection.html")
 
     @app.get("/api", include_in_schema=False)
     def api_page() -> FileResponse:
@@ -184,6 +192,8 @@ def create_app(
             return feedback.take_back(search)
 
         app.include_router(compare_routes(BlindComparer(feedback), serving))
+
+    app.include_router(collection_routes(overview))
 
     @app.get("/api/videos/{video_id}", response_class=FileResponse, responses=_content("video/*"))
     @app.head("/api/videos/{video_id}", include_in_schema=False)

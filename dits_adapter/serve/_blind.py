@@ -59,11 +59,12 @@ class BlindResult(BaseModel):
     """Segment in one of two rankings, without anything that would tell which ranking it is.
 
     Attributes:
-        path, start, end, timestamp, video, frame: as in `SearchResult`.
+        path, title, start, end, timestamp, video, frame: as in `SearchResult`.
     """
 
     video_id: str
     path: str | None
+    title: str | None
     start: float | None
     end: float | None
     timestamp: float | None

@@ -250,6 +250,15 @@ class Searcher:
         laps.end("adapt")
         return _Query(adapter, text, plain, adapted, self._plain_weight(), weight, calibration, strength)
 
+    def embed_apart(self, text: str) -> NDArray[np.float32]:
+        """Embed a text, (1, d), un-normalized, between those of people who search, and without caching it."""
+        return self._batcher(text).numpy()
+
+    def as_searched(self) -> tuple[Adapter, float, float]:
+        """Return the adapter of a search by default, and the weights of the bias with it and with plain CLIP."""
+        adapter, weight = self._beside_bias(self._adapter(None), self.encoder.query_strength)
+        return adapter, weight, self._plain_weight()
+
     def _beside_bias(self, adapter: Adapter, strength: float) -> tuple[Adapter, float]:
         """Return the adapter and the weight of the score bias that are taken together (`ScoreBias.beside`)."""
         bias = self._read_bias(self.store.collection)

@@ -53,11 +53,14 @@ from dits_adapter.stores.rows import (
     VideoRecord,
     check_tenant,
     failure_id,
+    failure_rows,
     video_records,
 )
 from dits_adapter.stores.text_lane import SAID, TextLane
 
 __all__ = ["TableStore"]
+
+_FILE = ("path", "size", "mtime_ns")
 
 _AT_ONCE = 500
 """Greatest number of keys or values in one condition."""
@@ -324,10 +327,16 @@ class TableStore(VideoStore):
     def records(self) -> list[VideoRecord]:
         """List the state of each video and of each file that failed, by reading through both tables."""
         self._require_ours()
-        file = ["path", "size", "mtime_ns"]
-        segments = self._select(self.name, ["video_id", "segments", *file], self._scope())
-        failures = self._select(self._failures, [FAILURE, *file], self._scope())
-        return [*video_records(segments), *video_records(failures)]
+        segments = self._select(self.name, ["video_id", "segments", *_FILE], self._scope())
+        return [*video_records(segments), *self._failure_records()]
+
+    def failures(self) -> list[FailureRow]:
+        """List the files that failed, by reading through their table."""
+        self._require_ours()
+        return failure_rows(self._failure_records())
+
+    def _failure_records(self) -> list[VideoRecord]:
+        return video_records(self._select(self._failures, [FAILURE, *_FILE], self._scope()))
 
     def write(self, rows: Sequence[SegmentRow]) -> None:
         """Store segments durably; those of the same id are replaced."""

@@ -51,6 +51,7 @@ from dits_adapter.stores.rows import (
     VideoFile,
     VideoRecord,
     check_tenant,
+    failure_rows,
 )
 from dits_adapter.stores.text_lane import TextIndex, TextLane
 
@@ -174,6 +175,14 @@ class VideoStore(ABC):
         Raises:
             StoreError: there is no such collection, or it keeps tenants apart and none is given.
         """
+
+    def failures(self) -> list[FailureRow]:
+        """List the files that failed; here out of `records`, which a database that can ask for them need not read.
+
+        Raises:
+            StoreError: as `records`.
+        """
+        return failure_rows(self.records())
 
     @abstractmethod
     def write(self, rows: Sequence[SegmentRow]) -> None:

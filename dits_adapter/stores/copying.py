@@ -13,7 +13,7 @@ from dits_adapter._progress import progress_bar
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.requests import ReadRequest
-from dits_adapter.stores.rows import FailureRow, SegmentRow, StoredSegment
+from dits_adapter.stores.rows import SegmentRow, StoredSegment
 from dits_adapter.stores.text_lane import SAID
 
 __all__ = ["copy_segments"]
@@ -88,8 +88,7 @@ def copy_segments(source: VideoStore, destination: VideoStore, *, progress: bool
                 has = {id_: copied[id_].get(SAID) for id_ in copied.keys() - set(missing)}
                 texts = {s.id: s.payload.get(SAID) for s in page}
                 destination.write_texts({id_: text for id_, text in texts.items() if text != has.get(id_)})
-    failures = [FailureRow(r.path, r.size, r.mtime_ns, r.failure) for r in source.records() if r.failure]
-    if failures:
+    if failures := source.failures():
         destination.write_failures(failures)
     destination.finish()
     counts = source.count(), destination.count()

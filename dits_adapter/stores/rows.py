@@ -31,6 +31,7 @@ __all__ = [
     "VideoRecord",
     "check_tenant",
     "failure_id",
+    "failure_rows",
     "payload_value",
     "require_segments",
     "segment_id",
@@ -385,6 +386,11 @@ def video_records(payloads: Iterable[Mapping[str, Any]]) -> list[VideoRecord]:
             segments = payload.get("segments")
             record.expected = record.expected if segments is None else segments
     return [*videos.values(), *failures]
+
+
+def failure_rows(records: Iterable[VideoRecord]) -> list[FailureRow]:
+    """Return the failures among records."""
+    return [FailureRow(each.path, each.size, each.mtime_ns, each.failure) for each in records if each.failure]
 
 
 def video_id_of(sha256: str) -> str:

@@ -64,7 +64,7 @@ def test_both_rankings_are_shown_and_nothing_tells_them_apart(http, file, search
         comparison = compare(http)
         assert set(comparison) == {"comparison", "query", "same", "left", "right"}
         for hit in comparison["left"] + comparison["right"]:  # no score, no probability, no place on a map
-            assert set(hit) == {"video_id", "path", "start", "end", "timestamp", "video", "frame"}
+            assert set(hit) == {"video_id", "path", "title", "start", "end", "timestamp", "video", "frame"}
         left, right = ([hit["video_id"] for hit in comparison[side]] for side in ("left", "right"))
         assert {tuple(left), tuple(right)} == {tuple(rankings["plain"]), tuple(rankings["adapted"])}
         judge(http, comparison, "both")

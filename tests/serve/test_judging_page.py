@@ -1,13 +1,15 @@
-"""The page of blind comparisons as people who judge meet it, in a real browser."""
+"""The pages of blind comparisons and of the collection as people meet them, in a real browser."""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 
 from playwright.sync_api import expect
 
 from dits_adapter.serve._app import create_app
 from dits_adapter.serve._feedback import FeedbackRecorder
+from dits_adapter.sources._feedback_file import LoggedQuery, append
 from tests.serve.test_page import browser, serve  # noqa: F401  (fixtures)
 
 
@@ -85,3 +87,37 @@ def test_queries_are_judged_by_the_keyboard_and_go_on_after_a_reload(browser, se
     page.goto(f"{serve(create_app(searcher))}compare")
     expect(page.get_by_role("alert")).to_contain_text("--feedback feedback.jsonl")
     context.close()
+
+
+def test_the_collection_is_shown_with_its_files_and_hubs(browser, serve, searcher, tmp_path):  # noqa: F811
+    """In 320 pixels; what is drawn is said in words, too."""
+    feedback = FeedbackRecorder(tmp_path / "feedback.jsonl")
+    for n in range(20):
+        append(feedback.path, LoggedQuery(time=datetime.now(timezone.utc), query=f"a scene of {n} balls"))
+    page = browser.new_page(viewport={"width": 320, "height": 800})
+    complaints = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    home = serve(create_app(searcher, feedback=feedback))
+    page.goto(home)
+    page.get_by_role("link", name="Collection").click()
+    expect(page.locator("#facts")).to_contain_text("segments of 2 s overlapping by 0 s")
+    expect(page.locator("#files tr")).to_have_count(8)
+    expect(page.locator("#files tr").first).to_contain_text("clip-0.mp4")
+    expect(page.locator("#files tr").first).to_contain_text("4.0 s")
+    page.get_by_label("Parts of the name").fill("LONG")
+    expect(page.locator("#files tr")).to_have_count(1)
+    expect(page.locator("form[data-list=files] .shown")).to_have_text("1 to 1 of 1")
+    expect(page.locator("form[data-list=failures] .shown")).to_have_text("None.")
+    expect(page.locator("#sample")).to_have_text(
+        "18 segments and 20 queries that people typed here, each drawn by a seed."
+    )
+    plane, curve = page.locator(".figures figure > svg").all()
+    assert (plane.locator("circle.segment").count(), plane.locator("rect.plain").count()) == (18, 20)
+    assert curve.locator("polyline").count() == 2
+    assert page.get_by_role("img", name="The mean query is").count() == 1
+    assert page.get_by_role("img", name="How many of the 20 queries have a segment").count() == 1
+    expect(page.get_by_role("row", name="plain CLIP")).to_contain_text("of 20 queries")
+    expect(page.locator("#hubs img").first).to_have_js_property("complete", True)
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    assert complaints == []
+    page.close()

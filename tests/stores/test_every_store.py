@@ -161,6 +161,14 @@ def test_a_failure_is_tried_again_when_asked(opened: Open, videos: Path) -> None
     os.utime(videos / "broken.mp4", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     assert run(opened(), videos).videos == 1
     assert sum(bool(record.failure) for record in opened().records()) == 1
+    (failure,) = opened().failures()
+    status = os.stat(failure.path)
+    assert (Path(failure.path).name, failure.size, failure.mtime_ns) == (
+        "half.webm",
+        status.st_size,
+        status.st_mtime_ns,
+    )
+    assert failure.reason
 
 
 def test_other_metadata_are_refused(opened: Open, videos: Path) -> None:

@@ -9,6 +9,6 @@ export async function ask(path, options) {
     throw Object.assign(new Error("The server does not answer. Is `dits-adapter serve` still running?"), { gone: true });
   }
   const answer = await response.json().catch(() => ({}));  // something between may answer in its own words
-  if (!response.ok) throw new Error(answer.detail ?? `The server answers with the status ${response.status}.`);
+  if (!response.ok) throw Object.assign(new Error(answer.detail ?? `The server answers with the status ${response.status}.`), { status: response.status });
   return answer;
 }

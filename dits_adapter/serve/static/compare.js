@@ -1,5 +1,6 @@
 // Blind comparison: a query after the other, two rankings without names, and the tally for those who ask for it.
 
+import { ask } from "./ask.js";
 import { forget, queriesOf, reopen, settle, start, state } from "./queue.js";
 import { tally } from "./tally.js";
 
@@ -11,17 +12,11 @@ const [heading, back, template] = ["#query", "#back", "template"].map((name) => 
 let shown = null;  // the comparison on the screen
 let busy = false;
 
-async function ask(path, method = "GET", body = undefined) {
-  const headers = body && { "content-type": "application/json" };
-  const response = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
-  const answer = await response.json();
-  if (!response.ok) throw Object.assign(new Error(answer.detail), { status: response.status });
-  return answer;
-}
+const send = (path, method, body) => ask(path, { method, headers: body && { "content-type": "application/json" }, body: body && JSON.stringify(body) });
 
 function card(hit) {
   const item = template.content.cloneNode(true).firstElementChild;
-  const name = hit.path ? hit.path.split(/[\\/]/).pop() : hit.video_id;
+  const name = hit.title ?? (hit.path ? hit.path.split(/[\\/]/).pop() : hit.video_id);
   const at = hit.timestamp ?? hit.start ?? 0;
   const [clip, picture, play] = [".clip", "img", "button"].map((part) => item.querySelector(part));
   item.querySelector(".name").append(name);
@@ -67,7 +62,7 @@ async function next(told = "") {
       status.textContent = `${told}${equal}All ${queries.length} queries are done. Thank you.`;
       return undefined;
     }
-    const comparison = await ask("api/comparisons", "POST", { query, session }).catch((problem) => {
+    const comparison = await send("api/comparisons", "POST", { query, session }).catch((problem) => {
       show({ comparison: null, query, left: [], right: [] });  // to be tried again, or skipped
       throw problem;
     });
@@ -81,11 +76,7 @@ async function next(told = "") {
   }
 }
 
-function complain(problem) {
-  error.textContent = problem instanceof TypeError  // what fetch throws where nobody answers
-    ? "The server does not answer. Is `dits-adapter serve` still running? Nothing was written."
-    : problem.message;
-}
+const complain = (problem) => { error.textContent = `${problem.message}${problem.gone ? " Nothing was written." : ""}`; };
 
 async function busily(work) {
   if (busy) return;
@@ -106,7 +97,7 @@ async function judge(better) {
   if (shown.comparison === null) return next();
   const { comparison, query } = shown;
   try {
-    await ask(`api/comparisons/${comparison}`, "POST", { better });
+    await send(`api/comparisons/${comparison}`, "POST", { better });
   } catch (problem) {
     if (problem.status !== 410) throw problem;
     return next("The server was started again meanwhile, so that this query is asked again. ");
@@ -121,7 +112,7 @@ async function judge(better) {
 async function takeBack() {
   const { last } = state();
   if (!last) return;
-  await ask(`api/comparisons/${last.comparison}`, "DELETE").catch((problem) => {
+  await send(`api/comparisons/${last.comparison}`, "DELETE").catch((problem) => {
     if (problem.status !== 410) throw problem;  // forgotten, and what is said next of this query counts instead
   });
   reopen(last.query);

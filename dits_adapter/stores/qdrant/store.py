@@ -63,6 +63,7 @@ from dits_adapter.stores.rows import (
     StoredSegment,
     VideoFile,
     VideoRecord,
+    failure_rows,
     video_records,
 )
 from dits_adapter.stores.text_lane import SAID, TextLane
@@ -450,10 +451,21 @@ class QdrantStore(VideoStore):
             StoreError: there is no such collection, or it keeps tenants apart and none is given; likewise `delete`
                 and `update_path`.
         """
+        return self._records()
+
+    def failures(self) -> list[FailureRow]:
+        """List the files that failed, by the payloads of their points alone.
+
+        Raises:
+            StoreError: as `records`.
+        """
+        return failure_rows(self._records(models.Filter(must=[is_failure()])))
+
+    def _records(self, condition: models.Filter | None = None) -> list[VideoRecord]:
         self._require_tenant()
         request = Scroll(
             collection_name=self.collection,
-            scroll_filter=self.scoped(),
+            scroll_filter=self.scoped(condition),
             limit=PAGE,
             with_payload=["video_id", "path", "size", "mtime_ns", "segments", FAILURE],
         )
