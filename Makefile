@@ -32,7 +32,7 @@ wheels: $(INSTALLED)  ## build what is published, and try it in fresh environmen
 
 site: export NO_MKDOCS_2_WARNING := 1
 site: $(INSTALLED)  ## the documentation site, into build/site
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 model: $(INSTALLED)  ## rebuild the shipped encoder and adapters from nothing (about an hour on 2 cores)
 	$(BIN)/python -m benchmarks.clips.train_clip --out dits_adapter/pretrained/demo-clip

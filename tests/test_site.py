@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -96,4 +98,16 @@ def test_the_readme_is_a_screen_and_the_sites_first_page():
 
 def test_ci_builds_the_site_strictly():
     assert re.search(r"^make --jobs \d (\w+ )*site\b", (ROOT / ".ci" / "run").read_text("utf-8"), re.MULTILINE)
-    assert "mkdocs build --strict" in (ROOT / "Makefile").read_text("utf-8")
+
+
+def test_a_warning_ends_the_build(tmp_path):
+    """Build a small site with a dead link as `make site` would."""
+    pytest.importorskip("mkdocs", reason="needs the extra docs")
+    (options,) = re.findall(r"\$\(BIN\)/mkdocs (build.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("[dead](nowhere.md)")
+    (tmp_path / "mkdocs.yml").write_text("site_name: x\ntheme: {name: null, custom_dir: docs}\nplugins: []\n")
+    command = [sys.executable, "-m", "mkdocs", *shlex.split(options)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "nowhere.md" in done.stderr
