@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from os import PathLike
 from typing import Any, TypeVar
@@ -16,23 +14,27 @@ from pydantic import BaseModel
 from qdrant_client import QdrantClient, models
 from qdrant_client.client_base import QdrantBase
 
-from dits_adapter._progress import progress_bar
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._words import words_of
 from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.bias import BIAS, ScoreBias
-from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection, creating, storing
+from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection, storing
 from dits_adapter.stores.qdrant._connection import Connection
 from dits_adapter.stores.qdrant._lanes import finding_said, fusing, text_operations, without_said
 from dits_adapter.stores.qdrant._limits import Limits
+from dits_adapter.stores.qdrant._making import (
+    index_payload,
+    index_put_off,
+    make_collection,
+    refuse_old_server,
+    require_kept_as,
+    resume_indexing,
+)
 from dits_adapter.stores.qdrant._requests import (
     BatchUpdate,
     CollectionExists,
-    CreateCollection,
-    CreatePayloadIndex,
     Delete,
-    DeleteCollection,
     DeletePayload,
     DeleteVectors,
     GetCollection,
@@ -46,7 +48,6 @@ from dits_adapter.stores.qdrant._schema import (
     FRAMES,
     METADATA_KEY,
     POOLED,
-    TENANT,
     WORDS,
     failure_point,
     is_failure,
@@ -68,15 +69,12 @@ from dits_adapter.stores.rows import (
 )
 from dits_adapter.stores.text_lane import SAID, TextLane
 
-__all__ = ["FRAMES", "INDEXING_THRESHOLD", "POOLED", "QdrantStore"]
+__all__ = ["FRAMES", "POOLED", "QdrantStore"]
 
 T = TypeVar("T")
 
 _DELETE = 250
 """Videos deleted by one request."""
-
-INDEXING_THRESHOLD = 10_000
-"""Kilobytes of vectors from which Qdrant indexes a part of its storage: its default, for after a bulk load."""
 
 
 class QdrantStore(VideoStore):
@@ -279,83 +277,19 @@ class QdrantStore(VideoStore):
         existing = self.resolve()
         if self._collection.opened is None:
             self._collection.target = existing or self.name
-        if existing is None and self._create(metadata, options or CollectionOptions()):
-            self._require_metadata_kept()
+        if existing is None and make_collection(self._connection, self.collection, metadata, options):
+            if self.metadata() is None:
+                refuse_old_server(self._connection, self.collection)
         else:
             metadata.require_same(self.metadata(), self.collection, self.tenant)
-            self._require_kept_as(options)
-            if self._connection.remote and self._indexing_threshold() == 0:  # a bulk load was killed
-                self._set_indexing_threshold(INDEXING_THRESHOLD)
-        self._index_payload(metadata)
-
-    def _require_kept_as(self, options: CollectionOptions | None) -> None:
-        if options is None:
-            return
-        params = self._info().config.params
-        assert isinstance(params.vectors, dict)
-        existing = CollectionOptions.of(params, params.vectors[POOLED])
-        differences = [
-            f"{name}={getattr(existing, name)} instead of {getattr(options, name)}"
-            for name in sorted(options.model_fields_set)
-            if getattr(existing, name) != getattr(options, name)
-        ]
-        if differences:
-            raise StoreError(
-                f"the collection {self.collection!r} is there already, with {', '.join(differences)}. Options are "
-                "for a new collection: leave them out, or ingest into another one."
-            )
-
-    def _create(self, metadata: CollectionMetadata, options: CollectionOptions) -> bool:
-        """Create the collection; False if it is there, made by another process or by a request that broke off."""
-        width = metadata.space.video.width
-        request = CreateCollection(
-            collection_name=self.collection,
-            vectors_config={
-                POOLED: options.pooled(width, tenants=metadata.tenants),
-                FRAMES: options.frames(width),
-            },
-            sparse_vectors_config={SAID: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-            **options.collection(),
-            metadata={METADATA_KEY: metadata.model_dump(mode="json")},
-        )
-        return self._connection.run(creating(request))
-
-    def _require_metadata_kept(self) -> None:
-        if self.metadata() is None:
-            self.send(DeleteCollection(collection_name=self.collection))
-            raise StoreError(
-                f"{self.location} runs Qdrant {self.client.info().version}, which keeps no collection "
-                "metadata, where the embedding space is written down. Use Qdrant 1.16 or newer."
-            )
+            if options is not None:
+                require_kept_as(options, self._info(), self.collection)
+            if self._connection.remote:
+                resume_indexing(self._connection, self.collection)
+        index_payload(self._connection, self.collection, tenants=metadata.tenants)
 
     def _info(self) -> models.CollectionInfo:
         return self.send(GetCollection(collection_name=self.collection))
-
-    def _index_payload(self, metadata: CollectionMetadata) -> None:
-        """Create the missing payload indexes of ingestion and filters, that of the words first.
-
-        Where others are there and that of the words is not, an earlier version has stored videos without words;
-        with the index they would be searched as if they had none.
-        """
-        fields: dict[str, Any] = {WORDS: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)}
-        fields["video_id"] = models.UuidIndexParams(type=models.UuidIndexType.UUID)
-        fields["path"] = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)
-        fields[FAILURE] = fields["path"]
-        fields["duration"] = models.FloatIndexParams(type=models.FloatIndexType.FLOAT)
-        fields["segments"] = models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER)
-        if metadata.tenants:
-            kind = models.KeywordIndexType.KEYWORD
-            fields[TENANT] = models.KeywordIndexParams(type=kind, is_tenant=True)
-        indexed = self._info().payload_schema
-        if indexed and WORDS not in indexed:
-            del fields[WORDS]
-        with warnings.catch_warnings():  # memory warns that it has no use for indexes
-            warnings.simplefilter("ignore")
-            for name, params in fields.items():
-                if name not in indexed:
-                    self.send(
-                        CreatePayloadIndex(collection_name=self.collection, field_name=name, field_schema=params)
-                    )
 
     @contextmanager
     def bulk_load(self, *, progress: bool = True) -> Iterator[None]:
@@ -370,30 +304,8 @@ class QdrantStore(VideoStore):
         if not self._connection.remote:
             yield
             return
-        usual = self._indexing_threshold() or INDEXING_THRESHOLD
-        self._set_indexing_threshold(0)
-        try:
+        with index_put_off(self._connection, self.collection, progress=progress):
             yield
-        except BaseException:
-            with suppress(StoreError):  # the server may be what failed; the next run does it then
-                self._set_indexing_threshold(usual)
-            raise
-        self._set_indexing_threshold(usual)
-        with progress_bar(desc=f"{self.collection}: index", unit="vector", progress=progress) as bar:
-            while True:
-                info = self._info()
-                bar.total, bar.n = info.points_count, min(info.indexed_vectors_count or 0, info.points_count or 0)
-                bar.refresh()
-                if info.status in (models.CollectionStatus.GREEN, models.CollectionStatus.RED):
-                    return
-                time.sleep(0.5)
-
-    def _indexing_threshold(self) -> int | None:
-        return self._info().config.optimizer_config.indexing_threshold
-
-    def _set_indexing_threshold(self, kilobytes: int) -> None:
-        diff = models.OptimizersConfigDiff(indexing_threshold=kilobytes)
-        self.send(UpdateCollection(collection_name=self.collection, optimizers_config=diff))
 
     def finish(self) -> None:
         """Index the points that were written since the last call; a server indexes by itself, a folder here.
