@@ -104,6 +104,7 @@ _PUBLIC = {
     "data.report": ("EmbedReport",),
     "data.segment_table": ("segment_schema",),
     "data.timed_texts": ("timed_texts",),
+    "serve.page": ("search_page",),
     "sources.base": ("Findings", "FoundText", "TextFinder"),
     "sources.captions": ("CaptionFinder", "load_captioner"),
     "sources.feedback": ("FeedbackReport", "feedback_pairs", "feedback_queries"),
@@ -235,6 +236,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.search import Answer as Answer
     from dits_adapter.search import Match as Match
     from dits_adapter.search import VideoSearch as VideoSearch
+    from dits_adapter.serve.page import search_page as search_page
     from dits_adapter.sources.base import Findings as Findings
     from dits_adapter.sources.base import FoundText as FoundText
     from dits_adapter.sources.base import TextFinder as TextFinder

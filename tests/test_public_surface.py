@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import dits_adapter
+from dits_adapter.cli import _parser
 
 PACKAGE = Path(dits_adapter.__file__).parent
 PAGE = Path(__file__).parents[1] / "docs" / "public-surface.md"
@@ -108,3 +110,15 @@ def test_importing_the_package_loads_nothing_of_weight() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         importlib.import_module("dits_adapter").nothing  # noqa: B018
+
+
+def test_the_page_on_python_has_a_function_for_every_command() -> None:
+    page = (PAGE.parent / "python.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| (.+) \|$", page, re.MULTILINE))
+    assert set(rows) == set(_parser()._subparsers._group_actions[0].choices)  # type: ignore[union-attr, arg-type]
+    for command, functions in rows.items():
+        for name in re.findall(r"`([\w.]+)`", functions):
+            if not name.startswith("dits_adapter."):
+                assert name.partition(".")[0] in dits_adapter.__all__, f"{command}: {name} is not public"
+                name = f"dits_adapter.{name}"
+            assert callable(pkgutil.resolve_name(name)), f"{command}: {name}"

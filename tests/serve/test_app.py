@@ -25,7 +25,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from qdrant_client import QdrantClient, models
 
-from dits_adapter import QdrantStore, VideoEncoder
+from dits_adapter import QdrantStore, VideoEncoder, search_page
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError
 from dits_adapter.serve import _app as app_module
@@ -533,3 +533,15 @@ sys.exit(any([main([*sys.argv[1:], "--host", host]) for host in ("127.0.0.1", "0
         monkeypatch.delitem(sys.modules, "dits_adapter.serve._server")
         assert main(index) == 1
         assert 'pip install "dits-adapter[serve]"' in capsys.readouterr().err
+
+
+def test_the_page_runs_in_a_server_of_ones_own(searcher, encoder, tmp_path):
+    """`search_page`: the same application, from Python."""
+    page = search_page(encoder, searcher.store, token="secret", feedback=tmp_path / "feedback.jsonl")
+    with TestClient(page, base_url="http://search.example") as client:
+        assert client.get("/api/about").status_code == 401
+        about = client.get("/api/about?token=secret")
+    assert about.status_code == 200
+    assert about.json()["feedback"]["file"].endswith("feedback.jsonl")
+    with pytest.raises(InputError, match="log_queries adds to the file of feedback"):
+        search_page(encoder, searcher.store, log_queries=True)
