@@ -18,6 +18,7 @@ from qdrant_client.conversions.common_types import QueryResponse
 
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.qdrant._schema import named_vectors
+from dits_adapter.stores.qdrant.edge import _changes as changes
 from dits_adapter.stores.qdrant.edge import _convert as convert
 from dits_adapter.stores.qdrant.edge._collection import size_on_disk
 from dits_adapter.stores.qdrant.edge._folder import EdgeFolder
@@ -220,10 +221,7 @@ class EdgeClient(QdrantBase):
     def delete(self, collection_name: str, points_selector: Any, **kwargs: Any) -> models.UpdateResult:
         """Delete points, by a filter or by their ids."""
         _reject_options(kwargs)
-        chosen = _chosen(points_selector)
-        if isinstance(chosen, edge.Filter):
-            return self._write(collection_name, edge.UpdateOperation.delete_points_by_filter(chosen))
-        return self._write(collection_name, edge.UpdateOperation.delete_points(chosen))
+        return self._write(collection_name, changes.deletion(points_selector))
 
     def set_payload(
         self,
@@ -235,17 +233,14 @@ class EdgeClient(QdrantBase):
     ) -> models.UpdateResult:
         """Set some payload fields of points, chosen by a filter or by their ids."""
         _reject_options(kwargs)
-        return self._write(collection_name, _setting(payload, points, key))
+        return self._write(collection_name, changes.payload_change(payload, points, key))
 
     def delete_payload(
         self, collection_name: str, keys: Sequence[str], points: Any, **kwargs: Any
     ) -> models.UpdateResult:
         """Delete some payload fields of points, chosen by a filter or by their ids."""
         _reject_options(kwargs)
-        chosen = _chosen(points)
-        if isinstance(chosen, edge.Filter):
-            return self._write(collection_name, edge.UpdateOperation.delete_payload_by_filter(chosen, list(keys)))
-        return self._write(collection_name, edge.UpdateOperation.delete_payload(chosen, list(keys)))
+        return self._write(collection_name, changes.payload_deletion(keys, points))
 
     def batch_update_points(
         self, collection_name: str, update_operations: Sequence[models.UpdateOperation], **kwargs: Any
@@ -256,18 +251,15 @@ class EdgeClient(QdrantBase):
             InputError: a change of something else, or chosen by a filter where that is not taken.
         """
         _reject_options(kwargs)
-        changes = [_change(operation) for operation in update_operations]
-        return [self._write(collection_name, *changes)] * len(changes)
+        operations = [changes.change(operation) for operation in update_operations]
+        return [self._write(collection_name, *operations)] * len(operations)
 
     def delete_vectors(
         self, collection_name: str, vectors: Sequence[str], points: Any, **kwargs: Any
     ) -> models.UpdateResult:
         """Delete some vectors of points, chosen by a filter or by their ids."""
         _reject_options(kwargs)
-        chosen, names = _chosen(points), list(vectors)
-        if isinstance(chosen, edge.Filter):
-            return self._write(collection_name, edge.UpdateOperation.delete_vectors_by_filter(chosen, names))
-        return self._write(collection_name, edge.UpdateOperation.delete_vectors(chosen, names))
+        return self._write(collection_name, changes.vectors_deletion(vectors, points))
 
     def retrieve(
         self,
@@ -449,45 +441,6 @@ def _reject_options(options: Mapping[str, Any], **more: Any) -> None:
 
 def _names(selection: bool | Sequence[str]) -> bool | list[str]:
     return selection if isinstance(selection, bool) else list(selection)
-
-
-def _chosen(selector: Any) -> edge.Filter | list[edge.PointId]:
-    if isinstance(selector, models.FilterSelector):
-        selector = selector.filter
-    if isinstance(selector, models.Filter):
-        converted = convert.filter_(selector)
-        assert converted is not None
-        return converted
-    if isinstance(selector, models.PointIdsList):
-        selector = selector.points
-    if not isinstance(selector, list | tuple):
-        selector = [selector]
-    return [convert.point_id(id_) for id_ in selector]
-
-
-def _change(operation: models.UpdateOperation) -> edge.UpdateOperation:
-    if isinstance(operation, models.SetPayloadOperation):
-        change = operation.set_payload
-        chosen = change.filter if change.points is None else change.points
-        return _setting(change.payload, chosen, change.key)
-    if isinstance(operation, models.DeletePayloadOperation) and operation.delete_payload.points is not None:
-        ids = [convert.point_id(id_) for id_ in operation.delete_payload.points]
-        return edge.UpdateOperation.delete_payload(ids, list(operation.delete_payload.keys))
-    if isinstance(operation, models.UpdateVectorsOperation) and operation.update_vectors.update_filter is None:
-        return edge.UpdateOperation.update_vectors(
-            [convert.point_vectors(point) for point in operation.update_vectors.points]
-        )
-    if isinstance(operation, models.DeleteVectorsOperation) and operation.delete_vectors.points is not None:
-        ids = [convert.point_id(id_) for id_ in operation.delete_vectors.points]
-        return edge.UpdateOperation.delete_vectors(ids, list(operation.delete_vectors.vector))
-    raise InputError(f"a folder takes no such {type(operation).__name__} in a batch; make it by itself.")
-
-
-def _setting(payload: Mapping[str, Any], points: Any, key: str | None) -> edge.UpdateOperation:
-    chosen, fields = _chosen(points), dict(payload)
-    if isinstance(chosen, edge.Filter):
-        return edge.UpdateOperation.set_payload_by_filter(chosen, fields, key=key)
-    return edge.UpdateOperation.set_payload(chosen, fields, key=key)
 
 
 def _changed(now: Any, change: Any) -> Any:
