@@ -106,8 +106,11 @@ def test_a_warning_ends_the_build(tmp_path):
     (options,) = re.findall(r"\$\(BIN\)/mkdocs (build.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "index.md").write_text("[dead](nowhere.md)")
-    (tmp_path / "mkdocs.yml").write_text("site_name: x\ntheme: {name: null, custom_dir: docs}\nplugins: []\n")
+    (tmp_path / "theme").mkdir()
+    (tmp_path / "theme" / "main.html").write_text("{{ page.content }}")
+    (tmp_path / "mkdocs.yml").write_text("site_name: x\ntheme: {name: null, custom_dir: theme}\nplugins: []\n")
     command = [sys.executable, "-m", "mkdocs", *shlex.split(options)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "nowhere.md" in done.stderr
+    assert re.search(r"Aborted with \d warnings in strict mode", done.stderr)
