@@ -14,6 +14,7 @@ import argparse
 import inspect
 import os
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,9 @@ def _command(name: str, parser: argparse.ArgumentParser) -> str:
         rows.append(f"| {', '.join(f'`{name}`' for name in names)} | {meaning} |")
     table = ["| argument | meaning |", "|---|---|", *rows] if rows else []
     page = [f"# dits-adapter {name}", "", _prose(parser.description), "", "```text", usage, "```", "", *table, ""]
+    _, _, examples = (parser.epilog or "").partition("examples:\n")
+    if examples:
+        page += ["## Examples", "", "```sh", textwrap.dedent(examples), "```", ""]
     return "\n".join(page)
 
 

@@ -16,6 +16,7 @@ import pytest
 
 import dits_adapter
 from dits_adapter import cli
+from dits_adapter.cli._parser import Parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "integrations").rglob("*.md"))]
@@ -62,6 +63,13 @@ def test_the_reference_has_every_command_with_its_options(reference):
     assert "| 130 |" in reference["reference/commands/index.md"]
     for name in re.findall(r"`dits-adapter ([a-z-]+)`", reference["reference/commands/index.md"]):
         assert f"dits-adapter {name}" in reference[f"reference/commands/{name}.md"]
+
+
+def test_the_reference_shows_the_examples_of_a_command():
+    site = pytest.importorskip("distributions.site", reason="needs the extra docs")
+    parser = Parser(prog="dits-adapter find", examples=["dits-adapter find a", "dits-adapter find b"])
+    page = site._command("find", parser)
+    assert "\n## Examples\n\n```sh\ndits-adapter find a\ndits-adapter find b\n```\n" in page
 
 
 def test_the_reference_has_the_settings_with_their_bounds(reference):
@@ -113,4 +121,4 @@ def test_a_warning_ends_the_build(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "nowhere.md" in done.stderr
-    assert re.search(r"Aborted with \d warnings in strict mode", done.stderr)
+    assert re.search(r"Aborted with \d warnings in strict mode", done.stdout)
