@@ -108,7 +108,7 @@ def create_app(
     if token is None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     else:
-        app.add_middleware(RequireToken, token=token)
+        app.add_middleware(RequireToken, token=token, form=STATIC / "token.html")
     app.add_middleware(SecureHeaders)
     add_operations(app, Health(lambda: serving.searcher.store), metrics)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["CheckWrites", "RequireToken", "SecureHeaders"]
@@ -36,11 +37,19 @@ _HEADERS = {
 
 
 class RequireToken:
-    """Middleware that admits requests with the token alone."""
+    """Middleware that admits requests with the token alone.
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    Args:
+        app: the application.
+        token: the token.
+        form: page with a field for the token, which browsers get in the place of a page; None where there are no
+            pages.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, form: Path | None = None) -> None:
         self.app = app
         self.token = token
+        self.form = form
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401, or let the application answer."""
@@ -54,10 +63,13 @@ class RequireToken:
         response: Response | None = None
         request.state.admitted = any(map(self._is_right, (bearer, in_address, request.cookies.get(_COOKIE))))
         if not request.state.admitted and scope["path"] not in _OPEN_PATHS:
+            reads = "text/html" in request.headers.get("accept", "")
             needed = "open the address that the server printed, or send `Authorization: Bearer TOKEN`"
-            response = JSONResponse(
-                {"detail": f"a token is needed: {needed}."}, 401, {"www-authenticate": "Bearer"}
-            )
+            asks = {"www-authenticate": "Bearer"}
+            if self.form is not None and reads and scope["path"] in _PAGES:
+                response = HTMLResponse(self.form.read_text("utf-8"), 401, asks)
+            else:
+                response = JSONResponse({"detail": f"a token is needed: {needed}."}, 401, asks)
         elif in_address is not None and scope["path"] in _PAGES:  # into a cookie, and out of the address bar
             page = f".{scope['path']}?{request.url.remove_query_params('token').query}"
             response = RedirectResponse(page, 303)

@@ -316,7 +316,8 @@ class TestNothingFromElsewhere:
 
     def test_pages_lead_to_each_other(self):
         """By the same links on each, its own marked."""
-        pages = [file.read_text("utf-8") for file in app_module.STATIC.glob("*.html")]
+        files = set(app_module.STATIC.glob("*.html")) - {app_module.STATIC / "token.html"}  # which leads to any
+        pages = [file.read_text("utf-8") for file in files]
         heads = [re.search(r"<nav.*?</nav>", page, re.DOTALL).group() for page in pages]
         assert len({re.sub(' aria-current="page"', "", head) for head in heads}) == 1
         marked = [re.findall(r'href="(\S+)" aria-current="page"', head) for head in heads]
@@ -398,6 +399,15 @@ class TestWhoMayAsk:
     def test_a_token_that_no_header_carries(self, searcher, token):
         with pytest.raises(InputError, match="an HTTP header carries neither"):
             create_app(searcher, token=token)
+
+    def test_browsers_get_a_field_for_it(self, guarded):
+        browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+        for path in ("/", "/api", "/?query=a"):
+            asked = guarded.get(path, headers=browser)
+            assert (asked.status_code, asked.headers["www-authenticate"]) == (401, "Bearer")
+            assert '<input name="token" type="password"' in asked.text
+        for path in ("/api/about", "/static/page.js"):
+            assert "a token is needed" in guarded.get(path, headers=browser).json()["detail"]
 
     def test_with_the_token(self, guarded):
         for scheme in ("Bearer ", "bearer ", "BEARER ", "Bearer   "):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uvicorn
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from starlette.types import ASGIApp
@@ -224,6 +225,10 @@ def test_likely_hits_only(page, searcher):
     assert 0 < len(likely) < 8
     expect_names(page, "adapted", likely)
     expect(page.get_by_role("status")).to_contain_text(f"8 by plain CLIP, {len(likely)} by DITS")
+    least.select_option("90 % likely")
+    expect(page.locator("#any")).to_contain_text("No video is that likely.")
+    least.select_option("50 % likely")
+    expect_names(page, "adapted", likely)
     page.reload()
     expect_names(page, "adapted", likely)
     expect(least).to_have_value("0.5")
@@ -355,7 +360,7 @@ def test_one_ranking_is_a_grid_that_stands_still(page):
     expect(page.locator("section.adapted rect").last).to_be_visible()
     page.wait_for_timeout(300)
     page.mouse.wheel(0, -4000)
-    page.wait_for_function("scrollY === 0")
+    page.wait_for_function("() => scrollY === 0")
     assert [cards.nth(n).bounding_box() for n in range(3)] == boxes
 
 
@@ -387,6 +392,18 @@ def test_everything_has_a_name(page):
     assert page.locator("h1").count() == 1
 
 
+def test_axe_finds_nothing_to_mend(page):
+    """Names, roles, landmarks and contrast, by axe-core: of both rankings, of one, and in the dark."""
+    axe = Axe()
+    search(page)
+    page.get_by_text("Filters").click()
+    assert axe.run(page).response["violations"] == []
+    page.locator("section.adapted li").first.get_by_role("button", name="More like this moment").click()
+    expect(page.locator("section.similar rect")).not_to_have_count(0)
+    page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+    assert axe.run(page).response["violations"] == []
+
+
 def test_the_api_page_lists_what_can_be_asked(page, home):
     page.get_by_role("link", name="API").click()
     expect(page.get_by_role("heading", name="GET /api/search")).to_be_visible()
@@ -400,6 +417,15 @@ def test_a_token_opens_page_and_videos(browser, serve, searcher):
     home = serve(create_app(searcher, token="open-sesame"))
     page = browser.new_page()
     assert page.goto(home).status == 401
+    page.get_by_label("Token").fill("open-sesame")
+    page.keyboard.press("Enter")
+    expect(page.locator("#about")).to_contain_text("18 segments")
+    page.context.clear_cookies()
+    page.get_by_label("What happens in the video?").fill(QUERY)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text(
+        "a token is needed: open the address that the server printed"
+    )
     page.goto(f"{home}?token=open-sesame&query={QUERY}")
     expect(page.locator("section.plain h3")).to_have_count(8)
     assert "token" not in page.url

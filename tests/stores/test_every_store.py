@@ -24,7 +24,7 @@ from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.open import _openers, open_store, register_store
 from dits_adapter.stores.ranking import exact_search
 from dits_adapter.stores.report import IngestReport
-from dits_adapter.stores.requests import ReadRequest, SearchRequest, VideoFilter
+from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest, VideoFilter
 from dits_adapter.stores.rows import (
     CollectionMetadata,
     PointLayout,
@@ -233,6 +233,28 @@ def test_segments_are_read_by_ids_by_a_field_and_the_first_few(opened: Open, vid
     assert len(list(store.read(ReadRequest(limit=3)))) == 3
     assert len(list(store.read(ReadRequest(limit=100)))) == 10
     assert list(store.read(ReadRequest(ids=[str(uuid.uuid4())]))) == []
+
+
+def test_what_is_like_a_segment_leaves_it_out_and_no_more(opened: Open, videos: Path) -> None:
+    store = opened()
+    run(store, videos, segment_seconds=1)
+    segments = {s.id: s for s in store.read(ReadRequest(vectors=True)) if s.vector is not None}
+    chosen = next(iter(segments.values()))
+    assert chosen.vector is not None
+    hits = store.search_like(chosen.id, limit=100, per_video=100)
+    assert {hit.id for hit in hits} == segments.keys() - {chosen.id}
+    cosines = [float(segments[hit.id].vector @ chosen.vector) for hit in hits]  # type: ignore[operator]
+    assert [hit.score for hit in hits] == pytest.approx(cosines, abs=1e-5)
+    firsts = store.search_like(str(chosen.id), limit=2)
+    assert [hit.id for hit in firsts] == [hit.id for hit in by_video(hits)[:2]]
+    assert by_video(store.search_like(chosen.id, limit=1, offset=1)) == firsts[1:]
+    with pytest.raises(InputError, match="has no segment '00000000-0000-0000-0000-000000000000'"):
+        store.search_like("00000000-0000-0000-0000-000000000000")
+
+
+def by_video(hits: list[Hit]) -> list[Hit]:
+    """Return the best hit of each video, in their order."""
+    return list({hit.video_id: hit for hit in reversed(hits)}.values())[::-1]
 
 
 def test_deleting_and_moving_touch_nothing_else(opened: Open, videos: Path) -> None:

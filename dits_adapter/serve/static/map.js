@@ -35,10 +35,11 @@ export function draw({ map, plain, adapted, angle }) {
     shape("rect", { class: "start", x: x - 5, y: y - 5, width: 10, height: 10 }),
     shape("path", { class: "sent", d: "M0-7 7 0 0 7-7 0Z", transform: `translate(${at(map.query)})` }),
   );
+  const fused = [...plain, ...adapted].some((hit) => hit.lanes.said || hit.lanes.seen);
   const best = (results) => (results.length ? results[0].score.toFixed(2) : "none");
   document.querySelector("#map-words").textContent =
-    `The adapter turns the query by ${angle.toFixed(0)}°; the cosine of its best hit goes from ${best(plain)} to ` +
-    `${best(adapted)}. Drawn are the two principal components of path and hits, ${Math.round(map.explained_variance * 100)} % ` +
+    `The adapter turns the query by ${angle.toFixed(0)}°${fused ? "" : `; the cosine of its best hit goes from ${best(plain)} to ${best(adapted)}`}. ` +
+    `Drawn are the two principal components of path and hits, ${Math.round(map.explained_variance * 100)} % ` +
     "of their variance.";
 }
 

@@ -73,7 +73,7 @@ function request() {
 }
 
 async function search() {
-  if (byText() && !form.elements.query.value.trim()) { main.hidden = true; return; }
+  if (byText() && !form.elements.query.value.trim()) { main.hidden = by.hidden = true; return; }
   if (byText() && !form.reportValidity()) return;
   pending.abort();
   const mine = (pending = new AbortController());
@@ -103,17 +103,18 @@ async function search() {
 
 function compared(answer) {
   by.hidden = true;
-  const moments = form.elements.lanes.value === "said" ? null : loader(options());
+  const moments = form.elements.lanes.value === "said" ? null : loader(options(), pending.signal);
   list("plain", answer.plain, { moments });
   list("adapted", answer.adapted, { plain: answer.plain, moments });
   offer(answer);
   draw(answer);
-  document.querySelector("#any").textContent = any(answer.probability_of_any);
+  document.querySelector("#any").textContent = any(answer.probability_of_any) +
+    (answer.plain.length && !answer.adapted.length ? " No video is that likely." : "");
   const number = Math.max(answer.plain.length, answer.adapted.length);
   const each = answer.plain.length === answer.adapted.length
     ? `${number} each` : `${answer.plain.length} by plain CLIP, ${answer.adapted.length} by ${adapterName()}`;
   status.textContent = number
-    ? `“${answer.query}”: ${each}, ${Math.round(answer.seconds * 1000)} ms.`
+    ? `“${answer.query}”: ${form.elements.lanes.value === "said" ? `${number} found` : each}, ${Math.round(answer.seconds * 1000)} ms.`
     : "Nothing found; the filters leave no video.";
 }
 
@@ -121,7 +122,7 @@ function alike(answer) {
   const { of, results, seconds } = answer;
   const mine = picture();
   offer({ search: null });
-  const moments = of && loader(new URLSearchParams({ segment: of.id }));
+  const moments = of && loader(new URLSearchParams({ segment: of.id }), pending.signal);
   list("similar", results, { moments });
   const title = of ? `Like ${nameOf(of)}, ${of.start?.toFixed(1) ?? 0} to ${of.end?.toFixed(1) ?? 0} s` : `Like ${mine.name ?? "the picture"}`;
   document.querySelector("#similar-title").textContent = title;
@@ -129,20 +130,21 @@ function alike(answer) {
     ? "This moment's own vector is searched with. "
     : "The picture is searched with as a frame of a video. ") +
     "Adapters move texts, so none has a part in it; nor are probabilities known.";
-  const shown = mine?.canvas ?? Object.assign(new Image(), { src: of?.frame ?? "", alt: title });
+  const middle = of && ((of.start ?? 0) + (of.end ?? 0)) / 2;
+  const shown = mine?.canvas ?? Object.assign(new Image(), { src: `${of?.video}/frame?at=${middle}` });
   shown.role = "img";
   shown.ariaLabel = title;
-  by.querySelector("div").replaceChildren(...(mine || of?.frame ? [shown] : []));
+  by.querySelector("div").replaceChildren(...(mine || of?.video ? [shown] : []));
   by.hidden = false;
   status.textContent = results.length
     ? `${title}: ${results.length} found, ${Math.round(seconds * 1000)} ms.` : "Nothing found; the filters leave no video.";
 }
 
-function loader(values) {
+function loader(values, signal) {
   const kept = new URLSearchParams([...values].filter(([name]) => ["query", "segment", "strength", "steps"].includes(name)));
   return async (video) => {
     try {
-      return (await ask(`api/videos/${video}/timeline?${kept}`)).moments;
+      return (await ask(`api/videos/${video}/timeline?${kept}`, { signal })).moments;
     } catch {  // the card has its own moment nevertheless
       return null;
     }

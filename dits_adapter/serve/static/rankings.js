@@ -7,6 +7,7 @@ const template = document.querySelector("#card");
 
 export const key = (hit) => `${hit.video_id} ${hit.start}`;
 export const nameOf = (hit) => hit.title ?? (hit.path ? hit.path.split(/[\\/]/).pop() : hit.video_id);
+const seen = (hit) => hit.lanes.seen?.score ?? (hit.lanes.said ? NaN : hit.score);  // its cosine
 const place = (hits, hit) => hits.findIndex((other) => other.video_id === hit.video_id) + 1;
 
 function move(rank, before) {
@@ -17,6 +18,7 @@ function move(rank, before) {
 
 // Lay out one ranking. `plain` is the one to compare with; `moments` loads the timeline of a video.
 export function list(side, hits, { plain = null, moments = null } = {}) {
+  const cosines = hits.map(seen).filter(Number.isFinite);
   const items = hits.map((hit, index) => {
     const item = template.content.cloneNode(true).firstElementChild;
     const name = nameOf(hit);
@@ -28,7 +30,7 @@ export function list(side, hits, { plain = null, moments = null } = {}) {
     part(".score").textContent = hit.score.toFixed(3);
     if (hit.probability !== null) part(".likely").textContent = `${percent(hit.probability)} likely`;
     if (plain) part(".move").textContent = move(index + 1, place(plain, hit));
-    part(".lanes").textContent = Object.entries(hit.lanes).map(([lane, { rank }]) => `${lane}: ${rank}.`).join(" ");
+    part(".lanes").textContent = Object.entries(hit.lanes).map(([lane, { rank }]) => `${lane}: rank ${rank}`).join(", ");
     part(".text").textContent = hit.said ? `“${hit.said}”` : "";
     if (hit.start !== null && hit.start < hit.end) part(".span").textContent = span(hit);
     part(".like").ariaLabel = `More like this moment of ${name}`;
@@ -36,7 +38,8 @@ export function list(side, hits, { plain = null, moments = null } = {}) {
     else part(".clip").remove();
     timeline(part(".timeline"), hit, {
       name,
-      last: hits.at(-1).score,
+      first: Math.max(...cosines),
+      last: Math.min(...cosines),
       side,
       moments,
       play: (at) => play(item, at),

@@ -1,5 +1,5 @@
-// The timeline of a video: a bar for each of its moments, as high as it fits the query. It is one slider: arrows go
-// from one matching moment to the next, Enter plays from there.
+// The timeline of a video: a bar for each of its moments, the higher the better it fits the query; the scale is that of
+// the ranking. It is one slider: arrows go from one matching moment to the next, Enter plays from there.
 
 const HEIGHT = 24;
 const asked = new Map();  // of the search on the screen: video → promise of its moments
@@ -17,11 +17,11 @@ export function forget() {
   asked.clear();
 }
 
-export function timeline(bar, hit, { name, last, side, moments, play, look }) {
+export function timeline(bar, hit, { name, first, last, side, moments, play, look }) {
   const end = hit.duration ?? hit.end;
   if (!hit.video || hit.start === null || !(end > 0)) { bar.remove(); return; }
-  const own = { start: hit.start, end: hit.end, scores: { [side]: hit.score } };
-  const state = { name, hit, end, last, side, moments: [own], at: 0, load: moments, play, look };
+  const own = { start: hit.start, end: hit.end, scores: { [side]: hit.lanes.seen?.score ?? hit.score } };
+  const state = { hit, end, first, last, side, moments: [own], at: 0, load: moments, play, look };
   settings.set(bar, state);
   bar.ariaLabel = `Moments of ${name}`;
   bar.ariaValueMin = "0";
@@ -43,7 +43,8 @@ async function fill(bar) {
 }
 
 const score = (state, moment) => moment.scores[state.side];
-const fits = (state, moment) => score(state, moment) >= state.last;  // it would be in the ranking by itself
+// A moment that would be in the ranking by itself; the only one that is known is.
+const fits = (state, moment) => score(state, moment) >= state.last || state.moments.length === 1;
 
 function best(state) {
   const at = state.hit.timestamp ?? (state.hit.start + state.hit.end) / 2;
@@ -53,11 +54,12 @@ function best(state) {
 function draw(bar) {
   const state = settings.get(bar);
   const scores = state.moments.map((moment) => score(state, moment));
-  const [low, high] = [Math.min(...scores), Math.max(...scores)];
+  const high = Math.max(state.first, ...scores);
+  const low = 2 * state.last - state.first;  // as far below the last hit as that is below the first
   const svg = bar.querySelector("svg");
   svg.setAttribute("viewBox", `0 0 ${state.end} ${HEIGHT}`);
   svg.replaceChildren(...state.moments.map((moment, index) => {
-    const height = HEIGHT * (high > low ? 0.2 + 0.8 * (scores[index] - low) / (high - low) : 1);
+    const height = HEIGHT * (high > low ? Math.max(0.1, (scores[index] - low) / (high - low)) : 1);
     const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
     const length = moment.end - moment.start;
     const width = Math.max(length - Math.min(length / 10, state.end / 150), state.end / 300);
