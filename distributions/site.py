@@ -14,6 +14,7 @@ import argparse
 import inspect
 import os
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,9 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # mkdocs runs this file by its path
+from distributions.notebook import notebook_markdown
+
 ROOT = Path(__file__).parents[1]
 PAGES = {
     "README.md": "index.md",
@@ -33,6 +37,7 @@ PAGES = {
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "benchmarks.md",
+    "docs/tour.ipynb": "tour.md",
     **{
         str(path.relative_to(ROOT)): f"integrations/{'-'.join(path.relative_to(ROOT).parts[1:-1])}.md"
         for path in sorted((ROOT / "integrations").rglob("README.md"))
@@ -68,10 +73,14 @@ def _places(items: Any) -> Iterator[str]:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that do not lie in docs/."""
     for source, place in PAGES.items():
-        files.append(File.generated(config, place, content=(ROOT / source).read_text("utf-8")))
+        files.append(File.generated(config, place, content=_content(ROOT / source)))
     for place, content in _reference().items():
         files.append(File.generated(config, place, content=content))
     return files
+
+
+def _content(path: Path) -> str:
+    return notebook_markdown(path) if path.suffix == ".ipynb" else path.read_text("utf-8")
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -8,11 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from distributions.notebook import notebook_markdown
 from tests.walk import run_python
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"])
-WITH_CODE = [page for page in PAGES if "```python" in page.read_text("utf-8")]
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.ipynb"), ROOT / "CONTRIBUTING.md"])
+
+
+def content(page: Path) -> str:
+    return notebook_markdown(page) if page.suffix == ".ipynb" else page.read_text("utf-8")
+
+
+WITH_CODE = [page for page in PAGES if "```python" in content(page)]
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
@@ -25,7 +32,7 @@ def test_the_code_of_a_page_runs(
     (tmp_path / "my-videos").mkdir()
     for scene in scenes("test")[:2]:
         write_clip(scene, tmp_path / "my-videos" / f"{scene.name}.mp4")
-    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL))
+    code = "\n".join(re.findall(r"```python\n(.*?)```", content(page), re.DOTALL))
     monkeypatch.chdir(tmp_path)
     for module in re.findall(r"^(?:import|from) (chromadb|duckdb|faiss|usearch)\b", code, re.MULTILINE):
         pytest.importorskip(module)
@@ -39,15 +46,13 @@ def test_the_code_of_a_page_runs(
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_of_a_page_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
+    for target in re.findall(r"\]\(([^)#:]+)\)", content(page)):
         assert (page.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_files_that_a_page_names_exist(page: Path) -> None:
-    for name in re.findall(
-        r"`((?:dits_adapter|tests|benchmarks|integrations)/[\w/.-]+)`", page.read_text("utf-8")
-    ):
+    for name in re.findall(r"`((?:dits_adapter|tests|benchmarks|integrations)/[\w/.-]+)`", content(page)):
         assert (ROOT / name).exists(), name
 
 
