@@ -45,6 +45,7 @@ PACKAGES = {
     "scipy": ("scipy", "training"),
     "sentencepiece": ("sentencepiece", "sentencepiece"),
     "sentence_transformers": ("sentence-transformers", "torch"),
+    "shtab": ("shtab", "completion"),
     "sklearn": ("scikit-learn", "training"),
     "starlette": ("fastapi", "serve"),
     "tensorboard": ("tensorboard", "tensorboard"),

@@ -6,6 +6,7 @@ mirror that knows no more is enough, and a commit whose files were downloaded ne
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -24,6 +25,8 @@ from dits_adapter._wording import printable
 from dits_adapter.errors import ArtifactError, MissingExtraError
 
 __all__ = ["Repository", "absolute_name", "bundled", "open_repository", "pin"]
+
+_logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -215,6 +218,7 @@ class _Snapshot(Repository):
         from huggingface_hub.errors import RemoteEntryNotFoundError
 
         try:
+            _logger.debug("%s: downloading %s", self.name, file)
             hf_hub_download(self.name, file, revision=self.commit, etag_timeout=_patience())
         except RemoteEntryNotFoundError:  # which the cache notes
             pass

@@ -8,6 +8,7 @@ Configs are read without torch: torch and safetensors are imported where weights
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from dits_adapter.xpool import XPool
 
 __all__ = ["Artifact"]
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -146,6 +149,7 @@ class Artifact:
                 those of its config; the message says which.
         """
         folder = find_artifact(id_or_path, revision)
+        _logger.info("loading the adapter in %s", folder)
         return read_whole(folder, lambda: cls._read(folder))
 
     @classmethod

@@ -15,6 +15,7 @@ from dits_adapter.cli._bank import add_bank
 from dits_adapter.cli._bias import add_bias
 from dits_adapter.cli._calibrate import add_calibrate
 from dits_adapter.cli._compare import add_compare
+from dits_adapter.cli._completion import add_completion
 from dits_adapter.cli._copy import add_copy
 from dits_adapter.cli._distill import add_distill
 from dits_adapter.cli._embed import add_embed
@@ -100,6 +101,7 @@ def _parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    add_completion(parser)
     _add_frame(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in _COMMANDS:

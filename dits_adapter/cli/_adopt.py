@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dits_adapter._wording import without_password
 from dits_adapter.cli._options import (
+    add_device,
     add_encoder,
     add_store,
     chosen_store,
@@ -34,6 +35,9 @@ def add_adopt(commands: Any) -> None:
     adopt = commands.add_parser(
         "adopt",
         help="describe a collection that another program made",
+        examples=(
+            "--collection clips --encoder openai/clip-vit-large-patch14 --video-field film_id --title-field title",
+        ),
         description="Describe a collection, or a table, that another program made, so that search, serve and "
         "embed need nothing but its name from then on. The description is written into the collection's metadata "
         "or beside the table; no segment is changed. Only the vectors' width can be checked: that they are of the "
@@ -41,6 +45,7 @@ def add_adopt(commands: Any) -> None:
     )
     add_store(adopt, default="http://localhost:6333")
     add_encoder(adopt, declared=True)
+    add_device(adopt)
     adopt.add_argument(
         "--vector", default="", metavar="NAME", help="the pooled vector of a video (default: the unnamed one)"
     )

@@ -21,6 +21,10 @@ def add_bank(commands: Any) -> None:
     bank = commands.add_parser(
         "bank",
         help="make an adapter from a file of queries, without pairs",
+        examples=(
+            "queries.txt --adapter openai/clip-vit-large-patch14 --out my-bank",
+            "queries.txt --adapter my-adapter --out my-bank --weight 0.3",
+        ),
         description="Make an adapter that takes from each query what it shares with other queries, so that videos "
         "that are near to every text stand less in the way. Take a query log, or captions of the kind, but not "
         "captions of videos in the collection: it would push those very videos down.",

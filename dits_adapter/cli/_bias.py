@@ -17,6 +17,10 @@ def add_bias(commands: Any) -> None:
     bias = commands.add_parser(
         "bias",
         help="let videos that are near to every query stand less in the way",
+        examples=(
+            "my-bank --store video-index",
+            "--remove --store video-index",
+        ),
         description="Compute for each stored segment how near it is to the queries of a bank, and keep the number "
         "beside it. Searches take half of it from the score; vectors stay as they are. Interrupted, the same "
         "command goes on where it ended; given again, it adds segments that were stored without.",

@@ -18,6 +18,10 @@ def add_calibrate(commands: Any) -> None:
     calibrate = commands.add_parser(
         "calibrate",
         help="calibrate an adapter's scores as probabilities, on held-out pairs",
+        examples=(
+            "cache my-adapter",
+            "held-out my-adapter --out my-calibrated-adapter --plot reliability.png",
+        ),
         description="Fit the probability that a hit of a given score is the right video, and that any hit of a "
         "query is, on held-out pairs, write both into the adapter's artifact, and print how reliable they are on "
         "pairs that the fit has not seen. Queries that nothing fits are made by leaving the right video out. Of "

@@ -19,6 +19,10 @@ def add_compare(commands: Any) -> None:
     compare = commands.add_parser(
         "compare",
         help="train every adapter on cached (text, video) vectors and recommend one",
+        examples=(
+            "cache --folds 5",
+            "cache --out comparison --budget 30m --json",
+        ),
         description="Train every adapter on one part of the cached pairs, choose epochs and settings on a second, "
         "compare with plain CLIP on a third; print a table and a recommendation. Rows marked with * use other "
         "queries: a bank of the training texts.",

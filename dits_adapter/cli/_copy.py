@@ -19,6 +19,10 @@ def add_copy(commands: Any) -> None:
     copy = commands.add_parser(
         "copy",
         help="copy a collection from one store to another",
+        examples=(
+            "video-index http://localhost:6333",
+            "video-index postgresql://me@localhost/films --to films",
+        ),
         description="Copy a collection: segments, vectors, failures and metadata, and between Qdrant's folders "
         "and servers its options, too. Nothing is embedded anew, and the source is not changed. It can be stopped "
         "at any time and started again: what the destination has is compared and left. A destination of another "

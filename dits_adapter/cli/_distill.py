@@ -17,6 +17,7 @@ def add_distill(commands: Any) -> None:
     distill = commands.add_parser(
         "distill",
         help="train a DITS of fewer steps, or with a smaller network, to imitate a trained one",
+        examples=("cache my-adapter --out my-small-adapter --steps 1 --depth 2",),
         description="Train a student on the trajectories of a trained DITS and on the contrastive loss. A killed "
         "run goes on where it stopped. Exit code 4: R@1 on held-out pairs is below the teacher's by more than "
         "noise, and nothing was written.",

@@ -33,6 +33,10 @@ def add_embed(commands: Any) -> None:
     embed = commands.add_parser(
         "embed",
         help="embed texts and the videos that they describe into a cache to train on",
+        examples=(
+            "pairs.jsonl --encoder openai/clip-vit-large-patch14 --out cache",
+            "pairs.jsonl --encoder openai/clip-vit-large-patch14 --out cache --store video-index",
+        ),
         description="Embed texts and videos, or read the videos' vectors from a collection. Killed, the same "
         "command goes on where it stopped. Exit code 3: done, but some videos have no vectors.",
     )

@@ -20,7 +20,11 @@ def add_evaluate(commands: Any) -> None:
     evaluate = commands.add_parser(
         "evaluate",
         help="recall and ranks of a similarity matrix",
-        description="Metrics of a similarity matrix in both directions, with 95 %% bootstrap intervals.",
+        examples=(
+            "--similarity scores.npy",
+            "--similarity scores.npy --labels labels.txt --ties mean --json",
+        ),
+        description="Metrics of a similarity matrix in both directions, with 95 % bootstrap intervals.",
     )
     evaluate.add_argument(
         "--similarity", type=Path, required=True, metavar="FILE.npy", help="rows texts, columns videos"

@@ -16,6 +16,7 @@ def add_export(commands: Any) -> None:
     export = commands.add_parser(
         "export",
         help="write an adapter with its ONNX form and that of its CLIP's text tower",
+        examples=("my-adapter --out my-onnx-adapter",),
         description='Write an artifact that DITSQueryEncoder.from_pretrained(FOLDER, backend="onnx") runs on ONNX '
         "Runtime, without torch.",
     )

@@ -17,6 +17,7 @@ def add_gap(commands: Any) -> None:
     gap = commands.add_parser(
         "gap",
         help="measure and plot the modality gap before and after an adapter",
+        examples=("cache my-adapter --out gap",),
         description="Statistics of the gap between matching texts and videos, its distribution at each step (the "
         "paper's Eq. 9), its histograms (Figs 3 to 6), and the trajectories of some queries across it. Of the "
         "cache that the adapter was trained with, the pairs are taken that training held out.",

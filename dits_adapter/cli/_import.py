@@ -33,6 +33,10 @@ def add_import(commands: Any) -> None:
     command = commands.add_parser(
         "import",
         help="import vectors that you already have into a cache to train on",
+        examples=(
+            "texts.npy videos.npy --encoder openai/clip-vit-large-patch14 --out cache",
+            "texts.parquet videos.parquet --encoder declared:acme/video-embed@3 --out cache",
+        ),
         description="Import vectors of texts and videos from NumPy, Parquet or Arrow files, or of videos from a "
         "collection. If the texts are given, some vectors are compared with those of --encoder; warnings name the "
         "vectors that cannot be checked. An encoder that cannot be loaded, as one behind an API, is declared by "

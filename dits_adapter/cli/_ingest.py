@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter.cli._options import (
+    add_device,
     add_encoder,
     add_shard,
     add_store,
@@ -33,6 +34,10 @@ def add_ingest(commands: Any) -> None:
     ingest = commands.add_parser(
         "ingest",
         help="embed folders of videos into a collection",
+        examples=(
+            "~/Videos",
+            "~/Videos --store http://localhost:6333 --encoder openai/clip-vit-large-patch14 --segment-seconds 10",
+        ),
         description="Embed the videos of folders into a collection. Stored videos are skipped: it can be stopped "
         "at any time and started again. Exit code 3: done, but some files could not be read.",
     )
@@ -67,6 +72,7 @@ def add_videos(command: Any) -> None:
     command.add_argument("paths", nargs="+", metavar="FOLDER", help="folders, or video files")
     add_store(command)
     add_encoder(command, default="demo-clip")
+    add_device(command)
     command.add_argument(
         "--segment-seconds", type=float, metavar="S", help="cut videos into segments (default: one a video)"
     )

@@ -6,13 +6,17 @@ import argparse
 import json
 import logging
 import os
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import Any
 
+from dits_adapter.errors import InputError
+
 __all__ = ["add_log_format", "add_verbosity", "logging_to_stderr", "verbosity"]
+
+_logger = logging.getLogger(__name__)
 
 _HUB_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
 """Environment variable that keeps bars of huggingface_hub and transformers away."""
@@ -31,19 +35,27 @@ def add_verbosity(parser: Any, **default: Any) -> None:
 
 @contextmanager
 def verbosity(args: argparse.Namespace) -> Iterator[None]:
-    """Show as much while the block runs as --quiet and --verbose say: bars on a terminal alone."""
+    """Show as much while the block runs as --quiet and --verbose say; bars are on a terminal alone.
+
+    Raises:
+        InputError: both, one before the name of the command and one after it.
+    """
+    if args.quiet and args.verbose:
+        raise InputError("--quiet and --verbose: give one of them.")
     if args.quiet:
         from dits_adapter._progress import without_bars
 
         silence: Any = without_bars()
     else:
         silence = nullcontext()
-    hidden = (args.quiet or not sys.stderr.isatty()) and _HUB_BARS not in os.environ
+    hidden = args.quiet and _HUB_BARS not in os.environ
     if hidden:
         os.environ[_HUB_BARS] = "1"
+    started = time.monotonic()
     try:
         with silence, logging_to_stderr(args) if not hasattr(args, "log_format") else nullcontext():
             yield
+            _logger.info("%s: done in %.1f s", args.command, time.monotonic() - started)
     finally:
         if hidden:
             os.environ.pop(_HUB_BARS, None)

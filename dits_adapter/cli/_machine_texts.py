@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dits_adapter.cli._options import DEVICES
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def add_machine_options(command: Any, add: Callable[..., None]) -> None:
         metavar="ID",
         help="folder or hub id: a Whisper or a CTC model for speech, an image-text model for captions",
     )
-    add(("text", *both), models, "--device", help="a torch device (default: auto)")
+    add(("text", *both), models, "--device", metavar="DEVICE", help=f"{DEVICES} (default: auto)")
     add(both, models, "--batch-size", type=int, metavar="N", help=f"inputs at a time (default: {_BATCH})")
     add(captions, models, "--frames", type=int, metavar="N", help="frames that the model sees (default: 3)")
     add(captions, models, "--prompt", help="what the model is asked (default: as its kind needs it)")

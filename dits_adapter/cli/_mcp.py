@@ -39,6 +39,10 @@ def add_mcp(commands: Any) -> None:
     mcp = commands.add_parser(
         "mcp",
         help="let agents search, over the Model Context Protocol",
+        examples=(
+            "--store video-index --adapter my-adapter",
+            "--http --port 8001",
+        ),
         description="Let agents search a collection over the Model Context Protocol: the tools search_videos and "
         "describe_collection, which change nothing. An agent starts the command and speaks to it through stdin "
         "and stdout (docs/agents.md); with --http it listens on a port. By default only this machine can reach "
@@ -63,7 +67,7 @@ def _mcp(args: argparse.Namespace) -> int:
     listener = listen(args.host, args.port) if args.http else None
     with redirect_stdout(sys.stderr):  # stdout is for the protocol alone
         encoder = DITSQueryEncoder.from_pretrained(
-            args.adapter, text_cleaning=args.text_cleaning, videos=args.videos
+            args.adapter, device=args.device, text_cleaning=args.text_cleaning, videos=args.videos
         )
         store = chosen_store(args, encoder.space)
         store.open()

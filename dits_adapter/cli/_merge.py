@@ -16,6 +16,7 @@ def add_merge(commands: Any) -> None:
     merge = commands.add_parser(
         "merge",
         help="merge the caches of several machines",
+        examples=("part-1 part-2 part-3 --out cache",),
         description="Merge the caches that `dits-adapter embed` wrote with --shard on several machines into the "
         "one that a single machine would have written. Exit code 3: done, but some videos have no vectors.",
     )

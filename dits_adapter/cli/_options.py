@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dits_adapter.video.limits import DecodeLimits
 
 __all__ = [
+    "DEVICES",
     "add_device",
     "add_encoder",
     "add_id_field",
@@ -50,6 +51,9 @@ __all__ = [
     "text_encoder",
     "video_encoder",
 ]
+
+DEVICES = "where models run: cpu, cuda, cuda:1, mps, …, or auto, the first GPU that there is"
+"""Help of the option that chooses a device."""
 
 _R = TypeVar("_R", bound="BaseRecipe")
 
@@ -136,6 +140,7 @@ def add_query(command: Any) -> None:
         help="encoder of the videos, for an --adapter that is an encoder of texts alone, in the space of that one",
     )
     add_text_cleaning(command)
+    add_device(command)
     add_vectors(command, "the adapter's CLIP")
 
 
@@ -291,7 +296,7 @@ def video_encoder(args: argparse.Namespace, limits: DecodeLimits | None = None) 
     return VideoEncoder.from_pretrained(
         args.encoder,
         frames=args.frames,
-        device=getattr(args, "device", "auto"),
+        device=args.device,
         limits=limits,
         text_cleaning=getattr(args, "text_cleaning", None),
     )
@@ -299,7 +304,7 @@ def video_encoder(args: argparse.Namespace, limits: DecodeLimits | None = None) 
 
 def add_device(command: Any) -> None:
     """Add the option that chooses where torch computes."""
-    command.add_argument("--device", default="auto", help="a torch device (default: %(default)s)")
+    command.add_argument("--device", default="auto", metavar="DEVICE", help=f"{DEVICES} (default: %(default)s)")
 
 
 def add_pairs(command: Any, help: str = "cached pairs: `dits-adapter embed`") -> None:

@@ -74,6 +74,10 @@ def add_pairs_command(commands: Any) -> None:
     pairs = commands.add_parser(
         "pairs",
         help="find texts for videos, and write the pairs to train on",
+        examples=(
+            "~/Videos --out pairs.jsonl",
+            "~/Videos --out pairs.jsonl --from speech --model openai/whisper-small",
+        ),
         description="Find texts for videos and add them to a file of pairs. Videos that were done are skipped; "
         "several commands may add to one file. Exit code 3: done, but some files could not be read.",
     )

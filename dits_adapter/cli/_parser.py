@@ -20,19 +20,19 @@ class Parser(argparse.ArgumentParser):
     """Parser of the command or of one subcommand.
 
     Args:
-        examples: command lines for the end of the help.
+        examples: command lines for the end of the help, without the name of the command.
     """
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
         if examples:
-            options["epilog"] = _EXAMPLES + "\n".join(f"  {example}" for example in examples)
+            options["epilog"] = _EXAMPLES + "\n".join(f"  {options['prog']} {example}" for example in examples)
         super().__init__(*args, **{"formatter_class": _Formatter, **options})
 
     def parse_all(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse a command line; an option that there is not is refused in the words of the subcommand."""
         args, unknown = self.parse_known_args(arguments)
         if unknown:
-            command = self._commands().get(getattr(args, "command", ""), self)
+            command = self.commands().get(getattr(args, "command", ""), self)
             first, names = unknown[0].split("=")[0], command._option_string_actions
             if first.startswith("-") and first != "-":
                 near = _did_you_mean(first, [name for name in names if name.startswith("--")])
@@ -40,7 +40,8 @@ class Parser(argparse.ArgumentParser):
             command.error(f"{' '.join(unknown)}: more than the command takes")
         return args
 
-    def _commands(self) -> dict[str, Parser]:
+    def commands(self) -> dict[str, Parser]:
+        """Return the parsers of the subcommands by name."""
         actions = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
         return next((action.choices for action in actions), {})
 

@@ -17,6 +17,7 @@ def add_put(commands: Any) -> None:
     put = commands.add_parser(
         "put",
         help="store the video vectors of a cache in a collection, to be searched",
+        examples=("cache --store video-index",),
         description="Store the vectors of a cache's videos in a collection, one segment a video; hits show the "
         "cache's ids. For videos that were embedded elsewhere: `dits-adapter ingest` embeds them here.",
     )

@@ -17,6 +17,7 @@ def add_rebuild(commands: Any) -> None:
     rebuild = commands.add_parser(
         "rebuild",
         help="embed the videos anew, for another CLIP, beside the collection that is searched",
+        examples=("~/Videos --store http://localhost:6333 --encoder openai/clip-vit-large-patch14",),
         description="Ingest into a new collection on a Qdrant server, with another CLIP or other segments, and "
         "switch the alias --collection to it when it is complete. Searches go on meanwhile. Can be stopped and "
         "started again. Another adapter for the same CLIP needs no rebuild. Exit codes as for ingest.",

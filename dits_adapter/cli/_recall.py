@@ -19,6 +19,7 @@ def add_recall(commands: Any) -> None:
     recall = commands.add_parser(
         "recall",
         help="measure the recall of a collection's index and quantization",
+        examples=("queries.txt --store http://localhost:6333 --adapter my-adapter",),
         description="Search a Qdrant collection exactly, by its index with several efforts, and, if it is "
         "quantized, with and without rescoring; print the share of the nearest segments that each search finds, "
         "and its time. Plain and adapted queries are measured apart, since their recall differs.",
@@ -41,7 +42,9 @@ def _recall(args: argparse.Namespace) -> Outcome:
     if not texts:
         raise InputError(f"{args.queries}: holds no texts; one a line is expected.")
     check_queries(texts)
-    encoder = DITSQueryEncoder.from_pretrained(args.adapter, text_cleaning=args.text_cleaning, videos=args.videos)
+    encoder = DITSQueryEncoder.from_pretrained(
+        args.adapter, device=args.device, text_cleaning=args.text_cleaning, videos=args.videos
+    )
     head = ["search", f"recall@{args.limit}", "p50 ms", "p99 ms"]
     with qdrant_store(args, encoder.space) as store:
         store.open()

@@ -31,6 +31,11 @@ def add_search(commands: Any) -> None:
     search = commands.add_parser(
         "search",
         help="find the videos that a text describes",
+        examples=(
+            '"a dog catches a ball"',
+            '"a dog catches a ball" --adapter my-adapter --min-probability 0.5 --json',
+            "--vectors queries.npy --adapter my-adapter",
+        ),
         description="Find the videos that a text describes, with an adapter or with plain CLIP.",
     )
     search.add_argument("query", nargs="?", metavar="TEXT")
@@ -129,6 +134,7 @@ def _search(args: argparse.Namespace) -> Outcome:
         encoder = DITSQueryEncoder.from_pretrained(
             args.adapter,
             backend="torch" if xpool else "auto",
+            device=args.device,
             text_cleaning=args.text_cleaning,
             videos=args.videos,
         )

@@ -23,6 +23,10 @@ def add_serve(commands: Any) -> None:
     serve = commands.add_parser(
         "serve",
         help="open a search page in the browser",
+        examples=(
+            "--adapter my-adapter",
+            "--store http://localhost:6333 --host 0.0.0.0 --no-browser --feedback feedback.jsonl",
+        ),
         description="Open a page in the browser that searches a collection with plain CLIP and with an adapter, "
         "side by side. By default only this machine can reach the page. On any other address a token is needed: "
         f"{TOKEN_PLACES}, or a fresh one, which is printed. Nothing is encrypted: across a network that you do "
@@ -67,6 +71,7 @@ def _serve(args: argparse.Namespace) -> int:
     encoder = DITSQueryEncoder.from_pretrained(
         args.adapter,
         backend="torch",  # trajectories, other steps
+        device=args.device,
         text_cleaning=args.text_cleaning,
         videos=args.videos,
     )

@@ -17,6 +17,7 @@ def add_switch(commands: Any) -> None:
     switch = commands.add_parser(
         "switch",
         help="switch an alias to another collection",
+        examples=("videos-2 --store http://localhost:6333 --collection videos",),
         description="Switch the alias --collection of a Qdrant server to another collection: to take a new one "
         "into use, or to go back.",
     )

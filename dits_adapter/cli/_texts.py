@@ -21,6 +21,10 @@ def add_texts(commands: Any) -> None:
     texts = commands.add_parser(
         "texts",
         help="put what is said in videos beside them, for searches of both",
+        examples=(
+            "pairs.jsonl",
+            "--remove",
+        ),
         description="Put texts (transcripts, subtitles, titles: see `dits-adapter pairs`) beside the stored "
         "segments of their time, in the place of those from before; `--lanes seen said` of a search finds videos "
         "by both. Interrupted, the same command goes on where it ended; given again, it adds texts of segments "

@@ -22,6 +22,10 @@ def add_train(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="train an adapter on cached (text, video) vectors",
+        examples=(
+            "cache --out my-adapter",
+            "cache --out my-adapter --preset deterministic --set training.epochs=10 --promote-if-better",
+        ),
         description="Train an adapter on cached (text, video) vectors; CLIP and the index stay as they are. "
         "Exit code 4: trained, but not better than the present adapter, and --promote-if-better was given. On "
         "several GPUs or machines: torchrun … -m dits_adapter.cli train …",

@@ -18,6 +18,7 @@ def add_train_joint(commands: Any) -> None:
     joint = commands.add_parser(
         "train-joint",
         help="train CLIP, X-Pool head and alignment network together on video files",
+        examples=("pairs.jsonl --encoder openai/clip-vit-large-patch14 --out my-joint --set epochs=3",),
         description="Train CLIP, X-Pool head and alignment network together on video files. The embedding space "
         "changes: the index has to be built anew, with the encoder that --out bundles. Killed, the same command "
         "goes on from its last checkpoint. On several GPUs: torchrun … -m dits_adapter.cli train-joint …",

@@ -6,6 +6,8 @@ family knows is refused before its weights are downloaded. docs/add-an-encoder.m
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -45,6 +47,8 @@ __all__ = [
     "load_text_encoder",
     "register_family",
 ]
+
+_logger = logging.getLogger(__name__)
 
 Device: TypeAlias = "str | torch.device"
 """Device of torch, or `"auto"`: the first CUDA device, or the CPU where there is none."""
@@ -224,8 +228,10 @@ class EncoderSource:
     def load(self, device: Device = "auto") -> TextEncoder:
         """Load the encoder; raises as `load_text_encoder`."""
         family = _FAMILIES[self.model_type]
+        started = time.monotonic()
         self._complete(family)
         encoder = family.load(self, device)
+        _logger.info("loaded the encoder %s in %.1f s", self.name, time.monotonic() - started)
         if encoder.text_cleaning != self.text_cleaning:
             raise InputError(
                 f"{self.name}: text_cleaning is {self.text_cleaning!r}; encoders of type {self.model_type!r} know "

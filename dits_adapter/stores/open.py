@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import pkgutil
 import re
@@ -16,6 +17,8 @@ from dits_adapter.errors import InputError
 from dits_adapter.stores.base import VideoStore
 
 __all__ = ["Opener", "open_store", "register_store"]
+
+_logger = logging.getLogger(__name__)
 
 Opener = Callable[..., VideoStore]
 """Function from an address, the name of a collection and keyword options to the store; usually its class."""
@@ -65,6 +68,7 @@ def open_store(location: str | PathLike[str], collection: str = "videos", **opti
     if not takes_any and (unknown := sorted(options.keys() - parameters.keys())):
         known = ", ".join(list(parameters)[2:]) or "none"
         raise InputError(f"the store at {shown} has no option {unknown[0]!r}; its options are {known}.")
+    _logger.info("opening the collection %r in %s", collection, shown)
     return opener(location, collection, **options)
 
 

@@ -124,6 +124,7 @@ def embedded(
         overlap=args.overlap,
         workers=args.cpus_per_worker,
         frames=args.frames,
+        device=args.device,
         limits=decode_limits(args),
     )
     blocks = min(-(-len(paths) // TASK), MOST_BLOCKS)
