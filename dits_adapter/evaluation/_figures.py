@@ -136,7 +136,7 @@ def gap_histograms(
         (axes[0, 1], "L1 norm of the gap", (np.abs(before).sum(1), np.abs(after).sum(1))),
         (axes[1, 0], "cosine of a pair", cosines),
     ):
-        bins = np.histogram_bin_edges(np.concatenate(values), 40)
+        bins = _edges(np.concatenate(values), 40)
         for points, color, label in zip(values, (TEXT, ADAPTED), ("plain CLIP", "adapted"), strict=True):
             axis.hist(points, bins, color=color, alpha=0.6, label=f"{label}: mean {points.mean():.3f}")
         axis.set(xlabel=title, ylabel="pairs")
@@ -173,7 +173,7 @@ def gap_comparison(
         (axes[0, 1], "L1 norm of the gap", [np.abs(delta).sum(axis=1) for delta in deltas]),
         (axes[1, 0], "cosine of a pair", cosines),
     ):
-        bins = np.histogram_bin_edges(np.concatenate(values), 40)
+        bins = _edges(np.concatenate(values), 40)
         for points, color, label in zip(values, (VIDEO, ADAPTED), names, strict=True):
             axis.hist(points, bins, color=color, alpha=0.6, label=f"{label}: mean {points.mean():.3f}")
         axis.set(xlabel=title, ylabel="pairs")
@@ -273,3 +273,9 @@ def reliability_plot(fit: CalibrationFit, path: str | PathLike[str], *, caption:
         axis.legend(frameon=False)
     figure.suptitle(caption, fontsize=9, color="#555555")
     figure.savefig(path, dpi=120)
+
+
+def _edges(values: NDArray[np.floating], bins: int) -> NDArray[np.floating]:
+    """Return the edges of equal bins over the range of values; over a thousandth where they are all the same."""
+    low, high = float(values.min()), float(values.max())
+    return np.linspace(low, max(high, low + 1e-3), bins + 1)

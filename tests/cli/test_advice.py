@@ -12,7 +12,7 @@ import pytest
 
 import dits_adapter
 from dits_adapter import EmbeddingSpace, load_encoder
-from dits_adapter.cli import main
+from dits_adapter.cli import _parser, main
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.open import register_store
 from dits_adapter.stores.rows import CollectionMetadata
@@ -77,6 +77,18 @@ def test_recommended_commands_are_accepted(run, command, arguments, named, capsy
     else:
         assert main([command, *shlex.split(arguments)]) == 0, capsys.readouterr().err
         assert run[0].command == command
+
+
+EXAMPLES = {name: (command.epilog or "").splitlines()[1:] for name, command in _parser().commands().items()}
+
+
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_examples_of_the_help_are_accepted(run, command, capsys):
+    assert EXAMPLES[command]
+    for example in EXAMPLES[command]:
+        program, *line = shlex.split(example)
+        assert (program, main(line)) == ("dits-adapter", 0), capsys.readouterr().err
+        assert run[-1].command == command
 
 
 def test_advice_is_found():
