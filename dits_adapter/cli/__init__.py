@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -122,6 +124,7 @@ def _add_frame(parser: Parser, **default: Any) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code, a key of `EXIT_CODES`; errors are one sentence on stderr."""
     arguments = sys.argv[1:] if argv is None else argv
+    atexit.register(gc.freeze)  # a process that ends would look for cycles among all of torch, for seconds
     return guard("dits-adapter", lambda: _run(arguments), debug="--debug" in arguments)
 
 

@@ -112,7 +112,7 @@ def _serve_port(search: VideoSearch, listener: socket.socket, host: str) -> None
     app = create_mcp_app(search, token=token, host=host)
     print(f"MCP server: {address(listener)}{PATH}", flush=True)
     if token is not None:
-        shown = printed_token(token) or f"and the token of {TOKEN}"
+        shown = printed_token(token) or f"…, the token of {TOKEN}"
         print(f"Header that it needs: Authorization: Bearer {shown}", flush=True)
     print("Ctrl+C ends it.", flush=True)
     with listener:

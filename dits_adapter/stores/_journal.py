@@ -24,9 +24,13 @@ class Journal:
 
     def __init__(self) -> None:
         cache = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or "~/.cache"
-        self._folder = Path(cache).expanduser() / "dits-adapter" / "reading"
+        try:
+            folder = Path(cache).expanduser()
+        except RuntimeError:  # a user without a home
+            folder = Path(os.devnull)
+        self._folder = folder / "dits-adapter" / "reading"
         self._left: set[str] = set()
-        with suppress(OSError, RuntimeError):  # no home, no room, no permission
+        with suppress(OSError):  # no home, no room, no permission
             self._folder.mkdir(parents=True, exist_ok=True)
             for marker in os.scandir(self._folder):
                 if time.time() - marker.stat().st_mtime > _KEPT:

@@ -43,10 +43,12 @@ class TestMetrics:
         http.get("/api/search")
         http.get(f"/{secret}?token={secret}")
         http.get("/api/videos/some-private-id")
+        http.get("/livez")
         measured = read(http)
         assert count(measured, "/api/search", "200") == 3
         assert count(measured, "/api/search", "400") == count(measured, "/api/search", "422") == 1
         assert count(measured, "/api/videos/{video_id}", "404") == count(measured, "other", "404") == 1
+        assert count(measured, "/livez", "200") == 1
         for stage in ("embed", "adapt", "store", "map"):
             assert measured["dits_adapter_search_stage_seconds_count", stage] == 3
             assert measured["dits_adapter_search_stage_seconds_sum", stage] > 0

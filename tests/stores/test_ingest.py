@@ -256,6 +256,19 @@ def test_a_run_that_ends_by_itself_leaves_no_suspects(tmp_path: Path, monkeypatc
     assert not list((tmp_path / "cache" / "dits-adapter" / "reading").iterdir())
 
 
+def test_a_user_without_a_home_ingests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    monkeypatch.chdir(tmp_path)
+    video = write_video(tmp_path / "library" / "a.mp4")
+    assert run(fresh(), video.parent).videos == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["library"]
+
+
 def test_an_interruption_says_how_much_is_stored(library: Path) -> None:
     store, encoder = fresh(), FakeEncoder()
 
