@@ -5,10 +5,11 @@ The demo's models, most of all bytes, are a third one, `dits-adapter-demo`, whic
     python distributions/build.py --out dist
     python distributions/build.py --repository https://github.com/OWNER/NAME --ref v0.1.0    # what is uploaded
 
-Links and pictures of the README lead into the repository; a package index shows it elsewhere, and so they are
-made absolute where the address is known. All get a pyproject.toml of their own, made from the repository's, which
-is the only place where dependencies are written down. A checkout is installed from that one as a whole, with no
-index that knows our own distributions.
+Links and pictures of the README lead into the repository; a package index shows it elsewhere. They are made
+absolute where the address is known, from `--repository` or from `Source` under `[project.urls]` of the repository's
+pyproject.toml, the one place where an owner writes it; elsewhere they become text. All distributions get a
+pyproject.toml of their own, made from the repository's, which is the only place where dependencies are written down.
+A checkout is installed from that one as a whole, with no index that knows our own distributions.
 """
 
 from __future__ import annotations
@@ -89,12 +90,23 @@ def absolute_links(text: str, repository: str, ref: str) -> str:
     return re.sub(r"(!?)(\[[^\]]*\])\((?!https?:|#|mailto:)([^)\s]+)\)", target, text)
 
 
+def without_links(text: str) -> str:
+    """Return Markdown whose links to files are text.
+
+    Gone are what says nothing without its target: pictures with their captions, and parentheses of links alone.
+    """
+    link = r"\[[^\]]*\]\((?!https?:|#|mailto:)[^)\s]+\)"
+    text = re.sub(rf"!{link}\n(?:\n\*[^*]+\*\n)?\n*", "", text)
+    text = re.sub(rf"[ \n]\({link}(?:, {link})*\)", "", text)
+    return re.sub(link, lambda match: match[0][1 : match[0].index("]")], text)
+
+
 def build(out: Path, repository: str | None = None, ref: str = "main") -> list[Path]:
     """Write an sdist and a wheel of each distribution into a folder.
 
     Args:
         out: the folder.
-        repository: address of the repository on GitHub, for links; None leaves them as they are.
+        repository: address of the repository on GitHub, for links; None for that of pyproject.toml, if it has one.
         ref: tag or branch that links lead to.
 
     Returns:
@@ -102,22 +114,24 @@ def build(out: Path, repository: str | None = None, ref: str = "main") -> list[P
     """
     document = tomlkit.parse((ROOT / "pyproject.toml").read_text("utf-8")).unwrap()
     project, build_system = document["project"], document["build-system"]
+    repository = repository or project.get("urls", {}).get("Source")
     if repository is not None:
         project["urls"] = addresses(repository, ref)
     paths: list[Path] = []
-    for table, target, folder, left_out in (
-        (slim(project), {"packages": ["dits_adapter"]}, "dits_adapter", "pretrained"),
-        (demo(project), {"only-include": [MODELS]}, MODELS, "__pycache__"),
-        (whole(project), {"bypass-selection": True}, None, ""),
+    for table, target, folders, left_out in (
+        (slim(project), {"packages": ["dits_adapter"]}, ("dits_adapter", "deploy"), "pretrained"),
+        (demo(project), {"only-include": [MODELS]}, (MODELS,), "__pycache__"),
+        (whole(project), {"bypass-selection": True}, (), ""),
     ):
         with tempfile.TemporaryDirectory() as scratch:
             stage = Path(scratch)
             for file in FILES:
                 shutil.copy(ROOT / file, stage)
-            if repository is not None:
-                readme = stage / "README.md"
-                readme.write_text(absolute_links(readme.read_text("utf-8"), repository, ref), "utf-8")
-            if folder is not None:
+            readme = stage / "README.md"
+            text = readme.read_text("utf-8")
+            text = without_links(text) if repository is None else absolute_links(text, repository, ref)
+            readme.write_text(text, "utf-8")
+            for folder in folders:
                 ignore = shutil.ignore_patterns("__pycache__", left_out)
                 shutil.copytree(ROOT / folder, stage / folder, ignore=ignore)
             hatch = {"build": {"targets": {"wheel": target}}}

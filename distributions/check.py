@@ -3,9 +3,9 @@
 1. `dits-adapter-slim` alone encodes a query with an exported adapter, in a process that imports no torch, no
    Qdrant and no decoder; `dits-adapter search` names the extra that is missing.
 2. `dits-adapter-slim[qdrant]` searches a folder that was ingested elsewhere.
-3. `dits-adapter` ingests a video, searches it, and serves the page. To save the download of torch, its third-party
-   packages are those of the environment that runs this script, seen through a path file; `--full` installs them
-   anew.
+3. `dits-adapter` ingests a video, searches it, and serves the page with all of its files. To save the download of
+   torch, its third-party packages are those of the environment that runs this script, seen through a path file;
+   `--full` installs them anew.
 
 Each environment installs the wheels from a folder, everything else in the versions of constraints.txt. All three
 are filled at once; what they are tried on is made meanwhile.
@@ -142,6 +142,8 @@ def serve(environment: Environment, index: Path) -> None:
             assert server.stdout is not None
             (address,) = re.findall(r"http://\S+", server.stdout.readline())
             assert "<title>Video search" in urlopen(address).read().decode()
+            for file in (ROOT / "dits_adapter" / "serve" / "static").iterdir():
+                assert urlopen(f"{address}static/{file.name}").read() == file.read_bytes(), file
             found = json.load(urlopen(f"{address}api/search?{urlencode({'query': TEXT})}"))
             assert len(found["adapted"]) == 1, found
             server.send_signal(signal.SIGINT)
@@ -170,6 +172,9 @@ def check_qdrant(folder: Path, wheels: Path, prepared: Future[Inputs]) -> None:
     adapter, _, index = prepared.result()
     search(qdrant, adapter, index)
     qdrant.run("python", "-c", "import torch", code=1)
+    for command, extra in {"serve": "serve", "mcp": "mcp"}.items():
+        error = qdrant.run("dits-adapter", command, "--adapter", adapter, "--store", index, code=1).stderr
+        assert error.endswith(f'pip install "{WHOLE}[{extra}]"\n'), error
 
 
 def check_whole(folder: Path, wheels: Path, prepared: Future[Inputs], *, full: bool) -> None:
