@@ -6,10 +6,10 @@ The demo's models, most of all bytes, are a third one, `dits-adapter-demo`, whic
     python distributions/build.py --repository https://github.com/OWNER/NAME --ref v0.1.0    # what is uploaded
 
 Links and pictures of the README lead into the repository; a package index shows it elsewhere. They are made
-absolute where the address is known, from `--repository` or from `Source` under `[project.urls]` of the repository's
-pyproject.toml, the one place where an owner writes it; elsewhere they become text. All distributions get a
-pyproject.toml of their own, made from the repository's, which is the only place where dependencies are written down.
-A checkout is installed from that one as a whole, with no index that knows our own distributions.
+absolute where the address is known, from `--repository` or from `Source` under `[project.urls]` of the
+repository's pyproject.toml, the one place where an owner writes it; elsewhere they become text. All distributions
+get a pyproject.toml of their own, made from the repository's, which is the only place where dependencies are
+written down. A checkout is installed from that one as a whole, with no index that knows our own distributions.
 """
 
 from __future__ import annotations
