@@ -25,7 +25,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
+from dits_adapter.sides import TextSide, VideoSide
+from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.rows import SegmentRow, VideoFile, video_id_of
 from dits_adapter.vectors import unit
 from dits_adapter.video.encoder import EncodedSegment

@@ -26,7 +26,8 @@ _PUBLIC = {
         "StoreError",
         "VideoError",
     ),
-    "space": ("EmbeddingSpace", "TextSide", "VideoSide"),
+    "sides": ("TextSide", "VideoSide"),
+    "space": ("EmbeddingSpace",),
     "texts": ("clean_texts",),
     "vectors": ("EmbeddedClips",),
     "encoders": (
@@ -237,6 +238,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.search import Match as Match
     from dits_adapter.search import VideoSearch as VideoSearch
     from dits_adapter.serve.page import search_page as search_page
+    from dits_adapter.sides import TextSide as TextSide
+    from dits_adapter.sides import VideoSide as VideoSide
     from dits_adapter.sources.base import Findings as Findings
     from dits_adapter.sources.base import FoundText as FoundText
     from dits_adapter.sources.base import TextFinder as TextFinder
@@ -257,8 +260,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.sources.speech import load_recognizer as load_recognizer
     from dits_adapter.sources.text import VideoTexts as VideoTexts
     from dits_adapter.space import EmbeddingSpace as EmbeddingSpace
-    from dits_adapter.space import TextSide as TextSide
-    from dits_adapter.space import VideoSide as VideoSide
     from dits_adapter.stores.adopting import adopt_collection as adopt_collection
     from dits_adapter.stores.attaching import TextReport as TextReport
     from dits_adapter.stores.attaching import TimedText as TimedText

@@ -23,7 +23,8 @@ from dits_adapter.backends._onnx_runtime import OnnxBackend, onnx_installed
 from dits_adapter.encoders.base import Device, EncoderSource, TextEncoder, embeds_videos, load_encoder
 from dits_adapter.errors import ArtifactError, InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
-from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
+from dits_adapter.sides import TextSide, VideoSide
+from dits_adapter.space import EmbeddingSpace
 from dits_adapter.texts import TextCleaning, check_texts, shown, warn_if_cut
 from dits_adapter.vectors import FloatArray
 from dits_adapter.video._formats import VIDEO_SUFFIXES

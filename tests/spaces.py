@@ -6,7 +6,8 @@ import hashlib
 
 import numpy as np
 
-from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
+from dits_adapter.sides import TextSide, VideoSide
+from dits_adapter.space import EmbeddingSpace
 
 
 def made_up_space(

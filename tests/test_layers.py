@@ -83,6 +83,7 @@ def test_only_the_store_and_the_function_of_a_database_import_its_client(home, c
     importers = {path for path, name in imports() if name in clients}
     assert importers
     homes = tuple(f"dits_adapter/{folder}/{home}" for folder in ("stores", "integrations"))
+    homes += (f"dits_adapter/stores/_{home.removesuffix('.py')}_",)
     assert all(path.startswith(homes) for path in importers), importers
 
 

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import InputError, SpaceMismatchError
-from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
+from dits_adapter.sides import TextSide, VideoSide
+from dits_adapter.space import EmbeddingSpace
 from tests.spaces import made_up_space
 
 

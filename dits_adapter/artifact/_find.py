@@ -11,7 +11,7 @@ from dits_adapter._user_files import read_json
 from dits_adapter.artifact._config import CONFIG, ENCODER, ONNX, WEIGHTS
 from dits_adapter.encoders._modules import MODULES
 from dits_adapter.errors import ArtifactError, InputError
-from dits_adapter.space import TextSide, VideoSide
+from dits_adapter.sides import TextSide, VideoSide
 
 __all__ = [
     "BUNDLED_FILES",

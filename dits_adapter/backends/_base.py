@@ -6,7 +6,8 @@ from typing import Protocol
 
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.calibration import Calibration
-from dits_adapter.space import EmbeddingSpace, TextSide
+from dits_adapter.sides import TextSide
+from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import FloatArray
 
 __all__ = ["Backend", "unloadable"]

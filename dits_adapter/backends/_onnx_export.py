@@ -38,7 +38,8 @@ from dits_adapter.backends._pytorch import TorchBackend
 from dits_adapter.encoders.base import TextEncoder, TransformersEncoder
 from dits_adapter.errors import DITSError, InputError, MissingExtraError
 from dits_adapter.evaluation.metrics import DotProducts, RetrievalMetrics, ranks
-from dits_adapter.space import CANARY_TEXTS, EmbeddingSpace
+from dits_adapter.sides import CANARY_TEXTS
+from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import FloatArray
 
 __all__ = ["HeldOutPairs", "export", "export_adapter", "export_tower", "quantize"]

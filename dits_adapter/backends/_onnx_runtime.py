@@ -19,7 +19,7 @@ from dits_adapter.artifact._config import CONFIG, ONNX, read_config
 from dits_adapter.artifact._find import is_exported
 from dits_adapter.backends._base import unloadable
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError
-from dits_adapter.space import CANARY_TEXTS, Canaries, TextSide
+from dits_adapter.sides import CANARY_TEXTS, Canaries, TextSide
 from dits_adapter.texts import clean_texts, require_cleaning
 from dits_adapter.vectors import FloatArray, check_directions, check_vectors, unit
 

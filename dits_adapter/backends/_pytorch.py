@@ -17,7 +17,7 @@ from dits_adapter.encoders._images import embed_image
 from dits_adapter.encoders._torch import pick_device
 from dits_adapter.encoders.base import Device, Encoder, EncoderSource, TextEncoder, embeds_videos
 from dits_adapter.errors import InputError
-from dits_adapter.space import TextSide, VideoSide
+from dits_adapter.sides import TextSide, VideoSide
 from dits_adapter.vectors import FloatArray
 
 __all__ = ["TorchBackend"]

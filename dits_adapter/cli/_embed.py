@@ -77,7 +77,7 @@ def add_embed(commands: Any) -> None:
 def _embed(args: argparse.Namespace) -> Outcome:
     from dits_adapter.data.embed import embed, embed_from_store
     from dits_adapter.data.pairs_file import PairsFile
-    from dits_adapter.space import VideoSide
+    from dits_adapter.sides import VideoSide
 
     if args.store is not None and args.videos is not None:
         raise InputError("--videos is for files, --store for vectors from a collection; give one of them.")

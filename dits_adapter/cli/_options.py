@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from dits_adapter._embedders import TextEmbedder
     from dits_adapter.encoders.base import TextEncoder
-    from dits_adapter.space import EmbeddingSpace, TextEmbedder
+    from dits_adapter.space import EmbeddingSpace
     from dits_adapter.stores.base import VideoStore
     from dits_adapter.stores.qdrant.store import QdrantStore
     from dits_adapter.training.config import BaseRecipe
@@ -271,7 +272,8 @@ def described_space(
     Raises:
         InputError: `--text-cleaning` of texts whose encoder is declared; and as `text_encoder`.
     """
-    from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
+    from dits_adapter.sides import TextSide, VideoSide
+    from dits_adapter.space import EmbeddingSpace
 
     of_videos = declaration(args.encoder)
     of_texts = of_videos if args.text_encoder is None else declaration(args.text_encoder)

@@ -16,7 +16,8 @@ from dits_adapter.data.pairs_file import NamedVideo, PairsFile
 from dits_adapter.data.report import EmbedReport
 from dits_adapter.encoders.base import Encoder, TextEncoder
 from dits_adapter.errors import InputError, VideoError
-from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
+from dits_adapter.sides import TextSide, VideoSide
+from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import VideoStore
 
 if TYPE_CHECKING:

@@ -34,6 +34,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter._embedders import TextEmbedder
 from dits_adapter._progress import progress_bar
 from dits_adapter.data._arrow_source import ARROW_FORMATS, ArrowTexts, ArrowVideos
 from dits_adapter.data._ids import check_id, id_digest, number_ids
@@ -45,7 +46,8 @@ from dits_adapter.data.cache_writer import CacheWriter
 from dits_adapter.data.provenance import TextMarks
 from dits_adapter.data.report import EmbedReport
 from dits_adapter.errors import InputError, SpaceMismatchError
-from dits_adapter.space import CANARY_COSINE, CANARY_TEXTS, EmbeddingSpace, TextEmbedder
+from dits_adapter.sides import CANARY_COSINE, CANARY_TEXTS
+from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.texts import shown
 from dits_adapter.vectors import unit

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 
 from typing_extensions import TypeIs
 
+from dits_adapter._embedders import TextEmbedder, VideoEmbedder
 from dits_adapter._hub import Repository, open_repository
 from dits_adapter._user_files import read_json
 from dits_adapter._wording import printable
@@ -23,7 +24,6 @@ from dits_adapter.encoders._families import REFUSED
 from dits_adapter.encoders._modules import MODULES, ModuleFolder, read_modules
 from dits_adapter.encoders._weight_files import fetch_weights
 from dits_adapter.errors import ArtifactError, InputError
-from dits_adapter.space import TextEmbedder, VideoEmbedder
 from dits_adapter.texts import TextCleaning, require_cleaning
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from dits_adapter._hub import absolute_name
 from dits_adapter._wording import validated
 from dits_adapter.encoder import DITSQueryEncoder
 from dits_adapter.search import check_encoder_options, plain
-from dits_adapter.space import VideoSide
+from dits_adapter.sides import VideoSide
 from dits_adapter.vectors import FloatArray
 
 __all__ = ["QueryFunction"]

@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from dits_adapter._extras import name_missing_extra
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.score_bias import BIAS_WEIGHT, bias_sharpness, score_bias
-from dits_adapter.space import Canaries, EmbeddingSpace
+from dits_adapter.sides import Canaries
+from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import FloatArray, unit
 
 if TYPE_CHECKING:

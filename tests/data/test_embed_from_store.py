@@ -24,7 +24,8 @@ from dits_adapter.errors import (
     SpaceMismatchError,
     StoreError,
 )
-from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
+from dits_adapter.sides import TextSide, VideoSide
+from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.memory import MemoryStore

@@ -16,7 +16,8 @@ from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders import load_encoder, load_text_encoder
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError, SpaceMismatchError
-from dits_adapter.space import EmbeddingSpace, TextSide, VideoSide
+from dits_adapter.sides import TextSide, VideoSide
+from dits_adapter.space import EmbeddingSpace
 from dits_adapter.vectors import unit
 from tests.conftest import save_random_clip
 from tests.encoders import sentence_models
