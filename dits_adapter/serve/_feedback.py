@@ -26,6 +26,7 @@ from dits_adapter.sources._feedback_file import (
     append,
     require_feedback_file,
 )
+from dits_adapter.stores.requests import SEEN
 
 __all__ = ["Choice", "FeedbackRecorder", "ForgottenSearchError", "Judged", "adapter_in_use"]
 
@@ -117,7 +118,12 @@ class FeedbackRecorder:
         return FeedbackNotice(file=str(self.path), queries=self.log_queries)
 
     def remember(self, answer: SideBySide, options: CompareOptions, searcher: Searcher) -> SideBySide:
-        """Return an answer with an id to judge it by, and log its query where that is asked for."""
+        """Return an answer with an id to judge it by, and log its query where that is asked for.
+
+        Searches of what is said are left alone: adapters learn from what is seen.
+        """
+        if options.lanes != (SEEN,):
+            return answer
         search = _Search(
             query=answer.query,
             shown={"plain": answer.plain, "adapted": answer.adapted},

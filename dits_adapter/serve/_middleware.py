@@ -62,16 +62,16 @@ class RequireToken:
         in_address = request.query_params.get("token")
         response: Response | None = None
         request.state.admitted = any(map(self._is_right, (bearer, in_address, request.cookies.get(_COOKIE))))
-        if not request.state.admitted and scope["path"] not in _OPEN_PATHS:
+        if not request.state.admitted and _path(scope) not in _OPEN_PATHS:
             reads = "text/html" in request.headers.get("accept", "")
             needed = "open the address that the server printed, or send `Authorization: Bearer TOKEN`"
             asks = {"www-authenticate": "Bearer"}
-            if self.form is not None and reads and scope["path"] in _PAGES:
+            if self.form is not None and reads and _path(scope) in _PAGES:
                 response = HTMLResponse(self.form.read_text("utf-8"), 401, asks)
             else:
                 response = JSONResponse({"detail": f"a token is needed: {needed}."}, 401, asks)
-        elif in_address is not None and scope["path"] in _PAGES:  # into a cookie, and out of the address bar
-            page = f".{scope['path']}?{request.url.remove_query_params('token').query}"
+        elif in_address is not None and _path(scope) in _PAGES:  # into a cookie, and out of the address bar
+            page = f".{_path(scope)}?{request.url.remove_query_params('token').query}"
             response = RedirectResponse(page, 303)
             response.set_cookie(_COOKIE, self.token, httponly=True, samesite="lax")
         await (response or self.app)(scope, receive, send)
@@ -105,7 +105,7 @@ class CheckWrites:
         if _is_elsewhere(headers):
             await _refuse(403, "a page of another web site may not write here.")(scope, receive, send)
             return
-        picture = scope["path"] in self.pictures
+        picture = _path(scope) in self.pictures
         if scope["method"] == "POST" and not picture and media_type != "application/json":
             await _refuse(415, "the body has to be JSON; send `Content-Type: application/json`.")(
                 scope, receive, send
@@ -116,7 +116,7 @@ class CheckWrites:
                 scope, receive, send
             )
             return
-        most = self.pictures.get(scope["path"], _BODY_BYTES)
+        most = self.pictures.get(_path(scope), _BODY_BYTES)
         seconds = _PICTURE_SECONDS if picture else _BODY_SECONDS
         try:
             body = await asyncio.wait_for(_body(receive, most), seconds)
@@ -138,6 +138,12 @@ class CheckWrites:
             return {"type": "http.request", "body": whole, "more_body": False}
 
         await self.app(scope, receive_whole, send)
+
+
+def _path(scope: Scope) -> str:
+    """Return the path of a request inside the application, which may be mounted in another one."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _is_elsewhere(headers: Headers) -> bool:

@@ -9,13 +9,16 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from dits_adapter import BiasBank, TimedText, VideoEncoder, VideoSearch, apply_bias, attach_texts
 from dits_adapter.errors import InputError
 from dits_adapter.serve import _moment_routes as routes
 from dits_adapter.serve._app import create_app
+from dits_adapter.serve._feedback import FeedbackRecorder
 from dits_adapter.serve._searcher import Searcher
+from dits_adapter.sources._feedback_file import read_entries
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.requests import ReadRequest
@@ -217,6 +220,16 @@ class TestPicture:
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert {answer.status_code for answer in (about, *waited)} == {200}
 
+    def test_inside_another_application(self, searcher, http, hit):
+        """Mounted under a path, with a token, pictures pass and the field for the token comes."""
+        outer = FastAPI()
+        outer.mount("/search", create_app(searcher, token="open-sesame"))
+        client = TestClient(outer, base_url="http://10.0.0.1/search/")
+        headers = JPEG | {"authorization": "Bearer open-sesame"}
+        content = http.get(hit["frame"]).content + bytes(20_000)  # beyond the bytes that other bodies may have
+        assert client.post("api/image", content=content, headers=headers).status_code == 200
+        assert "Token" in client.get("", headers={"accept": "text/html"}).text
+
     def test_the_token_is_asked_for(self, searcher, hit):
         guarded = TestClient(create_app(searcher, token="open-sesame"), base_url="http://10.0.0.1")
         for answer in (
@@ -228,7 +241,7 @@ class TestPicture:
 
 
 @pytest.fixture(scope="module")
-def spoken(library, tiny_clip, encoder):
+def speaking(library, tiny_clip, encoder):
     """The same videos in a store of their own, with texts beside three of them."""
     store = MemoryStore(space=encoder.space)
     ingest(store, library, VideoEncoder.from_pretrained(tiny_clip), segment_seconds=2, progress=False)
@@ -241,7 +254,12 @@ def spoken(library, tiny_clip, encoder):
     attach_texts(store, texts, progress=False)
     searcher = Searcher(store, encoder)
     searcher.load()
-    return TestClient(create_app(searcher), base_url=HOME)
+    return searcher
+
+
+@pytest.fixture(scope="module")
+def spoken(speaking):
+    return TestClient(create_app(speaking), base_url=HOME)
 
 
 class TestLanes:
@@ -281,6 +299,16 @@ class TestLanes:
     def test_bad_requests_are_sentences(self, spoken, params, status, message):
         answer = spoken.get("/api/search", params={"query": QUERY, **params})
         assert (answer.status_code, message in answer.json()["detail"]) == (status, True)
+
+    def test_no_feedback_is_taken_of_what_is_said(self, speaking, tmp_path):
+        """A text of what is said would teach an adapter wrong what is seen."""
+        file = tmp_path / "feedback.jsonl"
+        app = create_app(speaking, feedback=FeedbackRecorder(file, log_queries=True))
+        client = TestClient(app, base_url=HOME)
+        for lanes, taken in ((["seen"], True), (["said"], False), (["seen", "said"], False)):
+            answer = client.get("/api/search", params={"query": f"the captain {lanes}", "lanes": lanes}).json()
+            assert (answer["search"] is not None) == taken
+        assert [entry.query for _, entry in read_entries(file)] == ["the captain ['seen']"]
 
     def test_a_collection_without_texts_says_so(self, http):
         answer = http.get("/api/search", params={"query": QUERY, "lanes": ["seen", "said"]})

@@ -248,6 +248,14 @@ def test_errors_are_shown(page):
     search(page)
     expect(page.get_by_role("alert")).to_be_empty()
     expect(page.locator("main")).to_be_visible()
+    for answer, words in (
+        (lambda route: route.abort(), "The server does not answer. Is `dits-adapter serve` still running?"),
+        (lambda route: route.fulfill(status=502, body="<html>"), "The server answers with the status 502."),
+    ):
+        page.route("**/api/search*", answer)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_have_text(words)
+        page.unroute("**/api/search*")
 
 
 def test_keyboard_alone(page):

@@ -411,6 +411,9 @@ def test_tenants_see_and_delete_nothing_of_each_other(opened: Open, videos: Path
     store = opened(tenant="b%eta")
     assert (store.count(), store.count_videos(), len(list(store.records()))) == (3, 1, 1)
     assert list(store.read(ReadRequest(ids=[acme[0].id]))) == []
+    with pytest.raises(InputError, match="has no segment"):
+        store.search_like(acme[0].id)
+    assert {hit.video_id for hit in store.search_like(beta[0].id)} <= {beta[0].video_id}
     store.delete(others)
     assert opened(tenant="b%eta").count() == 0
     assert opened(tenant="a'cme").count() == 5

@@ -31,7 +31,10 @@ export function offer(answer) {
   search = answer.search;
   mark(null);
   none.hidden = !search || answer.plain.length + answer.adapted.length === 0;
-  if (!search) return;  // nothing is shown, or no feedback is taken
+  if (!search) {  // nothing is shown, or no feedback is taken of it
+    if (answer.seconds !== undefined) said.textContent = "No feedback is taken of this kind of search.";
+    return;
+  }
   for (const side of ["plain", "adapted"]) {
     for (const [index, button] of document.querySelectorAll(`section.${side} .right`).entries()) {
       button.hidden = false;

@@ -121,7 +121,7 @@ function compared(answer) {
 function alike(answer) {
   const { of, results, seconds } = answer;
   const mine = picture();
-  offer({ search: null });
+  offer({ search: null, seconds });
   const moments = of && loader(new URLSearchParams({ segment: of.id }), pending.signal);
   list("similar", results, { moments });
   const title = of ? `Like ${nameOf(of)}, ${of.start?.toFixed(1) ?? 0} to ${of.end?.toFixed(1) ?? 0} s` : `Like ${mine.name ?? "the picture"}`;
