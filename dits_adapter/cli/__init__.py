@@ -40,6 +40,7 @@ from dits_adapter.cli._recall import add_recall
 from dits_adapter.cli._search import add_search
 from dits_adapter.cli._serve import add_serve
 from dits_adapter.cli._switch import add_switch
+from dits_adapter.cli._tally import add_tally
 from dits_adapter.cli._texts import add_texts
 from dits_adapter.cli._train import add_train
 from dits_adapter.cli._train_joint import add_train_joint
@@ -58,6 +59,7 @@ _COMMANDS = (
     add_texts,
     add_serve,
     add_pairs_command,
+    add_tally,
     add_mcp,
     add_embed,
     add_merge,

@@ -95,7 +95,8 @@ class Background(Generic[_Value]):
 
     def close(self) -> None:
         """End the computation at its next step."""
-        self._stopped.set()
+        with self._lock:
+            self._stopped.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def look(self, subject: Hashable, version: Hashable = None) -> State[_Value]:

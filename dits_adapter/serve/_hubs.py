@@ -179,7 +179,8 @@ def _queries(searcher: Searcher, feedback: Path | None, progress: Callable[[int]
                 vectors.append(searcher.embed_apart(typed[row]))
             except InputError:  # what somebody wrote into the file
                 continue
-        return _Queries(np.concatenate(vectors), "feedback")
+        if len(vectors) >= _LEAST_QUERIES:
+            return _Queries(np.concatenate(vectors), "feedback")
     adapter = searcher.encoder.artifact.adapter
     width = searcher.encoder.space.text.width
     if isinstance(adapter, QueryBankAdapter) and adapter.inner is None:

@@ -40,6 +40,9 @@ class PreferenceTally:
         judges: number of browsers in which somebody judged.
         judgements: number of judgements that count: the last one of each judge and query.
         left, right: of these, how many preferred the ranking on this side of the screen.
+        share: share of the adapter among the queries with a preference; None where there are none.
+        interval: 95 % interval of that share, which may be looked at after every query (`sequential_interval`).
+        better: ranking that is preferred more often, by more than chance; None while that is not decided.
     """
 
     collection: str
@@ -56,6 +59,17 @@ class PreferenceTally:
     judgements: int = 0
     left: int = 0
     right: int = 0
+    share: float | None = field(init=False)
+    interval: Interval = field(init=False)
+    better: Side | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        preferred = self.adapted + self.plain
+        interval = sequential_interval(self.adapted, preferred)
+        plain: Side | None = "plain" if interval.high < 0.5 else None
+        object.__setattr__(self, "share", self.adapted / preferred if preferred else None)
+        object.__setattr__(self, "interval", interval)
+        object.__setattr__(self, "better", "adapted" if interval.low > 0.5 else plain)
 
     @property
     def queries(self) -> int:
@@ -66,25 +80,6 @@ class PreferenceTally:
     def ties(self) -> int:
         """Number of queries without a preference."""
         return self.both + self.neither + self.split + self.same
-
-    @property
-    def share(self) -> float | None:
-        """Share of the adapter among the queries with a preference; None where there are none."""
-        preferred = self.adapted + self.plain
-        return self.adapted / preferred if preferred else None
-
-    @property
-    def interval(self) -> Interval:
-        """95 % interval of that share, which may be looked at after every query (`sequential_interval`)."""
-        return sequential_interval(self.adapted, self.adapted + self.plain)
-
-    @property
-    def better(self) -> Side | None:
-        """Ranking that is preferred more often, by more than chance; None while that is not decided."""
-        low, high = self.interval
-        if low > 0.5:
-            return "adapted"
-        return "plain" if high < 0.5 else None
 
     @property
     def verdict(self) -> str:

@@ -34,6 +34,7 @@ LINES = {
     "texts": "IN --store OUT",
     "serve": "--adapter IN --port 0 --no-browser",
     "pairs": "IN --out OUT",
+    "tally": "IN",
     "mcp": "--adapter IN --store http://127.0.0.1:1 --patience 0.1",
     "embed": "IN --encoder CLIP --out OUT",
     "import": "IN IN --encoder CLIP --out OUT",

@@ -42,6 +42,7 @@ COMMANDS = {
     "texts": "pairs.jsonl --store kept://index",
     "texts --remove": "--remove --store kept://index",
     "pairs": "videos --out found.jsonl",
+    "tally": "feedback.jsonl",
     "embed": "pairs.jsonl --encoder tiny-clip --out cache",
     "import": "vectors.npy vectors.npy --encoder tiny-clip --out imported",
     "merge": "cache --out merged",
@@ -76,6 +77,7 @@ def folder(workplace, tmp_path_factory):  # noqa: F811
     for file in workplace.iterdir():
         (folder / file.name).symlink_to(file)
     np.save(folder / "scores.npy", np.random.default_rng(0).normal(size=(120, 120)))
+    (folder / "feedback.jsonl").write_text('{"format": "dits_adapter feedback", "version": 1}\n')
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         stores = {}

@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dits_adapter import tally_preferences
+from dits_adapter.cli import main
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.preference import sequential_interval
 from dits_adapter.serve import _blind as blind_module
@@ -121,7 +122,7 @@ def test_equal_rankings_are_a_tie_without_a_question(http, file, searcher, monke
     assert tally["verdict"].startswith("Not decided: there is no query yet")
 
 
-def test_the_tally_counts_a_vote_a_query(http, file):
+def test_the_tally_counts_a_vote_a_query(http, file, capsys):
     """Of one judge and query the last word counts; judges of one query have one vote together."""
     prefer(http, file, "plain", "a dog")
     prefer(http, file, "adapted", "a dog")
@@ -143,7 +144,13 @@ def test_the_tally_counts_a_vote_a_query(http, file):
         prefer(http, file, "adapted", f"query {n}")
     tally = http.get(f"{URL}/tally").json()
     assert (tally["adapted"], tally["better"], tally["low"] > 0.5) == (13, "adapted", True)
-    assert str(tally_preferences(file)).endswith(tally["verdict"])
+    assert main(["tally", str(file)]) == 0
+    assert capsys.readouterr().out.strip().endswith(tally["verdict"])
+    assert main(["tally", "--json", str(file)]) == 0
+    (printed,) = json.loads(capsys.readouterr().out)["tallies"]
+    for name in ("adapted", "split", "judges", "share", "better"):
+        assert printed[name] == tally[name]
+    assert printed["interval"] == {"low": tally["low"], "high": tally["high"]}
     assert "Decided for the adapter: the adapter was preferred for 13 of 14 queries" in tally["verdict"]
 
 

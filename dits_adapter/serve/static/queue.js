@@ -2,21 +2,24 @@
 // again, or opened in a second tab, goes on where the last judgement was.
 
 const KEY = "blind comparison";
-let lost = null;  // where the browser keeps nothing, the list lives as long as the page
+let unkept = null;  // what the browser does not keep, as it never does or as it is too much, lives as long as the page
 
 function load() {
   try {
-    return JSON.parse(localStorage.getItem(KEY)) ?? {};
+    return unkept ?? JSON.parse(localStorage.getItem(KEY)) ?? {};
   } catch {
-    return lost ?? {};
+    return {};
   }
 }
 
 function change(update) {  // what another tab has written meanwhile stays
-  lost = { ...load(), ...update(load()) };
+  const changed = { ...load(), ...update(load()) };
   try {
-    localStorage.setItem(KEY, JSON.stringify(lost));
-  } catch { /* kept in `lost` */ }
+    localStorage.setItem(KEY, JSON.stringify(changed));
+    unkept = null;
+  } catch {
+    unkept = changed;
+  }
 }
 
 const word = () => crypto.getRandomValues(new Uint32Array(4)).reduce((name, part) => name + part.toString(36), "");
