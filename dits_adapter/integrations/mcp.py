@@ -36,6 +36,16 @@ moments of videos, with their seconds. Where probabilities are known, believe th
 search always returns something, and says when probably nothing in the collection fits. These tools change
 nothing."""
 
+_Limit = Annotated[int, Field(ge=1, le=100, description="Number of videos.")]
+_PerVideo = Annotated[int, Field(ge=1, le=20, description="Number of segments of each video.")]
+_Offset = Annotated[int, Field(ge=0, le=10_000, description="Best videos to skip: a later page.")]
+_Words = Annotated[
+    str, Field(max_length=200, description="Whole words that the path of the video file has, all of them.")
+]
+_Duration = Annotated[
+    float | None, Field(ge=0, allow_inf_nan=False, description="Of the whole video, in seconds.")
+]
+
 _READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 
 
@@ -46,6 +56,7 @@ class FoundVideo(BaseModel):
         path: the video file or its address; null where the collection does not say.
         title: title of the video; null in a collection without titles.
         video_id: id of the video in the collection.
+        segment: id of the segment, for `find_similar`.
         start, end: the segment that matches, in seconds; null where the collection does not say.
         timestamp: second of the frame that matches best; null where the collection does not say.
         score: cosine of query and segment, less a bias that the collection may have; it says little by itself.
@@ -57,6 +68,7 @@ class FoundVideo(BaseModel):
     path: str | None
     title: str | None
     video_id: str
+    segment: str
     start: float | None
     end: float | None
     timestamp: float | None
@@ -75,6 +87,7 @@ class FoundVideo(BaseModel):
             path=None if hit.path is None else printable(hit.path),
             title=None if hit.title is None else printable(hit.title),
             video_id=printable(hit.video_id),
+            segment=printable(hit.id),
             start=_rounded(hit.start),
             end=_rounded(hit.end),
             timestamp=_rounded(hit.timestamp),
@@ -165,9 +178,9 @@ class ToolCall:
 
 
 def make_mcp_server(search: VideoSearch, *, on_call: Callable[[ToolCall], None] | None = None) -> MCPServer[Any]:
-    """Make a server with the tools `search_videos` and `describe_collection`, which change nothing.
+    """Make a server with the tools `search_videos`, `find_similar` and `describe_collection`.
 
-    Its methods `run` and `streamable_http_app` serve it; so does `dits-adapter mcp`.
+    They change nothing. Its methods `run` and `streamable_http_app` serve it; so does `dits-adapter mcp`.
 
     Args:
         search: the collection and the encoder of the queries.
@@ -185,22 +198,16 @@ def make_mcp_server(search: VideoSearch, *, on_call: Callable[[ToolCall], None] 
 
     def search_videos(
         query: Annotated[str, Field(description="What happens in the video, as a caption would say it.")],
-        limit: Annotated[int, Field(ge=1, le=100, description="Number of videos.")] = 10,
-        per_video: Annotated[int, Field(ge=1, le=20, description="Number of segments of each video.")] = 1,
-        offset: Annotated[int, Field(ge=0, le=10_000, description="Best videos to skip: a later page.")] = 0,
+        limit: _Limit = 10,
+        per_video: _PerVideo = 1,
+        offset: _Offset = 0,
         min_probability: Annotated[
             float | None,
             Field(gt=0, lt=1, description="Least probability of a result; only in a calibrated collection."),
         ] = None,
-        path_words: Annotated[
-            str, Field(max_length=200, description="Whole words that the path of the video file has, all of them.")
-        ] = "",
-        min_duration: Annotated[
-            float | None, Field(ge=0, allow_inf_nan=False, description="Of the whole video, in seconds.")
-        ] = None,
-        max_duration: Annotated[
-            float | None, Field(ge=0, allow_inf_nan=False, description="Of the whole video, in seconds.")
-        ] = None,
+        path_words: _Words = "",
+        min_duration: _Duration = None,
+        max_duration: _Duration = None,
         lanes: Annotated[
             tuple[Literal["seen", "said"], ...],
             Field(
@@ -210,15 +217,29 @@ def make_mcp_server(search: VideoSearch, *, on_call: Callable[[ToolCall], None] 
             ),
         ] = ("seen",),
     ) -> FoundVideos:
+        videos = VideoFilter(words=path_words, min_duration=min_duration, max_duration=max_duration)
         request = SearchRequest(
             limit=limit,
             per_video=per_video,
             offset=offset,
-            filter=VideoFilter(words=path_words, min_duration=min_duration, max_duration=max_duration) or None,
+            filter=videos or None,
             lanes=tuple(dict.fromkeys(lanes)),
         )
         answer = search.search(query, request, min_probability=min_probability)
         return FoundVideos.of(answer, query, _texts(search) if request.beyond_seen else None)
+
+    def find_similar(
+        segment: Annotated[str, Field(description="`segment` of an earlier result.")],
+        limit: _Limit = 10,
+        per_video: _PerVideo = 1,
+        offset: _Offset = 0,
+        path_words: _Words = "",
+        min_duration: _Duration = None,
+        max_duration: _Duration = None,
+    ) -> FoundVideos:
+        videos = VideoFilter(words=path_words, min_duration=min_duration, max_duration=max_duration)
+        request = SearchRequest(limit=limit, per_video=per_video, offset=offset, filter=videos or None)
+        return FoundVideos.of(search.search_like(segment, request), "", None)
 
     def describe_collection() -> CollectionDescription:
         return _description(search)
@@ -228,6 +249,13 @@ def make_mcp_server(search: VideoSearch, *, on_call: Callable[[ToolCall], None] 
         title="Search videos",
         description="Find the moments of videos that a text describes, best first, with their seconds and, in a "
         "calibrated collection, the probability that each is right and that anything fits at all.",
+        annotations=_READS,
+    )
+    server.add_tool(
+        find_similar,
+        title="More like this moment",
+        description="Find the moments of videos that look like one that was found before, most alike first. No "
+        "probabilities are known.",
         annotations=_READS,
     )
     server.add_tool(

@@ -73,7 +73,7 @@ def test_agents_are_told_that_the_tools_only_read(search):
 
     instructions, tools = asyncio.run(run())
     assert "caption" in instructions
-    assert [tool.name for tool in tools] == ["search_videos", "describe_collection"]
+    assert [tool.name for tool in tools] == ["search_videos", "find_similar", "describe_collection"]
     for tool in tools:
         assert tool.annotations.read_only_hint
         assert not tool.annotations.destructive_hint
@@ -173,6 +173,21 @@ def test_refused_arguments_are_said_in_a_sentence(search, arguments, message):
     said = found(search, **arguments)
     assert message in said
     assert "\n" not in said
+
+
+def test_more_like_a_moment_that_was_found(search):
+    server = make_mcp_server(search)
+    first = found(search, limit=1)["results"][0]
+    alike = call(server, "find_similar", segment=first["segment"], limit=3, per_video=2)
+    hits = search.search_like(first["segment"], limit=3, per_video=2).matches
+    assert [(video["path"], video["start"]) for video in alike["results"]] == [
+        (match.hit.path, match.hit.start) for match in hits
+    ]
+    assert first["segment"] not in [video["segment"] for video in alike["results"]]
+    assert alike["probability_of_any"] is alike["results"][0]["probability"] is None
+    others = call(server, "find_similar", segment=first["segment"], path_words="7.mp4")["results"]
+    assert {video["path"] for video in others} == {"/7.mp4"}
+    assert "has no segment 'nowhere'" in call(server, "find_similar", segment="nowhere")
 
 
 def test_what_is_said_is_searched_where_there_are_texts(search):
