@@ -45,9 +45,9 @@ def add_mcp(commands: Any) -> None:
         ),
         description="Let agents search a collection over the Model Context Protocol: the tools search_videos, "
         "find_similar and describe_collection, which change nothing. An agent starts the command and speaks to "
-        "it through stdin and stdout (docs/agents.md); with --http it listens on a port. By default only this machine can reach "
-        f"that; on any other address a token is needed: {TOKEN_PLACES}, or a fresh one, which is printed. Nothing "
-        "is encrypted. Every option can come from the environment.",
+        "it through stdin and stdout (docs/agents.md); with --http it listens on a port. By default only this "
+        f"machine can reach that; on any other address a token is needed: {TOKEN_PLACES}, or a fresh "
+        "one, which is printed. Nothing is encrypted. Every option can come from the environment.",
     )
     add_store(mcp)
     add_query(mcp)
