@@ -107,12 +107,18 @@ def add_id_field(command: Any) -> None:
 
 
 def require_store(args: argparse.Namespace) -> None:
-    """Refuse options that choose among the vectors of a collection, where `--store` names none.
+    """Refuse options of a collection and of the choice among its vectors, where `--store` names none.
 
     Raises:
         InputError: naming the first.
     """
-    chosen = {"--id-field": args.id_field, "--vector": args.vector, "--trust-foreign": args.trust_foreign or None}
+    chosen = {
+        "--id-field": args.id_field,
+        "--vector": args.vector,
+        "--trust-foreign": args.trust_foreign or None,
+        "--tenant": args.tenant,
+        "--patience": args.patience,
+    }
     unused = [option for option, value in chosen.items() if value is not None]
     if args.store is None and unused:
         raise InputError(f"{unused[0]} is for vectors of a collection; name its --store, or leave it out.")

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from dits_adapter._files import PART, write_atomically
 from dits_adapter._reprs import short_repr
+from dits_adapter._wording import validated
 from dits_adapter.data._cache_index import (
     INDEX,
     KINDS,
@@ -80,16 +81,17 @@ class CacheWriter:
         marked: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        self.index = CacheIndex(
-            space=space,
-            source=source,
-            frames=frames,
-            id_bytes=id_bytes,
-            texts=Section(total=texts, span=SHARD_VECTORS),
-            videos=Section(total=videos, span=max(1, SHARD_VECTORS // (1 + frames))),
-            grouped=grouped,
-            marked=marked,
-        )
+        fields = {
+            "space": space,
+            "source": source,
+            "frames": frames,
+            "id_bytes": id_bytes,
+            "texts": Section(total=texts, span=SHARD_VECTORS),
+            "videos": Section(total=videos, span=max(1, SHARD_VECTORS // (1 + frames))),
+            "grouped": grouped,
+            "marked": marked,
+        }
+        self.index = validated(CacheIndex, fields)
         self._lock = portalocker.Lock(self.folder / _LOCK, "a", timeout=0, fail_when_locked=True)
 
     def __repr__(self) -> str:

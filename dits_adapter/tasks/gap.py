@@ -99,10 +99,12 @@ def measure_gap(
     Raises:
         ArtifactError, DITSError: adapter or pairs cannot be loaded.
         InputError: texts and videos in two spaces, noise for another adapter than DITS or out of range, other
-            pairs than those of the second adapter, or fewer than 2 videos.
+            pairs than those of the second adapter, fewer than 2 videos, or no query.
         MissingExtraError: matplotlib is not installed, which draws the pictures.
         SpaceMismatchError: pairs of another space than their adapter's.
     """
+    if queries < 1:
+        raise InputError(f"queries is {queries}; expected at least 1 trajectory to draw.")
     first = _open(adapter, pairs, most_videos)
     own, measured = first.artifact.adapter, first.pairs
     second = other_pairs = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dits_adapter._wording import validated
 from dits_adapter.adapters import MLPConfig, adapter_entries, adapter_entry
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.comparison import CHANCE, PLAIN
@@ -59,10 +60,11 @@ def standard_rows(steps: Sequence[int] = STEPS, training: TrainingConfig | None 
             rates, moving average and patience of their own.
 
     Raises:
-        InputError: no steps, or less than one.
+        InputError: no steps, less than one, or more than a sampler takes.
     """
     if not steps or min(steps) < 1:
         raise InputError(f"steps are {list(steps)}; expected numbers of truncated timesteps T' of at least 1.")
+    validated(Recipe, {"sampler": schedule(max(steps))}).sampler_config(width=1)
     training = _default(training)
     compared = [entry for entry in adapter_entries() if entry.compared]
     rows = {entry.name: Recipe(adapter=entry.name) for entry in compared if entry.closed_form}

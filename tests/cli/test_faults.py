@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -88,11 +89,11 @@ def run(workplace, tmp_path, monkeypatch, capsys):
     """Run a command with something in the place of IN and OUT; return exit code, stdout and what stderr says."""
     monkeypatch.chdir(tmp_path)
 
-    def run(command, given=None, out="out"):
+    def run(command, given=None, out="out", more=""):
         source = str(workplace / INPUTS.get(command, "adapter")) if given is None else given
         filled = {"IN": source, "OUT": out, "CLIP": str(workplace / "tiny-clip")}
         filled["ADAPTER"] = str(workplace / "adapter")
-        code = main([command, *(filled.get(word, word) for word in LINES[command].split())])
+        code = main([command, *(filled.get(word, word) for word in LINES[command].split()), *more.split()])
         printed = capsys.readouterr()
         said = [line for line in printed.err.splitlines() if line.startswith("dits-adapter")]
         assert "Traceback" not in printed.err
@@ -378,6 +379,23 @@ def test_options_of_a_collection_are_refused_in_words(run, workplace, capsys):
     ):
         assert main([*line, "--option", option]) == 1
         assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "more", "sentence"),
+    [
+        ("embed", "--frames 99999999999999999999", "frames is 99999999999999999999; it has to be at most"),
+        ("embed", "--patience 3", "--patience is for vectors of a collection; name its --store"),
+        ("compare", "--steps 99999999999999999999", "timesteps is 99999999999999999999; it has to be at most"),
+        ("gap", "--queries 0", "queries is 0; expected at least 1"),
+        ("recall", "--limit 0", "limit is 0; expected at least 1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_in_words(run, workplace, monkeypatch, command, more, sentence):
+    monkeypatch.setattr("dits_adapter.cli._recall.qdrant_store", lambda *_: MagicMock())
+    code, _, said = run(command, str(workplace / "queries.txt") if command == "recall" else None, more=more)
+    assert code == 1
+    assert sentence in said[-1]
 
 
 def test_in_a_process_of_its_own(tmp_path):

@@ -45,19 +45,22 @@ def measure_recall(store: QdrantStore, queries: NDArray[np.floating], *, limit: 
     Args:
         store: the collection, on a server or in a folder; memory is searched exactly.
         queries: (n, d), as they would be searched with: plain and adapted queries differ in their recall.
-        limit: number of nearest segments to find.
+        limit: number of nearest segments to find; of fewer segments all.
 
     Raises:
-        InputError: no queries, or a store in memory.
+        InputError: no queries, a limit below 1, or a store in memory.
         StoreError, SpaceMismatchError: as `QdrantStore.open`.
     """
     if len(queries) == 0:
         raise InputError("there are no queries to measure the recall with.")
+    if limit < 1:
+        raise InputError(f"limit is {limit}; expected at least 1 segment.")
     store.open()
     if not store.capabilities.index:
         raise InputError("a store in memory has no index and is searched exactly; its recall is 1.")
     config = store.send(GetCollection(collection_name=store.collection)).config.params.vectors
     pooled = config[store.vector] if isinstance(config, dict) else config
+    limit = min(limit, max(1, store.count()))
     quantized = pooled is not None and pooled.quantization_config is not None
     exact, milliseconds = _search(store, queries, models.SearchParams(exact=True), limit)
     rows = [_row("exact", exact, exact, milliseconds)]
