@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter._wording import without_password
@@ -82,8 +83,11 @@ def _adopt(args: argparse.Namespace) -> Outcome:
         else:
             space = EmbeddingSpace.declare(declared, vector_width(store, args.vector), frames=args.frames)
         adopt_collection(store, space, layout)
-    query = "TEXT" if declared is None else "--vectors FILE.npy --adapter FOLDER"
+    encoder = shlex.quote(args.encoder)
+    query = f"TEXT --adapter {encoder}" if declared is None else "--vectors FILE.npy --adapter FOLDER"
     place = without_password(args.store)
     figures = {"store": place, "collection": args.collection, "space": space, "layout": layout}
     advice = f"Search it: dits-adapter search {query} --store {place} --collection {args.collection}"
+    if not fields["title"] and not fields["path"]:
+        advice += "\nHits are shown by their field path, or by their ids; --title-field names another one."
     return Outcome(figures, f"{args.collection} is described.", advice)

@@ -38,7 +38,7 @@ def add_search(commands: Any) -> None:
         ),
         description="Find the videos that a text describes, with an adapter or with plain CLIP.",
     )
-    search.add_argument("query", nargs="?", metavar="TEXT")
+    search.add_argument("query", nargs="?", metavar="TEXT", help="what is to be seen, or said, in the video")
     search.add_argument(
         "--vectors",
         type=Path,

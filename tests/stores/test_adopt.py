@@ -165,7 +165,8 @@ def test_the_command(qdrant_server: str, capsys: pytest.CaptureFixture[str]) -> 
         assert main(["search", "a red circle", *where]) == 1
         assert "dits-adapter adopt" in capsys.readouterr().err
         assert main(["adopt", *where, "--encoder", "demo-clip", *fields]) == 0
-        assert f"search TEXT --store {qdrant_server} --collection {name}" in capsys.readouterr().out
+        advice = f"search TEXT --adapter demo-clip --store {qdrant_server} --collection {name}"
+        assert advice in capsys.readouterr().out
         assert main(["search", "a red circle", *where, "--json", "--limit", "1"]) == 0
         (hit,) = json.loads(capsys.readouterr().out)["hits"]
         assert hit["title"] in ("A dog's life", "Rain")
