@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timezone
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from dits_adapter.serve._app import create_app
@@ -28,6 +29,8 @@ def test_queries_are_judged_by_the_keyboard_and_go_on_after_a_reload(browser, se
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(f"{home}compare")
     expect(page.get_by_text(f"Each judgement is written to {file} on the server")).to_be_visible()
+    axe = Axe()
+    assert axe.run(page).response["violations"] == []
     queries = page.get_by_label("Queries, one a line")
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("alert")).to_contain_text("There is no query")
@@ -46,6 +49,7 @@ def test_queries_are_judged_by_the_keyboard_and_go_on_after_a_reload(browser, se
     expect(page.locator("#left li")).to_have_count(5)
     expect(page.locator("#right li")).to_have_count(5)
     assert page.evaluate("document.documentElement.scrollWidth") == 320
+    assert axe.run(page).response["violations"] == []
     page.keyboard.press("2")
     expect(heading).to_have_text("“constructor”")
     page.reload()
@@ -81,6 +85,8 @@ def test_queries_are_judged_by_the_keyboard_and_go_on_after_a_reload(browser, se
     expect(page.locator("#verdict")).to_contain_text("Not decided: the adapter was preferred for")
     expect(page.locator("#verdict")).to_contain_text("4 judgements by 1 browser, 1 times left, 1 times right")
     expect(page.get_by_role("row", name="all")).to_contain_text("4")
+    page.emulate_media(color_scheme="dark")
+    assert axe.run(page).response["violations"] == []
     page.get_by_role("button", name="Another list").click()
     expect(queries).to_be_focused()
     assert complaints == []
@@ -119,5 +125,6 @@ def test_the_collection_is_shown_with_its_files_and_hubs(browser, serve, searche
     expect(page.get_by_role("row", name="plain CLIP")).to_contain_text("of 20 queries")
     expect(page.locator("#hubs img").first).to_have_js_property("complete", True)
     assert page.evaluate("document.documentElement.scrollWidth") == 320
+    assert Axe().run(page).response["violations"] == []
     assert complaints == []
     page.close()

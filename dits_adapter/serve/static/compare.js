@@ -5,7 +5,7 @@ import { forget, queriesOf, reopen, settle, start, state } from "./queue.js";
 import { tally } from "./tally.js";
 
 const form = document.querySelector("form");
-const main = document.querySelector("main");
+const stage = document.querySelector("#stage");
 const status = document.querySelector("#status");
 const error = document.querySelector("#error");
 const [heading, back, template] = ["#query", "#back", "template"].map((name) => document.querySelector(name));
@@ -44,7 +44,7 @@ function show(comparison) {
   shown = comparison;
   heading.textContent = comparison ? `“${comparison.query}”` : "";
   for (const side of ["left", "right"]) document.querySelector(`#${side}`).replaceChildren(...(comparison?.[side] ?? []).map(card));
-  document.querySelector(".columns").hidden = document.querySelector(".judge").hidden = !comparison;
+  for (const part of [heading, ...document.querySelectorAll(".columns, .judge")]) part.hidden = !comparison;
 }
 
 // Show the next query that is to be judged. Queries whose rankings are equal are told, and passed over.
@@ -53,7 +53,7 @@ async function next(told = "") {
   for (;;) {
     const { queries, session, next: query, judged, last } = state();
     form.hidden = queries !== null;
-    main.hidden = queries === null;
+    stage.hidden = queries === null;
     if (queries === null) return show(null);
     back.hidden = !last;
     const equal = same ? `${same === 1 ? "One query has" : `${same} queries have`} the same ranking twice, a tie without a question. ` : "";
@@ -81,7 +81,7 @@ const complain = (problem) => { error.textContent = `${problem.message}${problem
 async function busily(work) {
   if (busy) return;
   busy = true;
-  main.setAttribute("aria-busy", "true");
+  stage.setAttribute("aria-busy", "true");
   error.textContent = "";
   try {
     await work();
@@ -89,7 +89,7 @@ async function busily(work) {
     complain(problem);
   } finally {
     busy = false;
-    main.setAttribute("aria-busy", "false");
+    stage.setAttribute("aria-busy", "false");
   }
 }
 
@@ -103,6 +103,7 @@ async function judge(better) {
     return next("The server was started again meanwhile, so that this query is asked again. ");
   }
   settle(query, better, comparison);
+  document.querySelector("#tally").open = false;  // who goes on judging does not look
   await next();
   heading.focus({ preventScroll: true });
   scrollTo(0, 0);
@@ -145,7 +146,7 @@ document.querySelector("#fresh").addEventListener("click", () => busily(async ()
 
 const KEYS = { 1: "left", 2: "right", 3: "both", 4: "neither" };
 addEventListener("keydown", (event) => {
-  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || main.hidden || event.target.closest("input, textarea, video")) return;
+  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || stage.hidden || event.target.closest("input, textarea, video")) return;
   if (event.key === "Backspace" && !back.hidden) busily(takeBack);
   else if (!shown) return;
   else if (event.key in KEYS) busily(() => judge(KEYS[event.key]));
