@@ -343,14 +343,15 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.xpool import XPoolReranker as XPoolReranker
     from dits_adapter.xpool import XPoolScores as XPoolScores
 
+else:  # to type checkers any other name is a mistake
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        with name_missing_extra(name):
-            value = getattr(import_module(_HOMES[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            with name_missing_extra(name):
+                value = getattr(import_module(_HOMES[name]), name)
+            globals()[name] = value
+            return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

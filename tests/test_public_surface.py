@@ -122,3 +122,15 @@ def test_the_page_on_python_has_a_function_for_every_command() -> None:
                 assert name.partition(".")[0] in dits_adapter.__all__, f"{command}: {name} is not public"
                 name = f"dits_adapter.{name}"
             assert callable(pkgutil.resolve_name(name)), f"{command}: {name}"
+
+
+def test_type_checkers_know_the_same_names() -> None:
+    known = {
+        alias.asname: node.module
+        for block in tree("dits_adapter").body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert known == dits_adapter._HOMES
