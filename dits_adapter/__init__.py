@@ -113,7 +113,8 @@ _PUBLIC = {
     "sources.filter": ("FilterReport", "filter_pairs"),
     "sources.find": ("find_pairs",),
     "sources.preferences": ("PreferenceReport", "PreferenceTally", "tally_preferences"),
-    "sources.report": ("PairsReport",),
+    "sources.report": ("PairsReport", "PairsSample"),
+    "sources.rewrite": ("Rewriter",),
     "sources.speech": ("SpeechFinder", "load_recognizer"),
     "sources.text": ("VideoTexts",),
     "training.compare": ("compare",),
@@ -256,6 +257,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.sources.preferences import PreferenceTally as PreferenceTally
     from dits_adapter.sources.preferences import tally_preferences as tally_preferences
     from dits_adapter.sources.report import PairsReport as PairsReport
+    from dits_adapter.sources.report import PairsSample as PairsSample
+    from dits_adapter.sources.rewrite import Rewriter as Rewriter
     from dits_adapter.sources.speech import SpeechFinder as SpeechFinder
     from dits_adapter.sources.speech import load_recognizer as load_recognizer
     from dits_adapter.sources.text import VideoTexts as VideoTexts

@@ -18,7 +18,7 @@ from dits_adapter._hub import absolute_name, pin
 from dits_adapter._reprs import short_repr
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.backends._base import Backend
-from dits_adapter.backends._open import open_backend
+from dits_adapter.backends._open import backend_of, open_backend
 from dits_adapter.encoders.base import Device
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
@@ -153,6 +153,31 @@ class DITSQueryEncoder:
         made = cls(open_backend(name, **options), strength=strength, on_mismatch=on_mismatch)
         made._name, made._options = name, options
         return made
+
+    @classmethod
+    @name_missing_extra("an adapter in memory")
+    def of(
+        cls,
+        artifact: Artifact,
+        *,
+        encoder: str | PathLike[str] | None = None,
+        device: Device = "auto",
+        strength: float = 1.0,
+    ) -> DITSQueryEncoder:
+        """Make the encoder of an adapter in memory, such as that of a `TrainingReport`; it runs on torch.
+
+        Args:
+            artifact: the adapter.
+            encoder: folder or hub id of its text encoder; None for that of a joint adapter or the bundled one, and
+                else for none: then it takes vectors (`adapt`), and no texts.
+            device, strength: as for `from_pretrained`.
+
+        Raises:
+            ArtifactError: the encoder cannot be found.
+            InputError: a strength outside 0 to 1.
+        """
+        _check_options(strength, "raise")
+        return cls(backend_of(artifact, encoder, device), strength=strength)
 
     @property
     def name_or_path(self) -> str | None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
 from tests.conftest import ANSWER, embed_images
+from tests.spaces import renamed
 
 CALIBRATION = Calibration(slope=16, offset=-10, videos=30, queries=60, log_loss=0.3, ece=0.02, answer=ANSWER)
 TEXTS = ["a dog", "two dogs chase a ball across a wet street", "x", "naïve 日本語 🎬"]
@@ -292,3 +294,19 @@ def test_the_warning_of_a_bare_clip_points_at_the_caller(tiny_clip):
     with pytest.warns(UserWarning, match="without an adapter") as caught:
         DITSQueryEncoder.from_pretrained(tiny_clip)
     assert caught[0].filename == __file__
+
+
+def test_an_adapter_in_memory_needs_no_folder():
+    loaded = DITSQueryEncoder.from_pretrained("demo-linear", backend="torch")
+    artifact = Artifact.load("demo-linear")
+    encoder, text = DITSQueryEncoder.of(artifact), "a red circle"
+    np.testing.assert_allclose(encoder.encode_query(text), loaded.encode_query(text), atol=1e-6)
+    vectors = loaded.embed([text])
+    elsewhere = replace(artifact, space=renamed(artifact.space, "somebody/clip"))
+    bare = DITSQueryEncoder.of(elsewhere, strength=0.5)
+    expected = DITSQueryEncoder.from_pretrained("demo-linear", strength=0.5).adapt(vectors)
+    np.testing.assert_allclose(bare.adapt(vectors), expected, atol=1e-6)
+    with pytest.raises(InputError, match=r"somebody/clip .* cannot be loaded here\. Embed the texts with it"):
+        bare.encode_query(text)
+    with pytest.raises(InputError, match="strength is 2"):
+        DITSQueryEncoder.of(artifact, strength=2)

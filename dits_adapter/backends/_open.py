@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from os import PathLike
 
+from dits_adapter._hub import bundled
 from dits_adapter.artifact._find import find_adapter, find_encoder, is_exported
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.backends._base import Backend
 from dits_adapter.backends._onnx_runtime import OnnxBackend, onnx_installed
-from dits_adapter.encoders.base import EncoderSource, TextEncoder, embeds_videos, load_encoder
+from dits_adapter.encoders.base import Device, EncoderSource, TextEncoder, embeds_videos, load_encoder
 from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.sides import TextSide, VideoSide
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.texts import TextCleaning
 
-__all__ = ["open_backend"]
+__all__ = ["backend_of", "open_backend"]
 
 
 def open_backend(
@@ -65,6 +67,16 @@ def open_backend(
         source = EncoderSource.find(encoder, text_cleaning=cleaning)
     elif not texts.declared:
         source = EncoderSource.find(find_encoder(folder, texts), texts.revision, cleaning)
+    return TorchBackend(artifact, source, device=device)
+
+
+def backend_of(artifact: Artifact, encoder: str | PathLike[str] | None, device: Device) -> Backend:
+    """Return a backend for an adapter in memory; see `DITSQueryEncoder.of`."""
+    from dits_adapter.backends._pytorch import TorchBackend
+
+    texts = artifact.space.text
+    place = encoder or artifact.encoder or bundled(texts.encoder)
+    source = None if place is None else EncoderSource.find(place, text_cleaning=texts.text_cleaning)
     return TorchBackend(artifact, source, device=device)
 
 

@@ -77,9 +77,9 @@ def run_speech(args: argparse.Namespace) -> PairsReport:
 
 def run_captions(args: argparse.Namespace) -> PairsReport:
     """Describe frames, and write the captions and the queries that are made of them."""
-    from dits_adapter.sources._rewrite import Rewriter
     from dits_adapter.sources.captions import CaptionFinder, load_captioner
     from dits_adapter.sources.find import find_pairs
+    from dits_adapter.sources.rewrite import Rewriter
 
     model = _model(args, "Salesforce/blip-image-captioning-large")
     device, batch = args.device or "auto", _batch(args)

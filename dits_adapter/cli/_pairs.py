@@ -189,13 +189,13 @@ def _other_ways(way: str) -> str:
 
 def _pairs(args: argparse.Namespace) -> Outcome:
     from dits_adapter._extras import require_modules
-    from dits_adapter.sources.report import Sample
+    from dits_adapter.sources.report import PairsSample
 
     way = _way(args)
     require_modules(f"{args.command} --from {way}", *_WAYS[way].needs)
     report = _WAYS[way].run(args)
     filtered = run_filter(args) if args.encoder is not None and args.out.exists() else None
-    sample = Sample.of(args.out, args.seed) if args.out.exists() else Sample()
+    sample = PairsSample.of(args.out, args.seed) if args.out.exists() else PairsSample()
     figures = {"found": report, "filter": filtered, "texts": sample.texts, "lines": sample.lines}
     text = str(report) if filtered is None else f"{report}\n{filtered}"
     advice, error = "", None

@@ -217,12 +217,10 @@ def _line(hit: Hit, query: str, language: str | None) -> str:
 def _declared(name: str, vectors: FloatArray) -> DITSQueryEncoder:
     """Return the encoder of vectors that were declared, and have no adapter."""
     from dits_adapter.artifact.artifact import Artifact
-    from dits_adapter.backends._pytorch import TorchBackend
     from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.space import EmbeddingSpace
 
-    plain = Artifact.plain(EmbeddingSpace.declare(name, vectors.shape[1]))
-    return DITSQueryEncoder(TorchBackend(plain, None, device="cpu"))
+    return DITSQueryEncoder.of(Artifact.plain(EmbeddingSpace.declare(name, vectors.shape[1])), device="cpu")
 
 
 def _described(query: str, answer: Answer) -> dict[str, Any]:

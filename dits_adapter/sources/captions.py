@@ -17,8 +17,8 @@ from dits_adapter.encoders.base import Device
 from dits_adapter.errors import InputError
 from dits_adapter.sources._checkpoints import Checkpoint, ScoredText, greedy_texts, quiet
 from dits_adapter.sources._filters import repeats
-from dits_adapter.sources._rewrite import Rewriter
 from dits_adapter.sources.base import Findings, FoundText, TextFinder
+from dits_adapter.sources.rewrite import Rewriter
 from dits_adapter.video._frames import count_segments
 from dits_adapter.video.decode import Video
 from dits_adapter.video.limits import DecodeLimits

@@ -12,7 +12,7 @@ from dits_adapter._reprs import shown_repr
 from dits_adapter._wording import failed_files, printable
 from dits_adapter.sources._writer import settled
 
-__all__ = ["PairsReport", "Sample"]
+__all__ = ["PairsReport", "PairsSample"]
 
 _OF_A_SOURCE = 3
 """Lines of each source that are shown."""
@@ -21,7 +21,7 @@ _SHOWN_TEXTS, _SHOWN_CHARACTERS = 2, 100
 
 
 @dataclass
-class Sample:
+class PairsSample:
     """Content of a pairs file: counts by source, and some lines of each, drawn at random.
 
     Attributes:
@@ -33,8 +33,10 @@ class Sample:
     lines: Counter[str] = field(default_factory=Counter)
     shown: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
+    __repr__ = shown_repr
+
     @classmethod
-    def of(cls, path: Path, seed: int = 0) -> Sample:
+    def of(cls, path: Path, seed: int = 0) -> PairsSample:
         """Read a pairs file through; the same file and seed give the same sample."""
         sample, generator = cls(), random.Random(seed)
         for line in settled(path):

@@ -14,7 +14,7 @@ from dits_adapter import CaptionFinder, find_pairs, load_captioner
 from dits_adapter.data.pairs_file import PairsFile
 from dits_adapter.errors import ArtifactError, InputError, MissingExtraError
 from dits_adapter.sources._checkpoints import ScoredText
-from dits_adapter.sources._rewrite import Rewriter
+from dits_adapter.sources.rewrite import Rewriter
 from tests.encoders.repositories import folder_files
 from tests.hub import running_hub
 from tests.sources.checkpoints import save_blip, save_chat, save_florence2, save_git, save_llava

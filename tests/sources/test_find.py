@@ -14,7 +14,7 @@ from dits_adapter import FoundText, PairsFile, TextFinder, find_pairs
 from dits_adapter.errors import InputError, VideoError
 from dits_adapter.sources._writer import DONE, replace_lines
 from dits_adapter.sources.base import Findings
-from dits_adapter.sources.report import Sample
+from dits_adapter.sources.report import PairsSample
 
 
 class Names(TextFinder):
@@ -240,7 +240,7 @@ def test_the_sample_is_drawn_by_its_seed(videos, out):
     for number in range(50):
         (videos / f"v{number}.mp4").write_text(f"video {number}")
     find(videos, out)
-    first, same, other = (Sample.of(out, seed) for seed in (0, 0, 1))
+    first, same, other = (PairsSample.of(out, seed) for seed in (0, 0, 1))
     assert first == same
     assert first.shown != other.shown
     assert first.texts == {"title": 53}

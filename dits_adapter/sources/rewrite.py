@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from dits_adapter._reprs import short_repr
 from dits_adapter.encoders.base import Device
-from dits_adapter.errors import ArtifactError
+from dits_adapter.errors import ArtifactError, InputError
 from dits_adapter.sources._checkpoints import Checkpoint, greedy_texts, quiet
 
 __all__ = ["Rewriter"]
@@ -33,10 +34,12 @@ class Rewriter:
 
     Raises:
         ArtifactError: nothing loadable is there, or a model of another kind, of which no weights are downloaded.
-        InputError: no such device.
+        InputError: no such device, or a batch of no captions.
     """
 
     def __init__(self, id_or_path: str | PathLike[str], *, batch_size: int = 8, device: Device = "auto") -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; expected at least 1.")
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -58,6 +61,9 @@ class Rewriter:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model = checkpoint.load(AutoModelForCausalLM, device)
         self._batch, self.identity = batch_size, checkpoint.identity
+
+    def __repr__(self) -> str:
+        return short_repr(self, self.identity)
 
     @torch.inference_mode()
     def rewrite(self, captions: Sequence[str]) -> list[str]:
