@@ -65,6 +65,7 @@ def _mcp(args: argparse.Namespace) -> int:
     if not args.http and (args.host, args.port) != (HOST, PORT):
         raise InputError("--host and --port are for --http; without it, stdin and stdout are spoken through.")
     listener = listen(args.host, args.port) if args.http else None
+    token = None if listener is None else needed_token(listener)
     with redirect_stdout(sys.stderr):  # stdout is for the protocol alone
         encoder = DITSQueryEncoder.from_pretrained(
             args.adapter, device=args.device, text_cleaning=args.text_cleaning, videos=args.videos
@@ -76,7 +77,7 @@ def _mcp(args: argparse.Namespace) -> int:
         if listener is None:
             _serve_streams(search)
         else:
-            _serve_port(search, listener, args.host)
+            _serve_port(search, listener, args.host, token)
     return 0
 
 
@@ -102,14 +103,13 @@ def _leave(*_: object) -> NoReturn:
     os._exit(130)
 
 
-def _serve_port(search: VideoSearch, listener: socket.socket, host: str) -> None:
+def _serve_port(search: VideoSearch, listener: socket.socket, host: str, token: str | None) -> None:
     """Serve whoever reaches the port, until Ctrl-C."""
     from dits_adapter.serve._mcp import PATH, create_mcp_app
     from dits_adapter.serve._server import run
 
-    search.load()
-    token = needed_token(listener)
     app = create_mcp_app(search, token=token, host=host)
+    search.load()
     print(f"MCP server: {address(listener)}{PATH}", flush=True)
     if token is not None:
         shown = printed_token(token) or f"…, the token of {TOKEN}"

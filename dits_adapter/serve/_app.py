@@ -45,7 +45,7 @@ try:
     from dits_adapter.serve._compare_routes import compare_routes
     from dits_adapter.serve._frames import FileVersion, FrameDecoder
     from dits_adapter.serve._health import Health
-    from dits_adapter.serve._middleware import CheckWrites, RequireToken, SecureHeaders
+    from dits_adapter.serve._middleware import CheckWrites, RequireToken, SecureHeaders, check_token
     from dits_adapter.serve._moment_routes import moment_routes
     from dits_adapter.serve._operations import add_operations
     from dits_adapter.serve._page_metrics import PageMetrics
@@ -81,8 +81,7 @@ def create_app(
     Raises:
         InputError: a token that no HTTP header can carry.
     """
-    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
-        raise InputError("the token holds a blank or a character outside ASCII; an HTTP header carries neither.")
+    check_token(token)
     frames = FrameDecoder()
     serving = Reloader(searcher)
     metrics = PageMetrics(serving)

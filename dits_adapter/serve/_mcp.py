@@ -14,7 +14,7 @@ try:
     from dits_adapter.integrations.mcp import ToolCall, make_mcp_server
     from dits_adapter.serve._health import Health
     from dits_adapter.serve._metrics import SECONDS, Metrics
-    from dits_adapter.serve._middleware import RequireToken
+    from dits_adapter.serve._middleware import RequireToken, check_token
     from dits_adapter.serve._operations import add_operations
 except ImportError:
     raise MissingExtraError("mcp", "mcp", "the MCP server") from None
@@ -53,7 +53,11 @@ def create_mcp_app(search: VideoSearch, *, token: str | None, host: str) -> Star
         token: required of every request, as `create_app` says; None admits everybody who reaches the port.
         host: host name that requests without a token may use beside those of this machine, so that no web site
             can reach the server through a browser on this machine under a name of its own (DNS rebinding).
+
+    Raises:
+        InputError: a token that no HTTP header can carry.
     """
+    check_token(token)
     metrics = _ToolMetrics()
     names = ("127.0.0.1", "localhost", "[::1]", host)
     security = TransportSecuritySettings(

@@ -13,7 +13,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["CheckWrites", "RequireToken", "SecureHeaders"]
+from dits_adapter.errors import InputError
+
+__all__ = ["CheckWrites", "RequireToken", "SecureHeaders", "check_token"]
 
 _BODY_BYTES, _BODY_SECONDS = 16 << 10, 10.0
 """Largest body of a request in JSON, and the time in which it arrives."""
@@ -34,6 +36,16 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+
+
+def check_token(token: str | None) -> None:
+    """Refuse a token that no HTTP header can carry; None is none.
+
+    Raises:
+        InputError: it holds a blank, a line break or a character outside ASCII; it is not shown.
+    """
+    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+        raise InputError("the token holds a blank or a character outside ASCII; an HTTP header carries neither.")
 
 
 class RequireToken:

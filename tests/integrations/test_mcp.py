@@ -340,6 +340,12 @@ class TestCommand:
         assert [video["path"] for video in result.structured_content["results"]] == [hit.path for hit in hits]
         assert "chatter" in (tmp_path / "stderr").read_text()
 
+    def test_a_token_that_no_header_carries_is_refused(self, index, monkeypatch, capsys):
+        monkeypatch.setenv("DITS_ADAPTER_TOKEN", "open sesame")
+        assert main(["mcp", *index, "--http", "--port", "0"]) == 1
+        assert "an HTTP header carries neither" in (printed := capsys.readouterr().err)
+        assert "sesame" not in printed
+
     def test_options_of_the_port_need_http(self, index, capsys):
         assert main(["mcp", *index, "--port", "9000"]) == 1
         assert "--host and --port are for --http" in capsys.readouterr().err
