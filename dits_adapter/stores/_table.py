@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores._words import words_of
 from dits_adapter.stores.bias import BIAS, ScoreBias
-from dits_adapter.stores.rows import PointLayout, StoredSegment
+from dits_adapter.stores.requests import ReadRequest, VideoFilter
+from dits_adapter.stores.rows import PointLayout, SegmentRow, StoredSegment
 from dits_adapter.stores.text_lane import SAID
 
 __all__ = [
@@ -29,6 +32,8 @@ __all__ = [
     "Opened",
     "Row",
     "Table",
+    "path_words",
+    "segment_row",
 ]
 
 KEY, VECTOR, FRAMES = "id", "vector", "frames"
@@ -79,6 +84,46 @@ class Table:
     widths: Mapping[str, int]
     key: str
     metadata: str | None
+
+    def require(self, layout: PointLayout, space: EmbeddingSpace, *, collection: str, whose: str) -> None:
+        """Refuse a table without a key, or without the vector of a layout in the width of a space.
+
+        Args:
+            layout: names of the columns.
+            space: the embedding space.
+            collection: name of the collection, for messages.
+            whose: subject of the width of the space, likewise: "the queries have".
+
+        Raises:
+            InputError: a column of videos that holds something else.
+            SpaceMismatchError: the vectors are of another width.
+            StoreError: no such columns.
+        """
+        if self.key not in self.columns:
+            raise StoreError(f"the collection {collection!r} has no column {self.key!r} of ids.")
+        if layout.video is not None and self.columns.get(layout.video, "text") not in ("text", "int"):
+            raise InputError(
+                f"the column {layout.video!r} of the collection {collection!r} holds neither texts nor integers, "
+                "and cannot tell videos apart; name another one."
+            )
+        width = self.width_of(layout.vector, collection)
+        if width != space.video.width:
+            raise SpaceMismatchError(
+                f"the vector {layout.vector!r} of the collection {collection!r} has width {width}; {whose} "
+                f"{space.video.width} ({space})."
+            )
+
+    def width_of(self, vector: str, collection: str) -> int:
+        """Return the width of a column of vectors; "" is the only one that there is.
+
+        Raises:
+            StoreError: no such column.
+        """
+        vector = vector or (next(iter(self.widths)) if len(self.widths) == 1 else "")
+        if vector not in self.widths:
+            names = ", ".join(map(repr, self.widths)) or "none"
+            raise StoreError(f"the collection {collection!r} has no vector {vector!r}; it has {names}.")
+        return self.widths[vector]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +195,60 @@ class Opened:
     def frames(self, vectors: Any) -> NDArray[np.float32] | None:
         """Give frame vectors their shape, (n, d)."""
         return None if vectors is None else np.reshape(vectors, (-1, self.space.video.width))
+
+    def requested(self, request: ReadRequest, scope: Condition) -> Iterator[Condition]:
+        """Yield the condition of a request among the rows of `scope`; none where no row can meet it."""
+        if request.ids is None and request.field is None:
+            yield scope
+            return
+        column = self.table.key if request.ids is not None else request.field or self.table.key
+        values: Sequence[str | int] = request.values if request.ids is None else request.ids
+        kind = self.table.columns.get(column)
+        if kind == "int":
+            numbers = [int(value) for value in values if str(value).removeprefix("-").isdecimal()]
+            values = [number for number in numbers if -(1 << 63) <= number < 1 << 63]
+        elif kind == "text":
+            values = [value for value in values if isinstance(value, str)]
+        else:
+            values = []
+        if values:
+            yield scope.with_any(column, values)
+
+    def matching(self, wanted: VideoFilter | None, scope: Condition, collection: str) -> Condition:
+        """Return the condition of a search's filter among the rows of `scope`.
+
+        Raises:
+            InputError: the collection of that name lacks a column of the filter.
+        """
+        if wanted is None:
+            return scope
+        least, most = (
+            {} if bound is None else {"duration": bound} for bound in (wanted.min_duration, wanted.max_duration)
+        )
+        texts = (WORDS,) if self.ours else self.layout.searched_texts
+        words = [_spaced(word) for word in words_of(wanted.words)] if self.ours else wanted.words.split()
+        for column in [*(texts if words else ()), *(least | most)]:
+            if column not in self.table.columns:
+                raise InputError(
+                    f"the collection {collection!r} has no column {column!r}, which the filter needs."
+                )
+        return replace(scope, contains=words, texts=texts, least=least, most=most)
+
+
+def segment_row(row: SegmentRow, tenant: str | None) -> Row:
+    """Describe a segment as a row of our table."""
+    described: Row = dict.fromkeys(SEGMENTS)
+    described |= row.payload() | {KEY: row.id, WORDS: path_words(row.path), TENANT: tenant}
+    return described | {VECTOR: row.vector, FRAMES: row.frame_vectors}
+
+
+def path_words(path: str) -> str:
+    """Return the words of a path in one text, each between blanks."""
+    return _spaced(" ".join(words_of(path)))
+
+
+def _spaced(text: str) -> str:
+    return f" {text} "
 
 
 def _plain(value: Any) -> Any:

@@ -22,23 +22,22 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from dits_adapter._wording import validated, without_password
-from dits_adapter.errors import InputError, MissingCollectionError, SpaceMismatchError, StoreError
+from dits_adapter.errors import InputError, MissingCollectionError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._table import (
     FAILURE,
     FRAMES,
     KEY,
     OURS,
-    SEGMENTS,
     TENANT,
-    VECTOR,
     WORDS,
     Condition,
     Opened,
     Row,
     Table,
+    path_words,
+    segment_row,
 )
-from dits_adapter.stores._words import words_of
 from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.bias import BIAS, ScoreBias
 from dits_adapter.stores.ranking import first_look, nearest_search, video_filter
@@ -239,7 +238,8 @@ class TableStore(VideoStore):
         check_tenant(metadata, self.tenant, self.name)
         ours = metadata is not None and metadata.layout is None
         layout = self._layout or (OURS if ours else metadata and metadata.layout) or PointLayout()
-        table = self._require_columns(layout, space, whose="the queries have")
+        table = self._described()
+        table.require(layout, space, collection=self.name, whose="the queries have")
         if metadata is None:
             warnings.warn(
                 f"the collection {self.name!r} does not say which embedding space it is of; it is taken to be "
@@ -264,7 +264,8 @@ class TableStore(VideoStore):
         existing = self.metadata()
         if existing is not None and existing.layout is None:
             raise StoreError(f"the collection {self.name!r} was made by dits_adapter, and is described already.")
-        table = self._require_columns(layout, space, whose="the encoder has")
+        table = self._described()
+        table.require(layout, space, collection=self.name, whose="the encoder has")
         if not layout.vector:
             layout = layout.model_copy(update={"vector": next(iter(table.widths))})
         chosen = [getattr(layout, kind) for kind in layout.model_fields_set - {"vector", "texts"}]
@@ -277,25 +278,6 @@ class TableStore(VideoStore):
         self._opened = None
         return metadata
 
-    def _require_columns(self, layout: PointLayout, space: EmbeddingSpace, *, whose: str) -> Table:
-        """Return the table, which has a key and the vector of a layout, in the width of a space."""
-        table = self._describe(self.name)
-        assert table is not None
-        if table.key not in table.columns:
-            raise StoreError(f"the collection {self.name!r} has no column {table.key!r} of ids.")
-        if layout.video is not None and table.columns.get(layout.video, "text") not in ("text", "int"):
-            raise InputError(
-                f"the column {layout.video!r} of the collection {self.name!r} holds neither texts nor integers, "
-                "and cannot tell videos apart; name another one."
-            )
-        width = self._width_of(table, layout.vector)
-        if width != space.video.width:
-            raise SpaceMismatchError(
-                f"the vector {layout.vector!r} of the collection {self.name!r} has width {width}; {whose} "
-                f"{space.video.width} ({space})."
-            )
-        return table
-
     def vector_width(self, vector: str) -> int:
         """Return the width of a vector of the table; "" is the only one that there is.
 
@@ -303,16 +285,13 @@ class TableStore(VideoStore):
             StoreError: no such table, or no such vector.
         """
         self.metadata()
+        return self._described().width_of(vector, self.name)
+
+    def _described(self) -> Table:
+        """Return the table of a collection that is there."""
         table = self._describe(self.name)
         assert table is not None
-        return self._width_of(table, vector)
-
-    def _width_of(self, table: Table, vector: str) -> int:
-        vector = vector or (next(iter(table.widths)) if len(table.widths) == 1 else "")
-        if vector not in table.widths:
-            names = ", ".join(map(repr, table.widths)) or "none"
-            raise StoreError(f"the collection {self.name!r} has no vector {vector!r}; it has {names}.")
-        return table.widths[vector]
+        return table
 
     def _scope(self) -> Condition:
         return Condition() if self.tenant is None else Condition(among={TENANT: [self.tenant]})
@@ -341,7 +320,7 @@ class TableStore(VideoStore):
     def write(self, rows: Sequence[SegmentRow]) -> None:
         """Store segments durably; those of the same id are replaced."""
         columns = self._open().table.columns
-        described = [_row(row, self.tenant) for row in rows]
+        described = [segment_row(row, self.tenant) for row in rows]
         if SAID not in columns:  # of an earlier version
             described = [{name: value for name, value in row.items() if name != SAID} for row in described]
         self._upsert(self.name, described)
@@ -372,7 +351,7 @@ class TableStore(VideoStore):
 
     def update_path(self, file: VideoFile) -> None:
         """Write down that the stored video `file.video_id` now lies at `file.path`, with its size and time."""
-        values = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns, WORDS: _words(file.path)}
+        values = {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns, WORDS: path_words(file.path)}
         self._update(self._scope().with_any("video_id", [file.video_id]), values)
 
     def find(self, queries: NDArray[np.float32], request: SearchRequest) -> list[list[Hit]]:
@@ -380,7 +359,7 @@ class TableStore(VideoStore):
         opened = self._open()
         if request.rerank is not None and not opened.has_frames:
             raise StoreError(f"the collection {self.name!r} has no frame vectors to re-rank with.")
-        condition = self._chosen(opened, request)
+        condition = opened.matching(video_filter(request), self._scope(), self.name)
         group = opened.layout.video or opened.table.key
         first = first_look(request, opened.bias)
 
@@ -408,21 +387,6 @@ class TableStore(VideoStore):
             )
         ]
 
-    def _chosen(self, opened: Opened, request: SearchRequest) -> Condition:
-        condition = video_filter(request)
-        if condition is None:
-            return self._scope()
-        least, most = (
-            {} if bound is None else {"duration": bound}
-            for bound in (condition.min_duration, condition.max_duration)
-        )
-        texts = (WORDS,) if opened.ours else opened.layout.searched_texts
-        words = [_spaced(word) for word in words_of(condition.words)] if opened.ours else condition.words.split()
-        for column in [*(texts if words else ()), *(least | most)]:
-            if column not in opened.table.columns:
-                raise InputError(f"the collection {self.name!r} has no column {column!r}, which the filter needs.")
-        return replace(self._scope(), contains=words, texts=texts, least=least, most=most)
-
     def _framed(self, segments: Sequence[StoredSegment]) -> list[StoredSegment]:
         opened = self._open()
         frames: dict[str | int, Any] = {}
@@ -443,29 +407,11 @@ class TableStore(VideoStore):
         rows = (
             row
             for part in request.parts(_AT_ONCE)
-            for condition in self._requested(opened, part)
+            for condition in opened.requested(part, self._scope())
             for row in self._select(self.name, columns, condition, request.limit)
             if row[opened.table.key] is not None
         )
         return map(opened.segment, islice(rows, request.limit))
-
-    def _requested(self, opened: Opened, request: ReadRequest) -> Iterator[Condition]:
-        """Yield the condition of a request; none where no row can meet it."""
-        if request.ids is None and request.field is None:
-            yield self._scope()
-            return
-        column = opened.table.key if request.ids is not None else request.field or opened.table.key
-        values: Sequence[str | int] = request.values if request.ids is None else request.ids
-        kind = opened.table.columns.get(column)
-        if kind == "int":
-            numbers = [int(value) for value in values if str(value).removeprefix("-").isdecimal()]
-            values = [number for number in numbers if -(1 << 63) <= number < 1 << 63]
-        elif kind == "text":
-            values = [value for value in values if isinstance(value, str)]
-        else:
-            values = []
-        if values:
-            yield self._scope().with_any(column, values)
 
     def count(self) -> int:
         """Return the number of segments of the store's tenant."""
@@ -511,21 +457,6 @@ class TableStore(VideoStore):
         """Keep texts beside the segments with these ids; None takes one away."""
         if texts:
             self._assign(SAID, texts)
-
-
-def _row(row: SegmentRow, tenant: str | None) -> Row:
-    described: Row = dict.fromkeys(SEGMENTS)
-    described |= row.payload() | {KEY: row.id, WORDS: _words(row.path), TENANT: tenant}
-    return described | {VECTOR: row.vector, FRAMES: row.frame_vectors}
-
-
-def _words(path: str) -> str:
-    """Return the words of a path in one text, each between blanks."""
-    return _spaced(" ".join(words_of(path)))
-
-
-def _spaced(text: str) -> str:
-    return f" {text} "
 
 
 def _parts(values: Iterable[Any]) -> Iterator[list[Any]]:
