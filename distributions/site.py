@@ -97,7 +97,25 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return text.strip("![]")  # of what does not exist mkdocs warns
         return f"{text}({os.path.relpath(there, os.path.dirname(place) or '.')}{anchor})"
 
-    return markdown if place.startswith("reference/") else LINK.sub(lead, markdown)
+    if place.startswith("reference/"):
+        return markdown
+    markdown = LINK.sub(lead, markdown)
+    if place == "python.md":  # its rows begin with commands
+        markdown = re.sub(
+            r"^\| (`([a-z-]+)`) \|", r"| [\1](reference/commands/\2.md) |", markdown, flags=re.MULTILINE
+        )
+    return _linked(markdown) if place in ("public-surface.md", "python.md") else markdown
+
+
+def _linked(markdown: str) -> str:
+    """Lead public names in code to their places in the reference."""
+    from dits_adapter import _HOMES
+
+    def lead(match: re.Match[str]) -> str:
+        home = _HOMES.get(match[1])
+        return f"[{match[0]}][{home}.{match[1]}]" if home else match[0]
+
+    return re.sub(r"(?<!\[)`(\w+)(?:\.\w+)?`", lead, markdown)
 
 
 LOADS = re.compile(r"<(?:script|link|img|iframe|source|video|audio|track|object|embed)\b[^>]*>")

@@ -58,6 +58,12 @@ def test_the_reference_has_every_public_name(reference):
     )
 
 
+def test_public_names_lead_to_the_reference():
+    site = pytest.importorskip("distributions.site", reason="needs the extra docs")
+    home = "dits_adapter.search.VideoSearch"
+    assert site._linked("`VideoSearch.search` and `None`") == f"[`VideoSearch.search`][{home}] and `None`"
+
+
 def test_the_reference_has_every_command_with_its_options(reference):
     assert "--min-probability P" in reference["reference/commands/search.md"]
     assert "| 130 |" in reference["reference/commands/index.md"]
