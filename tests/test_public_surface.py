@@ -107,6 +107,15 @@ def test_importing_the_package_loads_nothing_of_weight() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_the_help_of_a_command_loads_nothing_of_weight() -> None:
+    code = (
+        "import atexit, sys; from dits_adapter.cli import main; "
+        "modules = ('torch', 'numpy', 'qdrant_client', 'av', 'pydantic', 'transformers', 'shtab'); "
+        "atexit.register(lambda: print([m for m in modules if m in sys.modules])); main(['search', '--help'])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.endswith("\n[]\n")
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         importlib.import_module("dits_adapter").nothing  # noqa: B018

@@ -22,8 +22,6 @@ from pathlib import Path
 from types import FrameType
 from typing import ParamSpec
 
-from pydantic import ValidationError
-
 from dits_adapter._extras import name_missing_extra
 from dits_adapter._wording import complaints, printable
 from dits_adapter.errors import DITSError, InputError
@@ -138,6 +136,8 @@ def _sentence(error: BaseException) -> str:
         return _of_system(OSError(int(code[1]), os.strerror(int(code[1]))))
     if isinstance(error, RecursionError):
         return "an input is nested too deeply to be read."
+    from pydantic import ValidationError  # here, for --help is to be quick
+
     words = complaints(error) if isinstance(error, ValidationError) else str(error)
     return (
         f"unexpected {type(error).__name__}: {words.rstrip('.')}. This is a mistake in the program, not in your "

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dits_adapter._user_files import entries, map_array
 from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["add_evaluate"]
 
@@ -46,6 +46,7 @@ def add_evaluate(commands: Any) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> Outcome:
+    from dits_adapter._user_files import map_array
     from dits_adapter.evaluation.evaluate import evaluate_scores
 
     scores = map_array(args.similarity)
@@ -59,6 +60,10 @@ def _evaluate(args: argparse.Namespace) -> Outcome:
 
 def _load_labels(path: Path) -> np.ndarray[Any, Any]:
     """Read labels from an .npy file, or from text with one integer a line."""
+    import numpy as np
+
+    from dits_adapter._user_files import entries, map_array
+
     if path.suffix == ".npy":
         return map_array(path)
     labels = []

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from dits_adapter._user_files import map_array
 from dits_adapter._wording import without_password
 from dits_adapter.errors import InputError
 from dits_adapter.texts import TextCleaning
@@ -376,6 +375,7 @@ def read_vectors(path: Path) -> NDArray[np.floating]:
     Raises:
         InputError: it cannot be read, holds something else, or a NaN, infinite or zero row.
     """
+    from dits_adapter._user_files import map_array
     from dits_adapter.tasks.queries import check_text_vectors
 
     vectors = map_array(path)

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dits_adapter._user_files import entries
 from dits_adapter.cli._options import add_query, add_store, qdrant_store
 from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
@@ -34,6 +33,7 @@ def add_recall(commands: Any) -> None:
 
 
 def _recall(args: argparse.Namespace) -> Outcome:
+    from dits_adapter._user_files import entries
     from dits_adapter.encoder import DITSQueryEncoder, check_queries
     from dits_adapter.evaluation._tables import markdown_table
     from dits_adapter.stores.qdrant.recall import measure_recall

@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dits_adapter.cli._options import add_query, add_store, chosen_store, declaration, read_vectors
 from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
@@ -237,6 +235,8 @@ def _read_queries(path: Path, names: Path | None) -> tuple[list[str], FloatArray
     Raises:
         InputError: a file that cannot be read, no vectors, a row that is not finite or zero, or other names.
     """
+    import numpy as np
+
     from dits_adapter._user_files import entries
 
     vectors = read_vectors(path)
