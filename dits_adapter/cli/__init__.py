@@ -8,6 +8,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
 from dits_adapter import __version__
@@ -159,6 +160,7 @@ def _execute(args: argparse.Namespace) -> int:
         from dits_adapter.encoders._torch import pick_device
 
         pick_device(args.device)  # before anything is loaded
-    with verbosity(args):
+    kept = redirect_stdout(sys.stderr) if getattr(args, "json", False) else nullcontext()
+    with verbosity(args), kept:  # stdout is for the report, whatever other packages print
         done = args.run(args)
-        return done if isinstance(done, int) else tell(done, args)
+    return done if isinstance(done, int) else tell(done, args)

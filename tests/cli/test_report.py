@@ -140,6 +140,16 @@ def test_numbers_that_are_not_finite_and_foreign_values_are_written(capsys):
     assert strictly(capsys.readouterr().out) == {**values, "nan": None, "date": "2026-01-02", "path": "x"}
 
 
+def test_what_other_packages_print_is_not_in_the_report(monkeypatch, capsys):
+    monkeypatch.setattr(
+        cli._evaluate, "_evaluate", lambda args: print("progress of mine") or Outcome({"found": 0})
+    )
+    assert main(["evaluate", "--similarity", "x", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert strictly(printed.out) == {"found": 0}
+    assert printed.err == "noise\n"
+
+
 def test_an_error_at_the_end_comes_after_the_report(monkeypatch, capsys):
     outcome = Outcome({"found": 0}, "found 0", error=InputError("nothing was found."))
     monkeypatch.setattr(cli._evaluate, "_evaluate", lambda args: outcome)

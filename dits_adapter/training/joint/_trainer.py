@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from dits_adapter._progress import bars_are_shown
+from dits_adapter._progress import progress_bar
 from dits_adapter.encoders._inputs import TextInputs
 from dits_adapter.encoders.dual import DualEncoder
 from dits_adapter.errors import DITSError
@@ -32,7 +32,7 @@ from dits_adapter.xpool import xpool_scores
 if TYPE_CHECKING:
     from accelerate import PartialState  # type: ignore[import-untyped]
 
-__all__ = ["JointTrainer", "LossWatch", "collate", "joint_optimizer", "loggers", "trainer_arguments"]
+__all__ = ["JointTrainer", "LossWatch", "Progress", "collate", "joint_optimizer", "loggers", "trainer_arguments"]
 
 
 class JointTrainer(Trainer):
@@ -118,8 +118,35 @@ class LossWatch(TrainerCallback):
             )
 
 
+class Progress(TrainerCallback):
+    """Callback that shows the steps and the last loss; those of transformers print the log to stdout."""
+
+    def __init__(self, progress: bool) -> None:
+        self._progress = progress
+        self._bar = progress_bar(progress=False)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Make the bar, in the first process alone."""
+        shown = self._progress and state.is_world_process_zero
+        done, steps = state.global_step, state.max_steps
+        self._bar = progress_bar(total=steps, initial=done, desc="joint training", unit="step", progress=shown)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count a step."""
+        self._bar.update()
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Name the loss."""
+        if "loss" in kwargs["logs"]:
+            self._bar.set_postfix(loss=f"{kwargs['logs']['loss']:.3f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End the bar."""
+        self._bar.close()
+
+
 def trainer_arguments(
-    recipe: JointRecipe, data: TrainingDataset, checkpoints: Path, state: PartialState, progress: bool
+    recipe: JointRecipe, data: TrainingDataset, checkpoints: Path, state: PartialState
 ) -> TrainingArguments:
     """Return a recipe as the Trainer's arguments: linear warm-up, cosine to zero, best validation kept."""
     interval = recipe.checkpoint_steps or data.steps_per_epoch
@@ -147,7 +174,7 @@ def trainer_arguments(
         logging_steps=max(1, interval // 10),
         logging_nan_inf_filter=False,
         report_to="none",
-        disable_tqdm=not bars_are_shown(progress),
+        disable_tqdm=True,  # `Progress` shows them
     )
 
 

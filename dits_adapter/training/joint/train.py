@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import set_seed
+from transformers import PrinterCallback, set_seed
 
 from dits_adapter._extras import name_missing_extra
 from dits_adapter.artifact._config import ENCODER
@@ -42,6 +42,7 @@ from dits_adapter.training.joint._model import initial_model, load_trainable
 from dits_adapter.training.joint._trainer import (
     JointTrainer,
     LossWatch,
+    Progress,
     collate,
     joint_optimizer,
     loggers,
@@ -145,13 +146,14 @@ def train_joint(
         encoder=clip,
         validation=validation,
         model=model,
-        args=trainer_arguments(recipe, data, checkpoints, state, progress),
+        args=trainer_arguments(recipe, data, checkpoints, state),
         data_collator=partial(collate, clip.texts),
         train_dataset=data,
         eval_dataset=ClipDataset(validation.videos, load),
         optimizers=(joint_optimizer(model, recipe), None),
-        callbacks=[LossWatch(), *loggers(log_dir)],
+        callbacks=[LossWatch(), Progress(progress), *loggers(log_dir)],
     )
+    trainer.remove_callback(PrinterCallback)
     run = {
         "recipe": recipe.model_dump(mode="json"),
         "encoder": weights_digest(clip.model),
