@@ -141,9 +141,7 @@ def test_numbers_that_are_not_finite_and_foreign_values_are_written(capsys):
 
 
 def test_what_other_packages_print_is_not_in_the_report(monkeypatch, capsys):
-    monkeypatch.setattr(
-        cli._evaluate, "_evaluate", lambda args: print("progress of mine") or Outcome({"found": 0})
-    )
+    monkeypatch.setattr(cli._evaluate, "_evaluate", lambda args: print("noise") or Outcome({"found": 0}))
     assert main(["evaluate", "--similarity", "x", "--json"]) == 0
     printed = capsys.readouterr()
     assert strictly(printed.out) == {"found": 0}
