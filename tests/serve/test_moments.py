@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from dits_adapter import BiasBank, TimedText, VideoEncoder, VideoSearch, apply_bias, attach_texts
 from dits_adapter.errors import InputError
@@ -102,6 +104,14 @@ def test_the_score_bias_is_of_texts(encoder):
         results = http.get("/api/similar", params={"segment": first["id"]}).json()["results"]
         like = by_hand(segments, segments[first["id"]].vector, without=first["id"])
         assert [(result["video_id"], result["id"]) for result in results] == like
+        noise = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        picture = io.BytesIO()
+        Image.fromarray(noise).save(picture, "PNG")
+        results = http.post("/api/image", content=picture.getvalue(), headers=JPEG).json()["results"]
+        seen = by_hand(segments, encoder.encode_image(noise))
+        assert [(result["video_id"], result["id"]) for result in results] == seen
+        matches = VideoSearch(encoder, store).search_image(noise).matches
+        assert [(match.hit.video_id, match.hit.id) for match in matches] == seen
         url = f"/api/videos/{first['video_id']}/timeline"
         moment = http.get(url, params={"query": QUERY}).json()["moments"][0]
         assert moment["scores"]["plain"] == pytest.approx(first["score"], abs=1e-5)

@@ -30,7 +30,8 @@ export function list(side, hits, { plain = null, moments = null } = {}) {
     part(".score").textContent = hit.score.toFixed(3);
     if (hit.probability !== null) part(".likely").textContent = `${percent(hit.probability)} likely`;
     if (plain) part(".move").textContent = move(index + 1, place(plain, hit));
-    part(".lanes").textContent = Object.entries(hit.lanes).map(([lane, { rank }]) => `${lane}: rank ${rank}`).join(", ");
+    const lanes = Object.entries(hit.lanes).map(([lane, { rank }]) => `${lane}: rank ${rank}`);
+    part(".lanes").textContent = lanes.length ? `(${lanes.join(", ")})` : "";
     part(".text").textContent = hit.said ? `“${hit.said}”` : "";
     if (hit.start !== null && hit.start < hit.end) part(".span").textContent = span(hit);
     part(".like").ariaLabel = `More like this moment of ${name}`;
