@@ -15,13 +15,16 @@ from dits_adapter import (
     DITSQueryEncoder,
     InputError,
     Pairs,
+    TimedText,
     calibrate_artifact,
+    compare_adapters,
     evaluate_scores,
     fit_query_bank,
     make_bank,
     mean_shift,
     measure_gap,
     read_queries,
+    timed_texts,
 )
 from dits_adapter._reports import plain_report
 from dits_adapter.evaluation.metrics import Difference
@@ -76,6 +79,29 @@ def test_the_gap_without_pictures(pairs, shift, tmp_path, monkeypatch):
     assert "80 pairs" in str(report)
     assert as_json(report)["statistics"]["adapted"]["cosine"] == report.statistics["adapted"].cosine
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_measured_is_refused(pairs, shift, tmp_path):
+    for options, message in (
+        ({"most_videos": 1}, "1 videos to measure on: it takes 2 or more"),
+        ({"noise": 1.0}, "noise 1: expected a factor of at least 0, and an adapter of kind dits"),
+    ):
+        with pytest.raises(InputError, match=message):
+            measure_gap(shift, pairs, tmp_path / "out", **options)
+    with pytest.raises(InputError, match="budget is 0; it is a number of seconds above 0"):
+        compare_adapters(pairs, budget=0)
+    with pytest.raises(InputError, match="seed is -1"):
+        compare_adapters(pairs, seed=-1)
+
+
+def test_texts_of_one_file_or_of_several(tmp_path):
+    file, texts = tmp_path / "pairs.jsonl", '["a dog", "a cat"]'
+    file.write_text(
+        f'{{"video": "a.mp4", "start": 1, "end": 2, "text": {texts}}}\n{{"video": "b", "text": "x"}}\n'
+    )
+    expected = [TimedText("a.mp4", "a dog", 1.0, 2.0), TimedText("a.mp4", "a cat", 1.0, 2.0), TimedText("b", "x")]
+    assert list(timed_texts(file)) == expected
+    assert list(timed_texts([str(file), file])) == 2 * expected
 
 
 def test_a_calibration_is_written_where_it_is_asked_for(pairs, shift, tmp_path):
