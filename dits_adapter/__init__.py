@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter._extras import name_missing_extra
+from dits_adapter._version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _PUBLIC = {
     "encoder": ("DITSQueryEncoder",),

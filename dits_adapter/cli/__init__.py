@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
-from dits_adapter import __version__
 from dits_adapter._extras import name_missing_extra, require_modules
+from dits_adapter._version import VERSION
 from dits_adapter.cli._adopt import add_adopt
 from dits_adapter.cli._bank import add_bank
 from dits_adapter.cli._bias import add_bias
@@ -105,7 +105,7 @@ def _parser() -> Parser:
         epilog=f"exit codes:\n{codes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     add_completion(parser)
     _add_frame(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

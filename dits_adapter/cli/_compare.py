@@ -82,9 +82,8 @@ def _compare(args: argparse.Namespace) -> Outcome:
     from dits_adapter.training.config import Recipe
 
     budget = None if args.budget is None else seconds_of("--budget", args.budget)
-    pairs = load_pairs(args.pairs)
     comparison = compare_adapters(
-        pairs,
+        args.pairs,
         args.out,
         test_fraction=args.test_fraction,
         folds=args.folds,
@@ -98,7 +97,7 @@ def _compare(args: argparse.Namespace) -> Outcome:
         progress=not args.quiet,
     )
     recipe = Recipe.model_validate(comparison.recipes[comparison.recommendation.name])
-    commands = commands_for(recipe, args.pairs, pairs.space)
+    commands = commands_for(recipe, args.pairs, load_pairs(args.pairs).space)
     advice = ["\nTo have it, with a file of other queries for QUERIES:\n", *(f"    {each}" for each in commands)]
     figures = json.loads(comparison.to_json())
     return Outcome(figures, comparison.markdown(), "\n".join(advice) if commands else "")

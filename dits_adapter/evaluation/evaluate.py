@@ -68,6 +68,8 @@ def evaluate_scores(
     >>> print(evaluate_scores(np.eye(3)).text_to_video.metrics.r1)
     100.0
     """
+    if not hasattr(scores, "shape"):
+        scores = np.asarray(scores)
     columns = checked_labels(scores, labels).astype(np.int64)
     return Evaluation(
         ties,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from dits_adapter import __version__
+from dits_adapter._version import VERSION
 from dits_adapter._wording import complaints, printable, without_password
 from dits_adapter.errors import DITSError, MissingExtraError
 from dits_adapter.search import Answer, Match, VideoSearch
@@ -189,7 +189,7 @@ def make_mcp_server(search: VideoSearch, *, on_call: Callable[[ToolCall], None] 
     server = _Server(
         "dits-adapter",
         title="Video search",
-        version=__version__,
+        version=VERSION,
         instructions=_INSTRUCTIONS,
         log_level="WARNING",
         subscriptions=False,

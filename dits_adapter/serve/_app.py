@@ -11,10 +11,10 @@ import os
 import stat
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dits_adapter._version import VERSION
 from dits_adapter.errors import (
     DITSError,
     InputError,
@@ -97,7 +97,7 @@ def create_app(
     app = FastAPI(
         lifespan=lifespan,
         title="dits_adapter search",
-        version=version("dits-adapter"),
+        version=VERSION,
         summary="Search videos by text, with plain CLIP and across the modality gap.",
         openapi_url="/api/openapi.json",
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere

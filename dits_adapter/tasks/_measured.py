@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from os import PathLike, fspath
 
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.data._named import PairsSource
-from dits_adapter.data.pairs import Pairs, held_out, load_pairs
+from dits_adapter.data._named import PairsSource, named_pairs
+from dits_adapter.data.pairs import Pairs, held_out
 from dits_adapter.errors import InputError
 from dits_adapter.training._notes import measuring_notes
 
@@ -51,7 +51,7 @@ class Measured:
         if most_videos < 2:
             raise InputError(f"{most_videos} videos to measure on: it takes 2 or more to tell one from another.")
         artifact = adapter if isinstance(adapter, Artifact) else Artifact.load(adapter)
-        loaded = pairs if isinstance(pairs, Pairs) else load_pairs(pairs)
+        loaded, _ = named_pairs(pairs)
         adapter_name = "the adapter" if isinstance(adapter, Artifact) else fspath(adapter)
         pairs_name = "the pairs" if isinstance(pairs, Pairs) else fspath(pairs)
         mine = adapter_name if isinstance(adapter, Artifact) else f"the adapter {adapter_name}"

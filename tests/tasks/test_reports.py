@@ -88,6 +88,8 @@ def test_what_cannot_be_measured_is_refused(pairs, shift, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             measure_gap(shift, pairs, tmp_path / "out", **options)
+    with pytest.raises(InputError, match="pairs is a int; it is pairs, or the path of their cache"):
+        compare_adapters(3)
     with pytest.raises(InputError, match="budget is 0; it is a number of seconds above 0"):
         compare_adapters(pairs, budget=0)
     with pytest.raises(InputError, match="seed is -1"):
@@ -165,7 +167,7 @@ def test_queries_of_a_file(tmp_path):
 
 
 def test_a_matrix_is_evaluated_in_both_directions():
-    report = evaluate_scores([[1, 0], [1, 0], [0, 1.0]] @ np.eye(2), [0, 0, 1])
+    report = evaluate_scores([[1, 0], [1, 0], [0, 1.0]], [0, 0, 1])
     forward, backward = as_json(report)["text_to_video"], as_json(report)["video_to_text"]
     assert (forward["metrics"]["n"], backward["metrics"]["n"]) == (3, 2)
     assert forward["metrics"]["r1"] == backward["metrics"]["r1"] == 100
