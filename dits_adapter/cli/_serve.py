@@ -41,7 +41,8 @@ def add_serve(commands: Any) -> None:
         type=Path,
         metavar="FILE",
         help='let people say "this is the one" and "none of these", and add that to FILE (.jsonl), with the '
-        "query, the hits that were shown, scores and time; `dits-adapter pairs` makes pairs of it",
+        "query, the hits that were shown, scores and time; `dits-adapter pairs` makes pairs of it; the page "
+        "Compare adds which of two rankings people prefer, and `dits-adapter tally` counts that",
     )
     serve.add_argument(
         "--log-queries",
