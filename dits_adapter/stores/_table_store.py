@@ -435,7 +435,10 @@ class TableStore(VideoStore):
         """Write a record of the metadata; None empties the column that it is of."""
         metadata = self.metadata()
         if metadata is None or metadata.layout is not None:
-            raise StoreError(f"the collection {self.name!r} is of another program, and its table stays as it is.")
+            instead = " A query bank (dits-adapter bank) leaves tables alone." if column == BIAS else ""
+            raise StoreError(
+                f"the collection {self.name!r} is of another program: its table gets no column {column!r}.{instead}"
+            )
         table = self._describe(self.name)
         has_column = table is not None and column in table.columns
         if not has_column and None not in record.values():
