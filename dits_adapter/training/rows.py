@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 
 from dits_adapter._wording import validated
@@ -128,9 +129,12 @@ def selected_rows(
     """
     training = _default(training)
     rows = all_rows(steps, training)
-    others = {
-        name: Recipe(adapter=adapter_entry(name).name, training=training) for name in names if name not in rows
-    }
+    known = list(dict.fromkeys([*rows, *(entry.name for entry in adapter_entries())]))
+    if unknown := [name for name in names if name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"there is no row {unknown[0]!r}; {hint}Rows are {', '.join(known)}.")
+    others = {name: Recipe(adapter=name, training=training) for name in names if name not in rows}
     return {name: (rows | others)[name] for name in dict.fromkeys([PLAIN, *names])}
 
 

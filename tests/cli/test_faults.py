@@ -387,6 +387,7 @@ def test_options_of_a_collection_are_refused_in_words(run, workplace, capsys):
         ("embed", "--frames 99999999999999999999", "frames is 99999999999999999999; it has to be at most"),
         ("embed", "--patience 3", "--patience is for vectors of a collection; name its --store"),
         ("compare", "--steps 99999999999999999999", "timesteps is 99999999999999999999; it has to be at most"),
+        ("compare", "--rows dits-bst", "there is no row 'dits-bst'; did you mean dits-best?"),
         ("gap", "--queries 0", "queries is 0; expected at least 1"),
         ("recall", "--limit 0", "limit is 0; expected at least 1"),
     ],
