@@ -437,7 +437,7 @@ class TableStore(VideoStore):
         if metadata is None or metadata.layout is not None:
             instead = " A query bank (dits-adapter bank) leaves tables alone." if column == BIAS else ""
             raise StoreError(
-                f"the collection {self.name!r} is of another program: its table gets no column {column!r}.{instead}"
+                f"the collection {self.name!r} is of another program: its table gets no {column!r}.{instead}"
             )
         table = self._describe(self.name)
         has_column = table is not None and column in table.columns
