@@ -174,6 +174,10 @@ def test_commands_name_the_extra_of_a_missing_layer(layer, inputs):
         assert error.endswith(f'pip install "dits-adapter[{layer}]"'), (command, error)
 
 
+def test_a_matrix_is_evaluated_without_any_layer(inputs):
+    assert answers(LAYERS, ["evaluate"], inputs) == [["evaluate", 0, ""]]
+
+
 def test_every_command_of_the_slim_distribution_names_an_extra(inputs):
     commands = [command for command in COMMANDS if command != "evaluate"]
     for command, code, error in answers(LAYERS, commands, inputs):

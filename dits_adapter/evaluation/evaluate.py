@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dits_adapter.evaluation.comparison import Retrieval
+from dits_adapter.evaluation._retrieval import Retrieval
 from dits_adapter.evaluation.metrics import Scores, Ties, checked_labels, ranks, video_to_text_ranks
 
 __all__ = ["Evaluation", "evaluate_scores"]
