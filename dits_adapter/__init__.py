@@ -125,7 +125,7 @@ _PUBLIC = {
     "training.rows": ("standard_rows",),
     "training.run": ("TrainingReport", "train_artifact"),
     "training.joint.captions": ("Captions",),
-    "training.joint.train": ("train_joint",),
+    "training.joint.train": ("JointReport", "train_joint"),
     "evaluation.answerability": ("Answerability",),
     "evaluation.evaluate": ("Evaluation", "evaluate_scores"),
     "evaluation.reliability": ("Reliability",),
@@ -330,6 +330,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.training.distill import Distillation as Distillation
     from dits_adapter.training.distill import distill as distill
     from dits_adapter.training.joint.captions import Captions as Captions
+    from dits_adapter.training.joint.train import JointReport as JointReport
     from dits_adapter.training.joint.train import train_joint as train_joint
     from dits_adapter.training.rows import standard_rows as standard_rows
     from dits_adapter.training.run import TrainingReport as TrainingReport

@@ -15,6 +15,7 @@ from dits_adapter import (
     DITSQueryEncoder,
     Hit,
     IngestReport,
+    JointReport,
     Recipe,
     RetrievalMetrics,
     SearchRequest,
@@ -30,6 +31,7 @@ from dits_adapter import (
     make_bank,
     open_store,
     train_artifact,
+    train_joint,
 )
 
 
@@ -47,6 +49,7 @@ def search(store: VideoStore) -> None:
 
 def train(cache: Path) -> None:
     assert_type(train_artifact(cache, "best", "out"), TrainingReport)
+    assert_type(train_joint("pairs.jsonl", "deterministic", "joint", encoder="demo-clip"), JointReport)
     comparison = compare_adapters(cache, rows=["ridge"])
     assert_type(comparison, Comparison)
     assert_type(comparison["ridge"].text_to_video.metrics, RetrievalMetrics)

@@ -69,21 +69,4 @@ def _distill(args: argparse.Namespace) -> Outcome:
         test_fraction=args.test_fraction,
         device=args.device,
     )
-    notes = result.student.training.get("notes", ())
-    gain = result.differences["r1"]
-    figures = {
-        "steps": args.steps,
-        "metrics": result.metrics,
-        "teacher": result.teacher,
-        "differences": result.differences,
-        "notes": notes,
-        "written": result.written,
-    }
-    judged = (
-        f"student, T' = {args.steps}: R@1 {result.metrics.r1:.1f}; teacher {result.teacher.r1:.1f}, on "
-        f"{result.metrics.n} held-out queries; R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
-    )
-    end = f"written to {result.written}"
-    if result.written is None:
-        end = "below the teacher by more than noise: nothing written. Try more steps, epochs or blocks."
-    return Outcome(figures, "\n".join([*notes, judged, end]), code=4 if result.written is None else 0)
+    return Outcome(result, code=4 if result.written is None else 0)

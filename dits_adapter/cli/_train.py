@@ -84,38 +84,14 @@ def _train(args: argparse.Namespace) -> Outcome | int:
         tells, several = is_first(), count() > 1
     if not tells:
         return 0 if report.written else 4
-    lines = list(report.artifact.training.get("notes", ()))
-    gain, choice = report.differences["r1"], report.artifact.training["choice"]
-    figures = {
-        "adapter": recipe.adapter,
-        "metrics": report.metrics,
-        "incumbent": report.incumbent,
-        "differences": report.differences,
-        "choice": choice,
-        "notes": list(lines),
-        "written": report.written,
-    }
-    lines.append(
-        f"{recipe.adapter}: R@1 {report.metrics.r1:.1f}, R@5 {report.metrics.r5:.1f}, "
-        f"R@10 {report.metrics.r10:.1f} on {report.metrics.n} held-out queries; R@1 {gain.difference:+.1f} "
-        f"[{gain.low:+.1f}, {gain.high:+.1f}] against {report.incumbent}"
-    )
-    if choice:
-        lines.append(
-            f"chosen by cross-validation: strength {choice['strength']:g}, centering {choice['centering']:g}, "
-            f"penalty {choice['penalty']:g}, {choice['steps']} steps; held-out MRR "
-            f"{choice['held_out_mrr_gain']:+.3f} ± {choice['standard_error']:.3f} (standard error)"
-        )
+    text = str(report)
     if args.curve and report.history:
         training_curve(report.history, args.curve)
-        lines.append(f"training curve: {args.curve}")
+        text += f"\ntraining curve: {args.curve}"
     if report.written is None:
-        turned = " (exit code 4, of which torchrun makes 1)" if several else ""
-        lines.append(f"not better than {report.incumbent} by more than noise: nothing written{turned}")
-        return Outcome(figures, "\n".join(lines), code=4)
-    lines.append(f"written to {report.written}")
+        return Outcome(report, text + ("\nexit code 4, of which torchrun makes 1" if several else ""), code=4)
     advice = "" if args.quiet or args.json else _advice(args, report.artifact.adapter, recipe.training.seed)
-    return Outcome(figures, "\n".join(lines), advice)
+    return Outcome(report, text, advice)
 
 
 def _advice(args: argparse.Namespace, adapter: Adapter, seed: int) -> str:

@@ -47,7 +47,7 @@ def add_train_joint(commands: Any) -> None:
 def _train_joint(args: argparse.Namespace) -> Outcome | int:
     from torch import distributed
 
-    from dits_adapter.artifact._config import read_config
+    from dits_adapter.training._processes import is_first
     from dits_adapter.training.config import JointRecipe
     from dits_adapter.training.joint.train import train_joint
 
@@ -56,7 +56,7 @@ def _train_joint(args: argparse.Namespace) -> Outcome | int:
     if args.log_dir:
         require_modules("--log-dir", "tensorboard")
     try:
-        written = train_joint(
+        report = train_joint(
             args.pairs,
             read_recipe(JointRecipe, args),
             args.out,
@@ -64,15 +64,8 @@ def _train_joint(args: argparse.Namespace) -> Outcome | int:
             validation=args.validation,
             log_dir=args.log_dir,
         )
+        tells = is_first()
     finally:
         if distributed.is_available() and distributed.is_initialized():  # by torchrun's processes
             distributed.destroy_process_group()
-    if written is None:  # by another of several processes
-        return 0
-    figures = read_config(written).metrics
-    lines = []
-    for name, metrics in figures.items():
-        xpool = f", {metrics['xpool_r1']:.1f} under X-Pool over all videos" if "xpool_r1" in metrics else ""
-        lines.append(f"{name}: R@1 {metrics['index_r1']:.1f} from an index{xpool}")
-    text = "\n".join([*lines, f"written to {written}"])
-    return Outcome({"metrics": figures, "written": written}, text)
+    return Outcome(report) if tells else 0

@@ -359,7 +359,7 @@ def checked_labels(scores: Scores, labels: npt.ArrayLike | None) -> _Ints:
         if n_texts != n_videos:
             raise InputError(
                 f"{n_texts} texts against {n_videos} videos: without labels the matrix must be square, column i "
-                "the video of text i; otherwise say which column is each text's video (--labels)"
+                "the video of text i; of another one give the column of each text's video as labels"
             )
         return np.arange(n_texts)
     columns = np.asarray(labels)

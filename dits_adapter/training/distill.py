@@ -57,23 +57,38 @@ TRAJECTORY_WEIGHT = 10.0
 
 @dataclass(frozen=True)
 class Distillation:
-    """Result of a distillation.
+    """Result of a distillation; `str` of it is figures and notes.
 
     Attributes:
         student: the distilled adapter.
         history: epochs of the student's training.
+        steps: truncated timesteps T' of the student.
         metrics: metrics of the student on the test pairs.
         teacher: metrics of the teacher on the same pairs.
         differences: metric by metric, student minus teacher on the same queries.
+        notes: sentences about the pairs.
         written: folder of the artifact; None where R@1 is below the teacher's by more than noise.
     """
 
     student: Artifact = field(repr=False)
     history: Sequence[Epoch] = field(repr=False)
+    steps: int
     metrics: RetrievalMetrics
     teacher: RetrievalMetrics
     differences: dict[str, Difference]
+    notes: tuple[str, ...]
     written: Path | None
+
+    def __str__(self) -> str:
+        gain = self.differences["r1"]
+        judged = (
+            f"student, T' = {self.steps}: R@1 {self.metrics.r1:.1f}; teacher {self.teacher.r1:.1f}, on "
+            f"{self.metrics.n} held-out queries; R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
+        )
+        end = f"written to {self.written}"
+        if self.written is None:
+            end = "below the teacher by more than noise: nothing written. Try more steps, epochs or blocks."
+        return "\n".join([*self.notes, judged, end])
 
 
 def student_of(
@@ -260,8 +275,10 @@ def distill(
     return Distillation(
         artifact,
         history,
-        RetrievalMetrics.from_ranks(student_ranks),
-        RetrievalMetrics.from_ranks(teacher_ranks),
-        differences,
-        written,
+        steps=steps,
+        metrics=RetrievalMetrics.from_ranks(student_ranks),
+        teacher=RetrievalMetrics.from_ranks(teacher_ranks),
+        differences=differences,
+        notes=tuple(artifact.training.get("notes", ())),
+        written=written,
     )

@@ -64,23 +64,45 @@ _NORMS = 1000
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """Result of a training run.
+    """Result of a training run; `str` of it is figures and notes.
 
     Attributes:
         artifact: the trained adapter.
         history: epochs of the training; empty for adapters that are fitted at once.
+        adapter: name of the kind of adapter, as the recipe has it.
         metrics: metrics of the trained adapter on the test pairs.
         incumbent: name of the adapter to compare with: `plain CLIP`, or the artifact at `out`.
         differences: metric by metric, the trained adapter minus the incumbent on the same queries.
+        choice: settings that cross-validation chose, and by what; empty for adapters that are not fitted so.
+        notes: sentences about the pairs.
         written: folder of the artifact; None where `only_if_better` was set and the adapter was not better.
     """
 
     artifact: Artifact = field(repr=False)
     history: Sequence[Epoch] = field(repr=False)
+    adapter: str
     metrics: RetrievalMetrics
     incumbent: str
     differences: dict[str, Difference]
+    choice: dict[str, float]
+    notes: tuple[str, ...]
     written: Path | None
+
+    def __str__(self) -> str:
+        found, gain, choice = self.metrics, self.differences["r1"], self.choice
+        lines = [
+            *self.notes,
+            f"{self.adapter}: R@1 {found.r1:.1f}, R@5 {found.r5:.1f}, R@10 {found.r10:.1f} on {found.n} held-out "
+            f"queries; R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}] against {self.incumbent}",
+        ]
+        if choice:
+            lines.append(
+                f"chosen by cross-validation: strength {choice['strength']:g}, centering {choice['centering']:g}, "
+                f"penalty {choice['penalty']:g}, {choice['steps']} steps; held-out MRR "
+                f"{choice['held_out_mrr_gain']:+.3f} ± {choice['standard_error']:.3f} (standard error)"
+            )
+        nothing = f"not better than {self.incumbent} by more than noise: nothing written"
+        return "\n".join([*lines, nothing if self.written is None else f"written to {self.written}"])
 
 
 def fit(
@@ -258,7 +280,17 @@ def train_artifact(
             shutil.rmtree(checkpoints)
     wait_for_all()
     written = target.absolute() if better else None
-    return TrainingReport(artifact, history, metrics, name, differences, written)
+    return TrainingReport(
+        artifact,
+        history,
+        adapter=recipe.adapter,
+        metrics=metrics,
+        incumbent=name,
+        differences=differences,
+        choice=choice,
+        notes=tuple(artifact.training.get("notes", ())),
+        written=written,
+    )
 
 
 def calibrate(adapter: Adapter, pairs: Pairs) -> Calibration | None:

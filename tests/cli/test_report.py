@@ -22,6 +22,7 @@ from dits_adapter.stores.qdrant.recall import Recall
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.tasks.export import ExportReport
 from dits_adapter.training.distill import Distillation
+from dits_adapter.training.joint.train import JointReport
 from tests.cli.test_faults import LINES, workplace  # noqa: F401  (a fixture)
 
 PAGE = Path(__file__).parents[2] / "docs" / "command-line.md"
@@ -90,9 +91,9 @@ def leave_out_work(patch):
     store.__enter__.return_value = store
     differences = {"r1": Difference(1.0, -1.0, 3.0)}
     metrics = RetrievalMetrics.from_ranks(np.arange(1, 5))
-    student = MagicMock(training={"notes": ["a note"]})
     exported = ExportReport(Path("x"), {"text.onnx": 5}, {})
-    distilled = Distillation(student, [], metrics, metrics, differences, Path("student"))
+    distilled = Distillation(MagicMock(), [], 1, metrics, metrics, differences, ("a note",), Path("student"))
+    joint = JointReport({"validation": {"index_r1": 50.0}}, 3, Path("joint"))
     for name, value in {
         "dits_adapter.cli._adopt.chosen_store": lambda _: store,
         "dits_adapter.stores.adopting.vector_width": lambda *_: 8,
@@ -104,8 +105,7 @@ def leave_out_work(patch):
         "dits_adapter.stores.qdrant.recall.measure_recall": lambda *_, **__: [Recall("exact", 1.0, 2.0, 3.0)],
         "dits_adapter.cli._switch.qdrant_store": lambda _: store,
         "dits_adapter.stores.qdrant.aliases.switch": lambda *_: None,
-        "dits_adapter.training.joint.train.train_joint": lambda *_, **__: Path("joint"),
-        "dits_adapter.artifact._config.read_config": lambda _: MagicMock(metrics={"pairs": {"index_r1": 50.0}}),
+        "dits_adapter.training.joint.train.train_joint": lambda *_, **__: joint,
         "dits_adapter.training.distill.distill": lambda *_, **__: distilled,
         "dits_adapter.tasks.export.export_artifact": lambda *_, **__: exported,
     }.items():

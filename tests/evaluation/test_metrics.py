@@ -313,7 +313,7 @@ def test_evaluate_says_what_is_wrong_with_a_file(tmp_path, capsys):
         (["--similarity", str(words)], ["words.txt", ".npy"]),
         (["--similarity", str(pickled)], ["pickled.npy", "Python objects"]),
         (["--similarity", saved(tmp_path / "flat.npy", np.zeros(3))], ["flat.npy", "(3,)"]),
-        (["--similarity", saved(tmp_path / "wide.npy", np.zeros((3, 4)))], ["3 texts against 4", "--labels"]),
+        (["--similarity", saved(tmp_path / "wide.npy", np.zeros((3, 4)))], ["3 texts against 4", "as labels"]),
         (
             ["--similarity", saved(tmp_path / "nan.npy", np.full((2, 2), np.nan))],
             ["nan.npy", "row 0, column 0"],

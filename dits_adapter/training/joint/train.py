@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -56,7 +56,33 @@ with name_missing_extra("joint training"):
     from accelerate import PartialState  # type: ignore[import-untyped]
     from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
-__all__ = ["train_joint"]
+__all__ = ["JointReport", "train_joint"]
+
+_AFTER, _BEFORE = "validation", "validation before training"
+
+
+@dataclass(frozen=True)
+class JointReport:
+    """Report of a joint training; `str` of it is the retrieval of the held-out videos before and after it.
+
+    Attributes:
+        metrics: retrieval of the held-out videos by the kept checkpoint (`validation`) and by the untrained model
+            (`validation before training`): metrics of an index (`index_r1`, `index_mrr`, …), and where an X-Pool
+            head is trained those by its scores of all videos (`xpool_r1`, …).
+        best_step: step of the optimizer whose checkpoint was kept; None where none was better than the others.
+        written: folder of the artifact.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    best_step: int | None
+    written: Path
+
+    def __str__(self) -> str:
+        lines = []
+        for name, found in self.metrics.items():
+            xpool = f", {found['xpool_r1']:.1f} under X-Pool over all videos" if "xpool_r1" in found else ""
+            lines.append(f"{name}: R@1 {found['index_r1']:.1f} from an index{xpool}")
+        return "\n".join([*lines, f"written to {self.written}"])
 
 
 @naming_lost_process()
@@ -72,7 +98,7 @@ def train_joint(
     read: ReadClip | None = None,
     log_dir: str | PathLike[str] | None = None,
     progress: bool = True,
-) -> Path | None:
+) -> JointReport:
     """Train CLIP, X-Pool head and alignment network (or another adapter) on video files; write the joint artifact.
 
     Runs in every process that `torchrun` starts; the first one writes. A killed run, started again with the same
@@ -95,7 +121,7 @@ def train_joint(
         progress: show progress bars on a terminal.
 
     Returns:
-        The artifact's folder; None in processes other than the first.
+        The report, in every process, once the artifact is written.
 
     Raises:
         ArtifactError: something else is at `out`, or no CLIP at `encoder`.
@@ -173,6 +199,7 @@ def train_joint(
         write_run(checkpoints, run)
     result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     after = trainer.retrieval()
+    report = JointReport({_AFTER: after, _BEFORE: before}, trainer.state.best_global_step, target)
     if state.is_main_process:
         _warn_if_no_better(before, after, recipe.select)
         training = {
@@ -182,24 +209,23 @@ def train_joint(
             "videos": {"train": len(train.videos), "validation": len(validation.videos)},
             "recipe": recipe.model_dump(mode="json"),
             "processes": state.num_processes,
-            "best_step": trainer.state.best_global_step,
+            "best_step": report.best_step,
             "pairs_per_second": result.metrics["train_samples_per_second"],
         }
-        metrics = {"validation": after, "validation before training": before}
         place = replace(clip.source, name=target.name, location=str(target / ENCODER), revision=None, modules=())
         trained_clip = replace(clip, source=place)
         artifact = Artifact(
             model.adapter,
             EmbeddingSpace.of(trained_clip, frames=recipe.frames),
             training,
-            metrics,
+            report.metrics,
             None if model.adapter.needs_video else calibrate_scores(trainer.cosines, validation.labels),
             xpool=model.xpool if model.trains_head else None,
         )
         _save(artifact, trained_clip, target)
         shutil.rmtree(checkpoints)
     state.wait_for_everyone()
-    return target if state.is_main_process else None
+    return report
 
 
 def _pretrain(trainer: JointTrainer, train: Captions, recipe: JointRecipe, load: ClipLoader) -> None:

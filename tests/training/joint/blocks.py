@@ -71,7 +71,7 @@ def train(clips, out, tiny_clip, *, read=None, held_out=None, **settings):
         validation=held_out,
         read=read or clips.read,
         progress=False,
-    )
+    ).written
 
 
 def weights(artifact):
