@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 
 import numpy as np
@@ -19,7 +20,14 @@ IMAGE_BYTES = 8_000_000
 """Largest file of a picture that is read."""
 
 _PIXELS = 50_000_000
-"""Most pixels of a picture, 150 MB once it is decoded."""
+"""Most pixels of a picture, which takes up to 400 MB while it is decoded, and 800 MB as WebP."""
+
+_KEPT_PIXELS = 4_000_000
+"""Pixels that a larger picture keeps, at least: encoders see a million at most."""
+
+_LONGEST = 20
+"""Most of the longer side of a picture, in shorter ones. Encoders make the shorter side their own size before they
+crop: of one pixel by ten thousand, which a file of 100 bytes holds, CLIP would make 5 GB."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 """Formats that are read, by decoders that many programs lean on; Pillow has others that nobody needs here."""
@@ -28,11 +36,11 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 def read_image(content: bytes) -> NDArray[np.uint8]:
     """Read a picture from the bytes of its file, upright and on white where it is transparent: (h, w, 3) RGB.
 
-    The size is read before anything is decoded.
+    The size is read before anything is decoded. Of more than 16 million pixels, squares become one by their mean.
 
     Raises:
-        InputError: too many bytes or pixels, several pictures in one (an animation), another format, or a broken
-            file.
+        InputError: too many bytes or pixels, sides that are too unlike, several pictures in one (an animation),
+            another format, or a broken file.
     """
     if len(content) > IMAGE_BYTES:
         raise InputError(
@@ -44,7 +52,7 @@ def read_image(content: bytes) -> NDArray[np.uint8]:
             warnings.simplefilter("ignore")  # of sizes, whose limit here is lower, and of odd metadata
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 _require_one_small_picture(image)
-                return np.array(_in_rgb(ImageOps.exif_transpose(image)))
+                return np.array(_on_white(ImageOps.exif_transpose(_shrunk(_in_channels(image)))))
     except UnidentifiedImageError:
         raise InputError(
             f"the picture is in no format that is read; send one of {', '.join(_FORMATS)} (no SVG)."
@@ -78,6 +86,11 @@ def embed_image(encoder: Encoder, image: NDArray[np.uint8]) -> FloatArray:
 def _require_one_small_picture(image: Image.Image) -> None:
     if image.width * image.height > _PIXELS:
         raise _too_many_pixels(image)
+    if max(image.size) > _LONGEST * min(image.size):
+        raise InputError(
+            f"the picture is {image.width:,} by {image.height:,} pixels; its longer side may be {_LONGEST} times "
+            "the shorter one at most. Cut out the part that is to be looked for."
+        )
     # Telephones keep a second, smaller picture beside the first (MPO).
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise InputError("the picture is an animation; send one picture, such as a frame of it.")
@@ -91,11 +104,24 @@ def _too_many_pixels(image: Image.Image | None = None) -> InputError:
     )
 
 
-def _in_rgb(image: Image.Image) -> Image.Image:
-    """Return a picture in RGB; what is transparent becomes white."""
+def _in_channels(image: Image.Image) -> Image.Image:
+    """Return a picture in RGB, or RGBA where a part of it is transparent."""
     if image.mode.startswith("I"):  # grays of 16 bits, which Pillow would cut off at 255
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return image.convert("RGB")
-    layers = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")
+        gray = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        gray.info = image.info  # with the side that is up
+        image = gray
+    transparent = "A" in image.getbands() or "transparency" in image.info
+    mode = "RGBA" if transparent else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _shrunk(image: Image.Image) -> Image.Image:
+    """Return a picture of not many more pixels than are kept, so that what is done next costs little."""
+    factor = math.isqrt(image.width * image.height // _KEPT_PIXELS)
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -15,13 +15,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dits_adapter.errors import InputError
 
-__all__ = ["CheckWrites", "RequireToken", "SecureHeaders", "check_token"]
+__all__ = ["PICTURES", "CheckWrites", "RequireToken", "SecureHeaders", "check_token"]
 
 _BODY_BYTES, _BODY_SECONDS = 16 << 10, 10.0
 """Largest body of a request in JSON, and the time in which it arrives."""
 
 _PICTURE_SECONDS = 60.0
 """Time in which a picture arrives."""
+
+PICTURES = 22
+"""Pictures that arrive, wait or are looked for at a time; more would fill the memory."""
 
 _OPEN_PATHS = ("/healthz", "/livez")
 """Paths that need no token, for what watches over containers; they say more to those who send it."""
@@ -106,30 +109,31 @@ class CheckWrites:
     def __init__(self, app: ASGIApp, pictures: Mapping[str, int]) -> None:
         self.app = app
         self.pictures = pictures
+        self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 403, 408, 413 or 415, or let the application answer."""
+        """Answer 403, 408, 413, 415 or 503, or let the application answer."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self.app(scope, receive, send)
             return
-        headers = Request(scope).headers
-        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if _is_elsewhere(headers):
-            await _refuse(403, "a page of another web site may not write here.")(scope, receive, send)
-            return
         picture = _path(scope) in self.pictures
-        if scope["method"] == "POST" and not picture and media_type != "application/json":
-            await _refuse(415, "the body has to be JSON; send `Content-Type: application/json`.")(
-                scope, receive, send
-            )
+        refusal = _refused_head(scope, picture=picture)
+        if refusal is None and picture and self._in_flight >= PICTURES:
+            refusal = _refuse(503, "too many pictures are sent; try again in a second.", {"retry-after": "1"})
+        if refusal is not None:
+            await refusal(scope, receive, send)
             return
-        if picture and not media_type.startswith("image/"):
-            await _refuse(415, "the body has to be a picture; send its `Content-Type`, such as image/jpeg.")(
-                scope, receive, send
+        self._in_flight += picture
+        try:
+            most, seconds = (
+                (self.pictures[_path(scope)], _PICTURE_SECONDS) if picture else (_BODY_BYTES, _BODY_SECONDS)
             )
-            return
-        most = self.pictures.get(_path(scope), _BODY_BYTES)
-        seconds = _PICTURE_SECONDS if picture else _BODY_SECONDS
+            await self._answer(scope, receive, send, most=most, seconds=seconds)
+        finally:
+            self._in_flight -= picture
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, *, most: int, seconds: float) -> None:
+        """Let the application answer once the body is there."""
         try:
             body = await asyncio.wait_for(_body(receive, most), seconds)
         except asyncio.TimeoutError:
@@ -158,6 +162,19 @@ def _path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
+def _refused_head(scope: Scope, *, picture: bool) -> Response | None:
+    """Return the refusal of a request that writes, by its head; None where it may go on."""
+    headers = Request(scope).headers
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if _is_elsewhere(headers):
+        return _refuse(403, "a page of another web site may not write here.")
+    if picture and not media_type.startswith("image/"):
+        return _refuse(415, "the body has to be a picture; send its `Content-Type`, such as image/jpeg.")
+    if scope["method"] == "POST" and not picture and media_type != "application/json":
+        return _refuse(415, "the body has to be JSON; send `Content-Type: application/json`.")
+    return None
+
+
 def _is_elsewhere(headers: Headers) -> bool:
     """Tell whether a browser says that a page of another site makes the request; other programs say nothing."""
     if site := headers.get("sec-fetch-site"):  # what a proxy that changes the host leaves right
@@ -178,8 +195,8 @@ async def _body(receive: Receive, most: int) -> bytes | None:
     return None
 
 
-def _refuse(status: int, reason: str) -> JSONResponse:
-    return JSONResponse({"detail": reason}, status)
+def _refuse(status: int, reason: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": reason}, status, headers)
 
 
 class SecureHeaders:

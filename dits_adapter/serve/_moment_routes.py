@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 
 from dits_adapter.errors import InputError
 from dits_adapter.serve._answers import Ranking, Timeline
@@ -16,8 +16,8 @@ from dits_adapter.stores.requests import SearchRequest, VideoFilter
 
 __all__ = ["moment_routes"]
 
-_IMAGES, _WAITING_IMAGES = 2, 20
-"""Pictures that are decoded at a time, of up to 150 MB each, and those that wait for it."""
+_IMAGES = 2
+"""Pictures that are decoded at a time, in up to 800 MB each; the others wait, as many as `CheckWrites` admits."""
 
 
 def moment_routes(serving: Reloader) -> APIRouter:
@@ -62,8 +62,6 @@ def moment_routes(serving: Reloader) -> APIRouter:
         """
         if not limiter:
             limiter.append(CapacityLimiter(_IMAGES))
-        if limiter[0].statistics().tasks_waiting >= _WAITING_IMAGES:
-            raise HTTPException(503, "too many pictures are sent; try again in a second.", {"retry-after": "1"})
         wanted = SearchRequest(limit=limit, per_video=per_video, filter=among or None)
         content = await request.body()
         return await to_thread.run_sync(search_image, serving.searcher, content, wanted, limiter=limiter[0])

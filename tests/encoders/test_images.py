@@ -49,6 +49,8 @@ def test_pictures_come_upright_in_rgb_and_on_white():
     np.testing.assert_allclose(read_image(saved(Image.fromarray(half))), expected, atol=1)
     gray = Image.fromarray(NOISE[..., 0].astype(np.uint16) * 256 + 77)
     np.testing.assert_array_equal(read_image(saved(gray)), np.repeat(NOISE[..., :1], 3, axis=2))
+    turned_gray = saved(gray, exif=turned)
+    np.testing.assert_array_equal(read_image(turned_gray), np.rot90(np.repeat(NOISE[..., :1], 3, axis=2), -1))
     for kind in ("JPEG", "WEBP", "BMP", "GIF"):
         assert read_image(saved(Image.fromarray(NOISE), kind)).shape == NOISE.shape
 
@@ -57,6 +59,14 @@ def test_a_telephones_second_picture_does_not_matter():
     """MPO keeps a smaller picture, or one of the other eye, behind the first."""
     two = saved(Image.fromarray(NOISE), "MPO", save_all=True, append_images=[Image.fromarray(255 - NOISE)])
     assert read_image(two).shape == NOISE.shape
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_large_pictures_become_smaller_by_their_mean(monkeypatch, mode):
+    monkeypatch.setattr(images, "_KEPT_PIXELS", 600)
+    whole = Image.fromarray(NOISE).quantize(200) if mode == "P" else Image.fromarray(NOISE).convert(mode)
+    expected = np.asarray(whole.convert("RGB"), float).reshape(20, 2, 30, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(read_image(saved(whole)), expected, atol=1)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +80,7 @@ def test_a_telephones_second_picture_does_not_matter():
         (bomb(20_000, 4_000), "20,000 by 4,000 pixels; at most 50,000,000"),
         (bomb(60_000, 60_000), "too many pixels; at most 50,000,000"),
         (bomb(5_000, 5_000), "the picture is broken"),
+        (saved(Image.new("1", (1, 10_000))), "1 by 10,000 pixels; its longer side may be 20 times"),
         *(
             (
                 saved(Image.fromarray(NOISE), kind, save_all=True, append_images=[Image.fromarray(255 - NOISE)]),

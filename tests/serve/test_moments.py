@@ -19,6 +19,7 @@ from dits_adapter.errors import InputError
 from dits_adapter.serve import _moment_routes as routes
 from dits_adapter.serve._app import create_app
 from dits_adapter.serve._feedback import FeedbackRecorder
+from dits_adapter.serve._middleware import PICTURES
 from dits_adapter.serve._searcher import Searcher
 from dits_adapter.sources._feedback_file import read_entries
 from dits_adapter.stores.ingest import ingest
@@ -204,6 +205,7 @@ class TestPicture:
         assert (answer.status_code, reason in answer.json()["detail"]) == (status, True)
 
     def test_pictures_wait_in_a_short_queue_and_nothing_else_does(self, searcher, monkeypatch):
+        """Those that still arrive have a place in it, too: each may hold 8 MB."""
         may_search = threading.Event()
 
         def slow(*_):
@@ -211,19 +213,26 @@ class TestPicture:
             return {"of": None, "results": [], "seconds": 0.0}
 
         monkeypatch.setattr(routes, "search_image", slow)
-        places = routes._IMAGES + routes._WAITING_IMAGES
 
         async def ask():
+            may_arrive = asyncio.Event()
+
+            async def trickle():
+                yield b"x"
+                await may_arrive.wait()
+
             transport = httpx.ASGITransport(create_app(searcher))
             async with httpx.AsyncClient(transport=transport, base_url=HOME) as client:
 
-                async def send():
-                    return await client.post("/api/image", content=b"x", headers=JPEG)
+                async def send(content=b"x"):
+                    return await client.post("/api/image", content=content, headers=JPEG)
 
-                waiting = [asyncio.create_task(send()) for _ in range(places)]
+                bodies = [b"x" if n % 2 else trickle() for n in range(PICTURES)]
+                waiting = [asyncio.create_task(send(body)) for body in bodies]
                 await asyncio.sleep(0.2)
                 refused, about = await send(), await client.get("/api/about")
                 may_search.set()
+                may_arrive.set()
                 return refused, about, [await request for request in waiting]
 
         refused, about, waited = asyncio.run(asyncio.wait_for(ask(), 60))
