@@ -23,7 +23,7 @@ from dits_adapter.encoders.base import Device
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.texts import TextCleaning, check_texts, shown, warn_if_cut
+from dits_adapter.texts import TextCleaning, check_texts, shown, text_name, warn_if_cut
 from dits_adapter.vectors import FloatArray
 from dits_adapter.video._formats import VIDEO_SUFFIXES
 
@@ -54,7 +54,7 @@ def check_queries(texts: str | Iterable[str]) -> list[str]:
     for row, text in enumerate(queries):
         if _VIDEO_FILE.fullmatch(text):
             raise InputError(
-                f"text {row} is the name of a video file ({shown(text)}); embed videos with "
+                f"{text_name(row, len(queries))} is the name of a video file ({shown(text)}); embed videos with "
                 "VideoEncoder.encode_video."
             )
     return queries

@@ -25,6 +25,7 @@ __all__ = [
     "require_cleaning",
     "shown",
     "text_fault",
+    "text_name",
     "warn_if_cut",
 ]
 
@@ -95,6 +96,11 @@ def check_texts(texts: str | Iterable[str]) -> list[str]:
     return _checked(texts, None)
 
 
+def text_name(row: int, texts: int) -> str:
+    """Return the name of one of so many texts for messages: by its row, counted from 0, if there are several."""
+    return "the text" if texts == 1 else f"text {row}"
+
+
 def clean_texts(texts: str | Iterable[str], cleaning: TextCleaning = "clip") -> list[str]:
     """Clean texts as OpenAI's CLIP and open_clip do before they tokenize.
 
@@ -120,7 +126,7 @@ def _checked(texts: str | Iterable[str], clean: Callable[[str], str] | None) -> 
     alone = isinstance(texts, str | bytes) or not isinstance(texts, Iterable)
     rows: list[str] = [texts] if alone else list(texts)  # type: ignore[list-item]
     for row, text in enumerate(rows):
-        name = "the text" if alone else f"text {row}"
+        name = text_name(row, len(rows))
         if fault := text_fault(text):
             raise InputError(f"{name} {fault}.")
         if clean is not None:

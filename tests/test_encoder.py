@@ -124,8 +124,9 @@ def test_long_texts_are_cut_as_clip_does_and_said_once(saved, tiny_clip):
     ("texts", "message"),
     [
         (["fine", 3], "text 1 is of type int"),
-        ([b"bytes"], "text 0 is of type bytes"),
-        ("holiday/beach.mp4", "name of a video file.*VideoEncoder"),
+        ([b"bytes"], "the text is of type bytes"),
+        ("holiday/beach.mp4", "^the text is the name of a video file.*VideoEncoder"),
+        (["a beach", "beach.mp4"], "^text 1 is the name of a video file"),
     ],
 )
 def test_what_is_no_text_is_refused(encoder, texts, message):

@@ -104,7 +104,7 @@ COMMANDS = {
     "search": "cat --adapter {adapter} --store {out}",
     "recall": "{texts} --adapter {adapter} --store {out}",
     "copy": "{out} {out}2",
-    "serve": "--adapter {adapter} --store {out} --no-browser",
+    "serve": "--adapter {adapter} --store {out} --no-browser --port 0",
     "embed": "{pairs} --encoder demo-clip --out {out}",
     "import": "{vectors} {vectors} --encoder demo-clip --out {out}",
     "train": "{cache} --out {out} --set training.epochs=1",

@@ -108,7 +108,7 @@ def _lines(found: Mapping[str, Findings], report: PairsReport) -> Iterator[dict[
             yield line
         report.texts += texts
         report.videos += texts > 0
-        report.without += not texts
+        report.without_texts += not texts
         report.left_out += findings.left_out
 
 

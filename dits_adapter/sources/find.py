@@ -62,7 +62,7 @@ def find_pairs(
             failed = entry.get("failed", {})
             report.present += 1
             report.failed |= failed
-            report.known += len(failed)
+            report.failed_before += len(failed)
         writer.forget(todo)
         for path in progress_bar(todo, desc=finder.name, unit="video", progress=progress and bool(todo)):
             _do(path, writer, finder, report)
@@ -85,6 +85,6 @@ def _do(path: str, writer: PairsWriter, finder: TextFinder, report: PairsReport)
     texts = writer.add(path, state, findings)
     report.texts += texts
     report.videos += texts > 0
-    report.without += not texts and not findings.failed
+    report.without_texts += not texts and not findings.failed
     report.left_out += findings.left_out
     report.failed |= findings.failed

@@ -83,10 +83,10 @@ class PairsReport:
         path: the pairs file.
         videos, texts: numbers of videos with new texts, and of those.
         present: number of videos that were done by an earlier run and have not changed since.
-        without: number of videos that were gone through without finding a text.
+        without_texts: number of videos that were gone through without finding a text.
         left_out: number of texts that were not taken, by reason.
         failed: files that could not be read, and why.
-        known: number of failed files that failed in an earlier run and were not tried again.
+        failed_before: number of failed files that failed in an earlier run and were not tried again.
         ignored: files that were not taken for videos, and why.
         seconds: duration of the run.
     """
@@ -95,10 +95,10 @@ class PairsReport:
     videos: int = 0
     texts: int = 0
     present: int = 0
-    without: int = 0
+    without_texts: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
-    known: int = 0
+    failed_before: int = 0
     ignored: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -108,9 +108,9 @@ class PairsReport:
         lines = [f"found    {self.texts:,} texts of {self.videos:,} videos in {self.seconds:.1f} s"]
         if self.present:
             lines.append(f"present  {self.present:,} videos, done by an earlier run")
-        if self.without:
-            lines.append(f"without  {self.without:,} videos have no text of this kind")
+        if self.without_texts:
+            lines.append(f"without  {self.without_texts:,} videos have no text of this kind")
         if self.left_out:
             lines.append(f"left out {self.left_out.total():,} texts")
             lines += [f"  {count:,} × {printable(reason)}" for reason, count in self.left_out.most_common()]
-        return "\n".join([*lines, *failed_files(self.failed, self.known)])
+        return "\n".join([*lines, *failed_files(self.failed, self.failed_before)])

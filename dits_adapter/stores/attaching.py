@@ -49,13 +49,13 @@ class TextReport:
     """Report of texts that were put beside segments.
 
     Attributes:
-        written, taken, unchanged: segments whose texts were written, were taken away, or were as they should be.
+        written, removed, unchanged: segments whose texts were written, removed, or as they should be already.
         missing: videos of texts that the collection has not.
         outside: videos with a text of a time at which they have no segment, and how many of these texts.
     """
 
     written: int = 0
-    taken: int = 0
+    removed: int = 0
     unchanged: int = 0
     missing: list[str] = field(default_factory=list)
     outside: dict[str, int] = field(default_factory=dict)
@@ -64,8 +64,8 @@ class TextReport:
 
     def __str__(self) -> str:
         lines = [f"{self.written:,} segments got their texts, {self.unchanged:,} had them already"]
-        if self.taken:
-            lines.append(f"{self.taken:,} segments have no text any more")
+        if self.removed:
+            lines.append(f"{self.removed:,} segments have no text any more")
         if self.missing:
             lines.append(f"not in the collection: {_some(self.missing)}")
         if self.outside:
@@ -135,7 +135,7 @@ def attach_texts(
         while batch := dict(islice(queue, _BATCH)):
             store.write_texts(batch)
             report.written += sum(text is not None for text in batch.values())
-            report.taken += sum(text is None for text in batch.values())
+            report.removed += sum(text is None for text in batch.values())
             bar.update(len(batch))
     information = statistics.information or lane.information  # where the last text was taken away
     store.set_texts(lane.model_copy(update={"information": information, "revision": uuid.uuid4().hex}))

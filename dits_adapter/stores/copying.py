@@ -14,7 +14,7 @@ from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.requests import ReadRequest
 from dits_adapter.stores.rows import SegmentRow, StoredSegment
-from dits_adapter.stores.text_lane import SAID
+from dits_adapter.stores.text_lane import SAID, UNFINISHED
 
 __all__ = ["copy_segments"]
 
@@ -60,13 +60,16 @@ def copy_segments(source: VideoStore, destination: VideoStore, *, progress: bool
     able = destination.capabilities
     without = {name: None for name, keeps in (("bias", able.bias), ("texts", able.texts)) if not keeps}
     kept = metadata.model_copy(update=without)
-    destination.create(kept)
+    begun = kept
+    if kept.texts is not None:  # whose revision says that all of them are there
+        begun = kept.model_copy(update={"texts": kept.texts.model_copy(update={"revision": UNFINISHED})})
+    destination.create(begun)
     _require_no_others(source, destination)
-    existing = destination.metadata() or kept
+    existing = destination.metadata() or begun
     if existing.bias != kept.bias:
         destination.set_bias(kept.bias)
     if existing.texts != kept.texts:
-        destination.set_texts(kept.texts)
+        destination.set_texts(begun.texts)
     written = 0
     total = source.count()
     with (
@@ -88,6 +91,8 @@ def copy_segments(source: VideoStore, destination: VideoStore, *, progress: bool
                 has = {id_: copied[id_].get(SAID) for id_ in copied.keys() - set(missing)}
                 texts = {s.id: s.payload.get(SAID) for s in page}
                 destination.write_texts({id_: text for id_, text in texts.items() if text != has.get(id_)})
+    if existing.texts != kept.texts:
+        destination.set_texts(kept.texts)
     if failures := source.failures():
         destination.write_failures(failures)
     destination.finish()

@@ -17,7 +17,7 @@ from dits_adapter.artifact._config import CONFIG, read_config
 from dits_adapter.artifact._find import find_adapter
 from dits_adapter.encoders._families import DUAL_FAMILIES
 from dits_adapter.encoders.base import EncoderSource
-from dits_adapter.errors import StoreError, VideoError
+from dits_adapter.errors import MissingCollectionError, StoreError, VideoError
 from dits_adapter.stores._discover import absolute, find_videos, stat_video
 from dits_adapter.stores._shard import in_shard
 from dits_adapter.stores.base import VideoStore
@@ -44,10 +44,10 @@ class IngestEstimate:
         present: number of files whose videos are stored, by name, size and modification time.
         seconds: duration of the new videos, as far as their headers state it.
         segments: number of segments of the new videos; one for each whose header states no duration.
-        untimed: number of the new videos whose headers state no duration.
+        without_duration: number of the new videos whose headers state no duration.
         failed: files that gave no frames in an earlier run and would not be tried again, and files whose header
             cannot be read, with the reason.
-        vectors: bytes of the vectors of the new segments, None where their width is not known.
+        vector_bytes: bytes of the vectors of the new segments, None where their width is not known.
         note: remark on the collection; empty where nothing is to be said.
     """
 
@@ -55,19 +55,19 @@ class IngestEstimate:
     present: int = 0
     seconds: float = 0.0
     segments: int = 0
-    untimed: int = 0
+    without_duration: int = 0
     failed: dict[str, str] = field(default_factory=dict)
-    vectors: int | None = None
+    vector_bytes: int | None = None
     note: str = ""
 
     __repr__ = shown_repr
 
     def __str__(self) -> str:
-        size = "" if self.vectors is None else f": about {math.ceil(self.vectors / 1e6):,} MB of vectors"
-        untimed = f" and {self.untimed} of unknown length" if self.untimed else ""
+        size = "" if self.vector_bytes is None else f": about {math.ceil(self.vector_bytes / 1e6):,} MB of vectors"
+        without_duration = f" and {self.without_duration} of unknown length" if self.without_duration else ""
         hours = f"{self.seconds / 3600:.1f} hours" if self.seconds > 3600 else f"{self.seconds / 60:.1f} minutes"
         lines = [
-            f"to read  {self.new} videos, {hours}{untimed}, {self.segments:,} segments{size}",
+            f"to read  {self.new} videos, {hours}{without_duration}, {self.segments:,} segments{size}",
             f"present  {self.present}",
         ]
         if self.failed:
@@ -106,7 +106,8 @@ def estimate_ingest(
     Raises:
         ArtifactError: no encoder is at `encoder`.
         InputError: a path that does not exist, or impossible segments.
-        StoreError: the collection is cut in other segments, foreign, or keeps tenants otherwise.
+        StoreError: the collection is cut in other segments, foreign, or keeps tenants otherwise; or it cannot be
+            reached.
     """
     options = from_keywords(IngestOptions, options, keywords)
     limits = limits or DecodeLimits()
@@ -137,10 +138,10 @@ def estimate_ingest(
             continue
         result.new += 1
         result.seconds += duration or 0.0
-        result.untimed += duration is None
+        result.without_duration += duration is None
         result.segments += count_segments(duration, seconds, overlap) if duration else 1
     if width is not None:
-        result.vectors = result.segments * width * 4 * (1 + frames * store.capabilities.frames)
+        result.vector_bytes = result.segments * width * 4 * (1 + frames * store.capabilities.frames)
     return result
 
 
@@ -148,8 +149,8 @@ def _records(store: VideoStore, options: IngestOptions, result: IngestEstimate) 
     """Return what the collection holds, by path; refuse one that the ingestion would refuse."""
     try:
         existing = store.metadata()
-    except StoreError as error:
-        result.note = f"nothing is stored yet ({error})"
+    except MissingCollectionError:
+        result.note = f"nothing is stored yet: the ingestion makes the collection {store.name!r}"
         return {}
     if existing is None:
         raise StoreError(f"the collection {store.name!r} was made by something else than dits_adapter.")

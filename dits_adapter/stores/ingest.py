@@ -209,8 +209,8 @@ def ingesting(
             f"{written} segments were stored by this run, and stay; the same command goes on from there."
         ) from None
     if session.written and (described := store.metadata()) is not None:
-        report.unbiased = session.written if options.bias is None and described.bias is not None else 0
-        report.silent = session.written if described.texts is not None else 0
+        report.without_bias = session.written if options.bias is None and described.bias is not None else 0
+        report.without_texts = session.written if described.texts is not None else 0
     report.seconds = time.monotonic() - started
 
 

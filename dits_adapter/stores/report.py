@@ -23,10 +23,10 @@ class IngestReport:
         duplicates: files with the content of another one, which they are mapped to.
         mended: stored files with times that cannot be believed, and how that was made up for.
         failed: files that gave no frames, and why.
-        known: number of failed files that failed in an earlier run and were not tried again.
+        failed_before: number of failed files that failed in an earlier run and were not tried again.
         ignored: files that were not taken for videos, and why.
-        unbiased: number of segments that were stored without a score bias, in a collection that has one.
-        silent: number of segments that were stored without texts, in a collection that has some.
+        without_bias: number of segments that were stored without a score bias, in a collection that has one.
+        without_texts: number of segments that were stored without texts, in a collection that has some.
         seconds: duration of the run.
     """
 
@@ -38,10 +38,10 @@ class IngestReport:
     duplicates: dict[str, str] = field(default_factory=dict)
     mended: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    known: int = 0
+    failed_before: int = 0
     ignored: dict[str, str] = field(default_factory=dict)
-    unbiased: int = 0
-    silent: int = 0
+    without_bias: int = 0
+    without_texts: int = 0
     seconds: float = 0.0
 
     __repr__ = shown_repr
@@ -52,14 +52,14 @@ class IngestReport:
             f"stored   {self.videos} videos, {self.segments} segments, {self.seconds:.1f} s ({rate:.1f} videos/s)",
             f"present  {self.present}",
         ]
-        if self.unbiased:
+        if self.without_bias:
             lines.append(
-                f"unbiased {self.unbiased} segments: searched with the mean bias of the collection until "
+                f"no bias  {self.without_bias} segments: searched with the mean bias of the collection until "
                 "`dits-adapter bias` is given its bank again"
             )
-        if self.silent:
+        if self.without_texts:
             lines.append(
-                f"silent   {self.silent} segments: searches of what is said do not find them until "
+                f"no texts {self.without_texts} segments: searches of what is said do not find them until "
                 "`dits-adapter texts` is given texts of their videos"
             )
         if self.moved:
@@ -79,4 +79,4 @@ class IngestReport:
         if self.mended:
             lines.append(f"mended   {len(self.mended)}")
             lines += [f"  {printable(path)}: {printable(remark)}" for path, remark in self.mended.items()]
-        return "\n".join([*lines, *failed_files(self.failed, self.known)])
+        return "\n".join([*lines, *failed_files(self.failed, self.failed_before)])

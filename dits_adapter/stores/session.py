@@ -161,7 +161,7 @@ class IngestSession:
             return False
         if records[0].failure:
             self.report.failed[file.path] = records[0].failure
-            self.report.known += 1
+            self.report.failed_before += 1
         else:
             self.report.present += 1
         self._skip()

@@ -73,10 +73,9 @@ class Plan:
 
     def __str__(self) -> str:
         dear = sorted(self.seconds, key=lambda name: -self.seconds[name])[:_NAMED]
-        text = (
-            f"{len(self.rows)} rows take about {duration(sum(self.seconds.values()))} here, or less; the longest: "
-            f"{durations({name: self.seconds[name] for name in dear})}."
-        )
+        what = "1 row takes" if len(self.rows) == 1 else f"{len(self.rows)} rows take"
+        text = f"{what} about {duration(sum(self.seconds.values()))} here, or less"
+        text += f"; the longest: {durations({name: self.seconds[name] for name in dear})}." if dear[1:] else "."
         if not self.left_out:
             return text
         return f"{text} Left out for want of time: {durations(self.left_out)}."

@@ -284,7 +284,7 @@ class JointRecipe(BaseRecipe):
         checkpoint_steps: steps between checkpoints, each with a validation; by default an epoch's.
         gradient_checkpointing: recompute CLIP's activations in the backward pass: less memory, more time.
         bf16: compute in bfloat16 (autocast); weights and optimizer stay float32.
-        workers: processes that decode, for each training process.
+        workers: processes that decode, for each training process; no more than it has cores.
         text_cleaning: cleaning of texts before they are tokenized, `none` or `clip` (`load_encoder`).
         seed: seed of initial weights, order, crops, dropout, noise and the held-out videos.
     """

@@ -97,7 +97,7 @@ def test_an_estimate_before_the_start(tmp_path: Path, capsys: pytest.CaptureFixt
     output = capsys.readouterr().out
     assert "to read  3 videos, 0.1 minutes and 1 of unknown length, 7 segments: about 1 MB of" in output
     assert "present  0\n" in output
-    assert "nothing is stored yet" in output
+    assert "nothing is stored yet: the ingestion makes the collection 'videos'\n" in output
     assert not Path(store).exists()
 
 

@@ -70,7 +70,7 @@ def test_fields_become_texts_of_their_videos(store, tmp_path):
         {"id": ids[0], "text": ["A dog runs", "dog, beach"], "source": "field", "confidence": 0.6},
         {"id": ids[1], "text": ["cat", "a cat sleeps"], "source": "field", "confidence": 0.6},
     ]
-    assert (report.videos, report.texts, report.without) == (2, 4, 1)
+    assert (report.videos, report.texts, report.without_texts) == (2, 4, 1)
     assert report.left_out["says nothing, such as IMG_2041"] == 2
 
 

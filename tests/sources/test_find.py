@@ -119,7 +119,7 @@ def test_failures_are_named_and_remembered_until_they_are_to_be_tried_again(vide
     assert report.texts == 2
     again = Names()
     report = find(videos, out, again)
-    assert (again.asked, report.known, list(report.failed)) == ([], 1, [str(videos / "b.mp4")])
+    assert (again.asked, report.failed_before, list(report.failed)) == ([], 1, [str(videos / "b.mp4")])
     again = Names()
     find(videos, out, again, retry_failed=True)
     assert again.asked == ["b.mp4"]

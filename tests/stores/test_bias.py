@@ -246,7 +246,7 @@ def test_ingestion_gives_new_segments_theirs(store: VideoStore, tmp_path: Path) 
 
     with pytest.raises(StoreError, match="is of another bank"):
         stored("new", bank(1))
-    assert "unbiased" not in stored("new", bank())
+    assert "no bias" not in stored("new", bank())
     sharpness = store.metadata().bias.sharpness  # type: ignore[union-attr]
     fresh = {s.id: s for s in store.read(ReadRequest(vectors=True)) if s.id not in {row.id for row in described}}
     assert len(fresh) == 10
@@ -254,7 +254,7 @@ def test_ingestion_gives_new_segments_theirs(store: VideoStore, tmp_path: Path) 
         assert segment.vector is not None
         exponents = sharpness * (bank().vectors.astype(np.float64) @ segment.vector)
         assert segment.payload[BIAS] == pytest.approx(np.log(np.exp(exponents).mean()) / sharpness, abs=1e-5)
-    assert "unbiased 2 segments" in stored("late", None)
+    assert "no bias  2 segments" in stored("late", None)
     remove_bias(store)
     with pytest.raises(InputError, match="has no score bias that new videos could be given"):
         stored("late", bank())

@@ -85,7 +85,7 @@ def test_a_second_run_decodes_nothing_and_changes_nothing(opened: Open, videos: 
     before = contents(store)
     encoder = FakeEncoder()
     report = run(opened(), videos, encoder)
-    assert (encoder.decoded, report.videos, report.present, report.known) == ([], 0, 4, 2)
+    assert (encoder.decoded, report.videos, report.present, report.failed_before) == ([], 0, 4, 2)
     assert contents(opened()) == before
 
 

@@ -122,7 +122,7 @@ def test_a_second_run_decodes_nothing_and_changes_nothing(storage: Storage, libr
     encoder = FakeEncoder()
     report = run(storage.open(), library, encoder)
     assert encoder.decoded == []
-    assert (report.videos, report.present, report.known, len(report.failed)) == (0, 5, 3, 3)
+    assert (report.videos, report.present, report.failed_before, len(report.failed)) == (0, 5, 3, 3)
     assert_same(contents(storage.open()), before)
 
 
@@ -560,12 +560,12 @@ def test_failed_files_are_tried_again_when_asked_or_changed(storage: Storage, tm
     encoder = FakeEncoder()
     report = run(storage.open(), tmp_path / "v", encoder)
     assert encoder.decoded == [str(other)]
-    assert (report.videos, report.known) == (1, 1)
+    assert (report.videos, report.failed_before) == (1, 1)
     encoder = FakeEncoder()
     report = run(storage.open(), tmp_path / "v", encoder, retry_failed=True)
     assert encoder.decoded == [str(broken)]
     assert report.failed == {str(broken): "no video stream"}
-    assert report.known == 0
+    assert report.failed_before == 0
     assert len(contents(storage.open())) == 3
 
 

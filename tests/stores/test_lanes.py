@@ -6,7 +6,7 @@ import asyncio
 import math
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -172,7 +172,7 @@ def test_texts_go_to_the_segments_of_their_time_and_are_replaced(silent: VideoSt
     assert (again.written, again.unchanged) == (0, 3)
     assert silent.metadata().texts == record  # type: ignore[union-attr]
     other = attach_texts(silent, [TimedText("2.mp4", "only the third", 2.2, 2.4)], progress=False)
-    assert (other.written, other.taken) == (1, 2)
+    assert (other.written, other.removed) == (1, 2)
     assert list(stored(silent).values()) == ["only the third"]
     hits = silent.search(queries(1)[0], lanes=("said",), texts=["second third"])
     assert [hit.payload[SAID] for hit in hits] == ["only the third"]
@@ -332,7 +332,7 @@ def test_what_is_seen_alone_is_searched_as_before(filled: tuple[VideoStore, list
     assert [replace(hit, payload={}) for hit in after] == [replace(hit, payload={}) for hit in before]
     assert all(not hit.lanes for hit in after)
     report = attach_texts(store, [TimedText("/1.mp4", "bells", 0.0, 0.5)], progress=False)
-    assert (report.written, report.taken) == (1, 1)
+    assert (report.written, report.removed) == (1, 1)
     heard = store.search_batch(queries(2), lanes=("said",), texts=["bells", "the"], limit=VIDEOS, per_video=3)
     assert [hit.path for hit in heard[0]] == ["/1.mp4"]
     assert len(heard[1]) == len(said()) - 2
@@ -370,6 +370,25 @@ def test_tenants_hear_their_own_and_nothing_of_others(
         assert len(alone) == 6
         attach("umbrella", 6)
         assert heard() == pytest.approx(alone, rel=1e-6)
+
+
+def test_an_index_that_was_made_during_a_copy_is_made_anew_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, copied = MemoryStore("source"), MemoryStore("copied")
+    source.create(CollectionMetadata(space=fake_space()))
+    source.write(rows(range(VIDEOS)))
+    attach_texts(source, said(), progress=False)
+    ask = {"texts": ["captain"], "lanes": ("said",), "limit": VIDEOS}
+    write = copied.write_texts
+
+    def searched_before(texts: Mapping[str | int, str | None]) -> None:
+        assert copied.search(queries(1)[0], **ask) == []
+        write(texts)
+
+    monkeypatch.setattr(copied, "write_texts", searched_before)
+    copy_segments(source, copied, progress=False)
+    found = copied.search(queries(1)[0], **ask)
+    assert [hit.id for hit in found] == [hit.id for hit in source.search(queries(1)[0], **ask)] != []
+    assert copied.metadata() == source.metadata()
 
 
 @pytest.mark.parametrize("video", ["clip", None])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError
 from dits_adapter.tasks.compare import _epochs
 from dits_adapter.training import _estimate
-from dits_adapter.training._estimate import plan
+from dits_adapter.training._estimate import Plan, plan
 from dits_adapter.training._loop import train
 from dits_adapter.training._time_limit import time_limit
 from dits_adapter.training.compare import fit_all
@@ -157,6 +158,11 @@ def test_a_plan_of_real_fits_changes_no_random_state_and_counts_kept_rows_as_fre
     planned = plan({**rows, "procrustes": ROWS["procrustes"]}, [split], out=tmp_path)
     assert torch.rand(1) == expected
     assert planned.seconds["ridge"] < planned.seconds["procrustes"]
+
+
+def test_the_plan_of_one_row_says_so():
+    rows = {"ridge": ROWS["ridge"]}
+    assert re.fullmatch(r"1 row takes about [^;]* here, or less\.", str(Plan(rows, {"ridge": 2.0}, {}, {})))
 
 
 def test_rows_that_refuse_a_trial_are_tried_on_all_pairs(split):

@@ -17,7 +17,7 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.qdrant_remote import QdrantRemote
 
 from dits_adapter._secrets import secret
-from dits_adapter.errors import InputError, StoreError
+from dits_adapter.errors import InputError, MissingCollectionError, StoreError
 from dits_adapter.stores.qdrant._requests import Request, RequestPlan, call
 from dits_adapter.stores.qdrant._retry import (
     TIMEOUT,
@@ -122,7 +122,9 @@ class Connection:
         with self._connecting:
             if self._client is None:
                 if not self.exists():
-                    raise StoreError(f"{self.location}: no Qdrant store is here. Ingest videos into it first.")
+                    raise MissingCollectionError(
+                        f"{self.location}: no Qdrant store is here. Ingest videos into it first."
+                    )
                 self._client = self._connect()
         return self._client
 

@@ -24,7 +24,7 @@ from dits_adapter.training._state import MAX_LOGIT_SCALE
 from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.joint._datasets import TrainingDataset
 from dits_adapter.training.joint._model import JointModel
-from dits_adapter.training.joint._workers import end_with_parent, worker_context
+from dits_adapter.training.joint._workers import end_with_parent, worker_context, worker_count
 from dits_adapter.training.joint.captions import Captions
 from dits_adapter.video._pooling import mean_pool
 from dits_adapter.xpool import xpool_scores
@@ -160,7 +160,7 @@ def trainer_arguments(
         max_grad_norm=recipe.gradient_norm,
         bf16=recipe.bf16,
         seed=recipe.seed,
-        dataloader_num_workers=recipe.workers,
+        dataloader_num_workers=worker_count(recipe.workers),
         dataloader_pin_memory=torch.cuda.is_available(),
         ddp_find_unused_parameters=True,  # with T' = 0 there are some
         eval_strategy="steps",

@@ -9,7 +9,13 @@ from typing import Any
 
 from dits_adapter.training.joint import _datasets
 
-__all__ = ["end_with_parent", "worker_context"]
+__all__ = ["end_with_parent", "worker_context", "worker_count"]
+
+
+def worker_count(most: int) -> int:
+    """Return the number of workers: `most`, or that of the cores of this process where there are fewer."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(most, cores)
 
 
 def end_with_parent(worker: int) -> None:

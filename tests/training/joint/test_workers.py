@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dits_adapter.training.joint._workers import worker_count
+
 ORPHAN = """
 import multiprocessing, os, sys, time
 from dits_adapter.training.joint._workers import end_with_parent
@@ -23,6 +25,11 @@ if __name__ == "__main__":
     multiprocessing.get_context("forkserver").Process(target=work, args=(sys.argv[1],)).start()
     time.sleep(60)
 """
+
+
+def test_no_more_workers_than_cores(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 5}, raising=False)
+    assert [worker_count(most) for most in (0, 1, 4)] == [0, 1, 2]
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for the worker in /proc")
