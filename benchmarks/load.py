@@ -33,7 +33,7 @@ from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.cli import guarded
 from dits_adapter.evaluation._environment import environment
 from dits_adapter.evaluation._tables import markdown_table
-from dits_adapter.stores.rows import CollectionMetadata
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.vectors import unit
 
 STAGES = ("embed", "adapt", "store", "map")

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from benchmarks.scorers import SHORT_LIST
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.qdrant.options import QUANTIZATIONS, rescored
 from dits_adapter.stores.qdrant.store import FRAMES, POOLED, QdrantStore
-from dits_adapter.stores.rows import CollectionMetadata
 
 Floats = npt.NDArray[np.floating]
 

@@ -49,13 +49,13 @@ from dits_adapter.evaluation._environment import environment
 from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.stores.ingest import ingest
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.qdrant._making import INDEXING_THRESHOLD
 from dits_adapter.stores.qdrant._requests import QueryBatch
 from dits_adapter.stores.qdrant.options import QUANTIZATIONS
 from dits_adapter.stores.qdrant.recall import Recall, measure_recall
 from dits_adapter.stores.qdrant.store import POOLED, QdrantStore
 from dits_adapter.stores.report import IngestReport
-from dits_adapter.stores.rows import CollectionMetadata
 from dits_adapter.training._initial import fit_closed_form
 from dits_adapter.training._loop import evaluate
 from dits_adapter.vectors import unit

@@ -36,9 +36,10 @@ from dits_adapter.evaluation._environment import environment
 from dits_adapter.evaluation._tables import markdown_table
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.memory import MemoryStore
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.open import open_store
 from dits_adapter.stores.qdrant.store import QdrantStore
-from dits_adapter.stores.rows import CollectionMetadata, video_id_of
+from dits_adapter.stores.rows import video_id_of
 
 LIMIT = 10
 BATCH = 256

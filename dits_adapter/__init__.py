@@ -66,10 +66,9 @@ _PUBLIC = {
     "stores.attaching": ("TextReport", "TimedText", "attach_texts", "remove_texts"),
     "stores.requests": ("Hit", "LaneRank", "ReadRequest", "SearchRequest", "VideoFilter"),
     "stores.text_lane": ("TextLane",),
+    "stores.metadata": ("CollectionMetadata", "PointLayout"),
     "stores.rows": (
-        "CollectionMetadata",
         "FailureRow",
-        "PointLayout",
         "SegmentRow",
         "StoredSegment",
         "VideoFile",
@@ -283,6 +282,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.ingest import ingesting as ingesting
     from dits_adapter.stores.lancedb import LanceDBStore as LanceDBStore
     from dits_adapter.stores.memory import MemoryStore as MemoryStore
+    from dits_adapter.stores.metadata import CollectionMetadata as CollectionMetadata
+    from dits_adapter.stores.metadata import PointLayout as PointLayout
     from dits_adapter.stores.milvus import MilvusStore as MilvusStore
     from dits_adapter.stores.open import open_store as open_store
     from dits_adapter.stores.open import register_store as register_store
@@ -302,9 +303,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.requests import ReadRequest as ReadRequest
     from dits_adapter.stores.requests import SearchRequest as SearchRequest
     from dits_adapter.stores.requests import VideoFilter as VideoFilter
-    from dits_adapter.stores.rows import CollectionMetadata as CollectionMetadata
     from dits_adapter.stores.rows import FailureRow as FailureRow
-    from dits_adapter.stores.rows import PointLayout as PointLayout
     from dits_adapter.stores.rows import SegmentRow as SegmentRow
     from dits_adapter.stores.rows import StoredSegment as StoredSegment
     from dits_adapter.stores.rows import VideoFile as VideoFile

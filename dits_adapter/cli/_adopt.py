@@ -70,7 +70,7 @@ def add_adopt(commands: Any) -> None:
 def _adopt(args: argparse.Namespace) -> Outcome:
     from dits_adapter.space import EmbeddingSpace
     from dits_adapter.stores.adopting import adopt_collection, vector_width
-    from dits_adapter.stores.rows import PointLayout
+    from dits_adapter.stores.metadata import PointLayout
 
     fields = {field: getattr(args, f"{field}_field") for field in _FIELDS}
     chosen = {field: name for field, name in fields.items() if name is not None}

@@ -166,8 +166,8 @@ def chosen_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) 
         args: the parsed command line. Options that were not given are left to the store.
         space: the embedding space of the queries.
     """
+    from dits_adapter.stores.metadata import PointLayout
     from dits_adapter.stores.open import open_store
-    from dits_adapter.stores.rows import PointLayout
 
     vector = getattr(args, "vector", None)
     options = {

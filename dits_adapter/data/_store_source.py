@@ -25,8 +25,9 @@ from dits_adapter.data._ids import (
 from dits_adapter.data._vector_source import BLOCK_ROWS, TextSource, VideoBlock
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.base import VideoStore
+from dits_adapter.stores.metadata import PointLayout, payload_value
 from dits_adapter.stores.requests import ReadRequest
-from dits_adapter.stores.rows import PointLayout, StoredSegment, payload_value
+from dits_adapter.stores.rows import StoredSegment
 
 __all__ = ["StoreVideos", "StoredVideo", "StoredVideos"]
 

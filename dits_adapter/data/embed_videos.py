@@ -12,7 +12,8 @@ from dits_adapter._reprs import short_repr
 from dits_adapter.data.segment_table import EmbeddedFile, segment_batch, segment_schema
 from dits_adapter.errors import InputError, VideoError
 from dits_adapter.stores._discover import identify
-from dits_adapter.stores.rows import VideoFile, require_segments
+from dits_adapter.stores.metadata import require_segments
+from dits_adapter.stores.rows import VideoFile
 from dits_adapter.video.encoder import EncodedSegment, VideoEncoder
 
 if TYPE_CHECKING:

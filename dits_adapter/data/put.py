@@ -9,7 +9,8 @@ import numpy as np
 from dits_adapter._progress import progress_bar
 from dits_adapter.data.cache import EmbeddingCache
 from dits_adapter.stores.base import VideoStore
-from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, segment_id, video_id_of
+from dits_adapter.stores.metadata import CollectionMetadata
+from dits_adapter.stores.rows import SegmentRow, segment_id, video_id_of
 
 __all__ = ["put_videos"]
 

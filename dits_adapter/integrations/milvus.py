@@ -11,7 +11,7 @@ from dits_adapter._wording import validated
 from dits_adapter.errors import StoreError
 from dits_adapter.integrations._documents import no_documents
 from dits_adapter.integrations._functions import QueryFunction
-from dits_adapter.stores.rows import CollectionMetadata
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.vectors import FloatArray
 
 if TYPE_CHECKING:

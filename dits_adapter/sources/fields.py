@@ -19,8 +19,9 @@ from dits_adapter.sources._writer import pair_lines, replace_lines
 from dits_adapter.sources.base import Findings
 from dits_adapter.sources.report import PairsReport
 from dits_adapter.stores.base import VideoStore
+from dits_adapter.stores.metadata import payload_value
 from dits_adapter.stores.requests import ReadRequest
-from dits_adapter.stores.rows import StoredSegment, payload_value
+from dits_adapter.stores.rows import StoredSegment
 
 __all__ = ["find_pairs_in_store"]
 

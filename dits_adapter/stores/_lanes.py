@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores._terms import terms_of
+from dits_adapter.stores.metadata import PointLayout
 from dits_adapter.stores.ranking import best_timestamp, group_by_video, nearest_search, video_filter
 from dits_adapter.stores.requests import SEEN, Hit, LaneRank, ReadRequest, SearchRequest
-from dits_adapter.stores.rows import PointLayout, StoredSegment
+from dits_adapter.stores.rows import StoredSegment
 from dits_adapter.stores.text_lane import SAID, TextIndex, TextLane
 
 __all__ = [

@@ -14,8 +14,9 @@ from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._words import words_of
 from dits_adapter.stores.bias import BIAS, ScoreBias
+from dits_adapter.stores.metadata import PointLayout
 from dits_adapter.stores.requests import ReadRequest, VideoFilter
-from dits_adapter.stores.rows import PointLayout, SegmentRow, StoredSegment
+from dits_adapter.stores.rows import SegmentRow, StoredSegment
 from dits_adapter.stores.text_lane import SAID
 
 __all__ = [

@@ -40,17 +40,15 @@ from dits_adapter.stores._table import (
 )
 from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.bias import BIAS, ScoreBias
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout, check_tenant
 from dits_adapter.stores.ranking import first_look, nearest_search, video_filter
 from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest
 from dits_adapter.stores.rows import (
-    CollectionMetadata,
     FailureRow,
-    PointLayout,
     SegmentRow,
     StoredSegment,
     VideoFile,
     VideoRecord,
-    check_tenant,
     failure_id,
     failure_rows,
     video_records,

@@ -8,7 +8,7 @@ from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._table_store import TableStore
 from dits_adapter.stores.base import VideoStore
-from dits_adapter.stores.rows import CollectionMetadata, PointLayout
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 
 if TYPE_CHECKING:
     from dits_adapter.stores.qdrant.store import QdrantStore

@@ -14,9 +14,10 @@ from dits_adapter._reprs import shown_repr
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores._terms import check_language
 from dits_adapter.stores.base import VideoStore
+from dits_adapter.stores.metadata import PointLayout, payload_value
 from dits_adapter.stores.ranking import OURS
 from dits_adapter.stores.requests import ReadRequest
-from dits_adapter.stores.rows import PointLayout, StoredSegment, payload_value
+from dits_adapter.stores.rows import StoredSegment
 from dits_adapter.stores.text_lane import SAID, UNFINISHED, TextLane, TextStatistics
 
 __all__ = ["TextReport", "TimedText", "attach_texts", "remove_texts"]

@@ -32,6 +32,7 @@ from dits_adapter.stores._lanes import (
     search_index,
 )
 from dits_adapter.stores.bias import ScoreBias
+from dits_adapter.stores.metadata import CollectionMetadata, check_tenant
 from dits_adapter.stores.ranking import OURS, group_by_video
 from dits_adapter.stores.requests import (
     SEEN,
@@ -43,16 +44,7 @@ from dits_adapter.stores.requests import (
     check_query,
     from_keywords,
 )
-from dits_adapter.stores.rows import (
-    CollectionMetadata,
-    FailureRow,
-    SegmentRow,
-    StoredSegment,
-    VideoFile,
-    VideoRecord,
-    check_tenant,
-    failure_rows,
-)
+from dits_adapter.stores.rows import FailureRow, SegmentRow, StoredSegment, VideoFile, VideoRecord, failure_rows
 from dits_adapter.stores.text_lane import TextIndex, TextLane
 
 __all__ = ["Capabilities", "VideoStore"]

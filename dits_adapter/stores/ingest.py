@@ -36,9 +36,9 @@ from dits_adapter.stores._shard import check_shard, in_shard
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.bias import BiasBank
 from dits_adapter.stores.biasing import bias_of_new
+from dits_adapter.stores.metadata import CollectionMetadata, require_segments
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.requests import from_keywords
-from dits_adapter.stores.rows import CollectionMetadata, require_segments
 from dits_adapter.stores.session import IngestSession
 
 if TYPE_CHECKING:

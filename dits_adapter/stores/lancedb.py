@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dits_adapter.errors import DITSError, StoreError
 from dits_adapter.stores._table import FAILURES, FRAMES, KEY, SEGMENTS, VECTOR, Condition, Opened, Row, Table
 from dits_adapter.stores._table_store import TableStore
-from dits_adapter.stores.rows import CollectionMetadata
+from dits_adapter.stores.metadata import CollectionMetadata
 
 __all__ = ["LanceDBStore"]
 

@@ -14,17 +14,10 @@ from dits_adapter.errors import InputError, MissingCollectionError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.bias import ScoreBias
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.ranking import exact_search
 from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest
-from dits_adapter.stores.rows import (
-    CollectionMetadata,
-    FailureRow,
-    SegmentRow,
-    StoredSegment,
-    VideoFile,
-    VideoRecord,
-    video_records,
-)
+from dits_adapter.stores.rows import FailureRow, SegmentRow, StoredSegment, VideoFile, VideoRecord, video_records
 from dits_adapter.stores.text_lane import SAID, TextLane
 
 __all__ = ["MemoryStore"]

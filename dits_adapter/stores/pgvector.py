@@ -26,7 +26,7 @@ from dits_adapter.stores._pgvector_sql import KINDS, column_of, columns_of, name
 from dits_adapter.stores._table import FAILURES, FRAMES, KEY, SEGMENTS, VECTOR, Condition, Opened, Row, Table
 from dits_adapter.stores._table_store import TableStore
 from dits_adapter.stores.base import Capabilities
-from dits_adapter.stores.rows import CollectionMetadata, PointLayout
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 
 __all__ = ["PgVectorStore"]
 

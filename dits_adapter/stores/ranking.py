@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.bias import ScoreBias
+from dits_adapter.stores.metadata import PointLayout, payload_value
 from dits_adapter.stores.requests import Hit, Reranker, SearchRequest, VideoFilter
-from dits_adapter.stores.rows import PointLayout, StoredSegment, payload_value
+from dits_adapter.stores.rows import StoredSegment
 
 __all__ = [
     "CANDIDATES",

@@ -15,7 +15,7 @@ from dits_adapter._wording import printable
 from dits_adapter.errors import InputError
 from dits_adapter.stores._words import words_of
 from dits_adapter.stores.bias import check_weight
-from dits_adapter.stores.rows import PointLayout, payload_value
+from dits_adapter.stores.metadata import PointLayout, payload_value
 from dits_adapter.stores.text_lane import SAID
 
 __all__ = [

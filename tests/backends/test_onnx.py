@@ -46,7 +46,7 @@ from dits_adapter.errors import ArtifactError, DITSError, InputError, MissingExt
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.rows import CollectionMetadata
+from dits_adapter.stores.metadata import CollectionMetadata
 from tests.conftest import ANSWER
 from tests.crash import ENDED, KILLED, REFUSED, at_every_change
 from tests.no_texts import DIRTY

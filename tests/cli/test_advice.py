@@ -14,8 +14,8 @@ import dits_adapter
 from dits_adapter import EmbeddingSpace, load_encoder
 from dits_adapter.cli import _parser, main
 from dits_adapter.stores.memory import MemoryStore
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.open import register_store
-from dits_adapter.stores.rows import CollectionMetadata
 
 PACKAGE = Path(dits_adapter.__file__).parent
 ADVICE = re.compile(r"dits-adapter ([a-z]+(?:-[a-z]+)*)((?: (?:--[a-z-]+|[A-Z]+(?:\.[a-z]+)?\b|‹›))*)")

@@ -10,7 +10,7 @@ import pytest
 
 from dits_adapter import Artifact, BiasBank, DITSQueryEncoder, QdrantStore, ReadRequest, SegmentRow
 from dits_adapter.cli import main
-from dits_adapter.stores.rows import CollectionMetadata
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.vectors import unit
 from tests.cli.test_bank import TEXTS
 

@@ -10,7 +10,7 @@ import pytest
 from dits_adapter import DITSQueryEncoder, QdrantStore, SegmentRow, VideoSearch
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError
-from dits_adapter.stores.rows import CollectionMetadata
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.vectors import unit
 
 QUERY = "the captain speaks of storms"

@@ -29,9 +29,10 @@ from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.memory import MemoryStore
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import ReadRequest
-from dits_adapter.stores.rows import CollectionMetadata, PointLayout, StoredSegment
+from dits_adapter.stores.rows import StoredSegment
 from dits_adapter.video.encoder import VideoEncoder
 from tests.conftest import save_random_clip
 from tests.data.fakes import FRAMES, WIDTH, FakeTexts, write_pairs

@@ -18,9 +18,9 @@ from dits_adapter.errors import DITSError, InputError, SpaceMismatchError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.adopting import adopt_collection
 from dits_adapter.stores.base import VideoStore
+from dits_adapter.stores.metadata import PointLayout
 from dits_adapter.stores.open import open_store
 from dits_adapter.stores.qdrant.store import QdrantStore
-from dits_adapter.stores.rows import PointLayout
 from tests.stores.conftest import postgres_server  # noqa: F401  (a fixture)
 from tests.stores.fakes import unit
 

@@ -28,7 +28,7 @@ from dits_adapter.adapters import mean_shift
 from dits_adapter.cli import main
 from dits_adapter.encoders import base
 from dits_adapter.errors import InputError, SpaceMismatchError
-from dits_adapter.stores.rows import CollectionMetadata
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.training.joint._trainer import collate
 from tests.encoders import random_projection
 from tests.no_texts import DIRTY, NO_TEXTS

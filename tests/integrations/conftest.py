@@ -20,7 +20,8 @@ from dits_adapter.encoders import load_encoder
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, segment_id, video_id_of
+from dits_adapter.stores.metadata import CollectionMetadata
+from dits_adapter.stores.rows import SegmentRow, segment_id, video_id_of
 from tests.conftest import ANSWER
 from tests.stores.conftest import qdrant_process, qdrant_server  # noqa: F401  (fixtures)
 

@@ -34,8 +34,8 @@ from dits_adapter.serve import _server as server_module
 from dits_adapter.serve._app import create_app
 from dits_adapter.serve._searcher import CompareOptions, Searcher
 from dits_adapter.stores.ingest import ingest
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.qdrant.aliases import switch
-from dits_adapter.stores.rows import CollectionMetadata
 from dits_adapter.video import decode as decode_module
 from tests.serve.conftest import QUERY
 

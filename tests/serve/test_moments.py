@@ -24,8 +24,8 @@ from dits_adapter.serve._searcher import Searcher
 from dits_adapter.sources._feedback_file import read_entries
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.memory import MemoryStore
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.requests import ReadRequest
-from dits_adapter.stores.rows import CollectionMetadata
 from dits_adapter.vectors import unit
 from tests.serve.conftest import QUERY
 from tests.serve.test_searcher import row

@@ -33,7 +33,8 @@ from dits_adapter.serve._feedback import FeedbackRecorder
 from dits_adapter.serve._hubs import draw_plane
 from dits_adapter.serve._searcher import Searcher
 from dits_adapter.sources._feedback_file import LoggedQuery, append
-from dits_adapter.stores.rows import CollectionMetadata, segment_id, video_id_of
+from dits_adapter.stores.metadata import CollectionMetadata
+from dits_adapter.stores.rows import segment_id, video_id_of
 from dits_adapter.vectors import unit
 from tests.serve.conftest import QUERY
 

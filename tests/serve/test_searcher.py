@@ -19,8 +19,9 @@ from dits_adapter.errors import InputError
 from dits_adapter.serve import _searcher as searcher_module
 from dits_adapter.serve._searcher import CompareOptions, Searcher
 from dits_adapter.stores.memory import MemoryStore
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.requests import VideoFilter
-from dits_adapter.stores.rows import CollectionMetadata, PointLayout, SegmentRow, video_id_of
+from dits_adapter.stores.rows import SegmentRow, video_id_of
 from dits_adapter.vectors import unit
 from tests.serve.conftest import CALIBRATION, QUERY, save_adapter
 

@@ -12,8 +12,9 @@ from dits_adapter import MemoryStore, PairsFile, embed_from_store, find_pairs_in
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.open import register_store
-from dits_adapter.stores.rows import CollectionMetadata, PointLayout, SegmentRow, segment_id, video_id_of
+from dits_adapter.stores.rows import SegmentRow, segment_id, video_id_of
 
 FIELDS = [
     {"title": "A dog runs", "tags": ["dog", "beach"], "meta": {"views": 3}},

@@ -13,17 +13,10 @@ import numpy as np
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.base import Capabilities, VideoStore
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.ranking import exact_search
 from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest
-from dits_adapter.stores.rows import (
-    CollectionMetadata,
-    FailureRow,
-    SegmentRow,
-    StoredSegment,
-    VideoFile,
-    VideoRecord,
-    video_records,
-)
+from dits_adapter.stores.rows import FailureRow, SegmentRow, StoredSegment, VideoFile, VideoRecord, video_records
 
 
 class SqliteStore(VideoStore):

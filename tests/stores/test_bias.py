@@ -17,11 +17,12 @@ from dits_adapter.stores import biasing, ranking
 from dits_adapter.stores.adopting import adopt_collection
 from dits_adapter.stores.bias import BIAS
 from dits_adapter.stores.ingest import ingest
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.qdrant import _search
 from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit, ReadRequest
-from dits_adapter.stores.rows import CollectionMetadata, PointLayout, SegmentRow, segment_id
+from dits_adapter.stores.rows import SegmentRow, segment_id
 from tests.stores.fakes import FakeEncoder, fake_space, unit, write_video
 from tests.stores.places import PLACES, place
 

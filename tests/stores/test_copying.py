@@ -17,12 +17,12 @@ from qdrant_client import QdrantClient, models
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores.ingest import ingest
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.qdrant import copy as copying
 from dits_adapter.stores.qdrant.aliases import switch
 from dits_adapter.stores.qdrant.copy import copy_collection
 from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.qdrant.store import POOLED, QdrantStore
-from dits_adapter.stores.rows import CollectionMetadata
 from tests.stores.conftest import contents
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 

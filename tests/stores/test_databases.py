@@ -16,9 +16,10 @@ import pytest
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.base import Capabilities, VideoStore
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.open import open_store
 from dits_adapter.stores.requests import ReadRequest, VideoFilter
-from dits_adapter.stores.rows import CollectionMetadata, FailureRow, SegmentRow
+from dits_adapter.stores.rows import FailureRow, SegmentRow
 from tests.stores.fakes import fake_space, unit
 from tests.stores.places import place
 

@@ -21,19 +21,12 @@ from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.copying import copy_segments
 from dits_adapter.stores.ingest import IngestOptions, ingest
 from dits_adapter.stores.memory import MemoryStore
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.open import _openers, open_store, register_store
 from dits_adapter.stores.ranking import exact_search
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest, VideoFilter
-from dits_adapter.stores.rows import (
-    CollectionMetadata,
-    PointLayout,
-    SegmentRow,
-    StoredSegment,
-    VideoFile,
-    VideoRecord,
-    video_records,
-)
+from dits_adapter.stores.rows import SegmentRow, StoredSegment, VideoFile, VideoRecord, video_records
 from dits_adapter.video.encoder import EncodedSegment
 from tests.conftest import ANSWER
 from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video

@@ -15,9 +15,9 @@ from dits_adapter import DITSQueryEncoder
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores._table_store import TableStore
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.open import open_store
 from dits_adapter.stores.requests import ReadRequest, VideoFilter
-from dits_adapter.stores.rows import CollectionMetadata, PointLayout
 from tests.stores.fakes import fake_space, unit
 
 CLIPS = 30

@@ -33,10 +33,11 @@ from dits_adapter.stores import ingest as ingest_module
 from dits_adapter.stores import session
 from dits_adapter.stores._discover import find_videos
 from dits_adapter.stores._words import words_of
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.qdrant import _retry as retry
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.report import IngestReport
-from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, VideoFile
+from dits_adapter.stores.rows import SegmentRow, VideoFile
 from dits_adapter.video.encoder import VideoEncoder
 from tests.stores.conftest import Storage, contents
 from tests.stores.fakes import FRAMES, FakeEncoder, fake_space, write_video

@@ -25,10 +25,10 @@ from dits_adapter.stores.adopting import adopt_collection
 from dits_adapter.stores.attaching import TimedText, attach_texts, remove_texts
 from dits_adapter.stores.copying import copy_segments
 from dits_adapter.stores.ingest import ingest
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.qdrant.copy import copy_collection
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest, VideoFilter
-from dits_adapter.stores.rows import CollectionMetadata, PointLayout
 from dits_adapter.stores.text_lane import SAID, TextLane, best_line
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 from tests.stores.places import PLACES, place

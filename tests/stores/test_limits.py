@@ -18,6 +18,7 @@ from dits_adapter.errors import StoreError
 from dits_adapter.stores._words import words_of
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.memory import MemoryStore
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.qdrant import _limits
 from dits_adapter.stores.qdrant._limits import Limits
 from dits_adapter.stores.qdrant.aio import AsyncQdrantStore
@@ -25,14 +26,7 @@ from dits_adapter.stores.qdrant.copy import copy_collection
 from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest, VideoFilter
-from dits_adapter.stores.rows import (
-    CollectionMetadata,
-    PointLayout,
-    SegmentRow,
-    VideoFile,
-    segment_id,
-    video_id_of,
-)
+from dits_adapter.stores.rows import SegmentRow, VideoFile, segment_id, video_id_of
 from tests.stores.conftest import contents
 from tests.stores.fakes import FRAMES, WIDTH, fake_space, unit
 from tests.stores.own_store import SqliteStore

@@ -14,10 +14,10 @@ from qdrant_client import QdrantClient, models
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.ingest import ingest
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.qdrant.recall import EFS, measure_recall
 from dits_adapter.stores.qdrant.store import POOLED, QdrantStore
-from dits_adapter.stores.rows import CollectionMetadata
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
 
 METADATA = CollectionMetadata(space=fake_space())

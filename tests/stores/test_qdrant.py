@@ -17,10 +17,10 @@ from benchmarks.server import QdrantProcess, free_port
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.stores.ingest import ingest
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.qdrant._schema import METADATA_KEY
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit, ReadRequest
-from dits_adapter.stores.rows import CollectionMetadata, PointLayout
 from tests.conftest import ANSWER
 from tests.stores.conftest import QDRANT_IMAGE, Storage, docker_answers
 from tests.stores.fakes import FakeEncoder, fake_space, write_video

@@ -16,12 +16,12 @@ import pytest
 
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, StoreError
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.qdrant import _retry as retry
 from dits_adapter.stores.qdrant.aio import AsyncQdrantStore
 from dits_adapter.stores.qdrant.aliases import switch
 from dits_adapter.stores.qdrant.copy import copy_collection
 from dits_adapter.stores.qdrant.store import QdrantStore
-from dits_adapter.stores.rows import CollectionMetadata
 from tests.stores.conftest import contents
 from tests.stores.fakes import fake_space, write_video
 from tests.stores.server import Fault, FlakyProxy, Reply

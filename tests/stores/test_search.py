@@ -23,12 +23,13 @@ from dits_adapter import AsyncQdrantStore
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import ingest as ingest_module
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.qdrant._making import INDEXING_THRESHOLD
 from dits_adapter.stores.qdrant._search import BATCH
 from dits_adapter.stores.qdrant.aliases import rebuild, switch
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit
-from dits_adapter.stores.rows import CollectionMetadata, PointLayout, VideoFile
+from dits_adapter.stores.rows import VideoFile
 from dits_adapter.xpool import XPool, XPoolReranker
 from tests.stores.conftest import STORAGES, Storage, contents, storage_of
 from tests.stores.fakes import FakeEncoder, fake_space, unit, write_video

@@ -19,12 +19,13 @@ from dits_adapter import AsyncQdrantStore, QdrantStore
 from dits_adapter.errors import InputError
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.memory import MemoryStore
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.qdrant import _connection, aio
 from dits_adapter.stores.qdrant._requests import QueryBatch, QueryGroups
 from dits_adapter.stores.qdrant._schema import segment_point
 from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.requests import Hit, SearchOptions, SearchRequest, VideoFilter
-from dits_adapter.stores.rows import CollectionMetadata, SegmentRow, segment_id, video_id_of
+from dits_adapter.stores.rows import SegmentRow, segment_id, video_id_of
 from tests.stores.fakes import FRAMES, WIDTH, fake_space
 from tests.stores.places import PLACES, place
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout, payload_value
 from dits_adapter.stores.qdrant._requests import GetCollection, Scroll, UpdateCollection
 from dits_adapter.stores.qdrant._schema import METADATA_KEY, group_values, named_vectors
 from dits_adapter.stores.qdrant.store import QdrantStore
-from dits_adapter.stores.rows import CollectionMetadata, PointLayout, payload_value
 
 __all__ = ["adopt_points", "width_of"]
 

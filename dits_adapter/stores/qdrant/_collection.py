@@ -18,6 +18,7 @@ from dits_adapter._wording import validated
 from dits_adapter.errors import InputError, MissingCollectionError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.bias import ScoreBias
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout, check_tenant
 from dits_adapter.stores.qdrant._limits import (
     NUMBER_BYTES,
     PAYLOAD_BYTES,
@@ -50,7 +51,7 @@ from dits_adapter.stores.qdrant._schema import (
     read_filter,
 )
 from dits_adapter.stores.requests import ReadRequest, SearchRequest, VideoFilter
-from dits_adapter.stores.rows import CollectionMetadata, PointLayout, StoredSegment, check_tenant
+from dits_adapter.stores.rows import StoredSegment
 from dits_adapter.stores.text_lane import SAID, TextLane
 
 __all__ = ["PAGE", "VECTORS_PAGE", "QdrantCollection", "creating", "divided", "storing"]

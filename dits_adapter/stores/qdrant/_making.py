@@ -12,6 +12,7 @@ from qdrant_client import models
 
 from dits_adapter._progress import progress_bar
 from dits_adapter.errors import StoreError
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.qdrant._collection import creating
 from dits_adapter.stores.qdrant._connection import Connection
 from dits_adapter.stores.qdrant._requests import (
@@ -23,7 +24,6 @@ from dits_adapter.stores.qdrant._requests import (
 )
 from dits_adapter.stores.qdrant._schema import FAILURE, FRAMES, METADATA_KEY, POOLED, TENANT, WORDS
 from dits_adapter.stores.qdrant.options import CollectionOptions
-from dits_adapter.stores.rows import CollectionMetadata
 from dits_adapter.stores.text_lane import SAID
 
 __all__ = [

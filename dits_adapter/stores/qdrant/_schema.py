@@ -35,8 +35,9 @@ from qdrant_client import models
 
 from dits_adapter.errors import InputError
 from dits_adapter.stores._words import words_of
+from dits_adapter.stores.metadata import PointLayout, payload_value
 from dits_adapter.stores.requests import ReadRequest, VideoFilter
-from dits_adapter.stores.rows import FailureRow, PointLayout, SegmentRow, failure_id, payload_value
+from dits_adapter.stores.rows import FailureRow, SegmentRow, failure_id
 from dits_adapter.stores.text_lane import TextLane
 
 __all__ = [

@@ -14,6 +14,7 @@ from dits_adapter._reprs import short_repr
 from dits_adapter._wording import without_password
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.metadata import PointLayout
 from dits_adapter.stores.qdrant._collection import QdrantCollection
 from dits_adapter.stores.qdrant._connection import CLIENT, api_key, server_address
 from dits_adapter.stores.qdrant._lanes import searching, searching_one
@@ -26,7 +27,6 @@ from dits_adapter.stores.qdrant._retry import (
     translate_errors,
 )
 from dits_adapter.stores.requests import Hit, SearchOptions, SearchRequest, from_keywords
-from dits_adapter.stores.rows import PointLayout
 
 __all__ = ["AsyncQdrantStore"]
 

@@ -17,11 +17,11 @@ from typing_extensions import Unpack
 from dits_adapter.errors import InputError, MissingCollectionError, StoreError
 from dits_adapter.stores._discover import absolute, lies_in
 from dits_adapter.stores.ingest import IngestKeywords, IngestOptions, Paths, ingest
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.qdrant._requests import CollectionExists, DeleteCollection, UpdateAliases
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.requests import from_keywords
-from dits_adapter.stores.rows import CollectionMetadata
 
 if TYPE_CHECKING:
     from dits_adapter.video.encoder import VideoEncoder

@@ -19,6 +19,7 @@ from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._words import words_of
 from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.bias import BIAS, ScoreBias
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection, storing
 from dits_adapter.stores.qdrant._connection import Connection
 from dits_adapter.stores.qdrant._lanes import finding_said, fusing, text_operations, without_said
@@ -57,9 +58,7 @@ from dits_adapter.stores.qdrant._search import finding
 from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest
 from dits_adapter.stores.rows import (
-    CollectionMetadata,
     FailureRow,
-    PointLayout,
     SegmentRow,
     StoredSegment,
     VideoFile,
