@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dits_adapter._wording import without_password
 from dits_adapter.cli._options import (
@@ -16,9 +16,6 @@ from dits_adapter.cli._options import (
     video_encoder,
 )
 from dits_adapter.cli._outcome import Outcome
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["add_adopt"]
 

@@ -12,9 +12,6 @@ from dits_adapter.errors import InputError
 from dits_adapter.texts import TextCleaning
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from dits_adapter._embedders import TextEmbedder
     from dits_adapter.encoders.base import TextEncoder
     from dits_adapter.space import EmbeddingSpace
@@ -44,7 +41,6 @@ __all__ = [
     "described_space",
     "qdrant_store",
     "read_recipe",
-    "read_vectors",
     "require_qdrant",
     "require_store",
     "seconds_of",
@@ -367,20 +363,3 @@ def seconds_of(option: str, time: str) -> float:
     if not 0 < seconds < float("inf"):
         raise InputError(f"{option} {time}: is no time; write 90s, 30m or 2h.")
     return seconds
-
-
-def read_vectors(path: Path) -> NDArray[np.floating]:
-    """Read text vectors (n, d) from a NumPy file.
-
-    Raises:
-        InputError: it cannot be read, holds something else, or a NaN, infinite or zero row.
-    """
-    from dits_adapter._user_files import map_array
-    from dits_adapter.tasks.queries import check_text_vectors
-
-    vectors = map_array(path)
-    try:
-        check_text_vectors(vectors)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    return vectors

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dits_adapter.cli._options import add_query, add_store, chosen_store, declaration, read_vectors
+from dits_adapter.cli._options import add_query, add_store, chosen_store, declaration
 from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
@@ -238,6 +238,7 @@ def _read_queries(path: Path, names: Path | None) -> tuple[list[str], FloatArray
     import numpy as np
 
     from dits_adapter._user_files import entries
+    from dits_adapter.tasks.queries import read_vectors
 
     vectors = read_vectors(path)
     rows = (f"row {row}" for row in range(len(vectors)))

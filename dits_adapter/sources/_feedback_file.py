@@ -16,11 +16,12 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from io import FileIO
+from os import PathLike, fspath
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import portalocker
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -44,6 +45,7 @@ __all__ = [
     "is_feedback",
     "read_entries",
     "require_feedback_file",
+    "standing_entries",
 ]
 
 Side = Literal["plain", "adapted"]
@@ -195,6 +197,8 @@ class LoggedQuery(_Entry):
     query: str
 
 
+_E = TypeVar("_E", Judgement, Preference)
+
 Entry = Judgement | Preference | TakenBack | LoggedQuery
 """Any line but the first one."""
 
@@ -312,3 +316,33 @@ def read_entries(path: Path) -> Iterator[tuple[int, Entry | str]]:
             yield number, str(error).rstrip(".")
             continue
         yield number, entry if fault is None else f"its query {fault}"
+
+
+def standing_entries(
+    paths: Iterable[str | PathLike[str]], kind: type[_E], faults: list[str]
+) -> tuple[list[_E], int]:
+    """Return the entries of a kind that stand, the oldest first, and the number of all of the kind.
+
+    Of each search the last entry stands, unless it was taken back.
+
+    Args:
+        paths: files of feedback.
+        kind: class of the entries.
+        faults: list that gets what is wrong with damaged lines, each with its place.
+
+    Raises:
+        InputError: as `read_entries`.
+    """
+    entries: list[_E | TakenBack] = []
+    for path in paths:
+        for number, entry in read_entries(Path(path)):
+            if isinstance(entry, str):
+                faults.append(f"{fspath(path)}, line {number}: {entry}")
+            elif isinstance(entry, kind | TakenBack):
+                entries.append(entry)
+    of_search: dict[str, _E] = {}
+    for entry in sorted(entries, key=lambda each: each.time):
+        of_search.pop(entry.search, None)
+        if isinstance(entry, kind):
+            of_search[entry.search] = entry
+    return list(of_search.values()), sum(isinstance(entry, kind) for entry in entries)

@@ -34,7 +34,13 @@ import numpy as np
 from dits_adapter._files import require_writable, write_atomically
 from dits_adapter._wording import printable
 from dits_adapter.errors import InputError
-from dits_adapter.sources._feedback_file import Chosen, Judgement, LoggedQuery, TakenBack, read_entries
+from dits_adapter.sources._feedback_file import (
+    Chosen,
+    Judgement,
+    LoggedQuery,
+    read_entries,
+    standing_entries,
+)
 from dits_adapter.sources._writer import replace_lines
 from dits_adapter.sources.report import PairsReport
 
@@ -183,23 +189,11 @@ def _text(query: str) -> str:
 
 def _judgements(paths: Sequence[str | PathLike[str]], report: FeedbackReport) -> list[Judgement]:
     """Read the judgements that count, the oldest first: the last one of each search, tab and query."""
-    entries: list[Judgement | TakenBack] = []
-    for path in paths:
-        for number, entry in read_entries(Path(path)):
-            if isinstance(entry, str):
-                report.faults.append(f"{os.fspath(path)}, line {number}: {entry}")
-            elif isinstance(entry, Judgement | TakenBack):
-                entries.append(entry)
-    entries.sort(key=lambda entry: entry.time)
-    of_search: dict[str, Judgement] = {}
-    for entry in entries:
-        of_search.pop(entry.search, None)
-        if isinstance(entry, Judgement):
-            of_search[entry.search] = entry
-    of_person = {(each.session or each.search, _text(each.query)): each for each in of_search.values()}
+    standing, number = standing_entries(paths, Judgement, report.faults)
+    of_person = {(each.session or each.search, _text(each.query)): each for each in standing}
     counted = sorted(of_person.values(), key=lambda each: each.time)
     report.judgements = len(counted)
-    report.repeated = sum(isinstance(entry, Judgement) for entry in entries) - len(counted)
+    report.repeated = number - len(counted)
     report.collections = sorted({each.collection for each in counted})
     return counted
 

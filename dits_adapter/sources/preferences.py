@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Literal
 
 from dits_adapter._wording import printable
 from dits_adapter.evaluation.metrics import Interval
 from dits_adapter.evaluation.preference import sequential_interval
-from dits_adapter.sources._feedback_file import AdapterInUse, Preference, Side, TakenBack, read_entries
+from dits_adapter.sources._feedback_file import AdapterInUse, Preference, Side, standing_entries
 
 __all__ = ["PreferenceReport", "PreferenceTally", "tally_preferences"]
 
@@ -153,22 +151,8 @@ def tally_preferences(files: str | PathLike[str] | Iterable[str | PathLike[str]]
 
 def _counted(paths: Sequence[str | PathLike[str]], faults: list[str]) -> Iterator[Preference]:
     """Yield the judgements that count, the oldest first: the last one of each judge and query."""
-    entries: list[Preference | TakenBack] = []
-    for path in paths:
-        for number, entry in read_entries(Path(path)):
-            if isinstance(entry, str):
-                faults.append(f"{os.fspath(path)}, line {number}: {entry}")
-            elif isinstance(entry, Preference | TakenBack):
-                entries.append(entry)
-    entries.sort(key=lambda entry: entry.time)
-    of_comparison: dict[str, Preference] = {}
-    for entry in entries:
-        of_comparison.pop(entry.search, None)
-        if isinstance(entry, Preference):
-            of_comparison[entry.search] = entry
-    of_judge = {
-        (*_subject(each), each.session or each.search, _text(each)): each for each in of_comparison.values()
-    }
+    standing, _ = standing_entries(paths, Preference, faults)
+    of_judge = {(*_subject(each), each.session or each.search, _text(each)): each for each in standing}
     yield from sorted(of_judge.values(), key=lambda each: each.time)
 
 

@@ -15,7 +15,7 @@ from dits_adapter.sources._feedback_file import is_feedback
 from dits_adapter.sources.feedback import feedback_queries
 from dits_adapter.vectors import check_directions, check_vectors
 
-__all__ = ["Queries", "check_text_vectors", "query_values", "read_queries"]
+__all__ = ["Queries", "query_values", "read_queries", "read_vectors"]
 
 Queries = str | PathLike[str] | list[str] | tuple[str, ...] | NDArray[np.floating]
 """Path of a file of queries, texts, or text vectors (n, d)."""
@@ -37,12 +37,7 @@ def read_queries(path: str | PathLike[str]) -> list[str] | NDArray[np.floating]:
     """
     path = Path(path)
     if path.suffix == ".npy":
-        vectors = map_array(path)
-        try:
-            check_text_vectors(vectors)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        return vectors
+        return read_vectors(path)
     fed_back = is_feedback(path)
     if path.suffix.lower() == ".jsonl" and path.is_file() and not fed_back:
         raise InputError(
@@ -54,6 +49,20 @@ def read_queries(path: str | PathLike[str]) -> list[str] | NDArray[np.floating]:
     return queries
 
 
+def read_vectors(path: str | PathLike[str]) -> NDArray[np.floating]:
+    """Map the text vectors (n, d) of a file that NumPy saved.
+
+    Raises:
+        InputError: it cannot be read, holds something else, or a row that is NaN, infinite or zero.
+    """
+    vectors = map_array(Path(path))
+    try:
+        _check_text_vectors(vectors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return vectors
+
+
 def query_values(queries: Queries) -> list[str] | NDArray[np.floating]:
     """Return texts or vectors, from a file where a path is given, once they are known to be queries.
 
@@ -63,12 +72,12 @@ def query_values(queries: Queries) -> list[str] | NDArray[np.floating]:
     if isinstance(queries, str | PathLike):
         return read_queries(queries)
     if isinstance(queries, np.ndarray):
-        check_text_vectors(queries)
+        _check_text_vectors(queries)
         return queries
     return list(dict.fromkeys(check_queries(queries)))
 
 
-def check_text_vectors(vectors: NDArray[np.floating]) -> None:
+def _check_text_vectors(vectors: NDArray[np.floating]) -> None:
     """Refuse what is no array (n, d) of text vectors.
 
     Raises:

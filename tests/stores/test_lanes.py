@@ -229,17 +229,17 @@ def test_ingestion_says_that_new_videos_have_no_texts(tmp_path: Path) -> None:
     def ingested() -> str:
         return str(ingest(store, tmp_path, encoder, progress=False))  # type: ignore[arg-type]
 
-    assert "silent" not in ingested()
+    assert "no texts" not in ingested()
     attach_texts(store, [TimedText("0.mp4", "storm")], progress=False)
-    assert "silent" not in ingested()  # nothing is new
+    assert "no texts" not in ingested()  # nothing is new
     write_video(tmp_path / "2.mp4", seed=9, segments=2)  # stored anew, without what was said in it
     write_video(tmp_path / "3.mp4", seed=3, segments=3)
     assert (
-        "silent   5 segments: searches of what is said do not find them until `dits-adapter texts`" in ingested()
+        "no texts 5 segments: searches of what is said do not find them until `dits-adapter texts`" in ingested()
     )
     remove_texts(store)
     write_video(tmp_path / "4.mp4", seed=4, segments=1)
-    assert "silent" not in ingested()
+    assert "no texts" not in ingested()
 
 
 @pytest.mark.parametrize("filled", ["Qdrant folder", "LanceDB"], indirect=True)
