@@ -16,7 +16,8 @@ __version__ = VERSION
 
 _PUBLIC = {
     "encoder": ("DITSQueryEncoder",),
-    "search": ("Answer", "Match", "VideoSearch"),
+    "answers": ("Answer", "Match"),
+    "search": ("VideoSearch",),
     "errors": (
         "ArtifactError",
         "DITSError",
@@ -177,6 +178,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.adapters.registry import AdapterEntry as AdapterEntry
     from dits_adapter.adapters.registry import register_adapter as register_adapter
     from dits_adapter.adapters.registry import register_entry as register_entry
+    from dits_adapter.answers import Answer as Answer
+    from dits_adapter.answers import Match as Match
     from dits_adapter.artifact.artifact import Artifact as Artifact
     from dits_adapter.data.cache import EmbeddingCache as EmbeddingCache
     from dits_adapter.data.cache_writer import CacheWriter as CacheWriter
@@ -235,8 +238,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.sampler.sampler import SamplerConfig as SamplerConfig
     from dits_adapter.sampler.sampler import TruncatedSampler as TruncatedSampler
     from dits_adapter.sampler.schedule import NoiseSchedule as NoiseSchedule
-    from dits_adapter.search import Answer as Answer
-    from dits_adapter.search import Match as Match
     from dits_adapter.search import VideoSearch as VideoSearch
     from dits_adapter.serve.page import search_page as search_page
     from dits_adapter.sides import TextSide as TextSide

@@ -8,18 +8,19 @@ import json
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
 from os import PathLike, fspath
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self, Unpack
 
-from dits_adapter._reprs import short_repr, shown_repr
+from dits_adapter._reprs import short_repr
 from dits_adapter._wording import without_password
+from dits_adapter.answers import Answer, Judge
 from dits_adapter.encoder import DITSQueryEncoder, check_queries
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.calibration import Calibration
@@ -27,86 +28,15 @@ from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.bias import ScoreBias
 from dits_adapter.stores.open import open_store
 from dits_adapter.stores.ranking import bias_weight
-from dits_adapter.stores.requests import Hit, SearchOptions, SearchRequest, from_keywords
+from dits_adapter.stores.requests import SearchOptions, SearchRequest, from_keywords
+from dits_adapter.vectors import FloatArray, unit
 
-__all__ = ["Answer", "Judge", "Match", "VideoSearch", "check_encoder_options", "check_probabilities", "plain"]
+__all__ = ["VideoSearch", "check_encoder_options", "check_probabilities", "plain"]
 
 T = TypeVar("T")
 
 _FRESH_SECONDS = 5.0
 """Seconds for which the number of videos, on which probabilities depend a little, is used again."""
-
-
-@dataclass(frozen=True)
-class Match:
-    """Hit of a search with its probability.
-
-    Attributes:
-        hit: the segment.
-        probability: probability, 0 to 1, that its video is the right one; None where it is not known.
-    """
-
-    hit: Hit
-    probability: float | None
-
-    def __str__(self) -> str:
-        return str(self.hit) if self.probability is None else f"{self.probability:6.1%}  {self.hit}"
-
-
-@dataclass(frozen=True)
-class Judge:
-    """Judge of the hits of one query.
-
-    Attributes:
-        calibration: calibration of their scores.
-        videos: number of videos in the collection.
-        min_probability, min_probability_of_any, answerable: see `VideoSearch.search`.
-    """
-
-    calibration: Calibration
-    videos: int
-    min_probability: float | None = None
-    min_probability_of_any: float | None = None
-    answerable: float = 0.5
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Answer to one text.
-
-    Attributes:
-        matches: hits with their probabilities, best video first, without those that are less likely than was
-            asked for.
-        found: number of hits, those left out among them.
-        probability_of_any: probability, 0 to 1, that any of the ten best hits is right, those left out among
-            them; None where it is not known.
-    """
-
-    matches: tuple[Match, ...]
-    found: int
-    probability_of_any: float | None
-
-    __repr__ = shown_repr
-
-    @classmethod
-    def of(cls, hits: Sequence[Hit], judge: Judge | None, *, first: bool = True) -> Answer:
-        """Give hits their probabilities, and leave out those that are less likely than the judge wants.
-
-        Args:
-            hits: hits of a search, best first.
-            judge: None where probabilities are not known.
-            first: True where the best hit of the collection is among them.
-        """
-        if judge is None:
-            return cls(tuple(Match(hit, None) for hit in hits), len(hits), None)
-        scale, videos = judge.calibration, judge.videos
-        of_any = None
-        if hits and first:
-            of_any = scale.probability_of_any(hits[0].score, videos=videos, share=judge.answerable)
-        judged = [(hit, scale.probability(hit.score, videos=videos)) for hit in hits]
-        fits = of_any is None or of_any >= (judge.min_probability_of_any or 0.0)
-        likely = [Match(hit, p) for hit, p in judged if fits and p >= (judge.min_probability or 0.0)]
-        return cls(tuple(likely), len(hits), of_any)
 
 
 class VideoSearch:
@@ -280,6 +210,49 @@ class VideoSearch:
         check_queries(text)
         if request.beyond_seen and request.texts is None:
             request = replace(request, texts=(text,))
+        return self._judged(lambda encoder: encoder.encode_query([text]), request, answerable, least)[0]
+
+    def search_vectors(
+        self,
+        vectors: ArrayLike,
+        request: SearchRequest | None = None,
+        *,
+        min_probability: float | None = None,
+        min_probability_of_any: float | None = None,
+        answerable: float = 0.5,
+        **options: Unpack[SearchOptions],
+    ) -> list[Answer]:
+        """Find the videos of texts that were embedded elsewhere; the text encoder is not loaded.
+
+        Args:
+            vectors: text embeddings as the adapter's encoder gives them (`DITSQueryEncoder.embed`), (n, d).
+            request, min_probability, min_probability_of_any, answerable, options: as for `search`. Lanes beside
+                what is seen look for the request's `texts`, one a vector.
+
+        Returns:
+            An answer a vector.
+
+        Raises:
+            InputError: another shape, a vector that is NaN or zero, other lanes without texts; and as `search`.
+            StoreError, SpaceMismatchError: see `VideoStore.search`.
+        """
+        request = from_keywords(SearchRequest, request, options)
+        least = {"min_probability": min_probability, "min_probability_of_any": min_probability_of_any}
+        check_probabilities(**least, answerable=answerable)
+        array = np.asarray(vectors, np.float32)
+        if array.ndim != 2:
+            raise InputError(f"the vectors have the shape {array.shape}; expected (n, d), a row a query.")
+        return self._judged(lambda encoder: unit(encoder.adapt(array)), request, answerable, least)
+
+    def _judged(
+        self,
+        encode: Callable[[DITSQueryEncoder], FloatArray],
+        request: SearchRequest,
+        answerable: float,
+        least: Mapping[str, float | None],
+    ) -> list[Answer]:
+        """Search with the queries, unit vectors (n, d), that the encoder beside the score bias gives."""
+        min_probability, min_of_any = least["min_probability"], least["min_probability_of_any"]
         collection = self._collection()
         encoder = self.encoder
         if request.bias is None:
@@ -288,13 +261,13 @@ class VideoSearch:
         wanted = [name for name, value in least.items() if value is not None]
         if wanted and isinstance(calibration, str):
             raise InputError(f"{wanted[0]}: {calibration}")
-        if min_probability_of_any is not None and request.offset:
+        if min_of_any is not None and request.offset:
             raise InputError("min_probability_of_any is of the best hits; leave out offset.")
-        hits = self.store.search(encoder.encode_query(text), request)
-        if isinstance(calibration, str):
-            return Answer.of(hits, None)
-        judge = Judge(calibration, self._count_videos(), answerable=answerable, **least)
-        return Answer.of(hits, judge, first=not request.offset)
+        found = self.store.search_batch(encode(encoder), request)
+        judge = None
+        if not isinstance(calibration, str):
+            judge = Judge(calibration, self._count_videos(), min_probability, min_of_any, answerable)
+        return [Answer.of(hits, judge, first=not request.offset) for hits in found]
 
     def search_like(
         self, segment: str | int, request: SearchRequest | None = None, **options: Unpack[SearchOptions]

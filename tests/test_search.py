@@ -53,6 +53,27 @@ def test_hits_have_the_probabilities_of_their_cosines(encoder, store):
     assert asyncio.run(VideoSearch(encoder, store).search_async(QUERY, limit=4, per_video=2)) == answer
 
 
+def test_vectors_of_texts_have_the_answers_of_the_texts(encoder, store):
+    search, texts = VideoSearch(encoder, store), [QUERY, "a red car"]
+    answers = search.search_vectors(encoder.embed(texts), limit=4, min_probability=0.2)
+    for answer, text in zip(answers, texts, strict=True):
+        expected = search.search(text, limit=4, min_probability=0.2)
+        assert [match.hit.id for match in answer.matches] == [match.hit.id for match in expected.matches]
+        assert answer.probability_of_any == pytest.approx(expected.probability_of_any, abs=1e-6)
+    assert answers[0].probability_of_any != answers[1].probability_of_any
+    plain = VideoSearch(DITSQueryEncoder.from_pretrained(encoder.name_or_path, strength=0.0), store)
+    (answer,) = plain.search_vectors(3 * encoder.embed([QUERY]), limit=4)
+    assert [m.hit.id for m in answer.matches] == [
+        h.id for h in store.search(encoder.encode_document(QUERY), limit=4)
+    ]
+    for wrong, reason in (
+        (encoder.embed(QUERY), "expected .n, d., a row a query"),
+        ([[np.nan] * 2], "width|shape"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            search.search_vectors(wrong)
+
+
 def test_the_number_of_videos_counts_and_not_that_of_segments(encoder, store):
     known = VideoSearch(encoder, store).search(QUERY, limit=1)
     fewer = MemoryStore()

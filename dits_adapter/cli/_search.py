@@ -14,9 +14,9 @@ from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
 if TYPE_CHECKING:
+    from dits_adapter.answers import Answer
     from dits_adapter.encoder import DITSQueryEncoder
     from dits_adapter.evaluation.calibration import Calibration
-    from dits_adapter.search import Answer
     from dits_adapter.stores.base import VideoStore
     from dits_adapter.stores.requests import Hit, SearchRequest
     from dits_adapter.vectors import FloatArray
@@ -109,8 +109,8 @@ def _probability(text: str) -> float:
 
 
 def _search(args: argparse.Namespace) -> Outcome:
+    from dits_adapter.answers import Answer, Judge
     from dits_adapter.encoder import DITSQueryEncoder, check_queries
-    from dits_adapter.search import Answer, Judge
     from dits_adapter.stores.requests import SearchRequest
 
     if args.candidates is not None and args.rerank is None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dits_adapter.answers import Answer, Match
 from dits_adapter.errors import InputError
-from dits_adapter.search import Answer, Match, VideoSearch, check_probabilities, plain
+from dits_adapter.search import VideoSearch, check_probabilities, plain
 from dits_adapter.stores.requests import SearchRequest, VideoFilter, from_keywords
 
 __all__ = ["Retrieval", "content", "metadata", "no_documents"]

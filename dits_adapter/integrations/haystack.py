@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from dits_adapter.answers import Answer
 from dits_adapter.encoder import DITSQueryEncoder
 from dits_adapter.errors import InputError, MissingExtraError
 from dits_adapter.integrations._documents import Retrieval, content, metadata
-from dits_adapter.search import Answer, VideoSearch, check_encoder_options
+from dits_adapter.search import VideoSearch, check_encoder_options
 from dits_adapter.stores.requests import VideoFilter
 
 try:

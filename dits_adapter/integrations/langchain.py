@@ -6,10 +6,11 @@ from typing import Any
 
 from pydantic import Field
 
+from dits_adapter.answers import Answer
 from dits_adapter.encoder import DITSQueryEncoder
 from dits_adapter.errors import InputError, MissingExtraError
 from dits_adapter.integrations._documents import Retrieval, content, metadata, no_documents
-from dits_adapter.search import Answer, VideoSearch
+from dits_adapter.search import VideoSearch
 
 try:
     from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun

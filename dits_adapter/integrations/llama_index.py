@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from dits_adapter.answers import Answer
 from dits_adapter.encoder import DITSQueryEncoder
 from dits_adapter.errors import InputError, MissingExtraError
 from dits_adapter.integrations._documents import Retrieval, content, metadata, no_documents
-from dits_adapter.search import Answer, VideoSearch
+from dits_adapter.search import VideoSearch
 from dits_adapter.stores.requests import VideoFilter
 
 try:

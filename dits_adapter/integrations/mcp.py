@@ -12,8 +12,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from dits_adapter._version import VERSION
 from dits_adapter._wording import complaints, printable, without_password
+from dits_adapter.answers import Answer, Match
 from dits_adapter.errors import DITSError, MissingExtraError
-from dits_adapter.search import Answer, Match, VideoSearch
+from dits_adapter.search import VideoSearch
 from dits_adapter.stores.requests import SearchRequest, VideoFilter
 from dits_adapter.stores.text_lane import SAID, TextLane, best_line
 

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
+from dits_adapter.answers import Answer, Judge
 from dits_adapter.encoder import DITSQueryEncoder, check_queries
 from dits_adapter.errors import InputError, SpaceMismatchError
-from dits_adapter.search import Answer, Judge
 from dits_adapter.serve._answers import About, Lane, Map, Point, SearchResult, SideBySide
 from dits_adapter.serve._batching import Batcher
 from dits_adapter.serve._map import project

@@ -1,0 +1,84 @@
+"""Answers to queries: hits with their probabilities, and where nothing fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dits_adapter._reprs import shown_repr
+from dits_adapter.evaluation.calibration import Calibration
+from dits_adapter.stores.requests import Hit
+
+__all__ = ["Answer", "Judge", "Match"]
+
+
+@dataclass(frozen=True)
+class Match:
+    """Hit of a search with its probability.
+
+    Attributes:
+        hit: the segment.
+        probability: probability, 0 to 1, that its video is the right one; None where it is not known.
+    """
+
+    hit: Hit
+    probability: float | None
+
+    def __str__(self) -> str:
+        return str(self.hit) if self.probability is None else f"{self.probability:6.1%}  {self.hit}"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judge of the hits of one query.
+
+    Attributes:
+        calibration: calibration of their scores.
+        videos: number of videos in the collection.
+        min_probability, min_probability_of_any, answerable: see `VideoSearch.search`.
+    """
+
+    calibration: Calibration
+    videos: int
+    min_probability: float | None = None
+    min_probability_of_any: float | None = None
+    answerable: float = 0.5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer to one text.
+
+    Attributes:
+        matches: hits with their probabilities, best video first, without those that are less likely than was
+            asked for.
+        found: number of hits, those left out among them.
+        probability_of_any: probability, 0 to 1, that any of the ten best hits is right, those left out among
+            them; None where it is not known.
+    """
+
+    matches: tuple[Match, ...]
+    found: int
+    probability_of_any: float | None
+
+    __repr__ = shown_repr
+
+    @classmethod
+    def of(cls, hits: Sequence[Hit], judge: Judge | None, *, first: bool = True) -> Answer:
+        """Give hits their probabilities, and leave out those that are less likely than the judge wants.
+
+        Args:
+            hits: hits of a search, best first.
+            judge: None where probabilities are not known.
+            first: True where the best hit of the collection is among them.
+        """
+        if judge is None:
+            return cls(tuple(Match(hit, None) for hit in hits), len(hits), None)
+        scale, videos = judge.calibration, judge.videos
+        of_any = None
+        if hits and first:
+            of_any = scale.probability_of_any(hits[0].score, videos=videos, share=judge.answerable)
+        judged = [(hit, scale.probability(hit.score, videos=videos)) for hit in hits]
+        fits = of_any is None or of_any >= (judge.min_probability_of_any or 0.0)
+        likely = [Match(hit, p) for hit, p in judged if fits and p >= (judge.min_probability or 0.0)]
+        return cls(tuple(likely), len(hits), of_any)
