@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from os import PathLike
 
 import numpy as np
 
@@ -18,7 +19,7 @@ _BATCH = 1024
 """Videos of one write, after which a store waits for its disk."""
 
 
-def put_videos(store: VideoStore, cache: EmbeddingCache, *, progress: bool = True) -> int:
+def put_videos(store: VideoStore, cache: EmbeddingCache | str | PathLike[str], *, progress: bool = True) -> int:
     """Store the vectors of a cache's videos, one segment a video, under their ids as paths.
 
     The collection is made where it is missing. Done again, or with another cache of the same space, it replaces
@@ -26,16 +27,18 @@ def put_videos(store: VideoStore, cache: EmbeddingCache, *, progress: bool = Tru
 
     Args:
         store: the collection.
-        cache: the cache, as `import_vectors` and `embed` write them.
+        cache: the cache, as `import_vectors` and `embed` write them, or its path.
         progress: show a progress bar on a terminal.
 
     Returns:
         How many videos were stored.
 
     Raises:
+        DITSError: there is no such cache, or a damaged one.
         SpaceMismatchError: the collection holds videos of another encoder.
         StoreError: the collection is not one of ours, cut in segments, or cannot be written.
     """
+    cache = cache if isinstance(cache, EmbeddingCache) else EmbeddingCache(cache)
     store.create(CollectionMetadata(space=cache.space))
     with progress_bar(total=len(cache.video), unit="video", desc=store.collection, progress=progress) as bar:
         for start in range(0, len(cache.video), _BATCH):

@@ -110,6 +110,9 @@ class Comparison:
         names = " ".join(row.name for row in self.rows)
         return short_repr(self, rows=names, recommendation=self.recommendation.name, queries=len(self.labels))
 
+    def __str__(self) -> str:
+        return self.markdown()
+
     def _repr_markdown_(self) -> str:
         """Return the tables, for notebooks."""
         return self.markdown()
@@ -211,6 +214,10 @@ def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
         rows: plain CLIP first.
         labels: video of each test text, (n,); captions of one video are drawn together.
     """
+    if len(rows) == 1:
+        return Recommendation(
+            rows[0].name, f"Nothing was compared with {rows[0].name}: take more rows, or a larger budget."
+        )
     standing, won = rows[0], ""
     lost: list[str] = []
     for family in ("bank", "linear", "network"):

@@ -94,7 +94,7 @@ def plan(
     A trained row is tried with one batch for one epoch and for three: what two epochs took more is the time of a
     step. Rows that differ in the bank alone share a fit. Rows that `out` holds take no more than their evaluation.
     Times are of this thread alone, so that a busy machine disturbs them little, and scaled by what it waited. The
-    budget pays for the trials, too.
+    budget pays for the trials, too, with half of it at most, so that cheap rows are compared in any case.
 
     Args:
         rows, out, device: as for `compare`.
@@ -110,6 +110,7 @@ def plan(
         of_fits = {key: clock.fit(recipe) for key, recipe in fits.items()}
     spent = time.perf_counter() - begun[0]
     waiting = spent / (time.thread_time() - begun[1])
+    paid_for = spent if budget is None else min(spent, budget / 2)
     seconds: dict[str, float] = {}
     dear: dict[str, float] = {}
     paid: set[str] = set()
@@ -117,7 +118,7 @@ def plan(
         key = _fit_of(rows[name])
         free = key in paid or (out is not None and _is_kept(out, name, len(splits)))
         cost = waiting * len(splits) * (clock.evaluation + (0 if free else of_fits[key]))
-        if budget is not None and name != first and spent + sum(seconds.values()) + cost > budget:
+        if budget is not None and name != first and paid_for + sum(seconds.values()) + cost > budget:
             dear[name] = cost
         else:
             seconds[name] = cost

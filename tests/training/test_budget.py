@@ -100,6 +100,7 @@ def test_cheap_rows_fill_the_budget_and_the_others_are_named(split):
     assert list(plan(rows, [split], budget=17 + TRIALS).rows) == ["identity", "ridge"]
     assert list(planned.left_out) == ["dits-best", "mlp-1"]
     assert "Left out for want of time: dits-best (2 min), mlp-1 (2 min)." in str(planned)
+    assert list(plan(rows, [split], budget=TRIALS - 4).rows) == ["identity", "ridge"]  # trials get half at most
     assert list(plan(rows, [split], budget=0.1).rows) == ["identity"]
     assert planned.limits == {"identity": 6, "ridge": 6, "gentle-linear": 24}
     assert not plan(rows, [split]).left_out

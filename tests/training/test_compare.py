@@ -141,6 +141,12 @@ def test_without_a_gap_it_says_keep_plain_clip():
     assert "against identity: R@1" in found.recommendation.reason
 
 
+def test_plain_clip_alone_is_not_called_better_than_adapters(rotated):
+    alone = recommend(rotated.rows[:1], np.arange(len(rotated.rows[0].text_to_video.ranks)))
+    assert alone.name == "identity"
+    assert alone.reason == "Nothing was compared with identity: take more rows, or a larger budget."
+
+
 def test_the_order_of_the_rows_does_not_matter(rotated):
     rows = quick_rows("ridge", "identity", "mean-shift")
     found = compare(*three(rotated_pairs()), rows=rows, progress=False)
@@ -156,6 +162,7 @@ def test_json_reads_back_equal_and_refuses_another_version(rotated):
 
 
 def test_the_table_has_all_rows_quoted_ones_and_the_answer(rotated):
+    assert str(rotated) == rotated.markdown()
     text = rotated.markdown({"X-Pool, quoted": (46.9, 72.8, 82.2, 2, 14.3)})
     assert text.startswith("Trained on 116 texts of 58 videos, chosen on 28 texts of 14 videos.")
     assert "| X-Pool, quoted " in text
