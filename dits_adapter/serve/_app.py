@@ -9,7 +9,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -45,7 +45,7 @@ try:
     from dits_adapter.serve._compare_routes import compare_routes
     from dits_adapter.serve._frames import FileVersion, FrameDecoder
     from dits_adapter.serve._health import Health
-    from dits_adapter.serve._middleware import CheckWrites, RequireToken, SecureHeaders, check_token
+    from dits_adapter.serve._middleware import PAGES, CheckWrites, RequireToken, SecureHeaders, check_token
     from dits_adapter.serve._moment_routes import moment_routes
     from dits_adapter.serve._operations import add_operations
     from dits_adapter.serve._page_metrics import PageMetrics
@@ -119,21 +119,8 @@ def create_app(
     app.add_exception_handler(RequestValidationError, refuse)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
-    @app.get("/", include_in_schema=False)
-    def page() -> FileResponse:
-        return FileResponse(STATIC / "index.html")
-
-    @app.get("/compare", include_in_schema=False)
-    def compare_page() -> FileResponse:
-        return FileResponse(STATIC / "compare.html")
-
-    @app.get("/collection", include_in_schema=False)
-    def collection_page() -> FileResponse:
-        return FileResponse(STATIC / "collection.html")
-
-    @app.get("/api", include_in_schema=False)
-    def api_page() -> FileResponse:
-        return FileResponse(STATIC / "api.html")
+    for place, file in PAGES.items():
+        app.add_api_route(place, _page(STATIC / file), methods=["GET", "HEAD"], include_in_schema=False)
 
     @app.get("/api/about")
     def about() -> About:
@@ -217,6 +204,13 @@ def create_app(
         return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
 
     return app
+
+
+def _page(file: Path) -> Callable[[], FileResponse]:
+    def page() -> FileResponse:
+        return FileResponse(file)
+
+    return page
 
 
 def _content(media_type: str) -> dict[int | str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dits_adapter.errors import InputError
 
-__all__ = ["PICTURES", "CheckWrites", "RequireToken", "SecureHeaders", "check_token"]
+__all__ = ["PAGES", "PICTURES", "CheckWrites", "RequireToken", "SecureHeaders", "check_token"]
 
 _BODY_BYTES, _BODY_SECONDS = 16 << 10, 10.0
 """Largest body of a request in JSON, and the time in which it arrives."""
@@ -29,7 +29,8 @@ PICTURES = 22
 _OPEN_PATHS = ("/healthz", "/livez")
 """Paths that need no token, for what watches over containers; they say more to those who send it."""
 
-_PAGES = ("/", "/compare", "/collection", "/api")
+PAGES = {"/": "index.html", "/compare": "compare.html", "/collection": "collection.html", "/api": "api.html"}
+"""Files of the pages, by the paths under which people open them."""
 
 _COOKIE = "dits_adapter_token"
 _HEADERS = {
@@ -81,11 +82,11 @@ class RequireToken:
             reads = "text/html" in request.headers.get("accept", "")
             needed = "open the address that the server printed, or send `Authorization: Bearer TOKEN`"
             asks = {"www-authenticate": "Bearer"}
-            if self.form is not None and reads and _path(scope) in _PAGES:
+            if self.form is not None and reads and _path(scope) in PAGES:
                 response = HTMLResponse(self.form.read_text("utf-8"), 401, asks)
             else:
                 response = JSONResponse({"detail": f"a token is needed: {needed}."}, 401, asks)
-        elif in_address is not None and _path(scope) in _PAGES:  # into a cookie, and out of the address bar
+        elif in_address is not None and _path(scope) in PAGES:  # into a cookie, and out of the address bar
             page = f".{_path(scope)}?{request.url.remove_query_params('token').query}"
             response = RedirectResponse(page, 303)
             response.set_cookie(_COOKIE, self.token, httponly=True, samesite="lax")

@@ -31,10 +31,10 @@ def add_operations(app: Starlette, health: Health, metrics: Metrics) -> None:
     async def measurements(_: Request) -> Response:
         return Response(metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    # FastAPI tells the middleware of routes that it added itself alone.
+    # FastAPI tells the middleware of routes that it added itself alone. HEAD is how many watchers ask.
     add = getattr(app, "add_api_route", app.add_route)
     for path, endpoint in {"/livez": live, "/healthz": healthy, "/metrics": measurements}.items():
-        add(path, endpoint, include_in_schema=False)
+        add(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_middleware(MeasureRequests, metrics=metrics)
 
 

@@ -404,6 +404,12 @@ class TestWhoMayAsk:
         with pytest.raises(InputError, match="an HTTP header carries neither"):
             create_app(searcher, token=token)
 
+    @pytest.mark.parametrize("path", ["/", "/compare", "/collection", "/api", "/metrics", "/livez", "/healthz"])
+    def test_watchers_ask_for_the_head_alone(self, http, guarded, path):
+        answer = http.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert guarded.head(path).status_code == (200 if path in ("/livez", "/healthz") else 401)
+
     def test_browsers_get_a_field_for_it(self, guarded):
         browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
         for path in ("/", "/api", "/?query=a"):
