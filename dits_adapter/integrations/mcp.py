@@ -137,7 +137,7 @@ class CollectionDescription(BaseModel):
         collection: name of the collection.
         store: place of the collection.
         tenant: tenant whose videos are searched; null where the collection keeps none apart.
-        videos, segments: number of videos, and of segments in the whole collection.
+        videos, segments: number of videos, and of segments, of the tenant where there are tenants.
         space: the embedding space: the encoders of texts and videos.
         adapter: name of the adapter, or of the encoder, of the queries.
         strength: movement of the queries, 0 (plain) to 1.

@@ -249,9 +249,7 @@ class BlindComparer:
             InputError: the file cannot be read.
         """
         tallies = tally_preferences(self._path).tallies
-        mine = [tally for tally in tallies if _is_of(tally, searcher)]
-        # The last one: the weights of a score bias may have been others before.
-        tally = mine[-1] if mine else None
+        tally = next((tally for tally in reversed(tallies) if _is_of(tally, searcher)), None)
         others = sum(
             each.queries for each in tallies if each is not tally and each.tenant == searcher.store.tenant
         )
@@ -281,8 +279,10 @@ def left_of(seed: int) -> Side:
 
 def _is_of(tally: PreferenceTally, searcher: Searcher) -> bool:
     now = adapter_in_use(searcher)
+    _, adapted, plain = searcher.as_searched()
     return (
-        tally.collection == searcher.store.collection
+        tally.bias == {"plain": plain, "adapted": adapted}
+        and tally.collection == searcher.store.collection
         and tally.tenant == searcher.store.tenant
         and tally.adapter.model_copy(update={"name": now.name}) == now
     )

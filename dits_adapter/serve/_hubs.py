@@ -16,7 +16,7 @@ from dits_adapter.evaluation.hubness import Hubness
 from dits_adapter.evaluation.metrics import DotProducts
 from dits_adapter.evaluation.score_bias import BiasedScores
 from dits_adapter.serve._answers import Point
-from dits_adapter.serve._searcher import INGESTED, Searcher
+from dits_adapter.serve._searcher import Searcher, search_result
 from dits_adapter.sources.feedback import feedback_queries
 from dits_adapter.stores.ranking import OURS
 from dits_adapter.stores.requests import Hit, ReadRequest
@@ -269,15 +269,15 @@ def _ranking(name: str, hubness: Hubness) -> RankingHubs:
 def _hub(searcher: Searcher, segment: StoredSegment, occurrences: list[int]) -> Hub:
     metadata = searcher.store.metadata()
     layout = (metadata and metadata.layout) or OURS
-    hit = Hit.of(segment.id, segment.payload, 0.0, video_id=layout.video_of(segment.payload), layout=layout)
-    frame = f"api/videos/{hit.video_id}/frame?at={hit.start or 0:g}" if INGESTED in hit.payload else None
+    video = layout.video_of(segment.payload)
+    shown = search_result(Hit.of(segment.id, segment.payload, 0.0, video_id=video, layout=layout))
     return Hub(
-        id=str(hit.id),
-        video_id=hit.video_id,
-        path=hit.title or hit.path,
-        start=hit.start,
-        end=hit.end,
-        frame=frame,
+        id=shown.id,
+        video_id=shown.video_id,
+        path=shown.title or shown.path,
+        start=shown.start,
+        end=shown.end,
+        frame=shown.frame,
         occurrences=occurrences,
     )
 

@@ -72,11 +72,11 @@ def timeline(searcher: Searcher, video_id: str, queries: Mapping[str, Weighted])
     chosen = ReadRequest(field="video_id", values=[video_id], limit=_MOST_SEGMENTS + 1, vectors=True)
     read = [segment for segment in searcher.store.read(chosen) if segment.vector is not None]
     segments = [segment for segment in read if {"start", "end"} <= segment.payload.keys()]
-    if not segments:
-        raise InputError(f"the collection has no video {video_id[:60]!r} with times.")
     complete = len(segments) <= _MOST_SEGMENTS
-    if len(segments) <= _FRAMED and searcher.store.capabilities.frames:
+    if segments and len(segments) <= _FRAMED and searcher.store.capabilities.frames:
         segments = list(searcher.store.read(ReadRequest(ids=[s.id for s in segments], vectors=True, frames=True)))
+    if not segments:  # or no longer, where the video is deleted meanwhile
+        raise InputError(f"the collection has no video {video_id[:60]!r} with times.")
     moments = [moment for segment in segments for moment in _moments(segment, queries)]
     return Timeline(
         video_id=video_id,

@@ -161,14 +161,15 @@ def test_other_adapters_tenants_and_damaged_lines_do_not_count(http, file):
         {"adapter": one["adapter"] | {"digest": "0" * 64}},
         {"collection": "other"},
         {"tenant": "acme"},
+        {"bias": {"plain": 0.0, "adapted": 0.5}},  # which the collection has no longer
         {"left": "middle"},
     )
     with file.open("a") as out:
         out.writelines(json.dumps(one | {"search": f"other {n}"} | other) + "\n" for n, other in enumerate(others))
     tally = http.get(f"{URL}/tally").json()
-    assert (tally["queries"], tally["others"]) == (1, 2)  # of another tenant not even the number is told
+    assert (tally["queries"], tally["others"]) == (1, 3)  # of another tenant not even the number is told
     report = tally_preferences(file)
-    assert [each.queries for each in report.tallies] == [1, 1, 1, 1]
+    assert [each.queries for each in report.tallies] == [1, 1, 1, 1, 1]
     assert len(report.faults) == 1
     assert "skipped 1 lines that are no feedback" in str(report)
 
