@@ -119,6 +119,11 @@ class VideoStore(ABC):
         """True if scores are cosines, of which alone probabilities are known; meaningful once opened."""
         return True
 
+    @property
+    def descending(self) -> bool:
+        """True if a higher score is a nearer one, as of cosines; meaningful once opened."""
+        return True
+
     @abstractmethod
     def metadata(self) -> CollectionMetadata | None:
         """Return the description that the collection carries; None where something else made it (foreign).
@@ -322,7 +327,7 @@ class VideoStore(ABC):
             request, offset=0, limit=request.offset + request.limit + 1, per_video=request.per_video + 1, bias=bias
         )
         others = [hit for hit in self.search(stored.vector, wider) if hit.id != stored.id]
-        others.sort(key=lambda hit: -hit.score)
+        others.sort(key=lambda hit: hit.score, reverse=self.descending)
         return [hit for video in group_by_video(others, lambda hit: (hit.video_id,), request) for hit in video]
 
     def search_batch(

@@ -113,6 +113,8 @@ def test_videos_of_a_distance_are_ordered_by_the_least(distance: models.Distance
         hits = store.search(np.eye(8)[0], limit=3)
     assert [hit.id for hit in hits] == [0, 1, 2]
     assert [hit.id for hit in store.search(np.eye(8)[0], limit=2, offset=1)] == [1, 2]
+    assert [hit.id for hit in store.search_like(0, limit=4)] == [1, 2, 3, 4]
+    assert [hit.id for hit in store.search_like(0, limit=2, offset=1)] == [2, 3]
 
 
 def test_a_batch_of_a_collection_without_groups() -> None:

@@ -191,6 +191,11 @@ class QdrantStore(VideoStore):
         return self._collection.cosine
 
     @property
+    def descending(self) -> bool:
+        """True if a higher score is a nearer one, and False for distances; meaningful once opened."""
+        return self._collection.descending
+
+    @property
     def place(self) -> object:
         """Object that is equal for stores in the same server, folder or memory, as far as addresses tell."""
         return self._connection.place
