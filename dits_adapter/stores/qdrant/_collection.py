@@ -6,7 +6,7 @@ Its methods are plans (`_requests`), which `QdrantStore` and `AsyncQdrantStore` 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar, overload
 
 import grpc  # type: ignore[import-untyped]
@@ -23,21 +23,16 @@ from dits_adapter.stores.qdrant._limits import (
     NUMBER_BYTES,
     PAYLOAD_BYTES,
     Limits,
-    batches_of_points,
     fitting,
-    refuses_size,
 )
 from dits_adapter.stores.qdrant._requests import (
     CollectionExists,
     Count,
-    CreateCollection,
     GetAliases,
     GetCollection,
     GetCollections,
-    Request,
     RequestPlan,
     Scroll,
-    Upsert,
 )
 from dits_adapter.stores.qdrant._schema import (
     FRAMES,
@@ -54,7 +49,7 @@ from dits_adapter.stores.requests import ReadRequest, SearchRequest, VideoFilter
 from dits_adapter.stores.rows import StoredSegment
 from dits_adapter.stores.text_lane import SAID, TextLane
 
-__all__ = ["PAGE", "VECTORS_PAGE", "QdrantCollection", "creating", "divided", "storing"]
+__all__ = ["PAGE", "VECTORS_PAGE", "QdrantCollection"]
 
 T = TypeVar("T")
 Answer = TypeVar("Answer")
@@ -339,59 +334,6 @@ class QdrantCollection:
             return (yield from Count(collection_name=self.target, count_filter=chosen, exact=exact))
 
         return int((yield from self.following(plan)).count)
-
-
-def creating(request: CreateCollection) -> RequestPlan[bool]:
-    """Create a collection; the result is False if it is there already.
-
-    It may be another process's, or our own, by a request that broke off after the server had obeyed.
-    """
-    try:
-        return (yield from request)
-    except (UnexpectedResponse, grpc.RpcError) as error:
-        if not _conflicts(error):
-            raise
-        return False
-
-
-def storing(collection: str, points: Sequence[models.PointStruct]) -> RequestPlan[None]:
-    """Store points in as many requests as their bytes, and the server, ask for."""
-    for batch in batches_of_points(points):
-        try:
-            yield from divided(batch, lambda part: Upsert(collection_name=collection, points=part))
-        except UnexpectedResponse as error:
-            if not refuses_size(error):
-                raise
-            raise StoreError(
-                "the server, or a proxy before it, refuses a single segment for its size. Let it take more "
-                "(service.max_request_size_mb of Qdrant, client_max_body_size of nginx), or give a segment fewer "
-                f"frames. It answers {error.status_code}: {error.content.decode('utf-8', 'replace')[:200].strip()}"
-            ) from error
-
-
-def divided(items: Sequence[T], request: Callable[[Sequence[T]], Request[Answer]]) -> RequestPlan[list[Answer]]:
-    """Make a request of many items, of half of them where the server refuses it for its size, and so on.
-
-    Returns:
-        The answers, in the order of the items.
-
-    Raises:
-        UnexpectedResponse: that of a single item, or one that is not about the size.
-    """
-    try:
-        return [(yield from request(items))]
-    except UnexpectedResponse as error:
-        if len(items) == 1 or not refuses_size(error):
-            raise
-    half = len(items) // 2
-    first = yield from divided(items[:half], request)
-    return first + (yield from divided(items[half:], request))
-
-
-def _conflicts(error: UnexpectedResponse | grpc.RpcError) -> bool:
-    if isinstance(error, UnexpectedResponse):
-        return error.status_code == 409
-    return bool(error.code() == grpc.StatusCode.ALREADY_EXISTS)
 
 
 def _foreign_collection(collection: str) -> str:

@@ -1,19 +1,25 @@
-"""Sizes of requests and answers: in bytes, and within what a server's strict mode allows."""
+"""Sizes of requests and answers: in bytes, within strict mode, and divided until a server takes them."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from qdrant_client import models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
-__all__ = ["NUMBER_BYTES", "PAYLOAD_BYTES", "Limits", "batches_of_points", "fitting", "refuses_size"]
+from dits_adapter.errors import StoreError
+from dits_adapter.stores.qdrant._requests import Request, RequestPlan, Upsert
+
+__all__ = ["NUMBER_BYTES", "PAYLOAD_BYTES", "Limits", "divided", "fitting", "storing"]
+
+T = TypeVar("T")
+Answer = TypeVar("Answer")
 
 _REQUEST_BYTES = 16 << 20
 """Bytes of JSON in one request or answer, about. A server takes 32 MB; what it refuses is halved."""
@@ -63,7 +69,7 @@ def fitting(bytes_each: int, most: int) -> int:
     return max(1, min(most, _REQUEST_BYTES // bytes_each))
 
 
-def batches_of_points(points: Iterable[models.PointStruct]) -> Iterator[list[models.PointStruct]]:
+def _batches_of_points(points: Iterable[models.PointStruct]) -> Iterator[list[models.PointStruct]]:
     """Divide points, in their order, into those of one request each."""
     batch: list[models.PointStruct] = []
     size = 0
@@ -90,6 +96,40 @@ def _numbers(vector: Any) -> int:
     return sum(map(_numbers, vector)) if vector and isinstance(vector[0], Sequence) else len(vector)
 
 
-def refuses_size(error: UnexpectedResponse) -> bool:
+def _refuses_size(error: UnexpectedResponse) -> bool:
     """Return whether a request was refused for its size: by the server, or by a proxy before it."""
     return error.status_code == 413 or bool(_TOO_LARGE.search(error.content.decode("utf-8", "replace")))
+
+
+def storing(collection: str, points: Sequence[models.PointStruct]) -> RequestPlan[None]:
+    """Store points in as many requests as their bytes, and the server, ask for."""
+    for batch in _batches_of_points(points):
+        try:
+            yield from divided(batch, lambda part: Upsert(collection_name=collection, points=part))
+        except UnexpectedResponse as error:
+            if not _refuses_size(error):
+                raise
+            raise StoreError(
+                "the server, or a proxy before it, refuses a single segment for its size. Let it take more "
+                "(service.max_request_size_mb of Qdrant, client_max_body_size of nginx), or give a segment fewer "
+                f"frames. It answers {error.status_code}: {error.content.decode('utf-8', 'replace')[:200].strip()}"
+            ) from error
+
+
+def divided(items: Sequence[T], request: Callable[[Sequence[T]], Request[Answer]]) -> RequestPlan[list[Answer]]:
+    """Make a request of many items, of half of them where the server refuses it for its size, and so on.
+
+    Returns:
+        The answers, in the order of the items.
+
+    Raises:
+        UnexpectedResponse: that of a single item, or one that is not about the size.
+    """
+    try:
+        return [(yield from request(items))]
+    except UnexpectedResponse as error:
+        if len(items) == 1 or not _refuses_size(error):
+            raise
+    half = len(items) // 2
+    first = yield from divided(items[:half], request)
+    return first + (yield from divided(items[half:], request))

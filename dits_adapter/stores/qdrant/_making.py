@@ -8,18 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
+import grpc  # type: ignore[import-untyped]
 from qdrant_client import models
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from dits_adapter._progress import progress_bar
 from dits_adapter.errors import StoreError
 from dits_adapter.stores.metadata import CollectionMetadata
-from dits_adapter.stores.qdrant._collection import creating
 from dits_adapter.stores.qdrant._connection import Connection
 from dits_adapter.stores.qdrant._requests import (
     CreateCollection,
     CreatePayloadIndex,
     DeleteCollection,
     GetCollection,
+    RequestPlan,
     UpdateCollection,
 )
 from dits_adapter.stores.qdrant._schema import FAILURE, FRAMES, METADATA_KEY, POOLED, TENANT, WORDS
@@ -55,7 +57,7 @@ def make_collection(
         **options.collection(),
         metadata={METADATA_KEY: metadata.model_dump(mode="json")},
     )
-    return connection.run(creating(request))
+    return connection.run(_creating(request))
 
 
 def refuse_old_server(connection: Connection, collection: str) -> NoReturn:
@@ -157,3 +159,22 @@ def _set_indexing_threshold(connection: Connection, collection: str, kilobytes: 
 
 def _info(connection: Connection, collection: str) -> models.CollectionInfo:
     return connection.send(GetCollection(collection_name=collection))
+
+
+def _creating(request: CreateCollection) -> RequestPlan[bool]:
+    """Create a collection; the result is False if it is there already.
+
+    It may be another process's, or our own, by a request that broke off after the server had obeyed.
+    """
+    try:
+        return (yield from request)
+    except (UnexpectedResponse, grpc.RpcError) as error:
+        if not _conflicts(error):
+            raise
+        return False
+
+
+def _conflicts(error: UnexpectedResponse | grpc.RpcError) -> bool:
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code == 409
+    return bool(error.code() == grpc.StatusCode.ALREADY_EXISTS)

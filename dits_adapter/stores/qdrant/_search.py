@@ -12,8 +12,8 @@ from qdrant_client import models
 
 from dits_adapter.errors import StoreError
 from dits_adapter.stores.bias import BIAS
-from dits_adapter.stores.qdrant._collection import QdrantCollection, divided
-from dits_adapter.stores.qdrant._limits import NUMBER_BYTES, PAYLOAD_BYTES, fitting
+from dits_adapter.stores.qdrant._collection import QdrantCollection
+from dits_adapter.stores.qdrant._limits import NUMBER_BYTES, PAYLOAD_BYTES, divided, fitting
 from dits_adapter.stores.qdrant._requests import QueryBatch, QueryGroups, RequestPlan, Retrieve
 from dits_adapter.stores.qdrant._schema import FRAMES, group_values, matching, plain_id
 from dits_adapter.stores.qdrant.options import rescored

@@ -20,10 +20,10 @@ from dits_adapter.stores._words import words_of
 from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.bias import BIAS, ScoreBias
 from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
-from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection, storing
+from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection
 from dits_adapter.stores.qdrant._connection import Connection
 from dits_adapter.stores.qdrant._lanes import finding_said, fusing, text_operations, without_said
-from dits_adapter.stores.qdrant._limits import Limits
+from dits_adapter.stores.qdrant._limits import Limits, storing
 from dits_adapter.stores.qdrant._making import (
     index_payload,
     index_put_off,
