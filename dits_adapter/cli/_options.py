@@ -41,7 +41,6 @@ __all__ = [
     "described_space",
     "qdrant_store",
     "read_recipe",
-    "require_qdrant",
     "require_store",
     "seconds_of",
     "text_encoder",
@@ -183,10 +182,10 @@ def qdrant_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) 
     Raises:
         InputError: `--store` is of another database.
     """
-    return require_qdrant(args, chosen_store(args, space))
+    return _require_qdrant(args, chosen_store(args, space))
 
 
-def require_qdrant(args: argparse.Namespace, store: VideoStore) -> QdrantStore:
+def _require_qdrant(args: argparse.Namespace, store: VideoStore) -> QdrantStore:
     """Return the opened store as one of Qdrant.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,8 +111,7 @@ def _probability(text: str) -> float:
 
 def _search(args: argparse.Namespace) -> Outcome:
     from dits_adapter.answers import Answer, Judge
-    from dits_adapter.encoder import DITSQueryEncoder, check_queries
-    from dits_adapter.stores.requests import SearchRequest
+    from dits_adapter.encoder import check_queries
 
     if args.candidates is not None and args.rerank is None:
         raise InputError("--candidates: nothing is re-ranked; choose how to, with --rerank.")
@@ -125,6 +125,39 @@ def _search(args: argparse.Namespace) -> Outcome:
     else:
         names, vectors = _read_queries(args.vectors, args.queries)
     texts = _texts(args, names)
+    encoder = _encoder(args, vectors)
+    with chosen_store(args, encoder.space) as store:
+        store.open()  # before the model is loaded: a wrong store is refused at once
+        encoder, bias = (encoder, args.bias) if args.bias is not None else _beside_bias(args, store, encoder)
+        queries = _encode(encoder, args.query, vectors, plain=args.plain)
+        request = _request(args, encoder, queries, bias=bias, texts=texts)
+        calibration = _calibration(args, store, encoder, request)
+        judge = None
+        if calibration is not None:
+            judge = Judge(
+                calibration,
+                store.count_videos(),
+                min_probability=args.min_probability,
+                answerable=args.answerable,
+            )
+        metadata = store.metadata() if texts is not None else None
+        language = metadata.texts.language if metadata is not None and metadata.texts is not None else None
+        first = not args.offset
+        answers = [Answer.of(hits, judge, first=first) for hits in store.search_batch(queries, request)]
+    named = list(zip(names, answers, strict=True))
+    described = [_described(name, answer) for name, answer in named]
+    lines = [line for name, answer in named for line in _lines(name, answer, args, language)]
+    return Outcome(described[0] if vectors is None else {"answers": described}, "\n".join(lines))
+
+
+def _encoder(args: argparse.Namespace, vectors: FloatArray | None) -> DITSQueryEncoder:
+    """Return the encoder of the queries.
+
+    Raises:
+        InputError: X-Pool without its head, or for vectors.
+    """
+    from dits_adapter.encoder import DITSQueryEncoder
+
     xpool = args.rerank == "xpool"
     if (declared := declaration(args.adapter)) is not None and vectors is not None:
         encoder = _declared(declared, vectors)
@@ -143,49 +176,45 @@ def _search(args: argparse.Namespace) -> Outcome:
         )
     if xpool and vectors is not None:
         raise InputError("--rerank xpool: reads the text of the query, not its vector.")
-    with chosen_store(args, encoder.space) as store:
-        store.open()  # before the model is loaded: a wrong store is refused at once
-        encoder, bias = (encoder, args.bias) if args.bias is not None else _beside_bias(args, store, encoder)
-        queries = _encode(encoder, args.query, vectors, plain=args.plain)
-        request = SearchRequest(
-            limit=args.limit,
-            per_video=args.per_video,
-            offset=args.offset,
-            exact=args.exact,
-            rerank=encoder.xpool_reranker(args.query, queries[0]) if xpool else args.rerank,
-            candidates=SearchRequest.candidates if args.candidates is None else args.candidates,
-            bias=bias,
-            lanes=tuple(args.lanes),
-            texts=texts,
-        )
-        calibration = _calibration(args, store, encoder, request)
-        judge = None
-        if calibration is not None:
-            judge = Judge(
-                calibration,
-                store.count_videos(),
-                min_probability=args.min_probability,
-                answerable=args.answerable,
-            )
-        metadata = store.metadata() if texts is not None else None
-        language = metadata.texts.language if metadata is not None and metadata.texts is not None else None
-        first = not args.offset
-        answers = [Answer.of(hits, judge, first=first) for hits in store.search_batch(queries, request)]
-    named = list(zip(names, answers, strict=True))
-    lines: list[str] = []
-    for name, answer in named:
-        if vectors is not None:
-            lines.append(f"{name}:")
-        for match in answer.matches:
-            lines.append(str(match))
-            if line := _line(match.hit, name, language):
-                lines.append(f"       “{line}”")
-        if not answer.matches:
-            lines.append("no video is that likely" if answer.found else "nothing was found")
-        if answer.probability_of_any is not None:
-            lines.append(_of_any(answer.probability_of_any, args.answerable))
-    described = [_described(name, answer) for name, answer in named]
-    return Outcome(described[0] if vectors is None else {"answers": described}, "\n".join(lines))
+    return encoder
+
+
+def _request(
+    args: argparse.Namespace,
+    encoder: DITSQueryEncoder,
+    queries: FloatArray,
+    *,
+    bias: float | None,
+    texts: list[str] | None,
+) -> SearchRequest:
+    from dits_adapter.stores.requests import SearchRequest
+
+    xpool = args.rerank == "xpool"
+    return SearchRequest(
+        limit=args.limit,
+        per_video=args.per_video,
+        offset=args.offset,
+        exact=args.exact,
+        rerank=encoder.xpool_reranker(args.query, queries[0]) if xpool else args.rerank,
+        candidates=SearchRequest.candidates if args.candidates is None else args.candidates,
+        bias=bias,
+        lanes=tuple(args.lanes),
+        texts=texts,
+    )
+
+
+def _lines(name: str, answer: Answer, args: argparse.Namespace, language: str | None) -> Iterator[str]:
+    """Yield the lines of an answer as people read it."""
+    if args.vectors is not None:
+        yield f"{name}:"
+    for match in answer.matches:
+        yield str(match)
+        if line := _line(match.hit, name, language):
+            yield f"       “{line}”"
+    if not answer.matches:
+        yield "no video is that likely" if answer.found else "nothing was found"
+    if answer.probability_of_any is not None:
+        yield _of_any(answer.probability_of_any, args.answerable)
 
 
 def _texts(args: argparse.Namespace, names: list[str]) -> list[str] | None:
