@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dits_adapter.cli._measured import add_measured
+from dits_adapter.cli._options import add_device
 from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
@@ -52,6 +53,7 @@ def add_calibrate(commands: Any) -> None:
         metavar="FILE.png",
         help="diagram of predicted probability and observed accuracy",
     )
+    add_device(calibrate)
     calibrate.set_defaults(run=_calibrate, needs=("sklearn",))
 
 
@@ -74,6 +76,7 @@ def _calibrate(args: argparse.Namespace) -> Outcome:
         weight=args.weight,
         unanswerable=args.unanswerable,
         most_videos=args.videos,
+        device=args.device,
     )
     if args.plot:
         queries = report.fit.calibration.queries

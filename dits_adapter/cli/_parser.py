@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+import textwrap
 from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 __all__ = ["Parser"]
@@ -30,6 +33,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_all(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse a command line; an option that there is not is refused in the words of the subcommand."""
+        self._require_own(arguments)
         args, unknown = self.parse_known_args(arguments)
         if unknown:
             command = self.commands().get(getattr(args, "command", ""), self)
@@ -39,6 +43,16 @@ class Parser(argparse.ArgumentParser):
                 command.error(f"there is no option {first}{near}")
             command.error(f"{' '.join(unknown)}: more than the command takes")
         return args
+
+    def _require_own(self, arguments: Sequence[str]) -> None:
+        """Refuse an option of a command before its name, where its value would be taken for the name."""
+        names = [name for name in self._option_string_actions if name.startswith("--")]
+        for word in takewhile(lambda word: word.startswith("-") and word != "--", arguments):
+            name = word.split("=")[0]
+            if name.startswith("--") and not any(own.startswith(name) for own in names):
+                theirs = any(name in command._option_string_actions for command in self.commands().values())
+                hint = "; options of a command stand after its name" if theirs else _did_you_mean(name, names)
+                self.error(f"there is no option {name} before the name of a command{hint}")
 
     def commands(self) -> dict[str, Parser]:
         """Return the parsers of the subcommands by name."""
@@ -52,6 +66,8 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{value!r} is none of {', '.join(names)}{near}")
 
     def _get_value(self, action: argparse.Action, text: str) -> Any:
+        if not text and action.type is Path:  # of a variable that is not set; Path("") is the working folder
+            raise argparse.ArgumentError(action, "the path is empty")
         try:
             return super()._get_value(action, text)
         except argparse.ArgumentError:
@@ -68,7 +84,12 @@ class _Formatter(argparse.HelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if text.startswith(_EXAMPLES):
             return text
-        return super()._fill_text(text, width, indent)
+        return textwrap.fill(
+            " ".join(text.split()), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+        )
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
 def _did_you_mean(name: str, names: Sequence[str]) -> str:

@@ -105,7 +105,7 @@ def _probability(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
+        raise argparse.ArgumentTypeError(f"{text!r} does not lie between 0 and 1")
     return value
 
 

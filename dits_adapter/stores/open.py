@@ -55,6 +55,8 @@ def open_store(location: str | PathLike[str], collection: str = "videos", **opti
     """
     if not isinstance(location, (str, PathLike)):
         raise InputError(f"location is a {type(location).__name__}; it is an address or a folder.")
+    if not os.fspath(location):
+        raise InputError("location is empty; it is an address or a folder.")
     address, shown = os.fspath(location), without_password(os.fspath(location))
     match = re.match(r"([a-z][a-z0-9+.-]*)://", address, re.IGNORECASE)
     opener = _openers.get(match[1].lower() if match else "")

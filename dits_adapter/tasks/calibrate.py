@@ -14,6 +14,7 @@ from dits_adapter.artifact._find import require_free
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data._named import PairsSource
 from dits_adapter.encoder import DITSQueryEncoder
+from dits_adapter.encoders.base import Device
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation._tables import markdown_table
@@ -86,6 +87,7 @@ def calibrate_artifact(
     weight: float = BIAS_WEIGHT,
     unanswerable: Queries | None = None,
     most_videos: int = MOST_VIDEOS,
+    device: Device = "auto",
 ) -> CalibrationReport:
     """Fit the probability that a hit of a score is the right video, and that any hit is, on held-out pairs.
 
@@ -102,6 +104,7 @@ def calibrate_artifact(
         unanswerable: queries that none of these videos fits, in place of made ones: path of a file
             (`read_queries`), texts, or vectors (n, d) as the text encoder gives them.
         most_videos: videos to measure on; of more as many are drawn, with a warning.
+        device: where the encoder runs that embeds texts of `unanswerable`.
 
     Raises:
         ArtifactError: an adapter that cannot be loaded, or `out` holds something else than an artifact.
@@ -133,7 +136,7 @@ def calibrate_artifact(
         _require_apart(bank, measured, _name(bias, "bias"))
     others = None
     if queries is not None:
-        others = _vectors(queries, adapter, measured, _name(unanswerable, "unanswerable"))
+        others = _vectors(queries, adapter, measured, _name(unanswerable, "unanswerable"), device)
     fit = _fit(measured, others)
     calibration, biased = fit.calibration, None
     if bank is not None:
@@ -179,13 +182,17 @@ def _fit(
 
 
 def _vectors(
-    queries: list[str] | NDArray[np.floating], adapter: AdapterSource, measured: Measured, name: str
+    queries: list[str] | NDArray[np.floating],
+    adapter: AdapterSource,
+    measured: Measured,
+    name: str,
+    device: Device,
 ) -> NDArray[np.floating]:
     """Return text embeddings of queries, (n, d)."""
     if isinstance(queries, list):
         if isinstance(adapter, Artifact):
             raise InputError(f"{name}: holds texts, which an artifact cannot embed; give their vectors (n, d).")
-        return DITSQueryEncoder.from_pretrained(adapter, backend="torch").embed(queries)
+        return DITSQueryEncoder.from_pretrained(adapter, backend="torch", device=device).embed(queries)
     width = measured.artifact.space.text.width
     if queries.shape[1] != width:
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from os import PathLike
@@ -145,4 +146,4 @@ def _write_curve(comparison: Comparison, path: Path) -> None:
     try:
         learning_curve_plot(comparison.curve, path.with_suffix(".png"), caption=comparison.space)
     except MissingExtraError as error:
-        print(f"{path}: without a picture ({error})", file=sys.stderr)
+        warnings.warn(f"{path}: without a picture ({error})", stacklevel=2)

@@ -204,6 +204,10 @@ def test_quiet_and_verbose_exclude_each_other(capsys):
     [
         ("serch dog", "did you mean search?"),
         ("search dog --limitt 3", "there is no option --limitt; did you mean --limit?"),
+        ("--json search dog", "no option --json before the name of a command; options of a command stand after"),
+        ("-q --limit 3 search dog", "there is no option --limit before the name of a command; options of a"),
+        ("--verbos=1 --quite search dog", "--quite before the name of a command; did you mean --quiet?"),
+        ("gap cache adapter --out=", "argument --out: the path is empty"),
         ("search dog cat", "cat: more than the command takes"),
         ("search dog --limit many", "argument --limit: 'many' is no whole number"),
         ("search dog --bias much", "argument --bias: 'much' is no number"),

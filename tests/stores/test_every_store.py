@@ -306,6 +306,8 @@ class TestOpenStore:
         assert open_store("http://localhost:1").capabilities.remote
 
     def test_a_location_of_another_type_is_refused(self) -> None:
+        with pytest.raises(InputError, match="location is empty"):
+            open_store("")
         with pytest.raises(InputError, match="location is a QdrantClient"):
             open_store(QdrantClient(":memory:"))  # type: ignore[arg-type]
 
