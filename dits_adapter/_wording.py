@@ -2,6 +2,7 @@
 
 `printable(text)` escapes what a terminal would obey instead of show.
 `without_password(address)` leaves out secrets.
+`no_such_vector(collection, vector, names)` says which vectors there are instead.
 `failed_files(failed, known)` lists the files that a run could not read.
 `validated(model, fields)` builds a pydantic model, and `complaints(error, names)` words the error of one that was
 built elsewhere.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dits_adapter.errors import InputError
@@ -20,7 +21,15 @@ from dits_adapter.errors import InputError
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["complaints", "failed_files", "field_names", "printable", "validated", "without_password"]
+__all__ = [
+    "complaints",
+    "failed_files",
+    "field_names",
+    "no_such_vector",
+    "printable",
+    "validated",
+    "without_password",
+]
 
 _M = TypeVar("_M")
 
@@ -85,6 +94,18 @@ def failed_files(failed: Mapping[str, str], known: int) -> list[str]:
     again = f", {known:,} of them in an earlier run and not tried again without --retry-failed" if known else ""
     files = (f"  {printable(path)}: {printable(reason)}" for path, reason in failed.items())
     return [f"failed   {len(failed):,}{again}", *files]
+
+
+def no_such_vector(collection: str, vector: str, names: Iterable[str]) -> str:
+    """Return the message that a collection has no such vector; "" is the unnamed one.
+
+    Examples:
+        >>> no_such_vector("clips", "", ["image"])
+        "the collection 'clips' has no unnamed vector; it has 'image'; --vector names one."
+    """
+    wanted = f"vector {vector!r}" if vector else "unnamed vector"
+    known = ", ".join(repr(name) if name else "an unnamed one" for name in names) or "none"
+    return f"the collection {collection!r} has no {wanted}; it has {known}; --vector names one."
 
 
 def without_password(address: str) -> str:

@@ -13,6 +13,7 @@ from dits_adapter.cli._options import (
     add_store,
     chosen_store,
     declaration,
+    place_options,
     video_encoder,
 )
 from dits_adapter.cli._outcome import Outcome
@@ -45,7 +46,10 @@ def add_adopt(commands: Any) -> None:
     add_encoder(adopt, declared=True)
     add_device(adopt)
     adopt.add_argument(
-        "--vector", default="", metavar="NAME", help="the pooled vector of a video (default: the unnamed one)"
+        "--vector",
+        default="",
+        metavar="NAME",
+        help="the pooled vector of a video, or its column (default: the unnamed one, a table's only one)",
     )
     for field, meaning in _FIELDS.items():
         adopt.add_argument(
@@ -82,9 +86,13 @@ def _adopt(args: argparse.Namespace) -> Outcome:
         adopt_collection(store, space, layout)
     encoder = shlex.quote(args.encoder)
     query = f"TEXT --adapter {encoder}" if declared is None else "--vectors FILE.npy --adapter FOLDER"
-    place = without_password(args.store)
-    figures = {"store": place, "collection": args.collection, "space": space, "layout": layout}
-    advice = f"Search it: dits-adapter search {query} --store {place} --collection {args.collection}"
+    figures = {
+        "store": without_password(args.store),
+        "collection": args.collection,
+        "space": space,
+        "layout": layout,
+    }
+    advice = f"Search it: dits-adapter search {query} " + place_options(args)
     if not fields["title"] and not fields["path"]:
         advice += "\nHits are shown by their field path, or by their ids; --title-field names another one."
     return Outcome(figures, f"{args.collection} is described.", advice)

@@ -38,10 +38,10 @@ def commands_for(recipe: Recipe, cache: Path, space: EmbeddingSpace) -> list[str
     if recipe.bank in ("scores", "both") or (recipe.bank == "queries" and recipe.adapter == PLAIN):
         commands.append(f"dits-adapter bank QUERIES --adapter {adapter} --out {_BANK}")
     if recipe.bank in ("scores", "both"):
-        commands.append(f"dits-adapter bias {_BANK} --collection NAME")
+        commands.append(f"dits-adapter bias {_BANK} --store STORE --collection NAME")
     if commands:
         searching = _BANK if recipe.bank in ("queries", "both") else adapter
-        commands.append(f"dits-adapter search TEXT --collection NAME --adapter {searching}")
+        commands.append(f"dits-adapter search TEXT --store STORE --collection NAME --adapter {searching}")
     return commands
 
 

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from dits_adapter._wording import without_password
 from dits_adapter.cli._options import (
     add_device,
     add_encoder,
@@ -19,6 +18,7 @@ from dits_adapter.cli._options import (
     chosen_store,
     declaration,
     described_space,
+    place_options,
     require_store,
     video_encoder,
 )
@@ -94,8 +94,8 @@ def _import(args: argparse.Namespace) -> Outcome:
     if args.trust_foreign:
         if declaration(args.encoder) is not None:
             raise InputError(
-                "--trust-foreign: describe the collection instead, once: dits-adapter adopt "
-                f"--store {without_password(args.store)} --collection {args.collection} --encoder {args.encoder}"
+                "--trust-foreign: describe the collection instead, once: "
+                f"dits-adapter adopt --encoder {args.encoder} " + place_options(args)
             )
         encoder = video_encoder(args)
     trusted = None if encoder is None else encoder.space

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -39,6 +40,7 @@ __all__ = [
     "chosen_store",
     "declaration",
     "described_space",
+    "place_options",
     "qdrant_store",
     "read_recipe",
     "require_store",
@@ -174,6 +176,12 @@ def chosen_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) 
     }
     chosen = {name: value for name, value in options.items() if value is not None}
     return open_store(args.store, args.collection, **chosen)
+
+
+def place_options(args: argparse.Namespace) -> str:
+    """Return options that name the collection of `args` to another command: quoted, and without a password."""
+    named = {"store": without_password(args.store), "collection": args.collection, "tenant": args.tenant}
+    return " ".join(f"--{name} {shlex.quote(value)}" for name, value in named.items() if value is not None)
 
 
 def qdrant_store(args: argparse.Namespace, space: EmbeddingSpace | None = None) -> QdrantStore:

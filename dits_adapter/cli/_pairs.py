@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dits_adapter.cli._machine_texts import add_filter, add_machine_options, run_captions, run_filter, run_speech
-from dits_adapter.cli._options import add_store, chosen_store
+from dits_adapter.cli._options import add_store, chosen_store, place_options
 from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
 
@@ -200,10 +200,10 @@ def _pairs(args: argparse.Namespace) -> Outcome:
     text = str(report) if filtered is None else f"{report}\n{filtered}"
     advice, error = "", None
     if sample.lines:
-        places = {"fields": f" --store {args.store} --collection {args.collection}", "feedback": " --store STORE"}
+        place = f" {place_options(args)}" if way == "fields" else " --store STORE" if way == "feedback" else ""
         text += f"\n\n{args.out} holds\n{sample}"
         encoder = args.encoder or "ID"
-        command = f"dits-adapter embed {args.out} --encoder {encoder} --out CACHE{places.get(way, '')}"
+        command = f"dits-adapter embed {args.out} --encoder {encoder} --out CACHE{place}"
         advice = f"\n{_WAYS[way].wrong} Then:\n  {command}"
     elif args.unanswerable is not None:
         text += f"\n\n{args.out} holds no pairs, as nobody chose a hit; the queries are in {args.unanswerable}."

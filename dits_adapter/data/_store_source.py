@@ -230,7 +230,8 @@ class StoredVideos:
             self._remarked = True
             warnings.warn(
                 f"{self._where} has several segments of a video, such as {len(segments)} of {name!r}: the mean of "
-                "their vectors is taken. Name segments by their own ids, with id_field '', to describe each.",
+                "their vectors is taken. To describe each, name segments by their own ids (--id-field '', in "
+                "Python id_field='').",
                 stacklevel=2,
             )
         segments = sorted(segments, key=lambda segment: payload_value(segment.payload, "start") or 0)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter._wording import no_such_vector
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._words import words_of
@@ -122,8 +123,7 @@ class Table:
         """
         vector = vector or (next(iter(self.widths)) if len(self.widths) == 1 else "")
         if vector not in self.widths:
-            names = ", ".join(map(repr, self.widths)) or "none"
-            raise StoreError(f"the collection {collection!r} has no vector {vector!r}; it has {names}.")
+            raise StoreError(no_such_vector(collection, vector, self.widths))
         return self.widths[vector]
 
 

@@ -14,7 +14,7 @@ from dits_adapter.training.config import Recipe, TrainingConfig
 from dits_adapter.training.rows import all_rows
 from tests.spaces import made_up_space
 
-SEARCH = "search TEXT --collection NAME --adapter"
+SEARCH = "search TEXT --store STORE --collection NAME --adapter"
 ROWS = all_rows((1, 5, 10), TrainingConfig(learning_rate=LEARNING_RATES, patience=8, seed=3))
 
 
@@ -54,7 +54,7 @@ def test_gentle_rows_take_no_settings_and_the_best_ones_few():
             "score-bias",
             [
                 "bank QUERIES --adapter fake-0 --out my-bank",
-                "bias my-bank --collection NAME",
+                "bias my-bank --store STORE --collection NAME",
                 f"{SEARCH} fake-0",
             ],
         ),
@@ -63,7 +63,7 @@ def test_gentle_rows_take_no_settings_and_the_best_ones_few():
             [
                 "train cache --out my-adapter --preset gentle-dits",
                 "bank QUERIES --adapter my-adapter --out my-bank",
-                "bias my-bank --collection NAME",
+                "bias my-bank --store STORE --collection NAME",
                 f"{SEARCH} my-bank",
             ],
         ),

@@ -250,7 +250,10 @@ def test_the_journey_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for wrong, message in (
         (["texts.npy", "texts.npy", *mine], "give VIDEOS, or the collection that they are in"),
         (["texts.npy"], "give VIDEOS, or the collection that they are in"),
-        (["texts.npy", *mine, "--trust-foreign"], "dits-adapter adopt --store lancedb://lance --collection clips"),
+        (
+            ["texts.npy", *mine, "--trust-foreign"],
+            "dits-adapter adopt --encoder declared:acme/embed@1 --store lancedb://lance --collection clips",
+        ),
         (
             ["texts.npy", "--store", "postgresql://me:secret@h/v", "--trust-foreign"],
             "dits-adapter adopt --store postgresql://me@h/v --collection videos",

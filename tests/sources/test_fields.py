@@ -128,12 +128,12 @@ def test_a_field_that_is_not_there_is_refused_with_those_that_are(store, tmp_pat
 def test_the_command_says_how_to_go_on(store, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     register_store("titled", lambda location, collection, **_: store)
-    assert main(["pairs", "--store", "titled://x", "--field", "title", "--out", "pairs.jsonl"]) == 0
+    place = "titled://me:pass-word@x/y?a=1&b=2"
+    assert main(["pairs", "--store", place, "--tenant", "t", "--field", "title", "--out", "pairs.jsonl"]) == 0
     printed = capsys.readouterr().out
     assert "field: 1 texts in 1 lines, such as" in printed
-    assert (
-        "dits-adapter embed pairs.jsonl --encoder ID --out CACHE --store titled://x --collection videos" in printed
-    )
+    place = "--store 'titled://me@x/y?a=1&b=2' --collection videos --tenant t"
+    assert f"dits-adapter embed pairs.jsonl --encoder ID --out CACHE {place}\n" in printed
 
 
 @pytest.mark.parametrize(

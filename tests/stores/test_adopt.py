@@ -124,6 +124,12 @@ def test_nothing_is_written_into_it(foreign: Storage, tmp_path: Path) -> None:
     ("layout", "space", "kind", "message"),
     [
         (PointLayout(vector="video"), fake_space(), InputError, "has no vector 'video'; it has 'clip', 'many'"),
+        (
+            PointLayout(vector=""),
+            fake_space(),
+            InputError,
+            "'mine' has no unnamed vector; it has 'clip', 'many'; --vector names one",
+        ),
         (PointLayout(vector="many"), fake_space(), InputError, "has many vectors a point"),
         (PointLayout(vector="clip"), fake_space(0, 9), SpaceMismatchError, "has width 8; the encoder has 9"),
         (

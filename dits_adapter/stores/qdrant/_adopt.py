@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dits_adapter._wording import no_such_vector
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.metadata import CollectionMetadata, PointLayout, payload_value
@@ -72,8 +73,7 @@ def width_of(store: QdrantStore, vector: str) -> int:
     vectors = named_vectors(store.send(GetCollection(collection_name=name)).config.params)
     params = vectors.get(vector)
     if params is None:
-        names = ", ".join(repr(name) for name in vectors) or "none"
-        raise InputError(f"the collection {store.name!r} has no vector {vector!r}; it has {names}.")
+        raise InputError(no_such_vector(store.name, vector, vectors))
     if params.multivector_config is not None:
         raise InputError(
             f"the vector {vector!r} of the collection {store.name!r} has many vectors a point; name one that has "

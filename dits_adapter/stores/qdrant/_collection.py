@@ -14,7 +14,7 @@ import numpy as np
 from qdrant_client import models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
-from dits_adapter._wording import validated
+from dits_adapter._wording import no_such_vector, validated
 from dits_adapter.errors import InputError, MissingCollectionError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.bias import ScoreBias
@@ -192,8 +192,7 @@ class QdrantCollection:
         vectors = named_vectors(config.params)
         params = vectors.get(layout.vector)
         if params is None:
-            names = ", ".join(repr(name) for name in vectors) or "none"
-            raise StoreError(f"the collection {self.name!r} has no vector {layout.vector!r}; it has {names}.")
+            raise StoreError(no_such_vector(self.name, layout.vector, vectors))
         if params.size != space.video.width:
             raise SpaceMismatchError(
                 f"the vector {layout.vector!r} of the collection {self.name!r} has width {params.size}; the "
