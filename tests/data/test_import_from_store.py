@@ -256,7 +256,7 @@ def test_the_journey_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ),
         (
             ["texts.npy", "--store", "postgresql://me:secret@h/v", "--trust-foreign"],
-            "dits-adapter adopt --store postgresql://me@h/v --collection videos",
+            "dits-adapter adopt --encoder declared:acme/embed@1 --store postgresql://me@h/v --collection videos",
         ),
         (["texts.npy", "texts.npy", "--trust-foreign"], "--trust-foreign is for vectors of a collection"),
         (["texts.npy", "texts.npy", "--id-field", "film"], "--id-field is for vectors of a collection"),
