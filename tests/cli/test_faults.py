@@ -102,15 +102,14 @@ def run(workplace, tmp_path, monkeypatch, capsys):
     return run
 
 
-def broken_stream(code):
-    class Broken(io.RawIOBase):
-        def writable(self):
-            return True
+def without_reader():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return open(writer, "w", encoding="utf-8")
 
-        def write(self, data):
-            raise OSError(code, os.strerror(code))
 
-    return io.TextIOWrapper(io.BufferedWriter(Broken()), encoding="utf-8")
+def on_a_full_disk():
+    return open("/dev/full", "w", encoding="utf-8")
 
 
 def test_the_matrix_has_every_command():
@@ -179,15 +178,19 @@ def test_the_working_directory_is_gone(run, tmp_path, monkeypatch, command):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "message"),
-    [(errno.EPIPE, 141, ""), (errno.ENOSPC, 1, "dits-adapter: the output cannot be written: the disk is full.\n")],
+    ("broken", "code", "message"),
+    [
+        (without_reader, 141, ""),
+        (on_a_full_disk, 1, "dits-adapter: the output cannot be written: the disk is full.\n"),
+    ],
 )
 @pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in LINES), ["--version"]])
-def test_the_output_cannot_be_written(monkeypatch, capsys, arguments, number, code, message):
-    monkeypatch.setattr(sys, "stdout", broken_stream(number))
-    assert main(arguments) == code
-    assert capsys.readouterr().err == message
-    monkeypatch.undo()
+def test_the_output_cannot_be_written(monkeypatch, capsys, arguments, broken, code, message):
+    with broken() as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(arguments) == code
+        assert capsys.readouterr().err == message
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize("charset", ["ascii", "latin-1", "cp1252", "utf-8"])
