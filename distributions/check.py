@@ -159,10 +159,10 @@ def check_slim(folder: Path, wheels: Path, prepared: Future[Inputs]) -> None:
     adapter, _, index = prepared.result()
     slim.run("python", "-c", ENCODE, adapter)
     missing = slim.run("dits-adapter", "search", TEXT, "--adapter", "demo-dits", "--store", index, code=1).stderr
-    assert missing.endswith(f'pip install "{WHOLE}[demo]"\n'), missing
+    assert missing.endswith(f'pip install "{SLIM}[demo]"\n'), missing
     error = slim.run("dits-adapter", "search", TEXT, "--adapter", adapter, "--store", index, code=1).stderr
     assert error.count("\n") == 1, error
-    assert error.endswith(f'pip install "{WHOLE}[qdrant]"\n'), error
+    assert error.endswith(f'pip install "{SLIM}[qdrant]"\n'), error
 
 
 def check_qdrant(folder: Path, wheels: Path, prepared: Future[Inputs]) -> None:
@@ -174,7 +174,7 @@ def check_qdrant(folder: Path, wheels: Path, prepared: Future[Inputs]) -> None:
     qdrant.run("python", "-c", "import torch", code=1)
     for command, extra in {"serve": "serve", "mcp": "mcp"}.items():
         error = qdrant.run("dits-adapter", command, "--adapter", adapter, "--store", index, code=1).stderr
-        assert error.endswith(f'pip install "{WHOLE}[{extra}]"\n'), error
+        assert error.endswith(f'pip install "{SLIM}[{extra}]"\n'), error
 
 
 def check_whole(folder: Path, wheels: Path, prepared: Future[Inputs], *, full: bool) -> None:

@@ -73,8 +73,16 @@ class MissingExtraError(DITSError, ImportError):
     """
 
     def __init__(self, package: str, extra: str | None, purpose: str) -> None:
-        line = f'"dits-adapter[{extra}]"' if extra else package
+        line = f'"{_distribution()}[{extra}]"' if extra else package
         super().__init__(f'{purpose} needs the package "{package}". Install it with: pip install {line}')
+
+
+def _distribution() -> str:
+    """Return the distribution whose extra is to be named: beside the slim one, the whole would bring torch."""
+    from importlib.metadata import Distribution  # slow to import, and seldom needed
+
+    whole, slim = (any(Distribution.discover(name=name)) for name in ("dits-adapter", "dits-adapter-slim"))
+    return "dits-adapter-slim" if slim and not whole else "dits-adapter"
 
 
 class InputError(DITSError, ValueError):

