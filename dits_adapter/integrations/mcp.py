@@ -143,7 +143,7 @@ class CollectionDescription(BaseModel):
         strength: movement of the queries, 0 (plain) to 1.
         calibrated: true where results have probabilities.
         why_not_calibrated: the reason where they have none.
-        score_bias: weight of the score bias that a search takes; 0 without one.
+        score_bias: weight of the score bias that a search takes; 0 without one, and where it is for other queries.
         timestamps: true where results say the second of the frame that matches best.
         said: true where texts of what is said lie beside the videos, for the lane "said".
     """
@@ -322,7 +322,7 @@ def _description(search: VideoSearch) -> CollectionDescription:
         strength=encoder.query_strength,
         calibrated=missing is None,
         why_not_calibrated=missing,
-        score_bias=0.0 if bias is None else bias.weight,
+        score_bias=0.0 if bias is None else encoder.beside(bias)[1],
         timestamps=store.capabilities.frames,
         said=_texts(search) is not None,
     )

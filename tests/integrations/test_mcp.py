@@ -9,12 +9,14 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import httpx2
+import numpy as np
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from dits_adapter import (
+    BiasBank,
     CollectionMetadata,
     DITSQueryEncoder,
     MemoryStore,
@@ -22,6 +24,7 @@ from dits_adapter import (
     TimedText,
     VideoFilter,
     VideoSearch,
+    apply_bias,
     attach_texts,
 )
 from dits_adapter.cli import main
@@ -155,6 +158,19 @@ def test_the_collection_is_described(search, calibrated):
         "timestamps": True,
         "said": False,
     }
+
+
+def test_a_score_bias_is_described_where_searches_take_it(search, calibrated):
+    space, probes = calibrated.space, np.array(calibrated.space.text.probes, np.float32)
+    texts = [f"scene {n}" for n in range(12)]
+    adapted = tuple(map(tuple, np.round(calibrated.adapt(probes).astype(float), 6).tolist()))
+    for bank, weight in (
+        (BiasBank(calibrated.encode_query(texts), space, adapted), 0.5),
+        (BiasBank(calibrated.encode_document(texts), space, space.text.probes), 0.0),  # of plain queries
+    ):
+        apply_bias(search.store, bank, progress=False)
+        described = call(make_mcp_server(VideoSearch(calibrated, search.store)), "describe_collection")
+        assert described["score_bias"] == weight
 
 
 @pytest.mark.parametrize(
