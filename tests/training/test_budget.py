@@ -163,7 +163,7 @@ def test_a_plan_of_real_fits_changes_no_random_state_and_counts_kept_rows_as_fre
 
 def test_the_plan_of_one_row_says_so():
     rows = {"ridge": ROWS["ridge"]}
-    assert re.fullmatch(r"1 row takes about [^;]* here, or less\.", str(Plan(rows, {"ridge": 2.0}, {}, {}, 1.0)))
+    assert re.fullmatch(r"1 row takes about [^;]* here, or less\.", str(Plan(rows, {"ridge": 2.0}, {}, {})))
 
 
 def test_rows_that_refuse_a_trial_are_tried_on_all_pairs(split):
