@@ -249,7 +249,5 @@ def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
             "plain": "These texts do not lead to the videos: no adapter was better than chance by more than noise",
             "linear": f"A linear map is enough: it was better than chance by more than noise, and {networks}",
         }.get(standing.family, answer)
-    if not families & {"bank", "linear", "network"}:
-        answer = "There was nothing to choose from: no adapter was compared with it"
     sentences = [f"{answer}, on {len(labels):,} test queries", *filter(None, [won, *lost])]
     return Recommendation(standing.name, ". ".join(sentences) + ".")

@@ -312,8 +312,8 @@ LABELS = np.arange(200)
         # Validation chooses within a family, however well the other one does on the test pairs.
         ([("ridge", "linear", 100, 0.8), ("procrustes", "linear", 60, 0.9)], "identity", "Keep plain CLIP"),
         ([("mlp", "network", 120, 0.9), ("dits", "network", 160, 0.8)], "mlp", "The network is worth it"),
-        ([("dits-video", "paired", 200, 0.99)], "identity", "There was nothing to choose from"),
-        ([], "identity", "There was nothing to choose from"),
+        ([("dits-video", "paired", 200, 0.99)], "identity", "Keep plain CLIP"),
+        ([], "identity", "Keep plain CLIP"),
         (
             [("query-bank", "bank", 100, 0.9), ("ridge", "linear", 101, 0.9)],
             "query-bank",
