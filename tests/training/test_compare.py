@@ -313,7 +313,7 @@ LABELS = np.arange(200)
         ([("ridge", "linear", 100, 0.8), ("procrustes", "linear", 60, 0.9)], "identity", "Keep plain CLIP"),
         ([("mlp", "network", 120, 0.9), ("dits", "network", 160, 0.8)], "mlp", "The network is worth it"),
         ([("dits-video", "paired", 200, 0.99)], "identity", "Keep plain CLIP"),
-        ([], "identity", "Keep plain CLIP"),
+        ([], "identity", "Nothing was compared with identity"),
         (
             [("query-bank", "bank", 100, 0.9), ("ridge", "linear", 101, 0.9)],
             "query-bank",
