@@ -47,7 +47,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer to one text.
+    """Answer to one text; `str` of it is a line a match.
 
     Attributes:
         matches: hits with their probabilities, best video first, without those that are less likely than was
@@ -62,6 +62,11 @@ class Answer:
     probability_of_any: float | None
 
     __repr__ = shown_repr
+
+    def __str__(self) -> str:
+        if not self.matches:
+            return "no video is that likely" if self.found else "nothing was found"
+        return "\n".join(map(str, self.matches))
 
     @classmethod
     def of(cls, hits: Sequence[Hit], judge: Judge | None, *, first: bool = True) -> Answer:

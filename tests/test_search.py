@@ -91,11 +91,13 @@ def test_least_probabilities_leave_out_what_is_less_likely(encoder, store):
     least = (probabilities[4] + probabilities[5]) / 2
     answer = search.search(QUERY, limit=20, min_probability=least)
     assert answer.matches == whole.matches[:5]
+    assert str(answer) == "\n".join(map(str, answer.matches))
     assert answer.probability_of_any == whole.probability_of_any
     of_any = whole.probability_of_any
     assert search.search(QUERY, limit=20, min_probability_of_any=of_any - 1e-6).matches == whole.matches
     nothing = search.search(QUERY, limit=20, min_probability_of_any=of_any + 1e-6)
     assert (nothing.matches, nothing.probability_of_any) == ((), of_any)
+    assert str(nothing) == "no video is that likely"
     rare = search.search(QUERY, limit=20, answerable=0.01)
     assert rare.probability_of_any < of_any
 

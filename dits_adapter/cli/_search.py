@@ -212,7 +212,7 @@ def _lines(name: str, answer: Answer, args: argparse.Namespace, language: str | 
         if line := _line(match.hit, name, language):
             yield f"       “{line}”"
     if not answer.matches:
-        yield "no video is that likely" if answer.found else "nothing was found"
+        yield str(answer)
     if answer.probability_of_any is not None:
         yield _of_any(answer.probability_of_any, args.answerable)
 
