@@ -3,6 +3,7 @@
 `printable(text)` escapes what a terminal would obey instead of show.
 `without_password(address)` leaves out secrets.
 `no_such_vector(collection, vector, names)` says which vectors there are instead.
+`no_cosines(collection)` says why hits of a collection have no probabilities.
 `failed_files(failed, known)` lists the files that a run could not read.
 `validated(model, fields)` builds a pydantic model, and `complaints(error, names)` words the error of one that was
 built elsewhere.
@@ -25,6 +26,7 @@ __all__ = [
     "complaints",
     "failed_files",
     "field_names",
+    "no_cosines",
     "no_such_vector",
     "printable",
     "validated",
@@ -94,6 +96,15 @@ def failed_files(failed: Mapping[str, str], known: int) -> list[str]:
     again = f", {known:,} of them in an earlier run and not tried again without --retry-failed" if known else ""
     files = (f"  {printable(path)}: {printable(reason)}" for path, reason in failed.items())
     return [f"failed   {len(failed):,}{again}", *files]
+
+
+def no_cosines(collection: str) -> str:
+    """Return the message that hits of a collection have no probabilities, for its scores are no cosines."""
+    return (
+        f"the scores of the collection {collection!r} are no cosines: it is compared by a distance, or by dot "
+        "products of vectors that are not of unit length. Hits are ranked by these, and their probabilities are "
+        "not known."
+    )
 
 
 def no_such_vector(collection: str, vector: str, names: Iterable[str]) -> str:

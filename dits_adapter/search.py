@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self, Unpack
 
 from dits_adapter._reprs import short_repr
-from dits_adapter._wording import without_password
+from dits_adapter._wording import no_cosines, without_password
 from dits_adapter.answers import Answer, Judge
 from dits_adapter.encoder import DITSQueryEncoder, check_queries
 from dits_adapter.errors import InputError
@@ -411,7 +411,7 @@ class _Collection:
         if request.beyond_seen:
             return "probabilities are of what is seen alone; leave out lanes."
         if not self.store.cosine:
-            return f"probabilities are of cosines, and the scores of the collection {self.store.name!r} are none."
+            return no_cosines(self.store.name)
         if encoder.calibration is None:
             return (
                 "the adapter was not calibrated, or not for this strength, these steps and the score bias of the "

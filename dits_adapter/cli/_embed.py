@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -128,4 +129,15 @@ def _embed(args: argparse.Namespace) -> Outcome:
     if pairs.left_out:
         text += f"\nleft out  {pairs.left_out:,} lines of less confidence than {args.min_confidence:g}"
     figures = {**vars(report), "left_out": pairs.left_out}
-    return Outcome(figures, text, code=3 if report.failures else 0)
+    return Outcome(figures, text, _advice(args), code=3 if report.failures else 0)
+
+
+def _advice(args: argparse.Namespace) -> str:
+    """Return the commands that a cache is for."""
+    cache = shlex.quote(str(args.out))
+    if args.shard is not None:
+        return f"Join the caches of all shards: dits-adapter merge {cache} OTHER --out CACHE"
+    return (
+        f"Compare all adapters on these pairs: dits-adapter compare {cache}\n"
+        f"Train the usual one: dits-adapter train {cache} --out FOLDER"
+    )

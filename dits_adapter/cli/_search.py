@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dits_adapter._wording import no_cosines
 from dits_adapter.cli._options import add_query, add_store, chosen_store, declaration
 from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
@@ -311,6 +312,8 @@ def _calibration(
 
     ranked = args.plain or args.rerank or request.beyond_seen
     calibration = encoder.calibration if store.cosine and not ranked else None
+    if not (store.cosine or ranked or encoder.calibration is None or args.min_probability):
+        print(f"no probabilities: {no_cosines(args.collection)}", file=sys.stderr)
     metadata = store.metadata()
     bias = None if metadata is None else metadata.bias_in_use
     weight = bias_weight(request, bias)
@@ -375,10 +378,7 @@ def _why_no_probability(
     if args.plain:
         return "probabilities are calibrated for adapted queries; leave out --plain."
     if not store.cosine:
-        return (
-            f"the scores of the collection {args.collection!r} are no cosines, and "
-            "probabilities are known of cosines alone."
-        )
+        return no_cosines(args.collection)
     if find_adapter(args.adapter) is None:
         return (
             f"{args.adapter} is a CLIP without an adapter, and probabilities are of trained "

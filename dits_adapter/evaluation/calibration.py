@@ -222,7 +222,8 @@ def fit_calibration(
     if len(described) < _MIN_VIDEOS:
         raise InputError(
             f"{len(described)} held-out videos are too few to calibrate probabilities on; it takes {_MIN_VIDEOS}. "
-            "Hold out more, or fit them on other pairs: dits-adapter calibrate CACHE ADAPTER"
+            "Hold out more (of a training's pairs with --set validation=SHARE), or fit them on other pairs: "
+            "dits-adapter calibrate CACHE ADAPTER"
         )
     rng = np.random.default_rng(seed)
     fold_of = np.zeros(scores.shape[1], np.int64)

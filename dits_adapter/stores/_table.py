@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dits_adapter._wording import no_such_vector
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores._video_count import VideoCount
 from dits_adapter.stores._words import words_of
 from dits_adapter.stores.bias import BIAS, ScoreBias
 from dits_adapter.stores.metadata import PointLayout
@@ -161,6 +162,7 @@ class Opened:
         space: the embedding space that it is searched in.
         ours: True where this package made it.
         bias: record of its score bias.
+        videos: number of its videos, where it is of another program.
     """
 
     table: Table
@@ -168,6 +170,7 @@ class Opened:
     space: EmbeddingSpace
     ours: bool
     bias: ScoreBias | None
+    videos: VideoCount = field(default_factory=VideoCount, compare=False)
 
     @property
     def vector(self) -> str:

@@ -158,6 +158,17 @@ class TableStore(VideoStore):
     def _count(self, condition: Condition) -> int:
         """Count segments."""
 
+    def _count_distinct(self, column: str) -> int:
+        """Count the values of a column of segments, and each segment without one; here by reading the column."""
+        values: set[Any] = set()
+        without = 0
+        for row in self._select(self.name, [column], self._scope()):
+            if row[column] is None:
+                without += 1
+            else:
+                values.add(row[column])
+        return len(values) + without
+
     def _key(self, name: str) -> str:
         """Return the column of the keys of a table."""
         return self._opened.table.key if self._opened is not None and name == self.name else KEY
@@ -417,9 +428,16 @@ class TableStore(VideoStore):
         return self._count(self._scope())
 
     def count_videos(self) -> int:
-        """Return the number of whole videos; in a foreign collection each segment counts as one."""
+        """Return the number of whole videos; in a table of another program, by its column of videos."""
         opened = self._open()
-        return self._count(replace(self._scope(), present=("segments",)) if opened.ours else self._scope())
+        if opened.ours:
+            return self._count(replace(self._scope(), present=("segments",)))
+        segments, column = self.count(), opened.layout.video
+        if column is None or column not in opened.table.columns:
+            return segments
+        if (videos := opened.videos.of(segments)) is not None:
+            return videos
+        return opened.videos.keep(segments, self._count_distinct(column))
 
     def set_bias(self, bias: ScoreBias | None) -> None:
         """Write down the record of the score bias; None takes it away, with the biases of all segments."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
+from dits_adapter._wording import no_cosines
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._table_store import TableStore
@@ -23,7 +25,8 @@ def adopt_collection(store: VideoStore, space: EmbeddingSpace, layout: PointLayo
     """Write into a collection of another program what its vectors and payload fields, or columns, are.
 
     The description goes into the collection's metadata, under a key of its own, or beside the table. No segment is
-    changed, and the other program goes on as before. Done again, it replaces the description.
+    changed, and the other program goes on as before. Done again, it replaces the description. Where scores are no
+    cosines, a warning says so: of other distances, and of dot products of vectors that are not of unit length.
 
     Args:
         store: the collection, in Qdrant, PostgreSQL, Milvus or LanceDB.
@@ -43,7 +46,10 @@ def adopt_collection(store: VideoStore, space: EmbeddingSpace, layout: PointLayo
     qdrant = _as_qdrant(store)
     from dits_adapter.stores.qdrant._adopt import adopt_points
 
-    return adopt_points(qdrant, space, layout)
+    metadata = adopt_points(qdrant, space, layout)
+    if metadata.cosine is False:
+        warnings.warn(no_cosines(store.name), stacklevel=2)
+    return metadata
 
 
 def vector_width(store: VideoStore, vector: str = "") -> int:

@@ -215,7 +215,12 @@ class VideoStore(ABC):
 
     @abstractmethod
     def count_videos(self) -> int:
-        """Return the number of whole videos; in a foreign collection each segment counts as one."""
+        """Return the number of whole videos.
+
+        In a collection of another program these are the distinct values of its video field; of one without such a
+        field, its segments. Counting them may read that field of all segments; the number is kept then, and
+        counted anew where the number of segments has changed by more than 1 %.
+        """
 
     def set_bias(self, bias: ScoreBias | None) -> None:
         """Write down the record of the score bias; None takes it away, with the biases of all segments.

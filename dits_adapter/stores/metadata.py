@@ -89,6 +89,9 @@ class CollectionMetadata(BaseModel):
         layout: names of vector and fields in a collection that another program made; None in one of ours.
         bias: record of its score bias; None in a collection without.
         texts: record of the texts beside its segments; likewise.
+        cosine: False where the scores of an adopted collection are no cosines, and probabilities are not known;
+            True where they are. None in one of ours, in tables, which are always compared by cosines, and where
+            there was nothing to see yet.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -101,6 +104,7 @@ class CollectionMetadata(BaseModel):
     layout: PointLayout | None = None
     bias: ScoreBias | None = None
     texts: TextLane | None = None
+    cosine: bool | None = None
 
     @property
     def bias_in_use(self) -> ScoreBias | None:

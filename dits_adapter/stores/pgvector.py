@@ -325,6 +325,12 @@ class PgVectorStore(TableStore):
         (row,) = self._execute(SQL("SELECT count(*) AS it FROM {}{}").format(Identifier(self.name), where), asked)
         return int(row["it"])
 
+    def _count_distinct(self, column: str) -> int:
+        where, asked = where_of(self._scope())
+        count = SQL("SELECT count(DISTINCT {0}) + count(*) - count({0}) AS it FROM {1}{2}")
+        (row,) = self._execute(count.format(Identifier(column), Identifier(self.name), where), asked)
+        return int(row["it"])
+
     def finish(self) -> None:
         """Index the segments, once they are many; PostgreSQL keeps the index up to date from then on."""
         width = self._open().space.video.width

@@ -193,9 +193,13 @@ def test_a_search_by_probability_that_cannot_be_is_refused(
     with closing(EdgeClient(Path("mine"))) as client:
         vectors = models.VectorParams(size=encoder.space.video.width, distance=models.Distance.EUCLID)
         client.create_collection("mine", vectors_config={"video": vectors})
+    elsewhere = ["--store", "mine", "--collection", "mine", "--trust-foreign"]
     with pytest.warns(UserWarning, match="does not say which embedding space"):
-        no_cosines = refusal("calibrated", "--store", "mine", "--collection", "mine", "--trust-foreign")
+        no_cosines = refusal("calibrated", *elsewhere)
     assert "are no cosines" in no_cosines
+    with pytest.warns(UserWarning, match=r"Euclid distance\. the scores of the collection 'mine' are no cosines"):
+        assert main(["search", QUERY, "--adapter", "calibrated", *elsewhere]) == 0
+    assert "no probabilities: the scores of the collection 'mine' are no cosines" in capsys.readouterr().err
     for wrong in ("0", "1", "-0.5", "50", "nan", "much"):
         with pytest.raises(SystemExit) as end:
             main(["search", QUERY, f"--min-probability={wrong}"])

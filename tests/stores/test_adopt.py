@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_described_once_it_is_searched_by_its_name(foreign: Storage, recwarn: py
         ["A dog's life", "Rain"],
         ["A dog's life", "Rain"],
     ]
-    assert (store.count(), store.count_videos()) == (3, 3)
+    assert (store.count(), store.count_videos()) == (3, 2)
     assert points_of(store) == before
     assert not [warning for warning in recwarn if "taken to be" in str(warning.message)]
     with pytest.raises(SpaceMismatchError, match="fake-1"):
@@ -150,6 +151,61 @@ def test_what_cannot_be_is_refused_and_nothing_written(
     with pytest.raises(kind, match=message):
         adopt_collection(QdrantStore(client, "mine"), space, layout)
     assert QdrantStore(client, "mine").metadata() is None
+
+
+@pytest.mark.parametrize("kind", [None, models.PayloadSchemaType.INTEGER, models.PayloadSchemaType.FLOAT])
+def test_a_server_counts_videos_by_their_index_or_by_reading_them_once(
+    qdrant_server: str, kind: models.PayloadSchemaType | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"counted-{uuid.uuid4().hex}"
+    client = QdrantClient(url=qdrant_server, check_compatibility=False)
+    films(client, name)
+    try:
+        if kind is not None:
+            client.create_payload_index(name, "film.id", kind, wait=True)
+        store = QdrantStore(client, name)
+        adopt_collection(store, fake_space(), LAYOUT)
+        read, scroll = [], client.scroll
+        monkeypatch.setattr(client, "scroll", lambda *args, **options: read.append(1) or scroll(*args, **options))
+        assert [store.count_videos() for _ in range(3)] == [2, 2, 2]
+        assert len(read) == (0 if kind == models.PayloadSchemaType.INTEGER else 1)
+        client.upsert(
+            name,
+            [
+                models.PointStruct(id=8, vector={"clip": [1.0] * 8}, payload={"film": {"id": [72, 73]}}),
+                models.PointStruct(
+                    id=9, vector={"clip": [1.0] * 8}, payload={}
+                ),  # of no video: no search finds it
+                models.PointStruct(id=10, vector={}, payload={"film": {"id": 74}}),
+            ],
+            wait=True,
+        )
+        assert store.count_videos() == 4
+    finally:
+        client.delete_collection(name)
+
+
+@pytest.mark.parametrize("length", [1.0, 2.0])
+def test_dot_products_are_cosines_of_unit_vectors_alone(length: float) -> None:
+    client = QdrantClient(":memory:")
+    client.create_collection("mine", vectors_config=models.VectorParams(size=8, distance=models.Distance.DOT))
+    client.upsert(
+        "mine", [models.PointStruct(id=n, vector=(length * np.eye(8)[n]).tolist(), payload={}) for n in range(3)]
+    )
+    layout, unit = PointLayout(vector=""), length == 1
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        trusted = QdrantStore(client, "mine", space=fake_space(), layout=layout, trust_foreign=True)
+        hits = trusted.search(3 * QUERY, limit=1)
+        adopted = adopt_collection(QdrantStore(client, "mine"), fake_space(), layout)
+        store = QdrantStore(client, "mine", space=fake_space())
+        assert store.search(3 * QUERY, limit=1) == hits
+    assert hits[0].id == 0
+    assert hits[0].score == pytest.approx(length / np.linalg.norm(QUERY))
+    assert (adopted.cosine, trusted.cosine, store.cosine) == (unit, unit, unit)
+    told = [str(warning.message) for warning in said if "are no cosines" in str(warning.message)]
+    assert len(told) == (0 if unit else 2)  # trusted, and adopted
+    assert all("probabilities are not known" in message for message in told)
 
 
 def test_one_of_ours_is_described_already() -> None:

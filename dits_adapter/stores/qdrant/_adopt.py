@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qdrant_client import models
+
 from dits_adapter._wording import no_such_vector
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.metadata import CollectionMetadata, PointLayout, payload_value
 from dits_adapter.stores.qdrant._requests import GetCollection, Scroll, UpdateCollection
 from dits_adapter.stores.qdrant._schema import METADATA_KEY, group_values, named_vectors
+from dits_adapter.stores.qdrant._survey import SAMPLE, scores_are_cosines
 from dits_adapter.stores.qdrant.store import QdrantStore
 
 __all__ = ["adopt_points", "width_of"]
-
-_SAMPLE = 100
-"""Points that are looked at for the fields of the payload."""
 
 
 def adopt_points(store: QdrantStore, space: EmbeddingSpace, layout: PointLayout) -> CollectionMetadata:
@@ -42,14 +45,18 @@ def adopt_points(store: QdrantStore, space: EmbeddingSpace, layout: PointLayout)
     existing = owned.metadata()
     if existing is not None and existing.layout is None:
         raise StoreError(f"the collection {store.name!r} was made by dits_adapter, and is described already.")
-    width = width_of(store, layout.vector)
-    if width != space.video.width:
+    params = _params_of(store, layout.vector)
+    if params.size != space.video.width:
         raise SpaceMismatchError(
-            f"the vector {layout.vector!r} of the collection {store.name!r} has width {width}; the encoder has "
-            f"{space.video.width} ({space})."
+            f"the vector {layout.vector!r} of the collection {store.name!r} has width {params.size}; the encoder "
+            f"has {space.video.width} ({space})."
         )
-    _require_fields(store, name, layout)
-    metadata = CollectionMetadata(space=space, layout=layout)
+    records, _ = store.send(
+        Scroll(collection_name=name, limit=SAMPLE, with_vectors=[layout.vector] if layout.vector else True)
+    )
+    _require_fields(store, [record.payload or {} for record in records], layout)
+    cosine = scores_are_cosines(params.distance, records, layout.vector)
+    metadata = CollectionMetadata(space=space, layout=layout, cosine=cosine)
     described = {METADATA_KEY: metadata.model_dump(mode="json")}
     store.send(UpdateCollection(collection_name=name, metadata=described))
     if owned.metadata() is None:
@@ -67,6 +74,11 @@ def width_of(store: QdrantStore, vector: str) -> int:
         InputError: the collection has no such vector, or many of it a point.
         StoreError: no such collection.
     """
+    return int(_params_of(store, vector).size)
+
+
+def _params_of(store: QdrantStore, vector: str) -> models.VectorParams:
+    """Return the parameters of a vector of the collection; as `width_of`."""
     name = store.resolve()
     if name is None:
         raise StoreError(f"{store.location} has no collection {store.name!r}.")
@@ -79,13 +91,11 @@ def width_of(store: QdrantStore, vector: str) -> int:
             f"the vector {vector!r} of the collection {store.name!r} has many vectors a point; name one that has "
             "one."
         )
-    return int(params.size)
+    return params
 
 
-def _require_fields(store: QdrantStore, name: str, layout: PointLayout) -> None:
+def _require_fields(store: QdrantStore, payloads: Sequence[Mapping[str, Any]], layout: PointLayout) -> None:
     """Refuse fields that none of the first points has; those of the defaults may be missing."""
-    records, _ = store.send(Scroll(collection_name=name, limit=_SAMPLE))
-    payloads = [record.payload or {} for record in records]
     chosen = {kind: getattr(layout, kind) for kind in layout.model_fields_set - {"vector", "texts"}}
     fields = [field for field in [*chosen.values(), *layout.texts] if field]
     for field in fields if payloads else []:

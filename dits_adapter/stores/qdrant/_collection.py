@@ -14,9 +14,10 @@ import numpy as np
 from qdrant_client import models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
-from dits_adapter._wording import no_such_vector, validated
+from dits_adapter._wording import no_cosines, no_such_vector, validated
 from dits_adapter.errors import InputError, MissingCollectionError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores._video_count import VideoCount
 from dits_adapter.stores.bias import ScoreBias
 from dits_adapter.stores.metadata import CollectionMetadata, PointLayout, check_tenant
 from dits_adapter.stores.qdrant._limits import (
@@ -45,6 +46,7 @@ from dits_adapter.stores.qdrant._schema import (
     plain_id,
     read_filter,
 )
+from dits_adapter.stores.qdrant._survey import SAMPLE, counting_groups, scores_are_cosines
 from dits_adapter.stores.requests import ReadRequest, SearchRequest, VideoFilter
 from dits_adapter.stores.rows import StoredSegment
 from dits_adapter.stores.text_lane import SAID, TextLane
@@ -74,7 +76,7 @@ class QdrantCollection:
     Attributes:
         target: the collection that the name meant when it was last looked up.
         opened: embedding space of the collection, once it was checked.
-        cosine: True where scores are cosines; likewise.
+        cosine: True where scores are cosines, by the distance or the length of vectors; likewise.
         descending: True where a higher score is a nearer one; likewise.
         layout: names of the vector and the payload fields; likewise.
         ours: True where this package made the collection; likewise.
@@ -121,6 +123,7 @@ class QdrantCollection:
         self.limits = Limits()
         self.bias: ScoreBias | None = None
         self.texts: TextLane | None = None
+        self._videos = VideoCount()
         self._first: EmbeddingSpace | None = None
         self._tenant_checked = False
 
@@ -198,22 +201,28 @@ class QdrantCollection:
                 f"the vector {layout.vector!r} of the collection {self.name!r} has width {params.size}; the "
                 f"queries have {space.video.width} ({space})."
             )
+        limits = Limits.of(info)
+        cosine = metadata.cosine if metadata is not None and metadata.layout == layout else None
+        if cosine is None:
+            cosine = yield from self._seeing_cosines(target, layout.vector, params.distance, limits)
         if metadata is None:
+            doubt = "" if cosine else f" {no_cosines(self.name)}"
             warnings.warn(
                 f"the collection {self.name!r} does not say which embedding space it is of; it is taken to "
                 f"be {space}, as you said. Only its width ({params.size}) could be checked, and scores are those "
-                f"of its {params.distance.value} distance.",
+                f"of its {params.distance.value} distance.{doubt}",
                 stacklevel=4,
             )
         if self._first is not None:  # what was opened before is gone
             self._first.video.require(space.video, mine="the query", theirs=f"the collection {self.name!r} by now")
         self.target, self._first = target, space
         self.layout, self.ours = layout, ours
-        self.cosine = params.distance == models.Distance.COSINE
+        self.cosine = cosine
+        self._videos = VideoCount()
         self.descending = params.distance not in (models.Distance.EUCLID, models.Distance.MANHATTAN)
         self.has_frames = FRAMES in vectors
         self.has_words = WORDS in info.payload_schema or not info.payload_schema  # memory has no indexes
-        self.limits = Limits.of(info)
+        self.limits = limits
         # of several shards each scores candidates of its own, and strict mode may refuse fields without an index
         strict = config.strict_mode_config is not None and bool(config.strict_mode_config.enabled)
         self.formulas = self._takes_formulas and config.params.shard_number == 1 and not strict
@@ -222,6 +231,22 @@ class QdrantCollection:
         self.has_said = SAID in (config.params.sparse_vectors or {})
         self.opened = space
         return space
+
+    def _seeing_cosines(
+        self, target: str, vector: str, distance: models.Distance, limits: Limits
+    ) -> RequestPlan[bool]:
+        """Find out whether scores are cosines, by some vectors where these are dot products."""
+        records: list[models.Record] = []
+        if distance == models.Distance.DOT:
+            having = models.Filter(must=[models.HasVectorCondition(has_vector=vector)])
+            records, _ = yield from Scroll(
+                collection_name=target,
+                scroll_filter=having,
+                limit=min(SAMPLE, limits.hits),
+                with_payload=False,
+                with_vectors=[vector] if vector else True,
+            )
+        return bool(scores_are_cosines(distance, records, vector))
 
     def requiring_tenant(self) -> RequestPlan[None]:
         """Refuse, without opening it, a collection that keeps tenants apart where none is named; looks once."""
@@ -321,9 +346,29 @@ class QdrantCollection:
     def counting_videos(self) -> RequestPlan[int]:
         """Count the videos; see `QdrantStore.count_videos`."""
         yield from self.opening()
-        if not self.ours:
-            return (yield from self.counting())
-        return (yield from self._counting(models.FieldCondition(key="segments", range=models.Range(gte=1))))
+        if self.ours:
+            return (yield from self._counting(models.FieldCondition(key="segments", range=models.Range(gte=1))))
+        segments, field = (yield from self.counting()), self.layout.video
+        if field is None:
+            return segments
+        if (videos := self._videos.of(segments)) is not None:
+            return videos
+        return self._videos.keep(segments, (yield from self._counting_groups(field, segments)))
+
+    def _counting_groups(self, field: str, segments: int) -> RequestPlan[int]:
+        """Count the distinct values of the field of videos."""
+
+        def plan() -> RequestPlan[int]:
+            return counting_groups(
+                self.target,
+                field,
+                self.scoped(models.Filter(must=[models.HasVectorCondition(has_vector=self.layout.vector)])),
+                most=min(self.limits.hits, segments + 1),
+                page=self.page(),
+                facets=self._takes_formulas,
+            )
+
+        return (yield from self.following(plan))
 
     def _counting(self, condition: models.Condition) -> RequestPlan[int]:
         chosen = self.scoped(models.Filter(must=[condition]))

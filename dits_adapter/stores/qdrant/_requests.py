@@ -25,6 +25,7 @@ __all__ = [
     "DeleteCollection",
     "DeletePayload",
     "DeleteVectors",
+    "Facet",
     "GetAliases",
     "GetCollection",
     "GetCollections",
@@ -125,6 +126,17 @@ class Count(_OfCollection[models.CountResult]):
 
     method = "count"
     count_filter: models.Filter | None = None
+    exact: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facet(_OfCollection[models.FacetResponse]):
+    """List the values of an indexed payload field."""
+
+    method = "facet"
+    key: str
+    facet_filter: models.Filter | None = None
+    limit: int = 10
     exact: bool = True
 
 

@@ -46,6 +46,8 @@ def finding(collection: QdrantCollection, queries: _Query, request: SearchReques
     if request.rerank is not None and not collection.has_frames:
         raise StoreError(f"the collection {collection.name!r} has no frame vectors to re-rank with.")
     weight = bias_weight(request, collection.bias)
+    if collection.descending:  # a dot product is of the query's length, too
+        queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
     search = Search(collection, collection.filter(request), collection.layout.vector, weight)
     hits: list[list[Hit]] = []
     size = search.batch(queries, request)
