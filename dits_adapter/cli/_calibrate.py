@@ -35,8 +35,8 @@ def add_calibrate(commands: Any) -> None:
     calibrate.add_argument(
         "--bias",
         metavar="BANK",
-        help="an artifact of `dits-adapter bank --adapter ADAPTER`: calibrate scores less its bias too, for "
-        "collections that `dits-adapter bias` gave it to",
+        help="an artifact that `dits-adapter bank` made for queries of ADAPTER: calibrate scores less "
+        "its bias too, for collections that `dits-adapter bias` gave it to",
     )
     calibrate.add_argument(
         "--weight", type=float, default=0.5, metavar="W", help="of that bias, 0 to 1 (default: %(default)s)"

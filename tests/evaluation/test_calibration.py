@@ -162,7 +162,9 @@ class TestFit:
 
     def test_what_is_refused(self):
         scores, labels, *_ = two_normals(60, 30)
-        with pytest.raises(InputError, match=r"19 held-out videos are too few .* it takes 20.*--set validation=SHARE"):
+        with pytest.raises(
+            InputError, match=r"19 held-out videos are too few .* it takes 20.*--set validation=SHARE"
+        ):
             fit_calibration(scores[:38, :], np.repeat(np.arange(19), 2))
         with pytest.raises(InputError, match="learned nothing"):
             fit_calibration(-scores, labels)
