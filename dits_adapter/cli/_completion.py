@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dits_adapter._extras import require_modules
+from dits_adapter.cli._entry import write
 from dits_adapter.cli._parser import Parser
 
 __all__ = ["add_completion"]
@@ -36,7 +37,7 @@ class _PrintCompletion(argparse.Action):
         for action in _actions(parser):
             if action.type is Path or action.dest in _FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
-        print(shtab.complete(parser, shell=values))
+        write(shtab.complete(parser, shell=values))
         parser.exit()
 
 

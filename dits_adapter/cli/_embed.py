@@ -76,6 +76,7 @@ def add_embed(commands: Any) -> None:
 
 
 def _embed(args: argparse.Namespace) -> Outcome:
+    from dits_adapter.data.cache_writer import require_cache_folder
     from dits_adapter.data.embed import embed, embed_from_store
     from dits_adapter.data.pairs_file import PairsFile
     from dits_adapter.sides import VideoSide
@@ -88,6 +89,7 @@ def _embed(args: argparse.Namespace) -> Outcome:
     pairs = PairsFile(  # refused before a model is loaded
         args.pairs, args.videos, files=args.store is None, min_confidence=args.min_confidence
     )
+    require_cache_folder(args.out, pairs.sha256)
     declared = declaration(args.encoder)
     if declared is not None and (args.store is None or args.text_encoder is None):
         raise InputError(

@@ -1,7 +1,7 @@
 """Frame around every command: what goes wrong in one sentence, and streams that never fail.
 
-`guard(name, run)` runs a command and returns its exit code, `guarded(name)` does so for a `main`, and `show(text)`
-prints what a command has to say.
+`guard(name, run)` runs a command and returns its exit code, `guarded(name)` does so for a `main`; `write(text)`,
+and `show(text)` for people, print what a command has to say.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dits_adapter._extras import name_missing_extra
 from dits_adapter._wording import complaints, printable
 from dits_adapter.errors import DITSError, InputError
 
-__all__ = ["EXIT_CODES", "guard", "guarded", "show"]
+__all__ = ["EXIT_CODES", "guard", "guarded", "show", "write"]
 
 EXIT_CODES = {
     0: "done",
@@ -101,8 +101,9 @@ def _report(name: str, error: BaseException, unwritten: OSError | None, debug: b
     if isinstance(error, KeyboardInterrupt):
         _complain(f"{name}: stopped.{f' {error}' if str(error) else ''}\n")
         return 130
-    subject = "the output cannot be written: " if unwritten and isinstance(error, OSError) else ""
-    _complain(f"{name}: {subject}{printable(_sentence(error))}\n")
+    if unwritten and isinstance(error, OSError):
+        error = _OutputError(unwritten)
+    _complain(f"{name}: {printable(_sentence(error))}\n")
     return 1
 
 
@@ -119,9 +120,34 @@ def guarded(name: str) -> Callable[[Callable[_P, int]], Callable[_P, int]]:
     return decorate
 
 
+class _OutputError(DITSError):
+    """Stdout that cannot be written, as the system says of it."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"the output cannot be written: {_of_system(error)}")
+
+
+def write(text: str, end: str = "\n") -> None:
+    """Write text to stdout.
+
+    An error that a large text or an unbuffered stream meets here is gone when stdout is flushed in the end, so
+    that it is named where it is met.
+
+    Raises:
+        BrokenPipeError: the reader went away.
+        DITSError: stdout cannot be written.
+    """
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _OutputError(error) from error
+
+
 def show(text: object) -> None:
-    """Print lines, with what a terminal would obey instead of show escaped."""
-    print("\n".join(map(printable, str(text).split("\n"))))
+    """Write lines to stdout, with what a terminal would obey instead of show escaped. Raises as `write`."""
+    write("\n".join(map(printable, str(text).split("\n"))))
 
 
 def _sentence(error: BaseException) -> str:

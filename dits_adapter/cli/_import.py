@@ -85,11 +85,13 @@ def add_import(commands: Any) -> None:
 
 
 def _import(args: argparse.Namespace) -> Outcome:
+    from dits_adapter.data.cache_writer import require_cache_folder
     from dits_adapter.data.import_vectors import VectorFiles, import_vectors, read_widths
 
     if (args.videos is None) == (args.store is None):
         raise InputError("import: give VIDEOS, or the collection that they are in (--store); one of them.")
     require_store(args)
+    require_cache_folder(args.out)  # before a model is loaded
     encoder = None
     if args.trust_foreign:
         if declaration(args.encoder) is not None:

@@ -155,9 +155,11 @@ def ingest_options(args: argparse.Namespace) -> IngestOptions:
 
 
 def _ingest(args: argparse.Namespace) -> Outcome:
+    from dits_adapter.stores._discover import require_paths
     from dits_adapter.stores.ingest import ingest
 
     limits, options = decode_limits(args), ingest_options(args)  # refused before a model is loaded
+    require_paths(args.paths)
     if args.dry_run:
         return _dry_run(args, limits, options)
     with chosen_store(args) as store:  # an address that no store opens is refused before a model is loaded, too

@@ -10,6 +10,7 @@ import threading
 from contextlib import redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from dits_adapter.cli._entry import write
 from dits_adapter.cli._environment import from_environment
 from dits_adapter.cli._listening import (
     HOST,
@@ -110,10 +111,10 @@ def _serve_port(search: VideoSearch, listener: socket.socket, host: str, token: 
 
     app = create_mcp_app(search, token=token, host=host)
     search.load()
-    print(f"MCP server: {address(listener)}{PATH}", flush=True)
+    write(f"MCP server: {address(listener)}{PATH}")
     if token is not None:
         shown = printed_token(token) or f"…, the token of {TOKEN}"
-        print(f"Header that it needs: Authorization: Bearer {shown}", flush=True)
-    print("Ctrl+C ends it.", flush=True)
+        write(f"Header that it needs: Authorization: Bearer {shown}")
+    write("Ctrl+C ends it.")
     with listener:
         run(app, listener)

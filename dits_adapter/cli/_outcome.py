@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 
 from dits_adapter._reports import plain_report
-from dits_adapter.cli._entry import show
+from dits_adapter.cli._entry import show, write
 from dits_adapter.errors import DITSError
 
 __all__ = ["Outcome", "tell"]
@@ -35,7 +35,7 @@ class Outcome:
 def tell(outcome: Outcome, args: argparse.Namespace) -> int:
     """Print the outcome of a command as its options want it, and return the exit code."""
     if args.json:
-        print(json.dumps(plain_report(outcome.report), indent=2, allow_nan=False, default=str))
+        write(json.dumps(plain_report(outcome.report), indent=2, allow_nan=False, default=str))
     else:
         show(outcome.report if outcome.text is None else outcome.text)
         if outcome.advice and not args.quiet:

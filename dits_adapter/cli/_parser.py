@@ -11,6 +11,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli._entry import write
+
 __all__ = ["Parser"]
 
 _EXAMPLES = "examples:\n"
@@ -77,7 +79,10 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{text!r} is no {kind}") from None
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        print(message, end="", file=file or sys.stderr)  # argparse is silent where the output cannot be written
+        if file is sys.stdout:
+            write(message, end="")  # argparse is silent where the output cannot be written
+        else:
+            print(message, end="", file=file or sys.stderr)
 
 
 class _Formatter(argparse.HelpFormatter):

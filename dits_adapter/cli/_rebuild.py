@@ -28,9 +28,11 @@ def add_rebuild(commands: Any) -> None:
 
 
 def _rebuild(args: argparse.Namespace) -> Outcome:
+    from dits_adapter.stores._discover import require_paths
     from dits_adapter.stores.qdrant.aliases import rebuild
 
     limits, options = decode_limits(args), ingest_options(args)  # refused before a model is loaded
+    require_paths(args.paths)
     with qdrant_store(args) as store:
         old = store.resolve()  # so is a server that is away
         report, new = rebuild(store, args.paths, video_encoder(args, limits), options, drop_old=args.drop_old)

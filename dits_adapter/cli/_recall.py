@@ -36,8 +36,9 @@ def _recall(args: argparse.Namespace) -> Outcome:
     from dits_adapter._user_files import entries
     from dits_adapter.encoder import DITSQueryEncoder, check_queries
     from dits_adapter.evaluation._tables import markdown_table
-    from dits_adapter.stores.qdrant.recall import measure_recall
+    from dits_adapter.stores.qdrant.recall import check_limit, measure_recall
 
+    check_limit(args.limit)
     texts = [line for _, line in entries(args.queries)]
     if not texts:
         raise InputError(f"{args.queries}: holds no texts; one a line is expected.")

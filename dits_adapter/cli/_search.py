@@ -6,7 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,14 +125,17 @@ def _search(args: argparse.Namespace) -> Outcome:
         check_queries(args.query)
     else:
         names, vectors = _read_queries(args.vectors, args.queries)
-    texts = _texts(args, names)
+    request = _request(args, _texts(args, names))
     encoder = _encoder(args, vectors)
     with chosen_store(args, encoder.space) as store:
         store.open()  # before the model is loaded: a wrong store is refused at once
-        encoder, bias = (encoder, args.bias) if args.bias is not None else _beside_bias(args, store, encoder)
-        queries = _encode(encoder, args.query, vectors, plain=args.plain)
-        request = _request(args, encoder, queries, bias=bias, texts=texts)
+        if args.bias is None:
+            encoder, bias = _beside_bias(args, store, encoder)
+            request = replace(request, bias=bias)
         calibration = _calibration(args, store, encoder, request)
+        queries = _encode(encoder, args.query, vectors, plain=args.plain)
+        if args.rerank == "xpool":
+            request = replace(request, rerank=encoder.xpool_reranker(args.query, queries[0]))
         judge = None
         if calibration is not None:
             judge = Judge(
@@ -141,7 +144,7 @@ def _search(args: argparse.Namespace) -> Outcome:
                 min_probability=args.min_probability,
                 answerable=args.answerable,
             )
-        metadata = store.metadata() if texts is not None else None
+        metadata = store.metadata() if request.texts is not None else None
         language = metadata.texts.language if metadata is not None and metadata.texts is not None else None
         first = not args.offset
         answers = [Answer.of(hits, judge, first=first) for hits in store.search_batch(queries, request)]
@@ -180,25 +183,22 @@ def _encoder(args: argparse.Namespace, vectors: FloatArray | None) -> DITSQueryE
     return encoder
 
 
-def _request(
-    args: argparse.Namespace,
-    encoder: DITSQueryEncoder,
-    queries: FloatArray,
-    *,
-    bias: float | None,
-    texts: list[str] | None,
-) -> SearchRequest:
+def _request(args: argparse.Namespace, texts: list[str] | None) -> SearchRequest:
+    """Check the options of the search, before anything is loaded; what re-ranks by X-Pool comes with the query.
+
+    Raises:
+        InputError: an option outside its range.
+    """
     from dits_adapter.stores.requests import SearchRequest
 
-    xpool = args.rerank == "xpool"
     return SearchRequest(
         limit=args.limit,
         per_video=args.per_video,
         offset=args.offset,
         exact=args.exact,
-        rerank=encoder.xpool_reranker(args.query, queries[0]) if xpool else args.rerank,
+        rerank=args.rerank and "maxsim",
         candidates=SearchRequest.candidates if args.candidates is None else args.candidates,
-        bias=bias,
+        bias=args.bias,
         lanes=tuple(args.lanes),
         texts=texts,
     )

@@ -9,6 +9,7 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli._entry import write
 from dits_adapter.cli._environment import from_environment
 from dits_adapter.cli._listening import TOKEN_PLACES, add_address, address, listen, needed_token, printed_token
 from dits_adapter.cli._logs import add_log_format, logging_to_stderr
@@ -85,7 +86,7 @@ def _serve(args: argparse.Namespace) -> int:
             address(listener) + (f"/?token={each}" if each else "/") for each in (token, printed_token(token))
         )
         kept = "" if feedback is None else f"Feedback is added to {feedback.path}.\n"
-        print(f"Search page: {shown}\n{kept}Ctrl+C ends it.", flush=True)
+        write(f"Search page: {shown}\n{kept}Ctrl+C ends it.")
         if not args.no_browser and _has_screen():
             webbrowser.open(url)  # the port is open: the browser waits for the server to start
         run(app, listener)

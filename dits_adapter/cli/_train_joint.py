@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dits_adapter._extras import require_modules
 from dits_adapter.cli._options import add_recipe, read_recipe
 from dits_adapter.cli._outcome import Outcome
+
+if TYPE_CHECKING:
+    from dits_adapter.data.pairs_file import PairsFile
 
 __all__ = ["add_train_joint"]
 
@@ -44,24 +47,48 @@ def add_train_joint(commands: Any) -> None:
     joint.set_defaults(run=_train_joint, needs=("accelerate", "av", "scipy", "sklearn", "yaml"))
 
 
+def _inputs(args: argparse.Namespace) -> tuple[PairsFile, PairsFile | None]:
+    """Open the pairs, and those of the validation; look for the encoder and at the place of the artifact.
+
+    Raises:
+        ArtifactError: no such encoder, or something else than an artifact is at `--out`.
+        InputError: no such file, or bad lines; or a place that cannot be written to.
+    """
+    from dits_adapter._hub import open_repository
+    from dits_adapter.artifact._find import require_free
+    from dits_adapter.data.pairs_file import PairsFile
+
+    require_free(args.out.absolute())
+    pairs = PairsFile(args.pairs)
+    validation = None if args.validation is None else PairsFile(args.validation)
+    open_repository(args.encoder)
+    return pairs, validation
+
+
 def _train_joint(args: argparse.Namespace) -> Outcome | int:
-    from torch import distributed
-
-    from dits_adapter.training._processes import is_first
-    from dits_adapter.training.config import JointRecipe
-    from dits_adapter.training.joint.train import train_joint
-
     if args.select:
         args.set.append(f"select={args.select}")
     if args.log_dir:
         require_modules("--log-dir", "tensorboard")
+    pairs, validation = _inputs(args)
+    # Seconds of imports, and so after what is refused without them.
+    from torch import distributed
+
+    from dits_adapter.training._processes import is_first
+    from dits_adapter.training.config import JointRecipe
+
+    recipe = read_recipe(JointRecipe, args)
+    from dits_adapter.training.joint.captions import Captions
+    from dits_adapter.training.joint.train import train_joint
+
     try:
         report = train_joint(
-            args.pairs,
-            read_recipe(JointRecipe, args),
+            Captions.read(pairs),
+            recipe,
             args.out,
             encoder=args.encoder,
-            validation=args.validation,
+            dataset=args.pairs.name,
+            validation=None if validation is None else Captions.read(validation),
             log_dir=args.log_dir,
         )
         tells = is_first()

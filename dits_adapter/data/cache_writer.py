@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from dits_adapter._files import PART, write_atomically
+from dits_adapter._files import PART, require_writable, write_atomically
 from dits_adapter._reprs import short_repr
 from dits_adapter._wording import validated
 from dits_adapter.data._cache_index import (
@@ -36,7 +36,7 @@ from dits_adapter.data.provenance import TextMarks
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
 
-__all__ = ["SHARD_VECTORS", "CacheWriter"]
+__all__ = ["SHARD_VECTORS", "CacheWriter", "require_cache_folder"]
 
 _LOCK = ".lock"
 
@@ -44,6 +44,33 @@ SHARD_VECTORS = 4096
 """Vectors that a shard holds, those of frames counted: 8 MB at d = 512. A killed run loses less than one shard."""
 
 _UNIT_TOLERANCE = 1e-3
+
+
+def require_cache_folder(folder: Path, source: str | None = None) -> None:
+    """Refuse a folder that a cache cannot be written to; called before the work.
+
+    Args:
+        folder: new, empty, or with a cache that was begun.
+        source: SHA-256 of what the cache is to be made from, if it is known yet.
+
+    Raises:
+        DITSError: the folder holds something else, or a cache of another source.
+        InputError: it is a file, or may not be written to.
+    """
+    require_writable(folder)
+    if is_cache(folder):
+        if source is not None and read_index(folder).source != source:
+            raise _other_source(folder)
+        return
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    if foreign := sorted(name for name in names if name != _LOCK and not name.endswith(PART)):
+        raise DITSError(f"{folder}: holds no cache but {foreign[0]}. Choose a new or empty folder.")
+
+
+def _other_source(folder: Path) -> DITSError:
+    return DITSError(
+        f"{folder}: was begun from other pairs or vectors than these. Choose another folder, or delete this one."
+    )
 
 
 class CacheWriter:
@@ -98,10 +125,7 @@ class CacheWriter:
         return short_repr(self, str(self.folder), space=str(self.index.space))
 
     def __enter__(self) -> CacheWriter:
-        if not is_cache(self.folder):
-            names = [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
-            if foreign := sorted(name for name in names if name != _LOCK and not name.endswith(PART)):
-                raise DITSError(f"{self.folder}: holds no cache but {foreign[0]}. Choose a new or empty folder.")
+        require_cache_folder(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire()
@@ -140,10 +164,7 @@ class CacheWriter:
             for i in (begun, self.index)
         ]
         if sources[0] != sources[1]:
-            raise DITSError(
-                f"{self.folder}: was begun from other pairs or vectors than these. Choose another folder, or "
-                "delete this one."
-            )
+            raise _other_source(self.folder)
         for kind in KINDS:
             shards = begun.section(kind).shards
             for place, shard in list(shards.items()):

@@ -15,7 +15,16 @@ from dits_adapter.stores.report import IngestReport
 from dits_adapter.stores.rows import VideoFile, VideoRecord, video_id_of
 from dits_adapter.video._formats import VIDEO_SUFFIXES
 
-__all__ = ["absolute", "find_videos", "identify", "is_gone", "is_unchanged", "lies_in", "stat_video"]
+__all__ = [
+    "absolute",
+    "find_videos",
+    "identify",
+    "is_gone",
+    "is_unchanged",
+    "lies_in",
+    "require_paths",
+    "stat_video",
+]
 
 
 def find_videos(paths: Iterable[str | PathLike[str]], report: IngestReport) -> list[str]:
@@ -28,14 +37,25 @@ def find_videos(paths: Iterable[str | PathLike[str]], report: IngestReport) -> l
         InputError: a path that does not exist.
     """
     videos: dict[str, None] = {}
-    for path in map(os.path.abspath, paths):
+    roots = absolute(paths)
+    require_paths(roots)
+    for path in roots:
         if os.path.isdir(path):
             videos.update(dict.fromkeys(_walk(path, report)))
-        elif os.path.lexists(path):
-            videos[path] = None
         else:
-            raise InputError(f"{path}: no such file or folder.")
+            videos[path] = None
     return list(videos)
+
+
+def require_paths(paths: Iterable[str | PathLike[str]]) -> None:
+    """Refuse folders and files that are not there; called before the work.
+
+    Raises:
+        InputError: a path that does not exist.
+    """
+    for path in absolute(paths):
+        if not os.path.lexists(path):
+            raise InputError(f"{path}: no such file or folder.")
 
 
 def _walk(root: str, report: IngestReport) -> Iterator[str]:

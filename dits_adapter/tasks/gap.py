@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from dits_adapter._extras import require_modules
+from dits_adapter._files import require_writable
 from dits_adapter._reports import plain_report
 from dits_adapter.adapters import Adapter, DITSAdapter
 from dits_adapter.data._named import PairsSource
@@ -22,6 +23,9 @@ from dits_adapter.tasks._measured import MOST_VIDEOS, AdapterSource, Measured
 from dits_adapter.vectors import FloatArray, unit
 
 __all__ = ["GapReport", "measure_gap"]
+
+
+_NOISE = "noise {:g}: expected a factor of at least 0, and an adapter of kind dits."
 
 
 @dataclass(frozen=True)
@@ -105,17 +109,21 @@ def measure_gap(
     """
     if queries < 1:
         raise InputError(f"queries is {queries}; expected at least 1 trajectory to draw.")
+    if not 0 <= noise < np.inf:
+        raise InputError(_NOISE.format(noise))
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        require_modules("pictures of the gap", "matplotlib")
+        require_writable(folder)
     first = _open(adapter, pairs, most_videos)
     own, measured = first.artifact.adapter, first.pairs
     second = other_pairs = None
     if against is not None:
         second = _open(*against, most_videos)
         measured, other_pairs = _common(measured, second.pairs)
-    if not 0 <= noise < np.inf or (noise and not isinstance(own, DITSAdapter)):
-        raise InputError(f"noise {noise:g}: expected a factor of at least 0, and an adapter of kind dits.")
-    folder = None if out is None else Path(out)
+    if noise and not isinstance(own, DITSAdapter):
+        raise InputError(_NOISE.format(noise))
     if folder is not None:
-        require_modules("pictures of the gap", "matplotlib")
         folder.mkdir(parents=True, exist_ok=True)
     vectors = _Vectors.of(own, measured)
     statistics = {

@@ -68,6 +68,7 @@ class Distillation:
         differences: metric by metric, student minus teacher on the same queries.
         notes: sentences about the pairs.
         written: folder of the artifact; None where R@1 is below the teacher's by more than noise.
+        warnings: sentences that were warned of: few videos, or no probabilities. `str` leaves them out.
     """
 
     student: Artifact = field(repr=False)
@@ -78,6 +79,7 @@ class Distillation:
     differences: dict[str, Difference]
     notes: tuple[str, ...]
     written: Path | None
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         gain = self.differences["r1"]
@@ -219,16 +221,16 @@ def distill(
         SpaceMismatchError: pairs of another space than the teacher's.
         ArtifactError: something else is at `out`.
     """
+    target = Path(out)
+    require_free(target.absolute())
+    if not (trajectory_weight >= 0 and math.isfinite(trajectory_weight)):
+        raise InputError(f"the weight of the trajectory loss is {trajectory_weight:g}; expected 0 or more.")
     teacher = teacher if isinstance(teacher, Artifact) else Artifact.load(teacher)
     if not isinstance(teacher.adapter, DITSAdapter):
         raise InputError(f"an adapter of kind {teacher.adapter.kind} has no steps to save; distill DITS.")
-    if not (trajectory_weight >= 0 and math.isfinite(trajectory_weight)):
-        raise InputError(f"the weight of the trajectory loss is {trajectory_weight:g}; expected 0 or more.")
     training = training or TrainingConfig()
     torch.manual_seed(training.seed)
     student = student_of(teacher.adapter, steps, depth, mlp_ratio)
-    target = Path(out)
-    require_free(target.absolute())
     pairs, dataset = named_pairs(pairs, dataset)
     test = None if test is None else named_pairs(test)[0]
     seed, most = training.seed, training.most_held_out
@@ -238,7 +240,8 @@ def distill(
     test = test.at_most(most, seed)
     for split, name in ((pairs, "the pairs"), (test, "the test pairs")):
         teacher.space.require(split.space, mine="the teacher", theirs=name)
-    warn_if_few(test, "almost any student is within that noise. Hold out more videos.")
+    doubts: list[str] = []
+    warn_if_few(test, "almost any student is within that noise. Hold out more videos.", doubts)
     kept, validation = rest.split(training.validation, seed, most)
     trained = teacher.adapter.to(pick_device(device))
     objective = trajectory_objective(trained, trajectory_weight)
@@ -268,7 +271,7 @@ def distill(
         "test": describe(student_ranks, test.labels),
         "test, teacher": describe(teacher_ranks, test.labels),
     }
-    calibration = calibrate(student, validation)
+    calibration = calibrate(student, validation, doubts)
     artifact = Artifact(student, teacher.space, record, metrics, calibration, teacher.encoder, teacher.xpool)
     written = artifact.save(target) if differences["r1"].high >= 0 else None
     shutil.rmtree(checkpoints)
@@ -280,5 +283,6 @@ def distill(
         teacher=RetrievalMetrics.from_ranks(teacher_ranks),
         differences=differences,
         notes=tuple(artifact.training.get("notes", ())),
+        warnings=tuple(doubts),
         written=written,
     )

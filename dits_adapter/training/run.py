@@ -76,6 +76,7 @@ class TrainingReport:
         choice: settings that cross-validation chose, and by what; empty for adapters that are not fitted so.
         notes: sentences about the pairs.
         written: folder of the artifact; None where `only_if_better` was set and the adapter was not better.
+        warnings: sentences that were warned of: few videos, or no probabilities. `str` leaves them out.
     """
 
     artifact: Artifact = field(repr=False)
@@ -87,6 +88,7 @@ class TrainingReport:
     choice: dict[str, float]
     notes: tuple[str, ...]
     written: Path | None
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         found, gain, choice = self.metrics, self.differences["r1"], self.choice
@@ -235,7 +237,9 @@ def train_artifact(
     incumbent = Artifact.load(target) if is_artifact(target) else None
     if incumbent is not None:
         pairs.space.require(incumbent.space, mine="the training pairs", theirs=f"the adapter at {target}")
-    warn_if_few(test, "differences below that mean nothing. Hold out more videos, or take the simplest adapter.")
+    doubts: list[str] = []
+    few = "differences below that mean nothing. Hold out more videos, or take the simplest adapter."
+    warn_if_few(test, few, doubts)
     kept, validation = rest.split(recipe.training.validation, seed, most)
     checkpoints = target.with_name(f"{target.name}.checkpoints")
     history: Sequence[Epoch] = []
@@ -269,7 +273,7 @@ def train_artifact(
             "choice": choice,
         },
         metrics={"test": describe(ranks, test.labels)},
-        calibration=calibrate(adapter, validation),
+        calibration=calibrate(adapter, validation, doubts),
     )
     better = from_first(lambda: not only_if_better or differences["r1"].low > 0)
     wait_for_all()  # an artifact that is there may still be read
@@ -289,32 +293,41 @@ def train_artifact(
         differences=differences,
         choice=choice,
         notes=tuple(artifact.training.get("notes", ())),
+        warnings=tuple(doubts),
         written=written,
     )
 
 
-def calibrate(adapter: Adapter, pairs: Pairs) -> Calibration | None:
+def calibrate(adapter: Adapter, pairs: Pairs, doubts: list[str] | None = None) -> Calibration | None:
     """Calibrate probabilities on held-out pairs, by `calibrate_scores`; None for an adapter that `needs_video`."""
     if adapter.needs_video:  # such an adapter scores pairs, and searches no index
         return None
-    return calibrate_scores(cosine_scores(adapter.for_inference(), pairs.text, pairs.video), pairs.labels)
+    return calibrate_scores(cosine_scores(adapter.for_inference(), pairs.text, pairs.video), pairs.labels, doubts)
 
 
-def calibrate_scores(scores: Scores, labels: np.ndarray) -> Calibration | None:
-    """Calibrate probabilities on cosines; None, with a warning, where `fit_calibration` refuses them."""
+def calibrate_scores(scores: Scores, labels: np.ndarray, doubts: list[str] | None = None) -> Calibration | None:
+    """Calibrate probabilities on cosines; None, with a warning, where `fit_calibration` refuses them.
+
+    The sentence of the warning is added to `doubts`.
+    """
     try:
         return fit_calibration(scores, labels).calibration
     except InputError as error:
-        warnings.warn(f"the adapter gets no probabilities: {error}", stacklevel=2)
+        message = f"the adapter gets no probabilities: {error}"
+        warnings.warn(message, stacklevel=2)
+        if doubts is not None:
+            doubts.append(message)
         return None
 
 
-def warn_if_few(test: Pairs, advice: str) -> None:
-    """Warn where a test split is too small to compare adapters; `advice` ends the message."""
+def warn_if_few(test: Pairs, advice: str, doubts: list[str] | None = None) -> None:
+    """Warn where a test split is too small to compare adapters; `advice` ends the message, `doubts` gets it."""
     error = 196 * math.sqrt(0.25 / len(test.video))
     if error > _MAX_ERROR:
         message = f"the {len(test.video)} test videos fix R@1 to about ± {error:.0f} points only; {advice}"
         warnings.warn(message, stacklevel=3)
+        if doubts is not None:
+            doubts.append(message)
 
 
 def sizes(train: Pairs, validation: Pairs, test: Pairs) -> dict[str, Any]:

@@ -88,10 +88,13 @@ def test_probabilities_are_calibrated_on_the_pairs_that_chose_the_epoch(cache, t
     np.testing.assert_array_equal(part.video, pairs.split(0.2, 24)[1].video)
 
 
-def test_few_validation_videos_are_said_and_give_no_probabilities(tmp_path):
+def test_few_validation_videos_are_said_and_give_no_probabilities(tmp_path, capsys):
     gap_pairs(120, 2).save(tmp_path / "few.safetensors")
     with pytest.warns(UserWarning, match="gets no probabilities: 10 held-out videos are too few"):
-        assert run(tmp_path / "few.safetensors", tmp_path / "adapter", adapter="ridge") == 0
+        assert run(tmp_path / "few.safetensors", tmp_path / "adapter", "--json", adapter="ridge") == 0
+    few, none = json.loads(capsys.readouterr().out)["warnings"]
+    assert few.startswith("the 24 test videos fix R@1 to about")
+    assert none.startswith("the adapter gets no probabilities: 10 held-out videos are too few")
     assert Artifact.load(tmp_path / "adapter").calibration is None
 
 

@@ -15,7 +15,7 @@ from dits_adapter.stores.qdrant._requests import GetCollection, QueryBatch
 from dits_adapter.stores.qdrant.options import rescored
 from dits_adapter.stores.qdrant.store import QdrantStore
 
-__all__ = ["EFS", "Recall", "measure_recall"]
+__all__ = ["EFS", "Recall", "check_limit", "measure_recall"]
 
 EFS = (16, 32, 64, 128, 256, 512)
 """Candidates that the index keeps while it searches: more is slower and finds more."""
@@ -37,6 +37,12 @@ class Recall:
     p99: float
 
 
+def check_limit(limit: int) -> None:
+    """Refuse a number of segments to find that is below 1, with an `InputError`."""
+    if limit < 1:
+        raise InputError(f"limit is {limit}; expected at least 1 segment.")
+
+
 def measure_recall(store: QdrantStore, queries: NDArray[np.floating], *, limit: int = 10) -> list[Recall]:
     """Search in every way that the collection offers and compare with exact search.
 
@@ -53,8 +59,7 @@ def measure_recall(store: QdrantStore, queries: NDArray[np.floating], *, limit: 
     """
     if len(queries) == 0:
         raise InputError("there are no queries to measure the recall with.")
-    if limit < 1:
-        raise InputError(f"limit is {limit}; expected at least 1 segment.")
+    check_limit(limit)
     store.open()
     if not store.capabilities.index:
         raise InputError("a store in memory has no index and is searched exactly; its recall is 1.")

@@ -54,13 +54,13 @@ class Captions:
         return cls(tuple(rows), tuple(texts), np.asarray(labels, np.int64))
 
     @classmethod
-    def read(cls, path: str | PathLike[str]) -> Captions:
+    def read(cls, path: str | PathLike[str] | PairsFile) -> Captions:
         """Read a file of pairs (`dits_adapter.data.pairs_file`). Files of the same content are one video.
 
         Raises:
             InputError: no such file, no pairs in it, lines that are something else, or spans of videos.
         """
-        file = PairsFile(path)
+        file = path if isinstance(path, PairsFile) else PairsFile(path)
         texts, labels, sources, _ = zip(*file.iter_texts(), strict=True)
         videos = list(file.iter_videos())
         for video in videos:
