@@ -58,7 +58,9 @@ def serve() -> Iterator[Callable[[ASGIApp], str]]:
 
     def start(app: ASGIApp) -> str:
         listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        # Without a configuration of logging, which would stay for the tests that follow in this process.
+        config = uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         running.append((server, thread))

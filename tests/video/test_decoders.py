@@ -102,13 +102,19 @@ def test_a_decoder_that_is_not_installed(clips, monkeypatch):
         decode_frames(clips / "one.mp4")
 
 
+def forget_torchcodec(monkeypatch):
+    """Let the next import look for torchcodec; after the test this process has what it had before."""
+    for module in ("torchcodec", "torchcodec.decoders"):
+        monkeypatch.setitem(sys.modules, module, None)
+        del sys.modules[module]
+
+
 def test_a_decoder_that_is_installed_but_does_not_load(clips, monkeypatch, tmp_path):
     package = tmp_path / "torchcodec"
     package.mkdir()
     (package / "__init__.py").write_text("raise OSError('libavutil.so.56: cannot open shared object file')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "torchcodec", raising=False)
-    monkeypatch.delitem(sys.modules, "torchcodec.decoders", raising=False)
+    forget_torchcodec(monkeypatch)
     with pytest.raises(DITSError, match=r"torchcodec is installed but does not load \(libavutil.so.56"):
         decode_frames(clips / "one.mp4", decoder="torchcodec")
     assert decode_frames(clips / "one.mp4").decoder == "pyav"
@@ -144,8 +150,7 @@ def test_torchcodec_in_its_child(clips, tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "decoders.py").write_text(STAND_IN)
-    for module in ("torchcodec", "torchcodec.decoders"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
+    forget_torchcodec(monkeypatch)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(_child, "_idle", [])  # children know the path of their start
     for name in ("crash", "late"):
