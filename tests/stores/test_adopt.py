@@ -185,6 +185,23 @@ def test_a_server_counts_videos_by_their_index_or_by_reading_them_once(
         client.delete_collection(name)
 
 
+def test_more_videos_than_one_request_may_list_are_counted(qdrant_server: str) -> None:
+    name = f"counted-{uuid.uuid4().hex}"
+    client = QdrantClient(url=qdrant_server, check_compatibility=False)
+    films(client, name)
+    try:
+        client.create_payload_index(name, "film.id", models.PayloadSchemaType.INTEGER, wait=True)
+        point = models.PointStruct(id=8, vector={"clip": [1.0] * 8}, payload={"film": {"id": 72}})
+        client.upsert(name, [point], wait=True)
+        store = QdrantStore(client, name)
+        adopt_collection(store, fake_space(), LAYOUT)
+        strict = models.StrictModeConfig(enabled=True, max_query_limit=2)
+        client.update_collection(name, strict_mode_config=strict)
+        assert QdrantStore(client, name).count_videos() == 3
+    finally:
+        client.delete_collection(name)
+
+
 @pytest.mark.parametrize("length", [1.0, 2.0])
 def test_dot_products_are_cosines_of_unit_vectors_alone(length: float) -> None:
     client = QdrantClient(":memory:")
