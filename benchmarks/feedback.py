@@ -30,10 +30,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from benchmarks.halvings import read
 from dits_adapter import Pairs, feedback_pairs, fit_query_bank, ranks
+from dits_adapter._progress import progress_bar
 from dits_adapter._user_files import numbered_lines, parse_json
 from dits_adapter.cli import guarded
 from dits_adapter.evaluation._scores import cosine_scores
@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts: dict[tuple[int, str], list[int]] = {}
     of_rank: dict[int, list[Pair]] = {}
     reports: list[FeedbackReport] = []
-    for seed in tqdm(range(args.seeds), desc="seeds"):
+    for seed in progress_bar(range(args.seeds), desc="seeds"):
         parts = parted(len(pairs.video), seed)
         held_out = pairs.of_videos(np.sort(parts[1]))
         groups.append(np.sort(parts[1])[held_out.labels])

@@ -24,11 +24,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from benchmarks.halvings import read
 from dits_adapter import Pairs, fit_query_bank, ranks
 from dits_adapter._files import write_atomically
+from dits_adapter._progress import progress_bar
 from dits_adapter.adapters import Adapter, GentleFit, adapter_entry, gentle_dits, gentle_linear, gentle_mlp
 from dits_adapter.adapters._folds import mean_and_error
 from dits_adapter.cli import guarded
@@ -198,7 +198,7 @@ def report(pairs: Pairs, count: int, seeds: int, names: Sequence[str], out: Path
     rows: dict[str, list[Measured]] = {name: [] for name in [PLAIN, *names]}
     videos: list[NDArray[np.int64]] = []
     searched = pairs
-    for seed in tqdm(range(seeds), desc=f"{count} videos", disable=None):
+    for seed in progress_bar(range(seeds), desc=f"{count} videos"):
         learnt_from, ids = parted(len(pairs.video), count, seed)
         other, searched = pairs.of_videos(learnt_from), pairs.of_videos(ids)
         videos.append(ids[searched.labels])

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from benchmarks.generated import made_up_space
 from dits_adapter import DotProducts, Pairs, QueryBankAdapter, fit_query_bank, load_pairs, mean_shift, ranks
+from dits_adapter._progress import progress_bar
 from dits_adapter._user_files import map_array
 from dits_adapter.adapters import Adapter, GentleFit, gentle_dits, gentle_linear, gentle_mlp
 from dits_adapter.cli import guarded
@@ -178,7 +178,7 @@ def report(pairs: Pairs, halvings: int, rows: Mapping[str, tuple[str, Score]] = 
     """Return the table of rows as Markdown, with what was measured above it."""
     plain: list[Figures] = []
     measured: dict[str, list[Figures]] = {name: [] for name in rows}
-    for number in tqdm(range(halvings), desc="halvings", disable=None):
+    for number in progress_bar(range(halvings), desc="halvings"):
         searched, other = halves(pairs, number)
         plain.append(Figures.of(DotProducts(unit(searched.text), searched.video), searched))
         for name, (_, score) in rows.items():

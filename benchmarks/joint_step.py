@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from benchmarks.costs import process_mib
+from dits_adapter._progress import progress_bar
 from dits_adapter.cli import guarded
 from dits_adapter.encoders._torch import pick_device
 from dits_adapter.encoders.dual import DualEncoder
@@ -107,7 +107,8 @@ def measure(
     if len(recipes) == 1:
         return [cost]
     heads = [
-        _head(_placed(clip, other, place), other, place) for other in tqdm(recipes, desc="measuring", unit="row")
+        _head(_placed(clip, other, place), other, place)
+        for other in progress_bar(recipes, desc="measuring", unit="row")
     ]
     return [replace(cost, step=cost.step + head - heads[0]) for head in heads]
 

@@ -32,8 +32,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from pydantic import TypeAdapter
-from tqdm import tqdm
 
+from dits_adapter._progress import progress_bar
 from dits_adapter.adapters import (
     Adapter,
     AffineAdapter,
@@ -291,7 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         encode = build_text_encoder(args.width, args.device)
         timings: list[Timing] = []
         settings = [(threads, batch) for threads in args.threads for batch in args.batch]
-        for threads, batch in tqdm(settings, desc="measuring", unit="setting"):
+        for threads, batch in progress_bar(settings, desc="measuring", unit="setting"):
             timings += measure(adapters, encode, args.width, batch, threads, args.seconds)
         grown = growth(args.width, Path(folder), args.device) if args.growth else {}
     shares = profile(args.width, args.device)
@@ -317,7 +317,7 @@ def build_adapters(width: int, folder: Path, device: torch.device = CPU) -> dict
         depth = equal_cost_depth(sampler(width, schedule(steps)))
         mlp = MLPAdapter(MLPConfig(width=width, depth=depth)).eval()
         adapters[f"mlp-{steps}, {depth} layers"] = mlp.to(device)
-    for name, fields in tqdm(SAMPLERS.items(), desc="exporting", unit="sampler"):
+    for name, fields in progress_bar(SAMPLERS.items(), desc="exporting", unit="sampler"):
         adapters |= forms(name, sampler(width, fields), folder, device)
     adapters["floor of dits-10: reading float32"] = Reading(width, 10, 4, device)
     adapters["floor of dits-10: reading int8"] = Reading(width, 10, 1, device)
@@ -449,7 +449,7 @@ def growth(width: int, folder: Path, device: torch.device = CPU) -> dict[str, di
     """Time the forms of DITS along each axis of `GROWTH`, printing each time; see `Latency.growth`."""
     curves: dict[str, dict[int, dict[str, float]]] = {axis: {} for axis in GROWTH}
     points = [(axis, value) for axis, values in GROWTH.items() for value in values]
-    with tqdm(points, desc="growth", unit="point") as bar:
+    with progress_bar(points, desc="growth", unit="point") as bar:
         for axis, value in bar:
             at = {"batch": 1, "threads": 1, "steps": 10, "width": width, axis: value}
             timed = forms(f"dits-{at['steps']}", sampler(at["width"], schedule(at["steps"])), folder, device)

@@ -29,7 +29,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from benchmarks.clips.captions import frame_caption, video_captions
 from benchmarks.clips.scenes import Scene, render, scenes
@@ -49,6 +48,7 @@ from dits_adapter import (
     ranks,
 )
 from dits_adapter._files import write_atomically
+from dits_adapter._progress import progress_bar
 from dits_adapter.adapters import Adapter, gentle_linear
 from dits_adapter.cli import guarded
 from dits_adapter.errors import InputError
@@ -196,7 +196,7 @@ def pairs_of(source: str, films: list[list[Part]], out: Path, encoder: VideoEnco
     if missing:
         with multiprocessing.get_context("spawn").Pool() as pool:
             written = pool.imap_unordered(partial(write_film, drawn), missing)
-            list(tqdm(written, total=len(missing), desc="making films", unit="film"))
+            list(progress_bar(written, total=len(missing), desc="making films", unit="film"))
     for number, film in enumerate(films):
         path = folder / f"film-{number:03}.mp4"
         if not path.exists():

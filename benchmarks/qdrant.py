@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
-from tqdm import tqdm
 
 from benchmarks.scorers import SHORT_LIST
+from dits_adapter._progress import progress_bar
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.metadata import CollectionMetadata
@@ -104,7 +104,7 @@ def search(
         try:
             _upload(store, test)
             results = {}
-            for mode in tqdm(modes, desc=f"searching {location}", disable=not progress):
+            for mode in progress_bar(modes, desc=f"searching {location}", progress=progress):
                 if mode.rerank and test.frames is None:
                     continue
                 if mode.params not in (None, _EXACT):

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from benchmarks.datasets import DATASETS
 from benchmarks.generated import made_up_space
+from dits_adapter._progress import progress_bar
 from dits_adapter._user_files import map_array
 from dits_adapter.cli import guarded
 from dits_adapter.data.pairs import Pairs
@@ -110,7 +110,9 @@ def captions(root: Path, same_encoder: bool) -> dict[str, Pairs]:
 def _embed(encode: Encode, texts: Sequence[str]) -> Matrix:
     """Embed texts of similar length together; return (n, d) in the order of `texts`."""
     order = np.argsort([len(text) for text in texts], kind="stable")
-    batches = [encode([texts[i] for i in order[at : at + BATCH]]) for at in tqdm(range(0, len(order), BATCH))]
+    batches = [
+        encode([texts[i] for i in order[at : at + BATCH]]) for at in progress_bar(range(0, len(order), BATCH))
+    ]
     vectors = np.concatenate(batches).astype(np.float32)
     return vectors[np.argsort(order)]
 

@@ -35,12 +35,12 @@ from typing import Literal
 import numpy as np
 from pydantic import TypeAdapter
 from qdrant_client import QdrantClient, models
-from tqdm import tqdm
 
 from benchmarks.datasets.lookalike import make_clips
 from benchmarks.generated import CHUNK, PairModel, Stream, Vectors, segment_row
 from benchmarks.qdrant import require
 from benchmarks.server import QdrantProcess
+from dits_adapter._progress import progress_bar
 from dits_adapter.adapters import Adapter
 from dits_adapter.cli import guarded
 from dits_adapter.data.pairs import load_pairs
@@ -386,7 +386,7 @@ def fill(store: QdrantStore, place: Place, model: PairModel, segments: int) -> f
         store.client.update_collection(store.collection, optimizers_config=loading)
         client = None if place.grpc_port is None else grpc_client(place.location, place.grpc_port)
         started = time.monotonic()
-        with tqdm(total=segments, initial=stored, unit="segment", desc="storing") as bar:
+        with progress_bar(total=segments, initial=stored, unit="segment", desc="storing") as bar:
             for chunk in range(stored // CHUNK, -(-segments // CHUNK)):
                 drawn = model.segments(chunk)[: segments - chunk * CHUNK]
                 points = [_point(chunk * CHUNK + row) for row in range(len(drawn))]
@@ -446,7 +446,7 @@ def measure_kept(
 def settle(store: QdrantStore, full: int) -> tuple[float, int]:
     """Wait until the index is built; return the time of its end (monotonic) and the number of indexed vectors."""
     busy = time.monotonic()
-    with tqdm(total=full, unit="segment", desc="indexing") as bar:
+    with progress_bar(total=full, unit="segment", desc="indexing") as bar:
         while True:
             info = store.client.get_collection(store.collection)
             now = time.monotonic()

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks import qdrant
 from benchmarks.scorers import SHORT_LIST, DualSoftmax, MaxSim, QBNorm, TwoStage
+from dits_adapter._progress import progress_bar
 from dits_adapter.adapters import Adapter
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.evaluation._scores import cosine_scores
@@ -72,7 +72,7 @@ def score_all(
     """
     chosen = np.random.default_rng(seed).permutation(len(train))[:BANK]
     rows = []
-    for name, adapter in tqdm(adapters.items(), desc="scorers", unit="adapter", disable=not progress):
+    for name, adapter in progress_bar(adapters.items(), desc="scorers", unit="adapter", progress=progress):
         rows += [
             ScorerRow(scorer, name, False, Retrieval.of(ranks(scores, test.labels), test.labels))
             for scorer, scores in searches(adapter, test, xpool)

@@ -26,10 +26,10 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
-from tqdm import tqdm
 
 from benchmarks.generated import CHUNK, PER_VIDEO, PairModel, Vectors, segment_row
 from benchmarks.server import QdrantProcess
+from dits_adapter._progress import progress_bar
 from dits_adapter.cli import guarded
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation._environment import environment
@@ -277,7 +277,7 @@ def _fill(store: VideoStore, model: PairModel, vectors: int) -> tuple[float, flo
     store.create(CollectionMetadata(space=model.space))
     seconds = 0.0
     with store.bulk_load(progress=False):
-        with tqdm(total=vectors, unit="segment", desc=store.location) as bar:
+        with progress_bar(total=vectors, unit="segment", desc=store.location) as bar:
             for chunk, drawn in enumerate(_chunks(model, vectors)):
                 rows = [segment_row(chunk * CHUNK + n, vector) for n, vector in enumerate(drawn)]
                 started = time.perf_counter()

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from benchmarks.generated import made_up_space
 from benchmarks.training_profile import generated_pairs
+from dits_adapter._progress import progress_bar
 from dits_adapter.adapters import Adapter, DITSAdapter
 from dits_adapter.adapters.base import cosines
 from dits_adapter.cli import guarded
@@ -120,7 +120,7 @@ def forms(steps: int, width: int, batch: int) -> dict[str, Step]:
 def measure(timed: dict[str, Step], rounds: int) -> np.ndarray:
     """Time each step once a round, after a round that warms up: seconds, (rounds, steps)."""
     taken = []
-    for _ in tqdm(range(rounds + 1), desc="measuring", unit="round"):
+    for _ in progress_bar(range(rounds + 1), desc="measuring", unit="round"):
         row = []
         for step in timed.values():
             started = time.process_time()
@@ -149,7 +149,7 @@ def agreement(width: int, seeds: int) -> str:
     splits = [curved_pairs(count, width, place) for place, count in enumerate((3_000, 500, 1_000))]
     pairs, validation, test = splits
     rows = []
-    for seed in tqdm(range(seeds), desc="training", unit="seed"):
+    for seed in progress_bar(range(seeds), desc="training", unit="seed"):
         ranks = {}
         for precision in ("float32", "bfloat16"):
             training = {"epochs": "8", "learning_rate": "[1e-3]", "precision": precision, "seed": str(seed)}

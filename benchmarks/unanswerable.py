@@ -30,10 +30,10 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from tqdm import tqdm
 
 from benchmarks.halvings import HALVINGS, halves, read
 from dits_adapter import Artifact, Pairs
+from dits_adapter._progress import progress_bar
 from dits_adapter.adapters import Adapter
 from dits_adapter.cli import guarded
 from dits_adapter.errors import InputError
@@ -87,7 +87,7 @@ def report(pairs: Pairs, adapter: Adapter | None, halvings: int) -> str:
     """Return the table as Markdown, with what was measured above it."""
     text = unit(pairs.text if adapter is None else adapter.adapt(pairs.text))
     queries = Pairs(text, pairs.video, pairs.labels, pairs.space, pairs.video_ids)
-    draws = [Draw.of(queries, number) for number in tqdm(range(halvings), desc="draws", disable=None)]
+    draws = [Draw.of(queries, number) for number in progress_bar(range(halvings), desc="draws")]
     lines = [
         [name, *(_mean([draw.rows[name][column] for draw in draws]) for column in range(len(HEAD)))]
         for name in draws[0].rows

@@ -52,7 +52,7 @@ class _Lines:
         self._next, self._pending = -math.inf, ""
 
     def write(self, text: str) -> None:
-        """Take what tqdm draws, and a line feed where its bar ends."""
+        """Write what tqdm draws, and a line feed where its bar ends."""
         self._pending = text.strip() or self._pending
         if self._pending and (text == "\n" or time.monotonic() >= self._next):
             _logger.info("%s", self._pending)

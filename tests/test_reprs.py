@@ -128,7 +128,7 @@ def test_a_representation_is_one_line_without_numbers_of_arrays_and_passwords(na
 
 
 def test_every_public_class_has_one() -> None:
-    """Those that Python gives: of a dataclass or a model without arrays; ours elsewhere."""
+    """Representations are Python's for a dataclass or a model without arrays, and ours elsewhere."""
     for name in da.__all__:
         kind = getattr(da, name)
         if not inspect.isclass(kind) or issubclass(kind, Exception) or name in TORCH:

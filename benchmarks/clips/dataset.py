@@ -10,11 +10,10 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from benchmarks.clips.captions import video_captions
 from benchmarks.clips.scenes import Scene, render, scenes
 from dits_adapter._files import write_atomically
+from dits_adapter._progress import progress_bar
 
 __all__ = ["DatasetItem", "item_of", "make_split", "write_clip"]
 
@@ -55,7 +54,7 @@ def make_split(split: str, root: str | os.PathLike[str], workers: int | None = N
     if missing:
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
             written = pool.imap_unordered(partial(_write_into, folder), missing, chunksize=4)
-            for _ in tqdm(written, total=len(missing), desc=f"making {split} clips", unit="clip"):
+            for _ in progress_bar(written, total=len(missing), desc=f"making {split} clips", unit="clip"):
                 pass
     lines = "".join(json.dumps({"video": r.video, "text": r.captions, "key": r.key}) + "\n" for r in items)
     with write_atomically(folder / "pairs.jsonl") as part:

@@ -8,10 +8,10 @@ from functools import partial
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from benchmarks.clips.captions import frame_caption
 from benchmarks.clips.scenes import Pixels, Scene, render, sample_scene
+from dits_adapter._progress import progress_bar
 
 __all__ = ["captions", "draw", "moments"]
 
@@ -37,7 +37,7 @@ def draw(looks: list[Moment], side: int, workers: int | None = None) -> Pixels:
     """Draw the frames, squeezed to squares as `CLIPImageProcessor` does it: (len(looks), side, side, 3) uint8."""
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         drawn = pool.imap(partial(_draw, side), looks, chunksize=128)
-        return np.stack(list(tqdm(drawn, total=len(looks), desc="drawing frames", unit="frame")))
+        return np.stack(list(progress_bar(drawn, total=len(looks), desc="drawing frames", unit="frame")))
 
 
 def _draw(side: int, look: Moment) -> Pixels:

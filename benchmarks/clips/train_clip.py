@@ -21,13 +21,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from torch.nn import functional as F
-from tqdm import tqdm
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from benchmarks.clips import frames
 from benchmarks.clips.captions import RARE_WORDS, frame_caption, video_captions, words
 from benchmarks.clips.scenes import Pixels, scenes
 from dits_adapter._files import write_atomically
+from dits_adapter._progress import progress_bar
 
 __all__ = ["IMAGE_SIDE", "build_tokenizer", "learning_rate", "train"]
 
@@ -167,7 +167,7 @@ def train(steps: int, count: int, workers: int | None, checkpoint: Path) -> tupl
     looks = frames.moments("frame", count)
     pictures = frames.draw(looks, IMAGE_SIDE, workers)
 
-    progress = tqdm(range(first, steps), initial=first, total=steps, desc="training CLIP")
+    progress = progress_bar(range(first, steps), initial=first, total=steps, desc="training CLIP")
     for step in progress:
         rng = random.Random(f"batch {step}")
         chosen = rng.sample(range(count), BATCH)

@@ -18,7 +18,7 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false":
 
 
 def from_environment(command: Parser, prefix: str) -> None:
-    """Let variables give the options of a command that its command line lacks; call it after all are added.
+    """Read options that the command line lacks from variables of the environment; called after all are added.
 
     The help of each option names its variable. Names, types and defaults are those of the options: there is no
     second list of them. An empty variable counts as none.

@@ -134,7 +134,7 @@ class CheckWrites:
             self._in_flight -= picture
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, *, most: int, seconds: float) -> None:
-        """Let the application answer once the body is there."""
+        """Read the body, and have the application answer."""
         try:
             body = await asyncio.wait_for(_body(receive, most), seconds)
         except asyncio.TimeoutError:

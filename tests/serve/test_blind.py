@@ -123,7 +123,7 @@ def test_equal_rankings_are_a_tie_without_a_question(http, file, searcher, monke
 
 
 def test_the_tally_counts_a_vote_a_query(http, file, capsys):
-    """Of one judge and query the last word counts; judges of one query have one vote together."""
+    """The last word of a judge counts for a query; all judges of one query have one vote together."""
     prefer(http, file, "plain", "a dog")
     prefer(http, file, "adapted", "a dog")
     prefer(http, file, "adapted", "a  dog", "judge 2")

@@ -1,4 +1,4 @@
-"""What is like a moment or a picture, the moments of a video, and what is said: the page's API and the library."""
+"""Searches by a moment or a picture, the moments of a video, and what is said: the page's API and the library."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ class TestPicture:
         assert (answer.status_code, reason in answer.json()["detail"]) == (status, True)
 
     def test_pictures_wait_in_a_short_queue_and_nothing_else_does(self, searcher, monkeypatch):
-        """Those that still arrive have a place in it, too: each may hold 8 MB."""
+        """Pictures that still arrive have a place in the queue, too: each may hold 8 MB."""
         may_search = threading.Event()
 
         def slow(*_):

@@ -229,7 +229,7 @@ def test_a_password_is_never_shown(address: str, tmp_path: Path, capfd: pytest.C
 
 
 class Stopped(Exception):
-    """What ends a connection before it is made."""
+    """End of a connection before it is made."""
 
 
 @pytest.mark.parametrize(

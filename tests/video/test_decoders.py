@@ -103,7 +103,7 @@ def test_a_decoder_that_is_not_installed(clips, monkeypatch):
 
 
 def forget_torchcodec(monkeypatch):
-    """Let the next import look for torchcodec; after the test this process has what it had before."""
+    """Forget torchcodec, so that the next import looks for it; the end of the test undoes it."""
     for module in ("torchcodec", "torchcodec.decoders"):
         monkeypatch.setitem(sys.modules, module, None)
         del sys.modules[module]

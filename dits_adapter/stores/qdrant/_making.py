@@ -143,7 +143,7 @@ def index_put_off(connection: Connection, collection: str, *, progress: bool) ->
 
 
 def resume_indexing(connection: Connection, collection: str) -> None:
-    """Let a server index vectors again, where a bulk load was killed."""
+    """Restore a server's indexing of vectors, where a bulk load was killed."""
     if _indexing_threshold(connection, collection) == 0:
         _set_indexing_threshold(connection, collection, INDEXING_THRESHOLD)
 
