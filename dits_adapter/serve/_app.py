@@ -26,7 +26,8 @@ from dits_adapter.errors import (
 )
 from dits_adapter.serve._answers import About, SideBySide
 from dits_adapter.serve._blind import BlindComparer
-from dits_adapter.serve._feedback import Choice, FeedbackRecorder, ForgottenSearchError, Judged
+from dits_adapter.serve._feedback import Choice, FeedbackRecorder, Judged
+from dits_adapter.serve._judging import ForgottenSearchError
 from dits_adapter.serve._overview import Overview
 from dits_adapter.serve._reload import Reloader
 from dits_adapter.serve._searcher import INGESTED, CompareOptions, Searcher

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import random
 import secrets
-import threading
-from collections import OrderedDict
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dits_adapter.errors import InputError
 from dits_adapter.serve._answers import SearchResult
-from dits_adapter.serve._feedback import FeedbackRecorder, ForgottenSearchError, adapter_in_use
+from dits_adapter.serve._feedback import FeedbackRecorder, adapter_in_use
+from dits_adapter.serve._judging import Judging, now
 from dits_adapter.serve._searcher import CompareOptions, Searcher
-from dits_adapter.sources._feedback_file import Preference, Side, TakenBack, append
+from dits_adapter.sources._feedback_file import Preference, Side, append
 from dits_adapter.sources.preferences import PreferenceTally, tally_preferences
 
 __all__ = [
@@ -143,15 +140,6 @@ class Tally(BaseModel):
     others: int
 
 
-@dataclass
-class _Open:
-    """Comparison that may be judged: what is written down of it, and its last judgement."""
-
-    facts: dict[str, Any]
-    same: bool
-    better: Better | None = None
-
-
 class BlindComparer:
     """Keeper of blind comparisons; safe to use from several threads, and beside other processes.
 
@@ -164,9 +152,9 @@ class BlindComparer:
 
     def __init__(self, feedback: FeedbackRecorder) -> None:
         self._path = feedback.path
-        self._lock = threading.Lock()
-        self._writing = threading.Lock()
-        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._comparisons = Judging[dict[str, Any]](
+            self._path, "the server no longer knows this comparison; compare the query again."
+        )
 
     def compare(self, query: BlindQuery, searcher: Searcher) -> BlindComparison:
         """Search both rankings of a query, and draw their order.
@@ -183,34 +171,29 @@ class BlindComparer:
             raise InputError("the collection holds nothing to compare; ingest videos first.")
         name, seed = secrets.token_urlsafe(12), secrets.randbits(32)
         left = left_of(seed)
-        entry = _Open(
-            facts={
-                "search": name,
-                "session": query.session,
-                "query": answer.query,
-                "left": left,
-                "seed": seed,
-                "shown": shown,
-                "adapter": adapter_in_use(searcher, answer),
-                "bias": {"plain": answer.plain_bias, "adapted": answer.adapted_bias},
-                "collection": searcher.store.collection,
-                "space": searcher.encoder.space.fingerprint,
-                "tenant": searcher.store.tenant,
-            },
-            same=shown["plain"] == shown["adapted"],
-        )
-        if entry.same:
-            append(self._path, Preference(time=_now(), better="same", **entry.facts))
+        facts: dict[str, Any] = {
+            "search": name,
+            "session": query.session,
+            "query": answer.query,
+            "left": left,
+            "seed": seed,
+            "shown": shown,
+            "adapter": adapter_in_use(searcher, answer),
+            "bias": {"plain": answer.plain_bias, "adapted": answer.adapted_bias},
+            "collection": searcher.store.collection,
+            "space": searcher.encoder.space.fingerprint,
+            "tenant": searcher.store.tenant,
+        }
+        same = shown["plain"] == shown["adapted"]
+        if same:
+            append(self._path, Preference(time=now(), better="same", **facts))
         else:
-            with self._lock:
-                self._open[name] = entry
-                if len(self._open) > _MOST_OPEN:
-                    self._open.popitem(last=False)
+            self._comparisons.remember(name, facts, most=_MOST_OPEN)
         right: Side = "adapted" if left == "plain" else "plain"
         return BlindComparison(
             comparison=name,
             query=answer.query,
-            same=entry.same,
+            same=same,
             left=[_hidden(hit) for hit in rankings[left]],
             right=[_hidden(hit) for hit in rankings[right]],
         )
@@ -222,11 +205,10 @@ class BlindComparer:
             ForgottenSearchError: no such comparison in the memory of this process.
             DITSError: the file cannot be written.
         """
-        entry = self._find(name)
-        with self._writing:
-            if entry.better != opinion.better:
-                append(self._path, Preference(time=_now(), better=opinion.better, **entry.facts))
-                entry.better = opinion.better
+        facts = self._comparisons.find(name)
+        self._comparisons.judge(
+            name, opinion.better, lambda: Preference(time=now(), better=opinion.better, **facts)
+        )
         return Verdict(comparison=name, better=opinion.better)
 
     def take_back(self, name: str) -> Verdict:
@@ -235,11 +217,7 @@ class BlindComparer:
         Raises:
             ForgottenSearchError, DITSError: as `judge`.
         """
-        entry = self._find(name)
-        with self._writing:
-            if entry.better is not None:
-                append(self._path, TakenBack(time=_now(), search=name))
-                entry.better = None
+        self._comparisons.take_back(name)
         return Verdict(comparison=name, better=None)
 
     def tally(self, searcher: Searcher) -> Tally:
@@ -264,13 +242,6 @@ class BlindComparer:
         counts = {field: getattr(tally, field) for field in Tally.model_fields if hasattr(tally, field)}
         return Tally(**counts, low=low, high=high, others=others)
 
-    def _find(self, name: str) -> _Open:
-        with self._lock:
-            entry = self._open.get(name)
-        if entry is None:
-            raise ForgottenSearchError("the server no longer knows this comparison; compare the query again.")
-        return entry
-
 
 def left_of(seed: int) -> Side:
     """Return the ranking that a seed puts on the left."""
@@ -290,7 +261,3 @@ def _is_of(tally: PreferenceTally, searcher: Searcher) -> bool:
 
 def _hidden(hit: SearchResult) -> BlindResult:
     return BlindResult(**{field: getattr(hit, field) for field in BlindResult.model_fields})
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)

@@ -7,7 +7,6 @@ import secrets
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.serve._answers import FeedbackNotice, SearchResult, SideBySide
+from dits_adapter.serve._judging import Judging, now
 from dits_adapter.serve._searcher import CompareOptions, Searcher
 from dits_adapter.sources._feedback_file import (
     AdapterInUse,
@@ -22,13 +22,12 @@ from dits_adapter.sources._feedback_file import (
     Judgement,
     LoggedQuery,
     Side,
-    TakenBack,
     append,
     require_feedback_file,
 )
 from dits_adapter.stores.requests import SEEN
 
-__all__ = ["Choice", "FeedbackRecorder", "ForgottenSearchError", "Judged", "adapter_in_use"]
+__all__ = ["Choice", "FeedbackRecorder", "Judged", "adapter_in_use"]
 
 _MOST_RESULTS = 50_000
 """Results of recent searches that are remembered, so that judgements say what was shown."""
@@ -37,10 +36,6 @@ _MOST_QUERIES = 1_000
 """Recent queries that are not logged again: sliders search the same text many times."""
 
 _logger = logging.getLogger(__name__)
-
-
-class ForgottenSearchError(InputError):
-    """Search that is judged too late, or by another process than the one that answered it."""
 
 
 class Choice(BaseModel):
@@ -75,14 +70,13 @@ class Judged(BaseModel):
     judgement: Literal["chosen", "none"] | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Search:
-    """Search that may be judged: a part of its answer, and its last judgement as (segment, side, view)."""
+    """Search that may be judged: a part of its answer."""
 
     query: str
     shown: dict[Side, list[SearchResult]]
     facts: dict[str, Any]
-    judged: tuple[str | None, Side | None, str] | None = None
 
     @property
     def results(self) -> int:
@@ -106,11 +100,11 @@ class FeedbackRecorder:
         require_feedback_file(path)
         self.path = path.absolute()
         self.log_queries = log_queries
+        self._searches = Judging[_Search](
+            self.path, "the server no longer knows this search; search again, and then choose."
+        )
         self._lock = threading.Lock()
-        self._writing = threading.Lock()
-        self._searches: OrderedDict[str, _Search] = OrderedDict()
         self._queries: OrderedDict[str, None] = OrderedDict()
-        self._results = 0
 
     @property
     def notice(self) -> FeedbackNotice:
@@ -137,11 +131,7 @@ class FeedbackRecorder:
             },
         )
         name = secrets.token_urlsafe(12)
-        with self._lock:
-            self._searches[name] = search
-            self._results += search.results
-            while self._results > _MOST_RESULTS and len(self._searches) > 1:
-                self._results -= self._searches.popitem(last=False)[1].results
+        self._searches.remember(name, search, size=search.results, most=_MOST_RESULTS)
         if self.log_queries:
             self._log(answer.query)
         return answer.model_copy(update={"search": name})
@@ -154,23 +144,23 @@ class FeedbackRecorder:
             InputError: a segment that the search has not shown.
             DITSError: the file cannot be written.
         """
-        search = self._find(choice.search)
+        search = self._searches.find(choice.search)
         judgement = (choice.segment, None if choice.segment is None else choice.side, choice.view)
         chosen = _chosen(search, choice)
         views: tuple[Side, ...] = ("plain", "adapted") if choice.view == "both" else (choice.view,)
-        with self._writing:
-            if search.judged != judgement:
-                entry = Judgement(
-                    time=_now(),
-                    search=choice.search,
-                    session=choice.session,
-                    query=search.query,
-                    chosen=chosen,
-                    shown={side: [result.id for result in search.shown[side]] for side in views},
-                    **search.facts,
-                )
-                append(self.path, entry)
-                search.judged = judgement
+
+        def record() -> Judgement:
+            return Judgement(
+                time=now(),
+                search=choice.search,
+                session=choice.session,
+                query=search.query,
+                chosen=chosen,
+                shown={side: [result.id for result in search.shown[side]] for side in views},
+                **search.facts,
+            )
+
+        self._searches.judge(choice.search, judgement, record)
         return Judged(search=choice.search, judgement="none" if chosen is None else "chosen")
 
     def take_back(self, name: str) -> Judged:
@@ -179,19 +169,8 @@ class FeedbackRecorder:
         Raises:
             ForgottenSearchError, DITSError: as `judge`.
         """
-        search = self._find(name)
-        with self._writing:
-            if search.judged is not None:
-                append(self.path, TakenBack(time=_now(), search=name))
-                search.judged = None
+        self._searches.take_back(name)
         return Judged(search=name, judgement=None)
-
-    def _find(self, name: str) -> _Search:
-        with self._lock:
-            search = self._searches.get(name)
-        if search is None:
-            raise ForgottenSearchError("the server no longer knows this search; search again, and then choose.")
-        return search
 
     def _log(self, query: str) -> None:
         """Log a query, unless it was searched lately; that it cannot be written keeps nobody from the answer."""
@@ -203,7 +182,7 @@ class FeedbackRecorder:
                 self._queries.popitem(last=False)
         if not known:
             try:
-                append(self.path, LoggedQuery(time=_now(), query=query))
+                append(self.path, LoggedQuery(time=now(), query=query))
             except DITSError as error:
                 _logger.warning("a query was not logged: %s", error)
 
@@ -244,7 +223,3 @@ def _chosen(search: _Search, choice: Choice) -> Chosen | None:
                 probability=result.probability,
             )
     raise InputError(f"the {choice.side} ranking of this search has no segment {choice.segment[:60]!r}.")
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
