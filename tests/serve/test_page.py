@@ -242,6 +242,9 @@ def test_likely_hits_only(page, searcher):
 
 
 def test_errors_are_shown(page):
+    # One route from before the first search on: a request that leaves right after a route was set may pass it by.
+    answer = [lambda route: route.continue_()]
+    page.route("**/api/search*", lambda route: answer[0](route))
     search(page)
     page.get_by_label("What happens in the video?").fill("beach.mp4")
     page.keyboard.press("Enter")
@@ -250,14 +253,12 @@ def test_errors_are_shown(page):
     search(page)
     expect(page.get_by_role("alert")).to_be_empty()
     expect(page.locator("main")).to_be_visible()
-    for answer, words in (
+    for answer[0], words in (
         (lambda route: route.abort(), "The server does not answer. Is `dits-adapter serve` still running?"),
         (lambda route: route.fulfill(status=502, body="<html>"), "The server answers with the status 502."),
     ):
-        page.route("**/api/search*", answer)
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_have_text(words)
-        page.unroute("**/api/search*")
 
 
 def test_keyboard_alone(page):
