@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli._early import check_paths
 from dits_adapter.cli._measured import add_measured
 from dits_adapter.cli._options import add_device
 from dits_adapter.cli._outcome import Outcome
@@ -60,7 +61,6 @@ def add_calibrate(commands: Any) -> None:
 def _calibrate(args: argparse.Namespace) -> Outcome:
     from dits_adapter._hub import bundled
     from dits_adapter.evaluation._figures import check_figure
-    from dits_adapter.tasks.calibrate import calibrate_artifact
 
     if args.plot:
         check_figure(args.plot, "--plot")
@@ -68,6 +68,9 @@ def _calibrate(args: argparse.Namespace) -> Outcome:
         raise InputError(
             f"{args.adapter} is not a folder of yours; name one for the calibrated adapter with --out."
         )
+    check_paths(args.pairs, adapter=args.adapter, artifact=args.out)
+    from dits_adapter.tasks.calibrate import calibrate_artifact
+
     report = calibrate_artifact(
         args.adapter,
         args.pairs,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dits_adapter.cli._advice import commands_for
+from dits_adapter.cli._early import check_paths
 from dits_adapter.cli._options import add_device, add_pairs, seconds_of
 from dits_adapter.cli._outcome import Outcome
 
@@ -77,11 +78,12 @@ def add_compare(commands: Any) -> None:
 
 
 def _compare(args: argparse.Namespace) -> Outcome:
+    budget = None if args.budget is None else seconds_of("--budget", args.budget)
+    check_paths(args.pairs, folder=args.out)
     from dits_adapter.data.pairs import load_pairs
     from dits_adapter.tasks.compare import compare_adapters
     from dits_adapter.training.config import Recipe
 
-    budget = None if args.budget is None else seconds_of("--budget", args.budget)
     comparison = compare_adapters(
         args.pairs,
         args.out,

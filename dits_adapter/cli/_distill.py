@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli._early import check_paths
 from dits_adapter.cli._options import add_device, add_pairs, add_settings, assignments
 from dits_adapter.cli._outcome import Outcome
 
@@ -52,6 +53,7 @@ def add_distill(commands: Any) -> None:
 
 
 def _distill(args: argparse.Namespace) -> Outcome:
+    check_paths(args.pairs, args.test, adapter=args.teacher, artifact=args.out)
     from dits_adapter.training.config import Recipe
     from dits_adapter.training.distill import distill
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter.cli._early import check_paths
 from dits_adapter.cli._measured import add_measured
 from dits_adapter.cli._outcome import Outcome
 
@@ -46,12 +47,14 @@ def add_gap(commands: Any) -> None:
 
 
 def _gap(args: argparse.Namespace) -> Outcome:
-    from dits_adapter.tasks.gap import measure_gap
-
+    check_paths(args.pairs, adapter=args.adapter, folder=args.out)
     against = None
     if args.against:
         pairs, adapter = args.against
+        check_paths(Path(pairs), adapter=adapter)
         against = adapter, pairs
+    from dits_adapter.tasks.gap import measure_gap
+
     report = measure_gap(
         args.adapter,
         args.pairs,

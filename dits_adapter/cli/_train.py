@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dits_adapter._extras import require_modules
+from dits_adapter.cli._early import check_paths
 from dits_adapter.cli._options import add_device, add_pairs, add_recipe, read_recipe
 from dits_adapter.cli._outcome import Outcome
 
@@ -58,6 +59,12 @@ def add_train(commands: Any) -> None:
 
 def _train(args: argparse.Namespace) -> Outcome | int:
     from dits_adapter.evaluation._figures import check_figure
+
+    check_paths(args.pairs, args.test, artifact=args.out)
+    if args.curve:
+        check_figure(args.curve, "--curve")
+    if args.log_dir:
+        require_modules("--log-dir", "tensorboard")
     from dits_adapter.training._curve import training_curve
     from dits_adapter.training._processes import count, is_first, processes
     from dits_adapter.training.config import Recipe
@@ -66,10 +73,6 @@ def _train(args: argparse.Namespace) -> Outcome | int:
     if args.bank:
         args.set.append("bank=queries")
     recipe = read_recipe(Recipe, args)
-    if args.curve:
-        check_figure(args.curve, "--curve")
-    if args.log_dir:
-        require_modules("--log-dir", "tensorboard")
     with processes(args.device) as device:
         report = train_artifact(
             args.pairs,

@@ -42,7 +42,7 @@ from dits_adapter.data.provenance import TextMarks
 from dits_adapter.errors import DITSError
 from dits_adapter.space import EmbeddingSpace
 
-__all__ = ["CacheIndex", "EmbeddingCache", "FailedVideo"]
+__all__ = ["CacheIndex", "EmbeddingCache", "FailedVideo", "open_cache"]
 
 
 class EmbeddingCache:
@@ -105,3 +105,18 @@ class EmbeddingCache:
     def failures(self) -> list[FailedVideo]:
         """Videos without vectors, with the reasons."""
         return self.index.failures
+
+
+def open_cache(path: str | PathLike[str]) -> EmbeddingCache | None:
+    """Open the cache folder of `dits-adapter embed`; None for a file, which may be one of `Pairs.save`.
+
+    Raises:
+        DITSError: there is neither, or the cache is unfinished, incomplete or damaged.
+    """
+    if Path(path).is_dir():
+        return EmbeddingCache(path)
+    if not Path(path).is_file():
+        raise DITSError(
+            f"{path}: no such file or folder. `dits-adapter embed` writes a cache, Pairs(…).save(path) a file."
+        )
+    return None

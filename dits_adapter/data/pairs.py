@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,7 +23,7 @@ from dits_adapter.data._groups import Groups, find_groups
 from dits_adapter.data._ids import VideoIds, source_file
 from dits_adapter.data._sharded_array import ShardedArray
 from dits_adapter.data._splits import MOST_HELD_OUT, held_out_size, split_videos
-from dits_adapter.data.cache import EmbeddingCache
+from dits_adapter.data.cache import open_cache
 from dits_adapter.data.provenance import JUDGES, SOURCES, TextMarks
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.space import EmbeddingSpace
@@ -297,10 +296,6 @@ class Pairs:
         Raises:
             DITSError: the file is missing, damaged, or holds something else.
         """
-        if not Path(path).is_file():
-            raise DITSError(
-                f"{path}: no such file or folder. `dits-adapter embed` writes a cache, Pairs(…).save(path) a file."
-            )
         try:
             with safe_open(path, "np") as file:
                 metadata = file.metadata() or {}
@@ -327,9 +322,9 @@ def load_pairs(path: str | PathLike[str]) -> Pairs:
     Raises:
         DITSError: there is no such file or folder, or it is unfinished or damaged, and where.
     """
-    if not Path(path).is_dir():
+    cache = open_cache(path)
+    if cache is None:
         return Pairs.load(path)
-    cache = EmbeddingCache(path)
     return Pairs(
         cache.text, cache.video, cache.labels, cache.space, cache.ids, cache.frames, cache.marks, cache.files
     )

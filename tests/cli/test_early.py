@@ -59,7 +59,7 @@ def folder(tmp_path, monkeypatch):
         ("search dog --rerank maxsim --lanes said", "--rerank: orders by what is seen alone;"),
         ("search --vectors v.npy --limit 0", "limit is 0,"),
         ("recall queries.txt --limit 0", "limit is 0;"),
-        ("gap nowhere demo-dits --noise nan", "noise nan: expected a factor"),
+        ("gap queries.txt demo-dits --noise nan", "noise nan: expected a factor"),
         ("gap nowhere demo-dits --out v.npy", "v.npy: cannot be written"),
         ("bank queries.txt --adapter demo-clip --out foreign", "foreign: is not empty and holds no adapter."),
         ("export demo-dits --out foreign", "foreign: is not empty and holds no adapter."),
@@ -94,6 +94,32 @@ def test_other_pairs_than_those_of_a_cache_load_nothing(folder, monkeypatch, cap
     monkeypatch.setattr(EXPENSIVE[0], lambda *_: pytest.fail("a model is loaded"))
     assert main(["embed", "pairs.jsonl", "--encoder", "demo-clip", "--out", "cache"]) == 1
     assert "cache: was begun from other pairs or vectors than these." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("train nowhere --out out", "nowhere: no such file or folder. `dits-adapter embed` writes a cache"),
+        ("train queries.txt --test nowhere --out out", "nowhere: no such file or folder."),
+        ("train nowhere --out foreign", "foreign: is not empty and holds no adapter."),
+        ("compare foreign", "foreign: holds no index.json"),
+        ("compare nowhere --out v.npy", "v.npy: cannot be written"),
+        ("distill nowhere demo-dits --out out", "nowhere: no such file or folder."),
+        ("distill queries.txt gone --out out", "gone: no such folder."),
+        ("calibrate nowhere demo-dits --out out", "nowhere: no such file or folder."),
+        ("gap nowhere demo-dits", "nowhere: no such file or folder."),
+        ("gap queries.txt demo-dits --against queries.txt gone", "gone: no such folder."),
+    ],
+)
+def test_training_and_its_measurements_are_refused_before_their_imports(
+    folder, monkeypatch, capsys, line, sentence
+):
+    for module in ("pairs", "_named"):  # both import torch, which is here already
+        monkeypatch.setitem(sys.modules, f"dits_adapter.data.{module}", None)
+    for module in ("config", "run", "distill", "compare"):
+        monkeypatch.setitem(sys.modules, f"dits_adapter.training.{module}", None)
+    assert main(line.split()) == 1
+    assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
