@@ -60,11 +60,11 @@ def add_train(commands: Any) -> None:
 def _train(args: argparse.Namespace) -> Outcome | int:
     from dits_adapter.evaluation._figures import check_figure
 
-    check_paths(args.pairs, args.test, artifact=args.out)
     if args.curve:
         check_figure(args.curve, "--curve")
     if args.log_dir:
         require_modules("--log-dir", "tensorboard")
+    check_paths(args.pairs, args.test, artifact=args.out)
     from dits_adapter.training._curve import training_curve
     from dits_adapter.training._processes import count, is_first, processes
     from dits_adapter.training.config import Recipe

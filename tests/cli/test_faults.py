@@ -349,7 +349,8 @@ def test_a_picture_that_cannot_be_drawn_is_refused_first(tmp_path, capsys):
     ],
 )
 def test_settings_are_refused_in_words(setting, sentence, tmp_path, capsys):
-    assert main(["train", "nowhere", "--out", str(tmp_path / "out"), "--set", setting]) == 1
+    (tmp_path / "pairs").touch()
+    assert main(["train", str(tmp_path / "pairs"), "--out", str(tmp_path / "out"), "--set", setting]) == 1
     printed = capsys.readouterr().err
     assert sentence in printed
     assert "pydantic" not in printed
@@ -366,8 +367,9 @@ def test_settings_are_refused_in_words(setting, sentence, tmp_path, capsys):
 )
 def test_recipe_files_are_refused_in_words(content, sentence, tmp_path, capsys):
     (tmp_path / "recipe.yaml").write_bytes(content)
-    line = ["train", "nowhere", "--out", str(tmp_path / "out"), "--config", str(tmp_path / "recipe.yaml")]
-    assert main(line) == 1
+    (tmp_path / "pairs").touch()
+    line = ["train", str(tmp_path / "pairs"), "--out", str(tmp_path / "out")]
+    assert main([*line, "--config", str(tmp_path / "recipe.yaml")]) == 1
     printed = capsys.readouterr().err
     assert sentence in printed
     assert printed.startswith(f"dits-adapter: {tmp_path / 'recipe.yaml'}")
