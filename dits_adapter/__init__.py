@@ -78,7 +78,7 @@ _PUBLIC = {
     ),
     "stores.estimate": ("IngestEstimate", "estimate_ingest"),
     "stores.ingest": ("IngestOptions", "ingest", "ingesting"),
-    "stores.copying": ("copy_segments",),
+    "stores.copying": ("CopyReport", "copy_collection"),
     "stores.lancedb": ("LanceDBStore",),
     "stores.memory": ("MemoryStore",),
     "stores.milvus": ("MilvusStore",),
@@ -89,7 +89,6 @@ _PUBLIC = {
     "stores.pgvector": ("PgVectorStore",),
     "stores.qdrant.aio": ("AsyncQdrantStore",),
     "stores.qdrant.aliases": ("rebuild", "switch"),
-    "stores.qdrant.copy": ("copy_collection",),
     "stores.qdrant.options": ("CollectionOptions",),
     "stores.qdrant.recall": ("Recall", "measure_recall"),
     "stores.qdrant.store": ("QdrantStore",),
@@ -275,7 +274,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.bias import ScoreBias as ScoreBias
     from dits_adapter.stores.biasing import apply_bias as apply_bias
     from dits_adapter.stores.biasing import remove_bias as remove_bias
-    from dits_adapter.stores.copying import copy_segments as copy_segments
+    from dits_adapter.stores.copying import CopyReport as CopyReport
+    from dits_adapter.stores.copying import copy_collection as copy_collection
     from dits_adapter.stores.estimate import IngestEstimate as IngestEstimate
     from dits_adapter.stores.estimate import estimate_ingest as estimate_ingest
     from dits_adapter.stores.ingest import IngestOptions as IngestOptions
@@ -292,7 +292,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from dits_adapter.stores.qdrant.aio import AsyncQdrantStore as AsyncQdrantStore
     from dits_adapter.stores.qdrant.aliases import rebuild as rebuild
     from dits_adapter.stores.qdrant.aliases import switch as switch
-    from dits_adapter.stores.qdrant.copy import copy_collection as copy_collection
     from dits_adapter.stores.qdrant.options import CollectionOptions as CollectionOptions
     from dits_adapter.stores.qdrant.recall import Recall as Recall
     from dits_adapter.stores.qdrant.recall import measure_recall as measure_recall

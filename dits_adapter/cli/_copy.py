@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dits_adapter.cli._outcome import Outcome
-
-if TYPE_CHECKING:
-    from dits_adapter.stores.base import VideoStore
 
 __all__ = ["add_copy"]
 
@@ -44,31 +41,11 @@ def add_copy(commands: Any) -> None:
 
 
 def _copy(args: argparse.Namespace) -> Outcome:
+    from dits_adapter.stores.copying import copy_collection
     from dits_adapter.stores.open import open_store
 
     tenant = {} if args.tenant is None else {"tenant": args.tenant}
     with ExitStack() as opened:
         source = opened.enter_context(open_store(args.source, args.collection, **tenant))
         destination = opened.enter_context(open_store(args.destination, args.to or args.collection, **tenant))
-        written, what = _copied(source, destination)
-        place = {"store": destination.location, "collection": destination.collection}
-    text = f"copied {written:,} {what}; {place['collection']} in {place['store']} is complete"
-    return Outcome({"copied": written, "unit": what, **place}, text)
-
-
-def _copied(source: VideoStore, destination: VideoStore) -> tuple[int, str]:
-    """Copy in Qdrant's own terms between two of its places; otherwise in those of all stores."""
-    if not (_is_qdrant(source) and _is_qdrant(destination)):
-        from dits_adapter.stores.copying import copy_segments
-
-        return copy_segments(source, destination), "segments"
-    from dits_adapter.stores.qdrant.copy import copy_collection
-    from dits_adapter.stores.qdrant.store import QdrantStore
-
-    assert isinstance(source, QdrantStore)
-    assert isinstance(destination, QdrantStore)
-    return copy_collection(source, destination), "points"
-
-
-def _is_qdrant(store: VideoStore) -> bool:
-    return type(store).__module__.startswith("dits_adapter.stores.qdrant.")
+        return Outcome(copy_collection(source, destination))

@@ -16,9 +16,9 @@ from dits_adapter import DITSQueryEncoder
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores.adopting import adopt_collection
+from dits_adapter.stores.copying import copy_collection
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
-from dits_adapter.stores.qdrant.copy import copy_collection
 from dits_adapter.stores.qdrant.store import QdrantStore
 from tests.stores.conftest import Storage
 from tests.stores.fakes import fake_space, write_video

@@ -16,6 +16,7 @@ from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores import biasing, ranking
 from dits_adapter.stores.adopting import adopt_collection
 from dits_adapter.stores.bias import BIAS
+from dits_adapter.stores.copying import copy_collection
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.qdrant import _search
@@ -259,6 +260,41 @@ def test_ingestion_gives_new_segments_theirs(store: VideoStore, tmp_path: Path) 
     remove_bias(store)
     with pytest.raises(InputError, match="has no score bias that new videos could be given"):
         stored("late", bank())
+
+
+@pytest.mark.parametrize("kind", ["MemoryStore", "Qdrant memory"])
+def test_a_copy_brings_it_and_is_searched_without_it_until_it_is_whole(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between places of Qdrant points are copied, and between others segments."""
+    with place(kind, request, tmp_path) as first, place(kind, request, tmp_path) as second:
+        source, copied = first(), second()
+        if isinstance(copied, MemoryStore):
+            copied.name = "copied"
+        source.create(CollectionMetadata(space=fake_space()))
+        source.write(rows(range(VIDEOS)))
+        copy_collection(source, copied, progress=False)
+        for seed in range(2):
+            apply_bias(source, bank(seed), progress=False)
+            with monkeypatch.context() as stopped:
+                stopped.setattr(copied, "write" if kind == "MemoryStore" else "write_points", _stop)
+                with pytest.raises(KeyboardInterrupt):
+                    copy_collection(source, copied, progress=False)
+            metadata = copied.metadata()
+            assert metadata is not None
+            assert metadata.bias_in_use is None
+            assert copied.search(queries(1)[0]) == copied.search(queries(1)[0], bias=0.0)
+            assert copy_collection(source, copied, progress=False).written == source.count()
+            assert copied.metadata() == source.metadata()
+            assert copied.search(queries(1)[0]) == source.search(queries(1)[0])
+        remove_bias(source)
+        copy_collection(source, copied, progress=False)
+        assert copied.metadata() == source.metadata()
+        assert all(BIAS not in segment.payload for segment in copied.read(ReadRequest()))
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("store", ["MemoryStore"], indirect=True)

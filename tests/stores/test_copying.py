@@ -16,11 +16,11 @@ from qdrant_client import QdrantClient, models
 
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
+from dits_adapter.stores.copying import CopyReport, copy_collection
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.metadata import CollectionMetadata
-from dits_adapter.stores.qdrant import copy as copying
+from dits_adapter.stores.qdrant import _copy as copying
 from dits_adapter.stores.qdrant.aliases import switch
-from dits_adapter.stores.qdrant.copy import copy_collection
 from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.qdrant.store import POOLED, QdrantStore
 from tests.stores.conftest import contents
@@ -80,10 +80,13 @@ def test_all_of_it_arrives_and_is_searched_alike(places: tuple[Place, Place], tm
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
         store.client.create_payload_index(store.collection, "decoder", tenant)
     with QdrantStore(*source) as one, QdrantStore(*destination) as other:
-        assert copy_collection(one, other, progress=False) == len(contents(one)) == 31
+        report = copy_collection(one, other, progress=False)
+        assert report == CopyReport(destination[0], destination[1], written=30, present=0, failures=1)
+        assert len(contents(other)) == 31
         query = np.random.default_rng(0).normal(size=8)
         assert [hit.payload for hit in other.search(query)] == [hit.payload for hit in one.search(query)]
-        assert copy_collection(one, other, progress=False) == 0
+        report = copy_collection(one, other, progress=False)
+        assert (report.written, report.present, report.failures) == (0, 30, 1)
     assert_same(places)
 
 
@@ -112,7 +115,9 @@ def test_it_can_be_cut_short_anywhere(
             copy_collection(one, other, progress=False)
     steps = iter(range(100))
     with QdrantStore(*source) as one, QdrantStore(*destination) as other:
-        assert copy_collection(one, other, progress=False) == 31 - 20
+        report = copy_collection(one, other, progress=False)
+        assert report.written in (10, 11)  # of 31 points, one of which is a failure, 20 are there
+        assert report.written + report.present == 30
     assert_same(places)
 
 
@@ -126,7 +131,7 @@ def test_killed_again_and_again_it_ends_as_one_clean_copy(places: tuple[Place, P
     fill(source, tmp_path / "videos")
     code = (
         "import sys, time; from dits_adapter.cli import main\n"
-        "from dits_adapter.stores.qdrant import copy as copying, store as qdrant\n"
+        "from dits_adapter.stores.qdrant import _copy as copying, store as qdrant\n"
         "copying.BATCH = 2; write = qdrant.QdrantStore.write_points\n"
         "def slowly(*given): write(*given); time.sleep(0.05); print('one', flush=True)\n"
         "qdrant.QdrantStore.write_points = slowly; sys.exit(main(sys.argv[1:]))"
@@ -155,7 +160,23 @@ def test_what_changed_in_the_source_is_brought_over(places: tuple[Place, Place],
     write_video(tmp_path / "videos" / "new.mp4", seed=99)
     with QdrantStore(*source) as one, QdrantStore(*destination) as other:
         ingest(one, tmp_path / "videos", FakeEncoder(), progress=False)  # type: ignore[arg-type]
-        assert copy_collection(one, other, progress=False) == 2 + 2
+        assert copy_collection(one, other, progress=False).written == 2 + 2
+    assert_same(places)
+
+
+def test_a_file_that_failed_once_and_is_read_by_now_stands_in_no_copys_way(
+    places: tuple[Place, Place], tmp_path: Path
+) -> None:
+    source, destination = places
+    fill(source, tmp_path / "videos")
+    with QdrantStore(*source) as one, QdrantStore(*destination) as other:
+        copy_collection(one, other, progress=False)
+    write_video(tmp_path / "videos" / "5.mp4", seed=5, segments=3)
+    with QdrantStore(*source) as one, QdrantStore(*destination) as other:
+        ingest(one, tmp_path / "videos", FakeEncoder(), progress=False)  # type: ignore[arg-type]
+        report = copy_collection(one, other, progress=False)
+        assert (report.written, report.present, report.failures) == (3, 30, 0)
+        assert other.failures() == []
     assert_same(places)
 
 
@@ -170,7 +191,7 @@ def test_a_destination_with_something_else_is_refused_and_left(
         before = contents(other)
         with (
             QdrantStore(*source) as one,
-            pytest.raises(StoreError, match=r"has points that .* has not, such as .*--to"),
+            pytest.raises(StoreError, match=r"has segments that .* has not, such as .*--to"),
         ):
             copy_collection(one, other, progress=False)
         assert contents(other).keys() == before.keys()
@@ -192,7 +213,7 @@ def test_a_copy_that_lacks_something_says_so(tmp_path: Path, monkeypatch: pytest
     with (
         QdrantStore(tmp_path / "a") as one,
         QdrantStore(tmp_path / "b") as other,
-        pytest.raises(StoreError, match=r"'videos' has 31 points and 'videos' has 30.*same command again"),
+        pytest.raises(StoreError, match=r"'videos' has 31 points and 'videos' has 30.*Copy again"),
     ):
         copy_collection(one, other, progress=False)
 
@@ -204,12 +225,30 @@ def test_tenants_are_copied_and_kept_apart(places: tuple[Place, Place], tmp_path
         with QdrantStore(*source, tenant=tenant) as store:
             ingest(store, video, FakeEncoder(), progress=False)  # type: ignore[arg-type]
     with QdrantStore(*source) as one, QdrantStore(*destination) as other:
-        assert copy_collection(one, other, progress=False) == 4
+        assert copy_collection(one, other, progress=False).written == 4
     assert_same(places)
     with QdrantStore(*destination, tenant="bob") as other:
         assert {hit.path for hit in other.search(np.ones(8), per_video=9)} == {str(tmp_path / "bob" / "a.mp4")}
     with QdrantStore(*destination) as other, pytest.raises(StoreError, match="keeps tenants apart"):
         other.search(np.ones(8))
+
+
+def test_one_tenant_is_copied_alone(tmp_path: Path) -> None:
+    """Between places of Qdrant too, where a copy is otherwise of all tenants."""
+    for seed, tenant in enumerate(("ada", "bob")):
+        video = write_video(tmp_path / tenant / "a.mp4", seed=seed, segments=seed + 2)
+        with QdrantStore(tmp_path / "a", tenant=tenant) as store:
+            ingest(store, video, FakeEncoder(), progress=False)  # type: ignore[arg-type]
+    with (
+        QdrantStore(tmp_path / "a", tenant="bob") as one,
+        QdrantStore(tmp_path / "b", tenant="bob") as other,
+        QdrantStore(QdrantClient(":memory:"), tenant="ada") as third,
+    ):
+        assert copy_collection(one, other, progress=False).written == 3
+        assert other.client.count("videos").count == 3
+        assert contents(other).keys() < contents(one).keys()
+        with pytest.raises(InputError, match="two tenants, 'bob' and 'ada'"):
+            copy_collection(one, third, progress=False)
 
 
 def test_a_collection_is_not_copied_onto_itself_by_an_alias(qdrant_server: str, tmp_path: Path) -> None:
@@ -231,13 +270,13 @@ def test_between_somebodys_own_clients(qdrant_server: str, tmp_path: Path) -> No
     memories = [QdrantClient(":memory:") for _ in range(2)]
     try:
         source, copied = QdrantStore(one, name), QdrantStore(other, f"{name}-copy")
-        assert copy_collection(source, copied, progress=False) == 31
+        assert copy_collection(source, copied, progress=False).written == 30
         assert other.get_collection(f"{name}-copy").config.params.shard_number == 2  # as between URLs
         with pytest.raises(InputError, match=f"are both '{name}'"):
             copy_collection(source, QdrantStore(other, name), progress=False)
         first, second = (QdrantStore(client) for client in memories)
         for store, origin in ((first, copied), (second, first)):
-            assert copy_collection(origin, store, progress=False) == 31
+            assert copy_collection(origin, store, progress=False).written == 30
         assert contents(second).keys() == contents(source).keys()
         with pytest.raises(InputError, match="are both in"):
             copy_collection(first, QdrantStore(memories[0], "other"), progress=False)
@@ -264,6 +303,6 @@ def test_what_cannot_be_copied(tmp_path: Path) -> None:
 def test_the_copy_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill((str(tmp_path / "a"), "videos"), tmp_path / "videos")
     assert main(["copy", str(tmp_path / "a"), str(tmp_path / "b"), "--to", "mine"]) == 0
-    assert f"copied 31 points; mine in {tmp_path / 'b'} is complete" in capsys.readouterr().out
+    assert f"copied 30 segments; mine in {tmp_path / 'b'} is complete" in capsys.readouterr().out
     assert main(["copy", str(tmp_path / "a"), str(tmp_path / "b"), "--collection", "nothing"]) == 1
     assert "has no collection 'nothing'; it has videos." in capsys.readouterr().err

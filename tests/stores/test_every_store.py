@@ -18,7 +18,7 @@ from dits_adapter import QdrantStore
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.stores.base import Capabilities, VideoStore
-from dits_adapter.stores.copying import copy_segments
+from dits_adapter.stores.copying import copy_collection
 from dits_adapter.stores.ingest import IngestOptions, ingest
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
@@ -479,15 +479,15 @@ def test_a_copy_there_and_back_is_the_same(opened: Open, videos: Path) -> None:
 
         destination.write = fail  # type: ignore[method-assign]
         with pytest.raises(StoreError, match="gone"):
-            copy_segments(source, destination, progress=False)
+            copy_collection(source, destination, progress=False)
         destination.write = write  # type: ignore[method-assign]
         write(calls[0][:4])
-        assert copy_segments(source, destination, progress=False) == 6
-        assert copy_segments(source, destination, progress=False) == 0
+        assert copy_collection(source, destination, progress=False).written == 6
+        assert copy_collection(source, destination, progress=False).written == 0
         assert contents(destination) == contents(source)
         assert destination.count_videos() == 4
         back = MemoryStore("back")
-        assert copy_segments(destination, back, progress=False) == 10
+        assert copy_collection(destination, back, progress=False).written == 10
     assert contents(back) == contents(source)
     assert sorted(map(str, back.records())) == sorted(map(str, source.records()))
     frames = [{s.id: s.frame_vectors for s in store.read(ReadRequest())} for store in (source, back)]
@@ -495,7 +495,7 @@ def test_a_copy_there_and_back_is_the_same(opened: Open, videos: Path) -> None:
         np.testing.assert_allclose(frames[1][id], vectors, atol=1e-6)
     source.delete(list(source.records())[:1])
     with pytest.raises(StoreError, match="has segments that 'source' has not"):
-        copy_segments(source, back, progress=False)
+        copy_collection(source, back, progress=False)
     encoder = FakeEncoder()
     assert run(opened(), videos, encoder).present == 4
     assert encoder.decoded == []

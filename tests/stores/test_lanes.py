@@ -23,10 +23,9 @@ from dits_adapter.stores._table import SEGMENTS
 from dits_adapter.stores._terms import terms_of
 from dits_adapter.stores.adopting import adopt_collection
 from dits_adapter.stores.attaching import TimedText, attach_texts, remove_texts
-from dits_adapter.stores.copying import copy_segments
+from dits_adapter.stores.copying import copy_collection
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
-from dits_adapter.stores.qdrant.copy import copy_collection
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest, VideoFilter
 from dits_adapter.stores.text_lane import SAID, TextLane, best_line
@@ -245,7 +244,7 @@ def test_ingestion_says_that_new_videos_have_no_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("filled", ["Qdrant folder", "LanceDB"], indirect=True)
 def test_texts_travel_with_a_copy(store: VideoStore) -> None:
     other: VideoStore = MemoryStore()
-    copy_segments(store, other, progress=False)
+    copy_collection(store, other, progress=False)
 
     def heard(by: VideoStore) -> dict[str, float]:
         hits = by.search(queries(1)[0], lanes=("said",), texts=["storm in the harbor"], limit=VIDEOS)
@@ -254,7 +253,7 @@ def test_texts_travel_with_a_copy(store: VideoStore) -> None:
     assert heard(other) == pytest.approx(heard(store), rel=1e-5)
     assert stored(other) == stored(store)
     attach_texts(other, [TimedText("/0.mp4", "harbor")], progress=False)
-    copy_segments(store, other, progress=False)  # which brings what has changed since
+    copy_collection(store, other, progress=False)  # which brings what has changed since
     assert heard(other) == pytest.approx(heard(store), rel=1e-5)
     if isinstance(store, QdrantStore):
         with QdrantStore(QdrantClient(":memory:"), "copy") as copied:
@@ -309,7 +308,7 @@ def test_a_table_of_an_earlier_version_takes_segments_and_no_texts(
             attach_texts(store, said(range(4)), progress=False)
         assert not remove_texts(store)
         copied = MemoryStore()
-        copy_segments(store, copied, progress=False)
+        copy_collection(store, copied, progress=False)
         assert attach_texts(copied, said(range(4)), progress=False).written
 
 
@@ -385,7 +384,7 @@ def test_an_index_that_was_made_during_a_copy_is_made_anew_after_it(monkeypatch:
         write(texts)
 
     monkeypatch.setattr(copied, "write_texts", searched_before)
-    copy_segments(source, copied, progress=False)
+    copy_collection(source, copied, progress=False)
     found = copied.search(queries(1)[0], **ask)
     assert [hit.id for hit in found] == [hit.id for hit in source.search(queries(1)[0], **ask)] != []
     assert copied.metadata() == source.metadata()

@@ -17,12 +17,12 @@ from qdrant_client import QdrantClient, models
 from dits_adapter.errors import StoreError
 from dits_adapter.stores._words import words_of
 from dits_adapter.stores.base import VideoStore
+from dits_adapter.stores.copying import copy_collection
 from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.qdrant import _limits
 from dits_adapter.stores.qdrant._limits import Limits
 from dits_adapter.stores.qdrant.aio import AsyncQdrantStore
-from dits_adapter.stores.qdrant.copy import copy_collection
 from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest, VideoFilter
@@ -270,7 +270,7 @@ def test_strict_mode_is_met(qdrant_server: str, name: str, quantization: Any, tm
         for request in (ReadRequest(ids=ids), ReadRequest(field="video_id", values=videos * 2)):
             assert sorted(str(segment.id) for segment in store.read(request)) == sorted(ids)
         with QdrantStore(tmp_path / "copy") as copied:
-            assert copy_collection(store, copied, progress=False) == len(ROWS)
+            assert copy_collection(store, copied, progress=False).written == len(ROWS)
         with pytest.raises(StoreError, match=r"Exact search disabled"):
             store.search(QUERY, exact=True)
         records = list(store.records())
