@@ -1,4 +1,4 @@
-# `make demo` and `make test` need Python 3.10 or newer, pip and make; everything else goes into .venv.
+# All that is needed is Python 3.10 or newer (`make site`: 3.11), pip and make; everything else goes into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,6 +32,7 @@ wheels: $(INSTALLED)  ## build what is published, and try it in fresh environmen
 
 site: export NO_MKDOCS_2_WARNING := 1
 site: $(INSTALLED)  ## the documentation site, into build/site
+	@test -x $(BIN)/mkdocs || { echo "the site needs Python 3.11 or newer: make clean site PYTHON=python3.11" >&2; exit 1; }
 	$(BIN)/mkdocs build --strict
 
 model: $(INSTALLED)  ## rebuild the shipped encoder and adapters from nothing (about an hour on 2 cores)

@@ -15,7 +15,7 @@ import pytest
 import tomlkit
 import yaml
 
-from distributions import build
+from distributions import build, resolve
 from dits_adapter import DITSQueryEncoder, __version__, _hub
 from dits_adapter.errors import MissingExtraError
 
@@ -181,6 +181,16 @@ def test_the_citation_is_of_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert (citation["version"], citation["license"]) == (__version__, "Apache-2.0")
     assert citation["preferred-citation"]["title"] in " ".join((ROOT / "README.md").read_text("utf-8").split())
+
+
+def test_a_release_is_tested_on_every_python_that_the_classifiers_name():
+    project = tomlkit.parse((ROOT / "pyproject.toml").read_text("utf-8")).unwrap()["project"]
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8"))["jobs"]
+    assert jobs["test"]["strategy"]["matrix"]["python-version"] == named
+    assert {"test", "build"} == set(jobs["publish"]["needs"])
+    assert project["requires-python"] == f">={named[0]}"
+    assert list(resolve.PYTHONS) == named
 
 
 def test_the_release_builds_what_the_tests_build():
