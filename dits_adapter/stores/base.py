@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +20,7 @@ from typing_extensions import Self, Unpack
 
 from dits_adapter._reprs import short_repr
 from dits_adapter._wording import without_password
-from dits_adapter.errors import InputError, StoreError
+from dits_adapter.errors import StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._lanes import (
     fuse,
@@ -31,9 +31,10 @@ from dits_adapter.stores._lanes import (
     require_texts,
     search_index,
 )
+from dits_adapter.stores._like import like_read, like_request, others_like, stored_query
 from dits_adapter.stores.bias import ScoreBias
 from dits_adapter.stores.metadata import CollectionMetadata, check_tenant
-from dits_adapter.stores.ranking import OURS, group_by_video
+from dits_adapter.stores.ranking import OURS
 from dits_adapter.stores.requests import (
     SEEN,
     Hit,
@@ -319,21 +320,10 @@ class VideoStore(ABC):
             StoreError, SpaceMismatchError: as `search`.
         """
         request = from_keywords(SearchRequest, request, options)
-        if request.beyond_seen or request.rerank is not None:
-            raise InputError("a segment is looked for by its vector; leave out lanes and rerank.")
+        wider = like_request(request)
         self.open()
-        chosen = ReadRequest(field="", values=[str(segment)], limit=1, vectors=True)
-        stored = next(iter(self.read(chosen)), None)
-        if stored is None or stored.vector is None:
-            raise InputError(f"the collection {self.name!r} has no segment {str(segment)[:60]!r} with a vector.")
-        bias = request.bias or 0.0
-        # One video and one segment more than are asked for, in the place of the segment itself.
-        wider = replace(
-            request, offset=0, limit=request.offset + request.limit + 1, per_video=request.per_video + 1, bias=bias
-        )
-        others = [hit for hit in self.search(stored.vector, wider) if hit.id != stored.id]
-        others.sort(key=lambda hit: hit.score, reverse=self.descending)
-        return [hit for video in group_by_video(others, lambda hit: (hit.video_id,), request) for hit in video]
+        itself, vector = stored_query(self.read(like_read(segment)), segment, self.name)
+        return others_like(self.search(vector, wider), itself, request, descending=self.descending)
 
     def search_batch(
         self, query_vectors: ArrayLike, request: SearchRequest | None = None, **options: Unpack[SearchOptions]

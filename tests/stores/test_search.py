@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -303,6 +304,9 @@ def test_asyncio_finds_the_same(qdrant_server: str, tmp_path: Path) -> None:
             assert await store.search_batch(batch, limit=3) == await asyncio.gather(
                 *(store.search(query, limit=3) for query in batch)
             )
+            like = await store.search_like(chosen.id, limit=3, offset=1, per_video=2)
+            assert same(like, expected_like)
+            assert await store.metadata() == metadata
             return [await store.search(query, limit=4, rerank="maxsim", offset=1) for query in batch]
 
     async def with_a_client() -> list[list[Hit]]:
@@ -316,19 +320,42 @@ def test_asyncio_finds_the_same(qdrant_server: str, tmp_path: Path) -> None:
         try:
             ingest(store, library(tmp_path))
             expected = [store.search(query, limit=4, rerank="maxsim", offset=1) for query in batch]
+            chosen, metadata = expected[0][0], store.metadata()
+            expected_like = store.search_like(chosen.id, limit=3, offset=1, per_video=2)
             assert asyncio.run(search_all(qdrant_server)) == expected
             assert asyncio.run(with_a_client()) == expected
         finally:
             store.client.delete_collection(name)
 
-    async def unknown() -> None:
+    async def unknown(search: str, query: Any) -> None:
         async with AsyncQdrantStore(qdrant_server, name) as store:
-            await store.search(batch[0])
+            await getattr(store, search)(query)
 
-    with pytest.raises(StoreError, match="has no collection"):
-        asyncio.run(unknown())
+    for search, query in (("search", batch[0]), ("search_like", "7")):
+        with pytest.raises(StoreError, match="has no collection"):
+            asyncio.run(unknown(search, query))
     with pytest.raises(InputError, match=r"asyncio\.to_thread"):
         AsyncQdrantStore(":memory:")
+
+
+def test_asyncio_offers_what_readers_of_a_server_have() -> None:
+    """All of the store but what writes, lists or belongs to its own programs, with the same arguments."""
+    writing = {"create", "delete", "finish", "bulk_load", "set_bias", "set_texts", "update_path"}
+    writing |= {"write", "write_biases", "write_failures", "write_points", "write_texts"}
+    listing = {"failures", "find", "find_said", "read", "records", "scroll"}
+    of_programs = {"capabilities", "place", "resolve", "send", "translate_errors"}
+    left_out = writing | listing | of_programs
+    doors = [{name for name in dir(door) if not name.startswith("_")} for door in (QdrantStore, AsyncQdrantStore)]
+    assert left_out < doors[0]
+    attributes = {"client", "space", "tenant"}  # of the class there, of its objects here
+    assert doors[0] - left_out == doors[1] | attributes
+    assert attributes | {"location", "name"} <= vars(AsyncQdrantStore("http://localhost:1")).keys()
+    for name in {"__init__", *doors[1]}:
+        called, awaited = (inspect.getattr_static(door, name) for door in (QdrantStore, AsyncQdrantStore))
+        if callable(called):
+            signatures = [list(inspect.signature(method).parameters.values()) for method in (called, awaited)]
+            bare = [[parameter.replace(annotation="") for parameter in of] for of in signatures]
+            assert bare[0] == bare[1], name
 
 
 def test_asyncio_says_that_a_server_is_dead(qdrant_process: Callable[..., QdrantProcess]) -> None:

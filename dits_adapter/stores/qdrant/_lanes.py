@@ -16,6 +16,7 @@ from qdrant_client import models
 
 from dits_adapter.errors import StoreError
 from dits_adapter.stores._lanes import fuse, lane_request, lane_texts, require_texts
+from dits_adapter.stores._like import like_read, like_request, others_like, stored_query
 from dits_adapter.stores.bias import BIAS
 from dits_adapter.stores.qdrant._collection import QdrantCollection
 from dits_adapter.stores.qdrant._requests import RequestPlan
@@ -25,7 +26,15 @@ from dits_adapter.stores.ranking import best_timestamp, bias_weight
 from dits_adapter.stores.requests import SEEN, Hit, SearchRequest, check_queries, check_query
 from dits_adapter.stores.text_lane import SAID
 
-__all__ = ["finding_said", "fusing", "searching", "searching_one", "text_operations", "without_said"]
+__all__ = [
+    "finding_said",
+    "fusing",
+    "searching",
+    "searching_like",
+    "searching_one",
+    "text_operations",
+    "without_said",
+]
 
 _Query = NDArray[np.floating]
 
@@ -44,6 +53,17 @@ def searching(
     space = yield from collection.opening()
     plan = fusing if request.beyond_seen else finding
     return (yield from plan(collection, check_queries(queries, space.video.width, request), request))
+
+
+def searching_like(
+    collection: QdrantCollection, segment: str | int, request: SearchRequest
+) -> RequestPlan[list[Hit]]:
+    """Search for what is like a stored segment; see `VideoStore.search_like`."""
+    wider = like_request(request)
+    stored, _ = yield from collection.reading(like_read(segment))
+    itself, vector = stored_query(stored, segment, collection.name)
+    hits = yield from searching_one(collection, vector, wider)
+    return others_like(hits, itself, request, descending=collection.descending)
 
 
 def finding_said(

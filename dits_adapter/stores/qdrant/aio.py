@@ -14,10 +14,11 @@ from dits_adapter._reprs import short_repr
 from dits_adapter._wording import without_password
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.metadata import PointLayout
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.qdrant._collection import QdrantCollection
 from dits_adapter.stores.qdrant._connection import CLIENT, api_key, server_address
-from dits_adapter.stores.qdrant._lanes import searching, searching_one
+from dits_adapter.stores.qdrant._facts import CollectionFacts
+from dits_adapter.stores.qdrant._lanes import searching, searching_like, searching_one
 from dits_adapter.stores.qdrant._requests import Request, RequestPlan, call
 from dits_adapter.stores.qdrant._retry import (
     Patience,
@@ -33,7 +34,7 @@ __all__ = ["AsyncQdrantStore"]
 T = TypeVar("T")
 
 
-class AsyncQdrantStore:
+class AsyncQdrantStore(CollectionFacts):
     """A collection of video segments on a Qdrant server, to search with `await`.
 
     Many searches may be under way at once. Queries are vectors: a text encoder computes and does not wait, so that
@@ -88,9 +89,12 @@ class AsyncQdrantStore:
             takes_params=True,
             takes_formulas=True,
         )
+        self.name = collection
+        self.space = space
+        self.tenant = tenant
 
     def __repr__(self) -> str:
-        return short_repr(self, self._collection.name, location=without_password(self.location))
+        return short_repr(self, self.name, location=without_password(self.location), tenant=self.tenant)
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,6 +107,10 @@ class AsyncQdrantStore:
         if self._own:
             await self.client.close()
 
+    async def metadata(self) -> CollectionMetadata | None:
+        """Return the description that the collection carries, as `QdrantStore.metadata`."""
+        return await self._run(self._collection.reading_metadata(self.collection))
+
     async def open(self) -> EmbeddingSpace:
         """Check the collection, as `QdrantStore.open`."""
         return await self._run(self._collection.opening())
@@ -113,6 +121,13 @@ class AsyncQdrantStore:
         """Find the segments nearest to a query, as `VideoStore.search`."""
         request = from_keywords(SearchRequest, request, options)
         return await self._run(searching_one(self._collection, query_vector, request))
+
+    async def search_like(
+        self, segment: str | int, request: SearchRequest | None = None, **options: Unpack[SearchOptions]
+    ) -> list[Hit]:
+        """Find the segments nearest to a stored one, as `VideoStore.search_like`."""
+        request = from_keywords(SearchRequest, request, options)
+        return await self._run(searching_like(self._collection, segment, request))
 
     async def search_batch(
         self, query_vectors: ArrayLike, request: SearchRequest | None = None, **options: Unpack[SearchOptions]

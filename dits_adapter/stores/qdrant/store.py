@@ -22,6 +22,7 @@ from dits_adapter.stores.bias import BIAS, ScoreBias
 from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection
 from dits_adapter.stores.qdrant._connection import Connection
+from dits_adapter.stores.qdrant._facts import CollectionFacts
 from dits_adapter.stores.qdrant._lanes import finding_said, fusing, text_operations, without_said
 from dits_adapter.stores.qdrant._limits import Limits, storing
 from dits_adapter.stores.qdrant._making import (
@@ -76,7 +77,7 @@ _DELETE = 250
 """Videos deleted by one request."""
 
 
-class QdrantStore(VideoStore):
+class QdrantStore(CollectionFacts, VideoStore):
     """A collection of video segments in a Qdrant server, a folder, or memory.
 
     Args:
@@ -176,26 +177,6 @@ class QdrantStore(VideoStore):
         return self._connection.client
 
     @property
-    def collection(self) -> str:
-        """Name of the collection behind `name`, once an alias is resolved."""
-        return self._collection.target
-
-    @property
-    def vector(self) -> str:
-        """Name of the vector that is searched; meaningful once the collection was opened."""
-        return self._collection.layout.vector
-
-    @property
-    def cosine(self) -> bool:
-        """True if scores are cosines; meaningful once the collection was opened."""
-        return self._collection.cosine
-
-    @property
-    def descending(self) -> bool:
-        """True if a higher score is a nearer one, and False for distances; meaningful once opened."""
-        return self._collection.descending
-
-    @property
     def place(self) -> object:
         """Object that is equal for stores in the same server, folder or memory, as far as addresses tell."""
         return self._connection.place
@@ -207,10 +188,6 @@ class QdrantStore(VideoStore):
     def send(self, request: Request[T]) -> T:
         """Make a request, and repeat it while a server is away, restarts, hangs or is overloaded."""
         return self._connection.send(request)
-
-    def scoped(self, condition: models.Filter | None = None) -> models.Filter | None:
-        """Confine a filter to the store's tenant, for requests of your own through `client`."""
-        return self._collection.scoped(condition)
 
     def scroll(self, request: Scroll) -> Iterator[list[models.Record]]:
         """Read all points of a request, a page at a time, as long as a write waits for a server that is away."""
