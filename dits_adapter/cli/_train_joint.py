@@ -90,6 +90,7 @@ def _train_joint(args: argparse.Namespace) -> Outcome | int:
             dataset=args.pairs.name,
             validation=None if validation is None else Captions.read(validation),
             log_dir=args.log_dir,
+            progress=not args.quiet,
         )
         tells = is_first()
     finally:

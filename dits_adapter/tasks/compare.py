@@ -23,10 +23,10 @@ from dits_adapter.evaluation.comparison import Comparison
 from dits_adapter.training._estimate import plan
 from dits_adapter.training._initial import LEARNING_RATES
 from dits_adapter.training._learning_curve import curve_rows, with_curve
+from dits_adapter.training._parts import warn_if_few
 from dits_adapter.training.compare import compare, compare_folds, fitting_rows, fold_splits
 from dits_adapter.training.config import TrainingConfig
 from dits_adapter.training.rows import Recipes, all_rows, selected_rows
-from dits_adapter.training.run import warn_if_few
 
 __all__ = ["compare_adapters"]
 

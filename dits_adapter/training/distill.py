@@ -25,18 +25,18 @@ from dits_adapter.adapters import Adapter, DITSAdapter
 from dits_adapter.adapters.base import cosines
 from dits_adapter.artifact._find import require_free
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.data._named import PairsSource, named_pairs
-from dits_adapter.data.pairs import record_split
+from dits_adapter.data._named import PairsSource
 from dits_adapter.encoders._torch import pick_device, weights_digest
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.metrics import Difference, RetrievalMetrics, paired_bootstrap
 from dits_adapter.sampler import SamplerConfig
 from dits_adapter.training._loop import evaluate, train
 from dits_adapter.training._losses import Objective, contrastive_loss
+from dits_adapter.training._parts import Parts, warn_if_few
 from dits_adapter.training._precision import settle_precision
 from dits_adapter.training._state import Epoch, best_epoch
 from dits_adapter.training.config import SMALL_DEPTH, SMALL_MLP_RATIO, TrainingConfig
-from dits_adapter.training.run import calibrate, describe, sizes, warn_if_few
+from dits_adapter.training.run import calibrate, describe
 
 __all__ = [
     "TRAJECTORY_WEIGHT",
@@ -231,47 +231,37 @@ def distill(
     training = training or TrainingConfig()
     torch.manual_seed(training.seed)
     student = student_of(teacher.adapter, steps, depth, mlp_ratio)
-    pairs, dataset = named_pairs(pairs, dataset)
-    test = None if test is None else named_pairs(test)[0]
-    seed, most = training.seed, training.most_held_out
-    rest, held_out = pairs, record_split(pairs, test_fraction if test is None else None, seed, most)
-    if test is None:
-        rest, test = pairs.split(test_fraction, seed, most)
-    test = test.at_most(most, seed)
-    for split, name in ((pairs, "the pairs"), (test, "the test pairs")):
-        teacher.space.require(split.space, mine="the teacher", theirs=name)
+    parts = Parts.open(pairs, training, test=test, test_fraction=test_fraction, dataset=dataset)
+    teacher.space.require(parts.train.space, mine="the teacher", theirs="the pairs")
     doubts: list[str] = []
-    warn_if_few(test, "almost any student is within that noise. Hold out more videos.", doubts)
-    kept, validation = rest.split(training.validation, seed, most)
+    warn_if_few(parts.test, "almost any student is within that noise. Hold out more videos.", doubts)
     trained = teacher.adapter.to(pick_device(device))
     objective = trajectory_objective(trained, trajectory_weight)
     checkpoints = target.with_name(f"{target.name}.checkpoints")
     history = train(
         student,
-        kept,
-        validation,
+        parts.train,
+        parts.validation,
         training,
         objective=objective,
         device=device,
         checkpoints=checkpoints / f"{weights_digest(teacher.adapter)[:16]}-{trajectory_weight:g}",
         progress=progress,
     )
-    student_ranks, teacher_ranks = evaluate(student.cpu(), test), evaluate(trained.cpu(), test)
-    differences = paired_bootstrap(teacher_ranks, student_ranks, test.labels)
+    student_ranks, teacher_ranks = evaluate(student.cpu(), parts.test), evaluate(trained.cpu(), parts.test)
+    differences = paired_bootstrap(teacher_ranks, student_ranks, parts.test.labels)
     record = {
-        "dataset": dataset,
-        "held_out": held_out,
+        **parts.record(),
         "teacher": {"dits": teacher.adapter.config.model_dump(mode="json"), "training": teacher.training},
-        **sizes(train=kept, validation=validation, test=test),
         "recipe": {"training": training.model_dump(mode="json"), "trajectory_weight": trajectory_weight},
         "best_epoch": best_epoch(history).number,
         "precision": settle_precision(training, student, pick_device(device)).precision,
     }
     metrics = {
-        "test": describe(student_ranks, test.labels),
-        "test, teacher": describe(teacher_ranks, test.labels),
+        "test": describe(student_ranks, parts.test.labels),
+        "test, teacher": describe(teacher_ranks, parts.test.labels),
     }
-    calibration = calibrate(student, validation, doubts)
+    calibration = calibrate(student, parts.validation, doubts)
     artifact = Artifact(student, teacher.space, record, metrics, calibration, teacher.encoder, teacher.xpool)
     written = artifact.save(target) if differences["r1"].high >= 0 else None
     shutil.rmtree(checkpoints)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -10,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +16,8 @@ import torch
 from dits_adapter.adapters import Adapter, adapter_entry
 from dits_adapter.artifact._find import is_artifact, require_free
 from dits_adapter.artifact.artifact import Artifact
-from dits_adapter.data._named import PairsSource, named_pairs
-from dits_adapter.data.pairs import Pairs, record_split
+from dits_adapter.data._named import PairsSource
+from dits_adapter.data.pairs import Pairs
 from dits_adapter.encoders._torch import pick_device
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation._scores import cosine_scores
@@ -35,7 +33,7 @@ from dits_adapter.training._banked import with_bank
 from dits_adapter.training._gentle import fit_gently, is_gentle
 from dits_adapter.training._initial import fit_closed_form, initialize, require_across
 from dits_adapter.training._loop import evaluate, train
-from dits_adapter.training._notes import sources_of, split_notes
+from dits_adapter.training._parts import Parts, warn_if_few
 from dits_adapter.training._precision import settle_precision
 from dits_adapter.training._processes import from_first, is_first, wait_for_all
 from dits_adapter.training._state import Epoch, best_epoch
@@ -49,14 +47,8 @@ __all__ = [
     "calibrate_scores",
     "describe",
     "fit",
-    "sizes",
     "train_artifact",
-    "warn_if_few",
 ]
-
-_MAX_ERROR = 5.0
-"""Half-width of the 95 % interval, in points of R@1, above which a test split is too small to compare adapters."""
-
 
 _NORMS = 1000
 """Texts whose norms are looked at."""
@@ -217,63 +209,53 @@ def train_artifact(
     require_free(target.absolute())
     if isinstance(recipe, str):
         recipe = Recipe.read(recipe)
-    pairs, dataset = named_pairs(pairs, dataset)
-    test = None if test is None else named_pairs(test)[0]
-    rest = pairs
-    seed = recipe.training.seed
-    most = recipe.training.most_held_out
-    split = record_split(pairs, test_fraction if test is None else None, seed, most)
-    if test is None:
-        rest, test = pairs.split(test_fraction, seed, most)
-    test = test.at_most(most, seed)
-    pairs.space.require(test.space, mine="the training pairs", theirs="the test pairs")
-    gentle = is_gentle(recipe)
     if recipe.bank in ("scores", "both"):
         raise InputError("a score bias belongs to the searched videos, not to an adapter; take bank=queries.")
-    require_across(recipe.adapter, pairs.space)
-    widths = pairs.space.video.width, pairs.space.other_text_width
-    if adapter_entry(recipe.adapter).trained and recipe.build_adapter(*widths).needs_norm:
-        _require_norms(pairs.matches.text[:_NORMS])
+    parts = Parts.open(pairs, recipe.training, test=test, test_fraction=test_fraction, dataset=dataset)
+    space = parts.train.space
+    _check_fit(recipe, parts.train)
     incumbent = Artifact.load(target) if is_artifact(target) else None
     if incumbent is not None:
-        pairs.space.require(incumbent.space, mine="the training pairs", theirs=f"the adapter at {target}")
+        space.require(incumbent.space, mine="the training pairs", theirs=f"the adapter at {target}")
     doubts: list[str] = []
     few = "differences below that mean nothing. Hold out more videos, or take the simplest adapter."
-    warn_if_few(test, few, doubts)
-    kept, validation = rest.split(recipe.training.validation, seed, most)
+    warn_if_few(parts.test, few, doubts)
     checkpoints = target.with_name(f"{target.name}.checkpoints")
     history: Sequence[Epoch] = []
     choice: dict[str, float] = {}
-    if gentle:
-        adapter, choice = fit_gently(recipe, kept)
+    if is_gentle(recipe):
+        adapter, choice = fit_gently(recipe, parts.train)
     else:
         adapter, history = fit(
-            recipe, kept, validation, device=device, checkpoints=checkpoints, log_dir=log_dir, progress=progress
+            recipe,
+            parts.train,
+            parts.validation,
+            device=device,
+            checkpoints=checkpoints,
+            log_dir=log_dir,
+            progress=progress,
         )
     best = best_epoch(history) if history else None
-    ranks = evaluate(adapter, test)
+    ranks = evaluate(adapter, parts.test)
     if incumbent is not None:
-        name, incumbent_ranks = str(target), evaluate(incumbent.adapter, test)
+        name, compared = str(target), incumbent.adapter
     else:
-        plain = fit_closed_form(reference(pairs.space), kept, validation)
-        name, incumbent_ranks = "plain CLIP" if pairs.space.shared else "chance", evaluate(plain, test)
-    differences = paired_bootstrap(incumbent_ranks, ranks, test.labels)
-    metrics = RetrievalMetrics.from_ranks(ranks)
+        name = "plain CLIP" if space.shared else "chance"
+        compared = fit_closed_form(reference(space), parts.train, parts.validation)
+    differences = paired_bootstrap(evaluate(compared, parts.test), ranks, parts.test.labels)
     artifact = Artifact(
         adapter,
-        pairs.space,
+        space,
         training={
-            "dataset": dataset,
-            "held_out": split,
-            **sizes(train=kept, validation=validation, test=test),
+            **parts.record(),
             "recipe": recipe.model_dump(mode="json"),
             "best_epoch": best and best.number,
             "best_learning_rate": best and best.learning_rate,
             "precision": best and settle_precision(recipe.training, adapter, pick_device(device)).precision,
             "choice": choice,
         },
-        metrics={"test": describe(ranks, test.labels)},
-        calibration=calibrate(adapter, validation, doubts),
+        metrics={"test": describe(ranks, parts.test.labels)},
+        calibration=calibrate(adapter, parts.validation, doubts),
     )
     better = from_first(lambda: not only_if_better or differences["r1"].low > 0)
     wait_for_all()  # an artifact that is there may still be read
@@ -283,19 +265,33 @@ def train_artifact(
         if checkpoints.exists():
             shutil.rmtree(checkpoints)
     wait_for_all()
-    written = target.absolute() if better else None
     return TrainingReport(
         artifact,
         history,
         adapter=recipe.adapter,
-        metrics=metrics,
+        metrics=RetrievalMetrics.from_ranks(ranks),
         incumbent=name,
         differences=differences,
         choice=choice,
         notes=tuple(artifact.training.get("notes", ())),
         warnings=tuple(doubts),
-        written=written,
+        written=target.absolute() if better else None,
     )
+
+
+def _check_fit(recipe: Recipe, pairs: Pairs) -> None:
+    """Refuse a recipe whose adapter cannot be trained on pairs of this kind, before the work.
+
+    Raises:
+        InputError: an adapter that stays near the text, for texts of another space; or texts of unit norm, for an
+            adapter that depends on the norm that CLIP gives a query.
+    """
+    space = pairs.space
+    require_across(recipe.adapter, space)
+    if not adapter_entry(recipe.adapter).trained:
+        return
+    if recipe.build_adapter(space.video.width, space.other_text_width).needs_norm:
+        _require_norms(pairs.matches.text[:_NORMS])
 
 
 def calibrate(adapter: Adapter, pairs: Pairs, doubts: list[str] | None = None) -> Calibration | None:
@@ -318,27 +314,6 @@ def calibrate_scores(scores: Scores, labels: np.ndarray, doubts: list[str] | Non
         if doubts is not None:
             doubts.append(message)
         return None
-
-
-def warn_if_few(test: Pairs, advice: str, doubts: list[str] | None = None) -> None:
-    """Warn where a test split is too small to compare adapters; `advice` ends the message, `doubts` gets it."""
-    error = 196 * math.sqrt(0.25 / len(test.video))
-    if error > _MAX_ERROR:
-        message = f"the {len(test.video)} test videos fix R@1 to about ± {error:.0f} points only; {advice}"
-        warnings.warn(message, stacklevel=3)
-        if doubts is not None:
-            doubts.append(message)
-
-
-def sizes(train: Pairs, validation: Pairs, test: Pairs) -> dict[str, Any]:
-    """Return the numbers of pairs and videos of each split, with what is to be known of them, for a record."""
-    splits = {"train": train, "validation": validation, "test": test}
-    beside = {"sources": sources_of((train, validation, test)), "notes": split_notes([(train, validation, test)])}
-    return {
-        "pairs": {name: len(split) for name, split in splits.items()},
-        "videos": {name: len(split.video) for name, split in splits.items()},
-        **{name: list(value) if name == "notes" else value for name, value in beside.items() if value},
-    }
 
 
 def _require_norms(text: np.ndarray) -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from dits_adapter._progress import progress_bar
 from dits_adapter.encoders._inputs import TextInputs
 from dits_adapter.encoders.dual import DualEncoder
-from dits_adapter.errors import DITSError
 from dits_adapter.evaluation._scores import cosine_scores
 from dits_adapter.evaluation.metrics import METRICS, RetrievalMetrics, Scores, ranks
-from dits_adapter.training._loop import summary_writer
-from dits_adapter.training._state import MAX_LOGIT_SCALE
+from dits_adapter.training._processes import count
 from dits_adapter.training.config import JointRecipe
 from dits_adapter.training.joint._datasets import TrainingDataset
 from dits_adapter.training.joint._model import JointModel
@@ -29,10 +25,7 @@ from dits_adapter.training.joint.captions import Captions
 from dits_adapter.video._pooling import mean_pool
 from dits_adapter.xpool import xpool_scores
 
-if TYPE_CHECKING:
-    from accelerate import PartialState  # type: ignore[import-untyped]
-
-__all__ = ["JointTrainer", "LossWatch", "Progress", "collate", "joint_optimizer", "loggers", "trainer_arguments"]
+__all__ = ["JointTrainer", "collate", "joint_optimizer", "trainer_arguments"]
 
 
 class JointTrainer(Trainer):
@@ -41,11 +34,14 @@ class JointTrainer(Trainer):
     Args:
         encoder: the encoder, whose model is trained.
         validation: pairs whose videos are the evaluation dataset.
+        progress: show progress bars over embedded videos on a terminal.
         options: options of the Trainer.
     """
 
-    def __init__(self, *, encoder: DualEncoder, validation: Captions, **options: Any) -> None:
-        self.encoder, self.validation = encoder, validation
+    def __init__(
+        self, *, encoder: DualEncoder, validation: Captions, progress: bool = True, **options: Any
+    ) -> None:
+        self.encoder, self.validation, self._progress = encoder, validation, progress
         super().__init__(**options)
 
     def _loader(self, data: Any, collate: Any = None) -> Iterable[dict[str, Tensor]]:
@@ -97,63 +93,20 @@ class JointTrainer(Trainer):
         model: Any = self.model
         model.eval()
         gather = self.accelerator.gather_for_metrics
-        return torch.cat([gather(model.embed_clips(batch["pixels"])) for batch in self._loader(videos)])
+        shown = self._progress and self.is_world_process_zero()
+        batches = progress_bar(
+            self._loader(videos), desc="embedding videos", unit="batch", leave=False, progress=shown
+        )
+        return torch.cat([gather(model.embed_clips(batch["pixels"])) for batch in batches])
 
 
-class LossWatch(TrainerCallback):
-    """Callback that keeps CLIP's temperature in its limits and stops where the loss is no number."""
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Clamp the logit scale."""
-        with torch.no_grad():
-            kwargs["model"].clip.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Raise a `DITSError` where the loss is NaN or infinite."""
-        loss = kwargs["logs"].get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise DITSError(
-                f"the loss became {loss} before step {state.global_step}; lower the learning rates or "
-                "sampler.noise_scale."
-            )
-
-
-class Progress(TrainerCallback):
-    """Callback that shows the steps and the last loss; those of transformers print the log to stdout."""
-
-    def __init__(self, progress: bool) -> None:
-        self._progress = progress
-        self._bar = progress_bar(progress=False)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Make the bar, in the first process alone."""
-        shown = self._progress and state.is_world_process_zero
-        done, steps = state.global_step, state.max_steps
-        self._bar = progress_bar(total=steps, initial=done, desc="joint training", unit="step", progress=shown)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Count a step."""
-        self._bar.update()
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Name the loss."""
-        if "loss" in kwargs["logs"]:
-            self._bar.set_postfix(loss=f"{kwargs['logs']['loss']:.3f}")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """End the bar."""
-        self._bar.close()
-
-
-def trainer_arguments(
-    recipe: JointRecipe, data: TrainingDataset, checkpoints: Path, state: PartialState
-) -> TrainingArguments:
+def trainer_arguments(recipe: JointRecipe, data: TrainingDataset, checkpoints: Path) -> TrainingArguments:
     """Return a recipe as the Trainer's arguments: linear warm-up, cosine to zero, best validation kept."""
     interval = recipe.checkpoint_steps or data.steps_per_epoch
     return TrainingArguments(
         output_dir=str(checkpoints),
         use_cpu=not torch.cuda.is_available(),
-        per_device_train_batch_size=recipe.batch_size // state.num_processes,
+        per_device_train_batch_size=recipe.batch_size // count(),
         max_steps=data.steps,
         lr_scheduler_type="cosine",
         warmup_steps=round(recipe.warmup * data.steps),
@@ -194,12 +147,3 @@ def joint_optimizer(model: JointModel, recipe: JointRecipe) -> torch.optim.Optim
         {"params": [*model.xpool.parameters(), *model.adapter.parameters()], "lr": recipe.learning_rate},
     ]
     return torch.optim.AdamW(groups, eps=1e-6, weight_decay=recipe.weight_decay)
-
-
-def loggers(log_dir: str | PathLike[str] | None) -> list[TrainerCallback]:
-    """Return the callbacks that write TensorBoard event files into a folder; none without one."""
-    if log_dir is None:
-        return []
-    from transformers.integrations.integration_utils import TensorBoardCallback
-
-    return [TensorBoardCallback(summary_writer(log_dir))]

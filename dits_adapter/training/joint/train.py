@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PrinterCallback, set_seed
@@ -28,26 +29,18 @@ from dits_adapter.artifact._find import require_free
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data.pairs import Pairs
 from dits_adapter.encoders._torch import weights_digest
-from dits_adapter.encoders.dual import DualEncoder
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.texts import check_texts, warn_if_cut
 from dits_adapter.training._initial import initialize
-from dits_adapter.training._processes import naming_lost_process
+from dits_adapter.training._processes import count, is_first, naming_lost_process, place, wait_for_all
 from dits_adapter.training.config import JointRecipe, JointSelection
+from dits_adapter.training.joint._callbacks import LossWatch, Progress, TimedCheckpoints, loggers
 from dits_adapter.training.joint._checkpoints import last_checkpoint, write_run
 from dits_adapter.training.joint._clips import ClipLoader, ReadClip, find_failures, read_clip
 from dits_adapter.training.joint._datasets import ClipDataset, TrainingDataset
-from dits_adapter.training.joint._model import initial_model, load_trainable
-from dits_adapter.training.joint._trainer import (
-    JointTrainer,
-    LossWatch,
-    Progress,
-    collate,
-    joint_optimizer,
-    loggers,
-    trainer_arguments,
-)
+from dits_adapter.training.joint._model import JointModel, initial_model, load_trainable
+from dits_adapter.training.joint._trainer import JointTrainer, collate, joint_optimizer, trainer_arguments
 from dits_adapter.training.joint.captions import Captions
 from dits_adapter.training.run import calibrate_scores
 from dits_adapter.video._pooling import mean_pool
@@ -135,15 +128,8 @@ def train_joint(
         dataset, captions = dataset or Path(captions).name, Captions.read(captions)
     if validation is not None and not isinstance(validation, Captions):
         validation = Captions.read(validation)
-    state = PartialState(cpu=not torch.cuda.is_available())
-    read = read or partial(read_clip, limit=recipe.limit)
-    if state.num_processes == 1 and torch.cuda.device_count() > 1:
-        raise InputError(
-            f"{torch.cuda.device_count()} GPUs are visible to one process. Use all with torchrun --nproc-per-node "
-            f"{torch.cuda.device_count()} -m dits_adapter.cli train-joint …, or one with CUDA_VISIBLE_DEVICES=0."
-        )
-    if recipe.batch_size % state.num_processes:
-        raise InputError(f"batch_size {recipe.batch_size} cannot be shared by {state.num_processes} processes.")
+    PartialState(cpu=not torch.cuda.is_available())  # joins the processes of torchrun
+    _check_processes(recipe)
     for pairs in filter(None, (captions, validation)):
         check_texts(pairs.texts)
     target = Path(out).absolute()
@@ -152,12 +138,12 @@ def train_joint(
     clip = load_trainable(encoder, recipe, revision)
     model = initial_model(clip, recipe)
     warn_if_cut(captions.texts, clip, stacklevel=2)
-    captions = _without_failures(captions, recipe, read, state, progress)
+    load = ClipLoader(recipe.frames, clip.frames, read or partial(read_clip, limit=recipe.limit))
+    captions = _without_failures(captions, load, recipe.workers, progress)
     if validation is None:
-        train, validation = captions.split(recipe.validation, recipe.seed)
+        train, held_out = captions.split(recipe.validation, recipe.seed)
     else:
-        train, validation = captions, _without_failures(validation, recipe, read, state, progress)
-    load = ClipLoader(recipe.frames, clip.frames, read)
+        train, held_out = captions, _without_failures(validation, load, recipe.workers, progress)
     data = TrainingDataset(
         train,
         load,
@@ -170,83 +156,100 @@ def train_joint(
     checkpoints = target.with_name(f"{target.name}.checkpoints")
     trainer = JointTrainer(
         encoder=clip,
-        validation=validation,
+        validation=held_out,
+        progress=progress,
         model=model,
-        args=trainer_arguments(recipe, data, checkpoints, state),
+        args=trainer_arguments(recipe, data, checkpoints),
         data_collator=partial(collate, clip.texts),
         train_dataset=data,
-        eval_dataset=ClipDataset(validation.videos, load),
+        eval_dataset=ClipDataset(held_out.videos, load),
         optimizers=(joint_optimizer(model, recipe), None),
-        callbacks=[LossWatch(), Progress(progress), *loggers(log_dir)],
+        callbacks=[LossWatch(), TimedCheckpoints(), *loggers(log_dir)],
     )
     trainer.remove_callback(PrinterCallback)
-    run = {
-        "recipe": recipe.model_dump(mode="json"),
-        "encoder": weights_digest(clip.model),
-        "pairs": [train.digest(), validation.digest()],
-        "processes": state.num_processes,
-    }
-    checkpoint = last_checkpoint(checkpoints, run)
-    before = trainer.retrieval()
-    if checkpoint is None and recipe.pretraining is not None:
-        _pretrain(trainer, train, recipe, load)
-    # The global generator, because that is the one whose state checkpoints keep; its own on each process.
-    device = trainer.args.device
-    cuda = device.type == "cuda"
-    model.adapter.noise = torch.cuda.default_generators[device.index] if cuda else torch.default_generator
-    set_seed(recipe.seed + state.process_index)
-    if state.is_main_process:
-        write_run(checkpoints, run)
-    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    after = trainer.retrieval()
-    report = JointReport({_AFTER: after, _BEFORE: before}, trainer.state.best_global_step, target)
-    if state.is_main_process:
-        _warn_if_no_better(before, after, recipe.select)
-        training = {
+    metrics, speed = _run(trainer, data, recipe, checkpoints, progress)
+    report = JointReport(metrics, trainer.state.best_global_step, target)
+    if is_first():
+        _warn_if_no_better(metrics, recipe.select)
+        record = {
             "dataset": dataset or "pairs",
             "base_model": clip.name,
-            "pairs": {"train": len(train.texts), "validation": len(validation.texts)},
-            "videos": {"train": len(train.videos), "validation": len(validation.videos)},
+            "pairs": {"train": len(train.texts), "validation": len(held_out.texts)},
+            "videos": {"train": len(train.videos), "validation": len(held_out.videos)},
             "recipe": recipe.model_dump(mode="json"),
-            "processes": state.num_processes,
+            "processes": count(),
             "best_step": report.best_step,
-            "pairs_per_second": result.metrics["train_samples_per_second"],
+            "pairs_per_second": speed,
         }
-        place = replace(clip.source, name=target.name, location=str(target / ENCODER), revision=None, modules=())
-        trained_clip = replace(clip, source=place)
-        artifact = Artifact(
-            model.adapter,
-            EmbeddingSpace.of(trained_clip, frames=recipe.frames),
-            training,
-            report.metrics,
-            None if model.adapter.needs_video else calibrate_scores(trainer.cosines, validation.labels),
-            xpool=model.xpool if model.trains_head else None,
-        )
-        _save(artifact, trained_clip, target)
+        _save(trainer, record, metrics, recipe.frames, target)
         shutil.rmtree(checkpoints)
-    state.wait_for_everyone()
+    wait_for_all()
     return report
 
 
-def _pretrain(trainer: JointTrainer, train: Captions, recipe: JointRecipe, load: ClipLoader) -> None:
+def _check_processes(recipe: JointRecipe) -> None:
+    """Refuse several GPUs in one process, and a batch that the processes cannot share."""
+    gpus = torch.cuda.device_count()
+    if count() == 1 and gpus > 1:
+        raise InputError(
+            f"{gpus} GPUs are visible to one process. Use all with torchrun --nproc-per-node {gpus} "
+            "-m dits_adapter.cli train-joint …, or one with CUDA_VISIBLE_DEVICES=0."
+        )
+    if recipe.batch_size % count():
+        raise InputError(f"batch_size {recipe.batch_size} cannot be shared by {count()} processes.")
+
+
+def _run(
+    trainer: JointTrainer, data: TrainingDataset, recipe: JointRecipe, checkpoints: Path, progress: bool
+) -> tuple[dict[str, dict[str, float]], float]:
+    """Train, from the last checkpoint of this run if there is one.
+
+    Returns:
+        Retrieval of the held-out videos after and before, as in `JointReport.metrics`; pairs a second.
+    """
+    run = {
+        "recipe": recipe.model_dump(mode="json"),
+        "encoder": weights_digest(trainer.encoder.model),
+        "pairs": [data.captions.digest(), trainer.validation.digest()],
+        "processes": count(),
+    }
+    checkpoint = last_checkpoint(checkpoints, run)
+    started = time.monotonic()
+    before = trainer.retrieval()
+    trainer.add_callback(Progress(progress, validation=time.monotonic() - started))
+    if checkpoint is None and recipe.pretraining is not None:
+        _pretrain(trainer, data, recipe)
+    # The global generator, because that is the one whose state checkpoints keep; its own on each process.
+    device, model = trainer.args.device, cast(JointModel, trainer.model)
+    cuda = device.type == "cuda"
+    model.adapter.noise = torch.cuda.default_generators[device.index] if cuda else torch.default_generator
+    set_seed(recipe.seed + place())
+    if is_first():
+        write_run(checkpoints, run)
+    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return {_AFTER: trainer.retrieval(), _BEFORE: before}, result.metrics["train_samples_per_second"]
+
+
+def _pretrain(trainer: JointTrainer, data: TrainingDataset, recipe: JointRecipe) -> None:
     """Initialize the adapter on the vectors of the untrained CLIP; every process does the same."""
     assert recipe.pretraining is not None
     space = EmbeddingSpace.of(trainer.encoder, frames=recipe.frames)
     pairs, held_out = (
         Pairs(
             trainer.encoder.embed_texts(captions.texts),
-            mean_pool(trainer.embed_clips(ClipDataset(captions.videos, load)).cpu().numpy()),
+            mean_pool(trainer.embed_clips(ClipDataset(captions.videos, data.load)).cpu().numpy()),
             captions.labels,
             space,
         )
-        for captions in (train, trainer.validation)
+        for captions in (data.captions, trainer.validation)
     )
-    model: Any = trainer.model
-    initialize(model.adapter, pairs, held_out, recipe.pretraining, device=trainer.args.device)
+    adapter = cast(JointModel, trainer.model).adapter
+    initialize(adapter, pairs, held_out, recipe.pretraining, device=trainer.args.device)
 
 
-def _warn_if_no_better(before: Mapping[str, float], after: Mapping[str, float], select: JointSelection) -> None:
+def _warn_if_no_better(metrics: Mapping[str, Mapping[str, float]], select: JointSelection) -> None:
     """Warn of each way to search in which the held-out videos are found no better than before training."""
+    before, after = metrics[_BEFORE], metrics[_AFTER]
     ways = {"index": "what an index finds", "xpool": "X-Pool's scores of all videos"}
     measured = [name for name in ways if f"{name}_mrr" in after]
     worse = [ways[name] for name in measured if after[f"{name}_mrr"] <= before[f"{name}_mrr"]]
@@ -259,17 +262,14 @@ def _warn_if_no_better(before: Mapping[str, float], after: Mapping[str, float], 
         )
 
 
-def _without_failures(
-    captions: Captions, recipe: JointRecipe, read: ReadClip, state: PartialState, progress: bool
-) -> Captions:
+def _without_failures(captions: Captions, load: ClipLoader, workers: int, progress: bool) -> Captions:
     """Leave out the videos that cannot be decoded, with a warning; the check is shared by the processes."""
-    mine = captions.videos[state.process_index :: state.num_processes]
-    shown = progress and state.is_main_process
-    errors = find_failures(mine, recipe.frames, read, workers=recipe.workers, progress=shown)
+    mine = captions.videos[place() :: count()]
+    errors = find_failures(mine, load.frames, load.read, workers=workers, progress=progress and is_first())
     failures = {error.path: error for error in gather_object(errors)}
     if not failures:
         return captions
-    if state.is_main_process:
+    if is_first():
         reasons = " ".join(str(error) for error in failures.values())
         warnings.warn(
             f"{len(failures)} of {len(captions.videos)} videos cannot be decoded and are left out: {reasons}",
@@ -278,10 +278,29 @@ def _without_failures(
     return captions.of_videos(row for row, video in enumerate(captions.videos) if video not in failures)
 
 
-def _save(artifact: Artifact, clip: DualEncoder, target: Path) -> None:
-    """Write the artifact with the CLIP that was trained along."""
+def _save(
+    trainer: JointTrainer,
+    record: dict[str, Any],
+    metrics: dict[str, dict[str, float]],
+    frames: int,
+    target: Path,
+) -> None:
+    """Write the artifact, with the CLIP that was trained along and, where scores allow them, probabilities."""
+    model, clip = cast(JointModel, trainer.model), trainer.encoder
+    source = replace(clip.source, name=target.name, location=str(target / ENCODER), revision=None, modules=())
+    calibration = None
+    if not model.adapter.needs_video:
+        calibration = calibrate_scores(trainer.cosines, trainer.validation.labels)
     with tempfile.TemporaryDirectory() as scratch:
         encoder = Path(scratch) / ENCODER
         for part in (clip.model, clip.texts.tokenizer, clip.frames.image_processor):
             part.save_pretrained(encoder)
-        replace(artifact, encoder=encoder).save(target)
+        Artifact(
+            model.adapter,
+            EmbeddingSpace.of(replace(clip, source=source), frames=frames),
+            record,
+            metrics,
+            calibration,
+            encoder,
+            model.xpool if model.trains_head else None,
+        ).save(target)

@@ -14,6 +14,7 @@ from dits_adapter.encoders import load_encoder
 from dits_adapter.errors import ArtifactError, DITSError, InputError, VideoError
 from dits_adapter.evaluation.metrics import ranks
 from dits_adapter.training.config import JointRecipe
+from dits_adapter.training.joint import _callbacks
 from dits_adapter.training.joint import _model as module
 from dits_adapter.training.joint import train as joint
 from dits_adapter.video._pooling import mean_pool
@@ -82,9 +83,9 @@ def test_a_seed_decides_everything(tiny_clip, tmp_path):
     assert not same(one, two)
 
 
-def test_a_killed_run_goes_on_to_the_weights_of_a_whole_one(tiny_clip, tmp_path):
-    settings = {"epochs": 3, "checkpoint_steps": 2, "sampler__noise_scale": 0.1, "validation": 0.2}
-    clips = Clips(30)  # 24 to train on: 3 steps an epoch, checkpoints in the middle of epochs
+def test_a_killed_run_goes_on_to_the_weights_of_a_whole_one(tiny_clip, tmp_path, monkeypatch):
+    settings = {"epochs": 3, "sampler__noise_scale": 0.1, "validation": 0.2}
+    clips = Clips(30)  # 24 to train on: 3 steps an epoch, and a validation after each
     whole = train(clips, tmp_path / "whole", tiny_clip, **settings)
     total = clips.reads
 
@@ -97,6 +98,8 @@ def test_a_killed_run_goes_on_to_the_weights_of_a_whole_one(tiny_clip, tmp_path)
         return clips.read(video, frames, transform)
 
     clips.reads = 0
+    monkeypatch.setattr(_callbacks, "_PAUSE", 0)  # a checkpoint after every step,
+    monkeypatch.setattr(_callbacks, "_SHARE", np.inf)  # however long it takes
     with pytest.raises(Killed):
         train(clips, tmp_path / "killed", tiny_clip, read=dies, **settings)
     checkpoints = tmp_path / "killed.checkpoints"
