@@ -192,19 +192,17 @@ async def _ask(address: str, clients: int, seconds: float) -> Level:
 
         async def client(number: int) -> None:
             nonlocal failed
-            texts = _texts(f"{clients} {number}")
-            while time.perf_counter() < started + seconds:
+            for text in _texts(f"{clients} {number}"):
                 asked = time.perf_counter()
                 try:
-                    answer = await http.get("/api/search", params={"query": next(texts)})
+                    answer = (await http.get("/api/search", params={"query": text})).raise_for_status()
                 except httpx.HTTPError:
                     failed += 1
-                    continue
-                if answer.status_code != 200:
-                    failed += 1
-                    continue
-                taken.append(time.perf_counter() - asked)
-                stages.append(answer.json()["stages"])
+                else:
+                    taken.append(time.perf_counter() - asked)
+                    stages.append(answer.json()["stages"])
+                if time.perf_counter() >= started + seconds:
+                    break
 
         await asyncio.gather(*map(client, range(clients)))
         elapsed = time.perf_counter() - started

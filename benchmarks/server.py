@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 
 def free_port() -> int:
-    """Return a loopback port that is free at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that is free, and that the system gives to nobody who asks for any port."""
+    while True:
+        port = random.SystemRandom().randint(10_000, 32_000)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class QdrantProcess:
@@ -28,7 +32,7 @@ class QdrantProcess:
         settings: settings of Qdrant, as environment variables.
 
     Raises:
-        RuntimeError: the process ends, or is not ready after 30 s; the message is the log.
+        RuntimeError: the process ends, or is not ready after three minutes; the message is the log.
     """
 
     def __init__(self, binary: str, *arguments: str, **settings: str) -> None:
@@ -63,10 +67,10 @@ class QdrantProcess:
             self._process = subprocess.Popen(
                 self._command, cwd=self.folder, env=self._environment, user=self._user, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         while True:
             try:
-                with urllib.request.urlopen(f"{self.url}/readyz", timeout=1):
+                with urllib.request.urlopen(f"{self.url}/readyz", timeout=5):
                     return
             except OSError:
                 if self._process.poll() is not None or time.monotonic() > deadline:

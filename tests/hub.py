@@ -22,6 +22,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 LARGE = (".safetensors", ".bin", ".h5", ".msgpack", ".onnx", ".pt")
 
 
@@ -203,6 +205,8 @@ def running_hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHu
     hub = FakeHub()
     hub.start()
     endpoint = f"http://127.0.0.1:{hub.port}"
+    monkeypatch.setattr("dits_adapter._hub._PATIENCE", PATIENCE)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", PATIENCE)
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"

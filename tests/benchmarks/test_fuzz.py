@@ -12,6 +12,7 @@ from benchmarks import fuzz as module
 from benchmarks.fuzz import fuzz, mutate
 from tests.video.clips import write_clip
 from tests.video.conftest import PICTURES
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def seeds(tmp_path):
 
 
 def sleep(path):
-    time.sleep(60)
+    time.sleep(600)
 
 
 def abort(path):
@@ -39,7 +40,8 @@ def gorge(path):
     return "over budget"
 
 
-def test_mutants_are_decoded_or_named(seeds, tmp_path):
+def test_mutants_are_decoded_or_named(seeds, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SECONDS", PATIENCE)
     outcomes = fuzz(20, 0, seeds, tmp_path / "kept")
     assert outcomes.total() == outcomes["decoded"] + outcomes["named"] == 20
     assert min(outcomes["decoded"], outcomes["named"]) > 0
@@ -50,7 +52,7 @@ def test_mutants_are_decoded_or_named(seeds, tmp_path):
     ("decode", "outcome"), [(sleep, "hung"), (abort, "crashed"), (forget, "unnamed"), (gorge, "over budget")]
 )
 def test_what_ends_badly_is_counted_and_kept(seeds, tmp_path, monkeypatch, decode, outcome):
-    monkeypatch.setattr(module, "SECONDS", 2.0)
+    monkeypatch.setattr(module, "SECONDS", 2.0 if decode is sleep else PATIENCE)
     assert fuzz(2, 0, seeds, tmp_path / "kept", decode) == {outcome: 2}
     assert len(list((tmp_path / "kept").iterdir())) == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,13 +18,13 @@ STAGES = {"embed": 0.25, "adapt": 0.5, "store": 0.125, "map": 1.0}
 @pytest.fixture
 def server():
     """Server that answers every other request, and says which queries came."""
-    asked = []
+    asked, numbers = [], itertools.count()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
             body = json.dumps({"stages": STAGES}).encode()
-            self.send_response(200 if len(asked) % 2 else 503)
+            self.send_response(503 if next(numbers) % 2 else 200)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -45,7 +46,7 @@ def test_a_level_and_its_row(server):
     assert len(set(asked)) == len(asked) >= 3  # no text twice
     assert level.failed == len(asked) // 2
     assert level.stages == STAGES
-    assert 0 < level.percentiles[50] <= level.percentiles[95] <= level.percentiles[99] < 5
+    assert 0 < level.percentiles[50] <= level.percentiles[95] <= level.percentiles[99]
     assert 0 < level.rate < len(asked) / 0.2
     text = load.Load([level], {1: 10.0, 32: 90.0}, "demo-dits", 10_000, "a folder", {"processor": "P"}).markdown()
     assert "250 ms" in text

@@ -17,6 +17,7 @@ from dits_adapter.evaluation.metrics import DotProducts, ranks
 from dits_adapter.xpool import XPool, XPoolScores
 from tests.spaces import made_up_space
 from tests.stores.conftest import qdrant_server  # noqa: F401
+from tests.stores.server import qdrant_client
 
 WIDTH = 16
 
@@ -190,7 +191,6 @@ def test_a_video_beyond_the_hits_counts_as_the_last(monkeypatch):
 
 @pytest.mark.docker
 def test_a_server_shows_what_its_index_and_quantization_cost(qdrant_server):  # noqa: F811
-    from qdrant_client import QdrantClient
 
     test, texts = stored_pairs(500)
     found = qdrant.search(qdrant_server, test, texts, progress=False)
@@ -201,5 +201,5 @@ def test_a_server_shows_what_its_index_and_quantization_cost(qdrant_server):  # 
     for values, _ in found.values():
         assert (values <= 10).sum() > (exact <= 10).sum() / 2
     assert (found["Qdrant, HNSW, int8"][0] != found_exact).any()
-    client = QdrantClient(qdrant_server, check_compatibility=False)
+    client = qdrant_client(qdrant_server)
     assert not [c.name for c in client.get_collections().collections if "benchmark" in c.name]

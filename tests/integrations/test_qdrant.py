@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
 from benchmarks.server import QdrantProcess
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
@@ -37,6 +37,7 @@ from dits_adapter.xpool import XPool, XPoolReranker
 from tests.conftest import ANSWER
 from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents
+from tests.stores.server import qdrant_client
 
 HERE = Path(__file__).parents[2] / "integrations" / "qdrant"
 QUERY = "a red ball rolls away"
@@ -260,7 +261,7 @@ def test_the_command_killed_in_the_middle_ends_as_one_clean_run(
 
 def write_foreign_collection(url: str, name: str) -> None:
     """Write the collection of another program that the README describes."""
-    with closing(QdrantClient(url=url, check_compatibility=False)) as client:
+    with closing(qdrant_client(url)) as client:
         vectors = {"clip": models.VectorParams(size=32, distance=models.Distance.COSINE)}
         client.create_collection(name, vectors_config=vectors)
         points = [
@@ -309,7 +310,7 @@ def test_the_scripts_run_against_a_server(
 ) -> None:
     collection = f"videos-{uuid.uuid4().hex}"
     server = ["--url", qdrant_server, "--collection", collection]
-    client = QdrantClient(url=qdrant_server, check_compatibility=False)
+    client = qdrant_client(qdrant_server)
     try:
         assert script("ingest")(["videos", *server, "--encoder", "tiny-clip"]) == 0
         assert "stored   6 videos" in capsys.readouterr().out
@@ -328,7 +329,7 @@ def test_an_index_that_was_there_before_is_searched_as_it_is(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     collection = f"mine-{uuid.uuid4().hex}"
-    client = QdrantClient(url=qdrant_server, check_compatibility=False)
+    client = qdrant_client(qdrant_server)
     cosine = models.VectorParams(size=32, distance=models.Distance.COSINE)
     client.create_collection(collection, vectors_config={"clip": cosine})
     videos = VideoEncoder.from_pretrained("tiny-clip").encode_video(sorted((workplace / "videos").iterdir()))

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import yaml
 from benchmarks.server import QdrantProcess, free_port
 from dits_adapter import QdrantStore
 from dits_adapter.cli import main
+from tests.waiting import PATIENCE, wait_until
 
 HERE = Path(__file__).parents[2] / "integrations" / "qdrant" / "cluster"
 README = (HERE / "README.md").read_text("utf-8")
@@ -107,10 +107,7 @@ def test_the_readme_is_followed(
     exec(compile(localized(program), "README.md", "exec"), {})
     assert re.search(r"shard \d of 6 moves to one of 3 nodes", capsys.readouterr().out)
     with QdrantStore(nodes["qdrant-1"].url) as store:
-        deadline = time.monotonic() + 30
-        while store.client.collection_cluster_info("videos").shard_transfers:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: not store.client.collection_cluster_info("videos").shard_transfers, 0.1)
         assert len(store.client.collection_cluster_info("videos").local_shards) == 5
     search = shlex.split(localized(commands[-1]))[1:]
     assert main(search) == 0
@@ -126,4 +123,4 @@ def is_healthy(name: str, node: QdrantProcess) -> bool:
     kind, *check = COMPOSE["services"][name]["healthcheck"]["test"]
     assert kind == "CMD"
     check[-1] = check[-1].replace("127.0.0.1/6333", f"127.0.0.1/{node.port}")
-    return subprocess.run(check, stderr=subprocess.DEVNULL, timeout=10).returncode == 0
+    return subprocess.run(check, stderr=subprocess.DEVNULL, timeout=PATIENCE).returncode == 0

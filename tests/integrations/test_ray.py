@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from qdrant_client import QdrantClient
 
 from dits_adapter import EmbedVideos, QdrantStore
 from dits_adapter.cli import main as dits_adapter
 from dits_adapter.stores.session import IngestSession
 from tests.integrations.conftest import write_clip
 from tests.stores.conftest import contents
+from tests.stores.server import qdrant_client
+from tests.waiting import PATIENCE
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -45,14 +46,24 @@ def cluster() -> Iterator[str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_memory_monitor_refresh_ms": "0",
+        "RAY_gcs_server_port_wait_time_s": str(int(PATIENCE)),
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     with pytest.MonkeyPatch.context() as patched:
         for name, value in settings.items():
             patched.setenv(name, value)
-        context = ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False)
+        context = started()
         yield context.address_info["address"]
         ray.shutdown()
+
+
+def started() -> Any:
+    options = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 200 << 20, "log_to_driver": False}
+    try:
+        return ray.init(**options)
+    except Exception:  # of no kind of its own: its processes have half a minute to start, on any machine
+        ray.shutdown()
+        return ray.init(**options)
 
 
 @pytest.fixture
@@ -75,7 +86,7 @@ def collections(qdrant_server: str) -> Iterator[Callable[[], str]]:
 
     yield name
     for collection in made:
-        QdrantClient(url=qdrant_server, check_compatibility=False).delete_collection(collection)
+        qdrant_client(qdrant_server).delete_collection(collection)
 
 
 def command(server: str, collection: str) -> list[str]:

@@ -12,12 +12,12 @@ import uuid
 from pathlib import Path
 
 import pytest
-from qdrant_client import QdrantClient
 
 from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.cli import main
 from dits_adapter.errors import MissingExtraError
 from tests.integrations.conftest import QUERY
+from tests.stores.server import qdrant_client
 
 INTEGRATIONS = Path(__file__).parents[2] / "integrations"
 SERVER = "http://localhost:6333"
@@ -44,7 +44,7 @@ def test_readmes_run_against_a_server(name, workplace, qdrant_server, capsys, mo
         with QdrantStore(qdrant_server, collection) as store:
             best = store.search(encoder.encode_query(QUERY), limit=1)[0]
     finally:
-        QdrantClient(url=qdrant_server, check_compatibility=False).delete_collection(collection)
+        qdrant_client(qdrant_server).delete_collection(collection)
     score, path, start, end = printed[0].split()
     assert (path, float(start), float(end)) == (best.path, best.start, best.end)
     assert float(score) == pytest.approx(best.score, abs=2e-3)

@@ -12,6 +12,7 @@ import pytest
 
 from dits_adapter.serve._batching import Batcher
 from dits_adapter.serve._searcher import Searcher
+from tests.waiting import wait_until
 
 
 class Gate:
@@ -24,9 +25,7 @@ class Gate:
     def __call__(self, items):
         self.batches.append(list(items))
         if len(self.batches) == 1:
-            deadline = time.monotonic() + 30
-            while len(self.batcher._waiting) < self.company and time.monotonic() < deadline:
-                time.sleep(0.001)
+            wait_until(lambda: self.batcher.waiting == self.company, 0.001)
         return self.run(items)
 
 

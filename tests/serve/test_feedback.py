@@ -25,6 +25,7 @@ from dits_adapter.serve._reload import Reloader
 from dits_adapter.serve._searcher import Searcher
 from dits_adapter.sources.feedback import feedback_pairs, feedback_queries
 from tests.serve.conftest import QUERY
+from tests.waiting import PATIENCE
 
 HOME = "http://localhost"
 
@@ -212,13 +213,14 @@ class TestWhoMayWrite:
 
     def test_a_body_that_does_not_come_is_not_waited_for(self, searcher, file, monkeypatch):
         monkeypatch.setattr(middleware_module, "_BODY_SECONDS", 0.2)
+        monkeypatch.setattr(server_module, "_HEAD_SECONDS", PATIENCE)
         server = server_module.make_server(create_app(searcher, feedback=FeedbackRecorder(file)))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
             thread.start()
             try:
                 host, port = listener.getsockname()
-                with socket.create_connection((host, port), timeout=20) as client:
+                with socket.create_connection((host, port), timeout=PATIENCE) as client:
                     client.sendall(
                         b"POST /api/feedback HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
                         b"content-length: 100\r\n\r\n{"
@@ -227,10 +229,10 @@ class TestWhoMayWrite:
                     while part := client.recv(1 << 16):
                         received += part
                 assert received.startswith(b"HTTP/1.1 408 ")
-                assert httpx.get(f"http://{host}:{port}/api/about").status_code == 200
+                assert httpx.get(f"http://{host}:{port}/api/about", timeout=PATIENCE).status_code == 200
             finally:
                 server.should_exit = True
-                thread.join(20)
+                thread.join(PATIENCE)
 
 
 def test_queries_are_logged_only_where_that_is_asked_for(searcher, file, caplog):

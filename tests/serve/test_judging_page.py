@@ -23,7 +23,7 @@ def test_queries_are_judged_by_the_keyboard_and_go_on_after_a_reload(browser, se
     """In 320 pixels, with a query that is refused, one that a list of JavaScript's own words has, and two tabs."""
     file = tmp_path / "feedback.jsonl"
     home = serve(create_app(searcher, feedback=FeedbackRecorder(file)))
-    context = browser.new_context(viewport={"width": 320, "height": 800})
+    context = browser.new_context(viewport={"width": 320, "height": 800}, reduced_motion="reduce")
     page = context.new_page()
     complaints = []
     page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -29,6 +29,7 @@ from dits_adapter.stores.requests import ReadRequest
 from dits_adapter.vectors import unit
 from tests.serve.conftest import QUERY
 from tests.serve.test_searcher import row
+from tests.waiting import PATIENCE
 
 HOME = "http://localhost"
 JPEG = {"content-type": "image/jpeg"}
@@ -209,7 +210,7 @@ class TestPicture:
         may_search = threading.Event()
 
         def slow(*_):
-            assert may_search.wait(60)
+            assert may_search.wait(PATIENCE)
             return {"of": None, "results": [], "seconds": 0.0}
 
         monkeypatch.setattr(routes, "search_image", slow)
@@ -235,7 +236,7 @@ class TestPicture:
                 may_arrive.set()
                 return refused, about, [await request for request in waiting]
 
-        refused, about, waited = asyncio.run(asyncio.wait_for(ask(), 60))
+        refused, about, waited = asyncio.run(asyncio.wait_for(ask(), PATIENCE))
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert {answer.status_code for answer in (about, *waited)} == {200}
 

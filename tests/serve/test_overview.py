@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -37,6 +36,7 @@ from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.rows import segment_id, video_id_of
 from dits_adapter.vectors import unit
 from tests.serve.conftest import QUERY
+from tests.waiting import PATIENCE, wait_until
 
 HOME = "http://localhost"
 URL = "/api/collection"
@@ -87,12 +87,8 @@ def serving(store, encoder):
 
 
 def when_ready(http, path=""):
-    for _ in range(400):
-        answer = http.get(URL + path).json()
-        if not answer["working"]:
-            return answer
-        time.sleep(0.02)
-    pytest.fail("it is not read")
+    wait_until(lambda: not http.get(URL + path).json()["working"])
+    return http.get(URL + path).json()
 
 
 def test_facts_files_and_failures(serving, store, encoder):
@@ -163,13 +159,13 @@ def test_searches_do_not_wait_for_it(serving, store, monkeypatch):
         if request.ids is None and request.limit == overview_module._MOST_SEGMENTS:
             reads.append(request)
             begun.set()
-            assert go_on.wait(20)
+            assert go_on.wait(PATIENCE)
         return read(request)
 
     monkeypatch.setattr(store, "read", slow)
     http = serving()
     assert http.get(URL).json()["working"] is True
-    assert begun.wait(20)
+    assert begun.wait(PATIENCE)
     assert http.get(URL).json()["seconds"] is None
     assert http.get("/api/search", params={"query": QUERY}).json()["adapted"]
     assert http.get(f"{URL}/hubs").json()["measured"] is None
@@ -284,19 +280,10 @@ def test_a_store_that_is_away_is_a_sentence_and_tried_again(serving, store, monk
 
         monkeypatch.setattr(store, "read", refuse)
         http.get(URL)
-        for _ in range(200):
-            if told in (error := http.get(URL).json()["error"]):
-                break
-            time.sleep(0.02)
-        assert told in error
+        wait_until(lambda told=told: told in http.get(URL).json()["error"])
     assert "the listing cannot be computed" in caplog.text
     monkeypatch.setattr(store, "read", read)
-    for _ in range(200):
-        if http.get(URL).json()["read"] == 36:
-            break
-        time.sleep(0.02)
-    else:
-        pytest.fail("it is not tried again")
+    wait_until(lambda: http.get(URL).json()["read"] == 36)
 
 
 def test_the_end_of_the_application_ends_it(serving, store):
@@ -309,13 +296,9 @@ def test_the_end_of_the_application_ends_it(serving, store):
 
     endless = Background(compute, "number")
     assert endless.look("x").working is True
-    while not endless.look("x").done:
-        time.sleep(0.01)
+    wait_until(lambda: endless.look("x").done)
     endless.close()
-    time.sleep(0.3)
-    count = len(steps)
-    time.sleep(0.3)
-    assert len(steps) == count
+    wait_until(lambda: not any(thread.name.startswith("number") for thread in threading.enumerate()))
     assert endless.look("y").working is True  # which is not computed any more
 
 

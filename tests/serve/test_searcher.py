@@ -24,6 +24,7 @@ from dits_adapter.stores.requests import VideoFilter
 from dits_adapter.stores.rows import SegmentRow, video_id_of
 from dits_adapter.vectors import unit
 from tests.serve.conftest import CALIBRATION, QUERY, save_adapter
+from tests.stores.server import qdrant_client
 
 
 def found(results):
@@ -200,7 +201,7 @@ def test_filters(searcher, condition, names):
 
 def test_a_server_finds_and_draws_the_same(searcher, encoder, client, qdrant_server):
     collection = f"videos-{uuid.uuid4().hex}"
-    server = QdrantClient(url=qdrant_server, check_compatibility=False)
+    server = qdrant_client(qdrant_server)
     store = QdrantStore(server, collection, space=encoder.space)
     try:
         store.create(CollectionMetadata(space=encoder.space, segment_seconds=2))

@@ -16,6 +16,7 @@ from qdrant_client import QdrantClient
 
 from benchmarks.server import QdrantProcess
 from dits_adapter.stores.qdrant.store import QdrantStore
+from tests.stores.server import qdrant_client
 
 STORAGES = ("memory", "folder", "server")
 QDRANT_IMAGE = "qdrant/qdrant:v1.16.3"
@@ -116,7 +117,7 @@ def storage_of(request: pytest.FixtureRequest, folder: Path) -> Iterator[Storage
     yield storage
     storage.close()
     if request.param == "server":
-        QdrantClient(url=storage.location, check_compatibility=False).delete_collection(storage.collection)
+        qdrant_client(storage.location).delete_collection(storage.collection)
     elif isinstance(storage.location, QdrantClient):
         storage.location.close()
 

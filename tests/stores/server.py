@@ -12,7 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from qdrant_client import QdrantClient
+
 from benchmarks.server import QdrantProcess, free_port
+from tests.waiting import PATIENCE
+
+
+def qdrant_client(url: str) -> QdrantClient:
+    """Make a client of a server that may be slow; by itself one waits for five seconds."""
+    return QdrantClient(url=url, timeout=int(PATIENCE), check_compatibility=False)
 
 
 class QdrantCluster:

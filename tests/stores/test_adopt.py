@@ -22,6 +22,7 @@ from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.qdrant.store import QdrantStore
 from tests.stores.conftest import Storage
 from tests.stores.fakes import fake_space, write_video
+from tests.stores.server import qdrant_client
 from tests.stores.test_ingest import run
 
 QUERY = np.array([1.0, 0.1, 0.5, 0, 0, 0, 0, 0], np.float32)
@@ -158,7 +159,7 @@ def test_a_server_counts_videos_by_their_index_or_by_reading_them_once(
     qdrant_server: str, kind: models.PayloadSchemaType | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"counted-{uuid.uuid4().hex}"
-    client = QdrantClient(url=qdrant_server, check_compatibility=False)
+    client = qdrant_client(qdrant_server)
     films(client, name)
     try:
         if kind is not None:
@@ -187,7 +188,7 @@ def test_a_server_counts_videos_by_their_index_or_by_reading_them_once(
 
 def test_more_videos_than_one_request_may_list_are_counted(qdrant_server: str) -> None:
     name = f"counted-{uuid.uuid4().hex}"
-    client = QdrantClient(url=qdrant_server, check_compatibility=False)
+    client = qdrant_client(qdrant_server)
     films(client, name)
     try:
         client.create_payload_index(name, "film.id", models.PayloadSchemaType.INTEGER, wait=True)
@@ -236,7 +237,7 @@ def test_one_of_ours_is_described_already() -> None:
 
 def test_the_command(qdrant_server: str, capsys: pytest.CaptureFixture[str]) -> None:
     name = f"adopted-{uuid.uuid4().hex}"
-    client = QdrantClient(url=qdrant_server, check_compatibility=False)
+    client = qdrant_client(qdrant_server)
     films(client, name, width=DITSQueryEncoder.from_pretrained("demo-dits").space.video.width)
     where = ["--store", qdrant_server, "--collection", name]
     fields = ["--vector", "clip", "--video-field", "film.id", "--title-field", "film.name", "--path-field", "url"]

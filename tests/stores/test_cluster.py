@@ -25,6 +25,7 @@ from tests.stores.conftest import contents
 from tests.stores.fakes import FakeEncoder, write_video
 from tests.stores.server import QdrantCluster, TcpProxy
 from tests.stores.test_ingest import assert_same, fresh, run
+from tests.waiting import PATIENCE, wait_until
 
 TWO_COPIES = CollectionOptions(shards=3, replicas=2)
 VIDEOS, KILLED_AT, BACK_AT = 60, 15, 40
@@ -72,7 +73,7 @@ class Searches:
     def __init__(self, url: str, collection: str, stored: dict[str, Any]) -> None:
         self.answers = 0
         self.wrong: list[Any] = []
-        self._store = QdrantStore(url, collection)
+        self._store = QdrantStore(url, collection, patience=PATIENCE)
         self._stored = stored
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._search)
@@ -94,6 +95,11 @@ class Searches:
                     self.wrong.append(hit)
             time.sleep(0.01)
 
+    def wait_for_another(self) -> None:
+        """Wait for the answer to a search that is sent from now on."""
+        wanted = self.answers + 2  # one is under way
+        wait_until(lambda: self.answers >= wanted or self.wrong)
+
     def __enter__(self) -> Searches:
         self._thread.start()
         return self
@@ -105,18 +111,14 @@ class Searches:
 
 
 def wait_for_all_copies(nodes: list[QdrantProcess], collection: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        states = []
+    def states() -> Iterator[str]:
         for node in nodes:
             with QdrantStore(node.url, collection) as store:
                 copies = store.client.collection_cluster_info(collection)
-            states += [shard.state.value for shard in (*copies.local_shards, *copies.remote_shards)]
-            states += ["transfer" for _ in copies.shard_transfers]
-        if set(states) == {"Active"}:
-            return
-        assert time.monotonic() < deadline, states
-        time.sleep(0.1)
+            yield from (shard.state.value for shard in (*copies.local_shards, *copies.remote_shards))
+            yield from ("transfer" for _ in copies.shard_transfers)
+
+    wait_until(lambda: set(states()) == {"Active"}, 0.1)
 
 
 def assert_everywhere(nodes: list[QdrantProcess], collection: str, expected: dict[str, Any]) -> None:
@@ -135,14 +137,15 @@ def test_a_node_killed_during_ingestion_and_search_loses_nothing(
         node = nodes[0 if victim == "the node that is talked to" else 2]
         collection = f"videos-{uuid.uuid4().hex}"
         encoder = FakeEncoder(delay=0.005)
-        answers: dict[int, int] = {}
 
         def kill_and_start(path: str) -> None:
             step = len(encoder.decoded)
-            answers[step] = searches.answers
             if step == KILLED_AT:
+                searches.wait_for_another()
                 node.kill()
+                searches.wait_for_another()
             elif step == BACK_AT:
+                searches.wait_for_another()
                 node.start()
 
         encoder.before = kill_and_start
@@ -150,8 +153,8 @@ def test_a_node_killed_during_ingestion_and_search_loses_nothing(
             run(store, library / "000.mp4", store_options=TWO_COPIES)
             with Searches(proxy.url, collection, expected) as searches:
                 report = run(store, library, encoder)
+                searches.wait_for_another()
         assert searches.wrong == []
-        assert 0 < answers[KILLED_AT] < answers[BACK_AT] < searches.answers
         assert (report.videos, len(report.failed)) == (VIDEOS - 1 - 3, 3)
         assert_everywhere(nodes, collection, expected)
 
@@ -185,16 +188,18 @@ def test_without_any_copy_of_a_shard_it_says_so_and_goes_on_when_one_is_back(
     query = next(vectors["video"] for _, vectors in expected.values() if vectors)
     with QdrantStore(nodes[0].url, collection) as store:
         run(store, library, store_options=TWO_COPIES)
-    with QdrantStore(nodes[0].url, collection, patience=5) as store:
+    with QdrantStore(nodes[0].url, collection, patience=PATIENCE) as store:
         before = store.search(query)
+    with QdrantStore(nodes[0].url, collection, patience=5) as store:
         for node in nodes[1:]:
             node.kill()
         with pytest.raises(StoreError, match=r"too many nodes of the cluster are away.*one copy of each shard"):
             store.search(query)
         with pytest.raises(StoreError, match="too many nodes of the cluster are away"):
             run(store, library)
-        for node in nodes[1:]:
-            node.start()
+    for node in nodes[1:]:
+        node.start()
+    with QdrantStore(nodes[0].url, collection, patience=PATIENCE) as store:
         assert [hit.id for hit in store.search(query)] == [hit.id for hit in before]
     assert_everywhere(nodes, collection, expected)
 

@@ -25,6 +25,7 @@ from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.qdrant.store import POOLED, QdrantStore
 from tests.stores.conftest import contents
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
+from tests.stores.server import qdrant_client
 
 KINDS = ("folder", "server")
 Place = tuple[str, str]
@@ -40,7 +41,7 @@ def places(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Pla
     yield made[0], made[1]
     for location, name in made:
         if location.startswith("http"):
-            QdrantClient(url=location, check_compatibility=False).delete_collection(name)
+            qdrant_client(location).delete_collection(name)
 
 
 def fill(place: Place, folder: Path, **options: Any) -> None:
@@ -266,7 +267,7 @@ def test_a_collection_is_not_copied_onto_itself_by_an_alias(qdrant_server: str, 
 def test_between_somebodys_own_clients(qdrant_server: str, tmp_path: Path) -> None:
     name = f"copying-{uuid.uuid4().hex}"
     fill((qdrant_server, name), tmp_path / "videos", store_options=CollectionOptions(shards=2))
-    one, other = (QdrantClient(url=qdrant_server, check_compatibility=False) for _ in range(2))
+    one, other = (qdrant_client(qdrant_server) for _ in range(2))
     memories = [QdrantClient(":memory:") for _ in range(2)]
     try:
         source, copied = QdrantStore(one, name), QdrantStore(other, f"{name}-copy")

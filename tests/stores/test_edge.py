@@ -442,24 +442,25 @@ def test_closing_waits_for_what_is_under_way(client: EdgeClient) -> None:
     started = threading.Event()
 
     def search() -> int:
-        for done in range(10_000):
+        for done in range(1_000_000):
             started.set()
             try:
                 assert client.query_points("videos", QUERIES[0].tolist(), "video").points
             except StoreError:  # and nothing else: nothing that the engine says of a shard that is gone
                 return done
-        return 10_000
+        return 1_000_000
 
     with ThreadPoolExecutor(2) as pool:
         searches = [pool.submit(search) for _ in range(2)]
         started.wait()
         client.close()
-        assert all(search.result() < 10_000 for search in searches)
+        assert all(search.result() < 1_000_000 for search in searches)
 
 
 KILLS = int(os.environ.get("KILLS", "3"))
 WRITER = """
 import sys
+from itertools import count
 from pathlib import Path
 import numpy as np
 from qdrant_client import models
@@ -468,7 +469,7 @@ from dits_adapter.stores.qdrant.edge._client import EdgeClient
 start = int(sys.argv[2])
 client = EdgeClient(Path(sys.argv[1]))
 print("ready", flush=True)
-for n in range(start, start + 10_000):
+for n in count(start):
     vector = np.random.default_rng(n).normal(size=256).tolist()
     client.upsert("videos", [models.PointStruct(id=n, vector={"video": vector}, payload={"n": n})])
     if n % 3 == 0:
@@ -505,6 +506,7 @@ def test_what_was_written_outlives_kills_at_any_moment(client: EdgeClient) -> No
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
+        last = int(child.stdout.readline())  # so that each of them writes something
         time.sleep(rng.uniform(0.05, 1.2))
         child.kill()
         last = max([last, *map(int, child.stdout.read().split())])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
 from dits_adapter.errors import StoreError
 from dits_adapter.stores._words import words_of
@@ -30,7 +30,7 @@ from dits_adapter.stores.rows import SegmentRow, VideoFile, segment_id, video_id
 from tests.stores.conftest import contents
 from tests.stores.fakes import FRAMES, WIDTH, fake_space, unit
 from tests.stores.own_store import SqliteStore
-from tests.stores.server import FlakyProxy
+from tests.stores.server import FlakyProxy, qdrant_client
 
 QUERY = np.ones(WIDTH, np.float32)
 METADATA = CollectionMetadata(space=fake_space(), segment_seconds=2.0)
@@ -62,7 +62,7 @@ def row(n: int, path: str = "/films/a.mp4", segment: int = 0, frames: int = FRAM
 def name(qdrant_server: str) -> Iterator[str]:
     name = f"limits-{uuid.uuid4().hex}"
     yield name
-    client = QdrantClient(url=qdrant_server, check_compatibility=False)
+    client = qdrant_client(qdrant_server)
     for collection in client.get_collections().collections:
         if collection.name.startswith(name):
             client.delete_collection(collection.name)
@@ -132,7 +132,7 @@ def test_words_are_distinct_and_in_their_order() -> None:
 
 
 def test_a_collection_of_another_program_is_searched_in_its_texts(qdrant_server: str, name: str) -> None:
-    client = QdrantClient(url=qdrant_server, check_compatibility=False)
+    client = qdrant_client(qdrant_server)
     client.create_collection(name, vectors_config=models.VectorParams(size=WIDTH, distance=models.Distance.COSINE))
     titles = ["A red ball", "Redder than red", "blue"]
     points = [models.PointStruct(id=n, vector=QUERY.tolist(), payload={"title": t}) for n, t in enumerate(titles)]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, StoreError
@@ -19,6 +18,8 @@ from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.qdrant.recall import EFS, measure_recall
 from dits_adapter.stores.qdrant.store import POOLED, QdrantStore
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
+from tests.stores.server import qdrant_client
+from tests.waiting import wait_until
 
 METADATA = CollectionMetadata(space=fake_space())
 
@@ -42,7 +43,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str,
         return
     url, name = request.getfixturevalue("qdrant_server"), f"options-{uuid.uuid4().hex}"
     yield url, name
-    QdrantClient(url=url, check_compatibility=False).delete_collection(name)
+    qdrant_client(url).delete_collection(name)
 
 
 def kept_as(store: QdrantStore) -> CollectionOptions:
@@ -113,13 +114,17 @@ def fill(store: QdrantStore, count: int, width: int) -> np.ndarray:
         },
         optimizers_config=models.OptimizersConfigDiff(indexing_threshold=1, default_segment_number=1),
     )
-    deadline, quiet = time.monotonic() + 60, 0
-    while quiet < 5:  # segments that are indexed one by one are merged, and indexed anew, afterwards
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    quiet = 0
+
+    def stays_indexed() -> bool:
+        """Tell whether it is for a while: segments are indexed one by one, then merged, and indexed anew."""
+        nonlocal quiet
         state = store.client.get_collection(store.collection)
         done = state.status == "green" and (state.indexed_vectors_count or 0) >= count
         quiet = quiet + 1 if done else 0
+        return quiet == 5
+
+    wait_until(stays_indexed, 0.1)
     return vectors
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
-from benchmarks.server import QdrantProcess, free_port
+from benchmarks.server import QdrantProcess
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.stores.ingest import ingest
@@ -24,6 +25,7 @@ from dits_adapter.stores.requests import Hit, ReadRequest
 from tests.conftest import ANSWER
 from tests.stores.conftest import QDRANT_IMAGE, Storage, docker_answers
 from tests.stores.fakes import FakeEncoder, fake_space, write_video
+from tests.waiting import PATIENCE
 
 
 def fill(store: QdrantStore, folder: Path, videos: int = 6, segments: int = 4) -> None:
@@ -206,7 +208,13 @@ def test_a_client_of_the_users_own_stays_open(tmp_path: Path) -> None:
 
 def test_a_grpc_client_does_as_well(qdrant_process: Callable[..., QdrantProcess], tmp_path: Path) -> None:
     server = qdrant_process()
-    client = QdrantClient(url=server.url, grpc_port=server.grpc_port, prefer_grpc=True, check_compatibility=False)
+    client = QdrantClient(
+        url=server.url,
+        grpc_port=server.grpc_port,
+        prefer_grpc=True,
+        timeout=int(PATIENCE),
+        check_compatibility=False,
+    )
     store = QdrantStore(client, space=fake_space())
     fill(store, tmp_path)
     memory = QdrantStore(":memory:")
@@ -332,9 +340,11 @@ def test_a_folder_of_the_local_mode_is_refused_and_left_as_it_was(tmp_path: Path
 
 
 def test_a_dead_server_is_named() -> None:
-    url = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(StoreError, match=rf"{url} gives no usable answer.*Connection refused"):
-        QdrantStore(url).search(QUERY)
+    with socket.socket() as taken:  # by nobody else meanwhile, and it does not listen
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(StoreError, match=rf"{url} gives no usable answer.*Connection refused"):
+            QdrantStore(url).search(QUERY)
     with pytest.raises(InputError, match="http://localhost:6333"):
         QdrantStore("localhost:6333")
 

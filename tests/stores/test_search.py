@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client import AsyncQdrantClient, models
 
 from benchmarks.server import QdrantProcess
 from dits_adapter import AsyncQdrantStore
@@ -34,6 +34,8 @@ from dits_adapter.stores.rows import VideoFile
 from dits_adapter.xpool import XPool, XPoolReranker
 from tests.stores.conftest import STORAGES, Storage, contents, storage_of
 from tests.stores.fakes import FakeEncoder, fake_space, unit, write_video
+from tests.stores.server import qdrant_client
+from tests.waiting import PATIENCE
 
 
 def queries(n: int, seed: int = 0) -> np.ndarray:
@@ -310,7 +312,7 @@ def test_asyncio_finds_the_same(qdrant_server: str, tmp_path: Path) -> None:
             return [await store.search(query, limit=4, rerank="maxsim", offset=1) for query in batch]
 
     async def with_a_client() -> list[list[Hit]]:
-        client = AsyncQdrantClient(url=qdrant_server, check_compatibility=False)
+        client = AsyncQdrantClient(url=qdrant_server, timeout=int(PATIENCE), check_compatibility=False)
         found = await search_all(client)
         assert (await client.count(name)).count == 33  # still open
         await client.close()
@@ -522,7 +524,7 @@ def name(qdrant_server: str) -> Iterator[str]:
     """A name that is free, and is again afterwards, with all that was built under it."""
     name = f"built-{uuid.uuid4().hex}"
     yield name
-    client = QdrantClient(url=qdrant_server, check_compatibility=False)
+    client = qdrant_client(qdrant_server)
     for collection in client.get_collections().collections:
         if collection.name.startswith(name):
             client.delete_collection(collection.name)
@@ -531,7 +533,7 @@ def name(qdrant_server: str) -> Iterator[str]:
 class TestBulk:
     @pytest.mark.parametrize("own", [False, True], ids=["a URL", "a client of one's own"])
     def test_the_index_waits_for_the_end(self, qdrant_server: str, name: str, tmp_path: Path, own: bool) -> None:
-        location = QdrantClient(url=qdrant_server, check_compatibility=False) if own else qdrant_server
+        location = qdrant_client(qdrant_server) if own else qdrant_server
         with QdrantStore(location, name) as store:
 
             def threshold() -> int | None:
@@ -579,7 +581,7 @@ class TestRebuild:
     ) -> None:
         folder = library(tmp_path)
         query = queries(1)[0]
-        location = QdrantClient(url=qdrant_server, check_compatibility=False) if own else qdrant_server
+        location = qdrant_client(qdrant_server) if own else qdrant_server
 
         def build(encoder: FakeEncoder, **options: Any) -> str:
             with QdrantStore(location, name) as store:

@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from tests.waiting import PATIENCE, wait_until
 
 __all__ = ["ENVIRONMENT", "kill_two", "run_two"]
 
@@ -17,23 +18,18 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dits_adapter.cli")
 
-_PATIENCE = 120
-
 
 def run_two(arguments: Sequence[str], said: Path) -> int:
     """Run a command in two processes, which write what they print to a file; return the exit code of torchrun."""
     with _two(arguments, said) as process:
-        return process.wait(_PATIENCE)
+        return process.wait(PATIENCE)
 
 
 def kill_two(arguments: Sequence[str], said: Path, once: Callable[[], object]) -> None:
     """Run a command likewise, and kill all processes at once as soon as something is true."""
     with _two(arguments, said) as process:
-        deadline = time.monotonic() + _PATIENCE
-        while not once():
-            assert process.poll() is None, said.read_text()[-3000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_until(lambda: once() or process.poll() is not None, 0.005)
+        assert process.poll() is None, said.read_text()[-3000:]
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from dits_adapter.video.decode import decode_frames
 from tests.conftest import embed_images
 from tests.video.clips import write_clip
 from tests.video.conftest import PICTURES
+from tests.waiting import wait_until
 
 NAMES = ["closed.mp4", "uneven.webm", "turned_90.mp4", "odd.mp4", "one.mp4", "narrow.mp4", "open.mkv"]
 
@@ -128,7 +129,7 @@ def test_a_suspect_is_read_in_another_process_first(encoder, clips, monkeypatch)
 
 
 def sleep(*_):
-    time.sleep(60)
+    time.sleep(600)
 
 
 def test_an_interruption_does_not_wait_for_a_suspect(encoder, clips, monkeypatch, request):
@@ -149,6 +150,7 @@ def test_an_interruption_does_not_wait_for_a_suspect(encoder, clips, monkeypatch
     monkeypatch.setattr(suspect, "call_in_child", interrupted)
     with pytest.raises(KeyboardInterrupt):
         list(encoder.iter_segments(clips / "one.mp4", suspect=lambda path: True))
+    wait_until(lambda: ended)
     assert ended == ["was stopped"]
 
 

@@ -83,6 +83,7 @@ async function search() {
     const before = about.digest;
     const answer = await newest(mine.signal);
     if (answer.digest && answer.digest !== about.digest) await renew();
+    mine.signal.throwIfAborted();  // a later search may have been sent meanwhile
     error.textContent = "";
     forget();
     if (answer.map) compared(answer);
@@ -91,7 +92,7 @@ async function search() {
     if (about.digest !== before) status.textContent += " The adapter is a new one.";
     main.setAttribute("aria-busy", "false");
   } catch (problem) {
-    if (problem.name === "AbortError") return;
+    if (mine.signal.aborted) return;
     error.textContent = problem.message;
     status.textContent = "";
     main.hidden = true;
@@ -195,13 +196,19 @@ function byPicture(found) {
   goBy("", { picture: pictures.push(found) - 1 });
 }
 
-form.addEventListener("submit", (event) => { event.preventDefault(); goBy("", null); });
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (about) return goBy("", null);
+  early = form.elements.query.value;
+  return begin();
+});
 form.addEventListener("input", ({ target }) => {
+  if (!about) return;
   show();
   if (target.name === "view") remember("replaceState");
   else if (target.name && target.name !== "query") searchSoon();
 });
-addEventListener("popstate", () => { form.reset(); defaults(); fill(location.search); search(); });
+addEventListener("popstate", () => { if (!about) return; form.reset(); defaults(); fill(location.search); search(); });
 onPicture(byPicture);
 main.addEventListener("click", async ({ target }) => {
   const card = target.closest("section li");
@@ -235,12 +242,27 @@ function defaults() {
   form.elements.steps.value = about.trained_steps;
 }
 
-try {
-  about = await ask("api/about");
-  introduce();
-  defaults();
-  fill(location.search);
-  search();
-} catch (problem) {
-  error.textContent = problem.message;
+let early = null;  // a query that was sent before the server had described itself
+let beginning = false;
+async function begin() {
+  if (beginning) return;
+  beginning = true;
+  try {
+    about = await ask("api/about");
+    error.textContent = "";
+    introduce();
+    defaults();
+    fill(location.search);
+    if (early === null) search();
+    else {
+      form.elements.query.value = early;
+      goBy("", null);
+    }
+  } catch (problem) {
+    error.textContent = problem.message;
+  } finally {
+    beginning = false;
+  }
 }
+
+begin();

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from dits_adapter.training.joint._workers import worker_count
+from tests.waiting import wait_until
 
 ORPHAN = """
 import multiprocessing, os, sys, time
@@ -19,11 +19,11 @@ def work(file):
     end_with_parent(0)
     with open(file, "w") as done:
         done.write(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(600)
 
 if __name__ == "__main__":
     multiprocessing.get_context("forkserver").Process(target=work, args=(sys.argv[1],)).start()
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -44,11 +44,4 @@ def test_workers_end_with_a_killed_training(tmp_path):
     finally:
         process.kill()
         process.wait()
-    wait_until(lambda: not worker.exists(), seconds=20)
-
-
-def wait_until(condition, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not worker.exists())
