@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dits_adapter._files import require_writable
-from dits_adapter._hub import open_repository
-from dits_adapter.artifact._find import require_free
-from dits_adapter.data.cache import open_cache
-
 __all__ = ["check_paths"]
 
 
@@ -28,6 +23,11 @@ def check_paths(
         DITSError: no such pairs, or a cache that is unfinished, incomplete or damaged.
         InputError: a folder may not be written to.
     """
+    from dits_adapter._files import require_writable
+    from dits_adapter._hub import open_repository
+    from dits_adapter.artifact._find import require_free
+    from dits_adapter.data.cache import open_cache
+
     if artifact is not None:
         require_free(artifact.absolute())
     if folder is not None:

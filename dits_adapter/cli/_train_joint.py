@@ -23,8 +23,9 @@ def add_train_joint(commands: Any) -> None:
         help="train CLIP, X-Pool head and alignment network together on video files",
         examples=("pairs.jsonl --encoder openai/clip-vit-large-patch14 --out my-joint --set epochs=3",),
         description="Train CLIP, X-Pool head and alignment network together on video files. The embedding space "
-        "changes: the index has to be built anew, with the encoder that --out bundles. Killed, the same command "
-        "goes on from its last checkpoint. On several GPUs: torchrun … -m dits_adapter.cli train-joint …",
+        "changes: the index has to be built anew, with the encoder that --out bundles. It says after the first "
+        "steps how long all take, and saves a checkpoint a minute: killed, the same command goes on from the last "
+        "one. On several GPUs: torchrun … -m dits_adapter.cli train-joint …",
     )
     joint.add_argument(
         "pairs", type=Path, metavar="PAIRS.jsonl", help='{"video": FILE, "text": TEXT or [TEXT, …]} a line'

@@ -29,11 +29,15 @@ def contrast(adapter: Adapter, text: Tensor, video: Tensor, labels: Tensor, logi
 def contrastive_loss(similarity: Tensor, logit_scale: Tensor, video_ids: Tensor) -> Tensor:
     """Return the symmetric cross-entropy over all similarities of a batch, relevant and irrelevant pairs alike.
 
-    Two captions of one video are no negatives of each other: their entries are left out of both softmaxes.
+    Equation 2: with cosines s_ij and the temperature τ it is the mean over i of
+
+        −½ log(exp(s_ii / τ) / Σ_j exp(s_ij / τ)) − ½ log(exp(s_ii / τ) / Σ_j exp(s_ji / τ))
+
+    Two captions of one video are no negatives of each other: their entries are left out of both sums.
 
     Args:
-        similarity: cosine of text i and the video of pair j, (b, b); the matching pairs are the diagonal.
-        logit_scale: 1 / temperature, a scalar.
+        similarity: s_ij, cosine of text i and the video of pair j, (b, b); the matching pairs are the diagonal.
+        logit_scale: 1 / τ, a scalar.
         video_ids: video of each pair, (b,) integers.
 
     Returns:

@@ -102,6 +102,7 @@ def _row_scores(recipe: Recipe | None, adapter: Adapter, pairs: Pairs) -> Scores
 
 
 def row_ranks(recipe: Recipe | None, adapter: Adapter, pairs: Pairs) -> NDArray[np.floating]:
+    """Return the rank of each text's video, (n,), by the scores of a row; arguments as for `_row_scores`."""
     return ranks(_row_scores(recipe, adapter, pairs), pairs.labels)
 
 

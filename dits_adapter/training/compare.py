@@ -23,9 +23,7 @@ from dits_adapter.data._splits import MOST_HELD_OUT
 from dits_adapter.data.pairs import LEAST_JUDGES, Pairs
 from dits_adapter.errors import DITSError, InputError
 from dits_adapter.evaluation.comparison import Comparison
-from dits_adapter.evaluation.metrics import (
-    RetrievalMetrics,
-)
+from dits_adapter.evaluation.metrics import RetrievalMetrics
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.training._batches import blocks
 from dits_adapter.training._state import best_epoch

@@ -281,7 +281,8 @@ class JointRecipe(BaseRecipe):
         dropout: dropout of the X-Pool head.
         flip: mirror clips at random; turn off where captions mention left and right.
         validation: share of the videos that is held out to choose the checkpoint.
-        checkpoint_steps: steps between checkpoints, each with a validation; by default an epoch's.
+        checkpoint_steps: steps between validations, each with a checkpoint; by default an epoch's. Beside these a
+            checkpoint is saved every minute, or less often where that takes more than a twentieth of the time.
         gradient_checkpointing: recompute CLIP's activations in the backward pass: less memory, more time.
         bf16: compute in bfloat16 (autocast); weights and optimizer stay float32.
         workers: processes that decode, for each training process; no more than it has cores.

@@ -156,7 +156,16 @@ def query_milliseconds(adapter: Adapter) -> float:
 
 
 def trajectory_objective(teacher: DITSAdapter, weight: float = TRAJECTORY_WEIGHT) -> Objective:
-    """Return the loss of a student: contrast with the videos, and distance to the teacher's trajectory."""
+    """Return the loss of a student: contrast with the videos, and distance to the teacher's trajectory.
+
+    It is the contrastive loss of the student's last points, plus `weight` times the mean, over the student's steps
+    s = 1 … S and the batch, of 1 − cos(u_s, w_r): u_s is the point that the student has reached, and w_r that of
+    the teacher after r = s · T' / S of its T' steps, rounded.
+
+    Args:
+        teacher: a trained DITS without condition.
+        weight: weight of the distance.
+    """
     ready = teacher.for_inference()
 
     def objective(adapter: Adapter, text: Tensor, video: Tensor, labels: Tensor, logit_scale: Tensor) -> Tensor:

@@ -17,6 +17,14 @@ CHAT = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 LAYERS = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+ENCODER_DECODER = {
+    "d_model": 32,
+    **{
+        f"{side}_{field}": size
+        for side in ("encoder", "decoder")
+        for field, size in (("layers", 1), ("attention_heads", 2), ("ffn_dim", 32))
+    },
+}
 
 
 def _bytes() -> dict[str, int]:
@@ -57,13 +65,7 @@ def save_whisper(folder: Path) -> Path:
     ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eos_token_id)
     config = hf.WhisperConfig(
         vocab_size=len(tokenizer),
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
+        **ENCODER_DECODER,
         max_target_positions=64,
         decoder_start_token_id=ids["startoftranscript"],
         suppress_tokens=None,
@@ -153,13 +155,7 @@ def save_florence2(folder: Path) -> Path:
     tokenizer = hf.BartTokenizer(vocab=vocabulary, merges=[], extra_special_tokens={"image_token": "<image>"})
     text = hf.BartConfig(
         vocab_size=len(tokenizer),
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
+        **ENCODER_DECODER,
         max_position_embeddings=256,
     )
     vision = hf.Florence2Config().vision_config.to_dict() | {

@@ -24,7 +24,7 @@ __all__ = ["JointModel", "initial_model", "load_trainable"]
 
 
 class JointModel(nn.Module):
-    """Model of a dual encoder's model, X-Pool head and adapter, whose output is the loss of a whole batch.
+    """Model of a dual encoder's model, X-Pool head and adapter, whose output is the loss of a whole batch (Eq. 2).
 
     Every process embeds its share of the batch and compares its texts with the videos of all; the loss, on each
     process the same, is that of the whole batch. The mean of its gradients over the processes, which is what

@@ -94,11 +94,12 @@ def train_joint(
 ) -> JointReport:
     """Train CLIP, X-Pool head and alignment network (or another adapter) on video files; write the joint artifact.
 
-    Runs in every process that `torchrun` starts; the first one writes. A killed run, started again with the same
-    arguments and number of processes, goes on from `OUT.checkpoints` and ends with the weights of an uninterrupted
-    one; the checkpoints are removed once the artifact is written. (They are the Trainer's: weights as safetensors,
-    optimizer and random states as torch files that are read without running code.) A script that calls this with
-    `recipe.workers` needs `if __name__ == "__main__":`, because workers import it.
+    Runs in every process that `torchrun` starts; the first one writes. A checkpoint is saved about once a minute,
+    to `OUT.checkpoints`. A killed run, started again with the same arguments and number of processes, goes on from
+    there and ends with the weights of an uninterrupted one; the checkpoints are removed once the artifact is
+    written. (They are the Trainer's: weights as safetensors, optimizer and random states as torch files that are
+    read without running code.) A script that calls this with `recipe.workers` needs `if __name__ == "__main__":`,
+    because workers import it.
 
     Args:
         captions: pairs, or the path of their file. Videos that cannot be decoded are left out with a warning.
@@ -111,7 +112,7 @@ def train_joint(
         revision: hub revision of the encoder.
         read: function that decodes clips; by default `read_clip` with the limit of the recipe.
         log_dir: folder for TensorBoard event files.
-        progress: show progress bars on a terminal.
+        progress: show progress bars on a terminal, and after the first steps the time that all take, on stderr.
 
     Returns:
         The report, in every process, once the artifact is written.
