@@ -14,8 +14,9 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dits_adapter.errors import InputError
+from dits_adapter.serve._pages import PAGES
 
-__all__ = ["PAGES", "PICTURES", "CheckWrites", "RequireToken", "SecureHeaders", "check_token"]
+__all__ = ["PICTURES", "CheckWrites", "RequireToken", "SecureHeaders", "check_token"]
 
 _BODY_BYTES, _BODY_SECONDS = 16 << 10, 10.0
 """Largest body of a request in JSON, and the time in which it arrives."""
@@ -28,9 +29,6 @@ PICTURES = 22
 
 _OPEN_PATHS = ("/healthz", "/livez")
 """Paths that need no token, for what watches over containers; they say more to those who send it."""
-
-PAGES = {"/": "index.html", "/compare": "compare.html", "/collection": "collection.html", "/api": "api.html"}
-"""Files of the pages, by the paths under which people open them."""
 
 _COOKIE = "dits_adapter_token"
 _HEADERS = {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 import torch
+from fastapi.testclient import TestClient
 from qdrant_client import QdrantClient
 
 from dits_adapter import DITSQueryEncoder, QdrantStore, VideoEncoder
@@ -18,12 +21,15 @@ from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.encoders import load_encoder
 from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.sampler import SamplerConfig
+from dits_adapter.serve._app import create_app
+from dits_adapter.serve._feedback import FeedbackRecorder
 from dits_adapter.serve._searcher import Searcher
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.ingest import ingest
 from tests.conftest import ANSWER
 from tests.stores.conftest import qdrant_process, qdrant_server  # noqa: F401  (fixtures)
 
+HOME = "http://localhost"
 QUERY = "a red ball rolls away"
 CALIBRATION = Calibration(slope=16, offset=5, videos=30, queries=60, log_loss=0.3, ece=0.02, answer=ANSWER)
 
@@ -88,3 +94,20 @@ def searcher(client: QdrantClient, encoder: DITSQueryEncoder) -> Searcher:
     searcher = Searcher(QdrantStore(client, space=encoder.space), encoder)
     searcher.load()
     return searcher
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Place for people's judgements."""
+    return tmp_path / "feedback.jsonl"
+
+
+@pytest.fixture
+def http(searcher: Searcher, file: Path) -> TestClient:
+    """Client of an application that writes judgements to `file`."""
+    return TestClient(create_app(searcher, feedback=FeedbackRecorder(file)), base_url=HOME)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    """Return what was written to a file of feedback, without its head."""
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()[1:]]

@@ -29,20 +29,19 @@ from qdrant_client import QdrantClient, models
 from dits_adapter import QdrantStore, VideoEncoder, search_page
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError
-from dits_adapter.serve import _app as app_module
 from dits_adapter.serve import _frames as frames_module
 from dits_adapter.serve import _server as server_module
+from dits_adapter.serve import _video_routes as routes_module
 from dits_adapter.serve._app import create_app
+from dits_adapter.serve._pages import STATIC
 from dits_adapter.serve._searcher import CompareOptions, Searcher
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.qdrant.aliases import switch
 from dits_adapter.video import decode as decode_module
-from tests.serve.conftest import QUERY
+from tests.serve.conftest import HOME, QUERY
 from tests.stores.server import qdrant_client
 from tests.waiting import PATIENCE
-
-HOME = "http://localhost"
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +297,7 @@ class TestVideos:
     def test_a_file_without_pictures_is_a_sentence(self, http, hits, monkeypatch, tmp_path):
         (tmp_path / "no.mp4").write_text("no video")
         file = frames_module.FileVersion(str(tmp_path / "no.mp4"), 8, 0)
-        monkeypatch.setattr(app_module, "_ingested_file", lambda *_: (file, None))
+        monkeypatch.setattr(routes_module, "_ingested_file", lambda *_: (file, None))
         answer = http.get(f"{hits[0]['video']}/frame")
         assert answer.status_code == 422
         assert "no.mp4: " in answer.json()["detail"]
@@ -317,19 +316,23 @@ class TestNothingFromElsewhere:
         assert headers["cache-control"] == "no-cache"
         assert "access-control-allow-origin" not in headers
 
-    def test_pages_lead_to_each_other(self):
-        """By the same links on each, its own marked."""
-        files = set(app_module.STATIC.glob("*.html")) - {app_module.STATIC / "token.html"}  # which leads to any
-        pages = [file.read_text("utf-8") for file in files]
-        heads = [re.search(r"<nav.*?</nav>", page, re.DOTALL).group() for page in pages]
-        assert len({re.sub(' aria-current="page"', "", head) for head in heads}) == 1
-        marked = [re.findall(r'href="(\S+)" aria-current="page"', head) for head in heads]
-        assert {len(links) for links in marked} == {1}
-        assert len({links[0] for links in marked}) == len(pages)
-        assert all('href="static/base.css"' in page for page in pages)
+    def test_pages_lead_to_each_other(self, http):
+        """By the same links on each, its own marked; what a page loads is there."""
+        links = re.findall(r'href="(\./\w*)"', http.get("/").text)
+        assert links == ["./", "./compare", "./collection", "./api"]
+        for link in links:
+            page = http.get(link.removeprefix(".")).text
+            assert re.findall(r'href="(\./\w*)"( aria-current="page")?', page) == [
+                (other, ' aria-current="page"' if other == link else "") for other in links
+            ]
+            assert page.count("<title>") == page.count("<h1>") == 1
+            assert "$" not in page
+            loaded = re.findall(r'(?:href|src)="(static/\S+)"', page)
+            assert len(loaded) == 4
+            assert {http.get(f"/{file}").status_code for file in loaded} == {200}
 
     def test_no_file_names_another_host(self):
-        for file in app_module.STATIC.iterdir():
+        for file in STATIC.iterdir():
             text = file.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
             assert not re.search(r"(https?:)?//[\w-]+\.\w", text), file
 

@@ -20,20 +20,9 @@ from dits_adapter.serve._blind import left_of
 from dits_adapter.serve._feedback import FeedbackRecorder
 from dits_adapter.serve._searcher import CompareOptions
 from dits_adapter.sources.feedback import feedback_pairs, feedback_queries
-from tests.serve.conftest import QUERY
+from tests.serve.conftest import HOME, QUERY, lines
 
-HOME = "http://localhost"
 URL = "/api/comparisons"
-
-
-@pytest.fixture
-def file(tmp_path):
-    return tmp_path / "feedback.jsonl"
-
-
-@pytest.fixture
-def http(searcher, file):
-    return TestClient(create_app(searcher, feedback=FeedbackRecorder(file)), base_url=HOME)
 
 
 def compare(http, query=QUERY, session="judge 1"):
@@ -50,10 +39,6 @@ def prefer(http, file, side, query=QUERY, session="judge 1"):
     judge(http, comparison, "left")
     if lines(file)[-1]["left"] != side:
         judge(http, comparison, "right")
-
-
-def lines(file):
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()[1:]]
 
 
 def test_both_rankings_are_shown_and_nothing_tells_them_apart(http, file, searcher):

@@ -24,20 +24,8 @@ from dits_adapter.serve._feedback import FeedbackRecorder
 from dits_adapter.serve._reload import Reloader
 from dits_adapter.serve._searcher import Searcher
 from dits_adapter.sources.feedback import feedback_pairs, feedback_queries
-from tests.serve.conftest import QUERY
+from tests.serve.conftest import HOME, QUERY, lines
 from tests.waiting import PATIENCE
-
-HOME = "http://localhost"
-
-
-@pytest.fixture
-def file(tmp_path):
-    return tmp_path / "feedback.jsonl"
-
-
-@pytest.fixture
-def http(searcher, file):
-    return TestClient(create_app(searcher, feedback=FeedbackRecorder(file)), base_url=HOME)
 
 
 def ask(http, query=QUERY, **params):
@@ -47,10 +35,6 @@ def ask(http, query=QUERY, **params):
 def judge(http, answer, segment=None, side="adapted", **fields):
     body = {"search": answer["search"], "segment": segment, "side": side, **fields}
     return http.post("/api/feedback", json=body)
-
-
-def lines(file):
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()[1:]]
 
 
 def test_without_the_option_there_is_no_feedback(searcher):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timezone
 
 from axe_playwright_python.sync_playwright import Axe
@@ -11,12 +10,12 @@ from playwright.sync_api import expect
 from dits_adapter.serve._app import create_app
 from dits_adapter.serve._feedback import FeedbackRecorder
 from dits_adapter.sources._feedback_file import LoggedQuery, append
+from tests.serve.conftest import lines
 from tests.serve.test_page import browser, serve  # noqa: F401  (fixtures)
 
 
 def judgements(file):
-    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()[1:]]
-    return [(line["kind"], line.get("query"), line.get("better")) for line in lines]
+    return [(line["kind"], line.get("query"), line.get("better")) for line in lines(file)]
 
 
 def test_queries_are_judged_by_the_keyboard_and_go_on_after_a_reload(browser, serve, searcher, tmp_path):  # noqa: F811

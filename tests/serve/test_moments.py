@@ -27,11 +27,10 @@ from dits_adapter.stores.memory import MemoryStore
 from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.requests import ReadRequest
 from dits_adapter.vectors import unit
-from tests.serve.conftest import QUERY
+from tests.serve.conftest import HOME, QUERY
 from tests.serve.test_searcher import row
 from tests.waiting import PATIENCE
 
-HOME = "http://localhost"
 JPEG = {"content-type": "image/jpeg"}
 
 

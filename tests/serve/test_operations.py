@@ -21,10 +21,8 @@ from dits_adapter.serve import _searcher as searcher_module
 from dits_adapter.serve._app import create_app
 from dits_adapter.serve._searcher import Searcher
 from dits_adapter.serve._server import make_server
-from tests.serve.conftest import QUERY
+from tests.serve.conftest import HOME, QUERY
 from tests.waiting import PATIENCE, wait_until
-
-HOME = "http://localhost"
 
 
 def read(http):

@@ -35,10 +35,9 @@ from dits_adapter.sources._feedback_file import LoggedQuery, append
 from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.rows import segment_id, video_id_of
 from dits_adapter.vectors import unit
-from tests.serve.conftest import QUERY
+from tests.serve.conftest import HOME, QUERY
 from tests.waiting import PATIENCE, wait_until
 
-HOME = "http://localhost"
 URL = "/api/collection"
 WIDTH = 32
 

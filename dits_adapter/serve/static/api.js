@@ -1,7 +1,8 @@
 // The API page, laid out from /api/openapi.json: requests, their parameters and their answers.
 
 const schema = await (await fetch("api/openapi.json")).json();
-document.querySelector("#summary").textContent = `${schema.info.summary} Version ${schema.info.version}.`;
+const description = Object.assign(document.createElement("a"), { href: "api/openapi.json", textContent: "OpenAPI" });
+document.querySelector("#about").append(`${schema.info.summary} Version ${schema.info.version}. `, description);
 
 function element(tag, content, ...children) {
   const made = document.createElement(tag);
