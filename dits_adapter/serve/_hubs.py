@@ -67,13 +67,14 @@ class Hub(BaseModel):
     """Segment that many queries have near.
 
     Attributes:
-        id, video_id, path, start, end, frame: as in `SearchResult`.
+        id, video_id, path, title, start, end, frame: as in `SearchResult`.
         occurrences: number of queries that have it among their nearest, in each of `GapAndHubs.rankings`.
     """
 
     id: str
     video_id: str
     path: str | None
+    title: str | None
     start: float | None
     end: float | None
     frame: str | None
@@ -274,7 +275,8 @@ def _hub(searcher: Searcher, segment: StoredSegment, occurrences: list[int]) -> 
     return Hub(
         id=shown.id,
         video_id=shown.video_id,
-        path=shown.title or shown.path,
+        path=shown.path,
+        title=shown.title,
         start=shown.start,
         end=shown.end,
         frame=shown.frame,

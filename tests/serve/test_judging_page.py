@@ -28,6 +28,7 @@ def test_queries_are_judged_by_the_keyboard_and_go_on_after_a_reload(browser, se
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(f"{home}compare")
     expect(page.get_by_text(f"Each judgement is written to {file} on the server")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
     axe = Axe()
     assert axe.run(page).response["violations"] == []
     queries = page.get_by_label("Queries, one a line")

@@ -26,6 +26,8 @@ from dits_adapter.serve._feedback import FeedbackRecorder
 from dits_adapter.serve._moments import timeline
 from dits_adapter.serve._searcher import CompareOptions, Searcher
 from dits_adapter.sources._feedback_file import read_entries
+from dits_adapter.stores.memory import MemoryStore
+from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.video.decode import Video
 from tests.serve.conftest import QUERY
 from tests.waiting import PATIENCE, wait_until
@@ -173,6 +175,27 @@ def test_what_the_browser_cannot_play_shows_its_frame_and_says_so(page):
     item.get_by_role("button", name="Play old.mp4").click()
     expect(item.get_by_text("This browser cannot play the file")).to_be_visible()
     assert "/frame?at=" in item.locator("video").get_attribute("poster")
+
+
+def test_a_file_that_is_gone_is_told_without_playing_it(page):
+    gone = {"detail": "clip.mp4 was changed since it was ingested. Ingest it again."}
+    page.route(re.compile(r"/frame\?at="), lambda route: route.fulfill(status=410, json=gone))
+    search(page)
+    item = page.locator("section.plain li").first
+    expect(item.locator(".unplayable")).to_have_text(gone["detail"])
+    expect(item.locator(".play")).to_be_hidden()
+
+
+def test_an_empty_collection_says_so(browser, serve, encoder):
+    store = MemoryStore(space=encoder.space)
+    store.create(CollectionMetadata(space=encoder.space))
+    page = browser.new_page()
+    page.goto(f"{serve(create_app(Searcher(store, encoder)))}?query={QUERY}")
+    expect(page.get_by_role("status")).to_have_text(
+        "Nothing found; the collection is empty. Put videos in with dits-adapter ingest."
+    )
+    expect(page.locator("figure")).to_be_hidden()
+    page.close()
 
 
 def test_sliders_search_again_and_the_address_keeps_everything(page, searcher):
@@ -351,7 +374,7 @@ def test_the_moments_of_a_video_are_a_slider(page, searcher):
 
 
 def test_more_like_a_moment_or_a_picture(page, searcher, library):
-    """The address keeps a moment; a picture stays in the page, and Back leads through all of them."""
+    """The address keeps a moment, the tab a picture; Back leads through all of them."""
     search(page)
     first = searcher.compare(QUERY).adapted[0]
     page.locator("section.adapted li").first.get_by_role("button", name="More like this moment").click()
@@ -376,6 +399,14 @@ def test_more_like_a_moment_or_a_picture(page, searcher, library):
     expect_names(page, "similar", like)
     page.go_forward()
     expect(page.get_by_role("status")).to_contain_text("Like frame.png")
+    page.goto("about:blank")
+    page.go_back()
+    expect(page.get_by_role("status")).to_contain_text("Like frame.png: 8 found")
+    page.reload()
+    expect(page.locator("section.similar h3").first).to_have_text(f"1. {Path(nearest.path).name}")
+    expect(page.get_by_role("img", name="Like frame.png")).to_be_visible()
+    page.go_back()
+    expect_names(page, "similar", like)
     page.get_by_label("or by a picture").set_input_files(file | {"name": "no.png", "buffer": b"no"})
     expect(page.get_by_role("alert")).to_have_text("This browser cannot read “no.png” as a picture.")
     page.get_by_label("What happens in the video?").fill(QUERY)

@@ -1,6 +1,7 @@
 // Blind comparison: a query after the other, two rankings without names, and the tally for those who ask for it.
 
 import { ask } from "./ask.js";
+import { nameOf, reason, secondsOf } from "./moments.js";
 import { forget, queriesOf, reopen, settle, start, state } from "./queue.js";
 import { tally } from "./tally.js";
 
@@ -16,12 +17,19 @@ const send = (path, method, body) => ask(path, { method, headers: body && { "con
 
 function card(hit) {
   const item = template.content.cloneNode(true).firstElementChild;
-  const name = hit.title ?? (hit.path ? hit.path.split(/[\\/]/).pop() : hit.video_id);
+  const name = nameOf(hit);
   const at = hit.timestamp ?? hit.start ?? 0;
   const [clip, picture, play] = [".clip", "img", "button"].map((part) => item.querySelector(part));
   item.querySelector(".name").append(name);
-  if (hit.start !== null && hit.start < hit.end) item.querySelector(".span").textContent = `${hit.start.toFixed(1)} to ${hit.end.toFixed(1)} s`;
+  item.querySelector(".span").textContent = secondsOf(hit);
   if (!hit.video) { clip.remove(); return item; }
+  const explain = async () => {
+    const words = await reason(hit.frame);
+    if (!words) return;
+    play.remove();
+    item.querySelector(".span").textContent = words;
+  };
+  picture.addEventListener("error", explain);
   picture.src = hit.frame;
   picture.alt = `Frame at ${at.toFixed(1)} s`;
   play.ariaLabel = `Play ${name} from ${at.toFixed(1)} s`;
@@ -30,7 +38,7 @@ function card(hit) {
     video.ariaLabel = name;
     video.addEventListener("error", () => {
       clip.replaceChildren(picture);
-      item.querySelector(".span").textContent = "This browser cannot play the file. The picture is the matching frame.";
+      explain();
     });
     for (const other of document.querySelectorAll("video")) other.pause();
     clip.replaceChildren(video);

@@ -1,5 +1,7 @@
 // Gap and hubs of the collection: segments and queries on a plane, and how often segments are near to queries.
 
+import { nameOf, secondsOf } from "./moments.js";
+
 const SOURCES = { feedback: "that people typed here", bank: "of the bank that the adapter was made of" };
 
 function shape(tag, attributes, text = "") {
@@ -67,13 +69,13 @@ function table(rankings, { queries, chance }) {
   }));
 }
 
-function hub({ path, video_id, start, end, frame, occurrences }, rankings) {
+function hub(hit, rankings) {
   const item = document.createElement("li");
-  const name = (path ?? video_id).split(/[\\/]/).pop();
+  const name = nameOf(hit);
   const line = (textContent) => Object.assign(document.createElement("p"), { textContent });
-  if (frame) item.append(Object.assign(document.createElement("img"), { src: frame, alt: `Frame of ${name}`, loading: "lazy", width: 480, height: 360 }));
-  item.append(line(`${name}${start !== null && start < end ? `, ${start.toFixed(1)} to ${end.toFixed(1)} s` : ""}`));
-  item.append(...rankings.map(({ name: ranking }, index) => line(`${ranking}: ${occurrences[index]}`)));
+  if (hit.frame) item.append(Object.assign(document.createElement("img"), { src: hit.frame, alt: `Frame of ${name}`, loading: "lazy", width: 480, height: 360 }));
+  item.append(line([name, secondsOf(hit)].filter(Boolean).join(", ")));
+  item.append(...rankings.map(({ name: ranking }, index) => line(`${ranking}: ${hit.occurrences[index]}`)));
   return item;
 }
 

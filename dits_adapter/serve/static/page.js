@@ -1,12 +1,13 @@
 // The form and its searches. The page is a function of the form, and the form is kept in the address, so that a
-// search can be shared; pictures alone stay in the page.
+// search can be shared; a picture is kept beside it in the history of the tab, for Back and for loading again.
 
 import { ask } from "./ask.js";
 import { notice, offer } from "./feedback.js";
 import "./keys.js";
 import { draw } from "./map.js";
-import { frameOf, onPicture } from "./picture.js";
-import { list, nameOf, percent } from "./rankings.js";
+import { canvasOf, frameOf, onPicture } from "./picture.js";
+import { nameOf } from "./moments.js";
+import { list, percent } from "./rankings.js";
 import { forget } from "./timeline.js";
 
 const form = document.querySelector("form");
@@ -15,11 +16,10 @@ const status = document.querySelector("#status");
 const error = document.querySelector("#error");
 const by = document.querySelector("#by");
 const like = form.elements.like;
-const pictures = [];  // by their numbers in the history
 let pending = new AbortController();
 let about;
 
-const picture = () => pictures[history.state?.picture];
+const picture = () => history.state?.picture;
 const byText = () => !like.value && !picture();
 
 function fill(address) {
@@ -67,7 +67,7 @@ function request() {
   if (byText()) return [`api/search?${values}`];
   const segment = values.get("like");
   for (const name of ["query", "like", "min_probability", "strength", "steps", "lanes"]) values.delete(name);
-  if (picture()) return [`api/image?${values}`, { method: "POST", headers: { "content-type": "image/jpeg" }, body: picture().blob }];
+  if (picture()) return [`api/image?${values}`, { method: "POST", headers: { "content-type": "image/jpeg" }, body: picture().jpeg }];
   values.set("segment", segment);
   return [`api/similar?${values}`];
 }
@@ -87,7 +87,7 @@ async function search() {
     error.textContent = "";
     forget();
     if (answer.map) compared(answer);
-    else alike(answer);
+    else await alike(answer);
     main.hidden = false;
     if (about.digest !== before) status.textContent += " The adapter is a new one.";
     main.setAttribute("aria-busy", "false");
@@ -114,12 +114,13 @@ function compared(answer) {
   const number = Math.max(answer.plain.length, answer.adapted.length);
   const each = answer.plain.length === answer.adapted.length
     ? `${number} each` : `${answer.plain.length} by plain CLIP, ${answer.adapted.length} by ${adapterName()}`;
+  document.querySelector("figure").hidden = form.elements.lanes.value === "said" || !number;
   status.textContent = number
     ? `“${answer.query}”: ${form.elements.lanes.value === "said" ? `${number} found` : each}, ${Math.round(answer.seconds * 1000)} ms.`
-    : "Nothing found; the filters leave no video.";
+    : nothing();
 }
 
-function alike(answer) {
+async function alike(answer) {
   const { of, results, seconds } = answer;
   const mine = picture();
   offer({ search: null, seconds });
@@ -132,13 +133,19 @@ function alike(answer) {
     : "The picture is searched with as a frame of a video. ") +
     "Adapters move texts, so none has a part in it; nor are probabilities known.";
   const middle = of && ((of.start ?? 0) + (of.end ?? 0)) / 2;
-  const shown = mine?.canvas ?? Object.assign(new Image(), { src: `${of?.video}/frame?at=${middle}` });
+  const shown = mine ? await canvasOf(mine.jpeg) : Object.assign(new Image(), { src: `${of?.video}/frame?at=${middle}` });
   shown.role = "img";
   shown.ariaLabel = title;
   by.querySelector("div").replaceChildren(...(mine || of?.video ? [shown] : []));
   by.hidden = false;
   status.textContent = results.length
-    ? `${title}: ${results.length} found, ${Math.round(seconds * 1000)} ms.` : "Nothing found; the filters leave no video.";
+    ? `${title}: ${results.length} found, ${Math.round(seconds * 1000)} ms.` : nothing();
+}
+
+function nothing() {
+  if (["words", "min_duration", "max_duration"].some((name) => form.elements[name].value)) return "Nothing found; the filters leave no video.";
+  if (form.elements.lanes.value === "said") return "Nothing found; no text beside a video has these words.";
+  return byText() ? "Nothing found; the collection is empty. Put videos in with dits-adapter ingest." : "Nothing found; there is nothing else in the collection.";
 }
 
 function loader(values, signal) {
@@ -193,7 +200,7 @@ function goBy(segment, state) {
 
 function byPicture(found) {
   if (!about?.pictures) return;
-  goBy("", { picture: pictures.push(found) - 1 });
+  goBy("", { picture: found });
 }
 
 form.addEventListener("submit", (event) => {

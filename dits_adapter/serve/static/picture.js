@@ -14,7 +14,15 @@ async function shrink(source, width, height) {
   pen.fillRect(0, 0, canvas.width, canvas.height);
   pen.drawImage(source, 0, 0, canvas.width, canvas.height);
   const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.95));
-  return { blob, canvas };
+  return { jpeg: await blob.arrayBuffer() };
+}
+
+// An element that shows a picture; the page may load images from the server alone.
+export async function canvasOf(jpeg) {
+  const bitmap = await createImageBitmap(new Blob([jpeg], { type: "image/jpeg" }));
+  const canvas = Object.assign(document.createElement("canvas"), { width: bitmap.width, height: bitmap.height });
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+  return canvas;
 }
 
 export const frameOf = (video) => shrink(video, video.videoWidth, video.videoHeight);
@@ -29,7 +37,7 @@ async function read(file) {
   }
 }
 
-// Call a function with each picture that people bring, as { blob, canvas, name }.
+// Call a function with each picture that people bring, as { jpeg, name }.
 export function onPicture(use) {
   const take = async (file) => {
     const picture = file && (await read(file));

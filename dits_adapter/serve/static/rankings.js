@@ -1,12 +1,12 @@
 // The rankings: cards of moments, best first.
 
+import { nameOf, reason, secondsOf } from "./moments.js";
 import { poster } from "./posters.js";
 import { timeline } from "./timeline.js";
 
 const template = document.querySelector("#card");
 
 export const key = (hit) => `${hit.video_id} ${hit.start}`;
-export const nameOf = (hit) => hit.title ?? (hit.path ? hit.path.split(/[\\/]/).pop() : hit.video_id);
 const seen = (hit) => hit.lanes.seen?.score ?? (hit.lanes.said ? NaN : hit.score);  // its cosine
 const place = (hits, hit) => hits.findIndex((other) => other.video_id === hit.video_id) + 1;
 
@@ -33,7 +33,7 @@ export function list(side, hits, { plain = null, moments = null } = {}) {
     const lanes = Object.entries(hit.lanes).map(([lane, { rank }]) => `${lane}: rank ${rank}`);
     part(".lanes").textContent = lanes.length ? `(${lanes.join(", ")})` : "";
     part(".text").textContent = hit.said ? `“${hit.said}”` : "";
-    if (hit.start !== null && hit.start < hit.end) part(".span").textContent = span(hit);
+    part(".span").textContent = span(hit);
     part(".like").ariaLabel = `More like this moment of ${name}`;
     if (hit.video) clip(item, hit, name);
     else part(".clip").remove();
@@ -57,8 +57,8 @@ export function percent(probability) {
 }
 
 function span(hit) {
-  const best = hit.timestamp === null ? "" : `, best at ${hit.timestamp.toFixed(1)} s`;
-  return `${hit.start.toFixed(1)} to ${hit.end.toFixed(1)} s${best}`;
+  const seconds = secondsOf(hit);
+  return seconds && hit.timestamp !== null ? `${seconds}, best at ${hit.timestamp.toFixed(1)} s` : seconds;
 }
 
 function clip(item, hit, name) {
@@ -71,10 +71,12 @@ function clip(item, hit, name) {
   poster(video, start);
   button.ariaLabel = `Play ${name} from ${start.toFixed(1)} s`;
   button.addEventListener("click", () => play(item, null));
-  video.addEventListener("error", () => {
+  video.addEventListener("error", async () => {  // also of its poster
+    const words = await reason(hit.frame);
+    if (!words) return;
     video.controls = false;
     button.hidden = true;
-    item.querySelector(".unplayable").hidden = false;
+    item.querySelector(".unplayable").textContent = words;
   });
   video.addEventListener("loadeddata", () => { item.querySelector(".frame").hidden = !video.videoWidth || document.querySelector("#by-picture").hidden; });
   video.addEventListener("play", () => {
@@ -85,7 +87,7 @@ function clip(item, hit, name) {
 // Play a card's video from a second; null for where it stands, at first its best moment.
 function play(item, at) {
   const [video, button] = item.querySelectorAll("video, .play");
-  if (!video || !item.querySelector(".unplayable").hidden) return;
+  if (!video || item.querySelector(".unplayable").textContent) return;
   button.hidden = true;
   video.controls = true;
   if (at !== null) {
