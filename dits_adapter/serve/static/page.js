@@ -83,11 +83,12 @@ async function search() {
     const before = about.digest;
     const answer = await newest(mine.signal);
     if (answer.digest && answer.digest !== about.digest) await renew();
+    const shown = picture() && (await canvasOf(picture().jpeg));
     mine.signal.throwIfAborted();  // a later search may have been sent meanwhile
     error.textContent = "";
     forget();
     if (answer.map) compared(answer);
-    else await alike(answer);
+    else alike(answer, shown);
     main.hidden = false;
     if (about.digest !== before) status.textContent += " The adapter is a new one.";
     main.setAttribute("aria-busy", "false");
@@ -120,7 +121,7 @@ function compared(answer) {
     : nothing();
 }
 
-async function alike(answer) {
+function alike(answer, canvas) {
   const { of, results, seconds } = answer;
   const mine = picture();
   offer({ search: null, seconds });
@@ -133,7 +134,7 @@ async function alike(answer) {
     : "The picture is searched with as a frame of a video. ") +
     "Adapters move texts, so none has a part in it; nor are probabilities known.";
   const middle = of && ((of.start ?? 0) + (of.end ?? 0)) / 2;
-  const shown = mine ? await canvasOf(mine.jpeg) : Object.assign(new Image(), { src: `${of?.video}/frame?at=${middle}` });
+  const shown = canvas ?? Object.assign(new Image(), { src: `${of?.video}/frame?at=${middle}` });
   shown.role = "img";
   shown.ariaLabel = title;
   by.querySelector("div").replaceChildren(...(mine || of?.video ? [shown] : []));
