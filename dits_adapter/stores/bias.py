@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -175,7 +176,7 @@ def check_weight(weight: float) -> None:
     Raises:
         InputError: naming it.
     """
-    if not 0 <= weight <= 1:
+    if not (isinstance(weight, Real) and 0 <= weight <= 1):
         raise InputError(
-            f"the weight of the bias is {weight}; it goes from 0 (none) to 1, and {BIAS_WEIGHT} is good."
+            f"the weight of the bias is {weight!r}; it goes from 0 (none) to 1, and {BIAS_WEIGHT} is good."
         )

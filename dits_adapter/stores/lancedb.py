@@ -46,8 +46,8 @@ class LanceDBStore(TableStore):
         space, layout, trust_foreign, tenant: as `QdrantStore`; names of a layout are those of columns.
     """
 
-    names: ClassVar = re.compile(r"[A-Za-z0-9_.-]+")
-    names_in_words: ClassVar = "is made of letters, digits, dots, hyphens and underscores"
+    names: ClassVar = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+    names_in_words: ClassVar = "is made of letters, digits, dots, hyphens and underscores, 200 at most"
 
     _written = 0
 

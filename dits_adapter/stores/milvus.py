@@ -255,20 +255,20 @@ class MilvusStore(TableStore):
     ) -> list[list[tuple[float, Row]]]:
         if exact and self._file is None:
             raise InputError("exact: Milvus follows its index in every search; leave it out.")
-        if number > _MOST:
-            raise StoreError(
-                f"more than {_MOST:,} segments of {self.name!r} would have to be looked at, which Milvus does not "
-                "return; ask for fewer videos."
-            )
         with self._loaded(self.name) as client:
             answers = client.search(
                 self.name,
                 data=list(queries),
                 anns_field=opened.vector,
-                limit=number,
+                limit=min(number, _MOST),
                 filter=_expression(condition),
                 output_fields=opened.payload,
                 search_params={"metric_type": "COSINE"},
+            )
+        if number > _MOST and any(len(hits) == _MOST for hits in answers):
+            raise StoreError(
+                f"more than {_MOST:,} segments of {self.name!r} would have to be looked at, which Milvus does not "
+                "return; ask for fewer videos."
             )
         return [[(hit["distance"], _read(hit["entity"], opened.payload)) for hit in hits] for hits in answers]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any, Literal, TypedDict, TypeVar
 
 import numpy as np
@@ -41,6 +42,9 @@ Reranker = Callable[[Sequence[NDArray[np.floating]]], NDArray[np.floating]]
 
 
 _OURS = PointLayout()
+
+_MOST = 1_000_000_000
+"""Greatest limit of a search: twice a page and its offset, as some databases are asked for, are below 2^32."""
 
 SEEN = "seen"
 LANES = (SEEN, SAID)
@@ -218,13 +222,15 @@ class SearchRequest:
     __repr__ = shown_repr
 
     def __post_init__(self) -> None:
+        for name in ("limit", "per_video", "offset", "candidates"):
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
         if self.limit < 1 or self.per_video < 1 or self.offset < 0:
             raise InputError(
                 f"limit is {self.limit}, per_video is {self.per_video} and offset is {self.offset}; the first two "
                 "are at least 1, the last at least 0."
             )
-        if self.min_score is not None and not math.isfinite(self.min_score):
-            raise InputError(f"min_score is {self.min_score}; it is a number.")
+        if self.min_score is not None and not (isinstance(self.min_score, Real) and math.isfinite(self.min_score)):
+            raise InputError(f"min_score is {self.min_score!r}; it is a number.")
         if not (self.rerank is None or self.rerank == "maxsim" or callable(self.rerank)):
             raise InputError(f'rerank is {self.rerank!r}; it is "maxsim", a function or None.')
         if self.bias is not None:
@@ -256,6 +262,17 @@ class SearchOptions(TypedDict, total=False):
     bias: float | None
     lanes: Sequence[str]
     texts: Sequence[str] | None
+
+
+def _whole(name: str, value: Any) -> int:
+    """Return a whole number as Python's own, which databases want it to be.
+
+    Raises:
+        InputError: something else, or more than databases count to.
+    """
+    if not isinstance(value, Integral) or value > _MOST:
+        raise InputError(f"{name} is {value!r}; it is a whole number, at most {_MOST:,}.")
+    return int(value)
 
 
 def _check_lanes(request: SearchRequest) -> None:
@@ -307,17 +324,21 @@ def check_queries(vectors: ArrayLike, width: int, request: SearchRequest) -> NDA
     """Return query vectors (n, width) as float32.
 
     Raises:
-        InputError: another shape; a vector that is zero or not finite, by its row; or a `rerank` function for
-            several queries.
+        InputError: another shape; a vector whose norm is zero or not finite, by its row; or a `rerank` function
+            for several queries.
     """
     queries = np.asarray(vectors, dtype=np.float32)
     if queries.ndim != 2:
         raise InputError(f"the query vectors have shape {queries.shape}; (n, {width}) is needed.")
     if queries.shape[1] != width:
         raise InputError(f"the query has {queries.shape[1]} dimensions; the collection's vectors have {width}.")
-    wrong = np.flatnonzero(~(np.isfinite(queries).all(axis=1) & queries.any(axis=1)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(queries, axis=1)
+    wrong = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
     if len(wrong):
-        raise InputError(f"query vector {wrong[0]} is zero, or holds NaN or infinite values.")
+        raise InputError(
+            f"query vector {wrong[0]} is zero, holds NaN or infinite values, or is too short or long for float32."
+        )
     if callable(request.rerank) and len(queries) != 1:
         raise InputError("a function that re-ranks is for one query; search with each on its own.")
     return queries

@@ -181,6 +181,59 @@ def test_other_metadata_are_refused(opened: Open, videos: Path) -> None:
     assert (metadata.space.fingerprint, metadata.segment_seconds) == (fake_space().fingerprint, 2.0)
 
 
+def test_where_there_is_nothing_nothing_is_found(opened: Open) -> None:
+    """In an empty collection, behind a filter or a page that leaves nothing, and of ids that nothing can have."""
+    store = opened()
+    store.create(CollectionMetadata(space=fake_space()))
+    nowhere = VideoFilter(words="nowhere")
+
+    def require_nothing(**options: Any) -> None:
+        assert store.search(QUERY, **options) == []
+        assert store.search(QUERY, per_video=3, rerank="maxsim", **options) == []
+        assert store.search_batch(np.stack([QUERY, -QUERY]), **options) == [[], []]
+
+    require_nothing()
+    assert store.search_batch(np.empty((0, 8))) == []
+    assert (store.count(), store.count_videos(), list(store.records()), store.failures()) == (0, 0, [], [])
+    for write in (store.write, store.write_failures, store.delete):
+        write([])
+    store.finish()
+    file = VideoFile("/a.mp4", 1, 1, str(uuid.uuid4()))
+    store.write([SegmentRow.of(file, _segment(QUERY / np.linalg.norm(QUERY), 0), segments=1)])
+    require_nothing(filter=nowhere)
+    require_nothing(filter=VideoFilter(min_duration=1e9))
+    require_nothing(min_score=2.0)
+    require_nothing(offset=5)
+    assert list(store.read(ReadRequest(ids=["7", 'so\'me "id"', "日本", -1, 10**30]))) == []
+    assert len(store.search(QUERY, limit=1_000_000, per_video=1_000)) == 1
+    assert len(store.search(QUERY, limit=np.int64(3))) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limit": 0}, "limit is 0, per_video is 1 and offset is 0"),
+        ({"limit": 2.5}, r"limit is 2\.5; it is a whole number"),
+        ({"per_video": "3"}, "per_video is '3'; it is a whole number"),
+        ({"offset": 10**12}, "offset is 1000000000000; it is a whole number, at most 1,000,000,000"),
+        ({"candidates": None}, "candidates is None; it is a whole number"),
+        ({"min_score": "0.3"}, r"min_score is '0\.3'; it is a number"),
+        ({"bias": "0.5"}, r"the weight of the bias is '0\.5'"),
+    ],
+)
+def test_what_is_no_number_of_a_search_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        MemoryStore().search(QUERY, **options)
+
+
+@pytest.mark.parametrize("norm", [1e-30, 1e30])
+def test_a_query_that_float32_cannot_measure_is_refused(norm: float) -> None:
+    store = MemoryStore()
+    store.create(CollectionMetadata(space=fake_space()))
+    with pytest.raises(InputError, match=r"query vector 1 is zero, holds NaN .* or is too short or long"):
+        store.search_batch(np.stack([QUERY, QUERY * np.float32(norm)]))
+
+
 def test_a_collection_that_is_not_there_is_named(opened: Open) -> None:
     for use in (lambda s: s.search(QUERY), lambda s: s.metadata(), lambda s: s.open()):
         with pytest.raises(StoreError):

@@ -20,6 +20,7 @@ from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.qdrant._schema import METADATA_KEY
+from dits_adapter.stores.qdrant.aio import AsyncQdrantStore
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.requests import Hit, ReadRequest
 from tests.conftest import ANSWER
@@ -436,3 +437,14 @@ def test_digits_beyond_any_id_match_nothing(tmp_path: Path) -> None:
         fill(store, tmp_path, videos=1)
         for field in ("video_id", ""):
             assert not list(store.read(ReadRequest(field=field, values=["9" * 5000])))
+
+
+@pytest.mark.parametrize("name", ["a/b", "new\nline", "x" * 256])
+def test_a_name_that_no_collection_has_is_refused_before_anything_is_made(name: str, tmp_path: Path) -> None:
+    for location in (":memory:", tmp_path / "store", "http://localhost:1"):
+        with pytest.raises(InputError, match=r"a collection cannot be called .* a name has 1 to 255 bytes"):
+            QdrantStore(location, name).create(CollectionMetadata(space=fake_space()))
+    assert not (tmp_path / "store").exists()
+    for door in (QdrantStore, AsyncQdrantStore):
+        with pytest.raises(InputError, match="collection is empty"):
+            door("http://localhost:1", "")

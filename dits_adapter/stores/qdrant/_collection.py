@@ -102,8 +102,8 @@ class QdrantCollection:
     ) -> None:
         if trust_foreign and space is None:
             raise InputError("trust_foreign needs space=…: the space that the collection is trusted to be of.")
-        if tenant == "":
-            raise InputError("tenant is empty; give it a name.")
+        if "" in (name, tenant):
+            raise InputError(f"{'tenant' if name else 'collection'} is empty; give it a name.")
         self.location = location
         self.name = name
         self.space = space

@@ -44,12 +44,14 @@ __all__ = [
     "FAILURE",
     "FRAMES",
     "METADATA_KEY",
+    "NAME_RULE",
     "OURS",
     "POOLED",
     "TENANT",
     "WORDS",
     "failure_point",
     "group_values",
+    "is_collection_name",
     "is_failure",
     "matching",
     "named_vectors",
@@ -69,6 +71,11 @@ POOLED, FRAMES = "video", "frames"
 
 OURS = PointLayout(vector=POOLED, video="video_id")
 """Layout of the points of our own collections."""
+
+_FORBIDDEN = '<>:"/\\|?*'
+"""Characters forbidden in names of collections: those of a server, which cover all file systems."""
+
+NAME_RULE = f"a name has 1 to 255 bytes, and none of {_FORBIDDEN} in it"
 
 TENANT, FAILURE, WORDS = "tenant", "failure", "words"
 """Payload fields: the tenant that a segment belongs to, the reason why a file gave no frames, a path's words."""
@@ -164,7 +171,7 @@ def read_filter(request: ReadRequest, vector: str, *, failures: bool) -> models.
     """
     chosen: list[models.Condition]
     if request.ids is not None:
-        chosen = [models.HasIdCondition(has_id=list(request.ids))]
+        chosen = [models.HasIdCondition(has_id=[id_ for id_ in request.ids if _is_id(id_)])]
     elif request.field is None:
         chosen = [models.HasVectorCondition(has_vector=vector)]
     else:
@@ -178,11 +185,22 @@ def read_filter(request: ReadRequest, vector: str, *, failures: bool) -> models.
     return models.Filter(must=chosen, must_not=[is_failure()] if failures else None)
 
 
+def _is_id(value: str | int) -> bool:
+    """Return whether points may have this id: a number or a UUID."""
+    return _is_uuid(value) if isinstance(value, str) else 0 <= value < 1 << 64
+
+
 def _is_uuid(name: str) -> bool:
     try:
         return str(uuid.UUID(name)) == name
     except ValueError:
         return False
+
+
+def is_collection_name(name: str) -> bool:
+    """Return whether a collection may have this name."""
+    printable = not any(letter in _FORBIDDEN or ord(letter) < 32 for letter in name)
+    return printable and 0 < len(name.encode("utf-8", "surrogatepass")) <= 255
 
 
 def plain_id(point_id: models.ExtendedPointId) -> str | int:

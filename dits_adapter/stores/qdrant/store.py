@@ -49,9 +49,11 @@ from dits_adapter.stores.qdrant._schema import (
     FAILURE,
     FRAMES,
     METADATA_KEY,
+    NAME_RULE,
     POOLED,
     WORDS,
     failure_point,
+    is_collection_name,
     is_failure,
     segment_point,
 )
@@ -236,8 +238,8 @@ class QdrantStore(CollectionFacts, VideoStore):
             options: options of a new collection, `CollectionOptions`.
 
         Raises:
-            InputError: segments that cannot be cut, or options that the place has not: memory has none, a folder
-                no shards and replicas.
+            InputError: a name that no collection has, segments that cannot be cut, or options that the place has
+                not: memory has none, a folder no shards and replicas.
             SpaceMismatchError: the collection, or the queries' `space`, is of another space.
             StoreError: the collection exists with other segments or options, is foreign, or cannot be created.
         """
@@ -254,6 +256,8 @@ class QdrantStore(CollectionFacts, VideoStore):
             raise InputError("options of a collection are for a server or a folder; memory has none.")
         if options is not None and self._connection.folder is not None:
             options.require_one_copy(self.location)
+        if not is_collection_name(self.name):
+            raise InputError(f"a collection cannot be called {self.name!r}: {NAME_RULE}.")
         self._connection.make_folder()
         existing = self.resolve()
         if self._collection.opened is None:

@@ -25,6 +25,7 @@ from qdrant_client import models
 
 from dits_adapter._files import sync_folder
 from dits_adapter.errors import DITSError, InputError, MissingCollectionError, StoreError
+from dits_adapter.stores.qdrant._schema import NAME_RULE, is_collection_name
 from dits_adapter.stores.qdrant.edge import _convert as convert
 from dits_adapter.stores.qdrant.edge._collection import (
     COLLECTION,
@@ -41,9 +42,6 @@ NEW, GONE = ".new", ".gone"
 _RESERVE = 64 << 20
 """Bytes left free on the disk. The engine writes through memory maps, and a process that does so on a full disk is
 killed on the spot: better to stop a little earlier, with a sentence. A server keeps as much free for its log."""
-
-_FORBIDDEN = '<>:"/\\|?*'
-"""Characters forbidden in names of collections: those of a server, which cover all file systems."""
 
 
 def is_store(folder: Path) -> bool:
@@ -114,8 +112,7 @@ class EdgeFolder:
         """
         if not _is_name(name):
             raise InputError(
-                f"a collection cannot be called {name!r}: a name has 1 to 255 bytes, does not begin "
-                f"with a dot, and has none of {_FORBIDDEN} in it."
+                f"a collection cannot be called {name!r}: {NAME_RULE}, and in a folder does not begin with a dot."
             )
         with self._guard, self.translate_errors(name):
             if self.exists(name):
@@ -199,5 +196,4 @@ class EdgeFolder:
 
 
 def _is_name(name: str) -> bool:
-    printable = not any(letter in _FORBIDDEN or ord(letter) < 32 for letter in name)
-    return printable and not name.startswith(".") and 0 < len(os.fsencode(name)) <= 255
+    return is_collection_name(name) and not name.startswith(".")
