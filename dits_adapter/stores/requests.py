@@ -270,7 +270,7 @@ def _whole(name: str, value: Any) -> int:
     Raises:
         InputError: something else, or more than databases count to.
     """
-    if not isinstance(value, Integral) or value > _MOST:
+    if not isinstance(value, Integral) or int(value) > _MOST:
         raise InputError(f"{name} is {value!r}; it is a whole number, at most {_MOST:,}.")
     return int(value)
 
