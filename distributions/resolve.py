@@ -3,8 +3,8 @@
     python distributions/resolve.py                       # 3.10 to 3.13; needs uv and a package index
     python distributions/resolve.py --python 3.12 serve   # one Python, one extra
 
-Nothing is installed: what is checked is that wheels exist whose requirements agree. `make wheels` installs, and
-runs `pip check`, on the Python of the checkout.
+Nothing is installed: what is checked is that wheels exist whose requirements agree, and that `dev` can be had in
+the versions of constraints.txt. `make wheels` installs, and runs `pip check`, on the Python of the checkout.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ import tomlkit
 
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-PINNED = ("3.10", "3.11")
-"""Pythons that constraints.txt has versions for."""
 
 
 def resolve(extras: list[str], python: str, *options: str) -> str:
@@ -51,7 +49,7 @@ def main() -> int:
             reason = resolve([extra for extra in extras if extra], python)
             failed += bool(reason)
             print(f"{python:<5} {', '.join(extras) or 'base':<16} {reason or 'agrees'}", flush=True)
-        if python in PINNED and not options.extras:
+        if not options.extras:
             reason = resolve(["dev"], python, "--constraint", str(ROOT / "constraints.txt"))
             failed += bool(reason)
             print(f"{python:<5} {'constraints.txt':<16} {reason or 'agrees'}", flush=True)
