@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import dits_adapter
-from benchmarks import ablations, joint_rows, run
+from benchmarks import ablations, joint_rows
 from benchmarks.datasets import DATASETS
 from dits_adapter.cli import _parser
 
 PAGE = (Path(__file__).parents[1] / "docs" / "paper.md").read_text("utf-8")
 ROWS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.startswith("| ")]
 CODE = re.findall(r"`([^`]+)`", PAGE) + re.findall(r"(?m)^    ((?:.*\\\n)*.*)", PAGE)
-COMMANDS = sorted(
-    {code.replace("\\\n", "") for code in CODE if code.startswith(("python -m ", "dits-adapter gap "))}
-)
+GAPS = sorted({code.replace("\\\n", "") for code in CODE if code.startswith("dits-adapter gap ")})
 
 
 @pytest.mark.parametrize(("kind", "last"), [("Eq.", 9), ("Table", 11), ("Figure", 6)])
@@ -31,20 +28,9 @@ def test_every_number_has_one_row(kind, last):
     assert len(numbers) - len(set(numbers)) == (2 if parts else 0)  # 5a and 5b, 6a and 6b
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_can_be_given(command, capsys):
-    words = shlex.split(command)
-    if words[0] == "dits-adapter":
-        assert _parser().parse_args(words[1:]).command == "gap"
-        return
-    if words[2] != "benchmarks.run":
-        with pytest.raises(SystemExit) as end:
-            import_module(words[2]).main([*words[3:], "--help"])
-        assert end.value.code == 0
-        return
-    args = run._parser().parse_args(words[3:])
-    assert args.dataset in DATASETS
-    assert args.ablation is None or args.ablation in joint_rows.ABLATIONS
+@pytest.mark.parametrize("command", GAPS)
+def test_the_gap_can_be_measured_as_said(command):
+    assert _parser().parse_args(shlex.split(command)[1:]).command == "gap"
 
 
 def test_every_ablation_is_named():

@@ -125,6 +125,9 @@ def _mean_shift(pairs: Moments) -> AffineAdapter:
 def procrustes(text: Rows, video: Rows) -> AffineAdapter:
     """Rotate centered texts onto centered videos (orthogonal Procrustes), then shift to the videos' mean.
 
+    Where pairs are fewer than dimensions, directions that no pair tells of are turned as little as possible: many
+    rotations fit the pairs alike, and this one is nearest to the identity.
+
     Args:
         text, video: as for `mean_shift`.
     """
@@ -132,8 +135,12 @@ def procrustes(text: Rows, video: Rows) -> AffineAdapter:
 
 
 def _procrustes(pairs: Moments) -> AffineAdapter:
-    left, _, right = np.linalg.svd(pairs.text_video)
+    left, sizes, right = np.linalg.svd(pairs.text_video)
     rotation = left @ right
+    untold = sizes <= sizes[0] * np.finfo(np.float32).eps
+    if untold.any():  # the decomposition turns these directions as it happens to
+        first, _, second = np.linalg.svd(left[:, untold].T @ right[untold].T)
+        rotation = left[:, ~untold] @ right[~untold] + left[:, untold] @ first @ second @ right[untold]
     return fitted_affine("procrustes", rotation.T, pairs.video - pairs.text @ rotation)
 
 

@@ -183,6 +183,15 @@ def test_procrustes_recovers_a_rotation():
     np.testing.assert_allclose(adapter.bias.detach().numpy(), 0, atol=1e-5)
 
 
+@pytest.mark.parametrize("n", [1, 2, WIDTH // 2])
+def test_of_all_rotations_that_fit_few_pairs_procrustes_is_nearest_to_the_identity(n):
+    text, video = pairs_of(n, n)
+    weight = procrustes(text, video).weight.detach().double().numpy()
+    t, v = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (text, video))
+    left, _, right = np.linalg.svd((t - t.mean(0)).T @ (v - v.mean(0)) + 1e-7 * np.eye(WIDTH))
+    np.testing.assert_allclose(weight, (left @ right).T, atol=1e-5)
+
+
 @settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(2, 30), st.sampled_from([1e-4, 1e-2, 1.0]))
 def test_ridge_minimizes_what_its_docstring_says(seed, n, penalty):
