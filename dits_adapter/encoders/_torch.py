@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from dits_adapter.errors import InputError
 
-__all__ = ["LOADING_ERRORS", "loading_reason", "no_loading_bars", "pick_device", "weights_digest"]
+__all__ = ["LOADING_ERRORS", "loading_reason", "no_checkpoint_bars", "pick_device", "weights_digest"]
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
 """Errors of transformers for a checkpoint that is missing, damaged or of other shapes."""
@@ -65,8 +65,8 @@ def weights_digest(*modules: torch.nn.Module) -> str:
 
 
 @contextmanager
-def no_loading_bars() -> Iterator[None]:
-    """Keep transformers from drawing a progress bar for every checkpoint that it opens."""
+def no_checkpoint_bars() -> Iterator[None]:
+    """Keep transformers from drawing a progress bar for every checkpoint that it reads or writes."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

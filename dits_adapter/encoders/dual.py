@@ -19,7 +19,7 @@ from dits_adapter.encoders._inputs import FrameInputs, TextInputs, prepare_token
 from dits_adapter.encoders._torch import (
     LOADING_ERRORS,
     loading_reason,
-    no_loading_bars,
+    no_checkpoint_bars,
     pick_device,
     weights_digest,
 )
@@ -252,7 +252,7 @@ def load_dual(source: EncoderSource, device: Device, family: DualFamily) -> Dual
     except LOADING_ERRORS as error:
         raise _unloadable(source, family, error) from error
     try:
-        with no_loading_bars():
+        with no_checkpoint_bars():
             loaded: Any = AutoModel.from_pretrained(
                 source.folder,
                 dtype=torch.float32,

@@ -16,7 +16,7 @@ from dits_adapter.encoders._inputs import processor_name, rgb_frames
 from dits_adapter.encoders._torch import (
     LOADING_ERRORS,
     loading_reason,
-    no_loading_bars,
+    no_checkpoint_bars,
     pick_device,
     weights_digest,
 )
@@ -192,7 +192,7 @@ def load_sentence(source: EncoderSource, device: Device) -> SentenceTexts:
     # transformers prepares pictures on Pillow where there is no torchvision, if it is asked to.
     pillow = {} if find_spec("torchvision") else {"backend": "pil"}
     try:
-        with no_loading_bars():
+        with no_checkpoint_bars():
             model = SentenceTransformer(
                 source.location,
                 device=str(pick_device(device)),

@@ -21,7 +21,7 @@ from transformers import LogitsProcessor
 from dits_adapter._hub import Repository, open_repository
 from dits_adapter._user_files import read_json
 from dits_adapter._wording import printable
-from dits_adapter.encoders._torch import LOADING_ERRORS, loading_reason, no_loading_bars, pick_device
+from dits_adapter.encoders._torch import LOADING_ERRORS, loading_reason, no_checkpoint_bars, pick_device
 from dits_adapter.encoders._weight_files import fetch_weights
 from dits_adapter.encoders.base import CHECKPOINT_FILES, Device
 from dits_adapter.errors import ArtifactError, MissingExtraError
@@ -203,7 +203,7 @@ def quiet() -> Iterator[None]:
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        with no_loading_bars():
+        with no_checkpoint_bars():
             yield
     finally:
         logging.set_verbosity(level)

@@ -28,7 +28,7 @@ from dits_adapter.artifact._config import ENCODER
 from dits_adapter.artifact._find import require_free
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data.pairs import Pairs
-from dits_adapter.encoders._torch import weights_digest
+from dits_adapter.encoders._torch import no_checkpoint_bars, weights_digest
 from dits_adapter.errors import InputError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.texts import check_texts, warn_if_cut
@@ -294,8 +294,9 @@ def _save(
         calibration = calibrate_scores(trainer.cosines, trainer.validation.labels)
     with tempfile.TemporaryDirectory() as scratch:
         encoder = Path(scratch) / ENCODER
-        for part in (clip.model, clip.texts.tokenizer, clip.frames.image_processor):
-            part.save_pretrained(encoder)
+        with no_checkpoint_bars():
+            for part in (clip.model, clip.texts.tokenizer, clip.frames.image_processor):
+                part.save_pretrained(encoder)
         Artifact(
             model.adapter,
             EmbeddingSpace.of(replace(clip, source=source), frames=frames),
