@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dits_adapter._reprs import shown_repr
+from dits_adapter._wording import no_cosines
 from dits_adapter.evaluation.calibration import Calibration
-from dits_adapter.stores.requests import Hit
+from dits_adapter.stores.base import VideoStore
+from dits_adapter.stores.bias import ScoreBias
+from dits_adapter.stores.ranking import bias_weight
+from dits_adapter.stores.requests import Hit, SearchRequest
 
-__all__ = ["Answer", "Judge", "Match"]
+__all__ = ["Answer", "Judge", "Match", "calibration_of"]
 
 
 @dataclass(frozen=True)
@@ -87,3 +91,44 @@ class Answer:
         fits = of_any is None or of_any >= (judge.min_probability_of_any or 0.0)
         likely = [Match(hit, p) for hit, p in judged if fits and p >= (judge.min_probability or 0.0)]
         return cls(tuple(likely), len(hits), of_any)
+
+
+def calibration_of(
+    calibration: Calibration | None,
+    store: VideoStore,
+    bias: ScoreBias | None,
+    request: SearchRequest,
+    *,
+    adapter: str = "ID",
+) -> Calibration | str:
+    """Return the calibration of the scores of a search, or the reason why there is none, a sentence.
+
+    Args:
+        calibration: calibration of the queries (`DITSQueryEncoder.calibration`).
+        store: opened collection.
+        bias: score bias of the collection; None where none is in use.
+        request: the search.
+        adapter: name of the adapter, for the command that calibrates it.
+
+    Raises:
+        StoreError: a weight for a bias that is not there.
+    """
+    if request.rerank is not None:
+        return "probabilities are of the scores before re-ranking; leave out rerank."
+    if request.beyond_seen:
+        return "probabilities are of what is seen alone; leave out lanes."
+    if not store.cosine:
+        return no_cosines(store.name)
+    weight = bias_weight(request, bias)
+    if calibration is None:
+        return (
+            "the adapter was not calibrated, or not for this strength, these steps and the score bias of the "
+            "collection. Calibrate it on pairs that it was not trained on: dits-adapter calibrate CACHE "
+            f"{adapter} --out FOLDER"
+        )
+    if bias is None:
+        return calibration
+    return calibration.less(bias.bank, weight) or (
+        f"the adapter was not calibrated for the score bias of the collection {store.name!r}. Calibrate it so: "
+        f"dits-adapter calibrate CACHE {adapter} --bias BANK --weight {weight:g} --out FOLDER"
+    )

@@ -19,15 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self, Unpack
 
 from dits_adapter._reprs import short_repr
-from dits_adapter._wording import no_cosines, without_password
-from dits_adapter.answers import Answer, Judge
+from dits_adapter._wording import without_password
+from dits_adapter.answers import Answer, Judge, calibration_of
 from dits_adapter.encoder import DITSQueryEncoder, check_queries
 from dits_adapter.errors import InputError
-from dits_adapter.evaluation.calibration import Calibration
 from dits_adapter.stores.base import VideoStore
 from dits_adapter.stores.bias import ScoreBias
 from dits_adapter.stores.open import open_store
-from dits_adapter.stores.ranking import bias_weight
 from dits_adapter.stores.requests import SearchOptions, SearchRequest, from_keywords
 from dits_adapter.vectors import FloatArray, unit
 
@@ -257,7 +255,7 @@ class VideoSearch:
         encoder = self.encoder
         if request.bias is None:
             encoder, request = collection.beside(request)
-        calibration = collection.calibration(encoder, request)
+        calibration = calibration_of(encoder.calibration, self.store, collection.bias, request)
         wanted = [name for name, value in least.items() if value is not None]
         if wanted and isinstance(calibration, str):
             raise InputError(f"{wanted[0]}: {calibration}")
@@ -309,7 +307,7 @@ class VideoSearch:
         """
         collection = self._collection()
         encoder, request = collection.beside(SearchRequest())
-        calibration = collection.calibration(encoder, request)
+        calibration = calibration_of(encoder.calibration, self.store, collection.bias, request)
         return calibration if isinstance(calibration, str) else None
 
     async def search_async(self, text: str, request: SearchRequest | None = None, **options: Any) -> Answer:
@@ -379,12 +377,10 @@ class _Collection:
     """Facts of a collection that a search is made by.
 
     Attributes:
-        store: the collection.
-        bias: record of its score bias; None where none is in use.
+        bias: record of the score bias; None where none is in use.
         encoder, weight: encoder of queries beside the bias, and its weight for them (`DITSQueryEncoder.beside`).
     """
 
-    store: VideoStore
     bias: ScoreBias | None
     encoder: DITSQueryEncoder
     weight: float
@@ -397,31 +393,9 @@ class _Collection:
         metadata = store.metadata()
         bias = None if metadata is None else metadata.bias_in_use
         beside, weight = (encoder, 0.0) if bias is None else encoder.beside(bias)
-        return cls(store, bias, beside, weight)
+        return cls(bias, beside, weight)
 
     def beside(self, request: SearchRequest) -> tuple[DITSQueryEncoder, SearchRequest]:
         """Return the encoder and the request that take the score bias together."""
         own = self.bias is None or self.weight == self.bias.weight
         return self.encoder, request if own else replace(request, bias=self.weight)
-
-    def calibration(self, encoder: DITSQueryEncoder, request: SearchRequest) -> Calibration | str:
-        """Return the calibration of the scores of a search, or the reason why there is none, a sentence."""
-        if request.rerank is not None:
-            return "probabilities are of the scores before re-ranking; leave out rerank."
-        if request.beyond_seen:
-            return "probabilities are of what is seen alone; leave out lanes."
-        if not self.store.cosine:
-            return no_cosines(self.store.name)
-        if encoder.calibration is None:
-            return (
-                "the adapter was not calibrated, or not for this strength, these steps and the score bias of the "
-                "collection. Calibrate it on pairs that it was not trained on: dits-adapter calibrate CACHE ID "
-                "--out FOLDER"
-            )
-        weight = bias_weight(request, self.bias)
-        if self.bias is None:
-            return encoder.calibration
-        return encoder.calibration.less(self.bias.bank, weight) or (
-            f"the adapter was not calibrated for the score bias of the collection {self.store.name!r}. Calibrate "
-            f"it so: dits-adapter calibrate CACHE ID --bias BANK --weight {weight:g} --out FOLDER"
-        )

@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dits_adapter._wording import no_cosines
 from dits_adapter.cli._options import add_query, add_store, chosen_store, declaration
 from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
@@ -120,6 +119,7 @@ def _search(args: argparse.Namespace) -> Outcome:
         raise InputError("search: give a TEXT, or --vectors FILE.npy; one of them.")
     if args.queries is not None and args.vectors is None:
         raise InputError("--queries: names the rows of --vectors, which is not given.")
+    _require_probabilities(args)
     if args.vectors is None:
         names, vectors = [args.query], None
         check_queries(args.query)
@@ -152,6 +152,16 @@ def _search(args: argparse.Namespace) -> Outcome:
     described = [_described(name, answer) for name, answer in named]
     lines = [line for name, answer in named for line in _lines(name, answer, args, language)]
     return Outcome(described[0] if vectors is None else {"answers": described}, "\n".join(lines))
+
+
+def _require_probabilities(args: argparse.Namespace) -> None:
+    """Refuse a least probability of a search that has none, whatever the adapter."""
+    for option, given in (("--plain", args.plain), ("--rerank", args.rerank), ("--lanes", "said" in args.lanes)):
+        if given and args.min_probability is not None:
+            raise InputError(
+                "--min-probability: probabilities are of adapted queries, by what is seen, before any re-ranking; "
+                f"leave out {option}."
+            )
 
 
 def _encoder(args: argparse.Namespace, vectors: FloatArray | None) -> DITSQueryEncoder:
@@ -303,27 +313,37 @@ def _of_any(probability: float, share: float) -> str:
 def _calibration(
     args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder, request: SearchRequest
 ) -> Calibration | None:
-    """Return the calibration of the scores of a search; None, with a remark, where the bias takes it away.
+    """Return the calibration of the scores of a search; None, with a remark, where the collection takes it away.
 
     Raises:
         InputError: probabilities are asked for, and there are none.
     """
-    from dits_adapter.stores.ranking import bias_weight
+    from dits_adapter.answers import calibration_of
 
-    ranked = args.plain or args.rerank or request.beyond_seen
-    calibration = encoder.calibration if store.cosine and not ranked else None
-    if not (store.cosine or ranked or encoder.calibration is None or args.min_probability):
-        print(f"no probabilities: {no_cosines(args.collection)}", file=sys.stderr)
+    if args.plain:
+        return None
     metadata = store.metadata()
     bias = None if metadata is None else metadata.bias_in_use
-    weight = bias_weight(request, bias)
-    if calibration is not None and bias is not None and weight:
-        calibration = calibration.less(bias.bank, weight)
-        if calibration is None and args.min_probability is None:
-            print(f"no probabilities: {_why_not_biased(args, weight)}", file=sys.stderr)
-    if calibration is None and args.min_probability is not None:
-        raise InputError(f"--min-probability: {_why_no_probability(args, store, encoder, weight)}")
-    return calibration
+    known = calibration_of(encoder.calibration, store, bias, request, adapter=args.adapter)
+    if not isinstance(known, str):
+        return known
+    if args.min_probability is not None:
+        raise InputError(f"--min-probability: {_without_adapter(args, encoder) or known}")
+    if not (encoder.calibration is None or args.rerank or request.beyond_seen):
+        print(f"no probabilities: {known}", file=sys.stderr)
+    return None
+
+
+def _without_adapter(args: argparse.Namespace, encoder: DITSQueryEncoder) -> str:
+    """Return the reason why queries of a bare encoder have no probabilities; "" for an adapter's."""
+    from dits_adapter.artifact._find import find_adapter
+
+    if encoder.calibration is not None or find_adapter(args.adapter) is not None:
+        return ""
+    return (
+        f"{args.adapter} is a CLIP without an adapter, and probabilities are of trained adapters; `dits-adapter "
+        "train` makes one, with its probabilities."
+    )
 
 
 def _beside_bias(
@@ -356,37 +376,3 @@ def _beside_bias(
             raise InputError(f"--min-probability: {why}")
         print(f"no probabilities: {why}", file=sys.stderr)
     return beside, weight
-
-
-def _why_not_biased(args: argparse.Namespace, weight: float) -> str:
-    return (
-        f"the adapter {args.adapter} was not calibrated for the score bias of the collection {args.collection!r}. "
-        f"Calibrate it so: dits-adapter calibrate CACHE {args.adapter} --bias BANK --weight {weight:g} "
-        "--out FOLDER"
-    )
-
-
-def _why_no_probability(
-    args: argparse.Namespace, store: VideoStore, encoder: DITSQueryEncoder, weight: float
-) -> str:
-    from dits_adapter.artifact._find import find_adapter
-
-    if args.rerank:
-        return "probabilities are of the scores before re-ranking; leave out --rerank."
-    if "said" in args.lanes:
-        return "probabilities are of what is seen alone; leave out --lanes."
-    if args.plain:
-        return "probabilities are calibrated for adapted queries; leave out --plain."
-    if not store.cosine:
-        return no_cosines(args.collection)
-    if find_adapter(args.adapter) is None:
-        return (
-            f"{args.adapter} is a CLIP without an adapter, and probabilities are of trained "
-            "adapters; `dits-adapter train` makes one, with its probabilities."
-        )
-    if weight and encoder.calibration is not None:
-        return _why_not_biased(args, weight)
-    return (
-        f"the adapter {args.adapter} was not calibrated. Calibrate it on pairs that it was not "
-        f"trained on: dits-adapter calibrate CACHE {args.adapter} --out FOLDER"
-    )
