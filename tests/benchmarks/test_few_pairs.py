@@ -53,6 +53,11 @@ def test_the_table_pairs_each_row_with_plain_and_the_linear_map(file, tmp_path, 
     assert f" {mean:+.1f} [{mean - 1.96 * error:+.1f}, {mean + 1.96 * error:+.1f}] " in row["mean-shift"]
     assert all(name + bank in row for name in names[1:] for bank in few_pairs.BANKS)
     assert "mean-shift + query bank" not in row
+    cells = {name: [cell.strip() for cell in line.split("|")[2:-1]] for name, line in row.items()}
+    for bank in few_pairs.BANKS[1:]:
+        first, plain = (float(cells[name + bank][0].split()[0]) for name in ("gentle-dits-1", "plain"))
+        assert float(cells["gentle-dits-1" + bank][2].split()[0]) == pytest.approx(first - plain, abs=0.11)
+    assert {cells[name][2] for name in ("plain + score bias", "mean-shift", "gentle-dits-1")} == {"–"}
 
 
 def test_what_is_measured_is_kept_for_these_pairs_alone(file, tmp_path, capsys, monkeypatch):
