@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dits_adapter.cli._early import check_paths
-from dits_adapter.cli._options import add_device, add_pairs, add_settings, assignments
+from dits_adapter.cli._options import add_device, add_held_out, add_pairs, add_settings, assignments
 from dits_adapter.cli._outcome import Outcome
 
 __all__ = ["add_distill"]
@@ -44,10 +44,7 @@ def add_distill(commands: Any) -> None:
         "learns without a teacher (default: %(default)g)",
     )
     add_settings(distill, "one field of the optimization: epochs=10, batch_size=64, seed=1")
-    distill.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")
-    distill.add_argument(
-        "--test-fraction", type=float, default=0.1, metavar="F", help="of the videos (default: %(default)s)"
-    )
+    add_held_out(distill)
     add_device(distill)
     distill.set_defaults(run=_distill, needs=("scipy", "sklearn", "yaml"))
 

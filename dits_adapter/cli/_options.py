@@ -26,6 +26,7 @@ __all__ = [
     "DEVICES",
     "add_device",
     "add_encoder",
+    "add_held_out",
     "add_id_field",
     "add_pairs",
     "add_query",
@@ -320,6 +321,14 @@ def add_device(command: Any) -> None:
 def add_pairs(command: Any, help: str = "cached pairs: `dits-adapter embed`") -> None:
     """Add the positional argument `pairs`, a cache of text and video vectors."""
     command.add_argument("pairs", type=Path, metavar="CACHE", help=help)
+
+
+def add_held_out(command: Any) -> None:
+    """Add the options of what a training holds out to measure on."""
+    command.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")
+    command.add_argument(
+        "--test-fraction", type=float, default=0.1, metavar="F", help="of the videos (default: %(default)s)"
+    )
 
 
 def add_recipe(command: Any, preset: str, example: str) -> None:

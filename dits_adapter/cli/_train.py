@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dits_adapter._extras import require_modules
 from dits_adapter.cli._early import check_paths
-from dits_adapter.cli._options import add_device, add_pairs, add_recipe, read_recipe
+from dits_adapter.cli._options import add_device, add_held_out, add_pairs, add_recipe, read_recipe
 from dits_adapter.cli._outcome import Outcome
 
 if TYPE_CHECKING:
@@ -42,10 +42,7 @@ def add_train(commands: Any) -> None:
         help="put a bank of the texts behind the adapter, each adapted by one that has not seen its video; it "
         "pushes down the videos of CACHE, so they should not be in the collection",
     )
-    train.add_argument("--test", type=Path, metavar="CACHE", help="held-out pairs (default: a part of CACHE)")
-    train.add_argument(
-        "--test-fraction", type=float, default=0.1, metavar="F", help="of the videos (default: %(default)s)"
-    )
+    add_held_out(train)
     train.add_argument(
         "--promote-if-better",
         action="store_true",

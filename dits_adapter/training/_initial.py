@@ -75,6 +75,7 @@ def initialize(
     *,
     device: str | torch.device = "auto",
     checkpoints: Path | None = None,
+    progress: bool = True,
 ) -> None:
     """Set the weights from which the training of a fresh adapter begins, by `Adapter.initialize`.
 
@@ -85,9 +86,9 @@ def initialize(
     adapter keeps its best epoch, epoch 0 included, and so is never worse on the validation pairs than its start.
 
     Args:
-        adapter, pairs, validation, config, device, checkpoints: as for `train`.
+        adapter, pairs, validation, config, device, checkpoints, progress: as for `train`.
     """
-    adapter.initialize(_Initializer(pairs, validation, config, device, checkpoints))
+    adapter.initialize(_Initializer(pairs, validation, config, device, checkpoints, progress))
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class _Initializer:
     config: TrainingConfig
     device: str | torch.device
     checkpoints: Path | None
+    progress: bool
 
     def closed_form(self) -> Adapter:
         """Return the affine adapter in closed form that is best on the validation pairs."""
@@ -135,5 +137,5 @@ class _Initializer:
             objective=objective,
             device=self.device,
             checkpoints=self.checkpoints,
-            progress=False,
+            progress=self.progress,
         )

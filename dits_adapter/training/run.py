@@ -129,7 +129,7 @@ def fit(
     torch.manual_seed(recipe.training.seed)
     adapter = recipe.build_adapter(pairs.space.video.width, pairs.space.other_text_width)
     start, training = (None if checkpoints is None else checkpoints / stage for stage in ("start", "training"))
-    initialize(adapter, pairs, validation, recipe.training, device=device, checkpoints=start)
+    initialize(adapter, pairs, validation, recipe.training, device=device, checkpoints=start, progress=progress)
     if not entry.contrast or not any(True for _ in adapter.parameters()):
         return adapter.eval().cpu(), []
     history = train(

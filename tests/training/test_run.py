@@ -59,6 +59,18 @@ def test_writes_an_artifact_that_says_what_it_is(cache, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "curve.png"]  # no checkpoint left
 
 
+@pytest.mark.parametrize("progress", [True, False])
+def test_the_start_of_an_adapter_shows_its_progress_too(cache, caplog, progress):
+    """It is a training of its own, of the linear map, at as many rates."""
+    caplog.set_level("INFO")
+    pairs, validation = Pairs.load(cache).split(0.2, 24)
+    recipe = Recipe.read("best", settings={"training.epochs": "1", "training.learning_rate": "2e-3"})
+    fit(recipe, pairs, validation, progress=progress)
+    shown = {record.getMessage().partition(":")[0] for record in caplog.records}
+    expected = {*(f"training affine at {rate:g}" for rate in LEARNING_RATES), "training dits at 0.002"}
+    assert shown & expected == (expected if progress else set())
+
+
 def test_a_student_is_recommended_with_the_times_of_both(cache, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(distill, "query_milliseconds", lambda adapter: adapter.config.matrices)
     one = {"training.epochs": "1"}

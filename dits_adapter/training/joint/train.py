@@ -219,7 +219,7 @@ def _run(
     before = trainer.retrieval()
     trainer.add_callback(Progress(progress, validation=time.monotonic() - started))
     if checkpoint is None and recipe.pretraining is not None:
-        _pretrain(trainer, data, recipe)
+        _pretrain(trainer, data, recipe, progress)
     # The global generator, because that is the one whose state checkpoints keep; its own on each process.
     device, model = trainer.args.device, cast(JointModel, trainer.model)
     cuda = device.type == "cuda"
@@ -231,7 +231,7 @@ def _run(
     return {_AFTER: trainer.retrieval(), _BEFORE: before}, result.metrics["train_samples_per_second"]
 
 
-def _pretrain(trainer: JointTrainer, data: TrainingDataset, recipe: JointRecipe) -> None:
+def _pretrain(trainer: JointTrainer, data: TrainingDataset, recipe: JointRecipe, progress: bool) -> None:
     """Initialize the adapter on the vectors of the untrained CLIP; every process does the same."""
     assert recipe.pretraining is not None
     space = EmbeddingSpace.of(trainer.encoder, frames=recipe.frames)
@@ -245,7 +245,7 @@ def _pretrain(trainer: JointTrainer, data: TrainingDataset, recipe: JointRecipe)
         for captions in (data.captions, trainer.validation)
     )
     adapter = cast(JointModel, trainer.model).adapter
-    initialize(adapter, pairs, held_out, recipe.pretraining, device=trainer.args.device)
+    initialize(adapter, pairs, held_out, recipe.pretraining, device=trainer.args.device, progress=progress)
 
 
 def _warn_if_no_better(metrics: Mapping[str, Mapping[str, float]], select: JointSelection) -> None:

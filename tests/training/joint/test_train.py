@@ -230,7 +230,7 @@ def test_training_for_an_index_keeps_no_head(tiny_clip, tmp_path):
 def test_an_adapter_is_pre_trained_on_the_vectors_of_the_untrained_clip(tiny_clip, tmp_path, monkeypatch):
     clips, calls = Clips(20), []
 
-    def initialize(adapter, pairs, validation, config, *, device):
+    def initialize(adapter, pairs, validation, config, *, device, progress):
         calls.append((pairs, validation, config.epochs))
         torch.nn.init.constant_(adapter.network.final_layer.linear.weight, 0.5)
 
