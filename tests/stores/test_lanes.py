@@ -371,6 +371,23 @@ def test_tenants_hear_their_own_and_nothing_of_others(
         assert heard() == pytest.approx(alone, rel=1e-6)
 
 
+def test_a_copy_of_a_tenant_takes_nothing_from_the_others(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    metadata = CollectionMetadata(space=fake_space(), tenants=True)
+    with place("Qdrant memory", request, tmp_path) as first, place("Qdrant memory", request, tmp_path) as second:
+        source, copied, other = first(tenant="acme"), second(tenant="acme"), second(tenant="umbrella")
+        for store in (source, other):
+            store.create(metadata)
+            store.write([replace(r, id=str(uuid.uuid4())) for r in rows(range(6))])
+        attach_texts(other, said(range(6)), progress=False)
+        before = stored(other)
+        with pytest.raises(StoreError, match="has texts, of other tenants too"):
+            copy_collection(source, copied, progress=False)
+        assert stored(other) == before != {}
+        attach_texts(source, said(range(3)), progress=False)
+        copy_collection(source, copied, progress=False)
+        assert (stored(other), stored(copied)) == (before, stored(source))
+
+
 def test_an_index_that_was_made_during_a_copy_is_made_anew_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     source, copied = MemoryStore("source"), MemoryStore("copied")
     source.create(CollectionMetadata(space=fake_space()))
