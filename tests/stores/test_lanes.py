@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -369,6 +370,21 @@ def test_tenants_hear_their_own_and_nothing_of_others(
         assert len(alone) == 6
         attach("umbrella", 6)
         assert heard() == pytest.approx(alone, rel=1e-6)
+
+
+def test_a_server_that_weighs_words_by_the_texts_of_all_tenants_is_told_of(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with place("Qdrant server", request, tmp_path) as open_again:
+        store = open_again(tenant="acme")
+        store.create(CollectionMetadata(space=fake_space(), tenants=True))
+        store.write(rows(range(3)))
+        old = store.client.info().version < "1.19"
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            attach_texts(store, said(range(3)), progress=False)
+        assert ["hint at how common a word is" in str(each.message) for each in warned] == [True] * old
+        assert store.search(queries(1)[0], lanes=("said",), texts=["the"], limit=9)
 
 
 def test_a_copy_of_a_tenant_takes_nothing_from_the_others(request: pytest.FixtureRequest, tmp_path: Path) -> None:

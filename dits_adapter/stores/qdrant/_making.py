@@ -36,6 +36,7 @@ __all__ = [
     "refuse_old_server",
     "require_kept_as",
     "resume_indexing",
+    "warn_of_shared_idf",
 ]
 
 INDEXING_THRESHOLD = 10_000
@@ -71,6 +72,22 @@ def refuse_old_server(connection: Connection, collection: str) -> NoReturn:
         f"{connection.location} runs Qdrant {connection.client.info().version}, which keeps no collection "
         "metadata, where the embedding space is written down. Use Qdrant 1.16 or newer."
     )
+
+
+def warn_of_shared_idf(connection: Connection, collection: str) -> None:
+    """Warn that a server weighs the words of one tenant by the texts of all, which Qdrant before 1.19 does."""
+    if not connection.remote:
+        return
+    with connection.translate_errors():
+        version = str(connection.client.info().version)
+    numbers = [int(part) for part in version.split(".")[:2] if part.isdecimal()]
+    if len(numbers) == 2 and numbers < [1, 19]:
+        warnings.warn(
+            f"{connection.location} runs Qdrant {version}, which weighs words by the texts of all tenants of "
+            f"{collection!r}: scores of what is said hint at how common a word is with the others. Qdrant 1.19 or "
+            "newer does not, nor does a collection for each tenant.",
+            stacklevel=4,
+        )
 
 
 def require_kept_as(options: CollectionOptions, info: models.CollectionInfo, collection: str) -> None:

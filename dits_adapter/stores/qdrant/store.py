@@ -32,6 +32,7 @@ from dits_adapter.stores.qdrant._making import (
     refuse_old_server,
     require_kept_as,
     resume_indexing,
+    warn_of_shared_idf,
 )
 from dits_adapter.stores.qdrant._requests import (
     BatchUpdate,
@@ -69,7 +70,7 @@ from dits_adapter.stores.rows import (
     failure_rows,
     video_records,
 )
-from dits_adapter.stores.text_lane import SAID, TextLane
+from dits_adapter.stores.text_lane import SAID, UNFINISHED, TextLane
 
 __all__ = ["FRAMES", "POOLED", "QdrantStore"]
 
@@ -431,15 +432,17 @@ class QdrantStore(CollectionFacts, VideoStore):
 
     def set_texts(self, texts: TextLane | None) -> None:
         """Write down the record of the texts beside segments; None takes it away, with all of them."""
-        self._describe(texts=texts)
+        metadata = self._describe(texts=texts)
+        if texts is not None and texts.revision == UNFINISHED and metadata.tenants:
+            warn_of_shared_idf(self._connection, self.name)
         if texts is None:
             self.send(DeletePayload(collection_name=self.collection, keys=[SAID], points=models.Filter()))
             self.open()
             if self._collection.has_said:
                 self.send(DeleteVectors(collection_name=self.collection, vectors=[SAID], points=models.Filter()))
 
-    def _describe(self, **records: Any) -> None:
-        """Change records of the collection's metadata."""
+    def _describe(self, **records: Any) -> CollectionMetadata:
+        """Change records of the collection's metadata, and return how it was."""
         metadata = self.metadata()
         if metadata is None:
             raise StoreError(
@@ -448,6 +451,7 @@ class QdrantStore(CollectionFacts, VideoStore):
         described = {METADATA_KEY: metadata.model_copy(update=records).model_dump(mode="json")}
         self.send(UpdateCollection(collection_name=self.collection, metadata=described))
         self._collection.opened = None
+        return metadata
 
     def write_biases(self, biases: Mapping[str | int, float]) -> None:
         """Keep b(v) beside the segments with these ids."""
