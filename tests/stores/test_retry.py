@@ -255,6 +255,30 @@ def test_pauses_grow_and_differ(library: Path, waits: list[float]) -> None:
         assert 0.5 < sum(waits) < 3
 
 
+def test_a_search_that_is_broken_off_late_is_sent_once_more(
+    qdrant_server: str, name: str, library: Path, waits: list[float]
+) -> None:
+    """A server that was stopped for eight seconds drops the requests that waited, and answers the next ones."""
+    with QdrantStore(qdrant_server, name) as store:
+        run(store, library)
+        expected = [hit.id for hit in store.search(QUERY)]
+    first = first_of_each("before")
+
+    def late(method: str, path: str) -> Fault:
+        fault = first(method, path)
+        waits.extend([8.0] if fault else [])
+        return fault
+
+    with FlakyProxy(qdrant_server, late) as proxy, QdrantStore(proxy.url, name) as store:
+        assert [hit.id for hit in store.search(QUERY)] == expected
+        asked = len(proxy.requests)
+        first = first_of_each("before")
+        proxy.fault = lambda *request: late(*request) or waits.append(8.0) or "before"
+        with pytest.raises(StoreError, match="disconnected"):
+            store.search(QUERY)
+        assert len(proxy.requests) == asked + 2
+
+
 def test_two_that_create_at_once_are_one(qdrant_server: str, name: str) -> None:
     together, number = threading.Barrier(2), itertools.count()
 

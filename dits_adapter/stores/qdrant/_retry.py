@@ -71,7 +71,8 @@ class Patience:
     """Seconds that a request may take.
 
     Attributes:
-        repeated: seconds after its beginning in which it may be repeated.
+        repeated: seconds after its beginning in which it may be repeated. One that is broken off later is repeated
+            once: a server that was stopped for a while drops the connections that waited.
         whole: seconds after which it is given up, together with all repetitions.
 
     Raises:
@@ -108,6 +109,7 @@ class RetryPolicy:
         now = _now()
         self._location = location
         self._pause = _FIRST_PAUSE
+        self._waited = False
         self._last, self._end = now + patience.repeated, now + patience.whole
         self._brief = min(self._last, now + _BRIEF)
 
@@ -131,13 +133,16 @@ class RetryPolicy:
     def wait(self, error: Exception) -> float:
         """Return for how many seconds to wait after this error; raise it where waiting will not help."""
         wait = max(_retry_after(error), self._pause * random.uniform(0.75, 1.25))  # many should not come at once
-        last = self._last if not _is_foreign(error) else self._brief
-        if not _passes(error) or _now() + wait >= last:
+        now = _now()
+        late = not self._waited and now + self._pause >= self._last
+        last = self._brief if _is_foreign(error) else self._end if late else self._last
+        if not _passes(error) or now + wait >= last:
             raise error
         _logger.warning(
             "%s is away or overloaded (%s); again in %.1f s", self._location, " ".join(str(error).split()), wait
         )
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._waited = True
         return wait
 
 

@@ -100,7 +100,7 @@ class QdrantStore(CollectionFacts, VideoStore):
             collection.
         patience: seconds that a request to a server may take: while the server is away, restarts, hangs or is
             overloaded, the request is repeated. By default 120; searches, for which somebody waits, are repeated
-            for 3 and take 30 at most. A client of your own keeps its timeouts.
+            for 3, once if they are broken off later, and take 30 at most. A client of your own keeps its timeouts.
 
     An alias is looked up when the collection is opened; the collection that it means then is searched until that
     is gone, even if the alias is switched to another one meanwhile.
