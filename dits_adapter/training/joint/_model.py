@@ -101,8 +101,9 @@ def initial_model(clip: DualEncoder, recipe: JointRecipe) -> JointModel:
     """
     clip.model.requires_grad_(True)
     if recipe.gradient_checkpointing:
-        # Its successor's name, activation_checkpointing_enable, came with transformers 5.23.
-        clip.model.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers 5.23 brought the new name, and warns of the old one.
+        new = getattr(clip.model, "activation_checkpointing_enable", None)
+        (new or clip.model.gradient_checkpointing_enable)({"use_reentrant": False})
     adapter = recipe.build_adapter(clip.width)
     if not adapter_entry(recipe.adapter).contrast:
         raise InputError(f"the adapter {recipe.adapter} is for frozen mode: joint mode trains by contrast.")
