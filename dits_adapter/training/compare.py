@@ -10,6 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -222,32 +223,39 @@ def fit_all(
         made_from = {"data": data, "recipe": recipe.model_dump(mode="json")}
         folder = None if out is None else Path(out) / name
         if folder is not None and is_artifact(folder):
-            artifact = Artifact.load(folder)
-            adapter = artifact.adapter
-            if artifact.training != made_from:
-                raise DITSError(
-                    f"{folder}: was made from other pairs, or with another recipe, than this comparison has. "
-                    "Choose another folder, or delete this one."
-                )
-        else:
-            with time_limit((limits or {}).get(name, math.inf)) as limit:
-                adapter, history = fit(recipe, pairs, validation, device=device, progress=progress)
-            if limit.reached:
-                warnings.warn(
-                    f"{name}: took much longer than expected, and its training was stopped after an epoch; with "
-                    "more time it may get better.",
-                    stacklevel=2,
-                )
-            elif folder is not None:
-                validation_metrics = (
-                    best_epoch(history).validation
-                    if history
-                    else RetrievalMetrics.from_ranks(row_ranks(recipe, adapter.for_inference(), validation))
-                )
-                metrics = {"validation": asdict(validation_metrics)}
-                Artifact(adapter, pairs.space, training=made_from, metrics=metrics).save(folder)
+            adapters[name] = _kept(folder, made_from)
+            continue
+        with time_limit((limits or {}).get(name, math.inf)) as limit:
+            adapter, history = fit(recipe, pairs, validation, device=device, progress=progress)
+        if limit.reached:
+            warnings.warn(
+                f"{name}: took much longer than expected, and its training was stopped after an epoch; with "
+                "more time it may get better.",
+                stacklevel=2,
+            )
+        elif folder is not None:
+            if history:
+                found = best_epoch(history).validation
+            else:
+                found = RetrievalMetrics.from_ranks(row_ranks(recipe, adapter.for_inference(), validation))
+            Artifact(adapter, pairs.space, made_from, metrics={"validation": asdict(found)}).save(folder)
         adapters[name] = adapter
     return adapters
+
+
+def _kept(folder: Path, made_from: Mapping[str, Any]) -> Adapter:
+    """Load the adapter that an interrupted comparison has kept.
+
+    Raises:
+        DITSError: it was made from other pairs, or with another recipe.
+    """
+    artifact = Artifact.load(folder)
+    if artifact.training != made_from:
+        raise DITSError(
+            f"{folder}: was made from other pairs, or with another recipe, than this comparison has. "
+            "Choose another folder, or delete this one."
+        )
+    return artifact.adapter
 
 
 def tabulate(
