@@ -55,6 +55,14 @@ assert vector.shape == (encoder.space.video.width,) and abs(float(vector @ vecto
 loaded = sorted(set({NOT_IN_SLIM!r}) & set(sys.modules))
 assert not loaded, f"encoding a query imported {{loaded}}"
 """
+NAMES = """
+import dits_adapter
+for name in dits_adapter.__all__:
+    try:
+        getattr(dits_adapter, name)
+    except dits_adapter.MissingExtraError:
+        pass
+"""
 
 
 class Inputs(NamedTuple):
@@ -190,7 +198,7 @@ def check_whole(folder: Path, wheels: Path, prepared: Future[Inputs], *, full: b
         whole.pip("install", *offline, WHOLE, SLIM, DEMO)
     home = whole.run("python", "-c", "import dits_adapter; print(dits_adapter.__file__)").stdout
     assert home.startswith(str(whole.packages)), home
-    whole.run("python", "-c", "from dits_adapter import *")
+    whole.run("python", "-c", NAMES)
     whole.run("dits-adapter", "--help")
     videos = prepared.result().videos
     whole.run("dits-adapter", "ingest", videos, "--encoder", "demo-clip", "--store", folder / "new")
