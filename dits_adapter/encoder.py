@@ -274,7 +274,7 @@ class DITSQueryEncoder:
         """Refuse an encoder that no picture can be searched with; it is loaded for that.
 
         Raises:
-            InputError: it embeds texts alone, or clips of several frames, or runs on ONNX Runtime.
+            InputError: it embeds texts alone, or runs on ONNX Runtime.
             SpaceMismatchError: it is not the encoder of the videos.
         """
         _ = self._torch.image_encoder

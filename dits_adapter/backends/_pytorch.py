@@ -106,7 +106,7 @@ class TorchBackend:
         """The encoder, as one of pictures in the space of the videos.
 
         Raises:
-            InputError: it embeds texts alone, or clips of several frames.
+            InputError: it embeds texts alone.
             SpaceMismatchError: it is not the encoder of the videos.
         """
         with self._lock:
@@ -114,11 +114,6 @@ class TorchBackend:
                 encoder = self.encoder
                 if not embeds_videos(encoder):
                     raise InputError(f"{encoder.name} embeds texts alone, and no pictures; search by text.")
-                if encoder.clip_frames is not None:
-                    raise InputError(
-                        f"{encoder.name} sees clips of {encoder.clip_frames} frames, and no single picture; "
-                        "search by text."
-                    )
                 side = VideoSide.of(encoder, frames=self.space.video.frames)
                 self.space.video.require(side, mine="the adapter", theirs="the encoder of the picture")
                 self._image_encoder = encoder

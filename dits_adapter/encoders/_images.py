@@ -68,8 +68,11 @@ def read_image(content: bytes) -> NDArray[np.uint8]:
 def embed_image(encoder: Encoder, image: NDArray[np.uint8]) -> FloatArray:
     """Embed a picture as a frame of a video: a unit vector, (d,).
 
+    An encoder that sees clips as a whole gets the clip in which the picture stands still, as it gets a video of one
+    frame.
+
     Args:
-        encoder: an encoder of single frames (`clip_frames` is None).
+        encoder: the encoder.
         image: (h, w, 3) RGB.
 
     Raises:
@@ -77,7 +80,7 @@ def embed_image(encoder: Encoder, image: NDArray[np.uint8]) -> FloatArray:
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise InputError(f"the picture is {image.dtype} of shape {image.shape}; expected uint8, (h, w, 3).")
-    embedded = encoder.embed([encoder.preprocess([image])])
+    embedded = encoder.embed([encoder.preprocess([image] * (encoder.clip_frames or 1))])
     vectors = embedded.pooled if embedded.frames is None else embedded.frames[:, 0]
     assert vectors is not None
     return unit(vectors[0])

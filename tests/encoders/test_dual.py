@@ -22,6 +22,7 @@ from dits_adapter.backends._onnx_runtime import TOKENIZER, TOWER, open_session, 
 from dits_adapter.cli import main
 from dits_adapter.encoders import load_encoder
 from dits_adapter.encoders._families import DUAL_FAMILIES
+from dits_adapter.encoders._images import embed_image
 from dits_adapter.errors import InputError
 from dits_adapter.serve._searcher import Searcher
 from dits_adapter.stores.open import open_store
@@ -131,6 +132,7 @@ def test_pictures(case):
     name, folder, encoder, model = case
     number = encoder.clip_frames or 1
     clips = [pictures(5 * number)[start : start + number] for start in range(0, 5 * number, number)]
+    clips[4] = [clips[4][0]] * number  # which stands still
     if resample := RESAMPLE.get(name):
         side = encoder.image_size
         resized = [[Image.fromarray(f).resize((side, side), resample) for f in clip] for clip in clips]
@@ -149,6 +151,7 @@ def test_pictures(case):
     else:
         assert ours.frames is None
         assert_same(ours.pooled, model.get_video_features(**theirs).pooler_output.reshape(5, -1))
+        np.testing.assert_allclose(embed_image(encoder, clips[4][0]), unit(ours.pooled[4]), atol=1e-5)
 
 
 @torch.inference_mode()

@@ -18,6 +18,7 @@ from dits_adapter.encoders import _images as images
 from dits_adapter.encoders._images import read_image
 from dits_adapter.errors import InputError, SpaceMismatchError
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.vectors import EmbeddedClips
 from tests.encoders.random_projection import RandomProjection
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -102,6 +103,12 @@ def test_a_large_file_is_not_opened(monkeypatch):
         read_image(bytes(8_000_001))
 
 
+class MeanOfFour(RandomProjection):
+    def embed(self, clips, batch_size=96):
+        assert {len(clip) for clip in clips} == {4}
+        return EmbeddedClips(pooled=np.stack(clips).mean(axis=1) @ self.color)
+
+
 @pytest.mark.parametrize("name", ["demo-dits", "demo-linear"])
 def test_a_picture_lies_where_a_frame_does_whatever_the_adapter_does_to_texts(name):
     videos = VideoEncoder.from_pretrained("demo-clip").encoder
@@ -115,20 +122,20 @@ def test_a_picture_lies_where_a_frame_does_whatever_the_adapter_does_to_texts(na
             encoder.encode_image(wrong)
 
 
-def test_an_encoder_without_an_image_side_says_so():
+def test_an_encoder_of_clips_sees_a_picture_that_stands_still_and_one_of_texts_alone_says_so():
     rng = np.random.default_rng(0)
     parts = [rng.normal(size=(n, 8)).astype(np.float32) for n in (256, 3)]
-    one, clips = RandomProjection("one", None, *parts), RandomProjection("clips", None, *parts, clip_frames=4)
+    one = RandomProjection("one", None, *parts)
+    clips = MeanOfFour("clips", None, *parts, clip_frames=4)
     other = RandomProjection("other", None, parts[0], parts[1][::-1].copy())
-    plain = Artifact.plain(EmbeddingSpace.of(one))
 
-    def encoder(loaded):
+    def encoder(loaded, of=one):
+        plain = Artifact.plain(EmbeddingSpace.of(of))
         return DITSQueryEncoder(TorchBackend(plain, None, device="cpu", encoder=loaded))
 
     expected = NOISE.mean(axis=(0, 1)) @ parts[1]
     np.testing.assert_allclose(encoder(one).encode_image(NOISE), expected / np.linalg.norm(expected), atol=1e-6)
-    with pytest.raises(InputError, match="clips sees clips of 4 frames"):
-        encoder(clips).encode_image(NOISE)
+    np.testing.assert_allclose(encoder(clips, clips).encode_image(NOISE), encoder(one).encode_image(NOISE), atol=1e-6)
     with pytest.raises(SpaceMismatchError, match="the encoder of the picture"):
         encoder(other).encode_image(NOISE)
     texts = SimpleNamespace(**{name: getattr(one, name) for name in ("name", "embed_texts", "text_digest")})
