@@ -21,6 +21,7 @@ function card(hit) {
   const at = hit.timestamp ?? hit.start ?? 0;
   const [clip, picture, play] = [".clip", "img", "button"].map((part) => item.querySelector(part));
   item.querySelector(".name").append(name);
+  item.querySelector(".name").title = name;
   item.querySelector(".span").textContent = secondsOf(hit);
   if (!hit.video) { clip.remove(); return item; }
   const explain = async () => {
@@ -29,7 +30,7 @@ function card(hit) {
     play.remove();
     item.querySelector(".span").textContent = words;
   };
-  picture.addEventListener("error", explain);
+  picture.addEventListener("error", () => { picture.remove(); explain(); });
   picture.src = hit.frame;
   picture.alt = `Frame at ${at.toFixed(1)} s`;
   play.ariaLabel = `Play ${name} from ${at.toFixed(1)} s`;

@@ -5,7 +5,7 @@ import { ask } from "./ask.js";
 // Characters that would turn the direction of the words after them.
 const TURNING = /[\u202a-\u202e\u2066-\u2069]/g;
 
-export const nameOf = (hit) => (hit.title ?? (hit.path ? hit.path.split(/[\\/]/).pop() : hit.video_id)).replace(TURNING, "\ufffd");
+export const nameOf = (hit) => (hit.title?.trim() || hit.path?.split(/[\\/]/).pop() || hit.video_id).replace(TURNING, "\ufffd");
 
 export const secondsOf = (hit) => (hit.start !== null && hit.start < hit.end ? `${hit.start.toFixed(1)} to ${hit.end.toFixed(1)} s` : "");
 

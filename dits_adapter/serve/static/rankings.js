@@ -26,7 +26,7 @@ export function list(side, hits, { plain = null, moments = null } = {}) {
     item.dataset.key = key(hit);
     item.dataset.segment = hit.id;
     part("h3").textContent = `${index + 1}. ${name}`;
-    part("h3").title = hit.path ?? "";
+    part("h3").title = [hit.title, hit.path].filter(Boolean).join("\n");
     part(".score").textContent = hit.score.toFixed(3);
     if (hit.probability !== null) part(".likely").textContent = `${percent(hit.probability)} likely`;
     if (plain) part(".move").textContent = move(index + 1, place(plain, hit));
