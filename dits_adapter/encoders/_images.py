@@ -68,8 +68,7 @@ def read_image(content: bytes) -> NDArray[np.uint8]:
 def embed_image(encoder: Encoder, image: NDArray[np.uint8]) -> FloatArray:
     """Embed a picture as a frame of a video: a unit vector, (d,).
 
-    An encoder that sees clips as a whole gets the clip in which the picture stands still, as it gets a video of one
-    frame.
+    An encoder that sees clips as a whole gets a clip in which it stands still, as that of a video of one frame.
 
     Args:
         encoder: the encoder.

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel
 
 from dits_adapter._wording import without_password
 from dits_adapter.serve._answers import About
 from dits_adapter.serve._background import Background, Progress, State
 from dits_adapter.serve._hubs import GapAndHubs, measure_hubs
+from dits_adapter.serve._listing import Listing, StoredFile, read_listing
 from dits_adapter.serve._reload import Reloader
-from dits_adapter.serve._searcher import INGESTED
-from dits_adapter.stores.base import VideoStore
-from dits_adapter.stores.ranking import OURS
-from dits_adapter.stores.requests import Hit, ReadRequest
-from dits_adapter.stores.rows import FailureRow
 
 __all__ = [
     "CollectionFacts",
@@ -28,38 +22,8 @@ __all__ = [
     "FailurePage",
     "FilePage",
     "HubsState",
-    "Listing",
     "Overview",
-    "StoredFile",
-    "read_listing",
 ]
-
-_MOST_SEGMENTS = 200_000
-"""Segments that are read to list files; of a larger collection these are a sample."""
-
-_SAMPLE = 4096
-"""Segments by which gap and hubs are measured."""
-
-_EVERY = 500
-
-
-class StoredFile(BaseModel):
-    """Video of the collection.
-
-    Attributes:
-        name: its title, path or id.
-        video: URL of the file, as in `SearchResult`.
-        seconds: duration; None where the collection does not say.
-        segments: segments that were read.
-        expected: segments that it has; None where the collection does not say.
-    """
-
-    video_id: str
-    name: str
-    video: str | None
-    seconds: float | None
-    segments: int
-    expected: int | None
 
 
 class FailedFile(BaseModel):
@@ -106,12 +70,13 @@ class CollectionFacts(BaseModel):
         bias_fits: True where searches by the adapter use it.
         texts: True where texts lie beside segments.
         working: True while the collection is read.
-        done: segments that were read so far, of `about.segments`.
+        done, total: how far that is; a total of 0 is not known.
         error: the reason why it cannot be read; "" where it can.
         at: time at which it was read.
-        read: segments that were read; fewer than the collection has where it is large, so that files are a sample.
+        sample: True where the files that are listed are a sample, as the collection is too large.
         seconds: duration of all videos, in a sample estimated; None before it is known.
-        incomplete: number of videos whose segments are not all there; None in a sample.
+        incomplete: number of videos whose segments are not all there; None where there are more than 200,000
+            segments, which are not all read.
         failures: number of files that failed; None before it is known.
     """
 
@@ -127,9 +92,10 @@ class CollectionFacts(BaseModel):
     texts: bool
     working: bool
     done: int
+    total: int
     error: str
     at: datetime | None
-    read: int
+    sample: bool = False
     seconds: float | None = None
     incomplete: int | None = None
     failures: int | None = None
@@ -152,30 +118,6 @@ class HubsState(BaseModel):
     error: str
     at: datetime | None
     measured: GapAndHubs | None
-
-
-@dataclass(frozen=True)
-class Listing:
-    """Files and failures of a collection.
-
-    Attributes:
-        files: videos by name; in a sample those whose last segment was read, which says how many they have.
-        failures: files that failed, by path.
-        read: number of segments that were read.
-        whole: True where that was all.
-        sample: ids of some segments, drawn by a seed.
-    """
-
-    files: list[StoredFile]
-    failures: list[FailureRow]
-    read: int
-    whole: bool
-    sample: list[str | int] = field(repr=False)
-
-    def seconds(self, videos: int) -> float | None:
-        """Return the duration of all videos, by the mean of those that are known."""
-        known = [file.seconds for file in self.files if file.seconds is not None]
-        return sum(known) / len(known) * videos if known else None
 
 
 class Overview:
@@ -221,17 +163,18 @@ class Overview:
             texts=metadata is not None and metadata.texts is not None,
             working=state.working,
             done=state.done,
+            total=state.total,
             error=state.error,
             at=_time(state),
-            read=0 if state.value is None else state.value.read,
         )
         if (listing := state.value) is None:
             return facts
         missing = sum(file.expected not in (None, file.segments) for file in listing.files)
         return facts.model_copy(
             update={
+                "sample": not listing.whole,
                 "seconds": listing.seconds(videos),
-                "incomplete": missing if listing.whole else None,
+                "incomplete": missing if listing.counted else None,
                 "failures": len(listing.failures),
             }
         )
@@ -240,7 +183,7 @@ class Overview:
         """Return a page of the videos that are known so far."""
         listing = self._known()
         chosen = [] if listing is None else _with_words(listing.files, words, lambda file: file.name)
-        return FilePage(total=len(chosen), files=chosen[offset : offset + limit])
+        return FilePage(total=len(chosen), files=[file.stored() for file in chosen[offset : offset + limit]])
 
     def failures(self, words: str, offset: int, limit: int) -> FailurePage:
         """Return a page of the files that failed."""
@@ -275,64 +218,6 @@ class Overview:
         listing = self._known()
         ids = [] if listing is None else listing.sample
         return measure_hubs(self._serving.searcher, ids, self._feedback, progress)
-
-
-def read_listing(store: VideoStore, progress: Callable[[int, int], None]) -> Listing:
-    """Read the payloads of a collection, of a large one some, and gather its files.
-
-    Raises:
-        StoreError: the collection cannot be read.
-    """
-    total = store.count()
-    metadata = store.metadata()
-    ours = metadata is not None and metadata.layout is None
-    layout = (metadata and metadata.layout) or OURS
-    files: dict[str, StoredFile] = {}
-    ids: list[str | int] = []
-    for segment in store.read(ReadRequest(limit=_MOST_SEGMENTS)):
-        if len(ids) % _EVERY == 0:
-            progress(len(ids), total)
-        ids.append(segment.id)
-        hit = Hit.of(segment.id, segment.payload, 0.0, video_id=layout.video_of(segment.payload), layout=layout)
-        file = files.get(hit.video_id) or files.setdefault(hit.video_id, _file(hit))
-        file.segments += 1
-        file.expected = file.expected or _number(segment.payload.get("segments"))
-    whole = total <= _MOST_SEGMENTS
-    kept = [file for file in files.values() if whole or not ours or file.expected]
-    if not whole:
-        for file in kept:
-            file.segments = file.expected or file.segments
-    return Listing(
-        files=sorted(kept, key=lambda file: (file.name, file.video_id)),
-        failures=sorted(store.failures(), key=lambda failure: failure.path) if ours else [],
-        read=len(ids),
-        whole=whole,
-        sample=_draw(ids),
-    )
-
-
-def _file(hit: Hit) -> StoredFile:
-    seconds: Any = hit.payload.get("duration")
-    return StoredFile(
-        video_id=hit.video_id,
-        name=hit.title or hit.path or hit.video_id,
-        video=f"api/videos/{hit.video_id}" if INGESTED in hit.payload else None,
-        seconds=seconds if isinstance(seconds, float | int) and seconds > 0 else None,
-        segments=0,
-        expected=None,
-    )
-
-
-def _number(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _draw(ids: list[str | int]) -> list[str | int]:
-    """Draw some ids by a seed, whatever order they were read in."""
-    ordered = sorted(ids, key=str)
-    if len(ordered) <= _SAMPLE:
-        return ordered
-    return [ordered[row] for row in np.random.default_rng(0).choice(len(ordered), _SAMPLE, replace=False)]
 
 
 def _with_words(items: list[Any], words: str, text: Callable[[Any], str]) -> list[Any]:

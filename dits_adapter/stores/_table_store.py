@@ -408,6 +408,11 @@ class TableStore(VideoStore):
     def read(self, request: ReadRequest) -> Iterator[StoredSegment]:
         """Read stored segments of the store's tenant, in any order; those that are not there are left out."""
         opened = self._open()
+        scope = self._scope()
+        if request.last:
+            if not opened.ours:
+                return iter(())
+            scope = replace(scope, present=("segments",))
         columns = opened.payload
         if request.vectors:
             columns = [*columns, opened.vector]
@@ -416,7 +421,7 @@ class TableStore(VideoStore):
         rows = (
             row
             for part in request.parts(_AT_ONCE)
-            for condition in opened.requested(part, self._scope())
+            for condition in opened.requested(part, scope)
             for row in self._select(self.name, columns, condition, request.limit)
             if row[opened.table.key] is not None
         )

@@ -352,6 +352,9 @@ class ReadRequest:
         ids: ids of segments (`Hit.id`).
         field: payload field whose values choose segments; with "" the values are ids written as strings.
         values: values of `field`; a whole number is met by itself and by its digits.
+        last: of these, the last segment of each whole video alone, whose payload says how many there are
+            (`segments`): videos are listed without reading through all of theirs. Only for collections that
+            ingestion made.
         limit: greatest number of segments.
         vectors: read the pooled vectors.
         frames: read the frame vectors, where the store has them.
@@ -363,6 +366,7 @@ class ReadRequest:
     ids: Sequence[str | int] | None = None
     field: str | None = None
     values: Sequence[str] = ()
+    last: bool = False
     limit: int | None = None
     vectors: bool = False
     frames: bool = False
@@ -389,6 +393,8 @@ class ReadRequest:
 
     def chooses(self, id: str | int, payload: Mapping[str, Any]) -> bool:
         """Return whether a segment is chosen; callers keep the `limit`."""
+        if self.last and payload.get("segments") is None:
+            return False
         if self.ids is not None:
             return id in self.ids
         return self.field is None or str(payload.get(self.field) if self.field else id) in self.values

@@ -135,7 +135,9 @@ def test_an_encoder_of_clips_sees_a_picture_that_stands_still_and_one_of_texts_a
 
     expected = NOISE.mean(axis=(0, 1)) @ parts[1]
     np.testing.assert_allclose(encoder(one).encode_image(NOISE), expected / np.linalg.norm(expected), atol=1e-6)
-    np.testing.assert_allclose(encoder(clips, clips).encode_image(NOISE), encoder(one).encode_image(NOISE), atol=1e-6)
+    np.testing.assert_allclose(
+        encoder(clips, clips).encode_image(NOISE), encoder(one).encode_image(NOISE), atol=1e-6
+    )
     with pytest.raises(SpaceMismatchError, match="the encoder of the picture"):
         encoder(other).encode_image(NOISE)
     texts = SimpleNamespace(**{name: getattr(one, name) for name in ("name", "embed_texts", "text_digest")})

@@ -25,14 +25,14 @@ from dits_adapter.adapters import fit_query_bank
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.errors import StoreError
 from dits_adapter.serve import _background as background_module
-from dits_adapter.serve import _overview as overview_module
+from dits_adapter.serve import _listing as listing_module
 from dits_adapter.serve._app import create_app
 from dits_adapter.serve._background import Background
 from dits_adapter.serve._feedback import FeedbackRecorder
 from dits_adapter.serve._hubs import draw_plane
 from dits_adapter.serve._searcher import Searcher
 from dits_adapter.sources._feedback_file import LoggedQuery, append
-from dits_adapter.stores.metadata import CollectionMetadata
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.rows import segment_id, video_id_of
 from dits_adapter.vectors import unit
 from tests.serve.conftest import HOME, QUERY
@@ -99,10 +99,10 @@ def test_facts_files_and_failures(serving, store, encoder):
     facts = when_ready(http)
     told = {
         name: facts[name]
-        for name in ("read", "seconds", "incomplete", "failures", "error", "bias", "texts", "tenant")
+        for name in ("sample", "seconds", "incomplete", "failures", "error", "bias", "texts", "tenant")
     }
     assert told == {
-        "read": 35,
+        "sample": False,
         "seconds": 66.0,
         "incomplete": 1,
         "failures": 2,
@@ -136,17 +136,40 @@ def test_facts_files_and_failures(serving, store, encoder):
     assert http.get(f"{URL}/files", params={"limit": 501}).status_code == 422
 
 
-def test_of_a_large_collection_some_segments_are_read_and_that_is_told(serving, monkeypatch):
-    monkeypatch.setattr(overview_module, "_MOST_SEGMENTS", 10)
+def test_of_a_large_collection_all_videos_are_listed_by_their_last_segments(serving, store, monkeypatch):
+    monkeypatch.setattr(listing_module, "_MOST_SEGMENTS", 10)
+    monkeypatch.setattr(listing_module, "_DRAWN_FROM", 6)
+    del store._rows["4-2"]  # a video whose ingestion was interrupted
+    read, reads = store.read, []
+    monkeypatch.setattr(store, "read", lambda request: (segment for segment in count(read(request), reads)))
     facts = when_ready(http := serving())
-    assert (facts["read"], facts["about"]["segments"], facts["incomplete"]) == (10, 36, None)
-    assert facts["seconds"] == 72.0  # 12 videos as long as those that are known
-    files = http.get(f"{URL}/files").json()["files"]
-    assert [(file["name"], file["segments"]) for file in files] == [
-        ("/videos/Long 1.mp4", 3),
-        ("/videos/short 0.mp4", 3),
-        ("/videos/short 2.mp4", 3),
-    ]
+    assert len(reads) == 11 + 6  # of 35 segments the last ones, and those of two videos for the sample
+    assert (facts["sample"], facts["videos"], facts["incomplete"]) == (False, 11, None)
+    assert facts["seconds"] == 66.0
+    page = http.get(f"{URL}/files").json()
+    assert page["total"] == 11
+    assert {(file["segments"], file["expected"], file["seconds"]) for file in page["files"]} == {(3, 3, 6.0)}
+    assert "v4" not in {file["video_id"] for file in page["files"]}
+    assert when_ready(http, "/hubs")["measured"]["segments"] == 6
+
+
+def count(segments, reads):
+    for segment in segments:
+        reads.append(segment.id)
+        yield segment
+
+
+@pytest.mark.parametrize("limit", ["_MOST_VIDEOS", "_MOST_SEGMENTS"])
+def test_of_too_many_videos_a_sample_is_listed_and_that_is_told(serving, store, monkeypatch, limit):
+    """Likewise of many segments that another program put in, where nothing says which are the last ones."""
+    monkeypatch.setattr(listing_module, "_MOST_SEGMENTS", 10)
+    monkeypatch.setattr(listing_module, limit, 4)
+    if limit == "_MOST_SEGMENTS":
+        foreign = store.metadata().model_copy(update={"layout": PointLayout(video="video_id", path="path")})
+        monkeypatch.setattr(store, "metadata", lambda: foreign)
+    facts = when_ready(http := serving())
+    assert (facts["sample"], facts["videos"], facts["incomplete"], facts["seconds"]) == (True, 12, None, 72.0)
+    assert http.get(f"{URL}/files").json()["total"] == (4 if limit == "_MOST_VIDEOS" else 2)
 
 
 def test_searches_do_not_wait_for_it(serving, store, monkeypatch):
@@ -155,7 +178,7 @@ def test_searches_do_not_wait_for_it(serving, store, monkeypatch):
     read, reads = store.read, []
 
     def slow(request):
-        if request.ids is None and request.limit == overview_module._MOST_SEGMENTS:
+        if request.ids is None and request.limit == listing_module._MOST_SEGMENTS:
             reads.append(request)
             begun.set()
             assert go_on.wait(PATIENCE)
@@ -176,9 +199,9 @@ def test_searches_do_not_wait_for_it(serving, store, monkeypatch):
     go_on.clear()
     store.write(list(rows(13, 3))[-3:])
     again = http.get(URL).json()
-    assert (again["working"], again["read"], again["about"]["segments"]) == (True, 36, 39)
+    assert (again["working"], again["seconds"], again["about"]["segments"]) == (True, 78.0, 39)
     go_on.set()
-    assert when_ready(http)["read"] == 39
+    assert when_ready(http)["incomplete"] == 0
 
 
 def test_without_queries_it_says_what_is_missing(serving, tmp_path):
@@ -282,7 +305,7 @@ def test_a_store_that_is_away_is_a_sentence_and_tried_again(serving, store, monk
         wait_until(lambda told=told: told in http.get(URL).json()["error"])
     assert "the listing cannot be computed" in caplog.text
     monkeypatch.setattr(store, "read", read)
-    wait_until(lambda: http.get(URL).json()["read"] == 36)
+    wait_until(lambda: http.get(URL).json()["seconds"] == 72)
 
 
 def test_the_end_of_the_application_ends_it(serving, store):
@@ -320,7 +343,7 @@ def test_a_tenant_sees_its_own_alone(client, encoder, tmp_path):
     store = QdrantStore(client, "shared", space=encoder.space, tenant="acme")
     http = TestClient(create_app(Searcher(store, encoder)), base_url=HOME)
     facts = when_ready(http)
-    assert (facts["tenant"], facts["videos"], facts["read"], facts["failures"]) == ("acme", 2, 6, 1)
+    assert (facts["tenant"], facts["videos"], facts["failures"]) == ("acme", 2, 1)
     assert http.get(f"{URL}/files").json()["total"] == 2
     assert "other" not in json.dumps([http.get(f"{URL}/{page}").json() for page in ("files", "failures")])
 

@@ -276,6 +276,10 @@ def test_segments_are_read_by_ids_by_a_field_and_the_first_few(opened: Open, vid
     assert len(list(store.read(ReadRequest(field="path", values=[str(videos / "broken.mp4")])))) == 0
     by_size = {s.id for s in store.read(ReadRequest(field="mtime_ns", values=[str(payload["mtime_ns"])]))}
     assert first in by_size
+    last = {s.payload["video_id"]: s.payload["segments"] for s in store.read(ReadRequest(last=True))}
+    assert last == {record.video_id: record.found for record in store.records() if not record.failure}
+    assert len(list(store.read(ReadRequest(last=True)))) == len(last) == store.count_videos() > 1
+    assert list(store.read(ReadRequest(ids=[id for id in everything if id != first], last=True, limit=1)))
     assert len(list(store.read(ReadRequest(limit=3)))) == 3
     assert len(list(store.read(ReadRequest(limit=100)))) == 10
     assert list(store.read(ReadRequest(ids=[str(uuid.uuid4())]))) == []

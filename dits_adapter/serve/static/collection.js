@@ -19,8 +19,7 @@ function duration(seconds) {
 
 function facts(now) {
   const { about } = now;
-  const sampled = now.at !== null && now.read < about.segments;
-  const whole = sampled ? "" : now.incomplete ? `; of ${number(now.incomplete)} more some segments are missing` : "";
+  const whole = now.incomplete ? `; of ${number(now.incomplete)} more some segments are missing` : "";
   const trained = about.trained_steps === null ? "" : `, ${about.trained_steps} steps`;
   const bias = now.bias === null ? "none" : `weight ${now.bias}; ${now.bias_fits ? "searches by this adapter use it" : "it is for another adapter's queries, and left out"}`;
   const rows = {
@@ -30,7 +29,7 @@ function facts(now) {
     "probabilities": about.calibrated ? "known: the adapter is calibrated for this collection" : "not known: the adapter is not calibrated, or not for this strength and score bias (dits-adapter calibrate)",
     "videos": `${number(now.videos)}${whole}`,
     "segments": `${number(about.segments)}${now.cut === null ? "" : `, ${now.cut}`}${now.frames ? ", with frame vectors" : ""}`,
-    "length": now.seconds === null ? (now.at === null ? "…" : "not known") : `${sampled ? "about " : ""}${duration(now.seconds)}`,
+    "length": now.seconds === null ? (now.at === null ? "…" : "not known") : `${now.sample ? "about " : ""}${duration(now.seconds)}`,
     "failed files": now.failures === null ? "…" : number(now.failures),
     "score bias": bias,
     "texts beside segments": now.texts ? "yes: what is said can be searched" : "none",
@@ -40,8 +39,8 @@ function facts(now) {
   document.querySelector("#about").textContent = `“${about.collection}”`;
   const at = now.at && new Date(now.at).toLocaleTimeString();
   status.textContent = now.working
-    ? `Reading the collection: ${number(now.done)} of ${number(about.segments)} segments.`
-    : sampled ? `Read at ${at}: ${number(now.read)} of ${number(about.segments)} segments. Lists and pictures are of this sample.`
+    ? `Reading the collection${now.total ? `: ${number(now.done)} of ${number(now.total)}` : ""}.`
+    : now.sample ? `Read at ${at}. The collection is large: the list of videos is a sample.`
     : at ? `Read at ${at}.` : "";
 }
 

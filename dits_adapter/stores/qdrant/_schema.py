@@ -182,6 +182,8 @@ def read_filter(request: ReadRequest, vector: str, *, failures: bool) -> models.
         else:
             uuids = [value for value in request.values if _is_uuid(value)]
             chosen = [models.HasIdCondition(has_id=[*uuids, *numbers])]
+    if request.last:
+        chosen.append(models.FieldCondition(key="segments", range=models.Range(gte=1)))
     return models.Filter(must=chosen, must_not=[is_failure()] if failures else None)
 
 
