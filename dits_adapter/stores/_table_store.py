@@ -1,27 +1,22 @@
 """Stores that keep segments as rows of a table: everything that such databases share.
 
-Segments are rows of one table, failures rows of a second one. A subclass of `TableStore` says how its database
-creates, describes, writes and searches tables; what is asked of it comes as a `Condition`, never as text.
+Segments are rows of one table, failures rows of a second one. A subclass of `TableStore` implements the methods
+that `TableDatabase` lists.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import threading
 import warnings
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from os import PathLike
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from dits_adapter._wording import validated, without_password
+from dits_adapter._wording import validated
 from dits_adapter.errors import InputError, MissingCollectionError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._table import (
@@ -38,7 +33,8 @@ from dits_adapter.stores._table import (
     path_words,
     segment_row,
 )
-from dits_adapter.stores.base import Capabilities, VideoStore
+from dits_adapter.stores._table_database import TableDatabase
+from dits_adapter.stores.base import Capabilities
 from dits_adapter.stores.bias import BIAS, ScoreBias
 from dits_adapter.stores.metadata import CollectionMetadata, PointLayout, check_tenant
 from dits_adapter.stores.ranking import first_look, nearest_search, video_filter
@@ -66,129 +62,14 @@ _QUERIES = 64
 """Greatest number of queries in one request."""
 
 
-class TableStore(VideoStore):
-    """A collection in a database of tables.
-
-    Args:
-        location: address of the database; a password in it is not shown again.
-        collection: name of the collection.
-        space: the embedding space of the queries; if given, a collection of another one is refused.
-        layout: names of the columns in a table that something else made; by default those that it was adopted
-            with.
-        trust_foreign: search a table that something else made, without proof that its vectors live in `space`.
-        tenant: whose videos to store and to search, in a collection that keeps tenants apart.
-    """
-
-    names: ClassVar[re.Pattern[str]]
-    """Names that a collection may have in this database."""
-
-    names_in_words: ClassVar[str] = "is made of letters, digits and underscores"
-    """Rule of `names` in words, for messages."""
-
-    def __init__(
-        self,
-        location: str | PathLike[str],
-        collection: str = "videos",
-        *,
-        space: EmbeddingSpace | None = None,
-        layout: PointLayout | None = None,
-        trust_foreign: bool = False,
-        tenant: str | None = None,
-    ) -> None:
-        if trust_foreign and space is None:
-            raise InputError("trust_foreign needs space=…: the space that the collection is trusted to be of.")
-        if tenant == "":
-            raise InputError("tenant is empty; give it a name.")
-        self._address = os.fspath(location)
-        self.location = without_password(self._address)
-        self.name = collection
-        self.space = space
-        self.tenant = tenant
-        self._layout = layout
-        self._trusted = trust_foreign
-        self._opened: Opened | None = None
-        self._lock = threading.RLock()  # for clients that one thread uses at a time
-
-    # The database's own words.
-
-    @abstractmethod
-    def _describe(self, name: str) -> Table | None:
-        """Describe a table; None where there is none."""
-
-    @abstractmethod
-    def _create(self, metadata: CollectionMetadata) -> None:
-        """Make the tables of segments and of failures where they are missing, that of segments last."""
-
-    @abstractmethod
-    def _write_metadata(self, metadata: CollectionMetadata) -> None:
-        """Keep the metadata beside the table of segments, which may be another program's."""
-
-    @abstractmethod
-    def _upsert(self, name: str, rows: Sequence[Row]) -> None:
-        """Write rows durably, in the place of those with the same keys."""
-
-    @abstractmethod
-    def _update(self, condition: Condition, values: Row) -> None:
-        """Change the values of segments."""
-
-    @abstractmethod
-    def _assign(self, column: str, values: Mapping[str | int, Any]) -> None:
-        """Change one value of segments, by their keys."""
-
-    @abstractmethod
-    def _delete(self, name: str, condition: Condition) -> None:
-        """Delete rows."""
-
-    @abstractmethod
-    def _select(
-        self, name: str, columns: Sequence[str], condition: Condition, limit: int | None = None
-    ) -> Iterator[Row]:
-        """Read rows, some hundred at a time, while others may be written."""
-
-    @abstractmethod
-    def _nearest(
-        self, queries: NDArray[np.float32], opened: Opened, condition: Condition, number: int, exact: bool
-    ) -> list[list[tuple[float, Row]]]:
-        """Find for each query the rows of the best cosines, best first, with the columns `opened.payload`.
-
-        Fewer than `number` are all that there are.
-        """
-
-    @abstractmethod
-    def _count(self, condition: Condition) -> int:
-        """Count segments."""
-
-    def _count_distinct(self, column: str) -> int:
-        """Count the values of a column of segments, and each segment without one; here by reading the column."""
-        values: set[Any] = set()
-        without = 0
-        for row in self._select(self.name, [column], self._scope()):
-            if row[column] is None:
-                without += 1
-            else:
-                values.add(row[column])
-        return len(values) + without
-
-    def _key(self, name: str) -> str:
-        """Return the column of the keys of a table."""
-        return self._opened.table.key if self._opened is not None and name == self.name else KEY
-
-    @property
-    def _failures(self) -> str:
-        """Name of the table of failures."""
-        return f"{self.name}_failures"
-
-    # What follows from them.
+class TableStore(TableDatabase):
+    """A collection in a database of tables: what follows from the database's own words (`TableDatabase`)."""
 
     @property
     def capabilities(self) -> Capabilities:  # type: ignore[override]
         """Abilities of the store; `frames` is of the collection, once that was opened."""
         frames = self._opened is None or self._opened.has_frames
         return Capabilities(frames=frames, tenants=True, index=True, bias=True, texts=True)
-
-    def _takes_name(self, name: str) -> bool:
-        """Return whether a collection may have a name in this database."""
-        return self.names.fullmatch(name) is not None
 
     def metadata(self) -> CollectionMetadata | None:
         """Return the description that the collection carries; None where something else made it (foreign)."""
@@ -301,9 +182,6 @@ class TableStore(VideoStore):
         table = self._describe(self.name)
         assert table is not None
         return table
-
-    def _scope(self) -> Condition:
-        return Condition() if self.tenant is None else Condition(among={TENANT: [self.tenant]})
 
     def _require_ours(self) -> None:
         """Refuse to go through a collection that something else made, or without its tenant."""
