@@ -19,9 +19,10 @@ from dits_adapter.stores._lanes import fuse, lane_request, lane_texts, require_t
 from dits_adapter.stores._like import like_read, like_request, others_like, stored_query
 from dits_adapter.stores.bias import BIAS
 from dits_adapter.stores.qdrant._collection import QdrantCollection
+from dits_adapter.stores.qdrant._finding import finding
 from dits_adapter.stores.qdrant._requests import RequestPlan
 from dits_adapter.stores.qdrant._schema import said_query, said_vector
-from dits_adapter.stores.qdrant._search import BATCH, Search, finding
+from dits_adapter.stores.qdrant._search import BATCH, Search
 from dits_adapter.stores.ranking import best_timestamp, bias_weight
 from dits_adapter.stores.requests import SEEN, Hit, SearchRequest, check_queries, check_query
 from dits_adapter.stores.text_lane import SAID

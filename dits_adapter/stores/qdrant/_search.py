@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
-from dits_adapter.errors import StoreError
 from dits_adapter.stores.bias import BIAS
 from dits_adapter.stores.qdrant._collection import QdrantCollection
 from dits_adapter.stores.qdrant._limits import NUMBER_BYTES, PAYLOAD_BYTES, divided, fitting
@@ -20,16 +18,13 @@ from dits_adapter.stores.qdrant.options import rescored
 from dits_adapter.stores.ranking import (
     CANDIDATES,
     best_timestamp,
-    bias_weight,
     candidate_request,
-    frame_scores,
     group_by_video,
-    wider_candidate_request,
 )
-from dits_adapter.stores.requests import Hit, Reranker, SearchRequest
+from dits_adapter.stores.requests import Hit, SearchRequest
 from dits_adapter.stores.text_lane import SAID
 
-__all__ = ["BATCH", "Search", "finding"]
+__all__ = ["BATCH", "Search"]
 
 BATCH = 64
 """Queries sent in one request, at most: fewer where they, or what they find, are large."""
@@ -38,30 +33,6 @@ _Query = NDArray[np.floating]
 
 _Value = list[float] | models.SparseVector
 """Query as Qdrant takes it."""
-
-
-def finding(collection: QdrantCollection, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[Hit]]]:
-    """Search for each of checked queries, (n, d); see `VideoStore.find`."""
-    yield from collection.opening()
-    if request.rerank is not None and not collection.has_frames:
-        raise StoreError(f"the collection {collection.name!r} has no frame vectors to re-rank with.")
-    weight = bias_weight(request, collection.bias)
-    if collection.descending:  # a dot product is of the query's length, too
-        queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-    search = Search(collection, collection.filter(request), collection.layout.vector, weight)
-    hits: list[list[Hit]] = []
-    size = search.batch(queries, request)
-    for start in range(0, len(queries), size):
-        batch = queries[start : start + size]
-        points = yield from collection.following(partial(search.points, batch, request))
-        frames: dict[models.ExtendedPointId, Any] = {}
-        if request.locate:
-            frames = yield from search.frames(point.id for row in points for point in row)
-        hits += [
-            [search.hit(point, frames.get(point.id), query, biased=request.rerank is None) for point in row]
-            for query, row in zip(batch, points, strict=True)
-        ]
-    return hits
 
 
 class Search:
@@ -90,8 +61,7 @@ class Search:
         self.payload = payload
 
     def points(self, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[models.ScoredPoint]]]:
-        if request.rerank is not None:
-            return (yield from self._reranked(queries, request, request.rerank))
+        """Find the best videos of each query, (n, d), by cosine less bias."""
         if self.weight:
             return (yield from self._biased(queries, request))
         return (yield from self.nearest_videos(queries.tolist(), request))
@@ -111,11 +81,17 @@ class Search:
             rows.append(page if complete else (yield from self._grouped(query, request)))
         return rows
 
+    def whole_videos(self, query: _Query, request: SearchRequest) -> RequestPlan[list[models.ScoredPoint]]:
+        """Find the best videos of one query, (d,), with as many of their segments as are asked for, in groups."""
+        if self.weight:
+            return (yield from self._biased(query[None], request))[0]
+        return (yield from self._grouped(query.tolist(), request))
+
     def _page(
         self, points: Sequence[models.ScoredPoint], reach: int, request: SearchRequest
     ) -> tuple[list[models.ScoredPoint], bool]:
         """Return the points of the page among the best ones; False where points behind them could change it."""
-        videos = group_by_video(points, self._videos, request)
+        videos = group_by_video(points, self.videos, request)
         full = len(videos) == request.limit and all(len(hits) == request.per_video for hits in videos)
         return [point for hits in videos for point in hits], full or len(points) < reach
 
@@ -165,11 +141,11 @@ class Search:
                 )
                 for query in queries
             ]
-            for row, answer in zip(rows, (yield from self._answers(requests)), strict=True):
+            for row, answer in zip(rows, (yield from self.answers(requests)), strict=True):
                 row += answer.points
         return rows
 
-    def _answers(self, requests: Sequence[models.QueryRequest]) -> RequestPlan[list[models.QueryResponse]]:
+    def answers(self, requests: Sequence[models.QueryRequest]) -> RequestPlan[list[models.QueryResponse]]:
         """Make several searches, in as many requests as the size of their vectors, and the server, ask for."""
         assert self.collection.opened is not None
         size = fitting(NUMBER_BYTES * self.collection.opened.video.width, max(1, len(requests)))
@@ -230,7 +206,7 @@ class Search:
             for query in queries
         ]
         rows: list[list[models.ScoredPoint] | None] = []
-        for answer in (yield from self._answers(requests)):
+        for answer in (yield from self.answers(requests)):
             page, complete = self._page(answer.points, reach, request)
             rows.append(page if complete else None)
         return rows
@@ -245,9 +221,9 @@ class Search:
         videos = []
         for n, block in enumerate(first):
             ranked = self._corrected(block)
-            page = group_by_video(ranked, self._videos, request)
+            page = group_by_video(ranked, self.videos, request)
             while len(block) == CANDIDATES and len(page) < request.limit:
-                named = [self._videos(point) if field else [] for point in ranked]
+                named = [self.videos(point) if field else [] for point in ranked]
                 (block,) = yield from self._nearest(
                     queries[n : n + 1].tolist(),
                     request,
@@ -257,7 +233,7 @@ class Search:
                     beyond={video for names in named for video in names},
                 )
                 ranked += self._corrected(block)
-                page = group_by_video(ranked, self._videos, request)
+                page = group_by_video(ranked, self.videos, request)
             videos.append(page)
         rows = [[point for hits in page for point in hits] for page in videos]
         payloads = yield from self.payloads(point.id for row in rows for point in row)
@@ -319,75 +295,8 @@ class Search:
         best = sorted(groups.values(), key=lambda group: group.hits[0].score, reverse=descending)
         return [point for group in best[request.offset :] for point in group.hits]
 
-    def _reranked(
-        self, queries: _Query, request: SearchRequest, rerank: Literal["maxsim"] | Reranker
-    ) -> RequestPlan[list[list[models.ScoredPoint]]]:
-        rows = yield from self._candidates(queries, request)
-        if callable(rerank) or not self.collection.limits.exact:  # frames have no index
-            scores = []
-            for query, row in zip(queries, rows, strict=True):
-                scores.append((yield from self._scored(query, row, rerank)))
-        else:
-            scores = yield from self._maxsim(queries, rows)
-        if any(rows) and not any(scores):
-            raise StoreError(f"the segments of {self.collection.name!r} have no frame vectors to re-rank with.")
-        reranked = []
-        for row, scored in zip(rows, scores, strict=True):
-            points = {point.id: point for point in row}
-            ranked = [points[id_].model_copy(update={"score": score}) for id_, score in scored.items()]
-            videos = group_by_video(ranked, self._videos, request)
-            reranked.append([point for hits in videos for point in hits])
-        return reranked
-
-    def _candidates(self, queries: _Query, request: SearchRequest) -> RequestPlan[list[list[models.ScoredPoint]]]:
-        """Find the segments to re-rank, spread over videos: a long one has hundreds of segments near a query."""
-        rows = yield from self.points(queries, candidate_request(request))
-        if self.collection.layout.video is not None:
-            for n, row in enumerate(rows):
-                videos = len({video for point in row for video in self._videos(point)})
-                if (wider := wider_candidate_request(request, videos)) is None:
-                    continue
-                if self.weight:
-                    rows[n] = (yield from self._biased(queries[n : n + 1], wider))[0]
-                else:
-                    rows[n] = yield from self._grouped(queries[n].tolist(), wider)
-        return rows
-
-    def _maxsim(
-        self, queries: _Query, rows: Sequence[Sequence[models.ScoredPoint]]
-    ) -> RequestPlan[list[dict[models.ExtendedPointId, float]]]:
-        """Score segments by their frame that is nearest to the query, in the server; best first."""
-        most = min(self.collection.limits.hits, self.collection.limits.values)
-        pieces = [
-            (n, [point.id for point in row[start : start + most]])
-            for n, row in enumerate(rows)
-            for start in range(0, len(row), most)
-        ]
-        requests = [
-            models.QueryRequest(
-                query=[queries[n].tolist()],
-                using=FRAMES,
-                filter=models.Filter(must=[models.HasIdCondition(has_id=ids)]),
-                limit=len(ids),
-                with_payload=False,
-            )
-            for n, ids in pieces
-        ]
-        scores: list[dict[models.ExtendedPointId, float]] = [{} for _ in rows]
-        for (n, _), answer in zip(pieces, (yield from self._answers(requests)), strict=True):
-            scores[n] |= {point.id: point.score for point in answer.points}
-        return [dict(sorted(row.items(), key=lambda item: -item[1])) for row in scores]
-
-    def _scored(
-        self, query: _Query, points: Sequence[models.ScoredPoint], rerank: Literal["maxsim"] | Reranker
-    ) -> RequestPlan[dict[models.ExtendedPointId, float]]:
-        """Score segments by their frame vectors, which are read; best first."""
-        frames = yield from self.frames(point.id for point in points)
-        scores = frame_scores(rerank, query, [np.asarray(vectors, np.float32) for vectors in frames.values()])
-        ids = list(frames)
-        return {ids[n]: float(scores[n]) for n in np.argsort(-scores, kind="stable")}
-
-    def _videos(self, point: models.ScoredPoint) -> list[str | int]:
+    def videos(self, point: models.ScoredPoint) -> list[str | int]:
+        """Return the videos that a point is of, usually one."""
         field = self.collection.layout.video
         return [plain_id(point.id)] if field is None else group_values(point.payload, field)
 
@@ -424,7 +333,7 @@ class Search:
             plain_id(point.id),
             payload,
             point.score,
-            video_id=next(iter(self._videos(point)), None),
+            video_id=next(iter(self.videos(point)), None),
             timestamp=None if query is None else best_timestamp(frames, payload.get("timestamps"), query),
             layout=self.collection.layout,
             bias=self._bias(payload) if biased else 0.0,

@@ -23,6 +23,7 @@ from dits_adapter.stores.metadata import CollectionMetadata, PointLayout
 from dits_adapter.stores.qdrant._collection import PAGE, QdrantCollection
 from dits_adapter.stores.qdrant._connection import Connection
 from dits_adapter.stores.qdrant._facts import CollectionFacts
+from dits_adapter.stores.qdrant._finding import finding
 from dits_adapter.stores.qdrant._lanes import finding_said, fusing, text_operations, without_said
 from dits_adapter.stores.qdrant._limits import Limits, storing
 from dits_adapter.stores.qdrant._making import (
@@ -58,7 +59,6 @@ from dits_adapter.stores.qdrant._schema import (
     is_failure,
     segment_point,
 )
-from dits_adapter.stores.qdrant._search import finding
 from dits_adapter.stores.qdrant.options import CollectionOptions
 from dits_adapter.stores.requests import Hit, ReadRequest, SearchRequest
 from dits_adapter.stores.rows import (
