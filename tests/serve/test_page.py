@@ -186,6 +186,24 @@ def test_a_file_that_is_gone_is_told_without_playing_it(page):
     expect(item.locator(".play")).to_be_hidden()
 
 
+def test_odd_titles_stay_in_their_place(page, searcher):
+    """One of 500 characters is cut, a blank one gives way to the file, one that turns the line around does not."""
+
+    def entitle(route):
+        response = route.fetch()
+        answer = response.json()
+        for result, title in zip(answer["plain"], ("x" * 500, " ", "\u202eevil"), strict=False):
+            result["title"] = title
+        route.fulfill(response=response, json=answer)
+
+    page.route("**/api/search*", entitle)
+    search(page)
+    heads = page.locator("section.plain h3")
+    expect(heads).to_contain_text(["x" * 500, f"2. {expected(searcher, 'plain')[1]}", "3. \ufffdevil", *[""] * 5])
+    assert heads.first.bounding_box()["height"] < 120
+    assert page.evaluate("document.documentElement.scrollWidth") == 1400
+
+
 def test_an_empty_collection_says_so(browser, serve, encoder):
     store = MemoryStore(space=encoder.space)
     store.create(CollectionMetadata(space=encoder.space))
