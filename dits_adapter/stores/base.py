@@ -116,6 +116,11 @@ class VideoStore(ABC):
         return self.name
 
     @property
+    def place(self) -> object:
+        """Object that is equal for stores in the same database, as far as addresses tell."""
+        return self.location
+
+    @property
     def cosine(self) -> bool:
         """True if scores are cosines, of which alone probabilities are known; meaningful once opened."""
         return True

@@ -100,7 +100,7 @@ def _is_qdrant(store: VideoStore) -> TypeGuard[QdrantStore]:
 
 def _copy_segments(source: VideoStore, destination: VideoStore, *, progress: bool) -> tuple[int, int, int]:
     """Copy in terms of all stores; return the segments written and present, and the failures."""
-    if (source.location, source.collection) == (destination.location, destination.collection):
+    if (source.place, source.collection) == (destination.place, destination.collection):
         raise InputError(f"source and destination are both {source.collection!r} in {source.location}.")
     metadata = source.metadata()
     if metadata is None or metadata.layout is not None:

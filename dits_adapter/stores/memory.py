@@ -42,6 +42,11 @@ class MemoryStore(VideoStore):
         self._failures: dict[str, FailureRow] = {}
         self._texts: dict[str | int, str] = {}
 
+    @property
+    def place(self) -> MemoryStore:
+        """The store itself: another one is another place, whatever its name."""
+        return self
+
     def metadata(self) -> CollectionMetadata:
         """Return how the vectors were made."""
         if self._metadata is None:

@@ -269,8 +269,6 @@ def test_a_copy_brings_it_and_is_searched_without_it_until_it_is_whole(
     """Between places of Qdrant points are copied, and between others segments."""
     with place(kind, request, tmp_path) as first, place(kind, request, tmp_path) as second:
         source, copied = first(), second()
-        if isinstance(copied, MemoryStore):
-            copied.name = "copied"
         source.create(CollectionMetadata(space=fake_space()))
         source.write(rows(range(VIDEOS)))
         copy_collection(source, copied, progress=False)

@@ -171,10 +171,7 @@ def test_what_changed_in_the_source_is_brought_over(places: tuple[Place, Place],
 def test_a_file_that_failed_once_and_is_read_by_now_stands_in_no_copys_way(
     kind: type[VideoStore], tmp_path: Path
 ) -> None:
-    stores: list[VideoStore] = [MemoryStore(name) for name in "ab"]
-    if kind is QdrantStore:
-        stores = [QdrantStore(QdrantClient(":memory:")) for _ in "ab"]
-    one, other = stores
+    one, other = [kind() if kind is MemoryStore else QdrantStore(QdrantClient(":memory:")) for _ in range(2)]
     write_video(tmp_path / "a.mp4", segments=3)
     write_video(tmp_path / "b.mp4", "broken", seed=1)
     counts = []
@@ -252,6 +249,9 @@ def test_one_tenant_is_copied_alone(tmp_path: Path) -> None:
     assert {hit.path for hit in copied.search(np.ones(8))} == {str(tmp_path / "bob" / "a.mp4")}
     with pytest.raises(InputError, match="two tenants, 'bob' and 'ada'"):
         copy_collection(source, QdrantStore(second, tenant="ada"), progress=False)
+    for itself in (MemoryStore(), QdrantStore(first, tenant="bob")):
+        with pytest.raises(InputError, match="source and destination are both 'videos'"):
+            copy_collection(itself, itself, progress=False)
 
 
 def test_a_collection_is_not_copied_onto_itself_by_an_alias(qdrant_server: str, tmp_path: Path) -> None:
