@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
@@ -39,7 +40,7 @@ Canaries = tuple[tuple[float, ...], ...]
 _DECLARED = re.compile(r"[^\s/@]+/[^\s@]+@[^\s@]+")
 
 
-def canary_images() -> list[np.ndarray]:
+def canary_images() -> list[NDArray[np.uint8]]:
     """Return two fixed (96, 128, 3) uint8 RGB images: a color gradient and rings, from integer arithmetic."""
     y, x = np.mgrid[0:96, 0:128]
     gradient = np.stack([x * 2, y * 2, (x + y) % 256], axis=-1)

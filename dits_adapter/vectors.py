@@ -6,7 +6,7 @@ Arrays and tensors are checked alike; torch is not needed for arrays.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,7 +38,7 @@ class EmbeddedClips:
     __repr__ = shown_repr
 
 
-def check_vectors(vectors: np.ndarray | torch.Tensor, width: int) -> None:
+def check_vectors(vectors: NDArray[Any] | torch.Tensor, width: int) -> None:
     """Refuse vectors that are not (n, width) finite floats, naming the first bad row.
 
     Raises:
@@ -59,7 +59,7 @@ def check_vectors(vectors: np.ndarray | torch.Tensor, width: int) -> None:
         )
 
 
-def check_directions(vectors: np.ndarray | torch.Tensor) -> None:
+def check_directions(vectors: NDArray[Any] | torch.Tensor) -> None:
     """Refuse zero vectors among (n, d), naming the first.
 
     Raises:

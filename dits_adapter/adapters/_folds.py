@@ -96,7 +96,7 @@ class Problem:
         """
         texts, rows = unit(text).astype(np.float64), unit(video).astype(np.float64)
         videos, first, labels = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-        numbers = np.arange(len(videos))
+        numbers: _Rows = np.arange(len(videos))
         if groups is not None:
             _, place, inverse = np.unique(groups[first], return_index=True, return_inverse=True)
             if len(place) >= FOLDS:

@@ -19,7 +19,7 @@ from dits_adapter.vectors import check_directions, check_vectors
 
 __all__ = ["Adapter", "Family", "Initializer", "PairLoss", "cosines", "interpolate_on_sphere"]
 
-Vectors = TypeVar("Vectors", np.ndarray, Tensor)
+Vectors = TypeVar("Vectors", np.ndarray[Any, Any], Tensor)
 
 Family = Literal["plain", "bank", "linear", "network", "paired"]
 """Cost class of an adapter, from cheap to dear; `bank` needs no pairs, `paired` runs on pairs and searches no

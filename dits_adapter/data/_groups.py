@@ -204,7 +204,7 @@ def _near_duplicates(video: _Floats) -> _Ints:
     `_ISOLATION` times that level of one of them.
     """
     a, b, distance = _neighbors(video)
-    found = [np.empty((2, 0), np.int64)]
+    found: list[_Ints] = [np.empty((2, 0), np.int64)]
     for level in _LEVELS:
         near = distance < level
         if not near.any():
@@ -269,7 +269,7 @@ def _blocks(video: _Floats) -> Iterator[_Ints]:
     rng = np.random.default_rng(0)
     for _ in range(_TREES):
         projected = video @ rng.normal(size=(video.shape[1], _DEPTH)).astype(np.float32)
-        nodes = [(np.arange(len(video)), 0)]
+        nodes: list[tuple[_Ints, int]] = [(np.arange(len(video)), 0)]
         while nodes:
             rows, depth = nodes.pop()
             if len(rows) <= _LEAF:

@@ -277,7 +277,7 @@ def _count(table: _Counts, folds: _Counts, match: npt.NDArray[np.bool_], scores:
 
 def _cosines() -> _Floats:
     """Return the cosines of the grid."""
-    return np.linspace(-1, 1, _GRID + 1)
+    return np.linspace(-1, 1, _GRID + 1, dtype=np.float64)
 
 
 def _probabilities(fitted: tuple[float, float]) -> _Floats:

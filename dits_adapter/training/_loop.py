@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dits_adapter._progress import progress_bar
 from dits_adapter.adapters import Adapter
@@ -34,7 +35,7 @@ _MAX_PAIRED_BATCH = 64
 """Largest batch of an adapter that runs on every pair of the batch."""
 
 
-def evaluate(adapter: Adapter, pairs: Pairs) -> np.ndarray:
+def evaluate(adapter: Adapter, pairs: Pairs) -> NDArray[Any]:
     """Return the rank of each text's video, (n,), when adapted texts search the pairs' videos by cosine."""
     return ranks(cosine_scores(adapter.for_inference(), pairs.text, pairs.video), pairs.labels)
 

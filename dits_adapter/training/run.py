@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dits_adapter.adapters import Adapter, adapter_entry
 from dits_adapter.artifact._find import is_artifact, require_free
@@ -301,7 +303,7 @@ def calibrate(adapter: Adapter, pairs: Pairs, doubts: list[str] | None = None) -
     return calibrate_scores(cosine_scores(adapter.for_inference(), pairs.text, pairs.video), pairs.labels, doubts)
 
 
-def calibrate_scores(scores: Scores, labels: np.ndarray, doubts: list[str] | None = None) -> Calibration | None:
+def calibrate_scores(scores: Scores, labels: NDArray[Any], doubts: list[str] | None = None) -> Calibration | None:
     """Calibrate probabilities on cosines; None, with a warning, where `fit_calibration` refuses them.
 
     The sentence of the warning is added to `doubts`.
@@ -316,7 +318,7 @@ def calibrate_scores(scores: Scores, labels: np.ndarray, doubts: list[str] | Non
         return None
 
 
-def _require_norms(text: np.ndarray) -> None:
+def _require_norms(text: NDArray[Any]) -> None:
     """Refuse normalized texts for an adapter that depends on the norm that CLIP gives a query."""
     norms = np.linalg.norm(text, axis=1)
     if np.allclose(norms, 1, atol=1e-3):
@@ -327,7 +329,7 @@ def _require_norms(text: np.ndarray) -> None:
         )
 
 
-def describe(ranks: np.ndarray, labels: np.ndarray) -> dict[str, str | int]:
+def describe(ranks: NDArray[Any], labels: NDArray[Any]) -> dict[str, str | int]:
     """Format each metric with its 95 % bootstrap interval, for an artifact's record."""
     metrics, intervals = RetrievalMetrics.from_ranks(ranks), bootstrap(ranks, labels)
     cells: dict[str, str | int] = {

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -107,7 +108,7 @@ class TrainingDataset(Dataset[dict[str, Any]]):
         self.steps_per_epoch = len(captions.texts) // batch_size
         self.steps = epochs * self.steps_per_epoch
         self._batch_size = batch_size
-        self._order = (-1, np.empty(0, np.int64))
+        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return self.steps * self._batch_size
