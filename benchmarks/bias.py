@@ -107,11 +107,19 @@ def milliseconds(store: VideoStore, queries: NDArray[np.float32], bias: float | 
 @guarded("benchmarks.bias")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, and the times where there is a store."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bias", description=__doc__)
-    parser.add_argument("--segments", type=int, default=100_000, metavar="N")
-    parser.add_argument("--queries", type=int, default=200, metavar="N")
-    parser.add_argument("--bank", type=int, default=1000, metavar="N", help="queries in the bank, at most 1000")
-    parser.add_argument("--vectors", type=Path, metavar="FILE.npy", help="pairs, (2, n, d), or a cache")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bias",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--segments", type=int, default=100_000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--queries", type=int, default=200, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--bank", type=int, default=1000, metavar="N", help="queries in it, at most 1000 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--vectors", type=Path, metavar="PATH", help="FILE.npy, (2, n, d), or a cache (default: made-up moments)"
+    )
     parser.add_argument("--store", metavar="STORE", help="a folder or a Qdrant server's URL")
     args = parser.parse_args(argv)
     name = "vectors" if args.vectors is None else args.vectors.stem

@@ -46,7 +46,9 @@ CAPTION = "300 generated test clips and 1,500 sentences (benchmarks/clips); not 
 @guarded("benchmarks.concepts")
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw both pictures; see the module's docstring."""
-    parser = argparse.ArgumentParser(description="Pictures of hubs and of embedding spaces.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.concepts", description="Pictures of hubs and of embedding spaces."
+    )
     parser.add_argument("--cache", type=Path, default=Path("results/cache"), help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("results/concepts"), help="default: %(default)s")
     args = parser.parse_args(argv)

@@ -49,7 +49,9 @@ THUMBNAIL = (224, 168)
 @guarded("benchmarks.demo")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; see the module's docstring."""
-    parser = argparse.ArgumentParser(description="The whole job on generated clips, offline.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.demo", description="The whole job on generated clips, offline."
+    )
     parser.add_argument("--out", type=Path, default=Path("results/demo"), help="default: %(default)s")
     out: Path = parser.parse_args(argv).out
     require_modules("benchmarks.demo", "matplotlib")

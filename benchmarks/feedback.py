@@ -162,12 +162,23 @@ def rows(made: list[Pair]) -> Iterator[tuple[str, list[Pair]]]:
 @guarded("benchmarks.feedback")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--vectors", type=Path, required=True, metavar="PATH", help="see above")
-    parser.add_argument("--searches", type=int, nargs="+", default=[300, 1000, 3000], metavar="N")
-    parser.add_argument("--exponent", type=float, default=1.0, help="of the chance that a rank is looked at")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N")
-    parser.add_argument("--adapter", default="gentle-linear", help="what is fitted (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.feedback",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--vectors", type=Path, required=True, metavar="PATH", help="FILE.npy or a cache")
+    parser.add_argument(
+        "--searches",
+        type=int,
+        nargs="+",
+        default=[300, 1000, 3000],
+        metavar="N",
+        help="numbers of searches (default: 300 1000 3000)",
+    )
+    parser.add_argument("--exponent", type=float, default=1.0, help="see above (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="default: %(default)s")
+    parser.add_argument("--adapter", default="gentle-linear", help="adapter that learns (default: %(default)s)")
     args = parser.parse_args(argv)
     pairs = read(args.vectors)
     recipe = Recipe(adapter=args.adapter)

@@ -109,16 +109,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--vectors", type=Path, required=True, metavar="PATH", help="FILE.npy or a cache")
-    parser.add_argument("--videos", type=int, nargs="+", default=[100, 250], metavar="N", help="to learn from")
+    parser.add_argument(
+        "--videos",
+        type=int,
+        nargs="+",
+        default=[100, 250],
+        metavar="N",
+        help="numbers to learn from (default: 100 250)",
+    )
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--rows",
         nargs="+",
         default=USUAL,
         metavar="NAME",
-        help="rows of compare, and mean-shift, procrustes, gentle-linear, gentle-mlp, gentle-dits-1, -5, -10, and "
-        "-10-blocks, which has the paper's four (default: all but the last, low-rank-affine, contrastive-linear "
-        "and mlp-best)",
+        help=f"of {', '.join(list(ROWS)[1:])} (which has the paper's four), and rows of compare (default: all but "
+        "that with blocks; of compare low-rank-affine, contrastive-linear and mlp-best)",
     )
     parser.add_argument(
         "--out", type=Path, default=OUT, metavar="DIR", help="for measured rows (default: %(default)s)"

@@ -135,10 +135,16 @@ _SIGNS = {
 @guarded("benchmarks.fuzz")
 def main(arguments: list[str] | None = None) -> int:
     """Fuzz, print the figures; return 1 if a mutant ended badly."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__)
-    parser.add_argument("--mutants", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, default=Path("fuzz"), help="folder for mutants that end badly")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fuzz",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--mutants", type=int, default=300, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--keep", type=Path, default=Path("fuzz"), help="folder for mutants that end badly (default: %(default)s)"
+    )
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         for name in SEEDS:

@@ -57,10 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--pairs", type=int, nargs="+", default=list(PAIRS), metavar="N", help="numbers of pairs")
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        nargs="+",
+        default=list(PAIRS),
+        metavar="N",
+        help="numbers of pairs (default: %(default)s)",
+    )
     parser.add_argument("--width", type=int, default=WIDTH, metavar="D", help="default: %(default)s")
-    parser.add_argument("--rows", nargs="+", metavar="NAME", help="of compare (default: all)")
-    parser.add_argument("--budget", default="10m", metavar="TIME", help="for each number (default: %(default)s)")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="rows of compare (default: all)")
+    parser.add_argument(
+        "--budget", default="10m", metavar="TIME", help="for each number of pairs (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
     if min(args.pairs) < 100:
         raise InputError(f"--pairs {min(args.pairs)}: it takes 100 pairs or more to hold some of them out.")

@@ -160,12 +160,18 @@ def latency(address: str, segments: int, queries: int) -> str:
 @guarded("benchmarks.lanes")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print one of the tables; see the module's docstring."""
-    parser = argparse.ArgumentParser(description="What is seen and what is said, each alone and fused.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.lanes",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--out", type=Path, default=Path("results/demo"), help="default: %(default)s")
-    parser.add_argument("--store", metavar="STORE", help="measure the time of searches there instead")
-    parser.add_argument("--segments", type=int, default=20_000, metavar="N", help="default: %(default)s")
-    parser.add_argument("--queries", type=int, default=200, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
+    parser.add_argument("--store", metavar="STORE", help="address of a store: measure the time of searches in it")
+    parser.add_argument(
+        "--segments", type=int, default=20_000, metavar="N", help="of --store (default: %(default)s)"
+    )
+    parser.add_argument("--queries", type=int, default=200, metavar="N", help="of --store (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of what is said (default: %(default)s)")
     args = parser.parse_args(argv)
     if args.store is not None:
         print(latency(args.store, args.segments, args.queries))

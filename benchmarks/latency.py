@@ -279,11 +279,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write latency.json and latency.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__.split("\n\n")[0])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32, 256], help="queries a call (1 32 256)")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the CPU (1 2)")
-    parser.add_argument("--device", type=torch.device, default=CPU, help="of torch (%(default)s)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads of the CPU (1 2)")
+    parser.add_argument("--device", type=torch.device, default=CPU, help="a torch device (%(default)s)")
     parser.add_argument("--width", type=int, default=512, help="dimension of the embeddings (%(default)s)")
     parser.add_argument("--growth", action="store_true", help="add growth curves; takes five minutes")
-    parser.add_argument("--seconds", type=float, default=20, help="of measuring for each setting (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=20, help="for each setting (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results/latency"), metavar="DIR", help="%(default)s")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:

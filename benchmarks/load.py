@@ -99,9 +99,18 @@ class Load:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write load.json and load.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64, 200], metavar="N", help="%(default)s")
+    parser.add_argument(
+        "--clients",
+        type=int,
+        nargs="+",
+        default=[1, 8, 64, 200],
+        metavar="N",
+        help="numbers of clients (1 8 64 200)",
+    )
     parser.add_argument("--adapter", default="demo-dits", metavar="ID", help="folder or hub id (%(default)s)")
-    parser.add_argument("--segments", type=int, default=10_000, metavar="N", help="of the store (%(default)s)")
+    parser.add_argument(
+        "--segments", type=int, default=10_000, metavar="N", help="segments in the store (%(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=10, help="for each number of clients (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results/load"), metavar="DIR", help="%(default)s")
     args = parser.parse_args(argv)

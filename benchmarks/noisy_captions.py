@@ -58,8 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--clips", type=int, default=600, metavar="N", help="to learn from (default: %(default)s)")
-    parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.5, 1.0], metavar="SHARE")
+    parser.add_argument(
+        "--clips", type=int, default=600, metavar="N", help="number to learn from (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        nargs="+",
+        default=[0.0, 0.5, 1.0],
+        metavar="SHARE",
+        help="shares of the clips with false captions (default: 0 0.5 1)",
+    )
     parser.add_argument("--root", type=Path, default=Path("results/clips"), help="for the demo's clips")
     args = parser.parse_args(argv)
     encoder = VideoEncoder.from_pretrained("demo-clip")

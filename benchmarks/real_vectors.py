@@ -46,11 +46,13 @@ Encode = Callable[[Sequence[str]], Matrix]
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the splits; return the exit code (0 fine, 1 a DITSError, 2 wrong usage)."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.real_vectors", description=__doc__.split("\n\n")[0]
+        prog="python -m benchmarks.real_vectors",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("kind", choices=("coco", "captions"))
-    parser.add_argument("--source", type=Path, required=True, metavar="PATH", help="see the module's docstring")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--source", type=Path, required=True, metavar="PATH", help="see above")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the vectors")
     parser.add_argument("--fold", type=int, choices=range(FOLDS), default=0, help="of coco (default: 0)")
     parser.add_argument("--same-encoder", action="store_true", help="of captions: no gap")
     args = parser.parse_args(argv)

@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     search = commands.add_parser("search", help="recall and latency of large collections")
     search.add_argument("--segments", type=int, nargs="+", default=[100_000], metavar="N", help="sizes (100000)")
-    search.add_argument("--queries", type=int, default=200, help="of each kind (%(default)s)")
+    search.add_argument("--queries", type=int, default=200, help="queries of each kind (%(default)s)")
     search.add_argument("--width", type=int, default=512, help="dimension of the vectors (%(default)s)")
     search.add_argument("--like", type=Path, metavar="PAIRS", help="take moments and width from these pairs")
     search.add_argument("--grpc-port", type=int, default=6334, help="of the server, for the upload (%(default)s)")

@@ -189,7 +189,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--vectors", type=int, default=100_000, metavar="N", help="segments (%(default)s)")
     parser.add_argument("--width", type=int, default=512, help="dimension of the vectors (%(default)s)")
     parser.add_argument("--queries", type=int, default=100, metavar="N", help="%(default)s")
-    parser.add_argument("--stores", nargs="+", choices=STORES, default=list(STORES), metavar="STORE", help="all")
+    parser.add_argument(
+        "--stores",
+        nargs="+",
+        choices=STORES,
+        default=list(STORES),
+        metavar="STORE",
+        help=f"of {', '.join(STORES)} (all)",
+    )
     parser.add_argument("--out", type=Path, default=Path("results/stores"), metavar="DIR", help="%(default)s")
     args = parser.parse_args(argv)
     if args.vectors < PER_VIDEO * LIMIT:

@@ -113,13 +113,15 @@ class Throughput:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write throughput.json and throughput.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--videos", type=Path, metavar="FOLDER", help="of .mp4 files (default: generated ones)")
+    parser.add_argument("--videos", type=Path, metavar="FOLDER", help="folder of .mp4 files (default: generated)")
     parser.add_argument("--clips", type=int, default=8, help="how many files, at most (%(default)s)")
     parser.add_argument("--texts", type=int, default=128, help="how many sentences (%(default)s)")
     parser.add_argument("--encoder", default="demo-clip", help="a CLIP, for the videos (%(default)s)")
-    parser.add_argument("--device", type=torch.device, default=CPU, help="of torch (%(default)s)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=60, help="of measuring for each table (%(default)s)")
+    parser.add_argument("--device", type=torch.device, default=CPU, help="a torch device (%(default)s)")
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="threads of the CPU (%(default)s)"
+    )
+    parser.add_argument("--seconds", type=float, default=60, help="for each table (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results/throughput"), metavar="DIR", help="%(default)s")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as scratch:

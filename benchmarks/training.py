@@ -186,11 +186,13 @@ def table(names: Sequence[str], taken: np.ndarray, batch: int) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write training.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--steps", type=int, nargs="+", default=[1, 10], metavar="T'", help="(1 10)")
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=[1, 10], metavar="T'", help="numbers of steps (1 10)"
+    )
     parser.add_argument("--width", type=int, default=512, help="dimension of the embeddings (%(default)s)")
     parser.add_argument("--batch", type=int, default=256, help="pairs a step (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=10, help="of measuring (%(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="how often each is timed (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the CPU (%(default)s)")
     parser.add_argument(
         "--seeds",
         type=int,

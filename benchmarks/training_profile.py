@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training_profile", description=__doc__.split("\n\n")[0]
     )
-    parser.add_argument("--pairs", type=int, default=10_000, help="(%(default)s)")
+    parser.add_argument("--pairs", type=int, default=10_000, help="number of pairs (%(default)s)")
     parser.add_argument("--width", type=int, default=512, help="dimension of the embeddings (%(default)s)")
     parser.add_argument("--precision", default="auto", help="auto, float32 or bfloat16 (%(default)s)")
     parser.add_argument("--device", default="auto", help="a torch device (%(default)s)")
