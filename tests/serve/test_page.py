@@ -326,6 +326,18 @@ def test_a_query_sent_before_the_page_knows_its_adapter_is_searched_by_its_defau
     page.close()
 
 
+def test_moments_are_those_of_the_query_that_was_sent(page, monkeypatch):
+    """Another one is being typed while it is searched."""
+    typed, compare = threading.Event(), Searcher.compare
+    monkeypatch.setattr(Searcher, "compare", lambda *given: typed.wait(PATIENCE) and compare(*given))
+    page.get_by_label("What happens in the video?").fill("a blue box")
+    page.keyboard.press("Enter")
+    page.get_by_label("What happens in the video?").fill("a blue box and a dog")
+    with page.expect_request("**/timeline?*") as asked:
+        typed.set()
+    assert "query=a+blue+box&" in asked.value.url
+
+
 def test_keyboard_alone(page):
     expect(page.get_by_label("What happens in the video?")).to_be_focused()
     page.keyboard.type(QUERY)

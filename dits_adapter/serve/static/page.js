@@ -105,7 +105,9 @@ async function search() {
 
 function compared(answer) {
   by.hidden = true;
-  const moments = form.elements.lanes.value === "said" ? null : loader(options(), pending.signal);
+  const values = options();
+  values.set("query", answer.query);  // the field may hold another one by now
+  const moments = form.elements.lanes.value === "said" ? null : loader(values, pending.signal);
   list("plain", answer.plain, { moments });
   list("adapted", answer.adapted, { plain: answer.plain, moments });
   offer(answer);
