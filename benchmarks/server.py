@@ -13,6 +13,9 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+_PATIENCE = 180.0
+"""Seconds in which a server is ready, on a busy machine."""
+
 
 def free_port() -> int:
     """Return a loopback port that is free, and that the system gives to nobody who asks for any port."""
@@ -32,7 +35,7 @@ class QdrantProcess:
         settings: settings of Qdrant, as environment variables.
 
     Raises:
-        RuntimeError: the process ends, or is not ready after three minutes; the message is the log.
+        RuntimeError: the process ends, or is not ready after minutes, each of three times; the message is the log.
     """
 
     def __init__(self, binary: str, *arguments: str, **settings: str) -> None:
@@ -63,19 +66,27 @@ class QdrantProcess:
         """Start the server if it does not run, and wait until it is ready."""
         if self._process is not None and self._process.poll() is None:
             return
-        with open(self.folder / "log", "ab") as log:
-            self._process = subprocess.Popen(
-                self._command, cwd=self.folder, env=self._environment, user=self._user, stdout=log, stderr=log
-            )
-        deadline = time.monotonic() + 180
-        while True:
+        for _ in range(3):  # a node of a cluster ends where the first one does not answer within seconds
+            with open(self.folder / "log", "ab") as log:
+                self._process = subprocess.Popen(
+                    self._command, cwd=self.folder, env=self._environment, user=self._user, stdout=log, stderr=log
+                )
+            if self._becomes_ready(self._process):
+                return
+        raise RuntimeError((self.folder / "log").read_text("utf-8", "replace"))
+
+    def _becomes_ready(self, process: subprocess.Popen[bytes]) -> bool:
+        """Wait until the server is ready, or has ended."""
+        deadline = time.monotonic() + _PATIENCE
+        while process.poll() is None and time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(f"{self.url}/readyz", timeout=5):
-                    return
+                    return True
             except OSError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError((self.folder / "log").read_text("utf-8", "replace")) from None
                 time.sleep(0.05)
+        process.kill()
+        process.wait()
+        return False
 
     def kill(self) -> None:
         """Kill the server as a power cut would; the data stay for another start."""
