@@ -167,7 +167,8 @@ def test_two_processes_killed_and_started_again_write_the_artifact_of_one(tmp_pa
     assert printed.count("written to") == printed.count("against plain CLIP") == 1
     assert run_two([*two, "--promote-if-better"], said) != 0
     printed = said.read_text()
-    assert printed.count("by more than noise: nothing written (exit code 4, of which torchrun makes 1)") == 1
+    assert printed.count("by more than noise: nothing written\nexit code 4, of which torchrun makes 1\n") == 1
+    assert "rank      : 0" in printed  # the one that tells is the one that fails: torchrun ends the other one then
     assert "exitcode  : 4" in printed
     alone = [sys.executable, "-m", "dits_adapter.cli", *command, str(tmp_path / "one")]
     subprocess.run(alone, env=ENVIRONMENT, check=True, capture_output=True)
