@@ -65,7 +65,7 @@ class MeasureRequests:
         async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = int(message["status"])  # before Python 3.11 an HTTPStatus is written as its name
             await send(message)
 
         with self.metrics.in_flight.track_inprogress():
