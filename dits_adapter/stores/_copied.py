@@ -7,6 +7,7 @@ from typing import Any
 
 from dits_adapter.errors import StoreError
 from dits_adapter.stores.base import VideoStore
+from dits_adapter.stores.bias import ScoreBias
 from dits_adapter.stores.metadata import CollectionMetadata
 from dits_adapter.stores.text_lane import UNFINISHED
 
@@ -42,20 +43,27 @@ def begin_records(destination: VideoStore, metadata: CollectionMetadata) -> None
     """Write the source's records of bias and texts as unfinished, where the destination has not just these.
 
     Raises:
-        StoreError: they would take biases or texts of other tenants away, or have them taken for those of a bank.
+        StoreError: they would take biases or texts of other tenants away, or have them taken for other ones.
     """
     existing = destination.metadata() or metadata
     if destination.tenant is not None:
-        banks = [None if of.bias is None else of.bias.bank for of in (existing, metadata)]
-        lost = [("a score bias", "bias")] if banks[0] not in (None, banks[1]) else []
-        lost += [("texts", "texts")] if existing.texts is not None and metadata.texts is None else []
+        bias, texts = existing.bias, existing.texts
+        lost = [("a score bias", "bias")] if bias and _numbers(bias) != _numbers(metadata.bias) else []
+        if texts and (metadata.texts is None or metadata.texts.language != texts.language):
+            lost.append(("texts", "texts"))
         for what, command in lost:
             raise StoreError(
-                f"the collection {destination.collection!r} has {what}, of other tenants too, which the source "
-                f"has not. Copy to another name (--to), or take them away first (dits-adapter {command} --remove)."
+                f"the collection {destination.collection!r} has {what}, of other tenants too, and the source has "
+                "none or others. Copy to another name (--to), or take them away first "
+                f"(dits-adapter {command} --remove)."
             )
     if (existing.bias, existing.texts) != (metadata.bias, metadata.texts):
         write_records(destination, unfinished(metadata))
+
+
+def _numbers(bias: ScoreBias | None) -> object:
+    """Return what the numbers beside segments are computed by."""
+    return bias and (bias.bank, bias.sharpness)
 
 
 def write_records(destination: VideoStore, metadata: CollectionMetadata) -> None:

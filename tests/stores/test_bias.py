@@ -338,6 +338,29 @@ def test_a_collection_of_another_program(video: str | None, monkeypatch: pytest.
         assert sorted(hit.video_id for hit in hits) == [str(n) for n in range(9)]
 
 
+def test_a_copy_of_a_tenant_leaves_the_bias_of_the_others_as_it_is() -> None:
+    """One of the same bank may be of another sharpness, by which the numbers of the others are not computed."""
+    first, second = QdrantClient(":memory:"), QdrantClient(":memory:")
+    source, copied, other = (
+        QdrantStore(first, tenant="a"),
+        QdrantStore(second, tenant="a"),
+        QdrantStore(second, tenant="b"),
+    )
+    for store, videos in ((source, range(9)), (other, range(20, 40))):
+        store.create(CollectionMetadata(space=fake_space(), tenants=True))
+        store.write(rows(videos))
+        apply_bias(store, bank(), progress=False)
+    before = other.search(queries(1)[0])
+    with pytest.raises(
+        StoreError, match="has a score bias, of other tenants too, and the source has none or others"
+    ):
+        copy_collection(source, copied, progress=False)
+    assert (other.search(queries(1)[0]), copied.count()) == (before, 0)
+    source.set_bias(other.metadata().bias)  # type: ignore[union-attr]
+    assert copy_collection(source, copied, progress=False).written == source.count()
+    assert other.search(queries(1)[0]) == before
+
+
 @pytest.mark.parametrize("store", ["Qdrant server"], indirect=True)
 def test_a_search_on_asyncio_is_the_same(store: VideoStore, qdrant_server: str) -> None:
     apply_bias(store, bank(), progress=False)

@@ -398,7 +398,12 @@ def test_a_copy_of_a_tenant_takes_nothing_from_the_others(request: pytest.Fixtur
         before = stored(other)
         with pytest.raises(StoreError, match="has texts, of other tenants too"):
             copy_collection(source, copied, progress=False)
+        attach_texts(source, said(range(3)), language="german", progress=False)
+        with pytest.raises(StoreError, match="texts, of other tenants too, and the source has none or others"):
+            copy_collection(source, copied, progress=False)
         assert stored(other) == before != {}
+        assert other.metadata().texts.language == "english"
+        remove_texts(source)
         attach_texts(source, said(range(3)), progress=False)
         copy_collection(source, copied, progress=False)
         assert (stored(other), stored(copied)) == (before, stored(source))

@@ -83,7 +83,7 @@ class Progress(TrainerCallback):
         tried = len(self._ends) - 2  # steps after the first one, which starts processes
         if tried == _TRIED or (tried > 0 and self._ends[-1] - self._ends[0] > _TRIED_SECONDS):
             steps = state.max_steps - self._start
-            validations = state.max_steps // args.eval_steps - self._start // args.eval_steps + 1
+            validations = -(-state.max_steps // args.eval_steps) - self._start // args.eval_steps + 1
             seconds = steps * (self._ends[-1] - self._ends[1]) / tried + validations * self._validation
             self._say(f"{steps:,} steps and {validations} validations take about {duration(seconds)} here.")
             self._told = True

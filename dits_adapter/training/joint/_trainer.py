@@ -120,7 +120,7 @@ def trainer_arguments(recipe: JointRecipe, data: TrainingDataset, checkpoints: P
         eval_steps=interval,
         save_strategy="steps",
         save_steps=interval,
-        save_total_limit=1,  # beside the best one
+        save_total_limit=2,  # the best one and the last; of 1 the last is deleted before the artifact is written
         load_best_model_at_end=True,
         metric_for_best_model=f"{recipe.select}_mrr",
         greater_is_better=True,

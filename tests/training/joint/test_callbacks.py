@@ -52,10 +52,10 @@ def test_checkpoints_that_take_long_take_no_more_than_a_twentieth_of_the_time(cl
     assert asked == [4, 8]
 
 
-def progress_of(clock, first: int, seconds: list[float], **validation) -> None:
-    callback, state = Progress(True, **validation), SimpleNamespace(is_world_process_zero=True, max_steps=100)
-    state.global_step = first
-    args = SimpleNamespace(eval_steps=20)
+def progress_of(clock, first: int, seconds: list[float], *, every: int = 20, validation: float) -> None:
+    callback = Progress(True, validation=validation)
+    state = SimpleNamespace(is_world_process_zero=True, max_steps=100, global_step=first)
+    args = SimpleNamespace(eval_steps=every)
     callback.on_train_begin(args, state, None)
     for step in seconds:
         clock[0] += step
@@ -73,6 +73,11 @@ def test_the_time_of_all_is_said_once_without_the_first_step_which_starts_proces
 def test_the_time_of_slow_steps_is_said_after_the_second_one(clock, capsys):
     progress_of(clock, 0, [100, 60], validation=0)
     assert capsys.readouterr().err == "100 steps and 6 validations take about 1.7 h here.\n"
+
+
+def test_the_last_step_is_validated_too(clock, capsys):
+    progress_of(clock, 30, [31, 6], every=30, validation=0)
+    assert "70 steps and 4 validations" in capsys.readouterr().err  # after 60, 90 and 100, and of the kept one
 
 
 def test_a_resumed_training_says_what_is_left(clock, capsys):

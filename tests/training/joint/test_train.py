@@ -108,8 +108,19 @@ def test_a_killed_run_goes_on_to_the_weights_of_a_whole_one(tiny_clip, tmp_path,
     # A checkpoint that was being written when the process died is passed over.
     (checkpoints / "checkpoint-6").mkdir()
     (checkpoints / "checkpoint-6" / "trainer_state.json").write_text('{"global')
+
+    def fails(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(joint, "_save", fails)
+        with pytest.raises(Killed):
+            train(clips, tmp_path / "killed", tiny_clip, **settings)
+    # The last one stays beside the best, so that nothing is trained again.
+    assert {"checkpoint-3", "checkpoint-9"} <= {path.name for path in checkpoints.iterdir()}
     resumed = train(clips, tmp_path / "killed", tiny_clip, **settings)
     assert same(weights(whole), weights(resumed))
+    assert Artifact.load(resumed).training["best_step"] == 3
     assert not checkpoints.exists()
 
 
