@@ -108,6 +108,7 @@ def test_other_pairs_than_those_of_a_cache_load_nothing(folder, monkeypatch, cap
         ("compare foreign", "foreign: holds no index.json"),
         ("compare nowhere --out v.npy", "v.npy: cannot be written"),
         ("distill nowhere demo-dits --out out", "nowhere: no such file or folder."),
+        ("distill queries.txt demo-dits --test nowhere --out out", "nowhere: no such file or folder."),
         ("distill queries.txt gone --out out", "gone: no such folder."),
         ("calibrate nowhere demo-dits --out out", "nowhere: no such file or folder."),
         ("gap nowhere demo-dits", "nowhere: no such file or folder."),

@@ -255,6 +255,7 @@ def test_texts_travel_with_a_copy(store: VideoStore) -> None:
     assert stored(other) == stored(store)
     attach_texts(other, [TimedText("/0.mp4", "harbor")], progress=False)
     copy_collection(store, other, progress=False)  # which brings what has changed since
+    assert stored(other) == stored(store)
     assert heard(other) == pytest.approx(heard(store), rel=1e-5)
     if isinstance(store, QdrantStore):
         with QdrantStore(QdrantClient(":memory:"), "copy") as copied:

@@ -52,6 +52,12 @@ def test_checkpoints_that_take_long_take_no_more_than_a_twentieth_of_the_time(cl
     assert asked == [4, 8]
 
 
+@pytest.mark.parametrize("decided", [True, False])
+def test_the_first_process_decides_whose_clock_counts(clock, monkeypatch, decided):
+    monkeypatch.setattr(_callbacks, "from_first", lambda _: decided)
+    assert saved_after(clock, step=20, validation=0, write=0, steps=5) == [*range(1, 6)] * decided
+
+
 def progress_of(clock, first: int, seconds: list[float], *, every: int = 20, validation: float) -> None:
     callback = Progress(True, validation=validation)
     state = SimpleNamespace(is_world_process_zero=True, max_steps=100, global_step=first)
