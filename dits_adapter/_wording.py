@@ -1,6 +1,7 @@
 """Words for users: text from outside made safe to print, and pydantic's errors as sentences.
 
 `printable(text)` escapes what a terminal would obey instead of show.
+`counted(number, one, many)` puts a number before the noun that goes with it.
 `without_password(address)` leaves out secrets.
 `no_such_vector(collection, vector, names)` says which vectors there are instead.
 `no_cosines(collection)` says why hits of a collection have no probabilities.
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "complaints",
+    "counted",
     "failed_files",
     "field_names",
     "no_cosines",
@@ -82,6 +84,21 @@ def printable(text: object) -> str:
         else character
         for character in shown
     )
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number and the words that go with it.
+
+    Args:
+        number: the number.
+        one: words after 1.
+        many: words after any other number; without them those after 1 and an s.
+
+    Examples:
+        >>> counted(1, "video"), counted(2000, "video"), counted(0, "query is", "queries are")
+        ('1 video', '2,000 videos', '0 queries are')
+    """
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def failed_files(failed: Mapping[str, str], known: int) -> list[str]:

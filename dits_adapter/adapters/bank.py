@@ -215,8 +215,8 @@ def fit_query_bank(
     distinct = _first_of_each(unit(vectors))
     if len(distinct) < LEAST_QUERIES:
         raise InputError(
-            f"there are {len(distinct)} distinct queries; a bank needs at least {LEAST_QUERIES}, and hundreds "
-            "serve better."
+            f"a bank needs at least {LEAST_QUERIES} distinct queries, and hundreds serve better; there "
+            f"{'is' if len(distinct) == 1 else 'are'} {len(distinct)}."
         )
     rows = distinct[draw(len(distinct), size, seed)]
     chosen = vectors[rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from dits_adapter._wording import counted
 from dits_adapter.cli._options import add_store, chosen_store
 from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
@@ -55,7 +56,7 @@ def _bias(args: argparse.Namespace) -> Outcome:
             return Outcome({"removed": removed}, text)
         written = apply_bias(store, bank, weight=args.weight)
         text = (
-            f"{written:,} segments of {store.name!r} got a bias, from {len(bank.vectors):,} queries; searches by "
-            f"queries of their kind take {args.weight:g} times it from the score"
+            f"{counted(written, 'segment')} of {store.name!r} got a bias, from {len(bank.vectors):,} queries; "
+            f"searches by queries of their kind take {args.weight:g} times it from the score"
         )
         return Outcome({"written": written, "queries": len(bank.vectors), "weight": args.weight}, text)

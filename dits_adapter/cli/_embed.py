@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dits_adapter._extras import require_modules
+from dits_adapter._wording import counted
 from dits_adapter.cli._options import (
     add_device,
     add_encoder,
@@ -129,7 +130,7 @@ def _embed(args: argparse.Namespace) -> Outcome:
             )
     text = str(report)
     if pairs.left_out:
-        text += f"\nleft out  {pairs.left_out:,} lines of less confidence than {args.min_confidence:g}"
+        text += f"\nleft out  {counted(pairs.left_out, 'line')} of less confidence than {args.min_confidence:g}"
     figures = {**vars(report), "left_out": pairs.left_out}
     return Outcome(figures, text, _advice(args), code=3 if report.failures else 0)
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter._wording import counted
 from dits_adapter.cli._outcome import Outcome
 
 __all__ = ["add_merge"]
@@ -29,7 +30,7 @@ def _merge(args: argparse.Namespace) -> Outcome:
     from dits_adapter.data.merge import merge_caches
 
     cache = merge_caches(args.parts, args.out)
-    failed = f"; {len(cache.failures):,} videos failed" if cache.failures else ""
-    text = f"{len(cache.text):,} texts and {len(cache.video):,} videos are in {args.out}{failed}"
+    failed = f"; {counted(len(cache.failures), 'video')} failed" if cache.failures else ""
+    text = f"{counted(len(cache.text), 'text')} and {counted(len(cache.video), 'video')} are in {args.out}{failed}"
     figures = {"texts": len(cache.text), "videos": len(cache.video), "failures": cache.failures, "cache": args.out}
     return Outcome(figures, text, code=3 if cache.failures else 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dits_adapter._wording import without_password
+from dits_adapter._wording import counted, without_password
 from dits_adapter.cli._options import add_pairs, add_store, chosen_store
 from dits_adapter.cli._outcome import Outcome
 
@@ -34,5 +34,5 @@ def _put(args: argparse.Namespace) -> Outcome:
     with chosen_store(args) as store:
         stored = put_videos(store, cache)
     place = {"store": without_password(args.store), "collection": args.collection}
-    text = f"{stored:,} videos are stored in {place['store']}, collection {args.collection}"
+    text = f"{counted(stored, 'video is', 'videos are')} stored in {place['store']}, collection {args.collection}"
     return Outcome({"videos": stored, **place}, text)

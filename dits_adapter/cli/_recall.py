@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dits_adapter._wording import counted
 from dits_adapter.cli._options import add_query, add_store, qdrant_store
 from dits_adapter.cli._outcome import Outcome
 from dits_adapter.errors import InputError
@@ -54,9 +55,10 @@ def _recall(args: argparse.Namespace) -> Outcome:
             del kinds["plain"]
         measured = {name: measure_recall(store, encode(texts), limit=args.limit) for name, encode in kinds.items()}
         segments = store.count()
+    size = f"{counted(len(texts), 'query', 'queries')}, {counted(segments, 'segment')}"
     blocks = []
     for name, rows in measured.items():
         cells = [[row.search, f"{row.recall:.4f}", f"{row.p50:.1f}", f"{row.p99:.1f}"] for row in rows]
-        blocks.append(f"{name}: {len(texts):,} queries, {segments:,} segments\n\n{markdown_table(head, cells)}")
+        blocks.append(f"{name}: {size}\n\n{markdown_table(head, cells)}")
     figures = {"queries": len(texts), "segments": segments, "limit": args.limit, "plain": None, **measured}
     return Outcome(figures, "\n\n".join(blocks))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dits_adapter._progress import progress_bar
+from dits_adapter._wording import counted
 from dits_adapter.data._cache_index import Section, is_cache, read_index
 from dits_adapter.data.cache import FailedVideo
 from dits_adapter.data.cache_writer import CacheWriter
@@ -118,8 +119,8 @@ class CacheFiller:
         if not report.videos:
             first = report.failures[0]
             raise DITSError(
-                f"{self.file.path}: not one of its {len(report.failures)} videos has vectors. The first is "
-                f"{first.id}: {first.reason}. Check the names in the file, and the folder or collection."
+                f"{self.file.path}: of its {counted(len(report.failures), 'video')} none has vectors. The first "
+                f"is {first.id}: {first.reason}. Check the names in the file, and the folder or collection."
             )
         return report
 

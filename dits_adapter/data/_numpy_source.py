@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dits_adapter._files import sha256
 from dits_adapter._user_files import UserFileError, csv_rows, entries, map_array
+from dits_adapter._wording import counted
 from dits_adapter.data._vector_source import BLOCK_ROWS, VideoBlock
 from dits_adapter.data.pairs_file import ID_COLUMN, TEXT_COLUMN
 from dits_adapter.data.provenance import MARKS, mark_of
@@ -78,7 +79,9 @@ class NumPyTexts:
                 raise UserFileError(path, line, f"the text {fault}")
             count += 1
         if count != self.count:
-            raise InputError(f"{path}: has {count} pairs; {self.count} are expected, one a text vector.")
+            raise InputError(
+                f"{path}: has {counted(count, 'pair')}; {self.count} are expected, one a text vector."
+            )
 
     @property
     def digests(self) -> list[str]:
@@ -183,7 +186,9 @@ def _mark(pair: Mapping[str, str]) -> tuple[str, float]:
 def _require_lines(path: Path, count: int) -> None:
     lines = sum(1 for _ in entries(path))
     if lines != count:
-        raise InputError(f"{path}: has {lines} lines that are not blank; {count} are expected.")
+        raise InputError(
+            f"{path}: has {counted(lines, 'line that is', 'lines that are')} not blank; {count} are expected."
+        )
 
 
 def _values(path: Path) -> Iterator[str]:

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter._wording import counted
 from dits_adapter.errors import InputError
 
 __all__ = ["MOST_HELD_OUT", "held_out_size", "split_videos"]
@@ -75,6 +76,7 @@ def held_out_size(count: int, fraction: float, most: int) -> int:
     """Return the number of videos to hold out of `count`; arguments as for `split_videos`."""
     if count < 2 or not 0 < fraction < 1:
         raise InputError(
-            f"cannot hold out {fraction} of {count} videos; it takes two videos and 0 < fraction < 1."
+            f"cannot hold out the share {fraction} of {counted(count, 'video')}; it takes pairs of two videos or "
+            "more, and a share between 0 and 1."
         )
     return min(max(1, round(fraction * count)), count - 1, most)

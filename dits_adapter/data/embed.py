@@ -9,6 +9,7 @@ from itertools import islice
 from os import PathLike
 from typing import TYPE_CHECKING, NoReturn
 
+from dits_adapter._wording import counted
 from dits_adapter.data._fill import CacheFiller, VideoVectors
 from dits_adapter.data._ids import did_you_mean
 from dits_adapter.data._store_source import StoredVideos
@@ -131,9 +132,9 @@ def _refuse_folder(file: PairsFile) -> NoReturn:
     first = next(file.iter_videos())
     names = [path.name for path in islice(file.folder.iterdir(), _NAMES)]
     raise InputError(
-        f"{file.path}: not one of its {file.videos:,} videos is there. The first is looked for at {first.path}"
-        f"{did_you_mean(os.path.basename(first.path), names) or ';'} Name the folder that its videos are relative "
-        "to (--videos)."
+        f"{file.path}: of its {counted(file.videos, 'video')} none is there. The first is looked for at "
+        f"{first.path}{did_you_mean(os.path.basename(first.path), names) or ';'} Name the folder that its "
+        "videos are relative to (--videos)."
     )
 
 

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from dits_adapter._reprs import short_repr
 from dits_adapter._user_files import parse_json
-from dits_adapter._wording import validated
+from dits_adapter._wording import counted, validated
 from dits_adapter.adapters import Matches, Rows
 from dits_adapter.data._groups import Groups, find_groups
 from dits_adapter.data._ids import VideoIds, source_file
@@ -363,8 +363,8 @@ def held_out(pairs: Pairs, training: Mapping[str, Any]) -> Pairs:
         return pairs
     part = pairs.split(record["fraction"], record["seed"], record["most"])[1]
     warnings.warn(
-        f"the adapter was trained on a part of these pairs: the others are taken, {len(part):,} texts of "
-        f"{len(part.video):,} videos.",
+        f"the adapter was trained on a part of these pairs: the others are taken, {counted(len(part), 'text')} of "
+        f"{counted(len(part.video), 'video')}.",
         stacklevel=2,
     )
     return part

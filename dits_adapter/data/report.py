@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from dits_adapter._reprs import shown_repr
-from dits_adapter._wording import printable
+from dits_adapter._wording import counted, printable
 from dits_adapter.data._cache_index import KINDS, read_index
 from dits_adapter.data.cache import EmbeddingCache, FailedVideo
 
@@ -78,10 +78,10 @@ class EmbedReport:
                 f"texts by source  {', '.join(f'{count:,} {name}' for name, count in self.sources.items())}"
             )
         if self.failures:
-            texts = f", with {self.skipped_texts:,} texts" if self.skipped_texts else ""
+            texts = f", with {counted(self.skipped_texts, 'text')}" if self.skipped_texts else ""
             lines.append(
-                f"failed  {len(self.failures):,} videos{texts}; once they are "
-                "repaired, --retry-failed adds them (of `import` the same command)"
+                f"failed  {counted(len(self.failures), 'video')}{texts}; what is repaired "
+                "--retry-failed adds (of `import` the same command)"
             )
             lines += [f"  {printable(failed.id)}: {printable(failed.reason)}" for failed in self.failures]
         return "\n".join(lines)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from dits_adapter._wording import counted
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation.answerability import Answerability, Answers
 from dits_adapter.evaluation.metrics import Scores, blocks, checked_labels
@@ -221,7 +222,8 @@ def fit_calibration(
     described = np.unique(columns)
     if len(described) < _MIN_VIDEOS:
         raise InputError(
-            f"{len(described)} held-out videos are too few to calibrate probabilities on; it takes {_MIN_VIDEOS}. "
+            f"{counted(len(described), 'held-out video is', 'held-out videos are')} too few to calibrate "
+            f"probabilities on; it takes {_MIN_VIDEOS}. "
             "Hold out more (of a training's pairs with --set validation=SHARE), or fit them on other pairs: "
             "dits-adapter calibrate CACHE ADAPTER"
         )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from dits_adapter._reprs import short_repr
-from dits_adapter._wording import validated
+from dits_adapter._wording import counted, validated
 from dits_adapter.adapters.base import Family
 from dits_adapter.errors import InputError
 from dits_adapter.evaluation._learning_curve import LearningCurve
@@ -153,14 +153,15 @@ class Comparison:
         base = "chance" if self.rows[0].name == CHANCE else "plain"
         head = ["adapter", "R@1", "R@5", "R@10", "MdR", "MnR"]
         trained, chosen = (
-            "{:,} texts of {:,} videos".format(*self.sizes[split]) for split in ("train", "validation")
+            f"{counted(texts, 'text')} of {counted(videos, 'video')}"
+            for texts, videos in (self.sizes[split] for split in ("train", "validation"))
         )
         if self.folds > 1:
             searched = (
                 f"{len(self.labels):,} queries, each in one of {self.folds} folds of about {videos:,} videos"
             )
         else:
-            searched = f"{texts:,} queries, {videos:,} videos"
+            searched = f"{counted(texts, 'query', 'queries')}, {counted(videos, 'video')}"
         return "\n\n".join(
             [
                 " ".join([f"Trained on {trained}, chosen on {chosen}.", *self.notes]),
@@ -249,5 +250,5 @@ def recommend(rows: Sequence[Row], labels: NDArray[np.int64]) -> Recommendation:
             "plain": "These texts do not lead to the videos: no adapter was better than chance by more than noise",
             "linear": f"A linear map is enough: it was better than chance by more than noise, and {networks}",
         }.get(standing.family, answer)
-    sentences = [f"{answer}, on {len(labels):,} test queries", *filter(None, [won, *lost])]
+    sentences = [f"{answer}, on {counted(len(labels), 'test query', 'test queries')}", *filter(None, [won, *lost])]
     return Recommendation(standing.name, ". ".join(sentences) + ".")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
+from dits_adapter._wording import counted
 from dits_adapter.adapters import QueryBankAdapter
 from dits_adapter.encoder import check_queries
 from dits_adapter.errors import InputError
@@ -161,7 +162,9 @@ def measure_hubs(
     few = len(segments) <= _K
     note = queries.note
     if few:
-        note = f"The sample has {len(segments)} segments; hubs show among more than {_K}. {note}".strip()
+        note = (
+            f"The sample has {counted(len(segments), 'segment')}; hubs show among more than {_K}. {note}".strip()
+        )
     if few or queries.source is None:
         return GapAndHubs(segments=len(segments), queries=len(queries.vectors), source=queries.source, note=note)
     return _measure(searcher, segments, queries)
@@ -192,7 +195,7 @@ def _queries(searcher: Searcher, feedback: Path | None, progress: Callable[[int]
     return _Queries(
         np.empty((0, width), np.float32),
         None,
-        f"There are {len(typed)} queries to measure with, and {_LEAST_QUERIES} are needed: start the server with "
+        f"To measure hubs takes {_LEAST_QUERIES} queries, and there are {len(typed)}: start the server with "
         "--feedback FILE --log-queries, and let people search.",
     )
 

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from dits_adapter._files import require_writable, write_atomically
-from dits_adapter._wording import printable
+from dits_adapter._wording import counted, printable
 from dits_adapter.errors import InputError
 from dits_adapter.sources._feedback_file import (
     Chosen,
@@ -99,7 +99,7 @@ class Examination:
         return 1 - math.prod(1 - self.of(rank) for rank in ranks)
 
     def __str__(self) -> str:
-        how = f"estimated from {self.choices:,} choices" if self.choices else "assumed"
+        how = f"estimated from {counted(self.choices, 'choice')}" if self.choices else "assumed"
         return f"rank r is looked at with the chance r^-{self.exponent:.2f} ({how})"
 
 
@@ -125,13 +125,15 @@ class FeedbackReport(PairsReport):
 
     def __str__(self) -> str:
         lines = [super().__str__()]
-        lines.append(f"judged   {self.judgements:,} judgements, {self.repeated:,} more taken back or repeated")
+        lines.append(
+            f"judged   {counted(self.judgements, 'judgement')}, {self.repeated:,} more taken back or repeated"
+        )
         lines.append(f"position {self.examination}")
-        lines.append(f"none     {len(self.unanswerable):,} queries that nothing shown fits")
+        lines.append(f"none     {counted(len(self.unanswerable), 'query', 'queries')} that nothing shown fits")
         if len(self.collections) > 1:
             lines.append(f"searched {', '.join(self.collections)}; embed pairs from the collection that has them")
         if self.faults:
-            lines.append(f"skipped  {len(self.faults):,} lines that are no feedback")
+            lines.append(f"skipped  {counted(len(self.faults), 'line that is', 'lines that are')} no feedback")
             lines += [f"  {printable(fault)}" for fault in self.faults[:_SHOWN_FAULTS]]
         return "\n".join(lines)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import Literal
 
-from dits_adapter._wording import printable
+from dits_adapter._wording import counted, printable
 from dits_adapter.evaluation.metrics import Interval
 from dits_adapter.evaluation.preference import sequential_interval
 from dits_adapter.sources._feedback_file import AdapterInUse, Preference, Side, standing_entries
@@ -86,7 +86,8 @@ class PreferenceTally:
             return "Not decided: there is no query yet for which one ranking was preferred."
         low, high = self.interval
         shares = (
-            f"the adapter was preferred for {self.adapted} of {self.adapted + self.plain} queries with a "
+            f"the adapter was preferred for {self.adapted} of "
+            f"{counted(self.adapted + self.plain, 'query', 'queries')} with a "
             f"preference ({100 * self.share:.0f} %, 95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
         )
         if self.better is None:
@@ -95,7 +96,7 @@ class PreferenceTally:
 
     def __str__(self) -> str:
         name = self.adapter.name or "an adapter that was not saved"
-        steps = "" if self.adapter.steps is None else f", {self.adapter.steps} steps"
+        steps = "" if self.adapter.steps is None else f", {counted(self.adapter.steps, 'step')}"
         weights = "".join(f", score bias {weight:g} {side}" for side, weight in self.bias.items() if weight)
         of_tenant = "" if self.tenant is None else f" of {self.tenant!r}"
         return "\n".join(
@@ -104,7 +105,7 @@ class PreferenceTally:
                 f"{self.adapter.strength:g}{steps}{weights}) in {printable(self.collection)!r}{of_tenant}",
                 f"  queries {self.queries:,}: adapted better {self.adapted:,}, plain better {self.plain:,}, both "
                 f"good {self.both:,}, neither {self.neither:,}, split {self.split:,}, same rankings {self.same:,}",
-                f"  judges  {self.judges:,}, {self.judgements:,} judgements: left {self.left:,}, right "
+                f"  judges  {self.judges:,}, {counted(self.judgements, 'judgement')}: left {self.left:,}, right "
                 f"{self.right:,}",
                 f"  {self.verdict}",
             ]
@@ -126,7 +127,7 @@ class PreferenceReport:
     def __str__(self) -> str:
         lines = [str(tally) for tally in self.tallies] or ["nobody has compared rankings yet"]
         if self.faults:
-            lines.append(f"skipped {len(self.faults):,} lines that are no feedback")
+            lines.append(f"skipped {counted(len(self.faults), 'line that is', 'lines that are')} no feedback")
             lines += [f"  {printable(fault)}" for fault in self.faults[:_SHOWN_FAULTS]]
         return "\n".join(lines)
 

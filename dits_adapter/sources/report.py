@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dits_adapter._reprs import shown_repr
-from dits_adapter._wording import failed_files, printable
+from dits_adapter._wording import counted, failed_files, printable
 from dits_adapter.sources._writer import settled
 
 __all__ = ["PairsReport", "PairsSample"]
@@ -55,7 +55,8 @@ class PairsSample:
     def __str__(self) -> str:
         rows = []
         for source, lines in sorted(self.shown.items()):
-            rows.append(f"{source}: {self.texts[source]:,} texts in {self.lines[source]:,} lines, such as")
+            texts, number = counted(self.texts[source], "text"), counted(self.lines[source], "line")
+            rows.append(f"{source}: {texts} in {number}, such as")
             rows += [f"  {printable(_shown(line))}" for line in lines]
         return "\n".join(rows)
 
@@ -105,12 +106,16 @@ class PairsReport:
     __repr__ = shown_repr
 
     def __str__(self) -> str:
-        lines = [f"found    {self.texts:,} texts of {self.videos:,} videos in {self.seconds:.1f} s"]
+        lines = [
+            f"found    {counted(self.texts, 'text')} of {counted(self.videos, 'video')} in {self.seconds:.1f} s"
+        ]
         if self.present:
-            lines.append(f"present  {self.present:,} videos, done by an earlier run")
+            lines.append(f"present  {counted(self.present, 'video')}, done by an earlier run")
         if self.without_texts:
-            lines.append(f"without  {self.without_texts:,} videos have no text of this kind")
+            lines.append(
+                f"without  {counted(self.without_texts, 'video has', 'videos have')} no text of this kind"
+            )
         if self.left_out:
-            lines.append(f"left out {self.left_out.total():,} texts")
+            lines.append(f"left out {counted(self.left_out.total(), 'text')}")
             lines += [f"  {count:,} × {printable(reason)}" for reason, count in self.left_out.most_common()]
         return "\n".join([*lines, *failed_files(self.failed, self.failed_before)])

@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter._wording import counted
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores._terms import terms_of
 from dits_adapter.stores.metadata import PointLayout
@@ -45,7 +46,8 @@ def lane_texts(request: SearchRequest, queries: int) -> Sequence[str]:
     if texts is None or isinstance(texts, str) or len(texts) != queries:
         given = "none" if texts is None else "a string" if isinstance(texts, str) else len(texts)
         raise InputError(
-            f'the lane "said" looks for texts: give one for each of {queries} queries (texts=[…]), not {given}.'
+            f'the lane "said" looks for texts: give one for each of {counted(queries, "query", "queries")} '
+            f"(texts=[…]), not {given}."
         )
     for number, text in enumerate(texts):
         if not terms_of(text, None):

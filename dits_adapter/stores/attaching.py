@@ -11,6 +11,7 @@ from typing import Any
 
 from dits_adapter._progress import progress_bar
 from dits_adapter._reprs import shown_repr
+from dits_adapter._wording import counted
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores._terms import check_language
 from dits_adapter.stores.base import VideoStore
@@ -64,14 +65,14 @@ class TextReport:
     __repr__ = shown_repr
 
     def __str__(self) -> str:
-        lines = [f"{self.written:,} segments got their texts, {self.unchanged:,} had them already"]
+        lines = [f"{counted(self.written, 'segment')} got texts, {self.unchanged:,} had them already"]
         if self.removed:
-            lines.append(f"{self.removed:,} segments have no text any more")
+            lines.append(f"{counted(self.removed, 'segment has', 'segments have')} no text any more")
         if self.missing:
             lines.append(f"not in the collection: {_some(self.missing)}")
         if self.outside:
-            number = sum(self.outside.values())
-            lines.append(f"{number:,} texts are of a time outside of their video: {_some(list(self.outside))}")
+            number = counted(sum(self.outside.values()), "text is", "texts are")
+            lines.append(f"{number} of a time outside of the video: {_some(list(self.outside))}")
         return "\n".join(lines)
 
 
@@ -119,7 +120,7 @@ def attach_texts(
     report.missing, report.outside = named.missing(), named.outside()
     if len(report.missing) == len(named):
         raise InputError(
-            f"not one of the {len(named):,} videos with texts is in the collection {store.name!r}, such as "
+            f"of {counted(len(named), 'video')} with texts none is in the collection {store.name!r}, such as "
             f"{report.missing[0]}; a video is named by its file, the end of its stored path, or its id."
         )
     if lane is None:

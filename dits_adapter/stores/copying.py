@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 import numpy as np
 
 from dits_adapter._progress import progress_bar
+from dits_adapter._wording import counted
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores._copied import begin_records, same_value, unfinished, write_records
 from dits_adapter.stores.base import VideoStore
@@ -50,8 +51,10 @@ class CopyReport:
     failures: int
 
     def __str__(self) -> str:
-        present = f", {self.present:,} were there already" if self.present else ""
-        return f"copied {self.written:,} segments{present}; {self.collection} in {self.store} is complete"
+        present = (
+            f", {self.present:,} {'was' if self.present == 1 else 'were'} there already" if self.present else ""
+        )
+        return f"copied {counted(self.written, 'segment')}{present}; {self.collection} in {self.store} is complete"
 
 
 def copy_collection(source: VideoStore, destination: VideoStore, *, progress: bool = True) -> CopyReport:

@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from dits_adapter._progress import progress_bar
 from dits_adapter._reprs import shown_repr
 from dits_adapter._user_files import read_json
-from dits_adapter._wording import printable
+from dits_adapter._wording import counted, printable
 from dits_adapter.artifact._config import CONFIG, read_config
 from dits_adapter.artifact._find import find_adapter
 from dits_adapter.encoders._families import DUAL_FAMILIES
@@ -67,7 +67,8 @@ class IngestEstimate:
         without_duration = f" and {self.without_duration} of unknown length" if self.without_duration else ""
         hours = f"{self.seconds / 3600:.1f} hours" if self.seconds > 3600 else f"{self.seconds / 60:.1f} minutes"
         lines = [
-            f"to read  {self.new} videos, {hours}{without_duration}, {self.segments:,} segments{size}",
+            f"to read  {counted(self.new, 'video')}, {hours}{without_duration}, "
+            f"{counted(self.segments, 'segment')}{size}",
             f"present  {self.present}",
         ]
         if self.failed:

@@ -29,6 +29,7 @@ from pydantic import BaseModel
 from typing_extensions import Unpack
 
 from dits_adapter._progress import progress_bar
+from dits_adapter._wording import counted
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores._discover import absolute, find_videos
@@ -205,9 +206,10 @@ def ingesting(
         raise StoreError(f"{error} What is stored stays; the same command goes on from there.") from error
     except KeyboardInterrupt:
         written = session.written if session else 0
-        raise KeyboardInterrupt(
-            f"{written} segments were stored by this run, and stay; the same command goes on from there."
-        ) from None
+        stays = counted(
+            written, "segment was stored by this run, and stays", "segments were stored by this run, and stay"
+        )
+        raise KeyboardInterrupt(f"{stays}; the same command goes on from there.") from None
     if session.written and (described := store.metadata()) is not None:
         report.without_bias = session.written if options.bias is None and described.bias is not None else 0
         report.without_texts = session.written if described.texts is not None else 0

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from dits_adapter._reprs import shown_repr
-from dits_adapter._wording import failed_files, printable
+from dits_adapter._wording import counted, failed_files, printable
 
 __all__ = ["IngestReport"]
 
@@ -49,18 +49,19 @@ class IngestReport:
     def __str__(self) -> str:
         rate = self.videos / self.seconds if self.seconds else 0.0
         lines = [
-            f"stored   {self.videos} videos, {self.segments} segments, {self.seconds:.1f} s ({rate:.1f} videos/s)",
+            f"stored   {counted(self.videos, 'video')}, {counted(self.segments, 'segment')}, {self.seconds:.1f} s "
+            f"({rate:.1f} videos/s)",
             f"present  {self.present}",
         ]
         if self.without_bias:
             lines.append(
-                f"no bias  {self.without_bias} segments: searched with the mean bias of the collection until "
-                "`dits-adapter bias` is given its bank again"
+                f"no bias  {counted(self.without_bias, 'segment')}: searched with the mean bias of the "
+                "collection until `dits-adapter bias` is given its bank again"
             )
         if self.without_texts:
             lines.append(
-                f"no texts {self.without_texts} segments: searches of what is said do not find them until "
-                "`dits-adapter texts` is given texts of their videos"
+                f"no texts {counted(self.without_texts, 'segment')}: searches of what is said do not find them "
+                "until `dits-adapter texts` is given texts of their videos"
             )
         if self.moved:
             lines.append(f"moved    {self.moved}")

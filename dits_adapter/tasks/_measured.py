@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from os import PathLike, fspath
 
+from dits_adapter._wording import counted
 from dits_adapter.artifact.artifact import Artifact
 from dits_adapter.data._named import PairsSource, named_pairs
 from dits_adapter.data.pairs import Pairs, held_out
@@ -49,7 +50,9 @@ class Measured:
             SpaceMismatchError: the pairs are of another space than the adapter's.
         """
         if most_videos < 2:
-            raise InputError(f"{most_videos} videos to measure on: it takes 2 or more to tell one from another.")
+            raise InputError(
+                f"{counted(most_videos, 'video')} to measure on: it takes 2 or more to tell one from another."
+            )
         artifact = adapter if isinstance(adapter, Artifact) else Artifact.load(adapter)
         loaded, _ = named_pairs(pairs)
         adapter_name = "the adapter" if isinstance(adapter, Artifact) else fspath(adapter)

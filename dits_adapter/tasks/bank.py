@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dits_adapter._files import sha256
+from dits_adapter._wording import counted
 from dits_adapter.adapters.bank import LEAST_QUERIES, check_bank_options, draw, fit_query_bank
 from dits_adapter.artifact._find import require_free
 from dits_adapter.artifact.artifact import Artifact
@@ -90,8 +91,8 @@ def make_bank(
     count = len(values)
     if count < LEAST_QUERIES:
         raise InputError(
-            f"{name}: holds {count} distinct queries; a bank needs at least {LEAST_QUERIES}, and hundreds serve "
-            "better."
+            f"{name}: holds {counted(count, 'distinct query', 'distinct queries')}; a bank needs "
+            f"at least {LEAST_QUERIES}, and hundreds serve better."
         )
     loaded = _loaded(model, device, text_cleaning)
     artifact = loaded if isinstance(loaded, Artifact) else loaded.artifact

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from dits_adapter._wording import counted
 from dits_adapter.data.pairs import LEAST_JUDGES, Pairs
 from dits_adapter.data.provenance import JUDGES, MACHINES
 
@@ -57,7 +58,7 @@ def _together(split: Split) -> str:
     count, groups = (sum(sizes) for sizes in zip(*((len(p.video), len(p.groups)) for p in split), strict=True))
     return (
         f"Videos that belong together are on one side of each split: {', '.join(some)}, so that {count:,} videos "
-        f"are {groups:,} groups."
+        f"are {counted(groups, 'group')}."
     )
 
 
@@ -65,7 +66,8 @@ def _copies(tests: Sequence[Pairs]) -> str:
     count = sum(test.copies_left_out for test in tests)
     if not count:
         return ""
-    return f"{count:,} copies of searched videos are left out: their texts ask for the one that stays."
+    left = counted(count, "copy of a searched video is", "copies of searched videos are")
+    return f"{left} left out: texts of copies ask for the one that stays."
 
 
 def _twins(tests: Sequence[Pairs]) -> str:
@@ -76,8 +78,8 @@ def _twins(tests: Sequence[Pairs]) -> str:
     if not count:
         return ""
     return (
-        f"{count:,} searched videos have a near-duplicate, or one of the same texts, among those searched with "
-        "them: finding that one counts as wrong."
+        f"{counted(count, 'searched video has', 'searched videos have')} a near-duplicate, or one of the "
+        "same texts, among those searched together: finding that one counts as wrong."
     )
 
 
@@ -100,8 +102,7 @@ def _judged_by(tests: Sequence[Pairs]) -> str:
         return f"Judged by texts that people {said}: {shown}."
     of_people = sum(counts[source] for source in JUDGES)
     few = (
-        f"Among them are only {of_people:,} that people wrote for this; those alone judge from {2 * LEAST_JUDGES} "
-        "videos on."
+        f"People wrote only {of_people:,} of them for this; those alone judge from {2 * LEAST_JUDGES} videos on."
         if of_people
         else f"Texts that people write for {2 * LEAST_JUDGES} videos or more would judge in their place."
     )

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from dits_adapter._wording import counted
 from dits_adapter.data._named import PairsSource, named_pairs
 from dits_adapter.data.pairs import Pairs, record_split
 from dits_adapter.training._notes import sources_of, split_notes
@@ -88,7 +89,8 @@ def warn_if_few(test: Pairs, advice: str, doubts: list[str] | None = None) -> No
     """Warn where a test split is too small to compare adapters; `advice` ends the message, `doubts` gets it."""
     error = 196 * math.sqrt(0.25 / len(test.video))
     if error > _MAX_ERROR:
-        message = f"the {len(test.video)} test videos fix R@1 to about ± {error:.0f} points only; {advice}"
+        fix = counted(len(test.video), "test video fixes", "test videos fix")
+        message = f"the {fix} R@1 to about ± {error:.0f} points only; {advice}"
         warnings.warn(message, stacklevel=3)
         if doubts is not None:
             doubts.append(message)

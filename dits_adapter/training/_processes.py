@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
+from dits_adapter._wording import counted
 from dits_adapter.encoders._torch import pick_device
 from dits_adapter.errors import DITSError, InputError
 
@@ -146,7 +147,7 @@ def whole_shares(rows: int) -> int:
         InputError: fewer rows than processes.
     """
     if rows < count():
-        raise InputError(f"{rows} pairs are too few for {count()} processes; start fewer.")
+        raise InputError(f"{counted(rows, 'pair is', 'pairs are')} too few for {count()} processes; start fewer.")
     return rows - rows % count()
 
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from dits_adapter._progress import progress_bar
+from dits_adapter._wording import counted
 from dits_adapter.adapters import Adapter, Rows
 from dits_adapter.artifact._find import is_artifact
 from dits_adapter.artifact.artifact import Artifact
@@ -164,8 +165,8 @@ def check_splits(pairs: Pairs, validation: Pairs, test: Pairs) -> None:
     shared = _shared(searched, pairs.matches.video) | _shared(searched, validation.matches.video)
     if shared:
         warnings.warn(
-            f"{len(shared)} of {len(test.video)} test videos have exactly the vector of a training or validation "
-            "video: the figures flatter every trained adapter.",
+            f"of {len(test.video)} test videos {counted(len(shared), 'has', 'have')} exactly the vector of a "
+            "training or validation video: the figures flatter every trained adapter.",
             stacklevel=3,
         )
 

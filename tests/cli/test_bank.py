@@ -74,8 +74,8 @@ def test_from_vectors(tmp_path):
     [
         (b"", "holds 0 distinct queries; a bank needs at least 10"),
         (b"\n\n  \n", "holds 0 distinct queries"),
-        (b"a dog\n", "holds 1 distinct queries"),
-        (b"a dog\n  a dog\n" * 50, "holds 1 distinct queries"),
+        (b"a dog\n", "holds 1 distinct query"),
+        (b"a dog\n  a dog\n" * 50, "holds 1 distinct query"),
         ("\n".join([*TEXTS, "clips/a.mp4"]).encode(), "is the name of a video file ('clips/a.mp4')"),
         ("\n".join([*TEXTS, "été"]).encode("latin-1"), f"line {len(TEXTS) + 1}: its byte 1 (0xe9) is no UTF-8"),
         (b'{"video": "a.mp4", "text": "a dog"}\n' * 20, "line 1: is a JSON object; plain text is expected"),

@@ -173,7 +173,7 @@ def test_names_that_declare_nothing(name, capsys):
         ("id,text\nclip-0\n", "line 2: has 1 values; the header has 2 columns"),
         ('id,text\nclip-0,"a\nclip-1,b\n', "is not CSV"),
         ("id,text\nclip-0,\n", "line 2: the text is empty"),
-        ("id\nclip-0\n", "has 1 pairs; 897 are expected"),
+        ("id\nclip-0\n", "has 1 pair; 897 are expected"),
         ("", "line 1: the header has no column"),
     ],
 )

@@ -44,7 +44,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_a_word_that_is_said_finds_its_video(folder, capsys):
     assert main(["texts", "pairs.jsonl", "--min-confidence", "0.5"]) == 3
-    assert "1 segments got their texts" in (report := capsys.readouterr().out)
+    assert "1 segment got texts" in (report := capsys.readouterr().out)
     assert "not in the collection: elsewhere.mp4" in report
     assert main(["search", QUERY, "--adapter", "demo-clip", "--lanes", "seen", "said"]) == 0
     first, line, *others = capsys.readouterr().out.splitlines()

@@ -85,7 +85,7 @@ class TestEmbed:
     def test_not_one_readable_video_is_an_error_and_can_be_mended(self, fake_pairs, tmp_path):
         for n in range(11):
             (tmp_path / f"{n}.mp4").write_text("broken: no frames")
-        with pytest.raises(DITSError, match=r"not one of its 11 videos .* clip-0: broken: no frames"):
+        with pytest.raises(DITSError, match=r"of its 11 videos none .* clip-0: broken: no frames"):
             run(fake_pairs, tmp_path / "cache")
         for n in range(9):
             (tmp_path / f"{n}.mp4").write_text(f"video {n}")
@@ -97,7 +97,7 @@ class TestEmbed:
             run(fake_pairs, tmp_path / "cache", encoder, videos=tmp_path / "elsewhere")
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "elsewhere" / "0.mkv").touch()
-        with pytest.raises(InputError, match=r"not one of its 11 videos is there.*did you mean '0.mkv'\?"):
+        with pytest.raises(InputError, match=r"of its 11 videos none is there.*did you mean '0.mkv'\?"):
             run(fake_pairs, tmp_path / "cache", encoder, videos=tmp_path / "elsewhere")
         assert encoder.encoder.read == []
         assert not (tmp_path / "cache").exists()

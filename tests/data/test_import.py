@@ -252,7 +252,7 @@ class TestImport:
             ({"ids": [f"v{n % 39}" for n in range(40)]}, "videos 0 and 39 have the same id, 'v0'"),
             ({"ids": ["", *map(str, range(39))]}, "ids.txt: has 39 lines that are not blank; 40 are expected"),
             ({"ids": ["x" * 2000, *map(str, range(39))]}, "video 0: the id .* longer than 1024 bytes"),
-            ({"ids": ["a"]}, "ids.txt: has 1 lines that are not blank; 40 are expected"),
+            ({"ids": ["a"]}, "ids.txt: has 1 line that is not blank; 40 are expected"),
             ({"captions": ["a"] * 91}, "captions.txt: has 91 lines that are not blank; 90 are expected"),
         ],
     )

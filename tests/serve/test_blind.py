@@ -156,7 +156,7 @@ def test_other_adapters_tenants_and_damaged_lines_do_not_count(http, file):
     report = tally_preferences(file)
     assert [each.queries for each in report.tallies] == [1, 1, 1, 1, 1]
     assert len(report.faults) == 1
-    assert "skipped 1 lines that are no feedback" in str(report)
+    assert "skipped 1 line that is no feedback" in str(report)
 
 
 def test_preferences_are_no_choices_of_hits(http, file):

@@ -209,7 +209,7 @@ def test_without_queries_it_says_what_is_missing(serving, tmp_path):
     when_ready(http)
     hubs = when_ready(http, "/hubs")["measured"]
     assert (hubs["segments"], hubs["queries"], hubs["rankings"], hubs["plane"]) == (36, 0, [], None)
-    assert "There are 0 queries to measure with, and 20 are needed" in hubs["note"]
+    assert "To measure hubs takes 20 queries, and there are 0" in hubs["note"]
     assert "--log-queries" in hubs["note"]
 
 

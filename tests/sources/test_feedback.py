@@ -217,7 +217,7 @@ class TestNoneOfThese:
         out = tmp_path / "unanswerable.txt"
         report, _ = pairs(judges, unanswerable=out)
         assert out.read_text("utf-8") == "a unicorn\n"
-        assert "none     1 queries" in str(report)
+        assert "none     1 query that" in str(report)
 
     def test_only_those(self, judges, tmp_path, capsys):
         judges.say("a unicorn")
@@ -394,7 +394,7 @@ class TestQueries:
     def test_the_bank_takes_the_file_and_calibrate_wants_the_unanswerable_alone(self, judges, tmp_path, capsys):
         judges.log("a dog")
         assert main(["bank", str(judges.path), "--adapter", "demo-clip", "--out", str(tmp_path / "bank")]) == 1
-        assert "holds 1 distinct queries; a bank needs at least" in capsys.readouterr().err
+        assert "holds 1 distinct query; a bank needs at least" in capsys.readouterr().err
         calibrate = ["calibrate", "cache", "demo-dits", "--out", str(tmp_path / "new"), "--unanswerable"]
         assert main([*calibrate, str(judges.path)]) == 1
         assert "with queries of both kinds" in capsys.readouterr().err

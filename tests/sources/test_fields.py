@@ -131,7 +131,7 @@ def test_the_command_says_how_to_go_on(store, tmp_path, monkeypatch, capsys):
     place = "titled://me:pass-word@x/y?a=1&b=2"
     assert main(["pairs", "--store", place, "--tenant", "t", "--field", "title", "--out", "pairs.jsonl"]) == 0
     printed = capsys.readouterr().out
-    assert "field: 1 texts in 1 lines, such as" in printed
+    assert "field: 1 text in 1 line, such as" in printed
     place = "--store 'titled://me@x/y?a=1&b=2' --collection videos --tenant t"
     assert f"dits-adapter embed pairs.jsonl --encoder ID --out CACHE {place}\n" in printed
 

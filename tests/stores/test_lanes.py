@@ -526,7 +526,7 @@ def test_what_cannot_be_is_refused() -> None:
         ({"lanes": ()}, "lanes is"),
         ({"lanes": ("seen", "heard")}, "one or both of 'seen' and 'said'"),
         ({"texts": ["storm"]}, "texts are for the lane"),
-        ({"lanes": BOTH}, r"one for each of 1 queries \(texts=\[…\]\), not none"),
+        ({"lanes": BOTH}, r"one for each of 1 query \(texts=\[…\]\), not none"),
         ({"lanes": BOTH, "texts": "storm"}, "not a string"),
         ({"lanes": BOTH, "texts": ["a", "b"]}, "not 2"),
         ({"lanes": BOTH, "texts": ["?!"]}, "has no word"),
@@ -536,7 +536,7 @@ def test_what_cannot_be_is_refused() -> None:
             store.search(query, **options)  # type: ignore[arg-type]
     for texts, reason in [
         ([], "there are no texts"),
-        ([TimedText("x.mp4", "storm")], r"not one of the 1 videos with texts .* x\.mp4"),
+        ([TimedText("x.mp4", "storm")], r"of 1 video with texts none .* x\.mp4"),
         ([TimedText("1.mp4", "…")], "there is no word"),
     ]:
         with pytest.raises(InputError, match=reason):

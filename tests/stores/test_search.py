@@ -725,7 +725,7 @@ class TestRebuild:
         with QdrantStore(qdrant_server, name) as store:
             _, old = rebuild(store, folder, FakeEncoder(), progress=False)  # type: ignore[arg-type]
             write_video(folder / "1.mp4", "broken")
-            with pytest.raises(StoreError, match=r"1 files could not be read.*nothing was deleted"):
+            with pytest.raises(StoreError, match=r"1 file could not be read.*nothing was deleted"):
                 rebuild(store, folder, encoder, drop_old=True, progress=False)  # type: ignore[arg-type]
             assert store.resolve() == old
         with QdrantStore(qdrant_server, f"{name}-tenants", tenant="acme") as store:

@@ -83,7 +83,7 @@ def test_the_gap_without_pictures(pairs, shift, tmp_path, monkeypatch):
 
 def test_what_cannot_be_measured_is_refused(pairs, shift, tmp_path):
     for options, message in (
-        ({"most_videos": 1}, "1 videos to measure on: it takes 2 or more"),
+        ({"most_videos": 1}, "1 video to measure on: it takes 2 or more"),
         ({"noise": 1.0}, "noise 1: expected a factor of at least 0, and an adapter of kind dits"),
     ):
         with pytest.raises(InputError, match=message):

@@ -189,7 +189,7 @@ def test_test_videos_that_were_trained_on_are_noticed():
     train, validation, test = three(rotated_pairs())
     leaky = test.of_videos(np.arange(len(test.video)))
     leaky.video[3] = train.video[0]
-    with pytest.warns(UserWarning, match="1 of 48 test videos have exactly the vector of a training"):
+    with pytest.warns(UserWarning, match="of 48 test videos 1 has exactly the vector of a training"):
         compare(train, validation, leaky, rows=quick_rows("identity"), progress=False)
 
 

@@ -75,7 +75,7 @@ def one_of_two(rank: int, folder) -> None:
         )
     few = batches.Batches(gap_pairs(23), TrainingConfig(batch_size=40), torch.device("cpu"))
     assert [len(rows) for rows in few.rows(1)] == [22]
-    with pytest.raises(InputError, match="1 pairs are too few for 2 processes"):
+    with pytest.raises(InputError, match="1 pair is too few for 2 processes"):
         whole_shares(1)
     mine = folder / "mine"
     if rank == 0:

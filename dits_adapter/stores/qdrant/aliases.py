@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from qdrant_client import models
 from typing_extensions import Unpack
 
+from dits_adapter._wording import counted
 from dits_adapter.errors import InputError, MissingCollectionError, StoreError
 from dits_adapter.stores._discover import absolute, lies_in
 from dits_adapter.stores.ingest import IngestKeywords, IngestOptions, Paths, ingest
@@ -105,8 +106,9 @@ def rebuild(
         raise StoreError(f"no video could be read; {alias!r} was left as it was.")
     if drop_old and report.failed:
         raise StoreError(
-            f"{len(report.failed)} files could not be read, and the old collection may hold them: {alias!r} was "
-            f"left as it was, and nothing was deleted. {new!r} is there; mend the files and run again, or switch."
+            f"{counted(len(report.failed), 'file')} could not be read, which the old collection may hold: "
+            f"{alias!r} was left as it was, and nothing was deleted. {new!r} is there; mend the files "
+            "and run again, or switch."
         )
     if drop_old and previous is not None and (others := _other_folders(previous, fresh, roots)):
         raise StoreError(

@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from dits_adapter._progress import progress_bar
+from dits_adapter._wording import counted
 from dits_adapter.errors import DITSError
 from dits_adapter.evaluation._tables import duration
 from dits_adapter.training._loop import summary_writer
@@ -85,7 +86,8 @@ class Progress(TrainerCallback):
             steps = state.max_steps - self._start
             validations = -(-state.max_steps // args.eval_steps) - self._start // args.eval_steps + 1
             seconds = steps * (self._ends[-1] - self._ends[1]) / tried + validations * self._validation
-            self._say(f"{steps:,} steps and {validations} validations take about {duration(seconds)} here.")
+            work = f"{counted(steps, 'step')} and {counted(validations, 'validation')}"
+            self._say(f"{work} take about {duration(seconds)} here.")
             self._told = True
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
+from dits_adapter._wording import counted
 from dits_adapter.errors import InputError
 from dits_adapter.training.joint._clips import ClipLoader
 from dits_adapter.training.joint.captions import Captions
@@ -98,7 +99,8 @@ class TrainingDataset(Dataset[dict[str, Any]]):
     ) -> None:
         if len(captions.texts) < batch_size:
             raise InputError(
-                f"{len(captions.texts)} training pairs are fewer than a batch of {batch_size}; lower batch_size."
+                f"{counted(len(captions.texts), 'training pair is', 'training pairs are')} fewer than a batch of "
+                f"{batch_size}; lower batch_size."
             )
         self.captions = captions
         self.load = load

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dits_adapter._files import sha256
 from dits_adapter._reprs import shown_repr
+from dits_adapter._wording import counted
 from dits_adapter.data._groups import groups_by_texts
 from dits_adapter.data._splits import split_videos
 from dits_adapter.data.pairs_file import PairsFile
@@ -81,7 +82,8 @@ class Captions:
         first = _first_copies([video.path for video in videos])
         if copies := sum(row != number for row, number in enumerate(first)):
             warnings.warn(
-                f"{file.path}: {copies:,} of its {len(videos):,} videos are copies of others, and count as these.",
+                f"{file.path}: of its {len(videos):,} videos {counted(copies, 'is a copy', 'are copies')}, which "
+                "the first of the same content stands for.",
                 stacklevel=2,
             )
         return cls.of((videos[first[label]].path, text) for label, text in zip(labels, texts, strict=True))

@@ -273,7 +273,7 @@ def _without_failures(captions: Captions, load: ClipLoader, workers: int, progre
     if is_first():
         reasons = " ".join(str(error) for error in failures.values())
         warnings.warn(
-            f"{len(failures)} of {len(captions.videos)} videos cannot be decoded and are left out: {reasons}",
+            f"without {len(failures)} of {len(captions.videos)} videos, which cannot be decoded: {reasons}",
             stacklevel=3,
         )
     return captions.of_videos(row for row, video in enumerate(captions.videos) if video not in failures)

@@ -32,7 +32,7 @@ def test_copies_of_a_file_are_one_video(tmp_path):
         (tmp_path / name).write_bytes(content)
     lines = [{"video": f"{name}.mp4", "text": f"of {name}"} for name in ("b", "a", "gone", "copy", "empty")]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    with pytest.warns(UserWarning, match="1 of its 5 videos are copies of others"):
+    with pytest.warns(UserWarning, match="of its 5 videos 1 is a copy"):
         read = Captions.read(tmp_path / "pairs.jsonl")
     assert [os.path.basename(video) for video in read.videos] == ["b.mp4", "a.mp4", "gone.mp4", "empty.mp4"]
     assert [(read.texts[n], int(label)) for n, label in enumerate(read.labels)] == [

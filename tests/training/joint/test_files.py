@@ -42,7 +42,7 @@ def test_two_processes_killed_and_resumed_end_with_the_weights_of_one(pairs, tin
     kill_two(two, said, lambda: [*checkpoints.glob("checkpoint-*/trainer_state.json")])
     assert not (tmp_path / "two").exists()
     assert run_two(two, said) == 0, said.read_text()[-3000:]
-    assert "1 of 17 videos cannot be decoded and are left out" in said.read_text()
+    assert "without 1 of 17 videos, which cannot be decoded" in said.read_text()
     assert said.read_text().count("written to") == 1
 
     options = {"encoder": tiny_clip, "dataset": "films", "progress": False}
@@ -62,7 +62,7 @@ def test_from_the_shell_to_an_index_of_the_new_space_while_one_of_the_old_is_ref
     settings = [f"--set={name}={value}" for name, value in {**FAST, "epochs": 1}.items()]
     out = tmp_path / "mine"
     command = ["train-joint", str(pairs), "--encoder", str(tiny_clip), "--out", str(out), "--select", "xpool"]
-    with pytest.warns(UserWarning, match="1 of 17 videos cannot be decoded"):
+    with pytest.warns(UserWarning, match="without 1 of 17 videos, which cannot be decoded"):
         assert main([*command, *settings]) == 0
     printed, said = capsys.readouterr()
     assert len(printed.splitlines()) == 3  # nothing of the training's own

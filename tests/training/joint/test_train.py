@@ -149,7 +149,7 @@ def test_broken_videos_are_named_and_left_out(tiny_clip, tmp_path):
             raise VideoError(video, "is truncated")
         return clips.read(video, frames, transform)
 
-    with pytest.warns(UserWarning, match="2 of 20 videos cannot be decoded and are left out: 3: is trunc"):
+    with pytest.warns(UserWarning, match="without 2 of 20 videos, which cannot be decoded: 3: is trunc"):
         out = train(clips, tmp_path / "out", tiny_clip, epochs=1, read=read)
     assert sum(Artifact.load(out).training["pairs"].values()) == 18
 
