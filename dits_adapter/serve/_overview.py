@@ -37,10 +37,10 @@ class FilePage(BaseModel):
     """Page of the videos of the collection, by name.
 
     Attributes:
-        total: number of videos whose name has the words.
+        total: number of videos whose name has the words; None before the collection is read.
     """
 
-    total: int
+    total: int | None
     files: list[StoredFile]
 
 
@@ -48,10 +48,10 @@ class FailurePage(BaseModel):
     """Page of the files that failed, by path.
 
     Attributes:
-        total: number of them whose path has the words.
+        total: number of them whose path has the words; None before the collection is read.
     """
 
-    total: int
+    total: int | None
     failures: list[FailedFile]
 
 
@@ -181,14 +181,16 @@ class Overview:
 
     def files(self, words: str, offset: int, limit: int) -> FilePage:
         """Return a page of the videos that are known so far."""
-        listing = self._known()
-        chosen = [] if listing is None else _with_words(listing.files, words, lambda file: file.name)
+        if (listing := self._known()) is None:
+            return FilePage(total=None, files=[])
+        chosen = _with_words(listing.files, words, lambda file: file.name)
         return FilePage(total=len(chosen), files=[file.stored() for file in chosen[offset : offset + limit]])
 
     def failures(self, words: str, offset: int, limit: int) -> FailurePage:
         """Return a page of the files that failed."""
-        listing = self._known()
-        chosen = [] if listing is None else _with_words(listing.failures, words, lambda failure: failure.path)
+        if (listing := self._known()) is None:
+            return FailurePage(total=None, failures=[])
+        chosen = _with_words(listing.failures, words, lambda failure: failure.path)
         page = [FailedFile(path=each.path, reason=each.reason) for each in chosen[offset : offset + limit]]
         return FailurePage(total=len(chosen), failures=page)
 

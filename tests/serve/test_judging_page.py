@@ -114,6 +114,22 @@ def test_the_collection_is_shown_with_its_files_and_hubs(browser, serve, searche
     expect(page.locator("#files tr")).to_have_count(1)
     expect(page.locator("form[data-list=files] .shown")).to_have_text("1 to 1 of 1")
     expect(page.locator("form[data-list=failures] .shown")).to_have_text("None.")
+
+    def entitle(route):
+        response = route.fetch()
+        found = response.json()
+        found["files"][0]["name"] = "\u202eevil"  # which turns the line around
+        route.fulfill(response=response, json=found)
+
+    unread = {"total": None, "files": []}  # the server was started again, and has not read the collection yet
+    answers = [lambda route: route.abort(), lambda route: route.fulfill(json=unread), entitle]
+    page.route("**/api/collection/files?*", lambda route: answers.pop(0)(route), times=3)
+    page.get_by_label("Parts of the name").fill("old")
+    expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
+    page.get_by_label("Parts of the name").fill("clip")
+    expect(page.locator("#files tr")).to_have_count(6)
+    expect(page.locator("#files a").first).to_have_text("\ufffdevil")
+    expect(page.get_by_role("alert")).to_be_empty()
     expect(page.locator("#sample")).to_have_text(
         "18 segments and 20 queries that people typed here, each drawn by a seed."
     )

@@ -191,6 +191,8 @@ def test_searches_do_not_wait_for_it(serving, store, monkeypatch):
     assert http.get(URL).json()["seconds"] is None
     assert http.get("/api/search", params={"query": QUERY}).json()["adapted"]
     assert http.get(f"{URL}/hubs").json()["measured"] is None
+    for path in ("files", "failures"):  # not that there are none
+        assert http.get(f"{URL}/{path}").json() == {"total": None, path: []}
     go_on.set()
     when_ready(http)
     assert len(reads) == 1

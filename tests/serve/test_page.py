@@ -21,9 +21,10 @@ from starlette.types import ASGIApp
 from dits_adapter import DITSQueryEncoder, QdrantStore
 from dits_adapter.adapters import mean_shift
 from dits_adapter.artifact.artifact import Artifact
+from dits_adapter.serve import _moment_routes
 from dits_adapter.serve._app import create_app
 from dits_adapter.serve._feedback import FeedbackRecorder
-from dits_adapter.serve._moments import timeline
+from dits_adapter.serve._moments import search_image, timeline
 from dits_adapter.serve._searcher import CompareOptions, Searcher
 from dits_adapter.sources._feedback_file import read_entries
 from dits_adapter.stores.memory import MemoryStore
@@ -338,6 +339,26 @@ def test_moments_are_those_of_the_query_that_was_sent(page, monkeypatch):
     assert "query=a+blue+box&" in asked.value.url
 
 
+def test_back_to_before_any_search_ends_the_one_that_is_under_way(page, monkeypatch):
+    """Its answer would stand under an empty field, and a picture be looked for that is no longer there."""
+    search(page)
+    answered = threading.Event()
+    waiting = lambda *given: answered.wait(PATIENCE) and search_image(*given)  # noqa: E731
+    monkeypatch.setattr(_moment_routes, "search_image", waiting)
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(content, "PNG")
+    with page.expect_event("requestfailed", lambda request: "api/image" in request.url):
+        file = {"name": "black.png", "mimeType": "image/png", "buffer": content.getvalue()}
+        with page.expect_request("**/api/image*"):
+            page.get_by_label("or by a picture").set_input_files(file)
+        page.evaluate("history.go(-2)")
+    expect(page.get_by_label("What happens in the video?")).to_have_value("")
+    expect(page.get_by_role("status")).to_contain_text("Two rankings will stand side by side")
+    expect(page.locator("main")).to_be_hidden()
+    answered.set()
+    expect(page.get_by_role("alert")).to_be_empty()
+
+
 def test_keyboard_alone(page):
     expect(page.get_by_label("What happens in the video?")).to_be_focused()
     page.keyboard.type(QUERY)
@@ -405,8 +426,10 @@ def test_the_moments_of_a_video_are_a_slider(page, searcher):
 
 def test_more_like_a_moment_or_a_picture(page, searcher, library):
     """The address keeps a moment, the tab a picture; Back leads through all of them."""
+    page.get_by_role("slider", name="Strength").fill("0.9")
     search(page)
-    first = searcher.compare(QUERY).adapted[0]
+    expect_names(page, "adapted", expected(searcher, "adapted", strength=0.9))
+    first = searcher.compare(QUERY, CompareOptions(strength=0.9)).adapted[0]
     page.locator("section.adapted li").first.get_by_role("button", name="More like this moment").click()
     like = [Path(hit.path).name for hit in searcher.store.search_like(first.id)]
     expect_names(page, "similar", like)
@@ -432,6 +455,7 @@ def test_more_like_a_moment_or_a_picture(page, searcher, library):
     page.goto("about:blank")
     page.go_back()
     expect(page.get_by_role("status")).to_contain_text("Like frame.png: 8 found")
+    assert "strength=0.9" in page.url  # which the next text is searched with
     page.reload()
     expect(page.locator("section.similar h3").first).to_have_text(f"1. {Path(nearest.path).name}")
     expect(page.get_by_role("img", name="Like frame.png")).to_be_visible()
@@ -441,9 +465,10 @@ def test_more_like_a_moment_or_a_picture(page, searcher, library):
     expect(page.get_by_role("alert")).to_have_text("This browser cannot read “no.png” as a picture.")
     page.get_by_label("What happens in the video?").fill(QUERY)
     page.keyboard.press("Enter")
-    expect_names(page, "adapted", expected(searcher, "adapted"))
+    expect_names(page, "adapted", expected(searcher, "adapted", strength=0.9))
     expect(page.locator("section.similar")).to_be_hidden()
     expect(page.get_by_label("Strength")).to_be_enabled()
+    assert "strength=0.9" in page.url
 
 
 def test_one_ranking_is_a_grid_that_stands_still(page):

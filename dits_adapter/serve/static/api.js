@@ -1,6 +1,11 @@
 // The API page, laid out from /api/openapi.json: requests, their parameters and their answers.
 
-const schema = await (await fetch("api/openapi.json")).json();
+import { ask } from "./ask.js";
+
+const schema = await ask("api/openapi.json").catch((problem) => {
+  document.querySelector("#about").textContent = problem.message;
+  throw problem;
+});
 const description = Object.assign(document.createElement("a"), { href: "api/openapi.json", textContent: "OpenAPI" });
 document.querySelector("#about").append(`${schema.info.summary} Version ${schema.info.version}. `, description);
 

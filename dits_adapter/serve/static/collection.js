@@ -4,6 +4,7 @@
 import { ask } from "./ask.js";
 import { pages } from "./pages.js";
 import { hubs } from "./hubs.js";
+import { steady } from "./moments.js";
 
 const status = document.querySelector("#status");
 const error = document.querySelector("#error");
@@ -44,7 +45,11 @@ function facts(now) {
     : at ? `Read at ${at}.` : "";
 }
 
-const complain = (problem) => { error.textContent = problem.message; };
+const problems = {};  // of each part of the page; what it succeeds in takes its own away
+function tell(part, words) {
+  problems[part] = words;
+  error.textContent = [...new Set(Object.values(problems))].filter(Boolean).join(" ");
+}
 
 function row(cells) {
   const line = document.createElement("tr");
@@ -58,28 +63,44 @@ function row(cells) {
 }
 
 function file({ name, video, seconds, segments, expected }) {
-  const shown = video ? Object.assign(document.createElement("a"), { href: video, textContent: name }) : name;
+  const shown = video ? Object.assign(document.createElement("a"), { href: video, textContent: steady(name) }) : steady(name);
   const count = expected !== null && expected !== segments ? `${segments} of ${expected}` : expected === null ? `${segments}, the last one is missing` : String(segments);
   return row([shown, seconds === null ? "not known" : duration(seconds), count]);
 }
 
+// Read a page of a list; where the server does not know it yet, the page looks again until it does.
+async function read(list, line, words, offset, limit) {
+  const { total, [list]: items } = await ask(`api/collection/${list}?${new URLSearchParams({ words, offset, limit })}`);
+  if (total === null) {
+    shownAt = null;
+    lookIn(SOON);
+  }
+  return [total, items.map(line)];
+}
+
 const lists = [
-  pages("files", (from, words, limit) => ask(`api/collection/files?${new URLSearchParams({ words, offset: from, limit })}`).then(({ total, files }) => [total, files.map(file)]), complain),
-  pages("failures", (from, words, limit) => ask(`api/collection/failures?${new URLSearchParams({ words, offset: from, limit })}`).then(({ total, failures }) => [total, failures.map(({ path, reason }) => row([path, reason]))]), complain),
+  pages("files", (from, words, limit) => read("files", file, words, from, limit), tell),
+  pages("failures", (from, words, limit) => read("failures", ({ path, reason }) => row([steady(path), steady(reason)]), words, from, limit), tell),
 ];
+
+let timer;
+function lookIn(milliseconds) {
+  clearTimeout(timer);
+  timer = setTimeout(look, milliseconds);
+}
 
 let shownAt = null;
 async function look() {
   try {
     const now = await ask("api/collection");
     facts(now);
-    error.textContent = now.error;
+    tell("facts", now.error);
     if (now.at !== shownAt) for (const list of lists) list();
     shownAt = now.at;
-    if (now.working || now.error) setTimeout(look, now.working ? SOON : LATER);
+    if (now.working || now.error) lookIn(now.working ? SOON : LATER);
   } catch (problem) {
-    complain(problem);
-    setTimeout(look, LATER);
+    tell("facts", problem.message);
+    lookIn(LATER);
   }
 }
 
@@ -87,9 +108,10 @@ async function measure() {
   try {
     const now = await ask("api/collection/hubs");
     hubs(now);
+    tell("hubs", "");
     if (now.working || now.error) setTimeout(measure, now.working ? SOON : LATER);
   } catch (problem) {
-    complain(problem);
+    tell("hubs", problem.message);
     setTimeout(measure, LATER);
   }
 }

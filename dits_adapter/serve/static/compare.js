@@ -85,7 +85,7 @@ async function next(told = "") {
   }
 }
 
-const complain = (problem) => { error.textContent = `${problem.message}${problem.gone ? " Nothing was written." : ""}`; };
+const complain = (problem) => { error.textContent = `${problem.message}${problem.gone ? " Try again: what is said twice counts once." : ""}`; };
 
 async function busily(work) {
   if (busy) return;

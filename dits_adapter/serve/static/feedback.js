@@ -1,5 +1,7 @@
 // Feedback: "this is the one" at each hit, and "none of these". Where the server takes none, nothing is shown.
 
+import { ask } from "./ask.js";
+
 const main = document.querySelector("main");
 const bar = document.querySelector("#feedback");
 const none = bar.querySelector(".none");
@@ -58,11 +60,10 @@ async function send(path, options) {
   error.textContent = "";
   const mine = search;
   try {
-    const response = await fetch(path, options);
-    if (!response.ok) throw new Error((await response.json()).detail);
+    await ask(path, options);
     return mine === search;  // else another search has taken the place of what was judged
   } catch (problem) {
-    error.textContent = problem instanceof TypeError ? "The server does not answer; nothing was written." : problem.message;
+    error.textContent = `${problem.message}${problem.gone ? " Try again: what is said twice counts once." : ""}`;
     return false;
   } finally {
     busy = false;

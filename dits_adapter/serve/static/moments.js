@@ -5,7 +5,9 @@ import { ask } from "./ask.js";
 // Characters that would turn the direction of the words after them.
 const TURNING = /[\u202a-\u202e\u2066-\u2069]/g;
 
-export const nameOf = (hit) => (hit.title?.trim() || hit.path?.split(/[\\/]/).pop() || hit.video_id).replace(TURNING, "\ufffd");
+export const steady = (words) => words.replace(TURNING, "\ufffd");
+
+export const nameOf = (hit) => steady(hit.title?.trim() || hit.path?.split(/[\\/]/).pop() || hit.video_id);
 
 export const secondsOf = (hit) => (hit.start !== null && hit.start < hit.end ? `${hit.start.toFixed(1)} to ${hit.end.toFixed(1)} s` : "");
 
@@ -16,6 +18,6 @@ export async function reason(frame) {
     await ask(frame);
     return "This browser cannot play the file. The picture is the matching frame.";
   } catch (problem) {
-    return [404, 410, 422].includes(problem.status) ? problem.message : null;
+    return [404, 410, 422].includes(problem.status) ? steady(problem.message) : null;
   }
 }

@@ -16,6 +16,7 @@ const status = document.querySelector("#status");
 const error = document.querySelector("#error");
 const by = document.querySelector("#by");
 const like = form.elements.like;
+const welcome = status.textContent;
 let pending = new AbortController();
 let about;
 
@@ -43,15 +44,17 @@ function show() {
   document.querySelector("#known").hidden = !least.disabled;
 }
 
-function options() {
-  const filled = [...new FormData(form)].filter(([name, value]) => value !== "" && name !== "view");
-  const values = new URLSearchParams(filled.filter(([name]) => !form.elements[name].closest?.("[hidden]")));
+// The values of the form. Those that this kind of search has no use for are for the address alone: the next one may.
+function options({ unused = false } = {}) {
+  const filled = [...form.elements].filter((field) => field.name && field.name !== "view" && field.value !== "" &&
+    !field.closest("[hidden]") && (unused || !field.matches(":disabled")));
+  const values = new URLSearchParams(filled.map(({ name, value }) => [name, value]));
   if (values.get("lanes") === "seen") values.delete("lanes");
   return values;
 }
 
 function remember(method, state = history.state) {
-  const values = options();
+  const values = options({ unused: true });
   const text = !like.value && state?.picture === undefined;
   values.delete(text ? "like" : "query");
   if (form.elements.view.value !== "both") values.set("view", form.elements.view.value);
@@ -72,13 +75,24 @@ function request() {
   return [`api/similar?${values}`];
 }
 
+function rest() {  // nothing is searched, nor shown
+  pending.abort();
+  main.hidden = by.hidden = true;
+  main.setAttribute("aria-busy", "false");
+  offer({ search: null });
+}
+
 async function search() {
-  if (byText() && !form.elements.query.value.trim()) { main.hidden = by.hidden = true; return; }
+  if (byText() && !form.elements.query.value.trim()) {
+    rest();
+    [status.textContent, error.textContent] = [welcome, ""];
+    return;
+  }
   if (byText() && !form.reportValidity()) return;
   pending.abort();
   const mine = (pending = new AbortController());
   main.setAttribute("aria-busy", "true");
-  const slow = setTimeout(() => { status.textContent = "Searching…"; }, 400);
+  const slow = setTimeout(() => { [status.textContent, error.textContent] = ["Searching…", ""]; }, 400);
   try {
     const before = about.digest;
     const answer = await newest(mine.signal);
@@ -94,10 +108,8 @@ async function search() {
     main.setAttribute("aria-busy", "false");
   } catch (problem) {
     if (mine.signal.aborted) return;
-    error.textContent = problem.message;
-    status.textContent = "";
-    main.hidden = true;
-    offer({ search: null });
+    rest();
+    [status.textContent, error.textContent] = ["", problem.message];
   } finally {
     clearTimeout(slow);
   }

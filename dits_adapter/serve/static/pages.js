@@ -1,8 +1,9 @@
-// A list that is read a page at a time, with a field that looks for words.
+// A list that is read a page at a time, with a field that looks for words. A total of null is not known yet: the server
+// was started again, and reads the collection.
 
 const LIMIT = 50;
 
-export function pages(name, read, complain) {
+export function pages(name, read, tell) {
   const form = document.querySelector(`form[data-list=${name}]`);
   const [earlier, later] = form.querySelectorAll("button");
   const shown = form.querySelector(".shown");
@@ -15,13 +16,14 @@ export function pages(name, read, complain) {
     try {
       const [total, rows] = await read(from, form.elements.words.value, LIMIT);
       if (mine !== newest) return;  // what was asked for later has come sooner
+      tell(name, "");
       document.querySelector(`#${name}`).replaceChildren(...rows);
-      document.querySelector(`#${name}`).closest("table").hidden = total === 0;
-      shown.textContent = total ? `${from + 1} to ${from + rows.length} of ${total.toLocaleString("en")}` : "None.";
+      document.querySelector(`#${name}`).closest("table").hidden = !total;
+      shown.textContent = total === null ? "The collection is being read." : total ? `${from + 1} to ${from + rows.length} of ${total.toLocaleString("en")}` : "None.";
       earlier.disabled = from === 0;
       later.disabled = from + LIMIT >= total;
     } catch (problem) {
-      complain(problem);
+      if (mine === newest) tell(name, problem.message);
     }
   }
 
