@@ -251,12 +251,12 @@ def quantize(path: Path, out: Path, calibration: FloatArray) -> None:
         InputError: there is no such matrix, as in linear adapters.
     """
     import onnx
+    import onnxruntime
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
         QuantFormat,
         QuantType,
-        quant_pre_process,
         quantize_static,
     )
 
@@ -278,7 +278,11 @@ def quantize(path: Path, out: Path, calibration: FloatArray) -> None:
 
     with _quiet():
         # Makes constants of the biases that each step has of its own; with others a matrix would run in float32.
-        quant_pre_process(path, out, skip_symbolic_shape=True, skip_onnx_shape=True)
+        # A session does so in every ONNX Runtime; `quant_pre_process` fails in the last one for Python 3.10.
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(out)
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         quantize_static(
             out,
             out,
