@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dits_adapter._reprs import short_repr
@@ -78,6 +78,9 @@ class TextFinder(ABC):
                 continue
             parts.append(f"{os.path.basename(file)} {status.st_size} {status.st_mtime_ns}")
         return "; ".join(parts)
+
+    def begin(self, places: Collection[str]) -> None:  # noqa: B027 - most ways look at each file alone
+        """Take note of the folders and files that are searched, as absolute paths, before the first video."""
 
     def leftovers(self) -> Findings:
         """Return what belongs to no video, once all videos were gone through; without texts."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dits_adapter._wording import printable
+from dits_adapter._wording import counted, printable
 from dits_adapter.data.embed import embed
 from dits_adapter.data.pairs import load_pairs
 from dits_adapter.data.pairs_file import PairsFile
@@ -52,8 +52,10 @@ class FilterReport:
     def __str__(self) -> str:
         if self.reason:
             return f"filter   left all texts in {self.path}: {self.reason}"
-        counts = f"{self.deleted:,} of {self.judged:,} texts"
-        lines = [f"filter   deleted {counts}, as they fit other videos as well as their own"]
+        judged = counted(self.judged, "text")
+        if not self.deleted:
+            return f"filter   of {judged} none fits other videos as well as its own"
+        lines = [f"filter   deleted {self.deleted:,} of {judged}: no better for the video than for others"]
         return "\n".join([*lines, *(f"  {printable(text)}" for text in self.examples)])
 
 

@@ -45,7 +45,9 @@ def find_pairs(
     started = time.perf_counter()
     report = PairsReport(Path(out))
     listed = IngestReport()
-    videos = find_videos(absolute(paths), listed)
+    places = absolute(paths)
+    finder.begin(places)
+    videos = find_videos(places, listed)
     report.ignored, report.failed = listed.ignored, listed.failed
     with PairsWriter(report.path, finder) as writer:
         todo = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from os import PathLike
 
 from dits_adapter.errors import InputError
@@ -31,7 +31,7 @@ class VideoTexts(TextFinder):
         language: two letters; subtitles that are marked as of another language are left out.
         segment_seconds: length of the segments that ingestion cuts.
         table: CSV file with a column `video` and some of `text`, `title`, `description` and `tags`.
-        names: take the words that names of files and of their folders consist of.
+        names: take the words that names of files consist of, and of folders below those that are searched.
 
     Raises:
         InputError: no such language or segments, or a table that cannot be read.
@@ -55,6 +55,7 @@ class VideoTexts(TextFinder):
         self._segment_seconds = segment_seconds
         self._table = None if table is None else TextTable(table)
         self._names = names
+        self._places: Collection[str] = ()
         self._sidecars = Sidecars()
         self.settings = {"language": self._language, "segment_seconds": segment_seconds, "names": names}
 
@@ -67,6 +68,10 @@ class VideoTexts(TextFinder):
         rows = [] if self._table is None else self._table.of(path)
         digest = hashlib.sha256(repr(rows).encode()).hexdigest()[:16] if rows else ""
         return f"{super().state(path)}; {digest}"
+
+    def begin(self, places: Collection[str]) -> None:
+        """Take note of the folders that are searched: the name of one tells nothing of a video in it."""
+        self._places = places
 
     def leftovers(self) -> Findings:
         """Return subtitles and rows of the table that belong to no video."""
@@ -90,16 +95,16 @@ class VideoTexts(TextFinder):
         if self._table is not None:
             collected.add(self._table.of(path))
         if self._names:
-            collected.add(_names_of(path))
+            collected.add(_names_of(path, self._places))
         return collected.findings
 
     def _wants(self, language: str) -> bool:
         return not language or self._language in (None, language)
 
 
-def _names_of(path: str) -> Iterator[tuple[Kind, str]]:
-    """Find the words of a file's name and of its folder's."""
+def _names_of(path: str, places: Collection[str]) -> Iterator[tuple[Kind, str]]:
+    """Find the words of a file's name, and of its folder's where that is none of the places that are searched."""
     folder, name = os.path.split(path)
-    for stem in (os.path.splitext(name)[0], os.path.basename(folder)):
+    for stem in (os.path.splitext(name)[0], "" if folder in places else os.path.basename(folder)):
         if words := name_words(stem):
             yield "name", words

@@ -27,6 +27,7 @@ from dits_adapter.sources._feedback_file import (
     require_feedback_file,
 )
 from dits_adapter.sources.feedback import PASSED, TRUST, Examination, feedback_pairs, feedback_queries
+from dits_adapter.tasks.calibrate import calibrate_artifact
 from dits_adapter.vectors import unit
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -395,6 +396,5 @@ class TestQueries:
         judges.log("a dog")
         assert main(["bank", str(judges.path), "--adapter", "demo-clip", "--out", str(tmp_path / "bank")]) == 1
         assert "holds 1 distinct query; a bank needs at least" in capsys.readouterr().err
-        calibrate = ["calibrate", "cache", "demo-dits", "--out", str(tmp_path / "new"), "--unanswerable"]
-        assert main([*calibrate, str(judges.path)]) == 1
-        assert "with queries of both kinds" in capsys.readouterr().err
+        with pytest.raises(InputError, match="with queries of both kinds"):
+            calibrate_artifact("demo-dits", "cache", tmp_path / "new", unanswerable=judges.path)

@@ -272,6 +272,13 @@ def test_names_are_taken_only_where_asked_and_where_they_are_words(place):
     assert texts(place("videos/IMG_2041.mp4"), names=True) == []
 
 
+def test_the_name_of_the_searched_folder_describes_no_video(place, tmp_path):
+    place("my videos/red ball.mp4"), place("my videos/playing guitar/IMG_2041.mp4")
+    find_pairs(tmp_path / "my videos", tmp_path / "pairs.jsonl", VideoTexts(names=True), progress=False)
+    lines = map(json.loads, (tmp_path / "pairs.jsonl").read_text().splitlines())
+    assert sorted(line["text"] for line in lines) == [["playing guitar"], ["red ball"]]
+
+
 def test_a_changed_sidecar_is_read_anew_and_one_without_a_video_named(place, tmp_path):
     video = place("v/a.mp4", srt=srt((0, 3, "first the dog runs")))
     (tmp_path / "v" / "b.srt").write_text(DOG)
