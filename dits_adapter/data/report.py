@@ -68,7 +68,7 @@ class EmbedReport:
     def __str__(self) -> str:
         lines = []
         for name, count, new, seconds in (
-            ("texts ", self.texts, self.new_texts, self.text_seconds),
+            ("texts ", self.texts + self.skipped_texts, self.new_texts, self.text_seconds),
             ("videos", self.videos, self.new_videos, self.video_seconds),
         ):
             rate = f" in {seconds:.1f} s ({new / seconds:,.1f} a second)" if new else ""
@@ -78,10 +78,10 @@ class EmbedReport:
                 f"texts by source  {', '.join(f'{count:,} {name}' for name, count in self.sources.items())}"
             )
         if self.failures:
-            texts = f", with {counted(self.skipped_texts, 'text')}" if self.skipped_texts else ""
+            texts = f", with {counted(self.skipped_texts, 'text')} left out" if self.skipped_texts else ""
             lines.append(
-                f"failed  {counted(len(self.failures), 'video')}{texts}; what is repaired "
-                "--retry-failed adds (of `import` the same command)"
+                f"failed  {counted(len(self.failures), 'video')}{texts}; what is mended, `embed` with --retry-failed, "
+                "or the same `import` again, adds"
             )
             lines += [f"  {printable(failed.id)}: {printable(failed.reason)}" for failed in self.failures]
         return "\n".join(lines)

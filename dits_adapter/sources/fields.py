@@ -19,7 +19,7 @@ from dits_adapter.sources._writer import pair_lines, replace_lines
 from dits_adapter.sources.base import Findings
 from dits_adapter.sources.report import PairsReport
 from dits_adapter.stores.base import VideoStore
-from dits_adapter.stores.metadata import payload_value
+from dits_adapter.stores.metadata import payload_fields, payload_value
 from dits_adapter.stores.requests import ReadRequest
 from dits_adapter.stores.rows import StoredSegment
 
@@ -125,6 +125,6 @@ def _no_field(store: VideoStore, what: str, meant: str = "") -> InputError:
 
 
 def _text_fields(segment: StoredSegment) -> Iterator[str]:
-    for name, value in segment.payload.items():
+    for name, value in payload_fields(segment.payload):
         if isinstance(value, str) or (isinstance(value, list) and any(isinstance(word, str) for word in value)):
             yield name

@@ -25,8 +25,9 @@ def adopt_collection(store: VideoStore, space: EmbeddingSpace, layout: PointLayo
     """Write into a collection of another program what its vectors and payload fields, or columns, are.
 
     The description goes into the collection's metadata, under a key of its own, or beside the table. No segment is
-    changed, and the other program goes on as before. Done again, it replaces the description. Where scores are no
-    cosines, a warning says so: of other distances, and of dot products of vectors that are not of unit length.
+    changed, and the other program goes on as before. Done again, it replaces the description; texts beside the
+    segments stay, and a score bias where space and vector are the same. Where scores are no cosines, a warning
+    says so: of other distances, and of dot products of vectors that are not of unit length.
 
     Args:
         store: the collection, in Qdrant, PostgreSQL, Milvus or LanceDB.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -13,7 +13,14 @@ from dits_adapter.space import EmbeddingSpace
 from dits_adapter.stores.bias import ScoreBias
 from dits_adapter.stores.text_lane import TextLane
 
-__all__ = ["CollectionMetadata", "PointLayout", "check_tenant", "payload_value", "require_segments"]
+__all__ = [
+    "CollectionMetadata",
+    "PointLayout",
+    "check_tenant",
+    "payload_fields",
+    "payload_value",
+    "require_segments",
+]
 
 
 class PointLayout(BaseModel):
@@ -57,6 +64,15 @@ def payload_value(payload: Mapping[str, Any] | None, key: str) -> Any:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
+
+
+def payload_fields(payload: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the fields of a payload as `payload_value` takes them: those within another one by dots."""
+    for name, value in payload.items():
+        if isinstance(value, Mapping) and value:
+            yield from payload_fields(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def require_segments(seconds: float | None, overlap: float) -> None:

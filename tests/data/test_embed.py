@@ -139,7 +139,9 @@ class TestEmbed:
         command = ["embed", str(pairs), "--encoder", str(tiny_clip), "--out", str(tmp_path / "cache")]
         assert main(command) == 3
         output = capsys.readouterr().out
+        assert "texts   2, 2 of them new" in output
         assert "videos  1, 1 of them new" in output
+        assert "failed  1 video, with 1 text left out" in output
         assert "none.mp4: no such file" in output
         write_clip(tmp_path / "none.mp4", [picture(n) for n in range(15)])
         assert main([*command, "--retry-failed"]) == 0

@@ -113,7 +113,7 @@ def test_an_adopted_collection_has_a_title_and_videos_of_its_own(store, tmp_path
     [
         (
             [],
-            "name a payload field that holds texts. Fields with texts there: decoder, path, tags, title, video",
+            "field that holds texts. Fields with texts there: decoder, meta.note, path, tags, title, video",
         ),
         (["titel"], "no segment has a field 'titel'; did you mean 'title'?"),
         (["meta.nothing"], "no segment has a field 'meta.nothing'"),

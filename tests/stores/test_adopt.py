@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from dits_adapter import DITSQueryEncoder
+from dits_adapter import BiasBank, DITSQueryEncoder, TimedText, apply_bias, attach_texts
 from dits_adapter.cli import main
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.stores.adopting import adopt_collection
@@ -112,6 +112,25 @@ def test_it_can_be_described_anew(foreign: Storage) -> None:
     assert [(hit.video_id, hit.title) for hit in hits] == [("1", None), ("3", None), ("2", None)]
 
 
+def test_described_anew_it_keeps_its_texts_and_the_bias_of_the_same_vectors(foreign: Storage) -> None:
+    adopt_collection(foreign.open(), fake_space(), LAYOUT)
+    store = foreign.open(space=fake_space())
+    apply_bias(
+        store, BiasBank(np.eye(8, dtype=np.float32), fake_space(), fake_space().text.canaries), progress=False
+    )
+    attach_texts(store, [TimedText("70", "the captain explains the storm")], progress=False)
+    before = store.metadata()
+    assert before is not None
+    assert (before.bias is None, before.texts is None) == (False, False)
+    renamed = adopt_collection(foreign.open(), fake_space(), LAYOUT.model_copy(update={"title": "text"}))
+    assert renamed == before.model_copy(update={"layout": renamed.layout})
+    hits = foreign.open(space=fake_space()).search(QUERY, lanes=("seen", "said"), texts=["the captain"])
+    assert (hits[0].title, hits[0].lanes["said"].rank) == ("a caption", 1)
+    with pytest.warns(UserWarning, match="the score bias of .* was of other vectors"):
+        other = adopt_collection(foreign.open(), fake_space(1), LAYOUT)
+    assert (other.bias, other.texts) == (None, before.texts)
+
+
 def test_nothing_is_written_into_it(foreign: Storage, tmp_path: Path) -> None:
     adopt_collection(foreign.open(), fake_space(), LAYOUT)
     write_video(tmp_path / "videos" / "a.mp4")
@@ -138,7 +157,7 @@ def test_nothing_is_written_into_it(foreign: Storage, tmp_path: Path) -> None:
             PointLayout(vector="clip", title="tilte"),
             fake_space(),
             InputError,
-            "none of the first 3 points .* field 'tilte'; their fields are film, from, text, to, url",
+            "none of the first 3 .* field 'tilte'; their fields are film.id, film.name, from, text, to, url",
         ),
         (PointLayout(vector="clip", texts=("nope",)), fake_space(), InputError, "payload field 'nope'"),
         (PointLayout(vector="clip", video="to"), fake_space(), InputError, "neither strings nor whole numbers"),

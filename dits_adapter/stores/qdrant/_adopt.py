@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from qdrant_client import models
 from dits_adapter._wording import no_such_vector
 from dits_adapter.errors import InputError, SpaceMismatchError, StoreError
 from dits_adapter.space import EmbeddingSpace
-from dits_adapter.stores.metadata import CollectionMetadata, PointLayout, payload_value
+from dits_adapter.stores.metadata import CollectionMetadata, PointLayout, payload_fields, payload_value
 from dits_adapter.stores.qdrant._requests import GetCollection, Scroll, UpdateCollection
 from dits_adapter.stores.qdrant._schema import METADATA_KEY, group_values, named_vectors
 from dits_adapter.stores.qdrant._survey import SAMPLE, scores_are_cosines
@@ -23,7 +24,8 @@ def adopt_points(store: QdrantStore, space: EmbeddingSpace, layout: PointLayout)
     """Write into a collection of another program what its vectors and payload fields are.
 
     The description goes into the collection's metadata, under a key of its own. No point is changed, and the other
-    program goes on as before. Done again, it replaces the description.
+    program goes on as before. Done again, it replaces the description; texts beside the segments stay, and a score
+    bias where space and vector are the same. Where they are not, a warning says that the bias is gone.
 
     Args:
         store: the collection.
@@ -56,7 +58,7 @@ def adopt_points(store: QdrantStore, space: EmbeddingSpace, layout: PointLayout)
     )
     _require_fields(store, [record.payload or {} for record in records], layout)
     cosine = scores_are_cosines(params.distance, records, layout.vector)
-    metadata = CollectionMetadata(space=space, layout=layout, cosine=cosine)
+    metadata = CollectionMetadata(space=space, layout=layout, cosine=cosine, **_kept(existing, space, layout))
     described = {METADATA_KEY: metadata.model_dump(mode="json")}
     store.send(UpdateCollection(collection_name=name, metadata=described))
     if owned.metadata() is None:
@@ -64,7 +66,21 @@ def adopt_points(store: QdrantStore, space: EmbeddingSpace, layout: PointLayout)
             f"{store.location} runs Qdrant {store.client.info().version}, which keeps no collection metadata. Use "
             "Qdrant 1.16 or newer, or describe the collection at each search (trust_foreign)."
         )
+    if existing is not None and existing.bias is not None and metadata.bias is None:
+        warnings.warn(
+            f"the score bias of {store.name!r} was of other vectors than are described now, and is gone; "
+            "`dits-adapter bias` makes one for these.",
+            stacklevel=3,
+        )
     return metadata
+
+
+def _kept(existing: CollectionMetadata | None, space: EmbeddingSpace, layout: PointLayout) -> dict[str, Any]:
+    """Return what of an earlier description still holds: texts, and the score bias of the same vectors."""
+    if existing is None or existing.layout is None:
+        return {}
+    same = existing.space == space and existing.layout.vector == layout.vector
+    return {"texts": existing.texts, "bias": existing.bias if same else None}
 
 
 def width_of(store: QdrantStore, vector: str) -> int:
@@ -100,7 +116,9 @@ def _require_fields(store: QdrantStore, payloads: Sequence[Mapping[str, Any]], l
     fields = [field for field in [*chosen.values(), *layout.texts] if field]
     for field in fields if payloads else []:
         if all(payload_value(payload, field) is None for payload in payloads):
-            names = ", ".join(sorted({name for payload in payloads for name in payload})) or "none"
+            names = (
+                ", ".join(sorted({name for payload in payloads for name, _ in payload_fields(payload)})) or "none"
+            )
             raise InputError(
                 f"none of the first {len(payloads)} points of {store.name!r} has a payload field {field!r}; their "
                 f"fields are {names}."
