@@ -454,17 +454,20 @@ def test_a_qdrant_collection_of_another_program_is_ranked_here(video: str | None
         store.search(queries(1)[0], lanes=BOTH, texts=["storm"], filter=models.Filter())
 
 
-def test_a_copy_of_an_earlier_collection_has_the_vectors_of_its_texts() -> None:
+def test_a_copy_of_an_earlier_collection_has_the_vectors_of_its_texts_and_one_to_it_does_without() -> None:
     client = QdrantClient(":memory:")
     with QdrantStore(client, "new") as made, QdrantStore(client, "old") as old:
         made.create(CollectionMetadata(space=fake_space()))
         config = client.get_collection("new").config
-        client.create_collection("old", config.params.vectors, metadata=config.metadata)
+        for name in ("old", "back"):
+            client.create_collection(name, config.params.vectors, metadata=config.metadata)
         old.write(rows(range(VIDEOS)))
         attach_texts(old, said(), progress=False)
         with QdrantStore(QdrantClient(":memory:"), "copy") as copied:
             copy_collection(old, copied, progress=False)
-            for store in (old, copied):
+            back = QdrantStore(client, "back")
+            copy_collection(copied, back, progress=False)
+            for store in (old, copied, back):
                 hits = store.search(queries(1)[0], lanes=("said",), texts=["storm"], limit=VIDEOS)
                 scores = {hit.video_id: hit.lanes["said"].score for hit in hits}
                 expected = reference("storm", stored(old))

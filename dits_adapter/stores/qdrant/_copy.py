@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from itertools import islice
 
 from qdrant_client import models
@@ -19,7 +19,7 @@ from dits_adapter.stores.qdrant._requests import (
     Retrieve,
     Scroll,
 )
-from dits_adapter.stores.qdrant._schema import FAILURE, POOLED, said_vector
+from dits_adapter.stores.qdrant._schema import FAILURE, POOLED, named_vectors, said_vector
 from dits_adapter.stores.qdrant.options import CLUSTER, CollectionOptions
 from dits_adapter.stores.qdrant.store import QdrantStore
 from dits_adapter.stores.text_lane import SAID, TextLane
@@ -55,7 +55,8 @@ def copy_points(source: QdrantStore, destination: QdrantStore, *, progress: bool
     destination.create(unfinished(metadata), _options(info, cluster=cluster) if target is None else None)
     _leave_no_others(source, destination)
     begin_records(destination, metadata)
-    _index_alike(info, destination)
+    params = _index_alike(info, destination)
+    names = {*named_vectors(params), *(params.sparse_vectors or ())}
     total, written, failures = 0, 0, 0
     frames = 1 + (metadata.space.video.frames or 12)
     size = fitting(PAYLOAD_BYTES + NUMBER_BYTES * metadata.space.video.width * frames, BATCH)
@@ -73,7 +74,9 @@ def copy_points(source: QdrantStore, destination: QdrantStore, *, progress: bool
             bar.update(len(records) - len(missing))
             queue = iter(missing)
             while ids := [record.id for record in islice(queue, size)]:
-                points = [_point(r, metadata.texts) for r in _fetch(source, ids, payload=True, vectors=True)]
+                points = [
+                    _point(r, metadata.texts, names) for r in _fetch(source, ids, payload=True, vectors=True)
+                ]
                 destination.write_points(points)
                 bar.update(len(points))
     write_records(destination, metadata)
@@ -115,14 +118,15 @@ def _failed(record: models.Record) -> bool:
     return FAILURE in (record.payload or {})
 
 
-def _index_alike(info: models.CollectionInfo, destination: QdrantStore) -> None:
-    """Make the payload indexes of the source that the destination has not."""
+def _index_alike(info: models.CollectionInfo, destination: QdrantStore) -> models.CollectionParams:
+    """Make the payload indexes of the source that the destination has not; return the destination's parameters."""
     name = destination.collection
-    indexed = destination.send(GetCollection(collection_name=name)).payload_schema
+    existing = destination.send(GetCollection(collection_name=name))
     for field, index in info.payload_schema.items():
-        if field not in indexed:
+        if field not in existing.payload_schema:
             schema = index.params or index.data_type
             destination.send(CreatePayloadIndex(collection_name=name, field_name=field, field_schema=schema))
+    return existing.config.params
 
 
 def _pages(store: QdrantStore, *, payload: bool | list[str]) -> Iterator[list[models.Record]]:
@@ -143,9 +147,11 @@ def _count(store: QdrantStore) -> int:
     return sum(map(len, _pages(store, payload=False)))
 
 
-def _point(record: models.Record, texts: TextLane | None) -> models.PointStruct:
-    """Describe a point anew, with the sparse vector of its text where the source could have none."""
-    vector, payload = record.vector or {}, record.payload or {}
-    if texts is not None and SAID in payload and isinstance(vector, dict):
-        vector = {SAID: said_vector(payload[SAID], texts), **vector}
-    return models.PointStruct.model_construct(id=record.id, vector=vector, payload=payload)
+def _point(record: models.Record, texts: TextLane | None, names: Set[str]) -> models.PointStruct:
+    """Describe a point anew: with those of its vectors that the destination keeps, and that of its text."""
+    vectors, payload = record.vector or {}, record.payload or {}
+    assert isinstance(vectors, dict)
+    kept = {name: vector for name, vector in vectors.items() if name in names}
+    if texts is not None and SAID in payload and SAID in names - kept.keys():
+        kept[SAID] = said_vector(payload[SAID], texts)
+    return models.PointStruct.model_construct(id=record.id, vector=kept, payload=payload)
