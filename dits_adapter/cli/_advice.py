@@ -30,12 +30,11 @@ def commands_for(recipe: Recipe, cache: Path, space: EmbeddingSpace) -> list[str
     if recipe.adapter == CHANCE:
         return []
     commands = []
-    made, adapter = _ADAPTER, shlex.quote(space.text.encoder)
+    adapter = shlex.quote(space.text.encoder)
     if recipe.adapter != PLAIN:
-        bank, made = (" --bank", _BANK) if recipe.bank == "queries" else ("", made)
-        options, adapter = _options(recipe), made
-        commands.append(f"dits-adapter train {shlex.quote(str(cache))} --out {made}" + options + bank)
-    if recipe.bank in ("scores", "both") or (recipe.bank == "queries" and recipe.adapter == PLAIN):
+        adapter = _ADAPTER
+        commands.append(f"dits-adapter train {shlex.quote(str(cache))} --out {adapter}" + _options(recipe))
+    if recipe.bank != "none":  # of other queries: the texts of the pairs push their own videos down
         commands.append(f"dits-adapter bank QUERIES --adapter {adapter} --out {_BANK}")
     if recipe.bank in ("scores", "both"):
         commands.append(f"dits-adapter bias {_BANK} --store STORE --collection NAME")

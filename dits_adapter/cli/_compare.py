@@ -100,6 +100,7 @@ def _compare(args: argparse.Namespace) -> Outcome:
     )
     recipe = Recipe.model_validate(comparison.recipes[comparison.recommendation.name])
     commands = commands_for(recipe, args.pairs, load_pairs(args.pairs).space)
-    advice = ["\nTo have it, with a file of other queries for QUERIES:\n", *(f"    {each}" for each in commands)]
+    queries = "" if recipe.bank == "none" else ", with a file of other queries for QUERIES"
+    advice = [f"\nTo have it{queries}:\n", *(f"    {each}" for each in commands)]
     figures = json.loads(comparison.to_json())
     return Outcome(figures, comparison.markdown(), "\n".join(advice) if commands else "")

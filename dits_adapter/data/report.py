@@ -80,8 +80,8 @@ class EmbedReport:
         if self.failures:
             texts = f", with {counted(self.skipped_texts, 'text')} left out" if self.skipped_texts else ""
             lines.append(
-                f"failed  {counted(len(self.failures), 'video')}{texts}; what is mended, `embed` with --retry-failed, "
-                "or the same `import` again, adds"
+                f"failed  {counted(len(self.failures), 'video')}{texts}; what is mended, `embed` with "
+                "--retry-failed, or the same `import` again, adds"
             )
             lines += [f"  {printable(failed.id)}: {printable(failed.reason)}" for failed in self.failures]
         return "\n".join(lines)
