@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dits_adapter._wording import counted
 from dits_adapter.adapters._fit import GentleFit, Start
 from dits_adapter.adapters._folds import FOLDS, Fold, Problem, Residual, choose_start, folds, mean_and_error
 from dits_adapter.adapters.affine import AffineAdapter, fitted_affine
@@ -141,7 +142,8 @@ def _fit(pairs: Matches, recipe: _Recipe) -> GentleFit:
     problem, drawn = Problem.drawn(pairs, _MOST_PAIRS)
     if len(problem.videos) < LEAST_VIDEOS:
         raise InputError(
-            f"there are pairs of {len(problem.videos)} distinct videos; the gentle adapters need {LEAST_VIDEOS}."
+            f"there are pairs of {counted(len(problem.videos), 'distinct video')}; "
+            f"the gentle adapters need {LEAST_VIDEOS}."
         )
     start = choose_start(problem)
     parts = list(folds(problem, seed=0))

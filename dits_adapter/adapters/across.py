@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from dits_adapter._wording import counted
 from dits_adapter.adapters._folds import Problem, folds
 from dits_adapter.adapters.affine import AffineAdapter, fitted_affine
 from dits_adapter.adapters.moments import Matches, Moments, Rows
@@ -54,7 +55,7 @@ def _reduced_rank(pairs: Matches) -> AffineAdapter:
     problem, _ = Problem.drawn(pairs, _MOST_PAIRS)
     if len(problem.videos) < _LEAST_VIDEOS:
         raise InputError(
-            f"there are pairs of {len(problem.videos)} distinct videos; a map between two spaces needs "
+            f"there are pairs of {counted(len(problem.videos), 'distinct video')}; a map between two spaces needs "
             f"{_LEAST_VIDEOS}."
         )
     choices = list(product(_PENALTIES, _SHARES))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dits_adapter._wording import counted
 from dits_adapter.evaluation._retrieval import Retrieval
 from dits_adapter.evaluation.metrics import Scores, Ties, checked_labels, ranks, video_to_text_ranks
 
@@ -40,7 +41,7 @@ class Evaluation:
     def __str__(self) -> str:
         blocks = [f"{self.ties} ties, 95 % bootstrap intervals"]
         for title, found in (("text to video", self.text_to_video), ("video to text", self.video_to_text)):
-            lines = [f"{title}, {found.metrics.n} queries"]
+            lines = [f"{title}, {counted(found.metrics.n, 'query', 'queries')}"]
             for name, label, digits in _LINES:
                 value, (low, high) = getattr(found.metrics, name), found.intervals[name]
                 lines.append(f"  {label:<4} {value:>8.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")

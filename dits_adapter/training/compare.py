@@ -194,9 +194,10 @@ def _warn_of_known_texts(rows: Recipes, pairs: Pairs, test: Pairs) -> None:
     texts = _shared(test.matches.text, pairs.matches.text)
     if videos or texts:
         warnings.warn(
-            f"leak: the bank of {', '.join(banks)} holds texts of {len(videos)} test videos, and {len(texts)} "
-            "test queries word for word. A bank pushes down the videos that its texts describe, here others than "
-            "those that are asked for: do not believe these rows.",
+            f"leak: the bank of {', '.join(banks)} holds texts of {counted(len(videos), 'test video')}, and "
+            f"{counted(len(texts), 'test query', 'test queries')} word for word. "
+            "A bank pushes down the videos that its texts describe, here others than those "
+            "that are asked for: do not believe these rows.",
             stacklevel=3,
         )
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dits_adapter._wording import validated
+from dits_adapter._wording import counted, validated
 from dits_adapter.adapters import Adapter, DITSAdapter
 from dits_adapter.adapters.base import cosines
 from dits_adapter.artifact._find import require_free
@@ -85,7 +85,8 @@ class Distillation:
         gain = self.differences["r1"]
         judged = (
             f"student, T' = {self.steps}: R@1 {self.metrics.r1:.1f}; teacher {self.teacher.r1:.1f}, on "
-            f"{self.metrics.n} held-out queries; R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
+            f"{counted(self.metrics.n, 'held-out query', 'held-out queries')}; "
+            f"R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
         )
         end = f"written to {self.written}"
         if self.written is None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dits_adapter._wording import counted
 from dits_adapter.adapters import Adapter, adapter_entry
 from dits_adapter.artifact._find import is_artifact, require_free
 from dits_adapter.artifact.artifact import Artifact
@@ -88,13 +89,14 @@ class TrainingReport:
         found, gain, choice = self.metrics, self.differences["r1"], self.choice
         lines = [
             *self.notes,
-            f"{self.adapter}: R@1 {found.r1:.1f}, R@5 {found.r5:.1f}, R@10 {found.r10:.1f} on {found.n} held-out "
-            f"queries; R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}] against {self.incumbent}",
+            f"{self.adapter}: R@1 {found.r1:.1f}, R@5 {found.r5:.1f}, R@10 {found.r10:.1f} on "
+            f"{counted(found.n, 'held-out query', 'held-out queries')}; "
+            f"R@1 {gain.difference:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}] against {self.incumbent}",
         ]
         if choice:
             lines.append(
                 f"chosen by cross-validation: strength {choice['strength']:g}, centering {choice['centering']:g}, "
-                f"penalty {choice['penalty']:g}, {choice['steps']} steps; held-out MRR "
+                f"penalty {choice['penalty']:g}, {counted(int(choice['steps']), 'step')}; held-out MRR "
                 f"{choice['held_out_mrr_gain']:+.3f} ± {choice['standard_error']:.3f} (standard error)"
             )
         nothing = f"not better than {self.incumbent} by more than noise: nothing written"

@@ -83,7 +83,7 @@ def test_queries_are_judged_by_the_keyboard_and_go_on_after_a_reload(browser, se
     expect(page.locator("#verdict")).to_be_hidden()  # blind until it is asked for
     page.get_by_text("Show the tally").click()
     expect(page.locator("#verdict")).to_contain_text("Not decided: the adapter was preferred for")
-    expect(page.locator("#verdict")).to_contain_text("4 judgements by 1 browser, 1 times left, 1 times right")
+    expect(page.locator("#verdict")).to_contain_text("4 judgements by 1 browser: left 1, right 1")
     expect(page.get_by_role("row", name="all")).to_contain_text("4")
     page.emulate_media(color_scheme="dark")
     assert axe.run(page).response["violations"] == []

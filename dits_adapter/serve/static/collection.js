@@ -4,7 +4,7 @@
 import { ask } from "./ask.js";
 import { pages } from "./pages.js";
 import { hubs } from "./hubs.js";
-import { steady } from "./moments.js";
+import { counted, steady } from "./moments.js";
 
 const status = document.querySelector("#status");
 const error = document.querySelector("#error");
@@ -21,7 +21,7 @@ function duration(seconds) {
 function facts(now) {
   const { about } = now;
   const whole = now.incomplete ? `; of ${number(now.incomplete)} more some segments are missing` : "";
-  const trained = about.trained_steps === null ? "" : `, ${about.trained_steps} steps`;
+  const trained = about.trained_steps === null ? "" : `, ${counted(about.trained_steps, "step")}`;
   const bias = now.bias === null ? "none" : `weight ${now.bias}; ${now.bias_fits ? "searches by this adapter use it" : "it is for another adapter's queries, and left out"}`;
   const rows = {
     "store": `${now.store}, “${about.collection}”${now.tenant === null ? "" : `, tenant “${now.tenant}”`}`,

@@ -1,7 +1,7 @@
 // Blind comparison: a query after the other, two rankings without names, and the tally for those who ask for it.
 
 import { ask } from "./ask.js";
-import { nameOf, reason, secondsOf } from "./moments.js";
+import { counted, nameOf, reason, secondsOf } from "./moments.js";
 import { forget, queriesOf, reopen, settle, start, state } from "./queue.js";
 import { tally } from "./tally.js";
 
@@ -68,7 +68,7 @@ async function next(told = "") {
     const equal = same ? `${same === 1 ? "One query has" : `${same} queries have`} the same ranking twice, a tie without a question. ` : "";
     if (query === null) {
       show(null);
-      status.textContent = `${told}${equal}All ${queries.length} queries are done. Thank you.`;
+      status.textContent = `${told}${equal}${queries.length === 1 ? "The query is" : `All ${queries.length} queries are`} done. Thank you.`;
       return undefined;
     }
     const comparison = await send("api/comparisons", "POST", { query, session }).catch((problem) => {
@@ -170,7 +170,7 @@ document.querySelector("#tally").addEventListener("toggle", ({ target }) => {
 
 busily(async () => {
   const about = await ask("api/about");
-  document.querySelector("#about").textContent = `${about.segments} segments in “${about.collection}”`;
+  document.querySelector("#about").textContent = `${counted(about.segments, "segment")} in “${about.collection}”`;
   if (!about.feedback) throw new Error("This server keeps no judgements. Start it with a file for them: dits-adapter serve … --feedback feedback.jsonl");
   document.querySelector(".notice").textContent =
     `Each judgement is written to ${about.feedback.file} on the server: the query, the hits of both rankings, the adapter and the time. ` +

@@ -1,4 +1,4 @@
-// What all pages say of a moment: the name of its video, its seconds, and why there is no picture of it.
+// Words of all pages: numbers of things, and of a moment the name of its video, its seconds, why it has no picture.
 
 import { ask } from "./ask.js";
 
@@ -8,6 +8,8 @@ const TURNING = /[\u202a-\u202e\u2066-\u2069]/g;
 export const steady = (words) => words.replace(TURNING, "\ufffd");
 
 export const nameOf = (hit) => steady(hit.title?.trim() || hit.path?.split(/[\\/]/).pop() || hit.video_id);
+
+export const counted = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 
 export const secondsOf = (hit) => (hit.start !== null && hit.start < hit.end ? `${hit.start.toFixed(1)} to ${hit.end.toFixed(1)} s` : "");
 

@@ -6,7 +6,7 @@ import { notice, offer } from "./feedback.js";
 import "./keys.js";
 import { draw } from "./map.js";
 import { canvasOf, frameOf, onPicture } from "./picture.js";
-import { nameOf } from "./moments.js";
+import { counted, nameOf } from "./moments.js";
 import { list, percent } from "./rankings.js";
 import { forget } from "./timeline.js";
 
@@ -245,7 +245,7 @@ const adapterName = () => (about.adapter === "dits" ? "DITS" : about.adapter);
 
 function introduce() {
   const subject = document.querySelector("#about");
-  subject.textContent = `${about.segments} segments in “${about.collection}”, ${about.space.split(" [")[0]}`;
+  subject.textContent = `${counted(about.segments, "segment")} in “${about.collection}”, ${about.space.split(" [")[0]}`;
   subject.title = about.space;
   for (const element of document.querySelectorAll(".adapter")) element.textContent = adapterName();
   document.querySelector("#by-picture").hidden = !about.pictures;

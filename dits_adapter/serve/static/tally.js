@@ -1,5 +1,7 @@
 // The tally of the judgements: a sentence, the interval, and the counts.
 
+import { counted } from "./moments.js";
+
 const ROWS = [
   ["adapter better", "adapted"], ["plain CLIP better", "plain"], ["both good", "both"], ["neither good", "neither"],
   ["judges disagree, half and half", "split"], ["the same ranking twice", "same"], ["all", "queries"],
@@ -7,10 +9,12 @@ const ROWS = [
 
 export function tally(counts) {
   const part = (name) => document.querySelector(`#tally ${name}`);
-  const others = counts.others ? ` ${counts.others} queries were judged with other adapters or collections and do not count here.` : "";
+  const others = counts.others
+    ? ` ${counted(counts.others, "query was", "queries were")} judged with other adapters or collections, which does not count here.`
+    : "";
   part("#verdict").textContent =
-    `${counts.verdict} ${counts.judgements} judgements by ${counts.judges} ${counts.judges === 1 ? "browser" : "browsers"}, ` +
-    `${counts.left} times left, ${counts.right} times right.${others}`;
+    `${counts.verdict} ${counted(counts.judgements, "judgement")} by ${counted(counts.judges, "browser")}: ` +
+    `left ${counts.left}, right ${counts.right}.${others}`;
   const drawing = part("svg");
   drawing.toggleAttribute("hidden", counts.share === null);
   const at = (share) => String(10 + 300 * share);
