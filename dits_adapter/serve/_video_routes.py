@@ -68,9 +68,11 @@ def _ingested_file(store: VideoStore, video_id: str) -> tuple[FileVersion, os.st
     if not {"path", "size", INGESTED} <= payload.keys():
         raise HTTPException(404, "no ingested video has this id.")
     try:
-        status = os.stat(payload["path"])
+        status = os.stat(str(payload["path"]))
     except OSError as error:
         raise HTTPException(404, f"{payload['path']} cannot be read ({error.strerror}).") from None
+    except ValueError:  # somebody else has written it
+        raise HTTPException(404, "the path of this video is none that a file can have.") from None
     unchanged = (status.st_size, status.st_mtime_ns) == (payload["size"], payload[INGESTED])
     if not (unchanged and stat.S_ISREG(status.st_mode)):
         raise HTTPException(410, f"{payload['path']} was changed since it was ingested. Ingest it again.")

@@ -225,6 +225,7 @@ class TestVideos:
         forged = [
             {"video_id": "forged-1", "path": str(secret)},
             {"video_id": "forged-2", "path": str(secret), "size": 6},
+            {"video_id": "forged-3", "path": f"{secret}\0", "size": 6, "mtime_ns": 1},
         ]
         points = [models.PointStruct(id=n, vector={}, payload=payload) for n, payload in enumerate(forged)]
         client.upsert("videos", points)
@@ -234,6 +235,7 @@ class TestVideos:
             (replaced["video"], 410),
             ("api/videos/forged-1", 404),
             ("api/videos/forged-2", 404),
+            ("api/videos/forged-3", 404),
             ("api/videos/unknown", 404),
             ("api/videos/..%2F..%2Fsecret.mp4", 404),
             (f"api/videos/{str(secret).replace('/', '%2F')}", 404),

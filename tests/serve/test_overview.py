@@ -70,7 +70,7 @@ def rows(videos, segments, seed=0):
 def store(encoder):
     store = MemoryStore(space=encoder.space)
     store.create(CollectionMetadata(space=encoder.space, segment_seconds=2))
-    store.write(list(rows(12, 3)))
+    store.write(list(rows(12, 3))[::-1])  # databases give segments in any order
     store.write_failures(
         [FailureRow("/videos/broken.mp4", 5, 6, "is no video"), FailureRow("/videos/a.mp4", 5, 6, "is cut")]
     )
@@ -151,6 +151,19 @@ def test_of_a_large_collection_all_videos_are_listed_by_their_last_segments(serv
     assert {(file["segments"], file["expected"], file["seconds"]) for file in page["files"]} == {(3, 3, 6.0)}
     assert "v4" not in {file["video_id"] for file in page["files"]}
     assert when_ready(http, "/hubs")["measured"]["segments"] == 6
+
+
+def test_the_sample_is_the_same_in_whatever_order_segments_are_read(store, monkeypatch):
+    monkeypatch.setattr(listing_module, "_SAMPLE", 4)
+    monkeypatch.setattr(listing_module, "_DRAWN_FROM", 6)
+    backwards, forwards = store._rows, dict(sorted(store._rows.items()))
+    for most in (100, 10):
+        monkeypatch.setattr(listing_module, "_MOST_SEGMENTS", most)
+        drawn = []
+        for store._rows in (backwards, forwards):
+            drawn.append(listing_module.read_listing(store, lambda done, total: None).sample)
+        assert drawn[0] == drawn[1]
+        assert len(drawn[0]) == 4
 
 
 def count(segments, reads):

@@ -445,6 +445,10 @@ def test_more_like_a_moment_or_a_picture(page, searcher, library):
     file = {"name": "frame.png", "mimeType": "image/png", "buffer": content.getvalue()}
     page.get_by_label("or by a picture").set_input_files(file)
     expect(page.get_by_role("status")).to_contain_text("Like frame.png: 8 found")
+    page.get_by_text("Filters").click()
+    for limit, found in ((3, 3), (10, 8)):
+        page.get_by_label("Videos", exact=True).fill(str(limit))
+        expect(page.get_by_role("status")).to_contain_text(f"Like frame.png: {found} found")
     nearest = searcher.store.search(searcher.encoder.encode_image(frame), limit=1)[0]
     expect(page.locator("section.similar h3").first).to_have_text(f"1. {Path(nearest.path).name}")
     expect(page.get_by_role("img", name="Like frame.png")).to_be_visible()

@@ -462,6 +462,7 @@ def test_tenants_see_and_delete_nothing_of_each_other(opened: Open, videos: Path
     others = list(opened(tenant="a'cme").records())
     store = opened(tenant="b%eta")
     assert (store.count(), store.count_videos(), len(list(store.records()))) == (3, 1, 1)
+    assert [segment.payload["path"] for segment in store.read(ReadRequest(last=True))] == [str(videos / "2.mp4")]
     assert list(store.read(ReadRequest(ids=[acme[0].id]))) == []
     with pytest.raises(InputError, match="has no segment"):
         store.search_like(acme[0].id)
