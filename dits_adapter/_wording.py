@@ -132,7 +132,7 @@ def no_such_vector(collection: str, vector: str, names: Iterable[str]) -> str:
         "the collection 'clips' has no unnamed vector; it has 'image'; --vector names one."
     """
     wanted = f"vector {vector!r}" if vector else "unnamed vector"
-    known = ", ".join(repr(name) if name else "an unnamed one" for name in names) or "none"
+    known = ", ".join(repr(name) if name else "an unnamed one (--vector '')" for name in names) or "none"
     return f"the collection {collection!r} has no {wanted}; it has {known}; --vector names one."
 
 

@@ -25,7 +25,7 @@ from dits_adapter.data._ids import (
 from dits_adapter.data._vector_source import BLOCK_ROWS, TextSource, VideoBlock
 from dits_adapter.errors import InputError, StoreError
 from dits_adapter.stores.base import VideoStore
-from dits_adapter.stores.metadata import PointLayout, payload_value
+from dits_adapter.stores.metadata import PointLayout, payload_fields, payload_value
 from dits_adapter.stores.requests import ReadRequest
 from dits_adapter.stores.rows import StoredSegment
 
@@ -174,7 +174,7 @@ class StoredVideos:
         names = {
             name: None
             for segment in self._store.read(ReadRequest(limit=_NAMES))
-            for name, value in segment.payload.items()
+            for name, value in payload_fields(segment.payload)
             if isinstance(value, str | int) and not isinstance(value, bool)
         }
         described = [layout.video] if layout.video else []
@@ -255,7 +255,7 @@ class StoredVideos:
     def _none_there(self) -> InputError:
         """Return the refusal of a field that the collection lacks, or whose values are none of the ids."""
         segments = list(self._store.read(ReadRequest(limit=_NAMES)))
-        fields = sorted({name for segment in segments for name in segment.payload})
+        fields = sorted({name for segment in segments for name, _ in payload_fields(segment.payload)})
         field = self._id_field
         if field and segments and field not in fields:
             return InputError(
@@ -266,8 +266,9 @@ class StoredVideos:
         candidates = [*chain(*self._candidates())]
         names = list(dict.fromkeys(_name(segment, candidates[0]) for segment in segments))
         examples = ", ".join(map(repr, names[:3])) or "none"
-        if self._layout.path in candidates[1:] and segments:
-            examples += f", at paths such as {_name(segments[0], self._layout.path)!r}"
+        paths = [payload_value(segment.payload, self._layout.path) for segment in segments]
+        if self._layout.path in candidates[1:] and any(paths):
+            examples += f", at paths such as {next(filter(None, paths))!r}"
         tried = f"now {field!r}" if field is not None else f"tried: {', '.join(map(repr, candidates))}"
         return InputError(
             f"{self._label}: not one of its ids is in {self._where}. The first is {first!r}"

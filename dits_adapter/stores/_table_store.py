@@ -334,7 +334,7 @@ class TableStore(TableDatabase):
         """Write a record of the metadata; None empties the column that it is of."""
         metadata = self.metadata()
         if metadata is None or metadata.layout is not None:
-            instead = " A query bank (dits-adapter bank) leaves tables alone." if column == BIAS else ""
+            instead = " A query bank (`dits-adapter bank`) needs no column." if column == BIAS else ""
             raise StoreError(
                 f"the collection {self.name!r} is of another program: its table gets no {column!r}.{instead}"
             )

@@ -26,6 +26,7 @@ from dits_adapter.errors import (
 )
 from dits_adapter.sides import TextSide, VideoSide
 from dits_adapter.space import EmbeddingSpace
+from dits_adapter.stores.adopting import adopt_collection
 from dits_adapter.stores.base import Capabilities, VideoStore
 from dits_adapter.stores.ingest import ingest
 from dits_adapter.stores.memory import MemoryStore
@@ -296,6 +297,22 @@ class TestQdrant:
         pairs = write_pairs(tmp_path / "b.jsonl", [{"id": segment.id, "text": "a"} for segment in stored])
         report = embed_from_store(pairs, tmp_path / "b", encoder.encoder, segments, progress=False)
         assert report.videos == len(stored) == 6
+
+    def test_fields_within_fields_are_found_and_named(self, clip, tmp_path):
+        vector = unit(np.ones(clip.width)).tolist()
+        size = models.VectorParams(size=clip.width, distance=models.Distance.COSINE)
+        client = QdrantClient(":memory:")
+        client.create_collection("mine", size)
+        client.upsert("mine", [models.PointStruct(id=7, vector=vector, payload={"film": {"name": "Rain"}})])
+        store = QdrantStore(client, "mine")
+        adopt_collection(store, EmbeddingSpace.of(clip), PointLayout(vector=""))
+        pairs = write_pairs(tmp_path / "a.jsonl", [{"id": "Rain", "text": "a"}])
+        assert embed_from_store(pairs, tmp_path / "cache", clip, store, progress=False).failures == []
+        with pytest.raises(InputError, match=r"no payload field 'film\.nam'; did you mean 'film\.name'\?"):
+            embed_from_store(pairs, tmp_path / "no", clip, store, id_field="film.nam", progress=False)
+        others = write_pairs(tmp_path / "b.jsonl", [{"id": "Sun", "text": "a"}])
+        with pytest.raises(InputError, match=r"the collection has '7'\. Check .*tried: '', 'path', 'film\.name'"):
+            embed_from_store(others, tmp_path / "no", clip, store, progress=False)
 
     def test_another_encoder_is_refused(self, ingested, tmp_path, other_clip):
         store, _, _ = ingested
