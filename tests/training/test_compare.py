@@ -223,7 +223,7 @@ def test_a_bank_that_holds_captions_of_the_gallery_is_reported_as_a_leak():
     leaky = Pairs(test.text.copy(), test.video.copy(), test.labels, test.space)
     leaky.text[5] = train.text[0]
     leaky.video[3] = train.video[0]
-    with pytest.warns(UserWarning, match=r"leak: the bank of query-bank holds texts of 1 test videos, and 1 test"):
+    with pytest.warns(UserWarning, match=r"the bank of query-bank holds texts of 1 test video, and 1 test q"):
         compare(train, validation, leaky, rows=quick_rows("identity", "query-bank"), progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
