@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from os import PathLike
@@ -31,7 +32,8 @@ def find_videos(paths: Iterable[str | PathLike[str]], report: IngestReport) -> l
     """List the video files of folders, in the same order every time; what is left out goes into the report.
 
     A folder is searched all the way down, through links too, by extension; hidden files and folders are left out.
-    A file that is named itself is taken whatever it is called.
+    A file that is named itself is taken whatever it is called. A folder without any is warned of: most often
+    another one was meant.
 
     Raises:
         InputError: a path that does not exist.
@@ -41,7 +43,13 @@ def find_videos(paths: Iterable[str | PathLike[str]], report: IngestReport) -> l
     require_paths(roots)
     for path in roots:
         if os.path.isdir(path):
-            videos.update(dict.fromkeys(_walk(path, report)))
+            found = dict.fromkeys(_walk(path, report))
+            if not found:
+                suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
+                warnings.warn(
+                    f"{path}: no video lies here; files are taken by their suffixes ({suffixes}).", stacklevel=3
+                )
+            videos.update(found)
         else:
             videos[path] = None
     return list(videos)

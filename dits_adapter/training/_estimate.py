@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -89,12 +90,13 @@ def plan(
     out: Path | None = None,
     device: str | torch.device = "auto",
 ) -> Plan:
-    """Estimate the time of each row on this machine, and take the cheapest ones that fit the budget together.
+    """Estimate the time of each row here, and take as many as fit the budget together, cheap ones first.
 
     A trained row is tried with one batch for one epoch and for three: what two epochs took more is the time of a
-    step. Rows that differ in the bank alone share a fit. Rows that `out` holds take no more than their evaluation.
-    Times are of this thread alone, so that a busy machine disturbs them little, and scaled by what it waited. The
-    budget pays for the trials, too, with half of it at most, so that cheap rows are compared in any case.
+    step. Rows that differ in the bank alone share a fit, and each counts as its part of it. Rows that `out` holds
+    take no more than their evaluation. Times are of this thread alone, so that a busy machine disturbs them little,
+    and scaled by what it waited. The budget pays for the trials, too, with half of it at most, so that cheap rows
+    are compared in any case.
 
     Args:
         rows, out, device: as for `compare`.
@@ -114,7 +116,9 @@ def plan(
     seconds: dict[str, float] = {}
     dear: dict[str, float] = {}
     paid: set[str] = set()
-    for name in sorted(rows, key=lambda name: (name != first, of_fits[_fit_of(rows[name])])):
+    sharing = Counter(map(_fit_of, rows.values()))
+    shares = {key: cost / sharing[key] for key, cost in of_fits.items()}
+    for name in sorted(rows, key=lambda name: (name != first, shares[_fit_of(rows[name])])):
         key = _fit_of(rows[name])
         free = key in paid or (out is not None and _is_kept(out, name, len(splits)))
         cost = waiting * len(splits) * (clock.evaluation + (0 if free else of_fits[key]))

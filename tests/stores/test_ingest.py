@@ -768,6 +768,9 @@ def test_files_are_found_in_one_order_and_missing_paths_named(tmp_path: Path) ->
     ]
     with pytest.raises(InputError, match=r"nowhere: no such file or folder"):
         find_videos([tmp_path / "nowhere"], report)
+    (tmp_path / "notes").mkdir()
+    with pytest.warns(UserWarning, match=r"notes: no video lies here; .*\.mp4"):
+        assert find_videos([tmp_path / "notes"], report) == []
 
 
 @pytest.mark.parametrize("command", ["ingest", "rebuild"])

@@ -107,6 +107,15 @@ def test_cheap_rows_fill_the_budget_and_the_others_are_named(split):
 
 
 @pytest.mark.usefixtures("clock")
+def test_a_budget_for_one_fit_goes_to_the_one_of_most_rows(split):
+    shared = ("gentle-mlp", "gentle-mlp-bank", "gentle-mlp-bias")
+    rows = {name: ROWS[name] for name in ("identity", "gentle-linear", *shared)}
+    planned = plan(rows, [split], budget=3 + 12 + 3 * 3)
+    assert list(planned.rows) == ["identity", *shared]
+    assert planned.left_out == {"gentle-linear": 12}
+
+
+@pytest.mark.usefixtures("clock")
 def test_a_row_may_take_twice_its_time_or_a_twentieth_of_the_budget(split):
     rows = {name: ROWS[name] for name in ("identity", "ridge")}
     assert plan(rows, [split], budget=400).limits == {"identity": 20, "ridge": 20}
