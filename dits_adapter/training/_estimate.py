@@ -94,9 +94,9 @@ def plan(
 
     A trained row is tried with one batch for one epoch and for three: what two epochs took more is the time of a
     step. Rows that differ in the bank alone share a fit, and each counts as its part of it. Rows that `out` holds
-    take no more than their evaluation. Times are of this thread alone, so that a busy machine disturbs them little,
-    and scaled by what it waited. The budget pays for the trials, too, with half of it at most, so that cheap rows
-    are compared in any case.
+    take no more than their evaluation. Times are of this thread alone, so that a busy machine disturbs them
+    little, and scaled by what it waited. The budget pays for the trials, too, with half of it at most, so that
+    cheap rows are compared in any case.
 
     Args:
         rows, out, device: as for `compare`.
