@@ -160,7 +160,7 @@ def test_what_cannot_be_is_refused_and_the_table_stays(foreign: Callable[..., Ta
         store.create(CollectionMetadata(space=fake_space()))
     with pytest.raises(StoreError, match="something else"):
         store.records()
-    with pytest.raises(StoreError, match=r"another program: .* no .* \(dits-adapter bank\)"):
+    with pytest.raises(StoreError, match=r"another program: its table gets no .* \(`dits-adapter bank`\)"):
         store.set_bias(None)
     assert store.count() == CLIPS
 
