@@ -78,7 +78,7 @@ class ListedFile:
         )
 
     def stored(self) -> StoredFile:
-        """Return the answer about it."""
+        """Return the video as `/api/collection/files` lists it."""
         return StoredFile(
             video_id=self.video_id,
             name=self.name,

@@ -21,7 +21,7 @@ _IMAGES = 2
 
 
 def moment_routes(serving: Reloader) -> APIRouter:
-    """Make the routes.
+    """Make the routes of searches by a moment or a picture, and of the timelines of videos.
 
     Args:
         serving: keeper of the searcher in use.

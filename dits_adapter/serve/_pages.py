@@ -13,7 +13,7 @@ STATIC = Path(__file__).parent / "static"
 
 @dataclass(frozen=True)
 class Page:
-    """A page.
+    """Page of the server, made of the shell and three files of its own.
 
     Attributes:
         name: name of its files of content, style and script.
@@ -26,7 +26,7 @@ class Page:
     link: str
 
     def html(self) -> str:
-        """Put the page together."""
+        """Return the HTML: the shell with what is the page's own."""
         current = ' aria-current="page"'
         links = (
             f'<a href=".{path}"{current if page == self else ""}>{page.link}</a>' for path, page in PAGES.items()

@@ -18,7 +18,7 @@ __all__ = ["feedback_routes", "search_routes"]
 
 
 def search_routes(serving: Reloader, metrics: PageMetrics, feedback: FeedbackRecorder | None) -> APIRouter:
-    """Make the routes.
+    """Make the routes of searches by text, and of the collection that they search.
 
     Args:
         serving: keeper of the searcher in use.

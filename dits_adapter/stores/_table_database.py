@@ -95,7 +95,7 @@ class TableDatabase(VideoStore):
 
     @abstractmethod
     def _delete(self, name: str, condition: Condition) -> None:
-        """Delete rows."""
+        """Delete the rows of a table that fulfill a condition."""
 
     @abstractmethod
     def _select(

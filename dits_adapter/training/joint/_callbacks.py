@@ -91,12 +91,12 @@ class Progress(TrainerCallback):
             self._told = True
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Name the loss."""
+        """Show the last loss behind the bar."""
         if "loss" in kwargs["logs"]:
             self._bar.set_postfix(loss=f"{kwargs['logs']['loss']:.3f}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """End the bar."""
+        """Close the bar."""
         self._bar.close()
 
     def _say(self, text: str) -> None:
