@@ -57,6 +57,9 @@ _PATIENCE = 10.0
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP}
 """Errors of an exchange that the system, the file system or a sandbox does not offer."""
 
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY}
+"""Errors of a rename to a name that a folder has."""
+
 _Content = TypeVar("_Content")
 
 
@@ -253,8 +256,8 @@ def _put(scratch: Path, target: Path) -> None:
             try:
                 os.rename(fresh, target)
                 return
-            except OSError:  # unless another process has put its own there
-                if not target.exists():
+            except OSError as error:
+                if not _was_quicker(error, target):
                     raise
         if _exchange(fresh, target):
             return
@@ -263,12 +266,18 @@ def _put(scratch: Path, target: Path) -> None:
         try:
             os.rename(fresh, target)
             return
-        except OSError:
-            if not target.exists():
+        except OSError as error:
+            if not _was_quicker(error, target):
                 if old.exists():
                     os.rename(old, target)
                 raise
-        shutil.rmtree(old)  # another process was quicker: what it put there is what is to be replaced
+        if old.exists():  # what the other process put there is what is to be replaced now
+            shutil.rmtree(old)
+
+
+def _was_quicker(error: OSError, target: Path) -> bool:
+    """Tell whether a rename failed as another process had put its own folder there, and perhaps away again."""
+    return error.errno in _TAKEN or target.exists()
 
 
 def _exchange(folder: Path, other: Path) -> bool:

@@ -166,6 +166,32 @@ class TestSeveralAtOnce:
             assert look(folder) in (None, True)
             assert seed_in(folder) == 1
 
+    @pytest.mark.parametrize("when", ["before the first step", "after the second step failed"])
+    def test_another_writer_moves_the_folder_between_two_steps(self, when, folder, new, monkeypatch):
+        """The other one has put its folder there when the second step comes, which therefore fails."""
+        rename, away, theirs, met = os.rename, folder.with_name("away"), folder.with_name("theirs"), []
+        shutil.copytree(folder, theirs)
+
+        def contended(source, target):
+            if source == folder and when == "before the first step" and not met:
+                rename(folder, away)
+            if target == folder and not met:
+                met.append(target)
+                rename(theirs, folder)
+                try:
+                    rename(source, target)
+                finally:
+                    if when == "after the second step failed":
+                        rename(folder, away)
+            else:
+                rename(source, target)
+
+        monkeypatch.setattr(_files, "_exchange", lambda *_: False)
+        monkeypatch.setattr(os, "rename", contended)
+        new.save(folder)
+        assert met
+        assert seed_in(folder) == 1
+
     def test_a_living_writer_keeps_its_files(self, folder, old, new):
         with old.saving(folder) as fresh:
             new.save(folder)
