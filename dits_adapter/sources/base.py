@@ -80,7 +80,7 @@ class TextFinder(ABC):
         return "; ".join(parts)
 
     def begin(self, places: Collection[str]) -> None:  # noqa: B027 - most ways look at each file alone
-        """Take note of the folders and files that are searched, as absolute paths, before the first video."""
+        """Remember the folders and files that are searched, as absolute paths, before the first video."""
 
     def leftovers(self) -> Findings:
         """Return what belongs to no video, once all videos were gone through; without texts."""

@@ -70,7 +70,7 @@ class VideoTexts(TextFinder):
         return f"{super().state(path)}; {digest}"
 
     def begin(self, places: Collection[str]) -> None:
-        """Take note of the folders that are searched: the name of one tells nothing of a video in it."""
+        """Remember the folders that are searched, whose names tell nothing of a video in them."""
         self._places = places
 
     def leftovers(self) -> Findings:

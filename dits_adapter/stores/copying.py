@@ -51,9 +51,7 @@ class CopyReport:
     failures: int
 
     def __str__(self) -> str:
-        present = (
-            f", {self.present:,} {'was' if self.present == 1 else 'were'} there already" if self.present else ""
-        )
+        present = f", {counted(self.present, 'was', 'were')} there already" if self.present else ""
         return f"copied {counted(self.written, 'segment')}{present}; {self.collection} in {self.store} is complete"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dits_adapter._wording import counted
 from dits_adapter.adapters import LEAST_VIDEOS, Matches, adapter_entry
 from dits_adapter.artifact._find import is_artifact
 from dits_adapter.data.pairs import Pairs
@@ -74,7 +75,7 @@ class Plan:
 
     def __str__(self) -> str:
         dear = sorted(self.seconds, key=lambda name: -self.seconds[name])[:_NAMED]
-        what = "1 row takes" if len(self.rows) == 1 else f"{len(self.rows)} rows take"
+        what = counted(len(self.rows), "row takes", "rows take")
         text = f"{what} about {duration(sum(self.seconds.values()))} here, or less"
         text += f"; the longest: {durations({name: self.seconds[name] for name in dear})}." if dear[1:] else "."
         if not self.left_out:
