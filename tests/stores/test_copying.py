@@ -309,3 +309,16 @@ def test_the_copy_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert f"copied 30 segments; mine in {tmp_path / 'b'} is complete" in capsys.readouterr().out
     assert main(["copy", str(tmp_path / "a"), str(tmp_path / "b"), "--collection", "nothing"]) == 1
     assert "has no collection 'nothing'; it has videos." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("written", "present", "copied"),
+    [
+        (1, 0, "1 segment;"),
+        (2000, 1, "2,000 segments, 1 was there already;"),
+        (0, 2, "0 segments, 2 were there already;"),
+    ],
+)
+def test_what_was_copied_in_words(written: int, present: int, copied: str) -> None:
+    report = CopyReport("there", "videos", written=written, present=present, failures=0)
+    assert str(report) == f"copied {copied} videos in there is complete"
